@@ -1,0 +1,34 @@
+"""Fixtures that several packages' tests share: the embedded model and the folder of outside data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+from mechinterp_assets.language_model import LanguageModel
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def organism() -> LanguageModel:
+    """The embedded model, loaded once per test process."""
+    return LanguageModel.load(ROOT / "mechinterp_assets" / "organism")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with corpora and models that the repository does not contain; tests skip without it."""
+    folder = Path(os.environ.get("MECHINTERP_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no data folder at {folder}; set MECHINTERP_SHARED to a folder that has data/")
+    return folder
