@@ -1,13 +1,13 @@
 """A causal language model in the views that interpretability work needs.
 
-Belongs here: loading from a folder or the hub, the raw and the processed weights, the module whose
-input is z, and fingerprints. Does not belong here: devices to choose (resources/compute.py), what is
-computed from activations.
+Belongs here: loading from a folder or the hub, the raw and the processed weights, the module
+whose input is z, and fingerprints. Does not belong here: the choice of a device
+(resources/compute.py), what is computed from activations.
 
 Two weight views exist and every stored artefact says which it used:
   raw        as published; SAEs train on and are evaluated on raw z
   processed  LayerNorm folded, writing weights and W_U centred, b_V folded into b_O
-             (TransformerLens compatibility mode); singular vectors, tracing and logit effects use it
+             (TransformerLens compatibility mode); Omega, tracing and logit effects use it
 """
 
 import atexit
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -29,39 +29,14 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor, nn
 from transformer_lens import TransformerBridge
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
+
+from mechinterp_assets.model_shape import ModelError, ModelShape, shape_of
 
 transformers_logging.disable_progress_bar()
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
-
-
-class ModelError(ValueError):
-    """A model folder or name that cannot be used; the message names it and the remedy."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """Sizes of a transformer, in the field's names."""
-
-    architecture: str
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    d_model: int
-    d_head: int
-    d_mlp: int
-    d_vocab: int
-    n_ctx: int
-    positional: Literal["absolute", "rotary", "other"]
-    normalization: Literal["LN", "RMS"]
-    eps: float
-
-    @property
-    def d_z(self) -> int:
-        """Width of z_cat: n_heads * d_head."""
-        return self.n_heads * self.d_head
 
 
 @dataclass(frozen=True)
@@ -101,11 +76,11 @@ class LanguageModel:
         dtype: torch.dtype,
     ) -> None:
         self.source = source
-        self.hf = hf
+        self.hf: Any = hf
         self.tokenizer = tokenizer
         self.device = device
         self.dtype = dtype
-        self.config = _shape(hf.config, self.trunk)
+        self.config = shape_of(hf.config)
 
     @classmethod
     def load(
@@ -187,10 +162,11 @@ class LanguageModel:
         return _find_output_projections(self.trunk, self.config.n_layers)
 
     def output_projection(self, layer: int) -> nn.Module:
-        """The module that maps z_cat [batch, position, n_heads * d_head] to the attention output."""
+        """The module that maps z_cat [batch, position, n_heads * d_head] to attn_out."""
         if not 0 <= layer < self.config.n_layers:
             raise ModelError(
-                f"layer {layer} does not exist; {self.source} has layers 0..{self.config.n_layers - 1}"
+                f"layer {layer} does not exist; {self.source} has layers "
+                f"0..{self.config.n_layers - 1}"
             )
         return self._output_projections[layer]
 
@@ -236,7 +212,7 @@ class LanguageModel:
 
     @cached_property
     def weights_hash(self) -> str:
-        """sha256 over names, shapes, dtypes and bytes of all parameters as loaded, 16 hex digits."""
+        """sha256 over names, shapes, dtypes and bytes of all parameters, 16 hex digits."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.hf.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -254,15 +230,6 @@ class LanguageModel:
         )
         special = json.dumps(self.tokenizer.special_tokens_map, sort_keys=True, default=str)
         return hashlib.sha256((text + special).encode()).hexdigest()[:16]
-
-
-def read_shape(source: str | Path) -> ModelShape:
-    """Sizes of a model from its config alone, without its weights. Raises ModelError."""
-    try:
-        config = AutoConfig.from_pretrained(str(source))
-    except Exception as error:
-        raise ModelError(f"no readable config for model {str(source)!r}: {error}") from error
-    return _shape(config, None)
 
 
 def check_weight_files(folder: Path) -> None:
@@ -308,46 +275,6 @@ def _placeholder_tokenizer(config: Any) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def _first(config: Any, *names: str, default: int | None = None) -> int:
-    for name in names:
-        value = getattr(config, name, None)
-        if value is not None:
-            return int(value)
-    if default is None:
-        raise ModelError(f"model config {type(config).__name__} has none of {names}")
-    return default
-
-
-def _shape(config: Any, trunk: nn.Module | None) -> ModelShape:
-    d_model = _first(config, "n_embd", "hidden_size", "d_model")
-    n_heads = _first(config, "n_head", "num_attention_heads", "num_heads")
-    rotary = hasattr(config, "rope_parameters") or hasattr(config, "rope_theta")
-    absolute = trunk is not None and any(
-        name.rsplit(".", 1)[-1] in {"wpe", "position_embeddings", "embed_positions"}
-        for name, _ in trunk.named_modules()
-    )
-    if trunk is None:
-        absolute = config.model_type in {"gpt2", "opt", "gpt_neo"}
-    return ModelShape(
-        architecture=str(config.model_type),
-        n_layers=_first(config, "n_layer", "num_hidden_layers", "num_layers"),
-        n_heads=n_heads,
-        n_kv_heads=_first(config, "num_key_value_heads", default=n_heads),
-        d_model=d_model,
-        d_head=_first(config, "head_dim", default=d_model // n_heads),
-        d_mlp=_first(config, "n_inner", "intermediate_size", "ffn_dim", default=4 * d_model),
-        d_vocab=_first(config, "vocab_size"),
-        n_ctx=_first(config, "n_positions", "max_position_embeddings"),
-        positional="absolute" if absolute else ("rotary" if rotary else "other"),
-        normalization="RMS" if hasattr(config, "rms_norm_eps") else "LN",
-        eps=float(
-            getattr(config, "layer_norm_epsilon", None)
-            or getattr(config, "rms_norm_eps", None)
-            or getattr(config, "layer_norm_eps", 1e-5)
-        ),
-    )
-
-
 def _find_output_projections(trunk: nn.Module, n_layers: int) -> list[nn.Module]:
     """Attention output projections in layer order, by the names the common architectures use."""
     endings = ("attn.c_proj", "self_attn.o_proj", "self_attn.out_proj", "attention.dense", "attn.o")
@@ -365,7 +292,7 @@ def _weights(bridge: TransformerBridge, shape: ModelShape) -> Weights:
     like = bridge.W_E
 
     def get(name: str, size: tuple[int, ...]) -> Tensor:
-        value = getattr(bridge, name, None)
+        value: Tensor | None = getattr(bridge, name, None)
         if value is None:
             return torch.zeros(size, dtype=like.dtype, device=like.device)
         value = value.detach()

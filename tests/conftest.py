@@ -1,4 +1,4 @@
-"""Fixtures that several packages' tests share: the embedded model and the folder of outside data."""
+"""Fixtures that several packages' tests share: the embedded model, the folder of outside data."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ def organism() -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder with corpora and models that the repository does not contain; tests skip without it."""
+    """Folder with corpora and models outside the repository; tests skip without it."""
     folder = Path(os.environ.get("MECHINTERP_SHARED", ROOT.parent / "shared")) / "data"
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder}; set MECHINTERP_SHARED to a folder that has data/")

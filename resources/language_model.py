@@ -1,0 +1,48 @@
+"""Language models as a resource: loaded once per process, checked before use.
+
+Belongs here: which model a study means, in which precision, and the refusal of weights or a
+tokenizer that an artefact was not made with. Does not belong here: what a model is
+(mechinterp_assets/language_model.py).
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import dagster as dg
+import torch
+
+from mechinterp_assets.language_model import LanguageModel, check_weight_files
+from mechinterp_assets.model_shape import ModelError
+from mechinterp_assets.study import Study
+from resources.compute import ComputeResource
+
+
+class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
+    """Gives the model of a study on the compute resource's device."""
+
+    compute: dg.ResourceDependency[ComputeResource]
+
+    def load(self, study: Study) -> LanguageModel:
+        """The study's model. Raises ModelError for damaged weights or other sizes than declared."""
+        model = _load(study.model.source, str(self.compute.torch_device()), study.model.dtype)
+        for name in ("n_layers", "n_heads", "d_head"):
+            declared, real = getattr(study.model, name), getattr(model.config, name)
+            if declared is not None and declared != real:
+                raise ModelError(
+                    f"{study.file}: model.{name}: {declared} is not what {model.source} has "
+                    f"({real}); correct the study"
+                )
+        if study.corpus.context_size > model.config.n_ctx:
+            raise ModelError(
+                f"{study.file}: corpus.context_size: {study.corpus.context_size} is more than the "
+                f"model's {model.config.n_ctx} positions; lower it"
+            )
+        return model
+
+
+@lru_cache(maxsize=2)
+def _load(source: str, device: str, dtype: str) -> LanguageModel:
+    folder = Path(source)
+    if folder.is_dir():
+        check_weight_files(folder)
+    return LanguageModel.load(source, device=device, dtype=getattr(torch, dtype))
