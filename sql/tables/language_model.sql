@@ -1,0 +1,42 @@
+-- formula: 1
+CREATE TABLE language_model (
+    study VARCHAR,
+    source VARCHAR,
+    architecture VARCHAR,
+    n_layers INTEGER,
+    n_heads INTEGER,
+    n_kv_heads INTEGER,
+    d_model INTEGER,
+    d_head INTEGER,
+    d_mlp INTEGER,
+    d_vocab INTEGER,
+    n_ctx INTEGER,
+    positional VARCHAR,
+    normalization VARCHAR,
+    n_parameters BIGINT,
+    dtype VARCHAR,
+    bos_token_id INTEGER,
+    prepend_bos BOOLEAN,
+    weights_hash VARCHAR,
+    tokenizer_hash VARCHAR
+);
+COMMENT ON TABLE language_model IS 'One row per study: the language model that everything in the study is computed from';
+COMMENT ON COLUMN language_model.study IS 'Study the row belongs to';
+COMMENT ON COLUMN language_model.source IS 'Where the weights came from: embedded, a folder or a hub name';
+COMMENT ON COLUMN language_model.architecture IS 'Model type of the Hugging Face config';
+COMMENT ON COLUMN language_model.n_layers IS 'Transformer blocks';
+COMMENT ON COLUMN language_model.n_heads IS 'Attention heads per layer (query heads)';
+COMMENT ON COLUMN language_model.n_kv_heads IS 'Key/value heads per layer; fewer than n_heads under grouped-query attention';
+COMMENT ON COLUMN language_model.d_model IS 'Width of the residual stream';
+COMMENT ON COLUMN language_model.d_head IS 'Width of one head''s query, key and value';
+COMMENT ON COLUMN language_model.d_mlp IS 'Width of the MLP''s hidden layer';
+COMMENT ON COLUMN language_model.d_vocab IS 'Size of the vocabulary';
+COMMENT ON COLUMN language_model.n_ctx IS 'Longest context the model takes';
+COMMENT ON COLUMN language_model.positional IS 'How positions enter: absolute, rotary or other';
+COMMENT ON COLUMN language_model.normalization IS 'LN (LayerNorm) or RMS (root mean square)';
+COMMENT ON COLUMN language_model.n_parameters IS 'Parameters, tied ones counted once';
+COMMENT ON COLUMN language_model.dtype IS 'Floating-point type the model is run in';
+COMMENT ON COLUMN language_model.bos_token_id IS 'Token id put at position 0 of every sequence; excluded from SAE training and feature statistics wherever it stands';
+COMMENT ON COLUMN language_model.prepend_bos IS 'Whether sequences and prompts start with bos_token_id';
+COMMENT ON COLUMN language_model.weights_hash IS 'Fingerprint of all weights as loaded (sha256, 16 hex digits); artefacts made with other weights are refused';
+COMMENT ON COLUMN language_model.tokenizer_hash IS 'Fingerprint of vocabulary, merges and special tokens (sha256, 16 hex digits); artefacts made with another tokenizer are refused';
