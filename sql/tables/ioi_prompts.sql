@@ -1,0 +1,56 @@
+-- formula: 1
+CREATE TABLE ioi_prompts (
+    study VARCHAR,
+    prompt BIGINT,
+    pair_id BIGINT,
+    template INTEGER,
+    name_order VARCHAR,
+    variant VARCHAR,
+    io VARCHAR,
+    subject VARCHAR,
+    subject2 VARCHAR,
+    place VARCHAR,
+    object VARCHAR,
+    text VARCHAR,
+    token_ids INTEGER[],
+    n_tokens INTEGER,
+    pos_io INTEGER,
+    pos_s1 INTEGER,
+    pos_s1_next INTEGER,
+    pos_and INTEGER,
+    pos_s2 INTEGER,
+    pos_verb INTEGER,
+    pos_end INTEGER,
+    pos_punct INTEGER,
+    pos_place INTEGER,
+    pos_object INTEGER,
+    io_token_id INTEGER,
+    s_token_id INTEGER
+);
+COMMENT ON TABLE ioi_prompts IS 'Indirect object identification prompts (Wang et al. 2022, arXiv 2211.00593), one row per prompt: base prompts and variants that share pair_id. Built from typed segments, so positions come from assembly. Positions count tokens from 0 with BOS at 0.';
+COMMENT ON COLUMN ioi_prompts.study IS 'Study the row belongs to';
+COMMENT ON COLUMN ioi_prompts.prompt IS 'Number of the prompt, unique within the study';
+COMMENT ON COLUMN ioi_prompts.pair_id IS 'Number of the base prompt that this prompt is or was varied from';
+COMMENT ON COLUMN ioi_prompts.template IS 'Index of the sentence template; templates and name orders are balanced';
+COMMENT ON COLUMN ioi_prompts.name_order IS 'ABBA: the indirect object is named first; BABA: the subject is named first. Of this row''s text (variant swap flips it)';
+COMMENT ON COLUMN ioi_prompts.variant IS 'base; ABC (three fresh names); swap (IO and S1 exchange places); S2_to_IO (second subject mention becomes the IO name, so S is the answer); random_names (two fresh names); filler_before, filler_between (an extra sentence or phrase); and_alongside, and_besides, and_plus, and_with, and_comma, and_including (conjunction replaced)';
+COMMENT ON COLUMN ioi_prompts.io IS 'Name at the IO position of this text: the indirect object, which is the answer in every variant but S2_to_IO (answer: subject) and ABC (no answer)';
+COMMENT ON COLUMN ioi_prompts.subject IS 'Name at the S1 position of this text';
+COMMENT ON COLUMN ioi_prompts.subject2 IS 'Name at the S2 position of this text';
+COMMENT ON COLUMN ioi_prompts.place IS 'Place named in the text; NULL when the template names none';
+COMMENT ON COLUMN ioi_prompts.object IS 'Object named in the text; NULL when the template names none';
+COMMENT ON COLUMN ioi_prompts.text IS 'The prompt as text, without BOS';
+COMMENT ON COLUMN ioi_prompts.token_ids IS 'Token ids, BOS first; equal to the tokenizer''s ids of text after BOS';
+COMMENT ON COLUMN ioi_prompts.n_tokens IS 'Number of tokens, BOS included';
+COMMENT ON COLUMN ioi_prompts.pos_io IS 'Position of the first-clause mention of io';
+COMMENT ON COLUMN ioi_prompts.pos_s1 IS 'Position of the first-clause mention of subject';
+COMMENT ON COLUMN ioi_prompts.pos_s1_next IS 'Position after pos_s1 (role S1+1); in BABA order this is the conjunction';
+COMMENT ON COLUMN ioi_prompts.pos_and IS 'Position of the first token of the conjunction between the two names';
+COMMENT ON COLUMN ioi_prompts.pos_s2 IS 'Position of the second mention of the subject';
+COMMENT ON COLUMN ioi_prompts.pos_verb IS 'Position of the first token of the main verb';
+COMMENT ON COLUMN ioi_prompts.pos_end IS 'Position of the last token, where the answer is predicted';
+COMMENT ON COLUMN ioi_prompts.pos_punct IS 'Position of the punctuation that ends the first clause';
+COMMENT ON COLUMN ioi_prompts.pos_place IS 'Position of the first token of the place, or NULL';
+COMMENT ON COLUMN ioi_prompts.pos_object IS 'Position of the first token of the object, or NULL';
+COMMENT ON COLUMN ioi_prompts.io_token_id IS 'Token id of io with its leading space';
+COMMENT ON COLUMN ioi_prompts.s_token_id IS 'Token id of subject with its leading space';
