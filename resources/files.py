@@ -5,6 +5,7 @@ Only what tables and tensors share; nothing here knows what is stored.
 
 import fcntl
 import os
+import re
 import shutil
 import time
 import uuid
@@ -41,6 +42,24 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def try_locked(path: Path) -> Iterator[bool]:
+    """Like `locked`, but gives False at once where another holder has the lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def run_label(run_id: str) -> str:
+    """The part of a run id that names of files and folders carry."""
+    return re.sub(r"[^A-Za-z0-9]", "", run_id)[:8] or "run"
 
 
 @contextmanager

@@ -38,7 +38,14 @@ from mechinterp_assets.tables import (
 from resources.catalog import build_catalog, column_types, export_catalog
 from resources.conform import conform
 from resources.content_hash import content_hash
-from resources.files import fsync, locked, replace_durably, sweep_work_folders, work_folder
+from resources.files import (
+    fsync,
+    locked,
+    replace_durably,
+    run_label,
+    sweep_work_folders,
+    work_folder,
+)
 from resources.ledger import Commit, Ledger, Version
 
 DATABASE_NAME = "mechinterp.duckdb"
@@ -208,7 +215,7 @@ class Lake:
             if str(path.relative_to(self.root)) not in known:
                 path.unlink(missing_ok=True)
         number = commit.next_version(table, partition)
-        target = folder / f"v{number:08d}-{_file_label(provenance.run_id)}.parquet"
+        target = folder / f"v{number:08d}-{run_label(provenance.run_id)}.parquet"
         size = item.file.stat().st_size
         replace_durably(item.file, target)
         commit.add(
@@ -523,11 +530,6 @@ def _read_version(path: Path, root: Path) -> Version:
         )
     except KeyError as error:
         raise LakeError(f"{path} was not written by the lake: it lacks {error}") from error
-
-
-def _file_label(run_id: str) -> str:
-    """The part of a run id that file names carry."""
-    return re.sub(r"[^A-Za-z0-9]", "", run_id)[:8] or "run"
 
 
 class LakeResource(dg.ConfigurableResource[Lake]):
