@@ -161,10 +161,10 @@ def _fingerprint(folder: Path) -> str:
 @lru_cache(maxsize=32)
 def _read(folder: Path, fingerprint: str) -> Declarations:
     with duckdb.connect() as con:
-        provenance = _read_provenance(con, folder / "provenance.sql")
+        study, *provenance = _read_provenance(con, folder / "provenance.sql")
         tables = {}
         for path in sorted((folder / "tables").glob("*.sql")):
-            tables[path.stem] = _read_table(con, path, provenance)
+            tables[path.stem] = _read_table(con, path, study, tuple(provenance))
     with duckdb.connect() as con:
         catalog_sql = (folder / "catalog.sql").read_text()
         _execute(con, catalog_sql, folder / "catalog.sql")
@@ -181,12 +181,14 @@ def _read(folder: Path, fingerprint: str) -> Declarations:
 def _read_provenance(con: duckdb.DuckDBPyConnection, path: Path) -> tuple[Column, ...]:
     _execute(con, path.read_text(), path)
     columns = _columns(con, "provenance", path)
+    if columns[0].name != "study":
+        raise DeclarationError(f"{path} must name study first, it names {columns[0].name}")
     con.execute("DROP TABLE provenance")
     return columns
 
 
 def _read_table(
-    con: duckdb.DuckDBPyConnection, path: Path, provenance: tuple[Column, ...]
+    con: duckdb.DuckDBPyConnection, path: Path, study: Column, provenance: tuple[Column, ...]
 ) -> TableSpec:
     text = path.read_text()
     header = _FORMULA.search(text)
@@ -199,10 +201,18 @@ def _read_table(
         raise DeclarationError(
             f"{path} must create the one table {path.stem}, it creates {sorted(created)}"
         )
+    uncommented = dict(
+        con.execute(
+            "SELECT column_name, comment IS NULL FROM duckdb_columns() WHERE table_name = ?",
+            [path.stem],
+        ).fetchall()
+    )
+    if study.name not in uncommented:
+        raise DeclarationError(f"{path} declares no study column; add 'study VARCHAR'")
+    if uncommented[study.name]:
+        con.execute(comment_on_column(quote_name(path.stem), study.name, study.comment))
     columns = _columns(con, path.stem, path)
     names = {column.name for column in columns}
-    if "study" not in names:
-        raise DeclarationError(f"{path} declares no study column; add 'study VARCHAR'")
     if added := names & {column.name for column in provenance}:
         raise DeclarationError(f"{path} declares {sorted(added)}, which the lake adds by itself")
     for column in columns:
@@ -263,7 +273,7 @@ def _create_view(con: duckdb.DuckDBPyConnection, path: Path) -> ViewSpec:
     return ViewSpec(
         path.stem,
         _comment(con, path.stem, path),
-        _columns(con, path.stem, path, any_type=True),
+        _columns(con, path.stem, path),
         statements,
     )
 
@@ -335,9 +345,7 @@ def _comment(con: duckdb.DuckDBPyConnection, relation: str, path: Path) -> str:
     return str(row[0])
 
 
-def _columns(
-    con: duckdb.DuckDBPyConnection, relation: str, path: Path, *, any_type: bool = False
-) -> tuple[Column, ...]:
+def _columns(con: duckdb.DuckDBPyConnection, relation: str, path: Path) -> tuple[Column, ...]:
     rows = con.execute(
         "SELECT column_name, data_type, comment, is_nullable FROM duckdb_columns()"
         " WHERE table_name = ? ORDER BY column_index",

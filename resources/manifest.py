@@ -20,7 +20,7 @@ _SAFETENSORS = ".safetensors"
 
 
 class ArtefactError(RuntimeError):
-    """A tensor artefact is missing, damaged or unfit; the message says which file and what to do."""
+    """A tensor artefact is missing or damaged; the message says which file and what to do."""
 
 
 @dataclass(frozen=True)

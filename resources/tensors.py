@@ -12,9 +12,10 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ class PublishedTensors:
 class Artefact:
     """One version of an artefact, opened for reading; its files have passed the manifest's checks.
 
-    Tensors are memory-mapped: reading a slice touches only its pages, and an open artefact stays
-    readable after its version was removed.
+    Tensors are memory-mapped: reading a slice touches only its pages. A file that was read from
+    once stays readable through this object even after its version was removed.
     """
 
     def __init__(self, path: Path, version: int, manifest: Manifest) -> None:
@@ -207,10 +208,11 @@ class Scratch:
         try:
             with safe_open(path, framework="pt") as handle:
                 info: dict[str, Any] = json.loads(handle.metadata()["info"])
-                tensors = {key: handle.get_tensor(key).clone() for key in handle.keys()}  # noqa: SIM118
+                names = handle.keys()
+                tensors = {key: handle.get_tensor(key).clone() for key in names}
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ArtefactError(
-                f"{path} is not a readable checkpoint ({error}); delete it to start from the beginning"
+                f"{path} is not a readable checkpoint ({error}); delete it to start from step 0"
             ) from error
         return tensors, info
 
@@ -417,15 +419,12 @@ class Tensors:
 
     def _remove_superseded(self, kind: str, partition: str) -> None:
         paths = list(self.versions(kind, partition).values())
-        for path, successor in zip(paths, paths[1:], strict=False):
-            if not successor.exists():
-                continue
-            if time.time() - load_manifest(successor).written_at > self.keep_seconds:
-                with work_folder(self.root) as work:
-                    try:
-                        os.rename(path, work / "removed")
-                    except FileNotFoundError:
-                        continue
+        for path, successor in pairwise(paths):
+            # Another writer may be removing the same versions.
+            with suppress(FileNotFoundError), work_folder(self.root) as work:
+                appeared = (successor / MANIFEST_NAME).stat().st_mtime
+                if time.time() - appeared > self.keep_seconds:
+                    os.rename(path, work / "removed")
 
 
 def save_tensors(
