@@ -10,6 +10,7 @@ the machine (does an SAE of this width fit its memory?) is checked before work s
 """
 
 import difflib
+import hashlib
 import os
 import re
 from functools import cached_property
@@ -243,6 +244,11 @@ class Study(_Section):
         """Layers with an activation cache and an SAE."""
         chosen = self.activations.layers
         return list(range(self.n_layers)) if chosen == "all" else sorted(chosen)
+
+    def fingerprint(self, section: str) -> str:
+        """Hash of one section's settings, 16 hex digits: changes when any of its values does."""
+        text = getattr(self, section).model_dump_json()
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def sites(self) -> list[str]:

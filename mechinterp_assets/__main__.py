@@ -1,0 +1,5 @@
+"""`python -m mechinterp_assets`: the command line of cli.py."""
+
+from mechinterp_assets.cli import app
+
+app()

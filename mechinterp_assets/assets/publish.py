@@ -1,0 +1,152 @@
+"""Reading inputs and publishing outputs, the same way for every asset.
+
+Belongs here: which data versions an asset read (they become its rows' provenance), what is checked
+of them, and the metadata that every materialization carries. Does not belong here: what is computed.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+
+import dagster as dg
+import polars as pl
+
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.study import Study
+from resources.lake import Lake, Published
+from resources.tensors import TensorHandle, Tensors
+
+CODE_VERSION = version("mechinterp-assets")
+Metadata = dict[str, dg.MetadataValue | str | int | float | bool | None]
+
+
+class StaleInputError(RuntimeError):
+    """An input was made from something that is no longer current; the message says what to rerun."""
+
+
+class Inputs:
+    """The inputs of one partition: reads them and remembers their data versions."""
+
+    def __init__(self, lake: Lake, tensors: Tensors, study: Study) -> None:
+        self._lake = lake
+        self._tensors = tensors
+        self.study = study
+        self.versions: dict[str, str] = {}
+        self.model_version: str | None = None
+        self.corpus_version: str | None = None
+        self.sae_version: str | None = None
+
+    def table(self, name: str, partition: str) -> pl.LazyFrame:
+        """Current rows of one partition, without provenance columns."""
+        current = self._lake.current(name, partition)
+        self.versions[f"{name}/{partition}"] = current.data_version
+        if name in {"tokenized_corpus", "ioi_prompts"}:
+            self.corpus_version = current.data_version
+        return self._lake.read(name, partition)
+
+    def artefact(self, kind: str, partition: str) -> TensorHandle:
+        """Current version of a tensor artefact."""
+        handle = self._tensors.open(kind, partition)
+        self.versions[f"tensors:{kind}/{partition}"] = handle.data_version
+        return handle
+
+    def settings(self, section: str) -> None:
+        """Record that the study's settings of `section` took part."""
+        self.versions[f"settings:{section}"] = self.study.fingerprint(section)
+
+    def model(self, model: LanguageModel) -> LanguageModel:
+        """Use `model`, refused unless its weights and tokenizer are those of the study's table."""
+        row = self.table("language_model", self.study.study).collect().row(0, named=True)
+        for name in ("weights_hash", "tokenizer_hash"):
+            if row[name] != getattr(model, name):
+                raise StaleInputError(
+                    f"{self.study.study}: {name} of {model.source} is {getattr(model, name)}, but "
+                    f"the study's tables were made with {row[name]}; materialize language_model "
+                    "and everything downstream of it"
+                )
+        self.model_version = model.weights_hash
+        return model
+
+    def require_same(self, handle: TensorHandle, key: str) -> None:
+        """Refuse an artefact made from another version of `key` than the one read here."""
+        made_from = handle.inputs.get(key)
+        if made_from != self.versions[key]:
+            raise StaleInputError(
+                f"{handle.kind} of {handle.partition} was made from {key} {made_from}, but the "
+                f"current version is {self.versions[key]}; materialize {handle.kind} again"
+            )
+
+
+class Publisher:
+    """Publishes tables partition by partition and yields one result per asset at the end."""
+
+    def __init__(self, context: dg.AssetExecutionContext, lake: Lake) -> None:
+        self._context = context
+        self._lake = lake
+        self._data_versions: dict[str, str] = {}
+        self._partitions: set[str] = set()
+
+    def provenance(self, inputs: Inputs) -> Provenance:
+        """Origin of what this run writes."""
+        return Provenance(
+            study=inputs.study.study,
+            run_id=self._context.run_id,
+            code_version=CODE_VERSION,
+            model_version=inputs.model_version,
+            corpus_version=inputs.corpus_version,
+            sae_version=inputs.sae_version,
+        )
+
+    def publish(
+        self,
+        partition: str,
+        inputs: Inputs,
+        frames: Mapping[str, pl.DataFrame],
+        metadata: Mapping[str, Metadata] | None = None,
+    ) -> dict[str, Published]:
+        """Write one partition of the tables and attach their metadata to its materialization."""
+        published = self._lake.write_many(
+            frames, partition, self.provenance(inputs), inputs.versions
+        )
+        self._partitions.add(partition)
+        for table, result in published.items():
+            self._data_versions[table] = result.data_version
+            self._context.add_asset_metadata(
+                metadata={
+                    "dagster/partition_row_count": result.rows,
+                    "dagster/storage_kind": "duckdb",
+                    "dagster/uri": result.path.as_uri(),
+                    "version": result.version,
+                    "data_version": result.data_version,
+                    "megabytes": result.bytes / 1e6,
+                    "preview": dg.MetadataValue.md(preview(frames[table])),
+                    **(metadata or {}).get(table, {}),
+                },
+                asset_key=dg.AssetKey(table),
+                partition_key=partition,
+            )
+            self._context.log.info(
+                f"published {table} {partition}: {result.rows} rows, version {result.version}"
+            )
+        return published
+
+    def results(self) -> Iterator[dg.MaterializeResult[None]]:
+        """One result per asset; the data version is the content's where one partition ran."""
+        single = len(self._partitions) == 1
+        for table, version in self._data_versions.items():
+            yield dg.MaterializeResult(
+                asset_key=table, data_version=dg.DataVersion(version) if single else None
+            )
+
+
+def preview(frame: pl.DataFrame, rows: int = 5) -> str:
+    """First rows as a Markdown table; long texts and lists are cut."""
+    shown = frame.head(rows).select(
+        pl.col(name).cast(pl.String, strict=False).str.slice(0, 40)
+        if not isinstance(dtype, pl.List)
+        else pl.format("list of {}", pl.col(name).list.len()).alias(name)
+        for name, dtype in frame.schema.items()
+    )
+    shown = shown.with_columns(pl.col(pl.String).str.replace_all(r"[|\r\n`<>]", "·").fill_null(""))
+    header = "| " + " | ".join(shown.columns) + " |\n|" + "---|" * shown.width
+    return "\n".join([header, *("| " + " | ".join(row) + " |" for row in shown.iter_rows())])

@@ -1,0 +1,138 @@
+"""The command line: `python -m mechinterp_assets ...` or `mechinterp ...`.
+
+Belongs here: arguments and printing. Does not belong here: work (every command calls one function).
+"""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+
+QUICKSTART_QUERIES = (
+    "01_heads_by_role",
+    "05_traced_edges_that_matter_when_ablated",
+    "02_features_of_the_strongest_induction_head",
+)
+
+
+@app.command()
+def materialize(
+    study: Annotated[str, typer.Argument(help="Name of a study")] = "organism",
+) -> None:
+    """Materialize every asset of a study in this process; the UI shows the same runs."""
+    from mechinterp_assets.assets.registry import STUDIES
+    from mechinterp_assets.definitions import build_definitions
+    from mechinterp_assets.materialize import StudyFailedError, instance, materialize_study
+
+    if study not in STUDIES:
+        raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
+    started = time.monotonic()
+    with instance() as opened:
+        try:
+            for result in materialize_study(build_definitions(), STUDIES[study], opened):
+                seconds = time.monotonic() - started
+                n = len(result.get_asset_materialization_events())
+                console.print(
+                    f"{result.job_def.name}: {n} materializations, {seconds:.0f} s so far"
+                )
+        except StudyFailedError as error:
+            console.print(str(error), style="red", markup=False)
+            raise typer.Exit(1) from None
+
+
+@app.command()
+def quickstart(
+    study: Annotated[str, typer.Argument(help="Name of a study")] = "organism",
+) -> None:
+    """Materialize a study, then print what was made and the answers of three queries."""
+    materialize(study)
+    tables()
+    for name in QUICKSTART_QUERIES:
+        query(name, study)
+    from mechinterp_assets.home import lake_folder
+
+    console.print("\nEverything is SQL in DuckDB:")
+    console.print(str(lake_folder() / "mechinterp.duckdb"), markup=False, soft_wrap=True)
+    console.print("`make ui` shows how each table came about.")
+
+
+@app.command()
+def tables() -> None:
+    """List the tables of the lake with their rows and partitions."""
+    frame = _lake().sql(
+        "SELECT table_name, count(*) AS partitions, sum(row_count) AS row_count "
+        "FROM lineage GROUP BY ALL ORDER BY ALL"
+    )
+    _print(frame, "tables")
+
+
+@app.command()
+def query(
+    name: Annotated[str, typer.Argument(help="Name of a file in sql/queries, or SQL text")],
+    study: Annotated[str, typer.Argument(help="Study that the query is about")] = "organism",
+    rows: Annotated[int, typer.Option(help="Rows to print")] = 8,
+) -> None:
+    """Run one of the worked queries, or any SQL."""
+    from mechinterp_assets.queries import QueryError, find_query
+
+    try:
+        found = find_query(name)
+    except QueryError as error:
+        raise typer.BadParameter(str(error)) from None
+    frame = _lake().sql(found.sql, {"study": study} if "$study" in found.sql else None)
+    _print(frame.head(rows), found.question)
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="File to write, such as results.duckdb")],
+) -> None:
+    """Write one self-contained DuckDB file: real tables, comments and views."""
+    console.print(str(_lake().export(path)), markup=False)
+
+
+@app.command()
+def refresh() -> None:
+    """Rebuild the catalog, as after moving the home folder."""
+    _lake().refresh()
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port of the Dagster webserver")] = 3000,
+    dashboards_port: Annotated[int, typer.Option(help="Port of the dashboards")] = 3001,
+) -> None:
+    """Serve the Dagster UI, its daemon and the dashboards on 127.0.0.1 until interrupted."""
+    from mechinterp_assets.serve import serve
+
+    raise typer.Exit(serve(port, dashboards_port))
+
+
+def _lake():  # type: ignore[no-untyped-def]
+    from mechinterp_assets.home import lake_folder
+    from resources.lake import Lake
+
+    return Lake(lake_folder())
+
+
+def _print(frame, title: str) -> None:  # type: ignore[no-untyped-def]
+    shown = Table(title=title, title_justify="left")
+    for column, dtype in frame.schema.items():
+        shown.add_column(column, justify="right" if dtype.is_numeric() else "left")
+    for row in frame.iter_rows():
+        shown.add_row(*(_text(value) for value in row))
+    console.print(shown)
+
+
+def _text(value: object) -> str:
+    from rich.markup import escape
+
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return escape(repr(value) if isinstance(value, str) and value != value.strip() else str(value))

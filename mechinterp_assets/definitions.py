@@ -1,0 +1,61 @@
+"""The one entry point of the code location.
+
+Belongs here: putting assets, checks, jobs, schedules and resources together. `build_definitions`
+takes resources to override, for tests and other set-ups.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from mechinterp_assets.assets import (
+    activations,
+    corpus,
+    features,
+    heads,
+    interventions,
+    ioi,
+    saes,
+)
+from mechinterp_assets.assets.automation import JOBS, SCHEDULES
+from mechinterp_assets.assets.checks import CHECKS
+from mechinterp_assets.home import dashboard_folder, lake_folder, tensor_folder
+from resources.compute import ComputeResource
+from resources.dashboards import DashboardsResource
+from resources.lake import LakeResource
+from resources.language_model import LanguageModelResource
+from resources.tensors import TensorsResource
+
+ASSET_MODULES = [corpus, activations, saes, features, heads, ioi, interventions]
+
+
+def default_resources() -> dict[str, Any]:
+    """Resources over MECHINTERP_HOME and the best device of this machine."""
+    compute = ComputeResource()
+    return {
+        "compute": compute,
+        "models": LanguageModelResource(compute=compute),
+        "lake": LakeResource(root=str(lake_folder())),
+        "tensors": TensorsResource(root=str(tensor_folder())),
+        "dashboards": DashboardsResource(root=str(dashboard_folder())),
+    }
+
+
+def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Everything the code location offers, with `resources` in place of the defaults."""
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules(ASSET_MODULES),
+        asset_checks=CHECKS,
+        jobs=JOBS,
+        schedules=SCHEDULES,
+        resources={**default_resources(), **(resources or {})},
+        # One process per run: the model is loaded once, and pools still hold their limits.
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location `mechinterp`."""
+    return build_definitions()

@@ -1,0 +1,53 @@
+"""Folders of HTML pages, published by one rename and served over http.
+
+Belongs here: where dashboards live and how a new version replaces the old one. Does not belong
+here: what is on the pages (mechinterp_assets/dashboards).
+"""
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+KEEP_SECONDS = 600.0
+
+
+class DashboardsResource(dg.ConfigurableResource["DashboardsResource"]):
+    """Named folders under `root`; `<name>` is a link to the current version."""
+
+    root: str
+    base_url: str = "http://127.0.0.1:3001"
+
+    def url(self, name: str) -> str:
+        """Address of a folder's index under `make ui`."""
+        return f"{self.base_url}/{name}/index.html"
+
+    @contextmanager
+    def publish(self, name: str) -> Iterator[Path]:
+        """A private folder that becomes `<root>/<name>` when the block ends without an error.
+
+        Readers see the old pages or the new ones, never a mixture. What a failed or killed writer
+        left is removed by a later one, as are versions before the one that was just replaced.
+        """
+        root = Path(self.root)
+        versions = root / ".versions" / name
+        versions.mkdir(parents=True, exist_ok=True)
+        folder = versions / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        link = root / f".{uuid.uuid4().hex}.link"
+        link.symlink_to(folder.relative_to(root))
+        os.replace(link, root / name)
+        for old in sorted(versions.iterdir())[:-2]:
+            # A young folder may belong to a writer at work in another process.
+            if time.time() - old.stat().st_mtime > KEEP_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)

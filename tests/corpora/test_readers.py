@@ -1,0 +1,74 @@
+"""Readers give the same documents from every format, and clear errors."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mechinterp_assets.corpora.readers import CorpusError, CorpusSource, read_documents
+
+ROWS = [
+    {"doc_id": f"d{i}", "title": f"t{i}", "author": "a", "source": "s", "license": "l", "text": x}
+    for i, x in enumerate(["one two", "three\nfour", 'quote " and é'])
+]
+
+
+def texts(source: CorpusSource) -> list[str]:
+    return [document.text for document in read_documents(source)]
+
+
+def test_parquet_jsonl_and_huggingface_agree(tmp_path: Path) -> None:
+    import datasets
+
+    frame = pl.DataFrame(ROWS)
+    frame.write_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    data_files = tmp_path / "files"
+    data_files.mkdir()
+    frame.write_parquet(data_files / "train.parquet")
+    sources = [
+        CorpusSource("parquet", path=tmp_path / "rows.parquet"),
+        CorpusSource("jsonl", path=tmp_path / "rows.jsonl"),
+        CorpusSource("huggingface", path=tmp_path / "saved"),
+        CorpusSource("huggingface", path=data_files),
+    ]
+    read = [list(read_documents(source)) for source in sources]
+    assert [document.text for document in read[0]] == [row["text"] for row in ROWS]
+    assert read[0][1].title == "t1"
+    assert all(documents == read[0] for documents in read)
+
+
+def test_text_folder_is_read_in_name_order(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.txt").write_text("second")
+    (tmp_path / "a.txt").write_text("first")
+    (tmp_path / "sub" / "c.txt").write_text("third")
+    assert texts(CorpusSource("text", path=tmp_path)) == ["first", "second", "third"]
+
+
+def test_structured_is_a_prefix_of_itself() -> None:
+    few = texts(CorpusSource("structured", documents=5, seed=3))
+    more = texts(CorpusSource("structured", documents=9, seed=3))
+    assert more[:5] == few
+    assert texts(CorpusSource("structured", documents=5, seed=4)) != few
+
+
+def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
+    pl.DataFrame({"body": ["x"]}).write_parquet(tmp_path / "no_text.parquet")
+    (tmp_path / "bad.jsonl").write_text('{"text": "x"}\nnot json\n')
+    (tmp_path / "latin.txt").write_bytes(b"\xe9\xe8")
+    (tmp_path / "empty").mkdir()
+    cases = [
+        (CorpusSource("parquet", path=tmp_path / "no_text.parquet"), "text_column to one of"),
+        (CorpusSource("jsonl", path=tmp_path / "bad.jsonl"), r"bad.jsonl line 2 is not JSON"),
+        (CorpusSource("text", path=tmp_path / "latin.txt"), "not UTF-8"),
+        (CorpusSource("text", path=tmp_path / "empty"), "has no file like"),
+        (CorpusSource("parquet", path=tmp_path / "gone"), "does not exist"),
+        (CorpusSource("huggingface", path=tmp_path / "empty"), "cannot be opened"),
+        (CorpusSource("csv", path=tmp_path), "no reader for corpus format 'csv'"),
+    ]
+    for source, message in cases:
+        with pytest.raises(CorpusError, match=message):
+            texts(source)
