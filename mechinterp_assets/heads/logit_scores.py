@@ -1,0 +1,59 @@
+"""Scores of a head's direct effect on the logits (direct logit attribution, DLA).
+
+Belongs here: statistics of z W_O W_U over batches. Does not belong here: attention patterns,
+running the model.
+"""
+
+import torch
+from torch import Tensor
+
+from mechinterp_assets.heads.attention_scores import ScoreValues
+from mechinterp_assets.heads.datasets import TokenDataset
+from mechinterp_assets.language_model import Weights
+
+
+class InductionLogitAttribution:
+    """RRT: direct effect of each head on the logit of the token that comes next.
+
+    At every position i of the second half but the last, the head's output z_i W_O (processed
+    weights, no bias) over the final norm's scale at i, times the W_U column of the next token. W_U
+    is centred for LayerNorm models, so the effect is relative to the mean logit. In logits.
+    Null: the next token replaced by another token of the same sequence, drawn uniformly and
+    independently for every (sequence, i); exact moments as in attention_scores.py.
+    """
+
+    def __init__(self, weights: Weights, data: TokenDataset) -> None:
+        self._W_O, self._W_U = weights.W_O, weights.W_U
+        self._period = data.period
+        self.positions = torch.arange(data.period + 1, data.length - 1)
+        self.n = len(data.token_ids) * len(self.positions)
+        layers, heads = weights.W_O.shape[:2]
+        self._sum = torch.zeros(layers, heads, dtype=torch.float64)
+        self._null_sum = torch.zeros_like(self._sum)
+        self._null_variance_sum = torch.zeros_like(self._sum)
+
+    def update(self, layer: int, token_ids: Tensor, z: Tensor, scale: Tensor) -> None:
+        """Add a batch: token_ids [batch, position], z [batch, position, head, d_head] of one layer,
+        scale [batch, position, 1] of the final norm."""
+        columns = self._W_U.T[token_ids[:, 1 : self._period + 1]]
+        normalised = z[:, self.positions] / scale[:, self.positions, :, None]
+        out = torch.einsum("bihe,hed->bihd", normalised, self._W_O[layer])
+        effect = torch.einsum("bihd,bkd->bhik", out, columns).double()
+        # Position period + 1 + r holds token r of the block, so token r + 1 comes next.
+        place = torch.arange(self._period - 1, device=z.device)
+        hit = effect[:, :, place, place + 1]
+        others = self._period - 1
+        mean = (effect.sum(dim=3) - hit) / others
+        square = (effect.square().sum(dim=3) - hit.square()) / others
+        self._sum[layer] += hit.sum(dim=(0, 2)).cpu()
+        self._null_sum[layer] += mean.sum(dim=(0, 2)).cpu()
+        self._null_variance_sum[layer] += (square - mean.square()).sum(dim=(0, 2)).cpu()
+
+    def result(self) -> ScoreValues:
+        """The score over everything added so far."""
+        return ScoreValues(
+            value=self._sum / self.n,
+            n=self.n,
+            null_mean=self._null_sum / self.n,
+            null_sd=self._null_variance_sum.clamp_min(0).sqrt() / self.n,
+        )

@@ -1,0 +1,71 @@
+"""Scores of a head's OV circuit, from processed weights alone (METHODS section 4).
+
+Belongs here: scores of W_V, W_O and the embeddings. Does not belong here: anything that runs the
+model.
+"""
+
+import torch
+from torch import Tensor
+
+from mechinterp_assets.heads.attention_scores import ScoreValues
+from mechinterp_assets.language_model import Weights
+
+
+def copying(weights: Weights, *, null_draws: int, seed: int) -> ScoreValues:
+    """Re sum(lambda) / sum |lambda| over the eigenvalues of W_E W_V W_O W_U, in [-1, 1].
+
+    The non-zero eigenvalues of the d_vocab x d_vocab matrix are those of the d_head x d_head
+    matrix W_O (W_U W_E) W_V, which is what is decomposed. LayerNorm scales are left out.
+    1: everything the head attends to is raised in the logits; -1: everything is suppressed
+    (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", copying matrices).
+    n is the number of eigenvalues, d_head. A head with all eigenvalues 0 scores 0.
+
+    Null: a head of the same shape and spectrum that reads in random directions, Q W_V with Q a
+    random d_model x d_model rotation (Haar); mean and sd over `null_draws` rotations, the same
+    rotations for every head.
+    """
+    layers, heads, d_model, d_head = weights.W_V.shape
+    token_map = (weights.W_U @ weights.W_E).double().cpu()
+    W_V = weights.W_V.double().cpu().flatten(0, 1)
+    W_O = weights.W_O.double().cpu().flatten(0, 1)
+    read = W_O @ token_map
+    # A product far below the size of its factors is rounding error, not a matrix.
+    norm = torch.linalg.matrix_norm
+    floor = 1e-6 * norm(W_O) * norm(token_map) * norm(W_V)
+
+    value = eigenvalue_positivity(read @ W_V, floor)
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.stack(
+        [
+            eigenvalue_positivity(read @ (random_rotation(d_model, generator) @ W_V), floor)
+            for _ in range(null_draws)
+        ]
+    )
+    shape = (layers, heads)
+    return ScoreValues(
+        value=value.view(shape),
+        n=d_head,
+        null_mean=draws.mean(dim=0).view(shape),
+        null_sd=draws.std(dim=0, correction=1).view(shape),
+    )
+
+
+def eigenvalue_positivity(matrices: Tensor, floor: Tensor | float = 0.0) -> Tensor:
+    """Re sum(lambda) / sum |lambda| of square matrices [..., n, n] -> [...].
+
+    0 where the Frobenius norm is at most `floor`, or the eigenvalues vanish beside it (nilpotent).
+    """
+    norm = torch.linalg.matrix_norm(matrices)
+    present = norm > floor
+    unit = matrices / norm.where(present, torch.ones_like(norm))[..., None, None]
+    eigenvalues = torch.linalg.eigvals(unit.where(present[..., None, None], 0.0))
+    size = eigenvalues.abs().sum(dim=-1)
+    present = present & (size > 1e-9)
+    ratio = eigenvalues.real.sum(dim=-1) / size.where(present, torch.ones_like(size))
+    return torch.where(present, ratio, 0.0)
+
+
+def random_rotation(size: int, generator: torch.Generator) -> Tensor:
+    """Orthogonal matrix [size, size] drawn from the Haar measure (Mezzadri 2007), float64."""
+    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
+    return torch.as_tensor(q * r.diagonal().sign())
