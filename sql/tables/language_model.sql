@@ -11,7 +11,7 @@ CREATE TABLE language_model (
     d_mlp INTEGER,
     d_vocab INTEGER,
     n_ctx INTEGER,
-    positional VARCHAR,
+    "positional" VARCHAR,
     normalization VARCHAR,
     n_parameters BIGINT,
     dtype VARCHAR,
@@ -32,7 +32,7 @@ COMMENT ON COLUMN language_model.d_head IS 'Width of one head''s query, key and 
 COMMENT ON COLUMN language_model.d_mlp IS 'Width of the MLP''s hidden layer';
 COMMENT ON COLUMN language_model.d_vocab IS 'Size of the vocabulary';
 COMMENT ON COLUMN language_model.n_ctx IS 'Longest context the model takes';
-COMMENT ON COLUMN language_model.positional IS 'How positions enter: absolute, rotary or other';
+COMMENT ON COLUMN language_model."positional" IS 'How positions enter: absolute, rotary or other';
 COMMENT ON COLUMN language_model.normalization IS 'LN (LayerNorm) or RMS (root mean square)';
 COMMENT ON COLUMN language_model.n_parameters IS 'Parameters, tied ones counted once';
 COMMENT ON COLUMN language_model.dtype IS 'Floating-point type the model is run in';
