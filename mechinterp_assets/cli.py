@@ -16,7 +16,7 @@ console = Console()
 
 QUICKSTART_QUERIES = (
     "01_heads_by_role",
-    "05_traced_edges_that_matter_when_ablated",
+    "05_traced_edges_that_hurt_when_ablated",
     "02_features_of_the_strongest_induction_head",
 )
 
@@ -79,14 +79,13 @@ def query(
     rows: Annotated[int, typer.Option(help="Rows to print")] = 8,
 ) -> None:
     """Run one of the worked queries, or any SQL."""
-    from mechinterp_assets.queries import QueryError, find_query
+    from mechinterp_assets.queries import QueryError, find_query, run_query
 
     try:
         found = find_query(name)
     except QueryError as error:
         raise typer.BadParameter(str(error)) from None
-    frame = _lake().sql(found.sql, {"study": study} if "$study" in found.sql else None)
-    _print(frame.head(rows), found.question)
+    _print(run_query(_lake(), found.sql, study).head(rows), found.question)
 
 
 @app.command()

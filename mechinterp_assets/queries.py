@@ -1,14 +1,18 @@
 """Worked examples: the questions in `sql/queries`.
 
 Belongs here: finding a query file and the question its first comment asks. A file is one SELECT
-over the catalog; `$study` in it stands for the study's name.
+over the catalog; it reads the study's name from the DuckDB variable `study` (default organism), so
+the files run unchanged in the DuckDB command line.
 """
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechinterp_assets.tables import SQL_FOLDER
+import polars as pl
+
+from mechinterp_assets.tables import SQL_FOLDER, quote_text
+from resources.lake import Lake
 
 QUERY_FOLDER = SQL_FOLDER / "queries"
 
@@ -40,6 +44,13 @@ def find_query(name: str, folder: Path = QUERY_FOLDER) -> Query:
         return queries[name]
     close = difflib.get_close_matches(name, queries, n=3, cutoff=0.3) or list(queries)
     raise QueryError(f"no query {name!r} in {folder}; perhaps {', '.join(close)}")
+
+
+def run_query(lake: Lake, sql: str, study: str) -> pl.DataFrame:
+    """Rows of one query about `study`."""
+    with lake.connect() as con:
+        con.execute(f"SET VARIABLE study = {quote_text(study)}")
+        return con.sql(sql).pl()
 
 
 def _read(file: Path) -> Query:

@@ -5,7 +5,7 @@ of them, and the metadata that every materialization carries. Does not belong he
 """
 
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import version as package_version
 
 import dagster as dg
 import polars as pl
@@ -14,14 +14,14 @@ from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.provenance import Provenance
 from mechinterp_assets.study import Study
 from resources.lake import Lake, Published
-from resources.tensors import TensorHandle, Tensors
+from resources.tensors import Artefact, Tensors
 
-CODE_VERSION = version("mechinterp-assets")
+CODE_VERSION = package_version("mechinterp-assets")
 Metadata = dict[str, dg.MetadataValue | str | int | float | bool | None]
 
 
 class StaleInputError(RuntimeError):
-    """An input was made from something that is no longer current; the message says what to rerun."""
+    """An input was made from something no longer current; the message says what to rerun."""
 
 
 class Inputs:
@@ -44,11 +44,28 @@ class Inputs:
             self.corpus_version = current.data_version
         return self._lake.read(name, partition)
 
-    def artefact(self, kind: str, partition: str) -> TensorHandle:
-        """Current version of a tensor artefact."""
-        handle = self._tensors.open(kind, partition)
-        self.versions[f"tensors:{kind}/{partition}"] = handle.data_version
-        return handle
+    def artefact(self, kind: str, partition: str) -> Artefact:
+        """Current version of a tensor artefact, refused if what it was made from has changed."""
+        artefact = self._tensors.open(kind, partition)
+        for key, made_from in artefact.manifest.inputs.items():
+            current = self._current(key)
+            if current is not None and current != made_from:
+                raise StaleInputError(
+                    f"{kind} of {partition} was made from {key} {made_from[:16]}, but the current "
+                    f"version is {current[:16]}; materialize {kind} again"
+                )
+        self.versions[f"tensors:{kind}/{partition}"] = artefact.data_version
+        return artefact
+
+    def _current(self, key: str) -> str | None:
+        """Data version that an input has now; None where that cannot be known."""
+        if key.startswith("settings:"):
+            return None
+        if key.startswith("tensors:"):
+            kind, _, partition = key.removeprefix("tensors:").partition("/")
+            return self._tensors.data_version(kind, partition)
+        table, _, partition = key.partition("/")
+        return self._lake.data_version(table, partition)
 
     def settings(self, section: str) -> None:
         """Record that the study's settings of `section` took part."""
@@ -66,15 +83,6 @@ class Inputs:
                 )
         self.model_version = model.weights_hash
         return model
-
-    def require_same(self, handle: TensorHandle, key: str) -> None:
-        """Refuse an artefact made from another version of `key` than the one read here."""
-        made_from = handle.inputs.get(key)
-        if made_from != self.versions[key]:
-            raise StaleInputError(
-                f"{handle.kind} of {handle.partition} was made from {key} {made_from}, but the "
-                f"current version is {self.versions[key]}; materialize {handle.kind} again"
-            )
 
 
 class Publisher:

@@ -1,0 +1,184 @@
+"""Group `saes`: one attention-output SAE per layer, its training log and its evaluation."""
+
+import math
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+import torch
+
+from mechinterp_assets.activations.cache import ActivationReader
+from mechinterp_assets.activations.rows import CachedRows
+from mechinterp_assets.activations.statistics import mean_z_of
+from mechinterp_assets.assets.publish import Inputs, Publisher
+from mechinterp_assets.assets.registry import PARTITIONS, STUDIES, site
+from mechinterp_assets.assets.specs import GPU_POOL, table_asset
+from mechinterp_assets.corpora.tokenize import token_matrix
+from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.evaluation import evaluate_layers
+from mechinterp_assets.sae.io import check_compatible, load_sae, save_sae, verify_saved
+from mechinterp_assets.sae.settings import TrainingSettings, training_bytes
+from mechinterp_assets.sae.train import train
+from mechinterp_assets.study import Study, site_key
+from resources.compute import ComputeResource
+from resources.lake import Lake
+from resources.language_model import LanguageModelResource
+from resources.tensors import Artefact, Tensors
+
+GROUP = "saes"
+VERIFIED_ROWS = 4096
+SAE_KIND = "attention_sae"
+CACHE_KIND = "activation_cache"
+
+
+def training_settings(study: Study, layer: int) -> TrainingSettings:
+    """The study's SAE section as training settings; each layer has its own seed."""
+    sae = study.sae
+    return TrainingSettings(
+        architecture=sae.architecture,
+        d_sae=sae.d_sae,
+        tokens=sae.training_tokens,
+        k=sae.k if sae.architecture == "topk" else None,
+        l1_coefficient=sae.l1_coefficient if sae.architecture == "standard" else None,
+        batch_size=sae.batch_size,
+        lr=sae.learning_rate,
+        dead_after_tokens=sae.dead_after_tokens,
+        seed=sae.seed * 1000 + layer,
+    )
+
+
+def open_cache(inputs: Inputs, key: str, split: str | None) -> tuple[Artefact, ActivationReader]:
+    """The activation cache of a site, restricted to one split of the corpus."""
+    artefact = inputs.artefact(CACHE_KIND, key)
+    reader = ActivationReader(artefact.path)
+    if split is None:
+        return artefact, reader
+    splits = (
+        inputs.table("tokenized_corpus", inputs.study.study)
+        .sort("sequence")
+        .select(pl.col("split") == split)
+        .slice(reader.first_sequence, reader.n_sequences)
+        .collect()
+    )
+    return artefact, ActivationReader(artefact.path, torch.from_numpy(splits["split"].to_numpy()))
+
+
+def open_sae(inputs: Inputs, key: str, model: LanguageModel) -> SparseAutoencoder:
+    """The SAE of a site, refused if it was made for another model, tokenizer or width."""
+    artefact = inputs.artefact(SAE_KIND, key)
+    sae, metadata = load_sae(artefact.path)
+    check_compatible(metadata, model.config, model.weights_hash, model.tokenizer_hash)
+    inputs.sae_version = sae.weights_hash()
+    return sae.to(model.device)
+
+
+@dg.multi_asset(
+    name="attention_sae",
+    specs=[
+        table_asset(
+            name,
+            per="site",
+            group=GROUP,
+            study_deps=["language_model", "tokenized_corpus"],
+            site_deps=["activation_cache", "activation_statistics"],
+            kinds=["torch", "safetensors"],
+        )
+        for name in ("attention_sae", "sae_training_log")
+    ],
+    partitions_def=PARTITIONS.sites,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool=GPU_POOL,
+)
+def attention_sae(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    tensors: dg.ResourceParam[Tensors],
+    models: LanguageModelResource,
+    compute: ComputeResource,
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Train an SAE on z_cat of each layer; a killed run continues from its checkpoint.
+
+    Before an SAE is published it is loaded again from what was saved and must give the same L0 and
+    explained variance.
+    """
+    publisher = Publisher(context, lake)
+    for key in context.partition_keys:
+        _train_site(context, key, publisher, lake, tensors, models, compute)
+    yield from publisher.results()
+
+
+def _train_site(
+    context: dg.AssetExecutionContext,
+    key: str,
+    publisher: Publisher,
+    lake: Lake,
+    tensors: Tensors,
+    models: LanguageModelResource,
+    compute: ComputeResource,
+) -> None:
+    study, layer = site(key)
+    device = compute.prepare(study.sae.seed)
+    inputs = Inputs(lake, tensors, study)
+    inputs.settings("sae")
+    model = inputs.model(models.load(study))
+    settings = training_settings(study, layer)
+    compute.require_memory(
+        training_bytes(settings, model.config.d_z),
+        f"{study.file}: sae.d_sae: training {key} with d_sae={settings.d_sae} and "
+        f"batch_size={settings.batch_size}",
+        "sae.d_sae or sae.batch_size",
+    )
+    _, reader = open_cache(inputs, key, "train")
+    rows = CachedRows(reader, seed=settings.seed, device=device)
+    with tensors.scratch(SAE_KIND, key) as scratch:
+        result = train(rows, settings, scratch.folder, device=device)
+        with tensors.writer(
+            SAE_KIND, key, publisher.provenance(inputs), inputs=inputs.versions
+        ) as writer:
+            save_sae(
+                writer.folder,
+                result.sae,
+                {
+                    "model_name": model.source,
+                    "hook_name": f"blocks.{layer}.attn.hook_z",
+                    "context_size": study.corpus.context_size,
+                    "prepend_bos": True,
+                    "weights_hash": model.weights_hash,
+                    "tokenizer_hash": model.tokenizer_hash,
+                    "n_heads": model.config.n_heads,
+                    "d_head": model.config.d_head,
+                },
+            )
+            verify_saved(writer.folder, result.sae, rows.sample(VERIFIED_ROWS, settings.seed))
+        scratch.clear()
+    inputs.sae_version = result.sae.weights_hash()
+    log = result.log
+    last = log.row(-1, named=True)
+    publisher.publish(
+        key,
+        inputs,
+        {
+            "attention_sae": pl.DataFrame(
+                [_sae_row(layer, settings, result.sae, result.info, writer.published.version)]
+            ),
+            "sae_training_log": log.with_columns(layer=pl.lit(layer, pl.Int32)),
+        },
+        {
+            "attention_sae": {
+                "folder": dg.MetadataValue.path(writer.published.path),
+                "tokens_per_second": float(result.info["tokens_per_second"]),
+                "training_seconds": float(result.info["seconds"]),
+                "explained_variance": float(last["explained_variance"]),
+                "l0": float(last["l0"]),
+                "dead_fraction": float(last["dead_fraction"]),
+            },
+            "sae_training_log": {
+                "loss": float(last["loss"]),
+                "loss_over_training": dg.MetadataValue.md(
+                    f"![loss]({tiny_bar_chart(_thinned(log['loss'].to_list()))})"
+                ),
+            },
+        },
+    )

@@ -1,0 +1,33 @@
+-- Which SAE features does the strongest induction head write, and what do they predict?
+WITH head AS (
+    SELECT study, layer, head
+    FROM head_scores
+    WHERE study = coalesce(getvariable('study'), 'organism') AND score = 'induction'
+    ORDER BY value DESC
+    LIMIT 1
+),
+top_logits AS (
+    SELECT study, layer, feature, list(token ORDER BY rank)[:4] AS predicts
+    FROM feature_logit_effects
+    WHERE direction = 'top'
+    GROUP BY ALL
+)
+SELECT
+    head.layer || '.' || head.head AS head,
+    a.feature,
+    round(a.attribution, 2) AS head_attribution,
+    s.n_active,
+    round(s.max_activation, 2) AS max_activation,
+    e.token AS top_example_token,
+    t.predicts
+FROM head
+JOIN feature_head_attribution AS a USING (study, layer, head)
+JOIN feature_statistics AS s USING (study, layer, feature)
+JOIN top_logits AS t USING (study, layer, feature)
+JOIN feature_top_examples AS e USING (study, layer, feature)
+WHERE e.rank = (
+    SELECT min(rank) FROM feature_top_examples AS first
+    WHERE (first.study, first.layer, first.feature) = (e.study, e.layer, e.feature)
+)
+ORDER BY a.attribution DESC
+LIMIT 20;
