@@ -1,0 +1,237 @@
+"""Direct feature attribution: a feature's pre-activation split over heads and source positions.
+
+Belongs here: the exact first-order split through one attention layer (K24 section 3.1). Splitting
+the source residual streams further (recursive attribution) does not belong here.
+
+The pre-activation is affine in z, and z is affine in the values once attention patterns are given:
+  f_pre = w . z_cat[D] + c,   c = b_enc - w . b_dec,   z_k[D] = sum_s A_k[D, s] v_k[s]
+so  DFA(head k, source s) = A_k[D, s] (v_k[s] . w_k)  sums to f_pre - c without remainder.
+Values are raw and contain b_V (rows of A sum to 1, so z contains b_V exactly once).
+Encoder weights here; head attribution (head_attribution.py) is by decoder weights.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mechinterp_assets.attribution.frames import list_column
+from mechinterp_assets.attribution.head_attribution import split_heads
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.sae.base import SparseAutoencoder
+
+DFA_SCHEMA = pl.Schema(
+    {
+        "feature": pl.Int32(),
+        "rank": pl.Int32(),
+        "sequence": pl.Int64(),
+        "position": pl.Int32(),
+        "pre_activation": pl.Float64(),
+        "constant": pl.Float64(),
+        "dfa_by_head": pl.List(pl.Float32),
+        "dfa_by_source": pl.List(pl.Float32),
+        "identity_error": pl.Float64(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """What one layer's attention did on some sequences.
+
+    pattern [batch, head, destination, source]; v [batch, source, head, d_head], repeated over query
+    groups; z [batch, destination, head, d_head].
+    """
+
+    pattern: Tensor
+    v: Tensor
+    z: Tensor
+
+
+def layer_attention(model: LanguageModel, token_ids: Tensor, layer: int) -> LayerAttention:
+    """Pattern, values and z of one layer of the raw model for token_ids [batch, position]."""
+    names = {part: f"blocks.{layer}.attn.hook_{part}" for part in ("pattern", "v", "z")}
+    with torch.no_grad():
+        _, cache = model.raw.run_with_cache(
+            token_ids.to(model.device),
+            names_filter=list(names.values()),
+            stop_at_layer=layer + 1,
+        )
+    v = cache[names["v"]]
+    group = model.config.n_heads // v.shape[2]
+    return LayerAttention(
+        pattern=cache[names["pattern"]],
+        v=v.repeat_interleave(group, dim=2) if group > 1 else v,
+        z=cache[names["z"]],
+    )
+
+
+def direct_feature_attribution(
+    attention: LayerAttention, batch: Tensor, destination: Tensor, w: Tensor
+) -> Tensor:
+    """DFA(head, source) = A[destination, source] (v[source] . w_head), [example, head, source].
+
+    Args:
+        attention: of the sequences.
+        batch: [example] int64, which sequence of `attention`.
+        destination: [example] int64, position of the example.
+        w: [example, head, d_head], the W_enc column of each example's feature.
+    """
+    reads = torch.einsum("eshd,ehd->ehs", attention.v[batch], w)
+    return attention.pattern[batch, :, destination] * reads
+
+
+def stream_feature_dfa(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    layer: int,
+    examples: pl.DataFrame,
+    token_ids: Callable[[NDArray[np.int64]], Tensor],
+    *,
+    batch_size: int = 32,
+    workspace_bytes: int = 256 * 2**20,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Frames `feature_dfa` of one layer (without study and layer), one per batch of sequences.
+
+    Examples are grouped by sequence, so each sequence runs through the model once.
+
+    Args:
+        model: its raw bridge runs the sequences.
+        sae: attention-output SAE of the layer.
+        layer: layer whose z the SAE reads.
+        examples: feature, rank, sequence, position (feature_top_examples, or a part of it).
+        token_ids: gives token ids [n, position] int64 for sequence numbers [n].
+        batch_size: sequences per forward pass.
+        workspace_bytes: size of the values gathered for one block of examples.
+        progress: called after each batch with sequences done and sequences in total.
+
+    Raises:
+        ValueError: the SAE does not fit the layer, its pre-activation is not affine with W_enc, or
+            an example lies outside its sequence.
+    """
+    encoder = _Encoder(sae, model)
+    examples = examples.select("feature", "rank", "sequence", "position").sort("sequence")
+    sequences = examples["sequence"].unique().sort().to_numpy()
+    place = np.searchsorted(sequences, examples["sequence"].to_numpy())
+    for start in range(0, len(sequences), batch_size):
+        part = sequences[start : start + batch_size]
+        low, high = np.searchsorted(place, [start, start + len(part)])
+        rows = examples.slice(low, high - low)
+        ids = token_ids(part)
+        _check_positions(rows, ids)
+        attention = layer_attention(model, ids, layer)
+        batch = torch.from_numpy(place[low:high] - start)
+        yield _attribute(rows, batch, attention, encoder, workspace_bytes)
+        if progress is not None:
+            progress(start + len(part), len(sequences))
+
+
+def feature_dfa(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    layer: int,
+    examples: pl.DataFrame,
+    token_ids: Callable[[NDArray[np.int64]], Tensor],
+    *,
+    batch_size: int = 32,
+    workspace_bytes: int = 256 * 2**20,
+    progress: Callable[[int, int], None] | None = None,
+) -> pl.DataFrame:
+    """The frames of `stream_feature_dfa` as one, ordered by feature and rank."""
+    frames = stream_feature_dfa(
+        model,
+        sae,
+        layer,
+        examples,
+        token_ids,
+        batch_size=batch_size,
+        workspace_bytes=workspace_bytes,
+        progress=progress,
+    )
+    return pl.concat([pl.DataFrame(schema=DFA_SCHEMA), *frames]).sort("feature", "rank")
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+class _Encoder:
+    """The affine map from z_cat to pre-activations, by feature."""
+
+    def __init__(self, sae: SparseAutoencoder, model: LanguageModel) -> None:
+        shape = model.config
+        if sae.d_in != shape.d_z:
+            raise ValueError(
+                f"the SAE reads {sae.d_in} dimensions, z_cat of {model.source} has {shape.d_z}; "
+                "use an SAE trained on attention outputs (z) of this model"
+            )
+        self.n_heads = shape.n_heads
+        self.W_enc = sae.W_enc.detach().to(model.device)
+        # The constant is the pre-activation at z = 0, whatever way the SAE uses its biases.
+        with torch.no_grad():
+            self.constant = sae.pre_activations(torch.zeros_like(sae.W_enc[None, :, 0]))[0]
+            probe = torch.linspace(-1, 1, sae.d_in).to(sae.W_enc)
+            expected = probe @ sae.W_enc + self.constant
+            gap = (sae.pre_activations(probe[None])[0] - expected).abs().max()
+        if gap > 1e-3 * (1 + expected.abs().max()):
+            raise ValueError(
+                f"pre-activations of a {sae.architecture} SAE are not W_enc^T z + constant (off by "
+                f"{float(gap):.3g}); direct feature attribution needs an affine pre-activation"
+            )
+        self.constant = self.constant.to(model.device)
+
+    def columns(self, feature: Tensor) -> Tensor:
+        """[example, head, d_head]: W_enc columns, split by head."""
+        return split_heads(self.W_enc[:, feature].T, self.n_heads)
+
+
+def _check_positions(rows: pl.DataFrame, ids: Tensor) -> None:
+    outside = rows.filter((pl.col("position") < 0) | (pl.col("position") >= ids.shape[1]))
+    if len(outside):
+        raise ValueError(
+            f"example {outside.row(0, named=True)} lies outside its sequence of {ids.shape[1]} "
+            "tokens; pass the token ids of the corpus the examples come from"
+        )
+
+
+def _attribute(
+    rows: pl.DataFrame,
+    batch: Tensor,
+    attention: LayerAttention,
+    encoder: _Encoder,
+    workspace_bytes: int,
+) -> pl.DataFrame:
+    device = attention.v.device
+    feature = torch.from_numpy(rows["feature"].to_numpy().astype(np.int64)).to(device)
+    position = torch.from_numpy(rows["position"].to_numpy().astype(np.int64)).to(device)
+    batch = batch.to(device)
+    constant = encoder.constant[feature].double()
+    by_head, by_source, pre_activation, total = [], [], [], []
+    size = max(1, workspace_bytes // (4 * attention.v[0].numel()))
+    for block in torch.split(torch.arange(len(rows), device=device), size):
+        w = encoder.columns(feature[block])
+        dfa = direct_feature_attribution(attention, batch[block], position[block], w)
+        z = attention.z[batch[block], position[block]]
+        by_head.append(dfa.sum(dim=2).cpu())
+        by_source.append(dfa.sum(dim=1).cpu())
+        total.append(dfa.sum(dim=(1, 2), dtype=torch.float64) + constant[block])
+        pre_activation.append((z.double() * w.double()).sum(dim=(1, 2)) + constant[block])
+    exact = torch.cat(pre_activation).cpu()
+    heads, sources = torch.cat(by_head), torch.cat(by_source)
+    lengths = rows["position"].to_numpy().astype(np.int64) + 1
+    up_to_destination = torch.arange(sources.shape[1]) < torch.from_numpy(lengths)[:, None]
+    return rows.with_columns(
+        pl.Series("pre_activation", exact.numpy()),
+        pl.Series("constant", constant.cpu().numpy()),
+        list_column(
+            "dfa_by_head",
+            pl.Series(heads.reshape(-1).numpy()),
+            np.full(len(rows), heads.shape[1], dtype=np.int64),
+        ),
+        list_column("dfa_by_source", pl.Series(sources[up_to_destination].numpy()), lengths),
+        pl.Series("identity_error", (torch.cat(total).cpu() - exact).abs().numpy()),
+    ).cast(DFA_SCHEMA)

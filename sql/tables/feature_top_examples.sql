@@ -1,0 +1,28 @@
+-- formula: 1
+CREATE TABLE feature_top_examples (
+    study VARCHAR NOT NULL,
+    layer INTEGER NOT NULL,
+    feature INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    sequence BIGINT NOT NULL,
+    position INTEGER NOT NULL,
+    activation FLOAT NOT NULL,
+    token_id INTEGER NOT NULL,
+    token VARCHAR NOT NULL,
+    window_start INTEGER NOT NULL,
+    window_tokens VARCHAR[] NOT NULL,
+    window_activations FLOAT[] NOT NULL
+);
+COMMENT ON TABLE feature_top_examples IS 'One row per feature and rank: the tokens at which a feature is most active, at most one per sequence (the strongest; the earliest of equals), so that one repetitive text cannot fill the list. Fewer rows where the feature fires in fewer sequences. Equal activations are ranked by sequence.';
+COMMENT ON COLUMN feature_top_examples.study IS 'Study the row belongs to';
+COMMENT ON COLUMN feature_top_examples.layer IS 'Layer whose z_cat the SAE reads';
+COMMENT ON COLUMN feature_top_examples.feature IS 'Index of the feature in the SAE';
+COMMENT ON COLUMN feature_top_examples.rank IS 'Rank by activation, 0 = strongest';
+COMMENT ON COLUMN feature_top_examples.sequence IS 'Sequence of tokenized_corpus';
+COMMENT ON COLUMN feature_top_examples.position IS 'Position of the token in the sequence, from 0 (BOS): the attention destination';
+COMMENT ON COLUMN feature_top_examples.activation IS 'Activation of the feature at this token, in units of z';
+COMMENT ON COLUMN feature_top_examples.token_id IS 'Id of the token at this position';
+COMMENT ON COLUMN feature_top_examples.token IS 'Text of the token at this position';
+COMMENT ON COLUMN feature_top_examples.window_start IS 'Position of the first token of the window around the example';
+COMMENT ON COLUMN feature_top_examples.window_tokens IS 'Text of the tokens of the window, clipped to the sequence';
+COMMENT ON COLUMN feature_top_examples.window_activations IS 'Activation of the feature at each token of the window; 0 where silent or where the token is left out (position 0, BOS)';
