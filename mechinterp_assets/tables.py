@@ -14,77 +14,35 @@ from functools import lru_cache
 from pathlib import Path
 
 import duckdb
-import polars as pl
+
+from mechinterp_assets.sql_text import comment_on_column, quote_name, quote_text
+from mechinterp_assets.table_spec import (
+    Column,
+    DeclarationError,
+    TableSpec,
+    ViewSpec,
+    polars_schema,
+)
+
+__all__ = [
+    "SQL_FOLDER",
+    "Column",
+    "DeclarationError",
+    "Declarations",
+    "TableSpec",
+    "ViewSpec",
+    "declarations",
+    "find_table",
+    "polars_schema",
+    "quote_name",
+    "quote_text",
+    "table_spec",
+    "table_specs",
+]
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 
 _FORMULA = re.compile(r"^-- formula: *(\d+) *$", re.MULTILINE)
-_POLARS_TYPES: dict[str, pl.DataType] = {
-    "VARCHAR": pl.String(),
-    "BIGINT": pl.Int64(),
-    "INTEGER": pl.Int32(),
-    "DOUBLE": pl.Float64(),
-    "FLOAT": pl.Float32(),
-    "BOOLEAN": pl.Boolean(),
-}
-
-
-class DeclarationError(ValueError):
-    """A file under `sql/` is missing or does not declare what it must."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its DuckDB type and what it means (definition, unit, range, source)."""
-
-    name: str
-    type: str
-    comment: str
-    nullable: bool = True
-
-    @property
-    def polars_type(self) -> pl.DataType:
-        """The polars type that is stored and read without loss as `type`."""
-        return _polars_type(self.type)
-
-
-@dataclass(frozen=True)
-class TableSpec:
-    """A declared table.
-
-    Attributes:
-        name: table name, equal to the file name.
-        comment: what one row is.
-        formula_version: version of the definitions of the columns; raised when one changes.
-        columns: declared columns, `study` among them, without provenance.
-        provenance: columns that the lake adds (`sql/provenance.sql`).
-    """
-
-    name: str
-    comment: str
-    formula_version: int
-    columns: tuple[Column, ...]
-    provenance: tuple[Column, ...]
-
-    @property
-    def science_columns(self) -> tuple[Column, ...]:
-        """Columns that a science function returns: the declared ones without `study`."""
-        return tuple(column for column in self.columns if column.name != "study")
-
-    @property
-    def stored_columns(self) -> tuple[Column, ...]:
-        """Columns of the stored table: the declared ones, then provenance."""
-        return self.columns + self.provenance
-
-
-@dataclass(frozen=True)
-class ViewSpec:
-    """A view from `sql/views`: its statements and its columns once created."""
-
-    name: str
-    comment: str
-    columns: tuple[Column, ...]
-    statements: str
 
 
 @dataclass(frozen=True)
@@ -133,17 +91,6 @@ def find_table(name: str, tables: Mapping[str, TableSpec]) -> TableSpec:
     return tables[name]
 
 
-def polars_schema(spec: TableSpec, *, stored: bool = False) -> pl.Schema:
-    """Polars schema of the frames a science function returns, or of the stored table.
-
-    Args:
-        spec: the table.
-        stored: include `study` and the provenance columns.
-    """
-    columns = spec.stored_columns if stored else spec.science_columns
-    return pl.Schema({column.name: column.polars_type for column in columns})
-
-
 def _fingerprint(folder: Path) -> str:
     for part in ("tables", "provenance.sql", "catalog.sql"):
         if not (folder / part).exists():
@@ -152,98 +99,138 @@ def _fingerprint(folder: Path) -> str:
                 " so install the project in editable mode (pip install -e .)"
             )
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.sql")):
+    for path in _declaring_files(folder):
         digest.update(f"{path.relative_to(folder)}\0".encode())
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
+def _declaring_files(folder: Path) -> list[Path]:
+    return [
+        folder / "provenance.sql",
+        folder / "catalog.sql",
+        *sorted((folder / "tables").glob("*.sql")),
+        *sorted((folder / "views").glob("*.sql")),
+    ]
+
+
 @lru_cache(maxsize=32)
 def _read(folder: Path, fingerprint: str) -> Declarations:
+    catalog_file = folder / "catalog.sql"
+    catalog_sql = catalog_file.read_text()
     with duckdb.connect() as con:
         study, *provenance = _read_provenance(con, folder / "provenance.sql")
-        tables = {}
-        for path in sorted((folder / "tables").glob("*.sql")):
-            tables[path.stem] = _read_table(con, path, study, tuple(provenance))
+        tables = _read_tables(con, folder / "tables", study, tuple(provenance))
     with duckdb.connect() as con:
-        catalog_sql = (folder / "catalog.sql").read_text()
-        _execute(con, catalog_sql, folder / "catalog.sql")
-        if taken := tables.keys() & _relations(con):
-            raise DeclarationError(
-                f"sql/tables declares {sorted(taken)}, names of the catalog's own"
-            )
+        _execute(con, catalog_sql, catalog_file)
+        if taken := tables.keys() & _columns(con).keys():
+            raise DeclarationError(f"sql/tables declares {sorted(taken)}, the catalog's own names")
         for spec in tables.values():
-            con.execute(_empty_table(spec))
-        views = _read_views(con, folder / "views")
+            columns = ", ".join(f"{quote_name(c.name)} {c.type}" for c in spec.stored_columns)
+            con.execute(f"CREATE TABLE {quote_name(spec.name)} ({columns})")
+        views = _read_views(con, folder / "views", tables)
     return Declarations(tables, catalog_sql, views, fingerprint)
 
 
 def _read_provenance(con: duckdb.DuckDBPyConnection, path: Path) -> tuple[Column, ...]:
     _execute(con, path.read_text(), path)
-    columns = _columns(con, "provenance", path)
+    columns = tuple(_columns(con)["provenance"])
+    _require_comments("provenance", columns, path)
     if columns[0].name != "study":
         raise DeclarationError(f"{path} must name study first, it names {columns[0].name}")
     con.execute("DROP TABLE provenance")
     return columns
 
 
-def _read_table(
-    con: duckdb.DuckDBPyConnection, path: Path, study: Column, provenance: tuple[Column, ...]
-) -> TableSpec:
-    text = path.read_text()
-    header = _FORMULA.search(text)
-    if header is None:
-        raise DeclarationError(f"{path} has no '-- formula: N' line; start it with '-- formula: 1'")
-    before = _relations(con)
-    _execute(con, text, path)
-    created = _relations(con) - before
-    if created != {path.stem}:
-        raise DeclarationError(
-            f"{path} must create the one table {path.stem}, it creates {sorted(created)}"
-        )
-    uncommented = dict(
-        con.execute(
-            "SELECT column_name, comment IS NULL FROM duckdb_columns() WHERE table_name = ?",
-            [path.stem],
-        ).fetchall()
-    )
-    if study.name not in uncommented:
-        raise DeclarationError(f"{path} declares no study column; add 'study VARCHAR'")
-    if uncommented[study.name]:
-        con.execute(comment_on_column(quote_name(path.stem), study.name, study.comment))
-    columns = _columns(con, path.stem, path)
+def _read_tables(
+    con: duckdb.DuckDBPyConnection, folder: Path, study: Column, provenance: tuple[Column, ...]
+) -> dict[str, TableSpec]:
+    formulas = {}
+    known: set[str] = set()
+    for path in sorted(folder.glob("*.sql")):
+        text = path.read_text()
+        header = _FORMULA.search(text)
+        if header is None:
+            raise DeclarationError(
+                f"{path} has no '-- formula: N' line; start it with '-- formula: 1'"
+            )
+        _execute(con, text, path)
+        created = {str(row[0]) for row in con.execute(_TABLE_NAMES).fetchall()} - known
+        _require_one(created, path)
+        known |= created
+        formulas[path] = int(header[1])
+    columns, comments = _columns(con), _comments(con)
+    tables = {}
+    for path, formula in formulas.items():
+        declared = tuple(_with_study_comment(column, study) for column in columns[path.stem])
+        _check_table(con, path, declared, study, provenance)
+        comment = _require_comment(path.stem, comments, path)
+        spec = TableSpec(path.stem, comment, formula, declared, provenance)
+        try:
+            polars_schema(spec, stored=True)
+        except DeclarationError as error:
+            raise DeclarationError(f"{path}: {error}") from error
+        tables[path.stem] = spec
+    return tables
+
+
+def _with_study_comment(column: Column, study: Column) -> Column:
+    if column.name == study.name and not column.comment:
+        return Column(column.name, column.type, study.comment, column.nullable)
+    return column
+
+
+def _check_table(
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    columns: tuple[Column, ...],
+    study: Column,
+    provenance: tuple[Column, ...],
+) -> None:
     names = {column.name for column in columns}
+    if study.name not in names:
+        raise DeclarationError(f"{path} declares no study column; add 'study VARCHAR'")
     if added := names & {column.name for column in provenance}:
         raise DeclarationError(f"{path} declares {sorted(added)}, which the lake adds by itself")
-    for column in columns:
-        _polars_type(column.type, f"{path}, column {column.name}")
-    if unchecked := con.execute(
+    _require_comments(path.stem, columns, path)
+    unchecked = con.execute(
         "SELECT DISTINCT constraint_type FROM duckdb_constraints()"
         " WHERE table_name = ? AND constraint_type <> 'NOT NULL'",
         [path.stem],
-    ).fetchall():
+    ).fetchone()
+    if unchecked:
         raise DeclarationError(
-            f"{path} declares {unchecked[0][0]}, which the lake does not check; only NOT NULL is"
+            f"{path} declares {unchecked[0]}, which the lake does not check; only NOT NULL is"
         )
-    return TableSpec(path.stem, _comment(con, path.stem, path), int(header[1]), columns, provenance)
 
 
-def _read_views(con: duckdb.DuckDBPyConnection, folder: Path) -> tuple[ViewSpec, ...]:
+def _read_views(
+    con: duckdb.DuckDBPyConnection, folder: Path, tables: Mapping[str, TableSpec]
+) -> tuple[ViewSpec, ...]:
     """Create the views in an order that works and read them back.
 
     A view whose source is another view that does not exist yet is tried again after the others.
     """
+    meanings = {
+        relation: {column.name: column.comment for column in columns}
+        for relation, columns in _columns(con).items()
+    }
+    for spec in tables.values():
+        meanings[spec.name] = {column.name: column.comment for column in spec.stored_columns}
     pending = sorted(folder.glob("*.sql"))
     views: list[ViewSpec] = []
     while pending:
         failed: dict[Path, duckdb.Error] = {}
         for path in pending:
             try:
-                views.append(_create_view(con, path))
+                view = _create_view(con, path, meanings)
             except duckdb.CatalogException as error:
                 failed[path] = error
             except duckdb.Error as error:
                 raise DeclarationError(f"{path} is not valid SQL for a view: {error}") from error
+            else:
+                views.append(view)
+                meanings[view.name] = {column.name: column.comment for column in view.columns}
         if len(failed) == len(pending):
             first, cause = next(iter(failed.items()))
             raise DeclarationError(f"{first} reads something that does not exist: {cause}")
@@ -251,9 +238,10 @@ def _read_views(con: duckdb.DuckDBPyConnection, folder: Path) -> tuple[ViewSpec,
     return tuple(views)
 
 
-def _create_view(con: duckdb.DuckDBPyConnection, path: Path) -> ViewSpec:
+def _create_view(
+    con: duckdb.DuckDBPyConnection, path: Path, meanings: Mapping[str, Mapping[str, str]]
+) -> ViewSpec:
     text = path.read_text()
-    before = _relations(con)
     con.execute("BEGIN")
     try:
         con.execute(text)
@@ -261,62 +249,23 @@ def _create_view(con: duckdb.DuckDBPyConnection, path: Path) -> ViewSpec:
         con.execute("ROLLBACK")
         raise
     con.execute("COMMIT")
-    created = _relations(con) - before
-    if created != {path.stem}:
-        raise DeclarationError(
-            f"{path} must create the one view {path.stem}, it creates {sorted(created)}"
-        )
-    inherited = _inherit_comments(con, path.stem, text)
-    statements = "\n".join([text, *inherited])
-    for statement in inherited:
-        con.execute(statement)
-    return ViewSpec(
-        path.stem,
-        _comment(con, path.stem, path),
-        _columns(con, path.stem, path),
-        statements,
-    )
+    columns = _columns(con)
+    _require_one(columns.keys() - meanings.keys(), path)
+    sources = [meanings[word] for word in re.findall(r"\w+", text) if word in meanings]
+    explained, statements = [], [text]
+    for column in columns[path.stem]:
+        comment = column.comment
+        if not comment:
+            # A column passed on under its name means what it means in the view's source.
+            comment = next((s[column.name] for s in sources if s.get(column.name)), "")
+            statements.append(comment_on_column(quote_name(path.stem), column.name, comment))
+        explained.append(Column(column.name, column.type, comment, column.nullable))
+    _require_comments(path.stem, tuple(explained), path)
+    comment = _require_comment(path.stem, _comments(con), path)
+    return ViewSpec(path.stem, comment, tuple(explained), "\n".join(statements))
 
 
-def _inherit_comments(con: duckdb.DuckDBPyConnection, view: str, text: str) -> list[str]:
-    """COMMENT statements for columns that a view passes on under the name its source gave them."""
-    words = re.findall(r"\w+", text)
-    sources = [name for name in dict.fromkeys(words) if name in _relations(con) and name != view]
-    statements = []
-    for (column,) in con.execute(
-        "SELECT column_name FROM duckdb_columns() WHERE table_name = ? AND comment IS NULL", [view]
-    ).fetchall():
-        for source in sources:
-            row = con.execute(
-                "SELECT comment FROM duckdb_columns() WHERE table_name = ? AND column_name = ?",
-                [source, column],
-            ).fetchone()
-            if row is not None and row[0]:
-                statements.append(comment_on_column(view, column, row[0]))
-                break
-    return statements
-
-
-def quote_name(name: str) -> str:
-    """SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quote_text(text: str) -> str:
-    """SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def comment_on_column(relation: str, column: str, comment: str) -> str:
-    """COMMENT ON COLUMN statement; `relation` is used as it is (quote it if need be)."""
-    return f"COMMENT ON COLUMN {relation}.{quote_name(column)} IS {quote_text(comment)};"
-
-
-def _empty_table(spec: TableSpec) -> str:
-    columns = ", ".join(f"{quote_name(c.name)} {c.type}" for c in spec.stored_columns)
-    name = quote_name(spec.name)
-    comments = [comment_on_column(name, c.name, c.comment) for c in spec.stored_columns]
-    return f"CREATE TABLE {name} ({columns});\n" + "\n".join(comments)
+_TABLE_NAMES = "SELECT table_name FROM duckdb_tables()"
 
 
 def _execute(con: duckdb.DuckDBPyConnection, text: str, path: Path) -> None:
@@ -326,47 +275,44 @@ def _execute(con: duckdb.DuckDBPyConnection, text: str, path: Path) -> None:
         raise DeclarationError(f"{path} is not valid SQL: {error}") from error
 
 
-def _relations(con: duckdb.DuckDBPyConnection) -> set[str]:
-    rows = con.execute(
-        "SELECT table_name FROM duckdb_tables() UNION ALL"
-        " SELECT view_name FROM duckdb_views() WHERE NOT internal"
-    ).fetchall()
-    return {str(row[0]) for row in rows}
+def _columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[Column]]:
+    """Columns of every table and view, in order; without a comment, that is empty."""
+    found: dict[str, list[Column]] = {}
+    for relation, name, type_name, comment, nullable in con.execute(
+        "SELECT table_name, column_name, data_type, coalesce(comment, ''), is_nullable"
+        " FROM duckdb_columns() WHERE NOT internal ORDER BY table_name, column_index"
+    ).fetchall():
+        found.setdefault(relation, []).append(Column(name, type_name, comment, nullable))
+    return found
 
 
-def _comment(con: duckdb.DuckDBPyConnection, relation: str, path: Path) -> str:
-    row = con.execute(
-        "SELECT comment FROM duckdb_tables() WHERE table_name = $name UNION ALL"
-        " SELECT comment FROM duckdb_views() WHERE view_name = $name",
-        {"name": relation},
-    ).fetchone()
-    if row is None or not row[0]:
-        raise DeclarationError(f"{path} has no comment on {relation} itself; say what one row is")
-    return str(row[0])
+def _comments(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Comments on every table and view that has one."""
+    return dict(
+        con.execute(
+            "SELECT table_name, comment FROM duckdb_tables() WHERE comment IS NOT NULL UNION ALL"
+            " SELECT view_name, comment FROM duckdb_views() WHERE comment IS NOT NULL"
+        ).fetchall()
+    )
 
 
-def _columns(con: duckdb.DuckDBPyConnection, relation: str, path: Path) -> tuple[Column, ...]:
-    rows = con.execute(
-        "SELECT column_name, data_type, comment, is_nullable FROM duckdb_columns()"
-        " WHERE table_name = ? ORDER BY column_index",
-        [relation],
-    ).fetchall()
-    columns = []
-    for name, type_name, comment, nullable in rows:
-        if not comment:
-            raise DeclarationError(
-                f"{path} has no comment on column {name};"
-                f" add COMMENT ON COLUMN {relation}.{name} IS '...';"
-            )
-        columns.append(Column(str(name), str(type_name), str(comment), bool(nullable)))
-    return tuple(columns)
-
-
-def _polars_type(type_name: str, where: str = "a column") -> pl.DataType:
-    if type_name.endswith("[]"):
-        return pl.List(_polars_type(type_name[:-2], where))
-    if type_name not in _POLARS_TYPES:
+def _require_one(created: set[str], path: Path) -> None:
+    if created != {path.stem}:
         raise DeclarationError(
-            f"{where} has type {type_name}; use {', '.join(_POLARS_TYPES)} or a list of one"
+            f"{path} must create {path.stem} and nothing else, it creates {sorted(created)}"
         )
-    return _POLARS_TYPES[type_name]
+
+
+def _require_comment(relation: str, comments: Mapping[str, str], path: Path) -> str:
+    if not comments.get(relation):
+        raise DeclarationError(f"{path} has no comment on {relation} itself; say what one row is")
+    return comments[relation]
+
+
+def _require_comments(relation: str, columns: tuple[Column, ...], path: Path) -> None:
+    missing = [column.name for column in columns if not column.comment]
+    if missing:
+        raise DeclarationError(
+            f"{path} has no comment on {', '.join(missing)};"
+            f" add COMMENT ON COLUMN {relation}.{missing[0]} IS '...';"
+        )

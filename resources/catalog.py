@@ -13,14 +13,8 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from mechinterp_assets.tables import (
-    Column,
-    Declarations,
-    TableSpec,
-    comment_on_column,
-    quote_name,
-    quote_text,
-)
+from mechinterp_assets.sql_text import comment_on_column, quote_name, quote_text
+from mechinterp_assets.tables import Column, Declarations, TableSpec
 from resources.ledger import Version
 
 _MAY_BE_NULL = ("model_version", "corpus_version", "sae_version")
@@ -39,21 +33,41 @@ def build_catalog(
     It holds no rows but those on versions: every declared table is a view over its current files
     (an empty one if there are none), and `history.<table>` is a view over all its versions.
     """
-    by_table: dict[str, list[Version]] = defaultdict(list)
-    for version in versions:
-        by_table[version.table].append(version)
     with duckdb.connect(str(path)) as con:
         con.execute("BEGIN")
         con.execute(declared.catalog_sql)
         con.execute("CREATE SCHEMA history")
-        _insert_versions(con, root, declared, versions)
         for spec in declared.tables.values():
-            kept = by_table[spec.name]
-            current = [version for version in kept if version.is_current]
-            con.execute(_current_view(spec, root, current))
-            con.execute(_history_view(spec, root, kept))
+            con.execute(
+                "INSERT INTO declared_tables VALUES (?, ?, ?)",
+                [spec.name, spec.formula_version, spec.comment],
+            )
+        _fill(con, root, declared, frozenset(declared.tables), versions)
         for view in declared.views:
             con.execute(view.statements)
+        con.execute("COMMIT")
+
+
+def update_catalog(
+    path: Path,
+    root: Path,
+    declared: Declarations,
+    tables: frozenset[str],
+    versions: Sequence[Version],
+) -> None:
+    """Bring a catalog file built from the same declarations and root up to date for some tables.
+
+    Args:
+        path: the file, changed in place: a copy that nobody else has open.
+        root: folder that the files lie under.
+        declared: the declarations.
+        tables: tables to bring up to date.
+        versions: all versions of these tables.
+    """
+    with duckdb.connect(str(path)) as con:
+        con.execute("BEGIN")
+        con.execute("DELETE FROM versions WHERE table_name IN ?", [sorted(tables)])
+        _fill(con, root, declared, tables, versions)
         con.execute("COMMIT")
 
 
@@ -86,11 +100,29 @@ def column_types(columns: Iterable[Column]) -> tuple[tuple[str, str], ...]:
     return tuple((column.name, column.type) for column in columns)
 
 
+def _fill(
+    con: duckdb.DuckDBPyConnection,
+    root: Path,
+    declared: Declarations,
+    tables: frozenset[str],
+    versions: Sequence[Version],
+) -> None:
+    """Insert the rows on `versions` and (re)make the views of `tables`."""
+    by_table: dict[str, list[Version]] = defaultdict(list)
+    for version in versions:
+        by_table[version.table].append(version)
+    _insert_versions(con, root, declared, versions)
+    for name in sorted(tables & declared.tables.keys()):
+        spec, kept = declared.tables[name], by_table[name]
+        con.execute(_current_view(spec, root, [v for v in kept if v.is_current]))
+        con.execute(_history_view(spec, root, kept))
+
+
 def _current_view(spec: TableSpec, root: Path, versions: Sequence[Version]) -> str:
     name = quote_name(spec.name)
     select = _select_files(spec, root, versions)
     comments = _comments("VIEW", name, spec.comment, spec.stored_columns)
-    return f"CREATE VIEW {name} AS {select};\n{comments}"
+    return f"CREATE OR REPLACE VIEW {name} AS {select};\n{comments}"
 
 
 def _history_view(spec: TableSpec, root: Path, versions: Sequence[Version]) -> str:
@@ -98,7 +130,9 @@ def _history_view(spec: TableSpec, root: Path, versions: Sequence[Version]) -> s
     select = _select_files(spec, root, versions, with_place=True)
     columns = (_PLACE_OF_VERSION, _NUMBER_OF_VERSION, *spec.stored_columns)
     comment = f"{spec.comment} Every version that is still stored."
-    return f"CREATE VIEW {name} AS {select};\n{_comments('VIEW', name, comment, columns)}"
+    return (
+        f"CREATE OR REPLACE VIEW {name} AS {select};\n{_comments('VIEW', name, comment, columns)}"
+    )
 
 
 def _select_files(
@@ -111,7 +145,7 @@ def _select_files(
     """
     groups: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
     for version in versions:
-        groups[version.columns].append(quote_text(str(root / version.file)))
+        groups[version.columns].append(quote_text(f"{root}/{version.file}"))
     selects = []
     for columns, files in groups.items():
         place = f"{_PARTITION_OF_FILE} AS partition, {_VERSION_OF_FILE} AS version, "
@@ -153,15 +187,11 @@ def _comments(kind: str, name: str, comment: str, columns: Iterable[Column]) -> 
 def _insert_versions(
     con: duckdb.DuckDBPyConnection, root: Path, declared: Declarations, versions: Sequence[Version]
 ) -> None:
-    specs = declared.tables
-    for spec in specs.values():
-        con.execute(
-            "INSERT INTO declared_tables VALUES (?, ?, ?)",
-            [spec.name, spec.formula_version, spec.comment],
-        )
     if not versions:
         return
-    declared_columns = {name: column_types(s.stored_columns) for name, s in specs.items()}
+    declared_columns = {
+        name: column_types(spec.stored_columns) for name, spec in declared.tables.items()
+    }
     frame = pl.DataFrame(
         {
             "table_name": [v.table for v in versions],
@@ -183,7 +213,7 @@ def _insert_versions(
                 datetime.fromtimestamp(v.written_at, UTC).replace(tzinfo=None) for v in versions
             ],
             "same_columns": [v.columns == declared_columns.get(v.table) for v in versions],
-            "path": [str(root / v.file) for v in versions],
+            "path": [f"{root}/{v.file}" for v in versions],
         },
         schema_overrides=dict.fromkeys(_MAY_BE_NULL, pl.String),
     )

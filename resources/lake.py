@@ -26,6 +26,7 @@ import polars as pl
 from pydantic import Field
 
 from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.sql_text import quote_text
 from mechinterp_assets.tables import (
     SQL_FOLDER,
     Declarations,
@@ -33,9 +34,8 @@ from mechinterp_assets.tables import (
     declarations,
     find_table,
     polars_schema,
-    quote_text,
 )
-from resources.catalog import build_catalog, column_types, export_catalog
+from resources.catalog import build_catalog, column_types, export_catalog, update_catalog
 from resources.conform import conform
 from resources.content_hash import content_hash
 from resources.files import (
@@ -391,7 +391,9 @@ class Lake:
     def _refresh_if_behind(self, keep_up_with: int | None) -> None:
         """Swap in a new catalog unless it already shows ledger change `keep_up_with`.
 
-        Waiting writers are served by one rebuild, as it shows whatever was committed before it.
+        None builds it from nothing; otherwise only tables that changed since are built anew, which
+        keeps a write fast in a lake of many files. Waiting writers are served by one rebuild, as it
+        shows whatever was committed before it.
         """
         if self._is_up_to_date(keep_up_with):
             return
@@ -399,14 +401,20 @@ class Lake:
             if self._is_up_to_date(keep_up_with):
                 return
             declared = self.declared
-            changes, versions = self._ledger.snapshot()
+            shown = None if keep_up_with is None else self._shown_change()
             with work_folder(self.root) as folder:
                 made = folder / DATABASE_NAME
-                build_catalog(made, self.root, declared, versions)
+                if shown is None:
+                    now = self._ledger.snapshot()
+                    build_catalog(made, self.root, declared, now.versions)
+                else:
+                    now = self._ledger.snapshot(since=shown)
+                    shutil.copyfile(self._private_catalog, made)
+                    update_catalog(made, self.root, declared, now.tables, now.versions)
                 copy = folder / "copy.duckdb"
                 shutil.copyfile(made, copy)
                 state = folder / "state"
-                state.write_text(self._state(changes))
+                state.write_text(f"{now.changes} {self._built_from()}")
                 self._guard_against_writers()
                 # The state comes last: after a crash it may say less than the catalog shows.
                 replace_durably(copy, self._private_catalog)
@@ -414,18 +422,24 @@ class Lake:
                 replace_durably(state, self._catalog_state)
             sweep_work_folders(self.root)
 
-    def _state(self, changes: int) -> str:
-        return f"{changes} {self.declared.fingerprint} {self.root}"
+    def _built_from(self) -> str:
+        return f"{self.declared.fingerprint} {self.root}"
+
+    def _shown_change(self) -> int | None:
+        """The ledger change that the catalog shows; None if it must be built anew."""
+        if not self._private_catalog.exists() or not self.database.exists():
+            return None
+        try:
+            change, built_from = self._catalog_state.read_text().split(" ", 1)
+        except FileNotFoundError:
+            return None
+        return int(change) if built_from == self._built_from() else None
 
     def _is_up_to_date(self, keep_up_with: int | None) -> bool:
-        if keep_up_with is None or not self.database.exists():
+        if keep_up_with is None:
             return False
-        try:
-            changes, built_from = self._catalog_state.read_text().split(" ", 1)
-        except FileNotFoundError:
-            return False
-        wanted = f"{self.declared.fingerprint} {self.root}"
-        return int(changes) >= keep_up_with and built_from == wanted
+        shown = self._shown_change()
+        return shown is not None and shown >= keep_up_with
 
     def _guard_against_writers(self) -> None:
         """Keep others from writing to the catalog, which the next rebuild would throw away.

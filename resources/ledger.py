@@ -22,10 +22,11 @@ CREATE TABLE column_lists (column_list INTEGER PRIMARY KEY, columns TEXT UNIQUE)
 CREATE TABLE versions (
     table_name TEXT, partition TEXT, version INTEGER, file TEXT, data_version TEXT,
     row_count INTEGER, bytes INTEGER, provenance TEXT, formula_version INTEGER, inputs TEXT,
-    column_list INTEGER, written_at REAL, superseded_at REAL, removed_at REAL,
+    column_list INTEGER, written_at REAL, superseded_at REAL, removed_at REAL, change INTEGER,
     PRIMARY KEY (table_name, partition, version)
 ) WITHOUT ROWID;
 CREATE INDEX kept ON versions (superseded_at) WHERE removed_at IS NULL;
+CREATE INDEX changed ON versions (change);
 CREATE TABLE changes (number INTEGER PRIMARY KEY CHECK (number = 0), count INTEGER);
 INSERT INTO changes VALUES (0, 0);
 """
@@ -63,6 +64,21 @@ class Version:
         return self.superseded_at is None
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """The ledger as of one instant, or of the tables that changed since another.
+
+    Attributes:
+        changes: number of the latest change.
+        tables: tables that changed.
+        versions: their versions still stored, by table, partition and number.
+    """
+
+    changes: int
+    tables: frozenset[str]
+    versions: tuple[Version, ...]
+
+
 class Ledger:
     """Versions on record in the SQLite file `path`, made on first use."""
 
@@ -76,8 +92,8 @@ class Ledger:
         with closing(self._connect()) as con:
             con.execute("BEGIN IMMEDIATE")
             try:
-                yield Commit(con)
                 con.execute("UPDATE changes SET count = count + 1")
+                yield Commit(con, _changes(con))
                 con.execute("COMMIT")
             except BaseException:
                 con.execute("ROLLBACK")
@@ -90,13 +106,18 @@ class Ledger:
         with closing(self._connect()) as con:
             return _changes(con)
 
-    def snapshot(self) -> tuple[int, list[Version]]:
-        """`changes` and every version still stored, as of one instant."""
+    def snapshot(self, since: int = 0) -> Snapshot:
+        """Every version still stored of the tables that changed after change `since`."""
         if not self._path.exists():
-            return 0, []
+            return Snapshot(0, frozenset(), ())
+        touched = "SELECT table_name FROM versions WHERE change > ?"
         with closing(self._connect()) as con:
             con.execute("BEGIN")
-            return _changes(con), _select(con, "removed_at IS NULL", ())
+            return Snapshot(
+                _changes(con),
+                frozenset(str(row[0]) for row in con.execute(touched, (since,))),
+                tuple(_select(con, f"removed_at IS NULL AND table_name IN ({touched})", (since,))),
+            )
 
     def current(self, table: str, partitions: Iterable[str] | None = None) -> list[Version]:
         """Current versions of `table`, of all partitions or of those named, by partition."""
@@ -144,8 +165,9 @@ class Ledger:
 class Commit:
     """What may be done inside `Ledger.commit`."""
 
-    def __init__(self, con: sqlite3.Connection) -> None:
+    def __init__(self, con: sqlite3.Connection, change: int) -> None:
         self._con = con
+        self._change = change
 
     def next_version(self, table: str, partition: str) -> int:
         """The number that the next version of this partition gets."""
@@ -167,14 +189,15 @@ class Commit:
     def add(self, version: Version) -> None:
         """Record `version` as the current one of its partition."""
         self._con.execute(
-            "UPDATE versions SET superseded_at = ?"
+            "UPDATE versions SET superseded_at = ?, change = ?"
             " WHERE table_name = ? AND partition = ? AND superseded_at IS NULL",
-            (version.written_at, version.table, version.partition),
+            (version.written_at, self._change, version.table, version.partition),
         )
         columns = json.dumps(version.columns)
         self._con.execute("INSERT OR IGNORE INTO column_lists (columns) VALUES (?)", (columns,))
         self._con.execute(
-            "INSERT INTO versions SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, column_list, ?, NULL, NULL"
+            "INSERT INTO versions"
+            " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, column_list, ?, NULL, NULL, ?"
             " FROM column_lists WHERE columns = ?",
             (
                 version.table,
@@ -188,6 +211,7 @@ class Commit:
                 version.formula_version,
                 json.dumps(version.inputs),
                 version.written_at,
+                self._change,
                 columns,
             ),
         )
@@ -195,9 +219,9 @@ class Commit:
     def remove(self, versions: Iterable[Version], time: float) -> None:
         """Record that the files of these versions are no longer there."""
         self._con.executemany(
-            "UPDATE versions SET removed_at = ?"
+            "UPDATE versions SET removed_at = ?, change = ?"
             " WHERE table_name = ? AND partition = ? AND version = ?",
-            [(time, v.table, v.partition, v.version) for v in versions],
+            [(time, self._change, v.table, v.partition, v.version) for v in versions],
         )
 
 
@@ -211,15 +235,27 @@ def _select(con: sqlite3.Connection, where: str, values: tuple[str | float, ...]
         f" WHERE {where} ORDER BY table_name, partition, version",
         values,
     ).fetchall()
-    columns: dict[str, tuple[tuple[str, str], ...]] = {}
-    return [
-        Version(
-            *row[:7],
-            Provenance(**json.loads(row[7])),
-            row[8],
-            json.loads(row[9]),
-            columns.setdefault(row[10], tuple((n, t) for n, t in json.loads(row[10]))),
-            *row[11:],
+    parsed: dict[str, tuple[tuple[str, str], ...]] = {}
+    versions = []
+    for table, partition, version, file, data_version, row_count, size, *rest in rows:
+        provenance, formula_version, inputs, columns, written_at, superseded_at = rest
+        if columns not in parsed:
+            parsed[columns] = tuple((name, type_name) for name, type_name in json.loads(columns))
+        versions.append(
+            Version(
+                table=table,
+                partition=partition,
+                version=version,
+                file=file,
+                data_version=data_version,
+                rows=row_count,
+                bytes=size,
+                provenance=Provenance(**json.loads(provenance)),
+                formula_version=formula_version,
+                inputs=json.loads(inputs),
+                columns=parsed[columns],
+                written_at=written_at,
+                superseded_at=superseded_at,
+            )
         )
-        for row in rows
-    ]
+    return versions

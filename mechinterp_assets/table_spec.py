@@ -1,0 +1,100 @@
+"""What a declared table or view is: columns with types and meaning, and the polars schema of it.
+
+How declarations are read from SQL files is in `tables.py`.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+_POLARS_TYPES: dict[str, pl.DataType] = {
+    "VARCHAR": pl.String(),
+    "BIGINT": pl.Int64(),
+    "INTEGER": pl.Int32(),
+    "DOUBLE": pl.Float64(),
+    "FLOAT": pl.Float32(),
+    "BOOLEAN": pl.Boolean(),
+}
+
+
+class DeclarationError(ValueError):
+    """A file under `sql/` is missing or does not declare what it must."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its DuckDB type and what it means (definition, unit, range, source)."""
+
+    name: str
+    type: str
+    comment: str
+    nullable: bool = True
+
+    @property
+    def polars_type(self) -> pl.DataType:
+        """The polars type that is stored as `type` without loss.
+
+        Raises:
+            DeclarationError: a type that tables may not have.
+        """
+        return _polars_type(self.type, self.name)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A declared table.
+
+    Attributes:
+        name: table name, equal to the file name.
+        comment: what one row is.
+        formula_version: version of the definitions of the columns; raised when one changes.
+        columns: declared columns, `study` among them, without provenance.
+        provenance: columns that the lake adds (`sql/provenance.sql`).
+    """
+
+    name: str
+    comment: str
+    formula_version: int
+    columns: tuple[Column, ...]
+    provenance: tuple[Column, ...]
+
+    @property
+    def science_columns(self) -> tuple[Column, ...]:
+        """Columns that a science function returns: the declared ones without `study`."""
+        return tuple(column for column in self.columns if column.name != "study")
+
+    @property
+    def stored_columns(self) -> tuple[Column, ...]:
+        """Columns of the stored table: the declared ones, then provenance."""
+        return self.columns + self.provenance
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """A view from `sql/views`: the statements that create it and the columns it then has."""
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    statements: str
+
+
+def polars_schema(spec: TableSpec, *, stored: bool = False) -> pl.Schema:
+    """Polars schema of the frames a science function returns, or of the stored table.
+
+    Args:
+        spec: the table.
+        stored: include `study` and the provenance columns.
+    """
+    columns = spec.stored_columns if stored else spec.science_columns
+    return pl.Schema({column.name: column.polars_type for column in columns})
+
+
+def _polars_type(type_name: str, column: str) -> pl.DataType:
+    if type_name.endswith("[]"):
+        return pl.List(_polars_type(type_name[:-2], column))
+    if type_name not in _POLARS_TYPES:
+        raise DeclarationError(
+            f"column {column} has type {type_name}; use {', '.join(_POLARS_TYPES)} or lists of one"
+        )
+    return _POLARS_TYPES[type_name]
