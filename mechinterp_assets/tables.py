@@ -3,7 +3,7 @@
 `sql/tables/<table>.sql` is the one place where a table's columns, types, meaning and formula
 version are written. This module runs those files in an in-memory DuckDB and reads the declarations
 back, so whatever DuckDB understands is what the lake stores and Dagster shows. Storage is not here:
-see `resources/lake.py`.
+see `resources/lake_store.py`.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Building the DuckDB catalog: views over exactly the current Parquet files, and an export of them.
 
 Only how a catalog file is filled is here; when it is rebuilt and how it is swapped in is the
-lake's part (`resources/lake.py`).
+lake's part (`resources/lake_store.py`).
 """
 
 import json
