@@ -90,7 +90,7 @@ class FeaturePass:
         """
         filled = self.top.filled
         feature, rank = filled.nonzero(as_tuple=True)
-        sequence, position, tokens, activations = (p[filled].cpu() for p in self.top.payload)
+        sequence, position, tokens, activations = (p.cpu() for p in self.top.entries(filled))
         inside = tokens >= 0  # -1 fills a window beyond the ends of its sequence
         lengths = inside.sum(dim=1).numpy()
         before = inside[:, : self.window_before].sum(dim=1)

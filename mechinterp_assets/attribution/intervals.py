@@ -127,11 +127,9 @@ def _frame(
     n_intervals = counts.shape[1]
     fired = counts.sum(axis=1) > 0
     rows = np.repeat(fired, n_intervals)
-    filled = examples.filled[torch.from_numpy(rows)][:, :n_examples]
-    lengths = filled.sum(dim=1).numpy()
-    sequence, position = (
-        p[torch.from_numpy(rows)][:, :n_examples][filled].numpy() for p in examples.payload
-    )
+    filled = examples.filled & (torch.arange(examples.k) < n_examples)
+    lengths = filled.sum(dim=1).numpy()[rows]
+    sequence, position = (p.numpy() for p in examples.entries(filled))
     n_features = int(fired.sum())
     return pl.DataFrame(
         {

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-_MERGE_ELEMENTS = 2**24  # entries gathered at once while lists are merged: bounds the workspace
-
 
 class GroupedTopK:
     """The k largest keys of each of `n_groups` groups, with what belongs to them.
@@ -20,7 +18,6 @@ class GroupedTopK:
 
     Attributes:
         keys: [group, k], descending; `empty` where fewer than k candidates arrived.
-        payload: tensors [group, k, ...], parallel to `keys`.
     """
 
     def __init__(
@@ -32,13 +29,27 @@ class GroupedTopK:
         payload: Sequence[tuple[torch.dtype, tuple[int, ...]]],
         device: torch.device,
     ) -> None:
+        """Empty lists.
+
+        Args:
+            n_groups: number of groups.
+            k: length of each list.
+            key_dtype: of the keys.
+            payload: dtype and shape of each thing that belongs to one entry.
+            device: where the lists live.
+
+        Raises:
+            ValueError: k is below 1.
+        """
         if k < 1:
             raise ValueError(f"k is {k}; a ranking needs k >= 1")
         info = torch.finfo(key_dtype) if key_dtype.is_floating_point else torch.iinfo(key_dtype)
         self.k = k
         self.empty = -torch.inf if key_dtype.is_floating_point else info.min
         self.keys = torch.full((n_groups, k), self.empty, dtype=key_dtype, device=device)
-        self.payload = [
+        # Payloads stay where they were first written; only their slot numbers are sorted.
+        self._slots = torch.arange(k, device=device).repeat(n_groups, 1)
+        self._payload = [
             torch.zeros((n_groups, k, *shape), dtype=dtype, device=device)
             for dtype, shape in payload
         ]
@@ -47,6 +58,12 @@ class GroupedTopK:
     def filled(self) -> Tensor:
         """[group, k] bool: entries that hold a candidate."""
         return self.keys != self.empty
+
+    def entries(self, chosen: Tensor) -> tuple[Tensor, ...]:
+        """Payload tensors [n, ...] of the entries chosen by a mask [group, k], in its order."""
+        group, rank = chosen.nonzero(as_tuple=True)
+        slot = self._slots[group, rank]
+        return tuple(payload[group, slot] for payload in self._payload)
 
     def can_enter(self, group: Tensor, key: Tensor) -> Tensor:
         """[n] bool: candidates that the current lists do not exclude already."""
@@ -60,8 +77,8 @@ class GroupedTopK:
         Args:
             group: [n] int64.
             key: [n] of the key dtype.
-            payload: called once with the indices [m] of the candidates that can still enter a list;
-                returns their payload tensors [m, ...].
+            payload: called at most once, with the indices [m] of the candidates that entered a
+                list; returns their payload tensors [m, ...].
         """
         index = self.can_enter(group, key).nonzero().squeeze(1)
         if index.numel() == 0:
@@ -73,40 +90,29 @@ class GroupedTopK:
         index, rank = index[rank < self.k], rank[rank < self.k]
 
         affected, row = torch.unique_consecutive(group[index], return_inverse=True)
-        values = payload(index)
-        width = max([1, *(p[0, 0].numel() for p in self.payload)])
-        block = max(1, _MERGE_ELEMENTS // (2 * self.k * width))
-        starts = torch.arange(0, affected.numel(), block, device=affected.device)
-        cuts = [*torch.searchsorted(row, starts).tolist(), row.numel()]
-        for i, first in enumerate(starts.tolist()):
-            part = slice(cuts[i], cuts[i + 1])
-            self._merge(
-                affected[first : first + block],
-                row[part] - first,
-                rank[part],
-                key[index[part]],
-                [value[part] for value in values],
-            )
-
-    def _merge(
-        self, affected: Tensor, row: Tensor, rank: Tensor, key: Tensor, values: Sequence[Tensor]
-    ) -> None:
-        n = affected.numel()
-        candidate_keys = self.keys.new_full((n, self.k), self.empty)
-        candidate_keys[row, rank] = key
+        candidate_keys = self.keys.new_full((len(affected), self.k), self.empty)
+        candidate_keys[row, rank] = key[index]
+        candidate = torch.zeros_like(candidate_keys, dtype=torch.int64)
+        candidate[row, rank] = index
         # Lists come before candidates, so that a stable sort lets the earlier of equals win.
-        both = torch.cat([self.keys[affected], candidate_keys], dim=1)
-        sorted_keys, order = torch.sort(both, dim=1, descending=True, stable=True)
-        self.keys[affected] = sorted_keys[:, : self.k]
-        order = order[:, : self.k]
-        for stored, value in zip(self.payload, values, strict=True):
-            candidates = stored.new_zeros((n, *stored.shape[1:]))
-            candidates[row, rank] = value
-            merged = torch.cat([stored[affected], candidates], dim=1)
-            picked = order.reshape(n, self.k, *(1 for _ in stored.shape[2:])).expand(
-                n, self.k, *stored.shape[2:]
-            )
-            stored[affected] = torch.gather(merged, 1, picked)
+        keys = torch.cat([self.keys[affected], candidate_keys], dim=1)
+        keys, order = torch.sort(keys, dim=1, descending=True, stable=True)
+        self.keys[affected] = keys[:, : self.k]
+
+        # An entering candidate takes over the slot of an entry that fell out. Both masks have
+        # equally many entries in each row.
+        old_slots = torch.cat([self._slots[affected], torch.zeros_like(candidate)], dim=1)
+        slots = old_slots.gather(1, order)
+        kept, dropped = order[:, : self.k], order[:, self.k :]
+        entering = kept >= self.k
+        free = slots[:, self.k :][dropped < self.k]
+        slots = slots[:, : self.k]
+        slots[entering] = free
+        self._slots[affected] = slots
+        where = affected.repeat_interleave(entering.sum(dim=1))
+        entered = candidate.gather(1, (kept - self.k).clamp(min=0))[entering]
+        for stored, value in zip(self._payload, payload(entered), strict=True):
+            stored[where, free] = value
 
 
 def rank_in_run(values: Tensor) -> Tensor:
