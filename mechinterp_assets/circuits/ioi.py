@@ -495,13 +495,15 @@ def position_roles(prompts: pl.DataFrame) -> list[list[str]]:
     """Role of every position of every prompt; lengths are n_tokens.
 
     One name a position, by ROLE_PRECEDENCE; position 0 is "BOS" and positions without a role are
-    "other". PLACE and OBJECT name their first token.
+    "other". PLACE and OBJECT name their first token. Position columns that the frame does not have
+    name nothing, so any frame of token ids can be read.
     """
-    columns = [prompts[column].to_list() for _, column in ROLE_PRECEDENCE]
+    known = [(role, column) for role, column in ROLE_PRECEDENCE if column in prompts.columns]
+    columns = [prompts[column].to_list() for _, column in known]
     roles: list[list[str]] = []
     for row, length in enumerate(prompts["n_tokens"].to_list()):
         labels = ["BOS", *["other"] * (length - 1)]
-        for (role, _), positions in reversed(list(zip(ROLE_PRECEDENCE, columns, strict=True))):
+        for (role, _), positions in reversed(list(zip(known, columns, strict=True))):
             if positions[row] is not None:
                 labels[positions[row]] = role
         roles.append(labels)

@@ -1,0 +1,209 @@
+"""The circuit of a trace as one graph over all prompts.
+
+Belongs here: aggregation of edges (table ioi_trace_graph), networkx and GraphML forms, a picture.
+Does not belong here: tracing (trace.py).
+
+An edge is keyed on upstream head, downstream head, the roles of the downstream pair's destination
+and source, and the side on which the upstream head wrote; the two sides are never merged.
+"""
+
+import io
+
+import networkx as nx
+import polars as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mechinterp_assets.circuits.omega import CircuitError
+
+GRAPH_KEY = (
+    "upstream_layer",
+    "upstream_head",
+    "downstream_layer",
+    "downstream_head",
+    "destination_role",
+    "source_role",
+    "side",
+)
+GRAPH_SCHEMA: dict[str, pl.DataType] = {
+    "upstream_layer": pl.Int32(),
+    "upstream_head": pl.Int32(),
+    "downstream_layer": pl.Int32(),
+    "downstream_head": pl.Int32(),
+    "destination_role": pl.String(),
+    "source_role": pl.String(),
+    "side": pl.String(),
+    "n_prompts": pl.Int64(),
+    "n_pairs": pl.Int64(),
+    "path_multiplicity": pl.Float64(),
+    "mean_contribution": pl.Float64(),
+    "mean_share": pl.Float64(),
+    "mean_exact_effect": pl.Float64(),
+    "is_root": pl.Boolean(),
+}
+_SIDE_COLOURS = {"destination": "#c0392b", "source": "#2471a3"}
+
+
+def ioi_trace_graph(edges: pl.DataFrame) -> pl.DataFrame:
+    """Table ioi_trace_graph: kept head-to-head edges aggregated over prompts, heaviest first.
+
+    `edges` is table ioi_trace_edges. n_prompts counts distinct prompts, n_pairs distinct
+    (prompt, destination, source), path_multiplicity sums paths from roots; means are over n_pairs.
+    """
+    return (
+        edges.filter(pl.col("kept") & (pl.col("upstream_kind") == "head"))
+        .group_by(*GRAPH_KEY)
+        .agg(
+            n_prompts=pl.col("prompt").n_unique(),
+            n_pairs=pl.len(),
+            path_multiplicity=pl.col("path_multiplicity").sum(),
+            mean_contribution=pl.col("contribution").mean(),
+            mean_share=pl.col("share").mean(),
+            mean_exact_effect=pl.col("exact_effect").mean(),
+            is_root=pl.col("is_root").any(),
+        )
+        .select(pl.col(name).cast(dtype) for name, dtype in GRAPH_SCHEMA.items())
+        .sort("n_prompts", "n_pairs", *GRAPH_KEY, descending=[True, True, *[False] * 7])
+    )
+
+
+def ioi_trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
+    """Traced nodes (head, destination role, source role), most prompts first.
+
+    `slices` is attention_slices of a trace. Columns: layer, head, destination_role, source_role,
+    n_prompts (distinct prompts), n_pairs, path_multiplicity (paths from roots, roots themselves
+    counted once), mean_attention, mean_n_slices, is_root.
+    """
+    key = ("layer", "head", "destination_role", "source_role")
+    return (
+        slices.filter(pl.col("path_multiplicity") > 0)
+        .group_by(*key)
+        .agg(
+            n_prompts=pl.col("prompt").n_unique().cast(pl.Int64),
+            n_pairs=pl.len().cast(pl.Int64),
+            path_multiplicity=pl.col("path_multiplicity").sum(),
+            mean_attention=pl.col("attention").mean(),
+            mean_n_slices=pl.col("n_slices").mean(),
+            is_root=pl.col("is_root").any(),
+        )
+        .sort("n_prompts", "n_pairs", *key, descending=[True, True, *[False] * 4])
+    )
+
+
+def to_networkx(graph: pl.DataFrame) -> nx.MultiDiGraph:
+    """Multigraph with nodes "layer.head" (attributes layer, head, is_root) and one edge per row.
+
+    Edges run from upstream to downstream; their attributes are the row's other columns.
+    """
+    result = nx.MultiDiGraph()
+    for row in graph.iter_rows(named=True):
+        up = f"{row['upstream_layer']}.{row['upstream_head']}"
+        down = f"{row['downstream_layer']}.{row['downstream_head']}"
+        for name, side in ((up, "upstream"), (down, "downstream")):
+            if name not in result:
+                result.add_node(
+                    name, layer=row[f"{side}_layer"], head=row[f"{side}_head"], is_root=False
+                )
+        result.nodes[down]["is_root"] |= row["is_root"]
+        attributes = {
+            column: row[column]
+            for column in (*GRAPH_KEY[4:], *list(GRAPH_SCHEMA)[7:])
+            if row[column] is not None
+        }
+        result.add_edge(up, down, **attributes)
+    return result
+
+
+def to_graphml(graph: pl.DataFrame) -> bytes:
+    """The graph as GraphML (UTF-8), readable by Gephi, yEd, Cytoscape and networkx."""
+    buffer = io.BytesIO()
+    nx.write_graphml(to_networkx(graph), buffer)
+    return buffer.getvalue()
+
+
+def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") -> bytes:
+    """The heaviest `n_edges` edges as PNG bytes: one row per layer, later layers above.
+
+    Width of a line: share of prompts (edges that differ by roles alone are drawn as one line per
+    side, of their largest count). Red: the upstream head wrote at the destination (query) side,
+    blue: at the source (key) side. Roots have a thick border. Raises CircuitError for no edges.
+    """
+    if graph.is_empty():
+        raise CircuitError("the graph has no edges; no root pair fired, or no head was kept")
+    heaviest = graph.sort("n_prompts", "mean_contribution", descending=True).head(n_edges)
+    lines = (
+        heaviest.group_by(*GRAPH_KEY[:4], "side", maintain_order=True)
+        .agg(
+            pl.col("n_prompts").max(),
+            roles=pl.format("{}\u2192{}", "destination_role", "source_role").first(),
+        )
+        .to_dicts()
+    )
+    most = max(line["n_prompts"] for line in lines)
+    nodes = to_networkx(heaviest).nodes
+    place = _places({name: (data["layer"], data["head"]) for name, data in nodes.items()})
+    widest = max(abs(x) for x, _ in place.values())
+
+    height = max(y for _, y in place.values()) + 1
+    figure = Figure(figsize=(max(6.0, 2.2 * widest + 3), max(3.5, 1.5 * height + 0.8)), dpi=110)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for line in sorted(lines, key=lambda line: line["n_prompts"]):
+        start = place[f"{line['upstream_layer']}.{line['upstream_head']}"]
+        end = place[f"{line['downstream_layer']}.{line['downstream_head']}"]
+        weight = line["n_prompts"] / most
+        bend = 0.12 if line["side"] == "destination" else -0.12
+        axes.annotate(
+            "",
+            xy=end,
+            xytext=start,
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": _SIDE_COLOURS[line["side"]],
+                "lw": 0.4 + 3.6 * weight,
+                "alpha": 0.25 + 0.65 * weight,
+                "shrinkA": 15,
+                "shrinkB": 16,
+                "connectionstyle": f"arc3,rad={bend}",
+            },
+        )
+    for name, (x, y) in place.items():
+        root = nodes[name]["is_root"]
+        axes.scatter(
+            [x],
+            [y],
+            s=620,
+            color="#fdf6e3" if root else "white",
+            zorder=3,
+            edgecolor="black",
+            linewidth=2.4 if root else 0.9,
+        )
+        axes.text(x, y, name, ha="center", va="center", fontsize=9, zorder=4)
+    layers = {y: nodes[name]["layer"] for name, (_, y) in place.items()}
+    axes.set_yticks(list(layers), [f"layer {layer}" for layer in layers.values()])
+    axes.set_xticks([])
+    axes.set_xlim(-widest - 0.7, widest + 0.7)
+    axes.set_ylim(-0.6, height - 0.4)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0)
+    for side, colour in _SIDE_COLOURS.items():
+        axes.plot([], [], color=colour, label=f"writes at the {side}")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncol=2, frameon=False, fontsize=8)
+    axes.set_title(title or f"{len(lines)} heaviest edges, widest: {most} prompts", fontsize=10)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _places(heads: dict[str, tuple[int, int]]) -> dict[str, tuple[float, float]]:
+    """Node -> (x, y): a row per layer that occurs, heads in order, rows centred and staggered."""
+    layers = sorted({layer for layer, _ in heads.values()})
+    place: dict[str, tuple[float, float]] = {}
+    for y, layer in enumerate(layers):
+        names = sorted((n for n, at in heads.items() if at[0] == layer), key=lambda n: heads[n][1])
+        shift = 0.0 if y % 2 == 0 or len(names) > 1 else 0.25
+        for x, name in enumerate(names):
+            place[name] = (x - (len(names) - 1) / 2 + shift, float(y))
+    return place

@@ -1,0 +1,258 @@
+"""Singular value decomposition of the query-key matrix Omega of every attention head.
+
+Belongs here: Omega = [W_Q; b_Q][W_K; b_K]^T [d_model + 1, d_model + 1], its factored SVD, the
+rotation of rotary position embeddings, and table attention_svd. Does not belong here: anything that
+needs prompts (slices.py, trace.py).
+
+Conventions: weights are processed (LayerNorm folded). x~ = [x / s; 1] is the normalised input with
+a 1 appended, i the destination (query), j the source (key), and x~_i Omega x~_j = q_i . k_j before
+the division by sqrt(d_head). With rotary embeddings Omega depends on the offset i - j:
+Omega_offset = [W_Q; b_Q] M_offset [W_K; b_K]^T with M_offset = R_i^T R_j.
+
+Source: Franco & Crovella 2024 (arXiv 2410.00340), section 3. The SVD goes through QR factors of
+rank d_head, so its cost is that of a d_head x d_head matrix.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from mechinterp_assets.language_model import LanguageModel
+
+
+class CircuitError(ValueError):
+    """A model or request that circuit analysis cannot serve; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class OmegaSVD:
+    """Omega = U diag(S) V^T per head, float64, singular values descending.
+
+    U, V [head, d_model + 1, rank] with orthonormal columns, S [head, rank], rank = min(d_head,
+    d_model + 1). The sign of a pair (u_k, v_k) is a gauge: the largest entry of u_k is positive.
+    """
+
+    U: Tensor
+    S: Tensor
+    V: Tensor
+
+
+@dataclass(frozen=True)
+class OmegaFactors:
+    """QR factors of the heads of one layer, float64; everything an SVD at any offset needs.
+
+    Q_query, Q_key [head, d_model + 1, rank], orthonormal columns; R_query, R_key [head, rank,
+    d_head].
+    """
+
+    Q_query: Tensor
+    R_query: Tensor
+    Q_key: Tensor
+    R_key: Tensor
+
+    @classmethod
+    def of(cls, W_Q: Tensor, b_Q: Tensor, W_K: Tensor, b_K: Tensor) -> "OmegaFactors":
+        """Factor W_Q [head, d_model, d_head], b_Q [head, d_head], W_K and b_K.
+
+        W_K, b_K may have fewer heads (grouped-query attention): key head g serves the query heads
+        g * n to (g + 1) * n - 1 and is factored once. Raises CircuitError for shapes that differ.
+        """
+        heads, key_heads = W_Q.shape[0], W_K.shape[0]
+        fits = W_Q.ndim == 3 and W_K.shape[1:] == W_Q.shape[1:] and heads % max(key_heads, 1) == 0
+        biases = b_Q.shape == (heads, W_Q.shape[-1]) and b_K.shape == (key_heads, W_Q.shape[-1])
+        if not (fits and biases):
+            raise CircuitError(
+                f"W_Q {tuple(W_Q.shape)}, b_Q {tuple(b_Q.shape)}, W_K {tuple(W_K.shape)}, b_K "
+                f"{tuple(b_K.shape)} do not fit; expected [head, d_model, d_head] "
+                "and [head, d_head]"
+            )
+        Q_query, R_query = torch.linalg.qr(torch.cat([W_Q, b_Q[:, None]], 1).double())
+        Q_key, R_key = torch.linalg.qr(torch.cat([W_K, b_K[:, None]], 1).double())
+        repeat = heads // key_heads
+        return cls(
+            Q_query,
+            R_query,
+            Q_key.repeat_interleave(repeat, 0),
+            R_key.repeat_interleave(repeat, 0),
+        )
+
+    def inner_svd(self, rotation: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """SVD of R_query M R_key^T: u [..., head, rank, rank], S [..., head, rank], v.
+
+        rotation: M [offset, d_head, d_head] or None for the identity. U = Q_query u, V = Q_key v.
+        """
+        if rotation is None:
+            core = self.R_query @ self.R_key.mT
+        else:
+            core = self.R_query @ rotation.to(self.R_query)[:, None] @ self.R_key.mT
+        u, S, vt = torch.linalg.svd(core)
+        return u, S, vt.mT
+
+
+def omega_svd(
+    W_Q: Tensor, b_Q: Tensor, W_K: Tensor, b_K: Tensor, *, rotation: Tensor | None = None
+) -> OmegaSVD:
+    """SVD of Omega for all heads at once; shapes and errors as OmegaFactors.of.
+
+    rotation: M_offset [d_head, d_head] of one offset (rotary embeddings), or None.
+    """
+    factors = OmegaFactors.of(W_Q, b_Q, W_K, b_K)
+    u, S, v = factors.inner_svd(None if rotation is None else rotation[None])
+    if rotation is not None:
+        u, S, v = u[0], S[0], v[0]
+    U, V = factors.Q_query @ u, factors.Q_key @ v
+    peak = U.abs().argmax(1, keepdim=True)
+    sign = torch.where(U.gather(1, peak) < 0, -1.0, 1.0).to(U)
+    return OmegaSVD(U * sign, S, V * sign)
+
+
+# ---- rotary position embeddings ------------------------------------------------------------------
+
+
+def rotation_matrices(model: LanguageModel, offsets: Sequence[int]) -> Tensor:
+    """M_offset = R_i^T R_j for offset = i - j >= 0 [offset, d_head, d_head], float64.
+
+    The angles are those of the model's own rotary module. Embeddings that rotate only the first
+    dimensions of a head leave the rest alone. Raises CircuitError for a model without one.
+    """
+    if model.config.positional != "rotary":
+        raise CircuitError(
+            f"{model.source} has {model.config.positional} positions; offsets are for rotary models"
+        )
+    rotary = getattr(model.trunk, "rotary_emb", None)
+    if rotary is None:
+        raise CircuitError(
+            f"{type(model.trunk).__name__} has no `rotary_emb` module to read angles from; "
+            "tracing supports models that share one rotary embedding over layers"
+        )
+    if bad := [offset for offset in offsets if not 0 <= offset < model.config.n_ctx]:
+        raise CircuitError(f"offsets {bad} are outside 0..{model.config.n_ctx - 1}")
+    d_head = model.config.d_head
+    positions = torch.tensor([[0, *offsets]], device=model.device)
+    like = torch.zeros(1, 1, d_head, device=model.device, dtype=torch.float32)
+    with torch.no_grad():
+        cos, sin = rotary(like, positions)
+    cos, sin = cos[0].double(), sin[0].double()
+    width = cos.shape[-1]
+    rows = torch.eye(d_head, dtype=torch.float64, device=model.device).expand(len(cos), -1, -1)
+    turned, rest = rows[..., :width], rows[..., width:]
+    half = torch.cat([-turned[..., width // 2 :], turned[..., : width // 2]], -1)
+    # Row a of `rotated[p]` is basis vector a after rotation to position p, that is R_p^T.
+    rotated = torch.cat([turned * cos[:, None] + half * sin[:, None], rest], -1)
+    return rotated[1:] @ rotated[0].T
+
+
+# ---- all heads of a model ------------------------------------------------------------------------
+
+
+class ModelOmega:
+    """Factors and SVDs of a model's heads (processed weights, float64), computed once each.
+
+    They live on the model's device, or on the CPU where the device has no float64 (MPS). Inner SVDs
+    of rotary models are kept while they fit into `cache_bytes` and computed again otherwise.
+    Raises CircuitError for position schemes that Omega does not cover and for query-key norms.
+    """
+
+    def __init__(self, model: LanguageModel, *, cache_bytes: int = 2**31) -> None:
+        if model.config.positional == "other":
+            raise CircuitError(
+                f"{model.source} has neither absolute nor rotary positions; Omega covers only these"
+            )
+        attention = [name for name, _ in model.trunk.named_modules()]
+        if norms := [name for name in attention if name.endswith(("q_norm", "k_norm"))]:
+            raise CircuitError(
+                f"{model.source} normalises queries or keys ({norms[0]}); tracing covers models "
+                "without query-key norms"
+            )
+        self.model = model
+        self.rotary = model.config.positional == "rotary"
+        self.device = torch.device("cpu") if model.device.type == "mps" else model.device
+        self._cache_bytes = cache_bytes
+        self._factors: dict[int, OmegaFactors] = {}
+        self._inner: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def factors(self, layer: int) -> OmegaFactors:
+        """QR factors of a layer's heads; key heads of a group are factored once."""
+        if layer not in self._factors:
+            weights, config = self.model.weights, self.model.config
+            group = config.n_heads // config.n_kv_heads
+            self._factors[layer] = OmegaFactors.of(
+                weights.W_Q[layer].to(self.device),
+                weights.b_Q[layer].to(self.device),
+                weights.W_K[layer][::group].to(self.device),
+                weights.b_K[layer][::group].to(self.device),
+            )
+        return self._factors[layer]
+
+    def inner(self, layer: int, n_offsets: int) -> tuple[Tensor, Tensor, Tensor]:
+        """u, S, v [offset, head, ...] of the inner SVDs for offsets 0..n_offsets - 1.
+
+        Without rotary embeddings there is one for all offsets: the first dimension is 1.
+        """
+        wanted = n_offsets if self.rotary else 1
+        cached = self._inner.get(layer)
+        if cached is not None and len(cached[1]) >= wanted:
+            return cached
+        self._inner.pop(layer, None)
+        rotation = rotation_matrices(self.model, range(wanted)) if self.rotary else None
+        u, S, v = self.factors(layer).inner_svd(rotation)
+        inner = (u, S, v) if self.rotary else (u[None], S[None], v[None])
+        held = sum(3 * tensors[0].nbytes for tensors in self._inner.values())
+        if held + 3 * u.nbytes <= self._cache_bytes:
+            self._inner[layer] = inner
+        return inner
+
+    def vectors(self, layer: int, head: int, offset: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """U [d_model + 1, rank], S [rank], V of one head, signs as the inner SVD gives them.
+
+        Indices k are those of `slices` in tables attention_slices and ioi_trace_edges.
+        `offset` = destination - source matters for rotary models alone.
+        """
+        u, S, v = self.inner(layer, offset + 1)
+        at = offset if self.rotary else 0
+        factors = self.factors(layer)
+        return factors.Q_query[head] @ u[at, head], S[at, head], factors.Q_key[head] @ v[at, head]
+
+
+def attention_svd(
+    model: LanguageModel, offsets: Sequence[int] = (0, 1, 2, 4, 8, 16)
+) -> pl.DataFrame:
+    """Table attention_svd: singular values of Omega per layer, head and k (processed weights).
+
+    offsets: for rotary models; other models have one Omega per head and rope_offset NULL.
+    """
+    omega = ModelOmega(model)
+    frames: list[pl.DataFrame] = []
+    for layer in range(model.config.n_layers):
+        rotation = rotation_matrices(model, offsets) if omega.rotary else None
+        S = omega.factors(layer).inner_svd(rotation)[1].cpu().numpy()
+        S = S if omega.rotary else S[None]
+        at, head, k = np.indices(S.shape).reshape(3, -1)
+        energy = S**2
+        total = np.maximum(energy.sum(-1, keepdims=True), np.finfo(float).tiny)
+        frames.append(
+            pl.DataFrame(
+                {
+                    "layer": np.full(S.size, layer),
+                    "head": head,
+                    "k": k,
+                    "rope_offset": np.asarray(list(offsets))[at]
+                    if omega.rotary
+                    else [None] * S.size,
+                    "singular_value": S.ravel(),
+                    "energy_share": (energy / total).ravel(),
+                    "cumulative_energy": (energy.cumsum(-1) / total).ravel(),
+                },
+                schema_overrides={
+                    "layer": pl.Int32(),
+                    "head": pl.Int32(),
+                    "k": pl.Int32(),
+                    "rope_offset": pl.Int32(),
+                },
+            )
+        )
+    return pl.concat(frames)

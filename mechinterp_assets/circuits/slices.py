@@ -1,0 +1,354 @@
+"""Attention scores as sums over singular vectors (slices) of Omega, and the slices that matter.
+
+Belongs here: slice terms, the selection S, signs and reading vectors of (destination, source)
+pairs, the firing rule, table attention_slices for all heads. Does not belong here: following pairs
+upstream (trace.py).
+
+For head (l, a), destination i and source j, x~ = [x / s; 1]:
+  c_k = sigma_k (u_k . x~_i)(v_k . x~_j),  sum_k c_k = q_i . k_j (before division by sqrt(d_head))
+  S   = what is left after dropping terms in ascending order while their running sum is <= 0
+  e_k = sign(u_k . x~_i), applied to u_k and v_k: removes the sign gauge of the SVD
+Source: Franco & Crovella 2024 (arXiv 2410.00340), sections 3 and 4, equation 8.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.circuits.ioi import equal_length_groups, position_roles
+from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
+from mechinterp_assets.circuits.residual import (
+    ResidualStream,
+    attention_scale,
+    prompt_bytes,
+    residual_stream,
+)
+from mechinterp_assets.language_model import LanguageModel
+
+SELECTION_TOLERANCE = 1e-12
+IDENTITY_LIMIT = 1e-2
+SIDES = ("destination", "source")
+
+
+def slice_terms(U: Tensor, S: Tensor, V: Tensor, x_destination: Tensor, x_source: Tensor) -> Tensor:
+    """c_k of one head for pairs of normalised inputs [pair, d_model] -> [pair, k], float64.
+
+    U, V [d_model + 1, k], S [k].
+    """
+    a = x_destination.double() @ U[:-1].double() + U[-1].double()
+    b = x_source.double() @ V[:-1].double() + V[-1].double()
+    return S.double() * a * b
+
+
+def select_slices(terms: Tensor, tolerance: float = SELECTION_TOLERANCE) -> Tensor:
+    """Mask of S [pair, k]: drop terms in ascending order while their running sum stays <= 0.
+
+    What is dropped is the largest set of terms whose sum is not positive; S is empty exactly when
+    the whole sum is not positive. `tolerance` is relative to the sum of absolute terms.
+    """
+    terms = terms.double()
+    ordered, order = terms.sort(dim=-1, stable=True)
+    limit = tolerance * terms.abs().sum(-1, keepdim=True)
+    # Ascending terms: the running sum falls, then rises, so "<= limit" is a prefix.
+    kept = ordered.cumsum(-1) > limit
+    return torch.zeros_like(kept).scatter(-1, order, kept)
+
+
+def firing_pairs(pattern: Tensor, score: Tensor, threshold: float = 0.5) -> Tensor:
+    """Mask [..., destination, source] of attention >= threshold, score >= 0 and source >= 1."""
+    fires = (pattern >= threshold) & (score >= 0)
+    fires[..., 0] = False
+    return fires
+
+
+@dataclass(frozen=True)
+class PairSlices:
+    """Slices of pairs of one head, float64.
+
+    terms, selected [pair, k]; reading [pair, side, kind, d_model] and constant [pair, side, kind]:
+    a writer's output o at the side's position contributes reading . o / s, the appended 1
+    contributes `constant`. Sides: destination, source. Kinds: equation 8 (e_k sqrt(sigma_k) u_k),
+    and exact (sigma_k (v_k . x~_j) u_k, or with u and v exchanged for the source side), whose sum
+    over all writers is the sum of the selected terms. whole [pair, side, kind]: those sums.
+    """
+
+    terms: Tensor
+    selected: Tensor
+    reading: Tensor
+    constant: Tensor
+    whole: Tensor
+
+
+def pair_slices(
+    omega: ModelOmega,
+    layer: int,
+    head: int,
+    x_destination: Tensor,
+    x_source: Tensor,
+    offset: Tensor,
+    n_offsets: int,
+    *,
+    with_reading: bool = True,
+) -> PairSlices:
+    """Slices of one head for pairs with normalised inputs [pair, d_model] (no appended 1).
+
+    offset [pair] = destination - source, below `n_offsets`; it matters for rotary models alone.
+    `with_reading=False` leaves reading, constant and whole empty.
+    """
+    factors = omega.factors(layer)
+    u, S, v = (tensor[:, head] for tensor in omega.inner(layer, n_offsets))
+    Q_query, Q_key = factors.Q_query[head], factors.Q_key[head]
+
+    def inward(x: Tensor, Q: Tensor, rotation: Tensor) -> Tensor:
+        y = x.double() @ Q[:-1] + Q[-1]
+        return (y[:, None] @ rotation[offset])[:, 0] if omega.rotary else y @ rotation[0]
+
+    a, b = inward(x_destination, Q_query, u), inward(x_source, Q_key, v)
+    sigma = S[offset] if omega.rotary else S[:1]
+    terms = sigma * a * b
+    selected = select_slices(terms)
+    if not with_reading:
+        none = terms.new_zeros(0)
+        return PairSlices(terms, selected, none, none, none)
+
+    weight = torch.where(a < 0, -1.0, 1.0) * sigma.sqrt() * selected
+    coefficients = torch.stack(
+        [
+            torch.stack([weight, sigma * b * selected], 1),
+            torch.stack([weight, sigma * a * selected], 1),
+        ],
+        1,
+    )
+    whole = (coefficients * torch.stack([a, b], 1)[:, :, None]).sum(-1)
+
+    def outward(coefficient: Tensor, Q: Tensor, rotation: Tensor) -> Tensor:
+        y = coefficient @ (rotation[offset] if omega.rotary else rotation[0]).mT
+        return y @ Q.T
+
+    vectors = torch.stack(
+        [outward(coefficients[:, 0], Q_query, u), outward(coefficients[:, 1], Q_key, v)], 1
+    )
+    return PairSlices(terms, selected, vectors[..., :-1], vectors[..., -1], whole)
+
+
+# ---- table attention_slices ----------------------------------------------------------------------
+
+SLICES_SCHEMA: dict[str, pl.DataType] = {
+    "prompt": pl.Int64(),
+    "layer": pl.Int32(),
+    "head": pl.Int32(),
+    "destination": pl.Int32(),
+    "source": pl.Int32(),
+    "destination_role": pl.String(),
+    "source_role": pl.String(),
+    "score": pl.Float64(),
+    "attention": pl.Float64(),
+    "fires": pl.Boolean(),
+    "slices": pl.List(pl.Int32()),
+    "n_slices": pl.Int32(),
+    "slice_sum": pl.Float64(),
+    "slice_terms": pl.List(pl.Float32()),
+    "identity_error": pl.Float64(),
+    "is_root": pl.Boolean(),
+    "path_multiplicity": pl.Float64(),
+    "destination_heads": pl.Float64(),
+    "destination_writers": pl.Float64(),
+    "destination_whole": pl.Float64(),
+    "destination_coverage": pl.Float64(),
+    "destination_kept": pl.Int32(),
+    "source_heads": pl.Float64(),
+    "source_writers": pl.Float64(),
+    "source_whole": pl.Float64(),
+    "source_coverage": pl.Float64(),
+    "source_kept": pl.Int32(),
+}
+
+
+class RoleNames:
+    """Role of (row of a prompts frame, position) for many pairs at once."""
+
+    def __init__(self, prompts: pl.DataFrame) -> None:
+        roles = position_roles(prompts)
+        self._names = pl.Series([role for row in roles for role in row], dtype=pl.String())
+        self._start = np.cumsum([0, *(len(row) for row in roles[:-1])])
+
+    def __call__(self, row: np.ndarray, position: np.ndarray) -> pl.Series:
+        return self._names.gather(self._start[row] + position)
+
+
+def mask_lists(mask: np.ndarray) -> pl.Series:
+    """Lists of the indices at which each row of `mask` [row, k] is True."""
+    offsets = np.concatenate([[0], mask.sum(1).cumsum()]).astype(np.int64)
+    values = np.nonzero(mask)[1].astype(np.int32)
+    return pl.Series(pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)))
+
+
+@dataclass(frozen=True)
+class PairBlock:
+    """Pairs of one layer of one group of prompts, as arrays over pairs.
+
+    row: row of the prompts frame. terms, selected [pair, k]. totals [pair, side, 3]: sums of the
+    contributions of all heads, of all writers, and the whole with the appended 1 (equation 8);
+    kept [pair, side]: number of kept heads. NaN and -1 where a pair was not traced.
+    """
+
+    row: np.ndarray
+    layer: int
+    head: np.ndarray
+    destination: np.ndarray
+    source: np.ndarray
+    score: np.ndarray
+    attention: np.ndarray
+    fires: np.ndarray
+    terms: np.ndarray
+    selected: np.ndarray
+    is_root: np.ndarray
+    path_multiplicity: np.ndarray
+    totals: np.ndarray
+    kept: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def slices_frame(
+    prompts: pl.DataFrame, blocks: Sequence[PairBlock], roles: RoleNames, scale: float
+) -> pl.DataFrame:
+    """Table attention_slices from blocks; `scale` is what the model multiplies q . k by.
+
+    Raises CircuitError when slices do not sum to the model's own scores.
+    """
+    blocks = [block for block in blocks if len(block)]
+    if not blocks:
+        return pl.DataFrame(schema=SLICES_SCHEMA)
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(block, name) for block in blocks])
+
+    row, destination, source = joined("row"), joined("destination"), joined("source")
+    terms, selected, score = joined("terms"), joined("selected"), joined("score")
+    totals, kept, multiplicity = joined("totals"), joined("kept"), joined("path_multiplicity")
+    size = np.maximum(np.abs(terms).sum(1), np.finfo(float).tiny)
+    identity_error = np.abs(terms.sum(1) - score / scale) / size
+    if not identity_error.max() <= IDENTITY_LIMIT:
+        raise CircuitError(
+            f"slices miss the model's attention scores by up to {identity_error.max():.2g} of the "
+            "sum of absolute terms; its attention is not x Omega x^T (position scheme, norm or "
+            "score scaling that circuits/omega.py does not cover)"
+        )
+    traced = kept >= 0
+    columns: dict[str, object] = {
+        "prompt": prompts["prompt"].gather(row),
+        "layer": np.concatenate([np.full(len(block), block.layer) for block in blocks]),
+        "head": joined("head"),
+        "destination": destination,
+        "source": source,
+        "destination_role": roles(row, destination),
+        "source_role": roles(row, source),
+        "score": score,
+        "attention": joined("attention"),
+        "fires": joined("fires"),
+        "slices": mask_lists(selected),
+        "n_slices": selected.sum(1),
+        "slice_sum": (terms * selected).sum(1),
+        "slice_terms": pl.Series(terms.astype(np.float32)).arr.to_list(),
+        "identity_error": identity_error,
+        "is_root": joined("is_root"),
+        "path_multiplicity": pl.Series(multiplicity).fill_nan(None),
+    }
+    for at, side in enumerate(SIDES):
+        heads, writers, whole = (pl.Series(totals[:, at, i]).fill_nan(None) for i in range(3))
+        columns[f"{side}_heads"] = heads
+        columns[f"{side}_writers"] = writers
+        columns[f"{side}_whole"] = whole
+        columns[f"{side}_coverage"] = _ratio(totals[:, at, 0], totals[:, at, 1])
+        columns[f"{side}_kept"] = pl.DataFrame({"kept": kept[:, at], "ok": traced[:, at]}).select(
+            pl.when("ok").then("kept")
+        )["kept"]
+    return pl.DataFrame(columns).cast(dict(SLICES_SCHEMA))  # type: ignore[arg-type]
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> pl.Series:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = part / whole
+    return pl.Series(np.where(np.isfinite(ratio), ratio, np.nan)).fill_nan(None)
+
+
+def prompts_per_batch(model: LanguageModel, length: int, n_layers: int, memory_mib: int) -> int:
+    """Prompts of `length` tokens whose residual streams fit into `memory_mib`, at least 1."""
+    return max(1, (memory_mib << 20) // prompt_bytes(model, length, n_layers))
+
+
+@torch.no_grad()
+def attention_slices(
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    *,
+    threshold: float = 0.5,
+    memory_mib: int = 512,
+    omega: ModelOmega | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pl.DataFrame:
+    """Table attention_slices for the firing pairs of all heads and prompts (processed weights).
+
+    Nothing is traced: is_root is False, path_multiplicity and the columns of the two sides are
+    NULL. Rows are ordered by prompt length, layer and head. Raises PromptError and CircuitError.
+    """
+    check_prompts_fit(prompts, model)
+    omega = omega or ModelOmega(model)
+    roles, blocks, done = RoleNames(prompts), [], 0
+    n_layers = model.config.n_layers
+    indexed = prompts.with_row_index("_row")
+    for length in sorted(prompts["n_tokens"].unique().to_list()):
+        batch = prompts_per_batch(model, length, n_layers, memory_mib)
+        same = indexed.filter(pl.col("n_tokens") == length)
+        for group, ids in equal_length_groups(same, batch):
+            stream = residual_stream(model, ids, n_layers, device=omega.device)
+            rows = group["_row"].to_numpy()
+            for layer in range(n_layers):
+                fires = firing_pairs(stream.pattern[layer], stream.score[layer], threshold)
+                blocks.append(_untraced_block(omega, stream, layer, fires, rows))
+            done += group.height
+            if progress is not None:
+                progress(done, prompts.height)
+    return slices_frame(prompts, blocks, roles, attention_scale(model))
+
+
+def _untraced_block(
+    omega: ModelOmega, stream: ResidualStream, layer: int, fires: Tensor, rows: np.ndarray
+) -> PairBlock:
+    head, prompt, i, j = fires.transpose(0, 1).nonzero(as_tuple=True)
+    x = stream.normalised(layer)
+    rank = omega.inner(layer, x.shape[1])[1].shape[-1]
+    terms = x.new_zeros(len(head), rank)
+    selected = torch.zeros(len(head), rank, dtype=torch.bool, device=x.device)
+    for at in sorted(set(head.tolist())):
+        of = (head == at).nonzero()[:, 0]
+        b, d, s = prompt[of], i[of], j[of]
+        pairs = pair_slices(
+            omega, layer, at, x[b, d], x[b, s], d - s, x.shape[1], with_reading=False
+        )
+        terms[of], selected[of] = pairs.terms, pairs.selected
+    n = len(head)
+    return PairBlock(
+        row=rows[prompt.cpu().numpy()],
+        layer=layer,
+        head=head.cpu().numpy(),
+        destination=i.cpu().numpy(),
+        source=j.cpu().numpy(),
+        score=stream.score[layer][prompt, head, i, j].double().cpu().numpy(),
+        attention=stream.pattern[layer][prompt, head, i, j].double().cpu().numpy(),
+        fires=np.ones(n, dtype=bool),
+        terms=terms.cpu().numpy(),
+        selected=selected.cpu().numpy(),
+        is_root=np.zeros(n, dtype=bool),
+        path_multiplicity=np.full(n, np.nan),
+        totals=np.full((n, 2, 3), np.nan),
+        kept=np.full((n, 2), -1),
+    )

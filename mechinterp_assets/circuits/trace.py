@@ -1,0 +1,422 @@
+"""Singular vector tracing: which heads wrote what makes a head attend, followed upstream.
+
+Belongs here: contributions of writers to (destination, source) pairs, the 70% rule, the recursion
+over layers, table ioi_trace_edges. Does not belong here: aggregating edges to a graph (graph.py),
+choosing roots (roots.py).
+
+Algorithm, per group of prompts of equal length, after one forward pass:
+  1. roots: pair (END, IO) of each root head, where it fires (attention >= 0.5, score >= 0)
+  2. layers from the last to the first; all wanted pairs of a layer together:
+     slices S of each pair; contribution of each upstream writer's output o on each side,
+       destination: sum_{k in S} e_k sqrt(sigma_k) u_k . o_i / s_i
+       source:      sum_{k in S} e_k sqrt(sigma_k) v_k . o_j / s_j
+     per side, keep the smallest set of heads, largest first, that reaches 70% of all heads' sum
+  3. a kept head wrote at the side's position p: its firing pairs with destination p are wanted
+Each (prompt, layer, head, destination, source) is worked on once. Downstream layers are complete
+before a layer is worked on, so the number of paths from roots to a pair (path multiplicity) is a
+sum over its kept parents: what the published code counts by recursing again on each path.
+
+Source: Franco & Crovella 2024 (arXiv 2410.00340), sections 4 and 5, equation 8 (head outputs
+without the appended 1). The exact bilinear effect and the non-head writers are additions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.circuits.ioi import equal_length_groups
+from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
+from mechinterp_assets.circuits.residual import (
+    WRITER_KINDS,
+    ResidualStream,
+    Writers,
+    attention_scale,
+    residual_stream,
+)
+from mechinterp_assets.circuits.slices import (
+    SIDES,
+    PairBlock,
+    RoleNames,
+    firing_pairs,
+    pair_slices,
+    prompts_per_batch,
+    slices_frame,
+)
+from mechinterp_assets.language_model import LanguageModel
+
+Head = tuple[int, int]
+
+EDGES_SCHEMA: dict[str, pl.DataType] = {
+    "prompt": pl.Int64(),
+    "upstream_kind": pl.String(),
+    "upstream_layer": pl.Int32(),
+    "upstream_head": pl.Int32(),
+    "downstream_layer": pl.Int32(),
+    "downstream_head": pl.Int32(),
+    "destination": pl.Int32(),
+    "source": pl.Int32(),
+    "destination_role": pl.String(),
+    "source_role": pl.String(),
+    "side": pl.String(),
+    "slices": pl.List(pl.Int32()),
+    "contribution": pl.Float64(),
+    "exact_effect": pl.Float64(),
+    "share": pl.Float64(),
+    "coverage": pl.Float64(),
+    "kept": pl.Boolean(),
+    "is_root": pl.Boolean(),
+    "path_multiplicity": pl.Float64(),
+}
+
+# Vectors of one chunk of pairs that share a token, and memory of the chunks worked on together.
+_CHUNK = 8
+_CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    """Rules of the trace.
+
+    threshold: least attention of a firing pair. fraction: share of all heads' contributions that
+    kept heads reach. keep_all: a row for every head of every traced pair, not for kept heads alone.
+    other_writers: rows for embedding, position, MLPs and biases. memory_mib: bound on the residual
+    streams held at once.
+    """
+
+    threshold: float = 0.5
+    fraction: float = 0.7
+    keep_all: bool = False
+    other_writers: bool = True
+    memory_mib: int = 512
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise CircuitError(f"threshold is {self.threshold}; attention lies in (0, 1]")
+        if not 0 < self.fraction <= 1:
+            raise CircuitError(f"fraction is {self.fraction}; it must lie in (0, 1]")
+        if self.memory_mib <= 0:
+            raise CircuitError(f"memory_mib is {self.memory_mib}; use a positive number")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """slices: table attention_slices (traced pairs and all root pairs). edges: ioi_trace_edges.
+
+    roots: layer, head, n_prompts, n_firing: in how many prompts the root pair fires.
+    """
+
+    slices: pl.DataFrame
+    edges: pl.DataFrame
+    roots: pl.DataFrame
+
+
+@dataclass
+class _Rows:
+    """Arrays of edge rows, one entry per block; `pair` numbers pairs over all blocks."""
+
+    pair: list[np.ndarray] = field(default_factory=list)
+    side: list[np.ndarray] = field(default_factory=list)
+    writer: list[np.ndarray] = field(default_factory=list)
+    contribution: list[np.ndarray] = field(default_factory=list)
+    exact: list[np.ndarray] = field(default_factory=list)
+    kept: list[np.ndarray] = field(default_factory=list)
+    n_pairs: int = 0
+
+
+def keep_heads(contributions: Tensor, fraction: float = 0.7) -> Tensor:
+    """Mask [..., head]: the smallest set, largest first, that exceeds `fraction` of the total.
+
+    The total is over all heads. Ties go to the lower index. When no prefix exceeds it, or the total
+    is negative so that the first one does, only the largest head is kept. Contributions that are
+    all zero keep none.
+    """
+    if contributions.shape[-1] == 0:
+        return torch.zeros_like(contributions, dtype=torch.bool)
+    ordered, order = contributions.sort(dim=-1, descending=True, stable=True)
+    reached = ordered.cumsum(-1) > fraction * contributions.sum(-1, keepdim=True)
+    # A head is kept when no shorter prefix has reached the goal.
+    earlier = reached.cumsum(-1) - reached.long()
+    kept = earlier == 0
+    never = ~reached.any(-1, keepdim=True)
+    first = torch.zeros_like(kept)
+    first[..., 0] = True
+    kept = torch.where(never, first, kept) & (contributions != 0).any(-1, keepdim=True)
+    return torch.zeros_like(kept).scatter(-1, order, kept)
+
+
+@torch.no_grad()
+def trace_circuit(
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    roots: Sequence[Head],
+    settings: TraceSettings | None = None,
+    *,
+    omega: ModelOmega | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trace:
+    """Trace `roots` (layer, head) at (END, IO) upstream in every prompt; processed weights.
+
+    A root pair that does not fire in a prompt is recorded in `slices` (fires = False) and not
+    traced. Raises PromptError and CircuitError before the first forward pass, and CircuitError when
+    the model's residual stream or scores do not follow the decomposition.
+    """
+    settings = settings or TraceSettings()
+    check_prompts_fit(prompts, model)
+    _check_roots(model, roots)
+    omega = omega or ModelOmega(model)
+    n_layers = max(layer for layer, _ in roots) + 1
+    blocks: list[PairBlock] = []
+    rows = _Rows()
+    done = 0
+    indexed = prompts.with_row_index("_row")
+    for length in sorted(prompts["n_tokens"].unique().to_list()):
+        batch = prompts_per_batch(model, length, n_layers, settings.memory_mib)
+        same = indexed.filter(pl.col("n_tokens") == length)
+        for group, ids in equal_length_groups(same, batch):
+            stream = residual_stream(model, ids, n_layers, device=omega.device)
+            blocks += _trace_group(omega, stream, group, roots, settings, rows)
+            done += group.height
+            if progress is not None:
+                progress(done, prompts.height)
+    slices = slices_frame(prompts, blocks, RoleNames(prompts), attention_scale(model))
+    edges = _edges_frame(slices, rows, Writers.of(model, n_layers - 1))
+    return Trace(slices, edges, _roots_frame(slices, roots, prompts.height))
+
+
+def _check_roots(model: LanguageModel, roots: Sequence[Head]) -> None:
+    if not roots:
+        raise CircuitError("no root heads; name some as (layer, head) or use find_roots")
+    for layer, head in roots:
+        if not (0 <= layer < model.config.n_layers and 0 <= head < model.config.n_heads):
+            raise CircuitError(
+                f"root head {layer}.{head} does not exist; {model.source} has "
+                f"{model.config.n_layers} layers of {model.config.n_heads} heads"
+            )
+    if len(set(roots)) != len(roots):
+        raise CircuitError(f"root heads {list(roots)} are not distinct")
+
+
+# ---- one group of prompts ------------------------------------------------------------------------
+
+
+def _trace_group(
+    omega: ModelOmega,
+    stream: ResidualStream,
+    group: pl.DataFrame,
+    roots: Sequence[Head],
+    settings: TraceSettings,
+    rows: _Rows,
+) -> list[PairBlock]:
+    device = omega.device
+    n, length = stream.outputs.shape[:2]
+    n_heads = stream.pattern[0].shape[1]
+    end = torch.tensor(group["pos_end"].to_list(), device=device)
+    io = torch.tensor(group["pos_io"].to_list(), device=device)
+    each = torch.arange(n, device=device)
+    # Paths that arrive at a head's output at a position: [layer, prompt, head, position].
+    paths = torch.zeros(len(stream.pattern), n, n_heads, length, dtype=torch.float64, device=device)
+    blocks: list[PairBlock] = []
+    for layer in reversed(range(len(stream.pattern))):
+        fires = firing_pairs(stream.pattern[layer], stream.score[layer], settings.threshold)
+        is_root = torch.zeros_like(fires)
+        for _, head in (root for root in roots if root[0] == layer):
+            is_root[each, head, end, io] = True
+        multiplicity = (paths[layer][..., None] + is_root) * fires
+        wanted = (multiplicity > 0) | is_root
+        block = _trace_layer(
+            omega, stream, layer, wanted, fires, is_root, multiplicity, settings, paths, rows
+        )
+        if block is not None:
+            block.row[:] = group["_row"].to_numpy()[block.row]
+            blocks.append(block)
+    return blocks
+
+
+def _trace_layer(
+    omega: ModelOmega,
+    stream: ResidualStream,
+    layer: int,
+    wanted: Tensor,
+    fires: Tensor,
+    is_root: Tensor,
+    multiplicity: Tensor,
+    settings: TraceSettings,
+    paths: Tensor,
+    rows: _Rows,
+) -> PairBlock | None:
+    """Work on the wanted pairs of one layer: add to `rows`, pass paths on to upstream layers."""
+    head, prompt, i, j = wanted.transpose(0, 1).nonzero(as_tuple=True)
+    n = len(head)
+    if n == 0:
+        return None
+    x, length = stream.normalised(layer), wanted.shape[-1]
+    rank = omega.inner(layer, length)[1].shape[-1]
+    outputs = stream.outputs
+    terms = x.new_empty(n, rank)
+    selected = torch.empty(n, rank, dtype=torch.bool, device=x.device)
+    reading = torch.empty(n, 2, 2, x.shape[-1], dtype=outputs.dtype, device=x.device)
+    whole = x.new_empty(n, 2)
+    starts = torch.searchsorted(head, torch.arange(wanted.shape[1] + 1, device=head.device))
+    for at, (low, high) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+        if low == high:
+            continue
+        b, d, s = prompt[low:high], i[low:high], j[low:high]
+        pairs = pair_slices(omega, layer, at, x[b, d], x[b, s], d - s, length)
+        terms[low:high], selected[low:high] = pairs.terms, pairs.selected
+        reading[low:high], whole[low:high] = pairs.reading.to(outputs.dtype), pairs.whole[..., 0]
+
+    at_pair = (prompt, head, i, j)
+    count = multiplicity[at_pair]
+    live = count > 0
+    n_writers = stream.writers.before(layer)
+    is_head = torch.from_numpy(stream.writers.is_head(layer)).to(x.device)
+
+    # [live pair, side]: position written at, and scale of the reader there.
+    position = torch.stack([i, j], 1)[live]
+    token = prompt[live][:, None] * length + position
+    scale = stream.scale(layer).flatten()[token]
+    flat = _contract(reading[live].flatten(0, 1), token.flatten(), outputs.flatten(0, 1), n_writers)
+    effects = flat.double().reshape(-1, 2, 2, n_writers) / scale[..., None, None]
+    contribution, exact = effects[:, :, 0], effects[:, :, 1]
+    of_heads = contribution[..., is_head]
+    kept_heads = keep_heads(of_heads, settings.fraction)
+    kept = torch.zeros_like(contribution, dtype=torch.bool)
+    kept[..., is_head] = kept_heads
+
+    # Kept heads wrote at `position`: their pairs with that destination receive these paths.
+    pair, side, writer = kept.nonzero(as_tuple=True)
+    up_layer = torch.from_numpy(stream.writers.layer).to(x.device)[writer]
+    up_head = torch.from_numpy(stream.writers.head).to(x.device)[writer]
+    target = (up_layer, prompt[live][pair], up_head, position[pair, side])
+    paths.index_put_(target, count[live][pair], accumulate=True)
+
+    shown = torch.full_like(kept, settings.keep_all) if settings.keep_all else kept.clone()
+    if settings.other_writers:
+        shown[..., ~is_head] = True
+    elif settings.keep_all:
+        shown[..., ~is_head] = False
+    pair, side, writer = shown.nonzero(as_tuple=True)
+    number = live.nonzero()[:, 0] + rows.n_pairs
+    rows.pair.append(number[pair].cpu().numpy())
+    rows.side.append(side.cpu().numpy())
+    rows.writer.append(writer.cpu().numpy())
+    rows.contribution.append(contribution[pair, side, writer].cpu().numpy())
+    rows.exact.append(exact[pair, side, writer].cpu().numpy())
+    rows.kept.append(kept[pair, side, writer].cpu().numpy())
+    rows.n_pairs += n
+
+    totals = np.full((n, 2, 3), np.nan)
+    kept_count = np.full((n, 2), -1)
+    at_live = live.cpu().numpy()
+    totals[at_live] = (
+        torch.stack([of_heads.sum(-1), contribution.sum(-1), whole[live]], -1).cpu().numpy()
+    )
+    kept_count[at_live] = kept_heads.sum(-1).cpu().numpy()
+    return PairBlock(
+        row=prompt.cpu().numpy(),
+        layer=layer,
+        head=head.cpu().numpy(),
+        destination=i.cpu().numpy(),
+        source=j.cpu().numpy(),
+        score=stream.score[layer][at_pair].double().cpu().numpy(),
+        attention=stream.pattern[layer][at_pair].double().cpu().numpy(),
+        fires=fires[at_pair].cpu().numpy(),
+        terms=terms.cpu().numpy(),
+        selected=selected.cpu().numpy(),
+        is_root=is_root[at_pair].cpu().numpy(),
+        path_multiplicity=count.cpu().numpy(),
+        totals=totals,
+        kept=kept_count,
+    )
+
+
+def _contract(vectors: Tensor, token: Tensor, outputs: Tensor, n_writers: int) -> Tensor:
+    """Dot products of `vectors` [item, kind, d_model] with all writers' outputs at `token` [item].
+
+    outputs [token, writer, d_model] -> [item, kind, writer < n_writers]. Items of one token share
+    one matrix product: they are sorted by token and cut into chunks of _CHUNK, so that a token's
+    outputs are read once per chunk and not once per item.
+    """
+    items, kinds, width = vectors.shape
+    result = vectors.new_empty(items, kinds, n_writers)
+    if items == 0:
+        return result
+    order = token.argsort(stable=True)
+    counts = token.bincount(minlength=len(outputs))
+    chunks = (counts + _CHUNK - 1) // _CHUNK
+    ordered = token[order]
+    within = torch.arange(items, device=token.device) - (counts.cumsum(0) - counts)[ordered]
+    chunk = (chunks.cumsum(0) - chunks)[ordered] + within // _CHUNK
+    slot = within % _CHUNK
+    chunk_token = torch.arange(len(outputs), device=token.device).repeat_interleave(chunks)
+    step = max(1, _CHUNK_BYTES // (n_writers * width * vectors.element_size()))
+    for low in range(0, len(chunk_token), step):
+        of = chunk_token[low : low + step]
+        first, last = torch.searchsorted(chunk, torch.tensor([low, low + len(of)]).to(chunk))
+        some = slice(int(first), int(last))
+        packed = vectors.new_zeros(len(of), _CHUNK, kinds, width)
+        packed[chunk[some] - low, slot[some]] = vectors[order[some]]
+        products = torch.bmm(packed.flatten(1, 2), outputs[of, :n_writers].mT)
+        products = products.reshape(len(of), _CHUNK, kinds, n_writers)
+        result[order[some]] = products[chunk[some] - low, slot[some]]
+    return result
+
+
+# ---- frames --------------------------------------------------------------------------------------
+
+
+def _edges_frame(slices: pl.DataFrame, rows: _Rows, writers: Writers) -> pl.DataFrame:
+    if not rows.pair:
+        return pl.DataFrame(schema=EDGES_SCHEMA)
+    pair, side = np.concatenate(rows.pair), np.concatenate(rows.side)
+    writer, contribution = np.concatenate(rows.writer), np.concatenate(rows.contribution)
+    columns = ["prompt", "destination", "source", "destination_role", "source_role", "slices"]
+    columns += ["is_root", "path_multiplicity"]
+    of_pair = slices[pair].select(
+        *columns,
+        downstream_layer="layer",
+        downstream_head="head",
+    )
+    heads = np.stack([slices[f"{name}_heads"].to_numpy()[pair] for name in SIDES], 1)
+    coverage = np.stack([slices[f"{name}_coverage"].to_numpy()[pair] for name in SIDES], 1)
+    each = np.arange(len(pair))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = contribution / heads[each, side]
+    is_head = writers.kind[writer] == WRITER_KINDS.index("head")
+    layer, head = writers.layer[writer], writers.head[writer]
+    return (
+        of_pair.with_columns(
+            upstream_kind=pl.Series(WRITER_KINDS).gather(writers.kind[writer]),
+            upstream_layer=pl.Series(layer),
+            upstream_head=pl.Series(head),
+            side=pl.Series(SIDES).gather(side),
+            contribution=pl.Series(contribution),
+            exact_effect=pl.Series(np.concatenate(rows.exact)),
+            share=pl.Series(np.where(is_head & np.isfinite(share), share, np.nan)).fill_nan(None),
+            coverage=pl.Series(coverage[each, side]).fill_nan(None),
+            kept=pl.Series(np.concatenate(rows.kept)),
+        )
+        .with_columns(
+            pl.when(pl.col(name) >= 0).then(pl.col(name)).alias(name)
+            for name in ("upstream_layer", "upstream_head")
+        )
+        .select(pl.col(name).cast(dtype) for name, dtype in EDGES_SCHEMA.items())
+    )
+
+
+def _roots_frame(slices: pl.DataFrame, roots: Sequence[Head], n_prompts: int) -> pl.DataFrame:
+    firing = slices.filter(pl.col("is_root") & pl.col("fires"))
+    return pl.DataFrame(
+        {
+            "layer": [layer for layer, _ in roots],
+            "head": [head for _, head in roots],
+            "n_prompts": [n_prompts] * len(roots),
+            "n_firing": [firing.filter(layer=layer, head=head).height for layer, head in roots],
+        },
+        schema_overrides={"layer": pl.Int32(), "head": pl.Int32()},
+    )

@@ -1,0 +1,60 @@
+-- formula: 1
+CREATE TABLE attention_slices (
+    study VARCHAR,
+    prompt BIGINT,
+    layer INTEGER,
+    head INTEGER,
+    destination INTEGER,
+    source INTEGER,
+    destination_role VARCHAR,
+    source_role VARCHAR,
+    score DOUBLE,
+    attention DOUBLE,
+    fires BOOLEAN,
+    slices INTEGER[],
+    n_slices INTEGER,
+    slice_sum DOUBLE,
+    slice_terms FLOAT[],
+    identity_error DOUBLE,
+    is_root BOOLEAN,
+    path_multiplicity DOUBLE,
+    destination_heads DOUBLE,
+    destination_writers DOUBLE,
+    destination_whole DOUBLE,
+    destination_coverage DOUBLE,
+    destination_kept INTEGER,
+    source_heads DOUBLE,
+    source_writers DOUBLE,
+    source_whole DOUBLE,
+    source_coverage DOUBLE,
+    source_kept INTEGER
+);
+COMMENT ON TABLE attention_slices IS 'Attention from a source to a destination position, decomposed over singular vectors of Omega (Franco & Crovella 2024, arXiv 2410.00340, sections 3 and 4); processed weights, float64 sums. One row per prompt, head and traced (destination, source) pair, and per root pair whether it fires or not. u_k, v_k: singular vectors, x_i, x_j: normalised inputs with a 1 appended, s: scale of the normalisation.';
+COMMENT ON COLUMN attention_slices.study IS 'Study the row belongs to';
+COMMENT ON COLUMN attention_slices.prompt IS 'Prompt number, as in ioi_prompts';
+COMMENT ON COLUMN attention_slices.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN attention_slices.head IS 'Head within the layer, from 0';
+COMMENT ON COLUMN attention_slices.destination IS 'Position that attends (query), BOS at 0';
+COMMENT ON COLUMN attention_slices.source IS 'Position attended to (key), BOS at 0';
+COMMENT ON COLUMN attention_slices.destination_role IS 'Role of the destination in the prompt: IO, S1, S2, END, S1+1, AND, PUNCT, VERB, PLACE, OBJECT, BOS or other; the first that applies';
+COMMENT ON COLUMN attention_slices.source_role IS 'Role of the source in the prompt, as destination_role';
+COMMENT ON COLUMN attention_slices.score IS 'Attention score before softmax as the model computes it: q . k / sqrt(d_head)';
+COMMENT ON COLUMN attention_slices.attention IS 'Attention weight after softmax, 0 to 1';
+COMMENT ON COLUMN attention_slices.fires IS 'attention >= threshold (0.5 unless the study says otherwise), score >= 0 and source >= 1; only firing pairs are traced';
+COMMENT ON COLUMN attention_slices.slices IS 'Selected set S of singular vector indices k: what is left after dropping terms in ascending order while their running sum stays <= 0 (tolerance 1e-12 of the sum of absolute terms). Empty when q . k <= 0';
+COMMENT ON COLUMN attention_slices.n_slices IS 'Number of selected slices, 0 to d_head';
+COMMENT ON COLUMN attention_slices.slice_sum IS 'Sum of the terms in S, at least q . k';
+COMMENT ON COLUMN attention_slices.slice_terms IS 'All terms c_k = sigma_k (u_k . x_i)(v_k . x_j), k from 0; they sum to q . k = score * sqrt(d_head)';
+COMMENT ON COLUMN attention_slices.identity_error IS '|sum of terms - score of the model * sqrt(d_head)| / sum of |terms|; rounding only, below 1e-4 in single precision';
+COMMENT ON COLUMN attention_slices.is_root IS 'Whether the pair is a root: (END, IO) of a root head';
+COMMENT ON COLUMN attention_slices.path_multiplicity IS 'Number of paths from root pairs to this pair along kept heads (1 for a root alone, 0 for a root that does not fire), exact up to 2^53; NULL when not traced. Published counts are these, not prompts';
+COMMENT ON COLUMN attention_slices.destination_heads IS 'Sum over upstream heads of their contribution at the destination: sum over k in S of e_k sqrt(sigma_k) u_k . o / s, e_k = sign(u_k . x_i), o = z W_O without bias (eq. 8). NULL when not traced';
+COMMENT ON COLUMN attention_slices.destination_writers IS 'The same sum over all writers of the residual stream: heads, MLPs, embedding, position, attention output biases';
+COMMENT ON COLUMN attention_slices.destination_whole IS 'sum over k in S of sqrt(sigma_k) |u_k . x_i|: destination_writers plus the constant of the appended 1';
+COMMENT ON COLUMN attention_slices.destination_coverage IS 'destination_heads / destination_writers: share of the heads in what all writers contribute; signed, can leave 0 to 1; NULL when not traced or undefined';
+COMMENT ON COLUMN attention_slices.destination_kept IS 'Number of upstream heads kept at the destination by the 70% rule';
+COMMENT ON COLUMN attention_slices.source_heads IS 'Sum over upstream heads of their contribution at the source: sum over k in S of e_k sqrt(sigma_k) v_k . o / s (eq. 8). NULL when not traced';
+COMMENT ON COLUMN attention_slices.source_writers IS 'The same sum over all writers of the residual stream';
+COMMENT ON COLUMN attention_slices.source_whole IS 'sum over k in S of sqrt(sigma_k) |v_k . x_j|: source_writers plus the constant of the appended 1';
+COMMENT ON COLUMN attention_slices.source_coverage IS 'source_heads / source_writers; signed, can leave 0 to 1; NULL when not traced or undefined';
+COMMENT ON COLUMN attention_slices.source_kept IS 'Number of upstream heads kept at the source by the 70% rule';

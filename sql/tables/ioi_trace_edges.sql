@@ -1,0 +1,44 @@
+-- formula: 1
+CREATE TABLE ioi_trace_edges (
+    study VARCHAR,
+    prompt BIGINT,
+    upstream_kind VARCHAR,
+    upstream_layer INTEGER,
+    upstream_head INTEGER,
+    downstream_layer INTEGER,
+    downstream_head INTEGER,
+    destination INTEGER,
+    source INTEGER,
+    destination_role VARCHAR,
+    source_role VARCHAR,
+    side VARCHAR,
+    slices INTEGER[],
+    contribution DOUBLE,
+    exact_effect DOUBLE,
+    share DOUBLE,
+    coverage DOUBLE,
+    kept BOOLEAN,
+    is_root BOOLEAN,
+    path_multiplicity DOUBLE
+);
+COMMENT ON TABLE ioi_trace_edges IS 'Singular vector tracing (Franco & Crovella 2024, arXiv 2410.00340, sections 4 and 5): what upstream writers contribute to the selected slices of a traced downstream pair. One row per prompt, upstream writer, downstream head, (destination, source) pair and side. All kept heads and all writers that are not heads; other heads only as sums in attention_slices unless the study keeps all. Processed weights.';
+COMMENT ON COLUMN ioi_trace_edges.study IS 'Study the row belongs to';
+COMMENT ON COLUMN ioi_trace_edges.prompt IS 'Prompt number, as in ioi_prompts';
+COMMENT ON COLUMN ioi_trace_edges.upstream_kind IS 'Writer of the residual stream: head (z W_O without bias), mlp, embedding, position or bias (attention output bias of a layer, value bias folded in)';
+COMMENT ON COLUMN ioi_trace_edges.upstream_layer IS 'Layer of the writer; NULL for embedding and position';
+COMMENT ON COLUMN ioi_trace_edges.upstream_head IS 'Head of the writer; NULL for all but heads';
+COMMENT ON COLUMN ioi_trace_edges.downstream_layer IS 'Layer of the head that reads';
+COMMENT ON COLUMN ioi_trace_edges.downstream_head IS 'Head that reads';
+COMMENT ON COLUMN ioi_trace_edges.destination IS 'Destination position of the downstream pair';
+COMMENT ON COLUMN ioi_trace_edges.source IS 'Source position of the downstream pair';
+COMMENT ON COLUMN ioi_trace_edges.destination_role IS 'Role of the destination, as in attention_slices';
+COMMENT ON COLUMN ioi_trace_edges.source_role IS 'Role of the source, as in attention_slices';
+COMMENT ON COLUMN ioi_trace_edges.side IS 'Where the writer wrote what the downstream head reads: destination (its query) or source (its key)';
+COMMENT ON COLUMN ioi_trace_edges.slices IS 'Selected singular vector indices S of the downstream pair';
+COMMENT ON COLUMN ioi_trace_edges.contribution IS 'sum over k in S of e_k sqrt(sigma_k) u_k . o_i / s_i on the destination side, v_k . o_j / s_j on the source side, e_k = sign(u_k . x_i) (eq. 8; no 1 is appended to o)';
+COMMENT ON COLUMN ioi_trace_edges.exact_effect IS 'Exact part of q . k on S that the writer carries: sum over k in S of sigma_k (u_k . o_i / s_i)(v_k . x_j) on the destination side, sigma_k (u_k . x_i)(v_k . o_j / s_j) on the source side; all writers plus the appended 1 sum to slice_sum';
+COMMENT ON COLUMN ioi_trace_edges.share IS 'contribution / sum of contributions of all upstream heads on this side; NULL for writers that are not heads. Negative when that sum is negative';
+COMMENT ON COLUMN ioi_trace_edges.coverage IS 'Share of all upstream heads in the contributions of all writers on this side, as in attention_slices';
+COMMENT ON COLUMN ioi_trace_edges.kept IS 'Whether the head belongs to the smallest set, largest contribution first, that exceeds 70% of the sum over all upstream heads (only the largest head when no prefix does, or the sum is negative)';
+COMMENT ON COLUMN ioi_trace_edges.is_root IS 'Whether the downstream pair is a root pair';
+COMMENT ON COLUMN ioi_trace_edges.path_multiplicity IS 'Paths from root pairs to the downstream pair, hence paths that use this edge, exact up to 2^53';

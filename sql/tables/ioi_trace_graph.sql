@@ -1,0 +1,34 @@
+-- formula: 1
+CREATE TABLE ioi_trace_graph (
+    study VARCHAR,
+    upstream_layer INTEGER,
+    upstream_head INTEGER,
+    downstream_layer INTEGER,
+    downstream_head INTEGER,
+    destination_role VARCHAR,
+    source_role VARCHAR,
+    side VARCHAR,
+    n_prompts BIGINT,
+    n_pairs BIGINT,
+    path_multiplicity DOUBLE,
+    mean_contribution DOUBLE,
+    mean_share DOUBLE,
+    mean_exact_effect DOUBLE,
+    is_root BOOLEAN
+);
+COMMENT ON TABLE ioi_trace_graph IS 'Circuit graph of singular vector tracing: kept head-to-head edges of ioi_trace_edges aggregated over prompts. One row per upstream head, downstream head, roles of the downstream pair and side.';
+COMMENT ON COLUMN ioi_trace_graph.study IS 'Study the row belongs to';
+COMMENT ON COLUMN ioi_trace_graph.upstream_layer IS 'Layer of the head that writes';
+COMMENT ON COLUMN ioi_trace_graph.upstream_head IS 'Head that writes';
+COMMENT ON COLUMN ioi_trace_graph.downstream_layer IS 'Layer of the head that reads';
+COMMENT ON COLUMN ioi_trace_graph.downstream_head IS 'Head that reads';
+COMMENT ON COLUMN ioi_trace_graph.destination_role IS 'Role of the downstream pair''s destination';
+COMMENT ON COLUMN ioi_trace_graph.source_role IS 'Role of the downstream pair''s source';
+COMMENT ON COLUMN ioi_trace_graph.side IS 'Where the upstream head wrote: destination or source of the downstream pair';
+COMMENT ON COLUMN ioi_trace_graph.n_prompts IS 'Number of distinct prompts with this edge';
+COMMENT ON COLUMN ioi_trace_graph.n_pairs IS 'Number of distinct (prompt, destination, source) with this edge';
+COMMENT ON COLUMN ioi_trace_graph.path_multiplicity IS 'Sum over pairs of the paths from roots through this edge: what the published code counts';
+COMMENT ON COLUMN ioi_trace_graph.mean_contribution IS 'Mean over pairs of ioi_trace_edges.contribution';
+COMMENT ON COLUMN ioi_trace_graph.mean_share IS 'Mean over pairs of ioi_trace_edges.share';
+COMMENT ON COLUMN ioi_trace_graph.mean_exact_effect IS 'Mean over pairs of ioi_trace_edges.exact_effect';
+COMMENT ON COLUMN ioi_trace_graph.is_root IS 'Whether the downstream pair is a root pair in any prompt';
