@@ -1,0 +1,20 @@
+"""The SAE architectures by name: one line each, so that adding one touches its file and this one."""
+
+from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.standard import StandardStep
+from mechinterp_assets.sae.steps import TrainingStep
+from mechinterp_assets.sae.topk import TopKStep
+
+ARCHITECTURES: dict[str, type[TrainingStep]] = {"standard": StandardStep, "topk": TopKStep}
+
+
+def training_step_class(architecture: str) -> type[TrainingStep]:
+    """How an architecture trains. Raises SaeError for an unknown name."""
+    if architecture not in ARCHITECTURES:
+        raise SaeError(f"unknown SAE architecture {architecture!r}; known: {sorted(ARCHITECTURES)}")
+    return ARCHITECTURES[architecture]
+
+
+def sae_class(architecture: str) -> type[SparseAutoencoder]:
+    """The trained form of an architecture. Raises SaeError for an unknown name."""
+    return training_step_class(architecture).sae_class

@@ -1,0 +1,308 @@
+"""SAE folders in SAELens's on-disk format, with fingerprints of what they were trained on.
+
+Belongs here: writing, reading, compatibility checks, and the gate that a written SAE must pass
+before it is published. Does not belong here: where folders live (resources/tensors.py).
+
+A folder holds cfg.json and sae_weights.safetensors: sae_lens.SAE.load_from_disk reads ours, and
+load_sae reads SAELens's for the architectures of sae.architectures. Fingerprints are under
+metadata.mechinterp in cfg.json; SAELens carries that key along and ignores it.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mechinterp_assets.language_model import LanguageModel, ModelShape
+from mechinterp_assets.sae.architectures import sae_class
+from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.evaluation import evaluate_reconstruction
+from mechinterp_assets.sae.topk import TopKSAE
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+# SAELens reads folders without a version >= 6 by an older route that drops keys.
+SAE_LENS_VERSION = "6.54.12"
+FLOATS = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+
+
+@dataclass(frozen=True)
+class SaeMetadata:
+    """What an SAE was trained on.
+
+    model_name, weights_hash, tokenizer_hash: the base model and its fingerprints (None in a folder
+    that another program wrote); layer; n_heads, d_head: z's shape; context_size, prepend_bos: how
+    its corpus was cut; dataset: name of the corpus; training: settings and numbers to keep.
+    """
+
+    model_name: str
+    layer: int
+    n_heads: int | None
+    d_head: int | None
+    context_size: int | None
+    weights_hash: str | None
+    tokenizer_hash: str | None
+    dataset: str = ""
+    prepend_bos: bool = True
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def hook_name(self) -> str:
+        """TransformerLens name of the activation."""
+        return f"blocks.{self.layer}.attn.hook_z"
+
+    @classmethod
+    def of(
+        cls,
+        model: LanguageModel,
+        layer: int,
+        *,
+        context_size: int,
+        dataset: str = "",
+        training: Mapping[str, Any] | None = None,
+    ) -> "SaeMetadata":
+        """Metadata of an SAE for one layer of `model`."""
+        return cls(
+            model_name=model.source,
+            layer=layer,
+            n_heads=model.config.n_heads,
+            d_head=model.config.d_head,
+            context_size=context_size,
+            weights_hash=model.weights_hash,
+            tokenizer_hash=model.tokenizer_hash,
+            dataset=dataset,
+            training=training or {},
+        )
+
+
+def save_sae(folder: Path, sae: SparseAutoencoder, metadata: SaeMetadata) -> None:
+    """Write cfg.json and sae_weights.safetensors into `folder` (made if absent), float32.
+
+    Raises SaeError if z's shape in the metadata does not give the SAE's width.
+    """
+    if metadata.n_heads is not None and metadata.d_head is not None:
+        width = metadata.n_heads * metadata.d_head
+        if width != sae.d_in:
+            raise SaeError(
+                f"the SAE has d_in {sae.d_in}, but its metadata says n_heads * d_head = {width}"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {n: t.detach().float().cpu().contiguous() for n, t in sae.tensors().items()}
+    save_file(tensors, folder / WEIGHTS)
+    config: dict[str, Any] = {
+        "architecture": sae.architecture,
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "hook_z",
+    }
+    if isinstance(sae, TopKSAE):
+        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    ours = asdict(metadata)
+    config["metadata"] = {
+        "sae_lens_version": SAE_LENS_VERSION,
+        "sae_lens_training_version": None,
+        "model_name": metadata.model_name,
+        "model_class_name": "HookedTransformer",
+        "hook_name": metadata.hook_name,
+        "hook_head_index": None,
+        "context_size": metadata.context_size,
+        "prepend_bos": metadata.prepend_bos,
+        "seqpos_slice": [None],
+        "model_from_pretrained_kwargs": {},
+        "exclude_special_tokens": True,
+        "dataset_path": metadata.dataset,
+        "mechinterp": {**ours, "sae_weights_hash": sae.weights_hash()},
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2))
+
+
+def load_sae(folder: Path) -> SparseAutoencoder:
+    """The SAE of a folder in SAELens's format, float32, on the CPU.
+
+    SAELens options with the same function in other weights are folded in: decoder-norm rescaling,
+    and b_dec not applied to the input. Raises SaeError for a missing or damaged file, an unknown
+    architecture, wrong shapes or dtypes, an option that cannot be folded, or weights that are not
+    the ones the folder was written with.
+    """
+    config = _config(folder)
+    architecture = config.get("architecture")
+    if not isinstance(architecture, str):
+        raise SaeError(f"{folder / CONFIG} names no architecture")
+    kind = sae_class(architecture)
+    if config.get("normalize_activations", "none") not in ("none", None):
+        raise SaeError(
+            f"{folder} normalizes activations ({config['normalize_activations']!r}); fold the scale "
+            "into the weights first (sae_lens: fold_activation_norm_scaling_factor)"
+        )
+    weights = _weights(folder, config)
+    W_enc, b_enc, W_dec, b_dec = (weights[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
+    if not config.get("apply_b_dec_to_input", True):
+        b_enc = b_enc + b_dec @ W_enc
+    if config.get("rescale_acts_by_decoder_norm", False):
+        norm = W_dec.norm(dim=1)
+        W_enc, b_enc, W_dec = W_enc * norm, b_enc * norm, W_dec / norm[:, None]
+    if kind is TopKSAE:
+        k = config.get("k")
+        if not isinstance(k, int | float) or k != int(k):
+            raise SaeError(
+                f"{folder / CONFIG} gives k = {k!r} for a topk SAE; k must be an integer"
+            )
+        sae: SparseAutoencoder = TopKSAE(W_enc, b_enc, W_dec, b_dec, k=int(k))
+    else:
+        sae = kind(W_enc, b_enc, W_dec, b_dec)
+    written = config.get("metadata", {}).get("mechinterp", {}).get("sae_weights_hash")
+    if written is not None and written != sae.weights_hash():
+        raise SaeError(
+            f"weights in {folder} hash to {sae.weights_hash()}, but cfg.json was written with "
+            f"{written}: the two files do not belong together; restore the folder"
+        )
+    return sae
+
+
+def read_metadata(folder: Path) -> SaeMetadata:
+    """Metadata of an SAE folder; fingerprints are None when another program wrote it."""
+    metadata = _config(folder).get("metadata", {})
+    ours = metadata.get("mechinterp")
+    if ours is not None:
+        return SaeMetadata(**{name: ours[name] for name in SaeMetadata.__dataclass_fields__})
+    hook = str(metadata.get("hook_name", ""))
+    parts = hook.split(".")
+    if len(parts) != 4 or parts[0] != "blocks" or parts[2:] != ["attn", "hook_z"]:
+        raise SaeError(f"{folder} is for hook {hook!r}; attention-output SAEs have hook_z")
+    return SaeMetadata(
+        model_name=str(metadata.get("model_name", "")),
+        layer=int(parts[1]),
+        n_heads=None,
+        d_head=None,
+        context_size=metadata.get("context_size"),
+        weights_hash=None,
+        tokenizer_hash=None,
+        dataset=str(metadata.get("dataset_path", "")),
+        prepend_bos=bool(metadata.get("prepend_bos", True)),
+    )
+
+
+def check_compatible(
+    metadata: SaeMetadata, shape: ModelShape, weights_hash: str, tokenizer_hash: str
+) -> None:
+    """Raise SaeError unless the SAE was trained on exactly this model and tokenizer.
+
+    Compares z's shape and layer, the base model's weights fingerprint, and the tokenizer's. A
+    folder without fingerprints is refused: nothing says what it was trained on.
+    """
+    if not 0 <= metadata.layer < shape.n_layers:
+        raise SaeError(
+            f"the SAE is for layer {metadata.layer}, the model has layers 0..{shape.n_layers - 1}"
+        )
+    if (metadata.n_heads, metadata.d_head) != (shape.n_heads, shape.d_head) and not (
+        metadata.n_heads is None or metadata.d_head is None
+    ):
+        raise SaeError(
+            f"the SAE is for z of {metadata.n_heads} heads x {metadata.d_head}, the model has "
+            f"{shape.n_heads} x {shape.d_head}; load an SAE of this model"
+        )
+    for what, theirs, ours in (
+        ("base model", metadata.weights_hash, weights_hash),
+        ("tokenizer", metadata.tokenizer_hash, tokenizer_hash),
+    ):
+        if theirs is None:
+            raise SaeError(
+                f"the SAE of {metadata.model_name!r} carries no fingerprint of its {what}; save it "
+                "again with save_sae and the metadata of the model it was trained on"
+            )
+        if theirs != ours:
+            raise SaeError(
+                f"the SAE was trained with another {what} ({metadata.model_name!r}, fingerprint "
+                f"{theirs}), this one is {ours}; retrain it, or load the {what} it was made with"
+            )
+
+
+def verify_saved(folder: Path, sae: SparseAutoencoder, sample_rows: Tensor) -> dict[str, float]:
+    """Reload a written SAE and require the L0 and explained variance of the one in memory.
+
+    sample_rows [n, d_in]: activations of the layer. Returns the reloaded SAE's l0,
+    explained_variance. Raises SaeError when they differ: the folder must not be published.
+    """
+    loaded = load_sae(folder).to(sae.W_enc.device)
+    measures = {}
+    before, after = (evaluate_reconstruction(s, sample_rows) for s in (sae, loaded))
+    for name in ("l0", "explained_variance"):
+        old, new = before[name], after[name]
+        if old is None or new is None:
+            raise SaeError(f"{name} of {folder} is undefined: the sampled rows do not vary")
+        # float32 weights are written as they are, so only the order of sums may differ
+        if not math.isclose(old, new, rel_tol=1e-6, abs_tol=1e-9):
+            raise SaeError(
+                f"the SAE read back from {folder} has {name} {new}, in memory it has {old}; "
+                "write it again before publishing"
+            )
+        measures[name] = float(new)
+    return measures
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise SaeError(f"{folder} has no {CONFIG}; give a folder in SAELens's format")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise SaeError(f"{path} is not JSON ({error}); restore the folder") from error
+    if not isinstance(config, dict):
+        raise SaeError(f"{path} does not hold a JSON object; restore the folder")
+    return config
+
+
+def _weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise SaeError(f"{folder} has no {WEIGHTS}; restore the folder")
+    try:
+        tensors = load_file(path)
+    except Exception as error:
+        raise SaeError(f"{path} is damaged ({error}); copy it again from its source") from error
+    try:
+        d_in, d_sae = int(config["d_in"]), int(config["d_sae"])
+        dtype = FLOATS[str(config.get("dtype", "float32")).removeprefix("torch.")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SaeError(
+            f"{folder / CONFIG} lacks a usable d_in, d_sae or dtype (one of {sorted(FLOATS)}): "
+            f"{error}"
+        ) from error
+    expected = {
+        "W_enc": (d_in, d_sae),
+        "b_enc": (d_sae,),
+        "W_dec": (d_sae, d_in),
+        "b_dec": (d_in,),
+    }
+    if set(tensors) != set(expected):
+        raise SaeError(f"{path} holds {sorted(tensors)}, expected {sorted(expected)}")
+    for name, size in expected.items():
+        tensor = tensors[name]
+        if tuple(tensor.shape) != size:
+            raise SaeError(
+                f"{name} in {path} has shape {tuple(tensor.shape)}, cfg.json says {size}"
+            )
+        if tensor.dtype != dtype:
+            raise SaeError(f"{name} in {path} has dtype {tensor.dtype}, cfg.json says {dtype}")
+        if not torch.isfinite(tensor).all():
+            raise SaeError(f"{name} in {path} has NaN or infinity; restore or retrain the SAE")
+    # a copy in this process's own memory: the file may be replaced under the map
+    return {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}

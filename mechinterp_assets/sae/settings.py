@@ -1,0 +1,149 @@
+"""What a training run is told: TrainingSettings, its validation and its memory estimate."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from mechinterp_assets.sae.base import SaeError
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of one SAE's training. Steps = tokens // batch_size.
+
+    architecture        name in sae.architectures.ARCHITECTURES
+    d_sae               number of features
+    tokens              activation rows to train on; more than the data holds means several passes
+    k                   active features per token (topk)
+    l1_coefficient      weight of sum_i f_i per token (standard), inputs scaled as below
+    batch_size          rows a step
+    lr, betas, eps      Adam; K24 uses lr 1e-3, betas (0.9, 0.99)
+    lr_warmup           share of the steps over which lr rises linearly from 0
+    lr_decay            share of the steps, at the end, over which lr falls linearly to 0
+    l1_warmup           share of the steps over which l1_coefficient rises linearly from 0
+    max_gradient_norm   gradient norm is clipped to this (None: never)
+    normalize_input     train on rows scaled so that E||x - mean||^2 = d_in; the scale is folded
+                        into the biases at the end, so the SAE takes raw z
+    decoder_init        "random" unit rows, or "data": unit rows in the directions of sampled
+                        x - b_dec
+    b_dec_init          "mean" or "geometric_median" of a sample of rows
+    encoder_scale       the encoder starts as the decoder's transpose times this
+    sample_rows         rows drawn for initialisation, and for each resampling
+    dead_after_tokens   a feature that fired on none of this many tokens is dead
+    auxk_coefficient    weight of the aux-k loss (topk; Gao et al. 2024, A.2; 1/32 there)
+    auxk                dead features that reconstruct the error (None: d_in // 2)
+    resample_at         shares of the steps at which dead features are resampled (standard;
+                        Bricken et al. 2023)
+    resample_warmup_steps  after each resampling lr starts at 0.1x and returns along a cosine
+                        over this many steps (K24: 1000)
+    seed                of initialisation and resampling (the row stream has its own)
+    log_every, checkpoint_every  steps
+    """
+
+    architecture: str
+    d_sae: int
+    tokens: int
+    k: int | None = None
+    l1_coefficient: float | None = None
+    batch_size: int = 4096
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    lr_warmup: float = 0.05
+    lr_decay: float = 0.2
+    l1_warmup: float = 0.05
+    max_gradient_norm: float | None = None
+    normalize_input: bool = True
+    decoder_init: Literal["random", "data"] = "random"
+    b_dec_init: Literal["mean", "geometric_median"] = "mean"
+    encoder_scale: float = 1.0
+    sample_rows: int = 32_768
+    dead_after_tokens: int = 1_000_000
+    auxk_coefficient: float = 1 / 32
+    auxk: int | None = None
+    resample_at: tuple[float, ...] = (0.125, 0.25, 0.375, 0.5)
+    resample_warmup_steps: int = 1000
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 1000
+
+    @property
+    def steps(self) -> int:
+        """Training steps: whole batches in the token budget."""
+        return self.tokens // self.batch_size
+
+    @property
+    def resample_steps(self) -> list[int]:
+        """Steps after which dead features are resampled."""
+        return sorted({round(share * self.steps) for share in self.resample_at} - {0})
+
+    def validate(self, d_in: int) -> None:
+        """Raise SaeError for settings that cannot train on rows of width d_in."""
+        positive = {
+            "d_sae": self.d_sae,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "eps": self.eps,
+            "encoder_scale": self.encoder_scale,
+            "sample_rows": self.sample_rows,
+            "dead_after_tokens": self.dead_after_tokens,
+            "log_every": self.log_every,
+            "checkpoint_every": self.checkpoint_every,
+            "resample_warmup_steps": self.resample_warmup_steps,
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise SaeError(f"{name} is {value}; give a value above 0")
+        shares = {"lr_warmup": self.lr_warmup, "lr_decay": self.lr_decay}
+        shares |= {"l1_warmup": self.l1_warmup}
+        shares |= {f"resample_at[{i}]": share for i, share in enumerate(self.resample_at)}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise SaeError(f"{name} is {share}; it is a share of the steps, from 0 to 1")
+        if self.steps < 1:
+            raise SaeError(
+                f"tokens ({self.tokens}) is less than batch_size ({self.batch_size}); "
+                "raise tokens or lower batch_size"
+            )
+        if self.max_gradient_norm is not None and self.max_gradient_norm <= 0:
+            raise SaeError(
+                f"max_gradient_norm is {self.max_gradient_norm}; give null or more than 0"
+            )
+        if self.auxk_coefficient < 0:
+            raise SaeError(f"auxk_coefficient is {self.auxk_coefficient}; give 0 or more")
+        if self.decoder_init not in ("random", "data"):
+            raise SaeError(f"decoder_init is {self.decoder_init!r}; give 'random' or 'data'")
+        if self.b_dec_init not in ("mean", "geometric_median"):
+            raise SaeError(f"b_dec_init is {self.b_dec_init!r}; give 'mean' or 'geometric_median'")
+        if self.k is not None and not 0 < self.k <= self.d_sae:
+            raise SaeError(f"k is {self.k}; give a value from 1 to d_sae ({self.d_sae})")
+        if self.auxk is not None and not 0 < self.auxk:
+            raise SaeError(f"auxk is {self.auxk}; give null or more than 0")
+        if d_in <= 0:
+            raise SaeError(f"rows have width {d_in}")
+
+    def fingerprint(self) -> str:
+        """sha256 over every setting that changes the result, 16 hex digits.
+
+        checkpoint_every is left out; log_every stays in, since the log is part of the result.
+        """
+        content = {
+            name: value for name, value in asdict(self).items() if name != "checkpoint_every"
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def training_bytes(settings: TrainingSettings, d_in: int) -> int:
+    """Bytes of device memory that training needs at its peak, estimated from above.
+
+    Weights, gradients and two Adam moments; one more copy of the weights for the projection's
+    temporaries; pre-activations, their gradient and one mask per batch row; row-wide temporaries of
+    a batch; and the sample for initialisation. The row stream's buffer is the caller's.
+    """
+    weights = 2 * settings.d_sae * d_in + settings.d_sae + d_in
+    batch = settings.batch_size * (3 * settings.d_sae + 6 * d_in)
+    sample = settings.sample_rows * 3 * d_in
+    return FLOAT_BYTES * (6 * weights + batch + sample)

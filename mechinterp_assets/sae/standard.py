@@ -1,0 +1,127 @@
+"""ReLU SAE with an L1 penalty: the architecture of K24 (sec. 2) and Bricken et al. 2023.
+
+loss = mean_n [ ||x_n - x_hat_n||^2 + l1 sum_i f_ni ], decoder rows of unit norm. Features that die
+are resampled (Bricken et al. 2023, "Neuron resampling").
+"""
+
+import torch
+from torch import Tensor
+
+from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.steps import StepSums, TrainingStep, sum_of_squares, variance_sum
+
+# Bricken et al.: a resampled encoder row has this share of the living rows' mean norm.
+RESAMPLED_ENCODER_NORM = 0.2
+
+
+class StandardSAE(SparseAutoencoder):
+    """f = ReLU(pre)."""
+
+    architecture = "standard"
+
+    def activate(self, pre: Tensor) -> Tensor:
+        """ReLU."""
+        return pre.relu()
+
+
+class StandardStep(TrainingStep):
+    """Five GEMMs a step: encode, decode, and the gradients of f, W_dec and W_enc."""
+
+    sae_class = StandardSAE
+
+    @classmethod
+    def validate(cls, settings: TrainingSettings, d_in: int) -> None:
+        """Needs l1_coefficient; k and l1 together are a mistake."""
+        if settings.l1_coefficient is None or settings.l1_coefficient < 0:
+            raise SaeError(
+                f"architecture 'standard' needs l1_coefficient >= 0, got {settings.l1_coefficient}"
+            )
+        if settings.k is not None:
+            raise SaeError(f"architecture 'standard' has no k, got {settings.k}; remove it")
+
+    @torch.no_grad()
+    def gradients(self, x: Tensor, progress: float) -> StepSums:
+        """Gradient of the mean of ||x - x_hat||^2 + l1 sum_i f_i over x [n, d_in]."""
+        n = len(x)
+        l1 = self.l1_coefficient(progress)
+        centred = x - self.b_dec
+        f = torch.addmm(self.b_enc, centred, self.encoder.T).relu_()
+        residual = torch.addmm(self.b_dec, f, self.decoder).sub_(x)
+
+        f_sums = f.sum(0)
+        self.count_fired(f_sums > 0, n)
+        x_sums, residual_sums = x.sum(0), residual.sum(0)
+        error = sum_of_squares(residual)
+        sparsity = l1 * f_sums.sum()
+        sums = StepSums(
+            loss=error + sparsity,
+            sparsity_loss=sparsity,
+            squared_error=error,
+            residual_variance=variance_sum(residual, residual_sums, error),
+            total_variance=variance_sum(x, x_sums, sum_of_squares(x)),
+            n_active=torch.count_nonzero(f),
+        )
+
+        # g = dL/d pre = (2/n R W_dec^T + l1/n) where f > 0
+        residual.mul_(2 / n)
+        g = (residual @ self.decoder.T).add_(l1 / n)
+        g.masked_fill_(f == 0, 0)
+        torch.mm(f.T, residual, out=self.decoder.grad)
+        torch.mm(g.T, centred, out=self.encoder.grad)
+        torch.sum(g, 0, out=self.b_enc.grad)
+        # b_dec adds to x_hat and is taken from x: sum_n R_n - (sum_n g_n) W_enc^T
+        assert self.b_dec.grad is not None
+        assert self.b_enc.grad is not None
+        torch.mul(residual_sums, 2 / n, out=self.b_dec.grad)
+        self.b_dec.grad.sub_(self.b_enc.grad @ self.encoder)
+        return sums
+
+    def l1_coefficient(self, progress: float) -> float:
+        """The L1 coefficient at a share of the training: linear warm-up, then constant."""
+        assert self.settings.l1_coefficient is not None
+        warmup = self.settings.l1_warmup
+        return self.settings.l1_coefficient * (min(1.0, progress / warmup) if warmup else 1.0)
+
+    def build(self, scale: float) -> StandardSAE:
+        """The SAE for unscaled inputs."""
+        return StandardSAE(*self.folded(scale))
+
+    @torch.no_grad()
+    def resample(self, rows: Tensor, generator: torch.Generator) -> int:
+        """Give each dead feature the direction of a badly reconstructed input; returns how many.
+
+        Bricken et al. 2023: draw inputs from rows [n, d_in] with probability proportional to their
+        squared loss; the decoder row is the unit vector of x - b_dec, the encoder row the same at
+        0.2 times the living rows' mean norm, b_enc 0, Adam's moments 0.
+        """
+        dead = self.dead()
+        features = dead.nonzero().squeeze(1)
+        if len(features) == 0:
+            return 0
+        centred = rows - self.b_dec
+        losses = torch.empty(len(rows), device=rows.device)
+        batch = self.settings.batch_size
+        l1 = self.l1_coefficient(1.0)
+        for start in range(0, len(rows), batch):
+            here = slice(start, start + batch)
+            f = torch.addmm(self.b_enc, centred[here], self.encoder.T).relu_()
+            error = (f @ self.decoder).sub_(centred[here]).square_().sum(1)
+            losses[here] = error + l1 * f.sum(1)
+        weights = losses.square().cpu().double()
+        weights[(centred.norm(dim=1) == 0).cpu()] = 0
+        if not weights.sum() > 0:
+            return 0
+        # inputs may repeat only when there are more dead features than inputs to give them
+        replacement = len(features) > int((weights > 0).sum())
+        drawn = torch.multinomial(weights, len(features), replacement, generator=generator)
+        directions = centred[drawn.to(rows.device)]
+        directions = directions / directions.norm(dim=1, keepdim=True)
+        living = self.encoder[~dead].norm(dim=1)
+        norm = living.mean() if len(living) else self.encoder.new_tensor(1.0)
+        self.decoder[features] = directions
+        self.encoder[features] = directions * (RESAMPLED_ENCODER_NORM * norm)
+        self.b_enc[features] = 0
+        self.reset_moments(features)
+        self.tokens_since_fired[features] = 0
+        return len(features)

@@ -1,0 +1,182 @@
+"""One optimisation step of an SAE: what is the same for every architecture.
+
+Belongs here: parameters, unit-norm decoder rows with projected gradient, Adam, dead-feature
+counters, and everything a checkpoint needs of them. Does not belong here: a loss and its gradient
+(each architecture's file derives its own), the loop over batches (train.py).
+
+Gradients are written out by hand: the gradient of b_dec needs no extra GEMM, the L1 step takes five
+GEMMs and the TopK step two. tests/sae compares all of them with autograd in float64.
+The encoder is stored [d_sae, d_in] so that a feature's weights are contiguous.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.settings import TrainingSettings
+
+PARAMETERS = ("encoder", "b_enc", "decoder", "b_dec")
+
+
+@dataclass(frozen=True)
+class StepSums:
+    """Sums over one batch, 0-dim tensors on the device; inputs scaled as trained.
+
+    loss and sparsity_loss are sums over rows (divide by rows); squared_error = sum ||x - x_hat||^2;
+    residual_variance and total_variance = sums of squares about the batch mean.
+    """
+
+    loss: Tensor
+    sparsity_loss: Tensor
+    squared_error: Tensor
+    residual_variance: Tensor
+    total_variance: Tensor
+    n_active: Tensor
+
+    def stacked(self) -> Tensor:
+        """[6] float64 in field order."""
+        parts = (
+            self.loss,
+            self.sparsity_loss,
+            self.squared_error,
+            self.residual_variance,
+            self.total_variance,
+            self.n_active,
+        )
+        return torch.stack([part.double() for part in parts])
+
+
+class TrainingStep(ABC):
+    """Parameters and optimiser of one SAE in training.
+
+    encoder [d_sae, d_in], b_enc [d_sae], decoder [d_sae, d_in] with unit rows, b_dec [d_in].
+    tokens_since_fired [d_sae] int64 counts training tokens since each feature was last active.
+    """
+
+    sae_class: ClassVar[type[SparseAutoencoder]]
+
+    def __init__(self, settings: TrainingSettings, decoder: Tensor, b_dec: Tensor) -> None:
+        """decoder [d_sae, d_in] with unit rows; the encoder starts as its scaled transpose."""
+        self.settings = settings
+        self.decoder = nn.Parameter(decoder.detach().clone())
+        self.encoder = nn.Parameter(decoder.detach() * settings.encoder_scale)
+        self.b_enc = nn.Parameter(decoder.new_zeros(settings.d_sae))
+        self.b_dec = nn.Parameter(b_dec.detach().clone())
+        for parameter in self.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        self.tokens_since_fired = torch.zeros(
+            settings.d_sae, dtype=torch.int64, device=decoder.device
+        )
+        self.optimizer = torch.optim.Adam(
+            self.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
+        )
+
+    @classmethod
+    @abstractmethod
+    def validate(cls, settings: TrainingSettings, d_in: int) -> None:
+        """Raise SaeError for settings this architecture cannot train with."""
+
+    @abstractmethod
+    def gradients(self, x: Tensor, progress: float) -> StepSums:
+        """Fill every parameter's .grad with the gradient of the mean loss over x [n, d_in].
+
+        progress is the share of the training done, for coefficients that change. The decoder's
+        gradient is not yet projected. Updates tokens_since_fired.
+        """
+
+    @abstractmethod
+    def build(self, scale: float) -> SparseAutoencoder:
+        """The SAE for unscaled inputs, when training ran on scale * x.
+
+        ReLU and TopK are positively homogeneous: with inputs scaled by s, f(sx)/s uses the same
+        weights and biases divided by s, so decoder rows keep their unit norm.
+        """
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Parameters in the order of PARAMETERS."""
+        return [self.encoder, self.b_enc, self.decoder, self.b_dec]
+
+    def dead(self) -> Tensor:
+        """Features [d_sae] bool that were active on none of the last dead_after_tokens tokens."""
+        return self.tokens_since_fired >= self.settings.dead_after_tokens
+
+    @torch.no_grad()
+    def apply(self, lr: float) -> None:
+        """Project the decoder's gradient, clip, take an Adam step, renormalise decoder rows."""
+        project_gradient(self.decoder, _grad(self.decoder))
+        if self.settings.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_gradient_norm)
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.step()
+        self.decoder.div_(self.decoder.norm(dim=1, keepdim=True))
+
+    def folded(self, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W_enc, b_enc, W_dec, b_dec for unscaled inputs (see build)."""
+        return (
+            self.encoder.detach().T.contiguous(),
+            self.b_enc.detach() / scale,
+            self.decoder.detach().clone(),
+            self.b_dec.detach() / scale,
+        )
+
+    def count_fired(self, fired: Tensor, rows: int) -> None:
+        """Update tokens_since_fired; fired [d_sae] bool says what was active in the batch."""
+        self.tokens_since_fired += rows
+        self.tokens_since_fired.masked_fill_(fired, 0)
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint needs, by name."""
+        state = {"tokens_since_fired": self.tokens_since_fired}
+        for name, parameter in zip(PARAMETERS, self.parameters(), strict=True):
+            state[name] = parameter.detach()
+            for key, value in self.optimizer.state[parameter].items():
+                state[f"adam.{name}.{key}"] = value
+        return state
+
+    @torch.no_grad()
+    def load_state_tensors(self, state: dict[str, Tensor]) -> None:
+        """Restore state_tensors, copying into this step's own memory."""
+        self.tokens_since_fired.copy_(state["tokens_since_fired"])
+        for name, parameter in zip(PARAMETERS, self.parameters(), strict=True):
+            parameter.copy_(state[name])
+            prefix = f"adam.{name}."
+            self.optimizer.state[parameter] = {
+                key.removeprefix(prefix): value.to(parameter.device, copy=True)
+                for key, value in state.items()
+                if key.startswith(prefix)
+            }
+
+    def reset_moments(self, features: Tensor) -> None:
+        """Zero Adam's moments of some features [n] (indices) in encoder, b_enc and decoder."""
+        for parameter in (self.encoder, self.b_enc, self.decoder):
+            state = self.optimizer.state[parameter]
+            for key in ("exp_avg", "exp_avg_sq"):
+                if key in state:
+                    state[key][features] = 0
+
+
+def project_gradient(decoder: Tensor, gradient: Tensor) -> None:
+    """Remove from each row of gradient [d_sae, d_in] its part along the unit row of decoder."""
+    along = torch.linalg.vecdot(gradient, decoder)
+    gradient.addcmul_(decoder, along[:, None], value=-1)
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    """Sum of all squares, 0-dim."""
+    return torch.dot(x.flatten(), x.flatten())
+
+
+def variance_sum(x: Tensor, column_sums: Tensor, squares: Tensor) -> Tensor:
+    """sum_n ||x_n - mean||^2 of x [n, d] from its column sums and its sum of squares."""
+    return squares - sum_of_squares(column_sums) / len(x)
+
+
+def _grad(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad

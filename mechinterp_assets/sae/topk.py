@@ -1,0 +1,171 @@
+"""TopK SAE (Gao et al. 2024, arXiv 2406.04093): the k largest pre-activations, ReLU.
+
+loss = mean_n ||x_n - x_hat_n||^2 + a mean_n ||e_n - e_hat_n||^2, where e = x - x_hat (held constant)
+and e_hat is what the auxk most active dead features make of it (Gao et al., A.2), a the aux-k
+coefficient. Decoder rows of unit norm.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.steps import StepSums, TrainingStep, sum_of_squares, variance_sum
+
+
+class TopKSAE(SparseAutoencoder):
+    """f = ReLU(pre) on the k largest pre-activations of a row, 0 elsewhere."""
+
+    architecture = "topk"
+
+    def __init__(self, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, k: int) -> None:
+        super().__init__(W_enc, b_enc, W_dec, b_dec)
+        if not 0 < k <= self.d_sae:
+            raise SaeError(f"k is {k}; give a value from 1 to d_sae ({self.d_sae})")
+        self._k = k
+
+    @property
+    def k(self) -> int:
+        """Most features that can be active at one token."""
+        return self._k
+
+    def activate(self, pre: Tensor) -> Tensor:
+        """Keep the k largest of each row, through ReLU."""
+        values, features = pre.topk(self._k, dim=-1, sorted=False)
+        return torch.zeros_like(pre).scatter_(-1, features, values.relu_())
+
+    def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Active features of x [n, d_in] without a dense [n, d_sae] result; see the base class."""
+        values, features = self.pre_activations(x).topk(self._k, dim=-1, sorted=False)
+        features, order = features.sort(dim=-1)
+        values = values.gather(-1, order)
+        rows, columns = (values > 0).nonzero(as_tuple=True)
+        return rows, features[rows, columns], values[rows, columns]
+
+
+class TopKStep(TrainingStep):
+    """One dense GEMM (encode); decoding and all gradients touch only the k active features."""
+
+    sae_class = TopKSAE
+
+    @classmethod
+    def validate(cls, settings: TrainingSettings, d_in: int) -> None:
+        """Needs k; k and l1 together are a mistake."""
+        if settings.k is None:
+            raise SaeError("architecture 'topk' needs k, the number of active features per token")
+        if settings.l1_coefficient is not None:
+            raise SaeError(
+                f"architecture 'topk' has no l1_coefficient, got {settings.l1_coefficient}; "
+                "remove it"
+            )
+
+    @torch.no_grad()
+    def gradients(self, x: Tensor, progress: float) -> StepSums:
+        """Gradient of the mean reconstruction and aux-k loss over x [n, d_in]."""
+        n = len(x)
+        k = self.settings.k
+        assert k is not None
+        centred = x - self.b_dec
+        pre = torch.addmm(self.b_enc, centred, self.encoder.T)
+        values, features = pre.topk(k, dim=-1, sorted=False)
+        values.relu_()
+        residual = F.embedding_bag(features, self.decoder, per_sample_weights=values, mode="sum")
+        residual.add_(self.b_dec).sub_(x)
+
+        x_sums, residual_sums = x.sum(0), residual.sum(0)
+        error = sum_of_squares(residual)
+        active = values > 0
+        dead = self.dead().nonzero().squeeze(1)
+
+        # dL/d value = 2/n R . W_dec[feature], where the value is positive
+        g = self._gathered_dot(residual, features).mul_(2 / n).mul_(active)
+        order, columns, pointers = _by_feature(features, self.settings.d_sae)
+        by_value = _transposed(pointers, columns, values.flatten()[order], n)
+        by_gradient = _transposed(pointers, columns, g.flatten()[order], n)
+        assert self.decoder.grad is not None
+        assert self.encoder.grad is not None
+        assert self.b_enc.grad is not None
+        assert self.b_dec.grad is not None
+        torch.mul(by_value @ residual, 2 / n, out=self.decoder.grad)
+        self.encoder.grad.copy_(by_gradient @ centred)
+        self.b_enc.grad.copy_((by_gradient @ x.new_ones(n, 1)).squeeze(1))
+
+        auxiliary = x.new_zeros(())
+        if self.settings.auxk_coefficient > 0 and len(dead):
+            auxiliary = self._add_auxk(pre, centred, residual, dead)
+        # b_dec adds to x_hat and is taken from x: 2/n sum_n R_n - (sum_n g_n) W_enc^T
+        torch.mul(residual_sums, 2 / n, out=self.b_dec.grad)
+        self.b_dec.grad.sub_(self.b_enc.grad @ self.encoder)
+
+        fired = torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
+        fired[features[active]] = True
+        self.count_fired(fired, n)
+        return StepSums(
+            loss=error + auxiliary,
+            sparsity_loss=auxiliary,
+            squared_error=error,
+            residual_variance=variance_sum(residual, residual_sums, error),
+            total_variance=variance_sum(x, x_sums, sum_of_squares(x)),
+            n_active=active.sum(),
+        )
+
+    def _gathered_dot(self, residual: Tensor, features: Tensor, rows: int = 512) -> Tensor:
+        """R_n . W_dec[feature] for every active feature [n, k], a few rows at a time."""
+        out = torch.empty(features.shape, dtype=residual.dtype, device=residual.device)
+        for start in range(0, len(residual), rows):
+            here = slice(start, start + rows)
+            torch.bmm(
+                self.decoder[features[here]],
+                residual[here].unsqueeze(-1),
+                out=out[here].unsqueeze(-1),
+            )
+        return out
+
+    def _add_auxk(self, pre: Tensor, centred: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
+        """Add the aux-k gradient to encoder, b_enc and decoder; returns its loss summed over rows.
+
+        residual is x_hat - x = -e. Dense over the dead features alone.
+        """
+        n, d_in = centred.shape
+        auxk = min(self.settings.auxk or max(1, d_in // 2), len(dead))
+        f = pre[:, dead]
+        if auxk < len(dead):
+            top, index = f.topk(auxk, dim=-1, sorted=False)
+            f = torch.zeros_like(f).scatter_(-1, index, top)
+        f.relu_()
+        decoder = self.decoder[dead]
+        difference = (f @ decoder).add_(residual)  # e_hat - e
+        loss = self.settings.auxk_coefficient * sum_of_squares(difference)
+        difference.mul_(2 * self.settings.auxk_coefficient / n)
+        g = (difference @ decoder.T).masked_fill_(f == 0, 0)
+        assert self.decoder.grad is not None
+        assert self.encoder.grad is not None
+        assert self.b_enc.grad is not None
+        # dead features are not among the active ones, so these rows hold no other gradient
+        # except through ties in time: add, never overwrite
+        self.decoder.grad[dead] += f.T @ difference
+        self.encoder.grad[dead] += g.T @ centred
+        self.b_enc.grad[dead] += g.sum(0)
+        return loss
+
+    def build(self, scale: float) -> TopKSAE:
+        """The SAE for unscaled inputs."""
+        assert self.settings.k is not None
+        return TopKSAE(*self.folded(scale), k=self.settings.k)
+
+
+def _by_feature(features: Tensor, d_sae: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Entries of features [n, k] grouped by feature: order, their rows, and CSR row pointers."""
+    flat = features.flatten()
+    order = torch.argsort(flat, stable=True)
+    pointers = torch.zeros(d_sae + 1, dtype=torch.int64, device=features.device)
+    torch.cumsum(torch.bincount(flat, minlength=d_sae), 0, out=pointers[1:])
+    return order, order // features.shape[1], pointers
+
+
+def _transposed(pointers: Tensor, columns: Tensor, values: Tensor, n: int) -> Tensor:
+    """Sparse [d_sae, n] matrix of one value per (feature, row) entry."""
+    return torch.sparse_csr_tensor(
+        pointers, columns, values, size=(len(pointers) - 1, n), check_invariants=False
+    )
