@@ -28,7 +28,6 @@ from pydantic import (
     model_validator,
 )
 
-from mechinterp_assets.corpora.readers import CORPUS_FORMATS
 from mechinterp_assets.model_shape import ModelError, read_shape
 from mechinterp_assets.organism import ORGANISM_FOLDER
 
@@ -144,6 +143,7 @@ class SaeSection(_Section):
     training_tokens: Positive
     batch_size: Positive = 2048
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    dead_after_tokens: Positive = 1_000_000
     evaluation_tokens: Positive = 65_536
     seed: int = 0
 
@@ -186,6 +186,16 @@ class IoiSection(_Section):
     firing_threshold: Fraction = 0.5
     contribution_fraction: Fraction = 0.7
 
+    @field_validator("variants")
+    @classmethod
+    def _known_variants(cls, variants: list[str]) -> list[str]:
+        from mechinterp_assets.circuits.ioi import VARIANTS  # imports torch
+
+        unknown = sorted(set(variants) - set(VARIANTS))
+        if unknown or "base" not in variants:
+            raise ValueError(f"name base and any of {', '.join(VARIANTS)}")
+        return variants
+
 
 class InterventionSection(_Section):
     """Ablations that run by default."""
@@ -221,6 +231,15 @@ class Study(_Section):
     checks: CheckSection = CheckSection()
     _file: Path = PrivateAttr(default=Path())
     _n_layers: int = PrivateAttr(default=0)
+
+    @model_validator(mode="after")
+    def _mean_ablation_has_a_reference(self) -> "Study":
+        if "mean" in self.interventions.head_ablations and "ABC" not in self.ioi.variants:
+            raise ValueError(
+                "interventions.head_ablations has mean, whose reference are the ABC prompts; add "
+                "ABC to ioi.variants or leave mean out"
+            )
+        return self
 
     @field_validator("study")
     @classmethod
@@ -409,5 +428,3 @@ def _check_layers(file: Path, study: Study) -> None:
                     f"{file}: ioi.roots: layer {layer} does not exist; "
                     f"{study.model.source} has layers 0..{study.n_layers - 1}"
                 )
-    if study.corpus.format not in CORPUS_FORMATS:
-        raise StudyError(f"{file}: corpus.format: no reader for {study.corpus.format!r}")

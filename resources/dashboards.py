@@ -23,9 +23,9 @@ class DashboardsResource(dg.ConfigurableResource["DashboardsResource"]):
     root: str
     base_url: str = "http://127.0.0.1:3001"
 
-    def url(self, name: str) -> str:
-        """Address of a folder's index under `make ui`."""
-        return f"{self.base_url}/{name}/index.html"
+    def url(self, name: str, page: str = "index.html") -> str:
+        """Address of a page of a folder under `make ui`."""
+        return f"{self.base_url}/{name}/{page}"
 
     @contextmanager
     def publish(self, name: str) -> Iterator[Path]:

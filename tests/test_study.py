@@ -68,6 +68,8 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
         ({"corpus": {"format": "parquet"}}, ["corpus", "needs path"]),
         ({"model": {"embedded": None, "hub": "gpt2"}}, ["model", "n_layers"]),
         ({"model": {"n_layers": 77}}, ["model.n_layers", "77", "correct it or leave it out"]),
+        ({"ioi": {"variants": ["base", "CBA"]}}, ["ioi.variants", "base and any of", "CBA"]),
+        ({"ioi": {"variants": ["base"]}}, ["add ABC to ioi.variants"]),
         ({"study": "Not A Key"}, ["study", "lower-case", "Not A Key"]),
     ],
 )

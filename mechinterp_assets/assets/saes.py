@@ -1,6 +1,7 @@
 """Group `saes`: one attention-output SAE per layer, its training log and its evaluation."""
 
 import math
+import shutil
 from collections.abc import Iterator
 
 import dagster as dg
@@ -18,7 +19,14 @@ from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_layers
-from mechinterp_assets.sae.io import check_compatible, load_sae, save_sae, verify_saved
+from mechinterp_assets.sae.io import (
+    SaeMetadata,
+    check_compatible,
+    load_sae,
+    read_metadata,
+    save_sae,
+    verify_saved,
+)
 from mechinterp_assets.sae.settings import TrainingSettings, training_bytes
 from mechinterp_assets.sae.train import train
 from mechinterp_assets.study import Study, site_key
@@ -68,8 +76,9 @@ def open_cache(inputs: Inputs, key: str, split: str | None) -> tuple[Artefact, A
 def open_sae(inputs: Inputs, key: str, model: LanguageModel) -> SparseAutoencoder:
     """The SAE of a site, refused if it was made for another model, tokenizer or width."""
     artefact = inputs.artefact(SAE_KIND, key)
-    sae, metadata = load_sae(artefact.path)
+    metadata = read_metadata(artefact.path)
     check_compatible(metadata, model.config, model.weights_hash, model.tokenizer_hash)
+    sae = load_sae(artefact.path)
     inputs.sae_version = sae.weights_hash()
     return sae.to(model.device)
 
@@ -133,26 +142,26 @@ def _train_site(
     _, reader = open_cache(inputs, key, "train")
     rows = CachedRows(reader, seed=settings.seed, device=device)
     with tensors.scratch(SAE_KIND, key) as scratch:
-        result = train(rows, settings, scratch.folder, device=device)
+        # A checkpoint of other settings or other activations is not this run's: leave it aside.
+        checkpoint = scratch.folder / f"{settings.fingerprint()}-{reader.content_hash[:16]}"
+        result = train(rows, settings, checkpoint, device=device)
         with tensors.writer(
             SAE_KIND, key, publisher.provenance(inputs), inputs=inputs.versions
         ) as writer:
             save_sae(
                 writer.folder,
                 result.sae,
-                {
-                    "model_name": model.source,
-                    "hook_name": f"blocks.{layer}.attn.hook_z",
-                    "context_size": study.corpus.context_size,
-                    "prepend_bos": True,
-                    "weights_hash": model.weights_hash,
-                    "tokenizer_hash": model.tokenizer_hash,
-                    "n_heads": model.config.n_heads,
-                    "d_head": model.config.d_head,
-                },
+                SaeMetadata.of(
+                    model,
+                    layer,
+                    context_size=study.corpus.context_size,
+                    dataset=str(study.corpus.path or study.corpus.dataset or "structured"),
+                    training={"settings": settings.fingerprint(), "study": study.study},
+                ),
             )
             verify_saved(writer.folder, result.sae, rows.sample(VERIFIED_ROWS, settings.seed))
-        scratch.clear()
+        for folder in scratch.folder.glob("*-*/"):
+            shutil.rmtree(folder)
     inputs.sae_version = result.sae.weights_hash()
     log = result.log
     last = log.row(-1, named=True)
@@ -182,3 +191,76 @@ def _train_site(
             },
         },
     )
+
+
+@dg.multi_asset(
+    name="sae_evaluation",
+    specs=[
+        table_asset(
+            "sae_evaluation",
+            per="site",
+            group=GROUP,
+            study_deps=["language_model", "tokenized_corpus"],
+            site_deps=["attention_sae", "activation_statistics"],
+            kinds=["torch"],
+        )
+    ],
+    partitions_def=PARTITIONS.sites,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool=GPU_POOL,
+)
+def sae_evaluation(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    tensors: dg.ResourceParam[Tensors],
+    models: LanguageModelResource,
+    compute: ComputeResource,
+) -> Iterator[dg.MaterializeResult[None]]:
+    """L0, explained variance, CE loss recovered, KL and more, on held-out sequences.
+
+    The layers of one run share the clean forward passes.
+    """
+    publisher = Publisher(context, lake)
+    by_study: dict[str, list[str]] = {}
+    for key in context.partition_keys:
+        by_study.setdefault(site(key)[0].study, []).append(key)
+    for name, keys in by_study.items():
+        study = STUDIES[name]
+        compute.prepare(study.sae.seed)
+        model = models.load(study)
+        held_out = (
+            lake.read("tokenized_corpus", name)
+            .filter(pl.col("split") == "held_out")
+            .sort("sequence")
+            .head(max(1, study.sae.evaluation_tokens // study.corpus.context_size))
+            .select("token_ids")
+            .collect()
+        )
+        inputs_of: dict[int, Inputs] = {}
+        saes: dict[int, SparseAutoencoder] = {}
+        means: dict[int, torch.Tensor] = {}
+        for key in keys:
+            layer = site(key)[1]
+            inputs = inputs_of[layer] = Inputs(lake, tensors, study)
+            inputs.settings("sae")
+            inputs.model(model)
+            inputs.table("tokenized_corpus", name)
+            saes[layer] = open_sae(inputs, key, model)
+            means[layer] = mean_z_of(inputs.table("activation_statistics", key).collect(), layer)
+        result = evaluate_layers(model, saes, torch.from_numpy(token_matrix(held_out)), means)
+        for layer, inputs in inputs_of.items():
+            row = result.filter(pl.col("layer") == layer)
+            numbers = {
+                column: float(value)
+                for column, value in row.row(0, named=True).items()
+                if isinstance(value, float)
+            }
+            publisher.publish(
+                site_key(name, layer), inputs, {"sae_evaluation": row}, {"sae_evaluation": numbers}
+            )
+    yield from publisher.results()
+
+
+def _thinned(values: list[float], count: int = 24) -> list[float]:
+    step = max(1, math.ceil(len(values) / count))
+    return values[::step]

@@ -25,9 +25,6 @@ JOIN feature_head_attribution AS a USING (study, layer, head)
 JOIN feature_statistics AS s USING (study, layer, feature)
 JOIN top_logits AS t USING (study, layer, feature)
 JOIN feature_top_examples AS e USING (study, layer, feature)
-WHERE e.rank = (
-    SELECT min(rank) FROM feature_top_examples AS first
-    WHERE (first.study, first.layer, first.feature) = (e.study, e.layer, e.feature)
-)
+WHERE e.rank = 0
 ORDER BY a.attribution DESC
 LIMIT 20;
