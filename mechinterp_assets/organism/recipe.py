@@ -243,28 +243,32 @@ def save_model(model: GPT2LMHeadModel, folder: Path) -> None:
 
 def prepare(corpus: Path, output: Path, recipe: Recipe) -> TrainingData:
     """Tokenizer and packed sequences; both are kept in `output` and read back when it has them."""
-    texts = natural_texts(pl.read_parquet(corpus), False, recipe.natural_passages, recipe.seed)
-    structured = structured_texts(recipe.structured_documents, recipe.seed)
-    if (output / "tokenizer.json").is_file():
+    packed = output / "packed.safetensors"
+    if packed.is_file():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(output)
     else:
-        sample = texts[:3000] + structured[:20_000]
+        frame = pl.read_parquet(corpus)
+        natural = natural_texts(frame, False, recipe.natural_passages, recipe.seed)
+        structured = structured_texts(recipe.structured_documents, recipe.seed)
+        sample = natural[:3000] + structured[:20_000]
         tokenizer = train_tokenizer(sample, recipe.vocabulary, recipe.context)
         tokenizer.save_pretrained(output)
-    name_ids = [tokenizer.encode(f" {name}")[0] for name in NAMES]
-    packed = output / "packed.safetensors"
-    if not packed.is_file():
-        natural = pack_natural(tokenizer, texts, recipe.context)
-        rows = pack_structured(tokenizer, structured, recipe.context)
-        save_file(
-            {"natural": torch.from_numpy(natural), "structured": torch.from_numpy(rows)}, packed
-        )
+        rows = {
+            "natural": pack_natural(tokenizer, natural, recipe.context),
+            "structured": pack_structured(tokenizer, structured, recipe.context),
+        }
+        if empty := [name for name, packed_rows in rows.items() if not len(packed_rows)]:
+            raise ValueError(
+                f"no sequence of {recipe.context} tokens could be cut from the {empty} text;"
+                " give more text or a shorter context"
+            )
+        save_file({name: torch.from_numpy(r) for name, r in rows.items()}, packed)
     arrays = load_file(packed)
     return TrainingData(
         arrays["natural"].numpy(),
         arrays["structured"].numpy(),
-        recipe.vocabulary,
-        tuple(name_ids),
+        len(tokenizer),
+        tuple(tokenizer.encode(f" {name}")[0] for name in NAMES),
         seed=recipe.seed,
     )
 
