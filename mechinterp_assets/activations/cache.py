@@ -330,7 +330,8 @@ class ActivationReader:
     @property
     def mean_z(self) -> Tensor:
         """Mean z over the statistics' positions [d_z] float32."""
-        return load_file(self.folder / "statistics.safetensors")["mean_z"].flatten().float()
+        mean: Tensor = load_file(self.folder / "statistics.safetensors")["mean_z"]
+        return mean.flatten().float()
 
     def spans(self, n_sequences: int) -> list[range]:
         """Ranges of at most n_sequences consecutive stored sequences, none across two shards."""

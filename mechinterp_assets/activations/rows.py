@@ -198,6 +198,7 @@ class TensorRows:
 def _check_identity(expected: str, state: StreamState) -> None:
     if state.get("identity") != expected:
         raise ValueError(
-            f"the saved position belongs to other data or another order ({state.get('identity')!r}, "
-            f"this stream is {expected!r}); start training afresh or restore that activation cache"
+            "the saved position belongs to other data or another order "
+            f"({state.get('identity')!r}, this stream is {expected!r}); start training afresh or "
+            "restore that activation cache"
         )

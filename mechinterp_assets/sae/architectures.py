@@ -1,4 +1,4 @@
-"""The SAE architectures by name: one line each, so that adding one touches its file and this one."""
+"""The SAE architectures by name: adding one takes its own file and one line here."""
 
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.standard import StandardStep

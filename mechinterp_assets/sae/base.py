@@ -101,7 +101,7 @@ class SparseAutoencoder(ABC):
         return self.decode(self.encode(x))
 
     def weights_hash(self) -> str:
-        """sha256 over architecture, k, and names, shapes and bytes of the weights, 16 hex digits."""
+        """sha256 over architecture, k, and names, shapes and bytes of weights, 16 hex digits."""
         digest = hashlib.sha256(f"{self.architecture} {self.k}".encode())
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -36,7 +36,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
             info = json.loads(file.metadata()["info"])
     except Exception as error:
         raise SaeError(

@@ -6,10 +6,10 @@ assets), training logs (train.py).
 
 Conventions
   Reconstruction measures are over valid positions only (not position 0, not BOS).
-  Splicing replaces z of one layer at valid positions by x_hat (spliced), 0 (zero) or the mean z of
-  the training split (mean); z at invalid positions stays as it is in all three. Cross-entropy (nats)
-  and KL are means over every predicted token: positions 0..T-2 of every sequence, whose targets are
-  positions 1..T-1. Raw weights.
+  Splicing replaces z of one layer at valid positions by x_hat (spliced), 0 (zero) or the mean z
+  of the training split (mean); z at invalid positions stays as it is in all three. Cross-entropy
+  (nats) and KL are means over every predicted token: positions 0..T-2 of every sequence, whose
+  targets are positions 1..T-1. Raw weights.
 """
 
 from collections.abc import Callable, Mapping

@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mechinterp_assets.language_model import LanguageModel, ModelShape
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model_shape import ModelShape
 from mechinterp_assets.sae.architectures import sae_class
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
@@ -145,8 +146,8 @@ def load_sae(folder: Path) -> SparseAutoencoder:
     kind = sae_class(architecture)
     if config.get("normalize_activations", "none") not in ("none", None):
         raise SaeError(
-            f"{folder} normalizes activations ({config['normalize_activations']!r}); fold the scale "
-            "into the weights first (sae_lens: fold_activation_norm_scaling_factor)"
+            f"{folder} normalizes activations ({config['normalize_activations']!r}); fold the "
+            "scale into the weights first (sae_lens: fold_activation_norm_scaling_factor)"
         )
     weights = _weights(folder, config)
     W_enc, b_enc, W_dec, b_dec = (weights[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))

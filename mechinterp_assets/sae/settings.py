@@ -109,9 +109,7 @@ class TrainingSettings:
                 "raise tokens or lower batch_size"
             )
         if self.max_gradient_norm is not None and self.max_gradient_norm <= 0:
-            raise SaeError(
-                f"max_gradient_norm is {self.max_gradient_norm}; give null or more than 0"
-            )
+            raise SaeError(f"max_gradient_norm is {self.max_gradient_norm}; give null or > 0")
         if self.auxk_coefficient < 0:
             raise SaeError(f"auxk_coefficient is {self.auxk_coefficient}; give 0 or more")
         if self.decoder_init not in ("random", "data"):
@@ -120,8 +118,8 @@ class TrainingSettings:
             raise SaeError(f"b_dec_init is {self.b_dec_init!r}; give 'mean' or 'geometric_median'")
         if self.k is not None and not 0 < self.k <= self.d_sae:
             raise SaeError(f"k is {self.k}; give a value from 1 to d_sae ({self.d_sae})")
-        if self.auxk is not None and not 0 < self.auxk:
-            raise SaeError(f"auxk is {self.auxk}; give null or more than 0")
+        if self.auxk is not None and self.auxk <= 0:
+            raise SaeError(f"auxk is {self.auxk}; give null or > 0")
         if d_in <= 0:
             raise SaeError(f"rows have width {d_in}")
 

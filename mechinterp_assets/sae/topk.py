@@ -1,8 +1,8 @@
 """TopK SAE (Gao et al. 2024, arXiv 2406.04093): the k largest pre-activations, ReLU.
 
-loss = mean_n ||x_n - x_hat_n||^2 + a mean_n ||e_n - e_hat_n||^2, where e = x - x_hat (held constant)
-and e_hat is what the auxk most active dead features make of it (Gao et al., A.2), a the aux-k
-coefficient. Decoder rows of unit norm.
+loss = mean_n ||x_n - x_hat_n||^2 + a mean_n ||e_n - e_hat_n||^2, where e = x - x_hat is held
+constant, e_hat is what the auxk most active dead features make of it (Gao et al., A.2), and a is
+the aux-k coefficient. Decoder rows of unit norm.
 """
 
 import torch

@@ -25,7 +25,14 @@ from mechinterp_assets.sae.settings import TrainingSettings, training_bytes
 from mechinterp_assets.sae.standard import StandardStep
 from mechinterp_assets.sae.steps import TrainingStep
 
-__all__ = ["TrainingResult", "TrainingSettings", "learning_rate", "train", "training_bytes"]
+__all__ = [
+    "TrainingResult",
+    "TrainingSettings",
+    "learning_rate",
+    "sae_row",
+    "train",
+    "training_bytes",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +47,25 @@ LOG_SCHEMA = {
     "explained_variance": pl.Float64,
     "dead_fraction": pl.Float64,
     "resampled_features": pl.Int64,
+}
+
+SAE_SCHEMA = {
+    "layer": pl.Int32,
+    "architecture": pl.String,
+    "d_in": pl.Int32,
+    "d_sae": pl.Int32,
+    "k": pl.Int32,
+    "l1_coefficient": pl.Float64,
+    "training_tokens": pl.Int64,
+    "steps": pl.Int64,
+    "batch_size": pl.Int32,
+    "learning_rate": pl.Float64,
+    "input_scale": pl.Float64,
+    "resampled_features": pl.Int64,
+    "seed": pl.Int64,
+    "seconds": pl.Float64,
+    "path": pl.String,
+    "weights_hash": pl.String,
 }
 
 
@@ -159,6 +185,31 @@ def train(
             "settings_fingerprint": settings.fingerprint(),
         },
     )
+
+
+def sae_row(
+    layer: int, settings: TrainingSettings, result: TrainingResult, path: str
+) -> pl.DataFrame:
+    """Table attention_sae without study: the one row of a trained SAE whose weights are in `path`."""
+    row = {
+        "layer": layer,
+        "architecture": result.sae.architecture,
+        "d_in": result.sae.d_in,
+        "d_sae": result.sae.d_sae,
+        "k": result.sae.k,
+        "l1_coefficient": settings.l1_coefficient,
+        "training_tokens": result.info["training_tokens"],
+        "steps": result.info["steps"],
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.lr,
+        "input_scale": result.info["input_scale"],
+        "resampled_features": result.info["resampled_features"],
+        "seed": settings.seed,
+        "seconds": result.info["seconds"],
+        "path": path,
+        "weights_hash": result.sae.weights_hash(),
+    }
+    return pl.DataFrame([row], schema=SAE_SCHEMA)
 
 
 def geometric_median(rows: Tensor, iterations: int = 100, tolerance: float = 1e-6) -> Tensor:
@@ -282,7 +333,7 @@ def _resample(
 def _log(
     training: TrainingStep, settings: TrainingSettings, state: _State, lr: float, d_in: int
 ) -> dict[str, Any]:
-    """Append the means since the last entry to the log; raises SaeError when they are not finite."""
+    """Append the means since the last entry to the log; SaeError when they are not finite."""
     loss, sparsity, error, residual_variance, total_variance, active = state.totals.tolist()
     n = state.rows_since_log
     if not math.isfinite(loss):

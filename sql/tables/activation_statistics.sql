@@ -1,0 +1,18 @@
+-- formula: 1
+CREATE TABLE activation_statistics (
+    study VARCHAR,
+    layer INTEGER NOT NULL,
+    head INTEGER NOT NULL,
+    n_tokens BIGINT NOT NULL,
+    mean_z FLOAT[] NOT NULL,
+    mean_norm DOUBLE NOT NULL,
+    rms DOUBLE NOT NULL
+);
+COMMENT ON TABLE activation_statistics IS 'One row per attention head: statistics of its z (attention-weighted sum of values, raw weights) over the valid positions (not position 0, not BOS) of the training split. Sums in float64, from z as the model computed it, before the cache rounds it.';
+COMMENT ON COLUMN activation_statistics.study IS 'Study the row belongs to';
+COMMENT ON COLUMN activation_statistics.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN activation_statistics.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN activation_statistics.n_tokens IS 'Valid positions that the statistics are taken over, equal for all heads of a layer';
+COMMENT ON COLUMN activation_statistics.mean_z IS 'Mean z of the head, d_head values. All heads of a layer in order give the mean of z_cat that mean ablation puts in';
+COMMENT ON COLUMN activation_statistics.mean_norm IS 'Mean over positions of the L2 norm of the head''s z';
+COMMENT ON COLUMN activation_statistics.rms IS 'Root of the mean square of the head''s z over positions and dimensions';

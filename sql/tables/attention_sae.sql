@@ -1,0 +1,38 @@
+-- formula: 1
+CREATE TABLE attention_sae (
+    study VARCHAR,
+    layer INTEGER NOT NULL,
+    architecture VARCHAR NOT NULL,
+    d_in INTEGER NOT NULL,
+    d_sae INTEGER NOT NULL,
+    k INTEGER,
+    l1_coefficient DOUBLE,
+    training_tokens BIGINT NOT NULL,
+    steps BIGINT NOT NULL,
+    batch_size INTEGER NOT NULL,
+    learning_rate DOUBLE NOT NULL,
+    input_scale DOUBLE NOT NULL,
+    resampled_features BIGINT NOT NULL,
+    seed BIGINT NOT NULL,
+    seconds DOUBLE NOT NULL,
+    path VARCHAR NOT NULL,
+    weights_hash VARCHAR NOT NULL
+);
+COMMENT ON TABLE attention_sae IS 'One row per sparse autoencoder trained on z_cat of one layer (K24 section 2): f = activation((x - b_dec) W_enc + b_enc), x_hat = f W_dec + b_dec, decoder rows of unit norm. Weights are in path, in SAELens''s format. Quality is in sae_evaluation.';
+COMMENT ON COLUMN attention_sae.study IS 'Study the row belongs to';
+COMMENT ON COLUMN attention_sae.layer IS 'Layer whose z_cat the SAE reads and reconstructs, from 0';
+COMMENT ON COLUMN attention_sae.architecture IS 'standard: ReLU with an L1 penalty (K24, Bricken et al. 2023). topk: the k largest pre-activations through ReLU (Gao et al. 2024)';
+COMMENT ON COLUMN attention_sae.d_in IS 'Width of z_cat: n_heads * d_head';
+COMMENT ON COLUMN attention_sae.d_sae IS 'Number of features';
+COMMENT ON COLUMN attention_sae.k IS 'Most features that can be active at a token; NULL unless the architecture fixes it';
+COMMENT ON COLUMN attention_sae.l1_coefficient IS 'Weight of the L1 penalty, on inputs scaled by input_scale; NULL unless the architecture has one';
+COMMENT ON COLUMN attention_sae.training_tokens IS 'Activation rows seen in training, repeated passes counted each time';
+COMMENT ON COLUMN attention_sae.steps IS 'Optimiser steps';
+COMMENT ON COLUMN attention_sae.batch_size IS 'Rows per step';
+COMMENT ON COLUMN attention_sae.learning_rate IS 'Peak learning rate of Adam';
+COMMENT ON COLUMN attention_sae.input_scale IS 'Factor by which rows were multiplied in training, so that E||x - mean||^2 = d_in; 1 if they were not. It is folded into the stored biases: the SAE takes z as it is';
+COMMENT ON COLUMN attention_sae.resampled_features IS 'Dead features given a new direction in training (standard only; Bricken et al. 2023), a feature counted each time';
+COMMENT ON COLUMN attention_sae.seed IS 'Seed of initialisation and resampling';
+COMMENT ON COLUMN attention_sae.seconds IS 'Wall-clock seconds of training, interrupted runs added up';
+COMMENT ON COLUMN attention_sae.path IS 'Folder of the weights, cfg.json and sae_weights.safetensors';
+COMMENT ON COLUMN attention_sae.weights_hash IS 'SHA-256 of architecture, k and weights, 16 hex digits: the data version of everything computed from this SAE';

@@ -1,0 +1,42 @@
+-- formula: 1
+CREATE TABLE sae_evaluation (
+    study VARCHAR,
+    layer INTEGER NOT NULL,
+    n_tokens BIGINT NOT NULL,
+    n_predictions BIGINT NOT NULL,
+    l0 DOUBLE NOT NULL,
+    explained_variance DOUBLE,
+    fvu DOUBLE,
+    cosine DOUBLE NOT NULL,
+    mse DOUBLE NOT NULL,
+    ce_clean DOUBLE NOT NULL,
+    ce_spliced DOUBLE NOT NULL,
+    ce_zero DOUBLE NOT NULL,
+    ce_mean DOUBLE NOT NULL,
+    ce_recovered DOUBLE,
+    ce_recovered_mean DOUBLE,
+    kl DOUBLE NOT NULL,
+    dead_fraction DOUBLE NOT NULL,
+    dead_fraction_tokens BIGINT NOT NULL,
+    shrinkage DOUBLE
+);
+COMMENT ON TABLE sae_evaluation IS 'One row per SAE: its quality on held-out tokens (K24 section 3). x = z_cat, x_hat = the SAE''s reconstruction. Position 0 and BOS tokens are left out of reconstruction measures, and z there is never replaced. Raw weights.';
+COMMENT ON COLUMN sae_evaluation.study IS 'Study the row belongs to';
+COMMENT ON COLUMN sae_evaluation.layer IS 'Layer of the SAE, from 0';
+COMMENT ON COLUMN sae_evaluation.n_tokens IS 'Held-out tokens behind l0, explained_variance, fvu, cosine, mse and shrinkage';
+COMMENT ON COLUMN sae_evaluation.n_predictions IS 'Predicted tokens behind cross-entropy and KL: every position that has a next token in its sequence, position 0 included';
+COMMENT ON COLUMN sae_evaluation.l0 IS 'Mean number of active features per token';
+COMMENT ON COLUMN sae_evaluation.explained_variance IS '1 - residual variance / total variance, both summed over dimensions: residual variance = mean ||r - mean r||^2 with r = x - x_hat, total variance = mean ||x - mean x||^2. At most 1; NULL where x does not vary';
+COMMENT ON COLUMN sae_evaluation.fvu IS 'Fraction of variance unexplained: mean ||x - x_hat||^2 / mean ||x - mean x||^2. Unlike explained_variance it counts a constant error; 1 - fvu = R^2; NULL where x does not vary';
+COMMENT ON COLUMN sae_evaluation.cosine IS 'Mean over tokens of the cosine between x and x_hat';
+COMMENT ON COLUMN sae_evaluation.mse IS 'Mean over tokens and dimensions of (x - x_hat)^2, in units of z squared';
+COMMENT ON COLUMN sae_evaluation.ce_clean IS 'Mean next-token cross-entropy of the unchanged model, nats';
+COMMENT ON COLUMN sae_evaluation.ce_spliced IS 'The same with z of this layer replaced by x_hat, nats';
+COMMENT ON COLUMN sae_evaluation.ce_zero IS 'The same with z of this layer replaced by 0, nats';
+COMMENT ON COLUMN sae_evaluation.ce_mean IS 'The same with z of this layer replaced by its mean over the training split (activation_statistics.mean_z), nats';
+COMMENT ON COLUMN sae_evaluation.ce_recovered IS 'CE loss recovered: 1 - (ce_spliced - ce_clean) / (ce_zero - ce_clean). 1: splicing costs nothing; 0: as bad as zero ablation. NULL where zero ablation does not raise the cross-entropy';
+COMMENT ON COLUMN sae_evaluation.ce_recovered_mean IS 'The same with ce_mean in place of ce_zero: the stricter reference. NULL where mean ablation does not raise the cross-entropy';
+COMMENT ON COLUMN sae_evaluation.kl IS 'Mean over predictions of KL(clean || spliced) between next-token distributions, nats';
+COMMENT ON COLUMN sae_evaluation.dead_fraction IS 'Share of features active on none of dead_fraction_tokens held-out tokens; it falls as that number grows';
+COMMENT ON COLUMN sae_evaluation.dead_fraction_tokens IS 'Tokens behind dead_fraction';
+COMMENT ON COLUMN sae_evaluation.shrinkage IS 'Mean over tokens of ||x_hat|| / ||x||; below 1 an L1 penalty shrinks reconstructions. NULL where every x is 0';
