@@ -13,6 +13,9 @@ from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import StepSums, TrainingStep, sum_of_squares, variance_sum
 
+# Decoder entries gathered at a time: within the caches of a CPU, few launches on a GPU.
+GATHERED_CPU, GATHERED_GPU = 2**20, 2**26
+
 
 class TopKSAE(SparseAutoencoder):
     """f = ReLU(pre) on the k largest pre-activations of a row, 0 elsewhere."""
@@ -110,13 +113,17 @@ class TopKStep(TrainingStep):
             n_active=active.sum(),
         )
 
-    def _gathered_dot(self, residual: Tensor, features: Tensor, rows: int = 512) -> Tensor:
+    def _gathered_dot(self, residual: Tensor, features: Tensor) -> Tensor:
         """R_n . W_dec[feature] for every active feature [n, k], a few rows at a time."""
+        k, d_in = features.shape[1], residual.shape[1]
+        on_cpu = residual.device.type == "cpu"
+        rows = max(1, (GATHERED_CPU if on_cpu else GATHERED_GPU) // (k * d_in))
         out = torch.empty(features.shape, dtype=residual.dtype, device=residual.device)
         for start in range(0, len(residual), rows):
             here = slice(start, start + rows)
+            directions = self.decoder.index_select(0, features[here].flatten())
             torch.bmm(
-                self.decoder[features[here]],
+                directions.view(-1, k, d_in),
                 residual[here].unsqueeze(-1),
                 out=out[here].unsqueeze(-1),
             )

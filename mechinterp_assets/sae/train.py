@@ -63,7 +63,6 @@ SAE_SCHEMA = {
     "input_scale": pl.Float64,
     "resampled_features": pl.Int64,
     "seed": pl.Int64,
-    "seconds": pl.Float64,
     "path": pl.String,
     "weights_hash": pl.String,
 }
@@ -190,7 +189,7 @@ def train(
 def sae_row(
     layer: int, settings: TrainingSettings, result: TrainingResult, path: str
 ) -> pl.DataFrame:
-    """Table attention_sae without study: the one row of a trained SAE whose weights are in `path`."""
+    """Table attention_sae without study: one row, of a trained SAE whose weights are in `path`."""
     row = {
         "layer": layer,
         "architecture": result.sae.architecture,
@@ -205,7 +204,6 @@ def sae_row(
         "input_scale": result.info["input_scale"],
         "resampled_features": result.info["resampled_features"],
         "seed": settings.seed,
-        "seconds": result.info["seconds"],
         "path": path,
         "weights_hash": result.sae.weights_hash(),
     }
