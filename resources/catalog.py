@@ -18,6 +18,8 @@ from mechinterp_assets.tables import Column, Declarations, TableSpec
 from resources.ledger import Version
 
 _MAY_BE_NULL = ("model_version", "corpus_version", "sae_version")
+# A catalog has few rows; waking more threads costs more than it gains.
+_ONE_THREAD: dict[str, str | bool | int | float | list[str]] = {"threads": 1}
 _PLACE_OF_VERSION = Column("partition", "VARCHAR", "Partition key the row was written under")
 _NUMBER_OF_VERSION = Column("version", "INTEGER", "Version of the partition that the row is from")
 # <partition>/v<8 digits>-<run>.parquet at the end of a file's path
@@ -33,7 +35,7 @@ def build_catalog(
     It holds no rows but those on versions: every declared table is a view over its current files
     (an empty one if there are none), and `history.<table>` is a view over all its versions.
     """
-    with duckdb.connect(str(path)) as con:
+    with duckdb.connect(str(path), config=_ONE_THREAD) as con:
         con.execute("BEGIN")
         con.execute(declared.catalog_sql)
         con.execute("CREATE SCHEMA history")
@@ -64,7 +66,7 @@ def update_catalog(
         tables: tables to bring up to date.
         versions: all versions of these tables.
     """
-    with duckdb.connect(str(path)) as con:
+    with duckdb.connect(str(path), config=_ONE_THREAD) as con:
         con.execute("BEGIN")
         con.execute("DELETE FROM versions WHERE table_name IN ?", [sorted(tables)])
         _fill(con, root, declared, tables, versions)
