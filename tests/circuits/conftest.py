@@ -1,0 +1,104 @@
+"""Models and prompts for circuit tests: the embedded model, tiny random ones, stories260K."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from mechinterp_assets.circuits.ioi import ioi_prompts
+from mechinterp_assets.language_model import LanguageModel
+
+
+def plain_prompts(model: LanguageModel, n: int, length: int, seed: int = 0) -> pl.DataFrame:
+    """Random token ids with END last and IO somewhere before it: enough columns to trace."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, model.config.d_vocab, (n, length), generator=generator)
+    io = torch.randint(1, length - 1, (n,), generator=generator)
+    return pl.DataFrame(
+        {
+            "prompt": [100 + i for i in range(n)],
+            "token_ids": ids.tolist(),
+            "n_tokens": [length] * n,
+            "pos_io": io.tolist(),
+            "pos_end": [length - 1] * n,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """Random GPT-2 in float64 (LayerNorm, learned positions), sharpened so that pairs fire."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=4,
+        n_head=3,
+        n_embd=24,
+        n_positions=16,
+        vocab_size=50,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    hf = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            if "ln_" in name:
+                parameter.normal_(1.0 if name.endswith("weight") else 0.0, 0.2)
+            elif name.endswith("c_attn.weight"):
+                parameter[:, :48].normal_(0, 0.7)
+                parameter[:, 48:].normal_(0, 0.3)
+            else:
+                parameter.normal_(0, 0.3)
+    folder = tmp_path_factory.mktemp("tiny_gpt2")
+    hf.save_pretrained(folder)
+    return LanguageModel.load(folder, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """Random Llama in float64: RMSNorm, rotary positions, two query heads per key head."""
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        hidden_size=32,
+        intermediate_size=48,
+        vocab_size=60,
+        max_position_embeddings=32,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    hf = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            if "norm" in name:
+                parameter.normal_(1.0, 0.2)
+            elif "q_proj" in name or "k_proj" in name:
+                parameter.normal_(0, 0.45)
+            else:
+                parameter.normal_(0, 0.3)
+    folder = tmp_path_factory.mktemp("tiny_llama")
+    hf.save_pretrained(folder)
+    return LanguageModel.load(folder, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def stories(shared: Path) -> LanguageModel:
+    """stories260K: a trained Llama with grouped-query attention."""
+    folder = shared / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip(f"no model at {folder}")
+    return LanguageModel.load(folder)
+
+
+@pytest.fixture(scope="session")
+def organism_prompts(organism: LanguageModel) -> pl.DataFrame:
+    return ioi_prompts(organism.encode, 12, 5, organism.bos_token_id, ["base"])
+
+
+@pytest.fixture(scope="session")
+def make_prompts() -> Callable[..., pl.DataFrame]:
+    return plain_prompts

@@ -1,0 +1,167 @@
+"""Omega and its SVD: equality with the dense SVD, rotations, grouped keys, errors."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from mechinterp_assets.circuits.omega import (
+    CircuitError,
+    ModelOmega,
+    OmegaFactors,
+    attention_svd,
+    omega_svd,
+    rotation_matrices,
+)
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.tables import table_specs
+
+
+def random_weights(
+    heads: int, key_heads: int, d_model: int, d_head: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(heads * d_model + d_head)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return (
+        normal(heads, d_model, d_head),
+        normal(heads, d_head),
+        normal(key_heads, d_model, d_head),
+        normal(key_heads, d_head),
+    )
+
+
+def dense(W_Q: torch.Tensor, b_Q: torch.Tensor, W_K: torch.Tensor, b_K: torch.Tensor) -> np.ndarray:
+    left = np.vstack([W_Q.double().numpy(), b_Q.double().numpy()])
+    right = np.vstack([W_K.double().numpy(), b_K.double().numpy()])
+    return np.asarray(left @ right.T)
+
+
+@pytest.mark.parametrize(
+    ("heads", "key_heads", "d_model", "d_head"), [(5, 5, 40, 8), (6, 2, 17, 4), (2, 1, 5, 9)]
+)
+def test_equals_the_dense_svd(heads: int, key_heads: int, d_model: int, d_head: int) -> None:
+    W_Q, b_Q, W_K, b_K = random_weights(heads, key_heads, d_model, d_head)
+    W_Q[1, :, 0] = 0
+    b_Q[1, 0] = 0  # a head of rank d_head - 1
+    W_K[0, :, :2] = W_K[0, :, :1]  # and keys of rank below d_head
+    b_K[0, :2] = b_K[0, 0]
+    svd = omega_svd(W_Q, b_Q, W_K, b_K)
+    rank = min(d_head, d_model + 1)
+    assert svd.U.shape == svd.V.shape == (heads, d_model + 1, rank)
+    assert svd.S.shape == (heads, rank)
+    assert svd.U.dtype == torch.float64
+    for head in range(heads):
+        of = head * key_heads // heads
+        omega = dense(W_Q[head], b_Q[head], W_K[of], b_K[of])
+        size = np.linalg.norm(omega)
+        U, S, V = (t[head].numpy() for t in (svd.U, svd.S, svd.V))
+        assert np.linalg.norm((U * S) @ V.T - omega) < 1e-6 * size
+        assert np.abs(np.linalg.svd(omega)[1][:rank] - S).max() < 1e-6 * size
+        assert np.allclose(U.T @ U, np.eye(rank), atol=1e-10)
+        assert np.allclose(V.T @ V, np.eye(rank), atol=1e-10)
+        assert (np.diff(S) <= 1e-12).all()
+
+
+def test_the_sign_of_u_is_fixed() -> None:
+    svd = omega_svd(*random_weights(3, 3, 12, 4))
+    peak = svd.U.abs().argmax(1, keepdim=True)
+    assert (svd.U.gather(1, peak) > 0).all()
+
+
+def test_shapes_that_differ_are_named() -> None:
+    W_Q, b_Q, W_K, b_K = random_weights(4, 3, 12, 4)
+    with pytest.raises(CircuitError, match="W_K \\(3, 12, 4\\)"):
+        omega_svd(W_Q, b_Q, W_K, b_K)
+    with pytest.raises(CircuitError, match="b_Q"):
+        OmegaFactors.of(W_Q, b_Q[:, :2], W_K[:2], b_K[:2])
+
+
+@pytest.mark.parametrize("which", ["stories", "tiny_llama"])
+def test_rotary_slices_sum_to_the_rotated_product(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    model: LanguageModel = request.getfixturevalue(which)
+    ids = torch.randint(
+        3, model.config.d_vocab, (2, 14), generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        _, cache = model.processed.run_with_cache(ids)
+    omega = ModelOmega(model)
+    group = model.config.n_heads // model.config.n_kv_heads
+    assert group > 1
+    for layer in (0, model.config.n_layers - 1):
+        prefix = f"blocks.{layer}.attn."
+        q, k = cache[prefix + "hook_rot_q"].double(), cache[prefix + "hook_rot_k"].double()
+        x = cache[f"blocks.{layer}.hook_resid_pre"].double()
+        x = x / (x.square().mean(-1, keepdim=True) + model.config.eps).sqrt()
+        x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
+        for head, i, j in ((0, 13, 13), (1, 13, 5), (3, 9, 1), (2, 1, 0)):
+            U, S, V = omega.vectors(layer, head, i - j)
+            terms = S * (x[:, i] @ U) * (x[:, j] @ V)
+            expected = (q[:, i, head] * k[:, j, head // group]).sum(-1)
+            assert torch.allclose(terms.sum(-1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rotations_are_rotations_and_compose(tiny_llama: LanguageModel) -> None:
+    M = rotation_matrices(tiny_llama, range(6))
+    eye = torch.eye(tiny_llama.config.d_head, dtype=torch.float64)
+    assert torch.allclose(M[0], eye, atol=1e-6)
+    assert torch.allclose(M[5] @ M[5].T, eye, atol=1e-6)
+    assert torch.allclose(M[2] @ M[3], M[5], atol=1e-5)
+    with pytest.raises(CircuitError, match="offsets"):
+        rotation_matrices(tiny_llama, [tiny_llama.config.n_ctx])
+
+
+def test_an_offset_means_nothing_without_rotary_positions(organism: LanguageModel) -> None:
+    omega = ModelOmega(organism)
+    for near, far in zip(omega.vectors(1, 2, 0), omega.vectors(1, 2, 7), strict=True):
+        assert torch.equal(near, far)
+    with pytest.raises(CircuitError, match="absolute"):
+        rotation_matrices(organism, [0])
+
+
+def test_the_cache_of_inner_svds_is_bounded_and_grows_with_offsets(
+    tiny_llama: LanguageModel,
+) -> None:
+    plain, none = ModelOmega(tiny_llama), ModelOmega(tiny_llama, cache_bytes=0)
+    for n_offsets in (2, 5, 3):
+        kept, fresh = plain.inner(1, n_offsets), none.inner(1, n_offsets)
+        assert len(kept[1]) >= n_offsets
+        assert torch.allclose(kept[1][:n_offsets], fresh[1][:n_offsets])
+    assert plain.inner(1, 4) is plain.inner(1, 5)
+    assert none.inner(1, 4) is not none.inner(1, 4)
+
+
+def test_query_key_norms_are_refused(tiny_llama: LanguageModel) -> None:
+    attention = tiny_llama.trunk.get_submodule("layers.0.self_attn")
+    attention.add_module("q_norm", torch.nn.Identity())
+    try:
+        with pytest.raises(CircuitError, match="q_norm"):
+            ModelOmega(tiny_llama)
+    finally:
+        del attention.q_norm
+
+
+@pytest.mark.parametrize("which", ["tiny_gpt2", "tiny_llama"])
+def test_attention_svd_frame(which: str, request: pytest.FixtureRequest) -> None:
+    model: LanguageModel = request.getfixturevalue(which)
+    frame = attention_svd(model, [0, 3])
+    columns = {c.name: c.polars_type for c in table_specs()["attention_svd"].science_columns}
+    assert dict(frame.schema) == columns
+    offsets = [0, 3] if which == "tiny_llama" else [None]
+    rank = model.config.d_head
+    assert frame.height == model.config.n_layers * model.config.n_heads * rank * len(offsets)
+    assert frame["rope_offset"].unique(maintain_order=True).to_list() == offsets
+    for layer, head, offset in ((0, 1, offsets[0]), (2, 0, offsets[-1])):
+        rows = frame.filter(
+            (pl.col("layer") == layer)
+            & (pl.col("head") == head)
+            & pl.col("rope_offset").eq_missing(offset)
+        ).sort("k")
+        S = ModelOmega(model).vectors(layer, head, offset or 0)[1].numpy()
+        assert np.allclose(rows["singular_value"].to_numpy(), S)
+        assert rows["cumulative_energy"][-1] == pytest.approx(1)
+        assert np.allclose(rows["energy_share"].to_numpy(), S**2 / (S**2).sum())

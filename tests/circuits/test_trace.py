@@ -1,0 +1,400 @@
+"""Singular vector tracing: identities, an independent recursive reference, a planted circuit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trace_reference import Reference
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
+from mechinterp_assets.circuits.slices import attention_slices
+from mechinterp_assets.circuits.trace import TraceSettings, keep_heads, trace_circuit
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.tables import table_specs
+
+MODELS = ["organism", "stories", "tiny_gpt2", "tiny_llama"]
+
+
+def firing_roots(
+    model: LanguageModel, prompts: pl.DataFrame, count: int
+) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
+    """Prompts whose IO position is moved to where late heads fire from END, and these heads."""
+    fires = attention_slices(model, prompts).join(prompts.select("prompt", "pos_end"), on="prompt")
+    late = fires.filter(
+        (pl.col("destination") == pl.col("pos_end"))
+        & (pl.col("layer") >= model.config.n_layers - 2)
+    )
+    targets = late.group_by("prompt").agg(pl.col("source").mode().first())
+    moved = prompts.join(targets, on="prompt").with_columns(pos_io=pl.col("source")).drop("source")
+    hit = late.join(moved.select("prompt", "pos_io"), on="prompt").filter(
+        pl.col("source") == pl.col("pos_io")
+    )
+    best = hit.group_by("layer", "head").len().sort("len", "layer", "head", descending=True)
+    return moved, [(int(a), int(b)) for a, b, _ in best.head(count).iter_rows()]
+
+
+@pytest.fixture(scope="module")
+def case(
+    request: pytest.FixtureRequest,
+) -> tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]]:
+    model: LanguageModel = request.getfixturevalue(request.param)
+    if request.param == "organism":
+        prompts = request.getfixturevalue("organism_prompts").head(6)
+    else:
+        prompts = request.getfixturevalue("make_prompts")(model, 4, 10)
+    return model, *firing_roots(model, prompts, 3)
+
+
+@pytest.mark.parametrize("case", MODELS, indirect=True)
+def test_equals_the_recursive_reference(
+    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]],
+) -> None:
+    model, prompts, roots = case
+    trace = trace_circuit(model, prompts, roots)
+    exact = model.dtype == torch.float64
+    # Hugging Face computes rotary angles in single precision whatever the model's type.
+    rotary = model.config.positional == "rotary"
+    tolerance = (1e-6 if rotary else 1e-9) if exact else 2e-4
+    n_edges = 0
+    for row in prompts.iter_rows(named=True):
+        reference = Reference(model, row["token_ids"]).trace(roots, row["pos_end"], row["pos_io"])
+        slices = trace.slices.filter((pl.col("prompt") == row["prompt"]) & pl.col("fires"))
+        pairs = {
+            (r["layer"], r["head"], r["destination"], r["source"]): r
+            for r in slices.iter_rows(named=True)
+        }
+        assert {pair: r["path_multiplicity"] for pair, r in pairs.items()} == reference.visits
+        for pair, r in pairs.items():
+            assert r["slices"] == reference.slices[pair]
+            for side in ("destination", "source"):
+                writers = reference.writers[pair, side]
+                heads = sum(c for writer, c in writers.items() if writer[0] == "head")
+                size = sum(map(abs, writers.values()))
+                assert r[f"{side}_heads"] == pytest.approx(heads, abs=tolerance * size)
+                total = sum(writers.values())
+                assert r[f"{side}_writers"] == pytest.approx(total, abs=tolerance * size)
+
+        edges = trace.edges.filter(pl.col("prompt") == row["prompt"])
+        kept = {
+            (
+                r["upstream_layer"],
+                r["upstream_head"],
+                r["downstream_layer"],
+                r["downstream_head"],
+                r["destination"],
+                r["source"],
+                r["side"],
+            ): r
+            for r in edges.filter("kept").iter_rows(named=True)
+        }
+        assert set(kept) == set(reference.edges)
+        for key, (contribution, effect, share) in reference.edges.items():
+            size = sum(map(abs, reference.writers[key[2:6], key[6]].values()))
+            got = kept[key]
+            assert got["contribution"] == pytest.approx(contribution, abs=tolerance * size)
+            assert got["exact_effect"] == pytest.approx(effect, rel=50 * tolerance, abs=tolerance)
+            if exact:
+                assert got["share"] == pytest.approx(share, rel=1e-4 if rotary else 1e-7)
+            assert got["path_multiplicity"] == reference.visits[key[2:6]]
+        for r in edges.filter(pl.col("upstream_kind") != "head").iter_rows(named=True):
+            pair = (r["downstream_layer"], r["downstream_head"], r["destination"], r["source"])
+            writer = (
+                r["upstream_kind"],
+                -1 if r["upstream_layer"] is None else r["upstream_layer"],
+                -1,
+            )
+            expected = reference.writers[pair, r["side"]][writer]
+            size = sum(map(abs, reference.writers[pair, r["side"]].values()))
+            assert r["contribution"] == pytest.approx(expected, abs=tolerance * size)
+        n_edges += len(kept)
+    assert n_edges > 5
+
+
+@pytest.mark.parametrize("case", MODELS, indirect=True)
+def test_all_writers_and_the_appended_one_sum_to_the_whole(
+    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]],
+) -> None:
+    model, prompts, roots = case
+    trace = trace_circuit(model, prompts, roots, TraceSettings(keep_all=True))
+    omega = ModelOmega(model)
+    tolerance = 1e-8 if model.dtype == torch.float64 else 2e-4
+    key = ["prompt", "layer", "head", "destination", "source"]
+    sums = (
+        trace.edges.rename({"downstream_layer": "layer", "downstream_head": "head"})
+        .group_by(*key, "side")
+        .agg(pl.col("contribution", "exact_effect").sum(), size=pl.col("contribution").abs().sum())
+    )
+    traced = trace.slices.filter(pl.col("path_multiplicity") > 0)
+    assert sums.height == 2 * traced.height > 0
+    per_token = 1 + (model.config.positional == "absolute")
+    assert trace.edges.height == sum(
+        2 * (per_token + layer * (model.config.n_heads + 2)) for layer in traced["layer"]
+    )
+    inputs = {
+        prompt: _inputs(model, ids) for prompt, ids in prompts["prompt", "token_ids"].iter_rows()
+    }
+    for r in traced.join(sums, on=key).iter_rows(named=True):
+        side = r["side"]
+        assert r["contribution"] == pytest.approx(r[f"{side}_writers"], abs=tolerance * r["size"])
+        U, S, V = omega.vectors(r["layer"], r["head"], r["destination"] - r["source"])
+        x = inputs[r["prompt"]][r["layer"]][[r["destination"], r["source"]]]
+        a, b = x[0] @ U, x[1] @ V
+        k = r["slices"]
+        sign = torch.where(a < 0, -1.0, 1.0)[k]
+        near, there = (U, b) if side == "destination" else (V, a)
+        constant = float((sign * S[k].sqrt() * near[-1, k]).sum())
+        whole = r["contribution"] + constant
+        assert whole == pytest.approx(r[f"{side}_whole"], abs=tolerance * r["size"])
+        exact = r["exact_effect"] + float((S[k] * near[-1, k] * there[k]).sum())
+        assert exact == pytest.approx(r["slice_sum"], rel=10 * tolerance)
+
+
+def _inputs(model: LanguageModel, ids: list[int]) -> list[torch.Tensor]:
+    """Normalised inputs with appended 1 of every layer [position, d_model + 1]."""
+    with torch.no_grad():
+        _, cache = model.processed.run_with_cache(torch.tensor([ids]))
+    found = []
+    for layer in range(model.config.n_layers):
+        x = cache[f"blocks.{layer}.hook_resid_pre"][0].double()
+        if model.config.normalization == "LN":
+            x = x - x.mean(-1, keepdim=True)
+        x = x / (x.square().mean(-1, keepdim=True) + model.config.eps).sqrt()
+        found.append(torch.cat([x, torch.ones_like(x[:, :1])], -1))
+    return found
+
+
+@pytest.mark.parametrize("case", ["organism", "tiny_llama"], indirect=True)
+def test_batching_changes_nothing(
+    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mechinterp_assets.circuits import trace as module
+
+    model, prompts, roots = case
+    whole = trace_circuit(model, prompts, roots)
+    monkeypatch.setattr(module, "prompts_per_batch", lambda *args: 2)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(module, "_CHUNK", 2)
+    calls: list[tuple[int, int]] = []
+    parts = trace_circuit(model, prompts, roots, progress=lambda *done: calls.append(done))
+    assert calls[-1] == (prompts.height, prompts.height)
+    key = [*whole.edges.columns[:7], "destination", "source", "side"]
+    left, right = whole.edges.sort(key), parts.edges.sort(key)
+    assert left.drop("contribution", "exact_effect", "share", "coverage").equals(
+        right.drop("contribution", "exact_effect", "share", "coverage")
+    )
+    difference = left["contribution"].to_numpy() - right["contribution"].to_numpy()
+    assert np.abs(difference).max() < 1e-4
+
+
+@pytest.mark.parametrize("case", ["organism", "tiny_gpt2"], indirect=True)
+def test_frames_follow_their_tables(
+    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]],
+) -> None:
+    model, prompts, roots = case
+    trace = trace_circuit(model, prompts, roots)
+    for name, frame in (("attention_slices", trace.slices), ("ioi_trace_edges", trace.edges)):
+        declared = {c.name: c.polars_type for c in table_specs()[name].science_columns}
+        assert dict(frame.schema) == declared
+    assert trace.edges.filter(pl.col("kept") & (pl.col("upstream_kind") != "head")).is_empty()
+    heads = trace.edges.filter(pl.col("upstream_kind") == "head")
+    assert heads["kept"].all()
+    only_heads = trace_circuit(model, prompts, roots, TraceSettings(other_writers=False))
+    assert only_heads.edges.equals(heads)
+    kept = heads.group_by("prompt", "downstream_layer", "downstream_head", "destination", "source")
+    counted = trace.slices.select(pl.sum_horizontal("destination_kept", "source_kept").sum()).item()
+    assert kept.len()["len"].sum() == counted
+
+
+def test_roots_that_do_not_fire_are_recorded_and_not_traced(
+    organism: LanguageModel, organism_prompts: pl.DataFrame
+) -> None:
+    layer = organism.config.n_layers - 1
+    roots = [(layer, head) for head in range(organism.config.n_heads)]
+    trace = trace_circuit(organism, organism_prompts, roots)
+    pairs = trace.slices.filter("is_root").join(organism_prompts, on="prompt")
+    assert pairs.height == len(roots) * organism_prompts.height
+    assert (pairs["destination"] == pairs["pos_end"]).all()
+    assert (pairs["source"] == pairs["pos_io"]).all()
+    silent = trace.slices.filter(~pl.col("fires"))
+    assert silent["is_root"].all()
+    assert silent.height > 0
+    assert (silent["path_multiplicity"] == 0).all()
+    assert silent["destination_heads"].null_count() == silent.height
+    firing = pairs.filter("fires").group_by("head").len()
+    counts = dict(firing.iter_rows())
+    for row in trace.roots.iter_rows(named=True):
+        assert row["n_firing"] == counts.get(row["head"], 0)
+        assert row["n_prompts"] == organism_prompts.height
+
+
+@pytest.mark.parametrize(
+    ("roots", "message"),
+    [([], "no root heads"), ([(99, 0)], "99.0 does not exist"), ([(1, 0), (1, 0)], "distinct")],
+)
+def test_bad_roots_are_named(
+    organism: LanguageModel,
+    organism_prompts: pl.DataFrame,
+    roots: list[tuple[int, int]],
+    message: str,
+) -> None:
+    with pytest.raises(CircuitError, match=message):
+        trace_circuit(organism, organism_prompts, roots)
+
+
+def test_bad_settings_are_named() -> None:
+    for settings_, message in (
+        ({"threshold": 0.0}, "threshold is 0.0"),
+        ({"fraction": 1.5}, "fraction is 1.5"),
+        ({"memory_mib": 0}, "memory_mib is 0"),
+    ):
+        with pytest.raises(CircuitError, match=message):
+            TraceSettings(**settings_)
+
+
+# ---- the 70% rule --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("contributions", "kept"),
+    [
+        ([5.0, 3.0, 1.0, 1.0], [0, 1]),
+        ([5.0, -3.0, 1.0], [0]),
+        ([-1.0, -2.0, 0.5], [2]),
+        ([-3.0, -1.0], [1]),
+        ([0.0, 0.0], []),
+        ([1.0, 1.0, 1.0], [0, 1, 2]),
+        ([7.0], [0]),
+        ([], []),
+    ],
+)
+def test_kept_heads_examples(contributions: list[float], kept: list[int]) -> None:
+    mask = keep_heads(torch.tensor([contributions], dtype=torch.float64))
+    assert mask[0].nonzero()[:, 0].tolist() == kept
+
+
+@given(st.lists(st.floats(-5, 5, allow_subnormal=False), min_size=1, max_size=10))
+@settings(max_examples=80, deadline=None)
+def test_kept_heads_are_the_shortest_sufficient_prefix(contributions: list[float]) -> None:
+    values = np.array(contributions)
+    mask = keep_heads(torch.tensor(contributions, dtype=torch.float64)).numpy()
+    if not values.any():
+        assert not mask.any()
+        return
+    ordered = np.sort(values)[::-1]
+    sums = np.cumsum(ordered)
+    enough = np.nonzero(sums > 0.7 * values.sum())[0]
+    # Sums near the limit may round either way.
+    if np.abs(sums - 0.7 * values.sum()).min() > 1e-9:
+        assert mask.sum() == (enough[0] + 1 if len(enough) else 1)
+    assert values[mask].min() >= values[~mask].max(initial=-np.inf)
+
+
+# ---- a circuit built by hand ---------------------------------------------------------------------
+
+VOCABULARY, POSITIONS = 12, 12
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """Two layers, no MLPs. 0.0 copies the previous token's identity, 0.1 is a decoy that attends
+    to the previous token too but writes elsewhere; 1.0 attends from a token to the position whose
+    previous token it is (induction), through what 0.0 wrote; 1.1 does nothing.
+
+    Residual stream: token [12], position [12], previous token [12], scratch [12].
+    """
+    d = 2 * VOCABULARY + 2 * POSITIONS
+    d_head = d // 2
+    config = GPT2Config(
+        n_layer=2,
+        n_head=2,
+        n_embd=d,
+        n_positions=POSITIONS,
+        vocab_size=VOCABULARY,
+        n_inner=4,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    hf = GPT2LMHeadModel(config)
+    token, position = torch.arange(VOCABULARY), VOCABULARY + torch.arange(POSITIONS)
+    previous, scratch = 2 * VOCABULARY + torch.arange(VOCABULARY), 3 * VOCABULARY + torch.arange(12)
+    unit = torch.arange(VOCABULARY)
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+        trunk = hf.transformer
+        trunk.wte.weight[token, token] = 1.0
+        trunk.wpe.weight[unit, position] = 1.0
+
+        def put(layer: int, head: int, part: str, rows: torch.Tensor, size: float) -> None:
+            start = ("q", "k", "v").index(part) * d + head * d_head
+            trunk.h[layer].attn.c_attn.weight[rows, start + torch.arange(len(rows))] = size
+
+        def write(layer: int, head: int, columns: torch.Tensor, size: float) -> None:
+            rows = head * d_head + torch.arange(len(columns))
+            trunk.h[layer].attn.c_proj.weight[rows, columns] = size
+
+        for head in (0, 1):
+            put(0, head, "q", position[1:], 3.0)
+            put(0, head, "k", position[:-1], 3.0)
+        put(0, 0, "v", token, 1.0)
+        write(0, 0, previous, 1.0)
+        put(0, 1, "v", position, 1.0)
+        write(0, 1, scratch, 1.0)
+        put(1, 0, "q", token, 3.0)
+        put(1, 0, "k", previous, 3.0)
+    folder: Path = tmp_path_factory.mktemp("planted")
+    hf.save_pretrained(folder)
+    return LanguageModel.load(folder)
+
+
+def test_a_planted_induction_circuit_is_found(planted: LanguageModel) -> None:
+    ids = [[0, 5, 3, 7, 8, 2, 5], [0, 9, 4, 6, 1, 3, 4]]
+    prompts = pl.DataFrame(
+        {
+            "prompt": [0, 1],
+            "token_ids": ids,
+            "n_tokens": [7, 7],
+            "pos_io": [2, 3],
+            "pos_end": [6, 6],
+        }
+    )
+    trace = trace_circuit(planted, prompts, [(1, 0)], TraceSettings(keep_all=True))
+    assert trace.roots["n_firing"].to_list() == [2]
+    # The source side: 0.0 alone, and it wrote nearly all that makes the key.
+    source = trace.edges.filter(side="source", downstream_layer=1)
+    best = source.filter("kept")
+    assert best.select("prompt", "upstream_layer", "upstream_head").rows() == [(0, 0, 0), (1, 0, 0)]
+    assert best["share"].to_numpy().min() > 0.9
+    decoy = source.filter(upstream_kind="head", upstream_layer=0, upstream_head=1)
+    assert np.abs(decoy["share"].to_numpy()).max() < 0.1
+    # The destination side: the token itself, not a head.
+    destination = trace.edges.filter(side="destination", downstream_layer=1)
+    embedding = destination.filter(upstream_kind="embedding")["contribution"].to_numpy()
+    others = destination.filter(pl.col("upstream_kind") != "embedding")["contribution"].to_numpy()
+    assert embedding.min() > 3 * np.abs(others).max()
+    # 0.0's own pair: the position after the first mention attends to the first mention.
+    upstream = trace.slices.filter((pl.col("layer") == 0) & (pl.col("destination") < 6))
+    assert upstream.select("prompt", "head", "destination", "source").sort("prompt").rows() == [
+        (0, 0, 2, 1),
+        (1, 0, 3, 2),
+    ]
+    assert upstream["path_multiplicity"].to_list() == [1.0, 1.0]
+
+
+def test_a_residual_stream_that_is_no_sum_of_writers_is_refused(
+    tiny_gpt2: LanguageModel, make_prompts: Callable[..., pl.DataFrame]
+) -> None:
+    hook = tiny_gpt2.processed.blocks[1].hook_resid_pre
+    tiny_gpt2.processed.add_hook(hook.name, lambda value, hook: value + value.flip(-1))
+    try:
+        with pytest.raises(CircuitError, match="add up"):
+            trace_circuit(tiny_gpt2, make_prompts(tiny_gpt2, 2, 8), [(2, 0)])
+    finally:
+        tiny_gpt2.processed.reset_hooks()
