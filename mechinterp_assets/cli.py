@@ -5,11 +5,16 @@ Belongs here: arguments and printing. Does not belong here: work (every command 
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:  # each command imports what it needs, so that --help is quick
+    import polars as pl
+
+    from resources.lake import Lake
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -66,7 +71,7 @@ def quickstart(
 def tables() -> None:
     """List the tables of the lake with their rows and partitions."""
     frame = _lake().sql(
-        "SELECT table_name, count(*) AS partitions, sum(row_count) AS row_count "
+        'SELECT table_name, count(*) AS partitions, sum("rows") AS row_count '
         "FROM lineage GROUP BY ALL ORDER BY ALL"
     )
     _print(frame, "tables")
@@ -113,14 +118,14 @@ def ui(
     raise typer.Exit(serve(port, dashboards_port))
 
 
-def _lake():  # type: ignore[no-untyped-def]
+def _lake() -> "Lake":
     from mechinterp_assets.home import lake_folder
     from resources.lake import Lake
 
     return Lake(lake_folder())
 
 
-def _print(frame, title: str) -> None:  # type: ignore[no-untyped-def]
+def _print(frame: "pl.DataFrame", title: str) -> None:
     shown = Table(title=title, title_justify="left")
     for column, dtype in frame.schema.items():
         shown.add_column(column, justify="right" if dtype.is_numeric() else "left")

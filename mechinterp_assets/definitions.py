@@ -12,6 +12,7 @@ import dagster as dg
 from mechinterp_assets.assets import (
     activations,
     corpus,
+    dashboards,
     features,
     heads,
     interventions,
@@ -27,7 +28,7 @@ from resources.lake import LakeResource
 from resources.language_model import LanguageModelResource
 from resources.tensors import TensorsResource
 
-ASSET_MODULES = [corpus, activations, saes, features, heads, ioi, interventions]
+ASSET_MODULES = [corpus, activations, saes, features, dashboards, heads, ioi, interventions]
 
 
 def default_resources() -> dict[str, Any]:

@@ -50,7 +50,8 @@ def run_query(lake: Lake, sql: str, study: str) -> pl.DataFrame:
     """Rows of one query about `study`."""
     with lake.connect() as con:
         con.execute(f"SET VARIABLE study = {quote_text(study)}")
-        return con.sql(sql).pl()
+        frame: pl.DataFrame = con.sql(sql).pl()
+        return frame
 
 
 def _read(file: Path) -> Query:

@@ -8,6 +8,8 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+# Studies are read when assets are imported: the tests' own are added before that.
+os.environ["MECHINTERP_STUDIES"] = str(Path(__file__).resolve().parent / "studies")
 
 from mechinterp_assets.language_model import LanguageModel
 

@@ -92,8 +92,8 @@ def _harvest_study(
     for layer, difference in differences.items():
         if difference > allowed:
             raise HarvestError(
-                f"{layers[layer]}: harvested z differs from the bridge's hook_z by {difference:.2g} "
-                f"of its rms (allowed {allowed}); nothing was published"
+                f"{layers[layer]}: harvested z differs from the bridge's hook_z by "
+                f"{difference:.2g} of its rms (allowed {allowed}); nothing was published"
             )
     with ExitStack() as stack:
         writers = {

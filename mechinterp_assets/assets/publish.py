@@ -1,7 +1,7 @@
 """Reading inputs and publishing outputs, the same way for every asset.
 
 Belongs here: which data versions an asset read (they become its rows' provenance), what is checked
-of them, and the metadata that every materialization carries. Does not belong here: what is computed.
+of them, and the metadata of every materialization. Does not belong here: what is computed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,7 +45,12 @@ class Inputs:
         return self._lake.read(name, partition)
 
     def artefact(self, kind: str, partition: str) -> Artefact:
-        """Current version of a tensor artefact, refused if what it was made from has changed."""
+        """Current version of a tensor artefact, refused if what it was made from has changed.
+
+        The table of the same name describes the artefact: its data version is recorded too, so that
+        the catalog can tell what has gone stale.
+        """
+        self.versions[f"{kind}/{partition}"] = self._lake.data_version(kind, partition)
         artefact = self._tensors.open(kind, partition)
         for key, made_from in artefact.manifest.inputs.items():
             current = self._current(key)

@@ -28,7 +28,7 @@ from mechinterp_assets.sae.io import (
     verify_saved,
 )
 from mechinterp_assets.sae.settings import TrainingSettings, training_bytes
-from mechinterp_assets.sae.train import train
+from mechinterp_assets.sae.train import sae_row, train
 from mechinterp_assets.study import Study, site_key
 from resources.compute import ComputeResource
 from resources.lake import Lake
@@ -169,9 +169,7 @@ def _train_site(
         key,
         inputs,
         {
-            "attention_sae": pl.DataFrame(
-                [_sae_row(layer, settings, result.sae, result.info, writer.published.version)]
-            ),
+            "attention_sae": sae_row(layer, settings, result, f"{SAE_KIND}/{key}"),
             "sae_training_log": log.with_columns(layer=pl.lit(layer, pl.Int32)),
         },
         {

@@ -14,7 +14,6 @@ CREATE TABLE attention_sae (
     input_scale DOUBLE NOT NULL,
     resampled_features BIGINT NOT NULL,
     seed BIGINT NOT NULL,
-    seconds DOUBLE NOT NULL,
     path VARCHAR NOT NULL,
     weights_hash VARCHAR NOT NULL
 );
@@ -33,6 +32,5 @@ COMMENT ON COLUMN attention_sae.learning_rate IS 'Peak learning rate of Adam';
 COMMENT ON COLUMN attention_sae.input_scale IS 'Factor by which rows were multiplied in training, so that E||x - mean||^2 = d_in; 1 if they were not. It is folded into the stored biases: the SAE takes z as it is';
 COMMENT ON COLUMN attention_sae.resampled_features IS 'Dead features given a new direction in training (standard only; Bricken et al. 2023), a feature counted each time';
 COMMENT ON COLUMN attention_sae.seed IS 'Seed of initialisation and resampling';
-COMMENT ON COLUMN attention_sae.seconds IS 'Wall-clock seconds of training, interrupted runs added up';
-COMMENT ON COLUMN attention_sae.path IS 'Folder of the weights, cfg.json and sae_weights.safetensors';
+COMMENT ON COLUMN attention_sae.path IS 'Folder under $MECHINTERP_HOME/tensors; its highest version holds cfg.json and sae_weights.safetensors in SAELens format';
 COMMENT ON COLUMN attention_sae.weights_hash IS 'SHA-256 of architecture, k and weights, 16 hex digits: the data version of everything computed from this SAE';

@@ -1,0 +1,194 @@
+"""The code location: loads, declares everything, and maps partitions explicitly."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mechinterp_assets.assets.checks import CHECKS
+from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
+from mechinterp_assets.definitions import build_definitions
+from mechinterp_assets.tables import table_specs
+
+# The asset graph: asset -> upstream assets. A change here is a change users see.
+GRAPH = {
+    "language_model": set(),
+    "corpus_documents": {"language_model"},
+    "tokenized_corpus": {"language_model"},
+    "vocabulary": {"language_model"},
+    "ioi_prompts": {"language_model"},
+    "activation_cache": {"language_model", "tokenized_corpus"},
+    "activation_statistics": {"language_model", "tokenized_corpus"},
+    "attention_sae": {
+        "language_model",
+        "tokenized_corpus",
+        "activation_cache",
+        "activation_statistics",
+    },
+    "sae_training_log": {
+        "language_model",
+        "tokenized_corpus",
+        "activation_cache",
+        "activation_statistics",
+    },
+    "sae_evaluation": {
+        "language_model",
+        "tokenized_corpus",
+        "attention_sae",
+        "activation_statistics",
+    },
+    "feature_statistics": {"language_model", "vocabulary", "activation_cache", "attention_sae"},
+    "feature_activations": {"language_model", "vocabulary", "activation_cache", "attention_sae"},
+    "feature_top_examples": {"language_model", "vocabulary", "activation_cache", "attention_sae"},
+    "feature_intervals": {"language_model", "vocabulary", "activation_cache", "attention_sae"},
+    "feature_logit_effects": {"language_model", "vocabulary", "attention_sae"},
+    "feature_head_attribution": {"language_model", "vocabulary", "attention_sae"},
+    "feature_dfa": {
+        "language_model",
+        "tokenized_corpus",
+        "attention_sae",
+        "feature_top_examples",
+    },
+    "feature_dashboards": {
+        "language_model",
+        "tokenized_corpus",
+        "vocabulary",
+        "feature_statistics",
+        "feature_top_examples",
+        "feature_intervals",
+        "feature_logit_effects",
+        "feature_head_attribution",
+        "feature_dfa",
+        "attention_sae",
+        "sae_evaluation",
+    },
+    "study_dashboards": {
+        "language_model",
+        "feature_dashboards",
+        "feature_statistics",
+        "sae_evaluation",
+    },
+    "head_scores": {"language_model", "tokenized_corpus"},
+    "ioi_baseline": {"language_model", "ioi_prompts"},
+    "attention_svd": {"language_model"},
+    "attention_slices": {"language_model", "ioi_prompts", "ioi_baseline"},
+    "ioi_trace_edges": {"language_model", "ioi_prompts", "ioi_baseline"},
+    "ioi_trace_graph": {"language_model", "ioi_prompts", "ioi_baseline"},
+    "intervention_results": {"language_model", "ioi_prompts", "ioi_trace_edges"},
+    "intervention_sets": {"language_model", "ioi_prompts", "ioi_trace_edges"},
+    "intervention_summary": {"intervention_results"},
+}
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return build_definitions()
+
+
+def specs(definitions: dg.Definitions) -> dict[str, dg.AssetSpec]:
+    return {s.key.to_user_string(): s for s in definitions.resolve_all_asset_specs()}
+
+
+def test_loadable(definitions: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_graph(definitions: dg.Definitions) -> None:
+    found = {
+        name: {dep.asset_key.to_user_string() for dep in spec.deps}
+        for name, spec in specs(definitions).items()
+    }
+    assert found == GRAPH
+
+
+def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
+    for name, spec in specs(definitions).items():
+        assert spec.owners, name
+        assert spec.kinds, name
+        assert spec.group_name not in (None, "default"), name
+        assert spec.code_version, name
+        assert spec.description, name
+        schema = spec.metadata["dagster/column_schema"]
+        assert all(column.description for column in schema.columns), name
+
+
+def test_assets_are_the_declared_tables(definitions: dg.Definitions) -> None:
+    assert set(specs(definitions)) == set(table_specs())
+
+
+def test_no_silent_identity_mapping(definitions: dg.Definitions) -> None:
+    """Dagster infers identity between different static definitions: never rely on it."""
+    by_name = specs(definitions)
+    for name, spec in by_name.items():
+        for dep in spec.deps:
+            upstream = by_name[dep.asset_key.to_user_string()]
+            mapping = dep.partition_mapping
+            assert mapping is not None, f"{name} <- {dep.asset_key}: no explicit mapping"
+            crosses = upstream.partitions_def != spec.partitions_def
+            assert isinstance(mapping, dg.StaticPartitionMapping) == crosses, name
+
+
+def test_mappings_go_both_ways() -> None:
+    sites, studies = PARTITIONS.sites, PARTITIONS.studies
+
+    def upstream(
+        mapping: dg.StaticPartitionMapping,
+        down: dg.StaticPartitionsDefinition,
+        up: dg.StaticPartitionsDefinition,
+        key: str,
+    ) -> set[str]:
+        subset = down.empty_subset().with_partition_keys([key])
+        result = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, down, up)
+        return set(result.partitions_subset.get_partition_keys())
+
+    assert upstream(PARTITIONS.study_to_sites, sites, studies, "tiny.L02") == {"tiny"}
+    assert upstream(PARTITIONS.sites_to_study, studies, sites, "tiny") == {"tiny.L00", "tiny.L02"}
+    down = PARTITIONS.study_to_sites.get_downstream_partitions_for_partitions(
+        studies.empty_subset().with_partition_keys(["gpt2-small"]), studies, sites
+    )
+    assert len(list(down.get_partition_keys())) == STUDIES["gpt2-small"].n_layers
+
+
+def test_checks_block(definitions: dg.Definitions) -> None:
+    checks = definitions.resolve_asset_graph().asset_check_keys
+    assert {key.name for key in checks} >= {
+        "token_ids_in_range",
+        "no_nan",
+        "l0_in_bounds",
+        "ce_recovered_in_bounds",
+        "slices_sum_to_scores",
+        "ioi_accuracy",
+    }
+    for check in CHECKS:
+        assert all(spec.blocking for spec in check.check_specs)
+
+
+def test_gpu_work_is_in_the_pool(definitions: dg.Definitions) -> None:
+    pools = {
+        assets.op.name: assets.op.pool
+        for assets in definitions.resolve_asset_graph().assets_defs
+        if assets.is_executable
+    }
+    for name in ("activation_cache", "attention_sae", "sae_evaluation", "feature_pass"):
+        assert pools[name] == "gpu", name
+
+
+def test_schedule_requests_only_trained_saes(tmp_path: Path) -> None:
+    from mechinterp_assets.assets.automation import weekly_evaluation
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        context = dg.build_schedule_context(instance=instance)
+        assert weekly_evaluation(context) == []
+        for key in ("tiny.L00", "tiny.L02", "organism.L01"):
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization("attention_sae", partition=key)
+            )
+        requests = weekly_evaluation(dg.build_schedule_context(instance=instance))
+    ranges = {
+        (
+            r.tags["dagster/asset_partition_range_start"],
+            r.tags["dagster/asset_partition_range_end"],
+        )
+        for r in requests
+    }
+    assert ranges == {("tiny.L00", "tiny.L02"), ("organism.L01", "organism.L01")}
