@@ -222,6 +222,8 @@ def run_interventions(
     _check_kinds(interventions, prompts, editors)
 
     collected = _Collected()
+    if not interventions:
+        return collected.frame(interventions)
     done, total = 0, len(interventions) * prompts.height
     for group in prompt_groups(prompts, max_prompts=batch_rows, device=model.device):
         run = clean_run(model, group)

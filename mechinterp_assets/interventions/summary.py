@@ -45,9 +45,9 @@ def intervention_summary(
 ) -> pl.DataFrame:
     """Mean effect of every intervention and metric: frame intervention_summary.
 
-    Intervals are 95% percentile bootstrap intervals of the mean over prompts; all interventions with
-    the same number of prompts share one set of resamples. Controls (is_control) are not rows of
-    their own: their effect is averaged over seeds prompt by prompt, on the prompts of the real
+    Intervals are 95% percentile bootstrap intervals of the mean over prompts; all interventions
+    with the same number of prompts share one set of resamples. Controls (is_control) are not rows
+    of their own: their effect is averaged over seeds prompt by prompt, on the prompts of the real
     intervention, and stands in the control_ columns, NULL where there is no control.
     """
     if n_bootstrap < 1:
@@ -97,7 +97,7 @@ def intervention_summary(
 def bootstrap_interval(
     values: NDArray[np.float64], n_bootstrap: int, seed: int
 ) -> tuple[float | None, float | None]:
-    """95% percentile bootstrap interval of the mean of `values` [n]; (None, None) for fewer than 2."""
+    """95% percentile bootstrap interval of the mean of `values` [n]; (None, None) below 2."""
     if len(values) < 2:
         return None, None
     means = _resample_weights(len(values), n_bootstrap, seed) @ values

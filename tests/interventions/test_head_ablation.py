@@ -1,0 +1,241 @@
+"""Head ablations against edited weights, loops and identities."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from mechinterp_assets.interventions.heads import (
+    HeadAblation,
+    MeanReference,
+    ablate_heads,
+    cells,
+    head_ablations,
+)
+from mechinterp_assets.interventions.runner import intervention_sets, run_interventions
+from mechinterp_assets.interventions.spec import (
+    Intervention,
+    InterventionError,
+    InterventionSet,
+)
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.tables import polars_schema, table_spec
+
+
+def ablation(mode: str, layer: int, head: int, **more: object) -> Intervention:
+    fields = {"kind": "head_ablation", "mode": mode, "layer": layer, "head": head}
+    return Intervention.model_validate({**fields, **more})
+
+
+def logits_at_end(
+    model: LanguageModel, prompts: pl.DataFrame, hooks: Sequence[object]
+) -> torch.Tensor:
+    """One prompt at a time, from the tokens on."""
+    out = []
+    for ids in prompts["token_ids"]:
+        tokens = torch.tensor([ids.to_list()])
+        with torch.no_grad():
+            out.append(model.processed.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1])
+    return torch.stack(out)
+
+
+def expected_metrics(
+    prompts: pl.DataFrame, logits: torch.Tensor, clean: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    rows = torch.arange(len(logits))
+    io = torch.tensor(prompts["io_token_id"].to_list())
+    s = torch.tensor(prompts["s_token_id"].to_list())
+    p, q = clean.double().softmax(-1), logits.double().softmax(-1)
+    return {
+        "logit_diff": (logits[rows, io] - logits[rows, s]).double(),
+        "kl": (p * (p / q).log()).sum(-1),
+        "loss": -q[rows, io].log(),
+        "prob": q[rows, io],
+    }
+
+
+def assert_metrics(frame: pl.DataFrame, expected: dict[str, torch.Tensor], column: str) -> None:
+    for metric, values in expected.items():
+        got = torch.tensor(frame.filter(metric=metric).sort("prompt")[column].to_list())
+        torch.testing.assert_close(got, values, atol=2e-4, rtol=1e-3, check_dtype=False)
+
+
+def run(
+    model: LanguageModel, prompts: pl.DataFrame, what: list[Intervention | InterventionSet]
+) -> pl.DataFrame:
+    return run_interventions(model, prompts, what, {"head_ablation": HeadAblation(model)})
+
+
+def test_zero_ablation_equals_zeroed_output_weights(
+    organism: LanguageModel, base: pl.DataFrame
+) -> None:
+    layer, head = organism.config.n_layers - 2, 1
+    frame = run(organism, base, [ablation("zero", layer, head)])
+    clean = logits_at_end(organism, base, [])
+    other = LanguageModel.load(organism.source)
+    projection = other.processed.blocks[layer].attn.o.original_component.weight
+    width = organism.config.d_head
+    with torch.no_grad():
+        projection[head * width : (head + 1) * width] = 0.0
+    assert not other.weights.W_O[layer, head].any()
+    ablated = logits_at_end(other, base, [])
+    assert_metrics(frame, expected_metrics(base, ablated, clean), "patched")
+    assert_metrics(frame, expected_metrics(base, clean, clean), "clean")
+    assert (ablated - clean).abs().max() > 0.1
+    assert frame.filter(metric="kl")["patched"].min() > 1e-6  # type: ignore[operator]
+
+
+def test_alpha_zero_changes_nothing(
+    organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
+) -> None:
+    what = [ablation(mode, 0, 0, alpha=0.0) for mode in ("zero", "mean")]
+    editor = HeadAblation(organism, MeanReference.of(organism, abc))
+    frame = run_interventions(organism, base, what, {"head_ablation": editor})
+    assert (frame["patched"] - frame["clean"]).abs().max() < 1e-5  # type: ignore[operator]
+    assert frame["norm_ratio"].is_between(1 - 1e-6, 1 + 1e-6).all()
+    assert frame["cosine"].is_between(1 - 1e-6, 1 + 1e-6).all()
+
+
+def test_mean_of_the_prompt_itself_changes_nothing(
+    organism: LanguageModel, base: pl.DataFrame
+) -> None:
+    """Every cell of these prompts has one prompt, so each is its own reference mean."""
+    alone = base.filter(pl.Series([cells(base).count(cell) == 1 for cell in cells(base)]))
+    assert alone.height >= 4
+    editors = {"head_ablation": HeadAblation(organism, MeanReference.of(organism, alone))}
+    what = [ablation("mean", layer, 1) for layer in range(organism.config.n_layers)]
+    frame = run_interventions(organism, alone, what, editors)
+    assert (frame["patched"] - frame["clean"]).abs().max() < 1e-4  # type: ignore[operator]
+
+
+def test_mean_ablation_against_a_loop(
+    organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
+) -> None:
+    """Reference of three prompts in one cell; the head's z at S2 becomes their mean at S2."""
+    layer, head = 1, 2
+    one = base.head(1)
+    twin = abc.filter(pair_id=one["pair_id"][0])
+    names = [organism.encode(f" {name}")[0] for name in ("John", "Mary", "Anna")]
+    ids = [twin["token_ids"][0].to_list() for _ in range(3)]
+    for row, token in zip(ids, names, strict=True):
+        row[one["pos_s2"][0]] = token
+    reference = pl.concat([twin] * 3).with_columns(
+        pl.Series("token_ids", ids, dtype=pl.List(pl.Int32)),
+        pl.Series("prompt", [100, 101, 102]),
+    )
+    name = f"blocks.{layer}.attn.hook_z"
+    seen = []
+    for row in ids:
+        _, cache = organism.processed.run_with_cache(torch.tensor([row]), names_filter=name)
+        seen.append(cache[name][0, :, head])
+    mean, place = torch.stack(seen).mean(0), one["pos_s2"][0]
+
+    def patch(z: torch.Tensor, hook: object) -> torch.Tensor:
+        z = z.clone()
+        z[0, place, head] = mean[place]
+        return z
+
+    clean = logits_at_end(organism, one, [])
+    patched = logits_at_end(organism, one, [(name, patch)])
+    editor = HeadAblation(organism, MeanReference.of(organism, reference))
+    what = [ablation("mean", layer, head, position_role="S2")]
+    frame = run_interventions(organism, one, what, {"head_ablation": editor})
+    assert_metrics(frame, expected_metrics(one, patched, clean), "patched")
+
+
+def test_sweep_is_independent_of_the_batch_size(
+    organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
+) -> None:
+    few = base.head(3)
+    what = [one for one in head_ablations(organism.config.n_layers, 1) if one.layer != 1]
+    editors = {"head_ablation": HeadAblation(organism, MeanReference.of(organism, abc))}
+    large = run_interventions(organism, few, what, editors, batch_rows=1000)
+    small = run_interventions(organism, few, what, editors, batch_rows=2)
+    assert large.height == len(what) * few.height * 4
+    assert large.schema == polars_schema(table_spec("intervention_results"))
+    keys = ["intervention", "metric", "prompt"]
+    assert large.select(keys).equals(small.select(keys))
+    assert (large["patched"] - small["patched"]).abs().max() < 1e-3  # type: ignore[operator]
+    assert large["cosine"].is_between(-1.0, 1.0 + 1e-9).all()
+
+
+def test_set_of_heads_equals_both_hooks(organism: LanguageModel, base: pl.DataFrame) -> None:
+    first, second = (0, 1), (organism.config.n_layers - 1, 0)
+    both = InterventionSet(
+        name="pair", members=(ablation("zero", *first), ablation("zero", *second))
+    )
+
+    def zero(head: int) -> object:
+        def patch(z: torch.Tensor, hook: object) -> torch.Tensor:
+            z[:, :, head] = 0.0
+            return z
+
+        return patch
+
+    hooks = [(f"blocks.{layer}.attn.hook_z", zero(head)) for layer, head in (first, second)]
+    clean = logits_at_end(organism, base, [])
+    frame = run(organism, base, [both])
+    assert_metrics(
+        frame, expected_metrics(base, logits_at_end(organism, base, hooks), clean), "patched"
+    )
+    assert frame["site"].unique().to_list() == ["set"]
+    table = intervention_sets([both])
+    assert table["member_id"].to_list() == [member.id for member in both.members]
+    assert table.schema == polars_schema(table_spec("intervention_sets"))
+
+
+def test_missing_references_and_bad_prompts_are_refused(
+    organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
+) -> None:
+    with pytest.raises(InterventionError, match="mean ablation needs reference prompts"):
+        ablate_heads(organism, base)
+    with pytest.raises(InterventionError, match=r"make the ABC variant of these very prompts"):
+        ablate_heads(organism, base, abc.head(1))
+    with pytest.raises(InterventionError, match="END is not its last token"):
+        run(organism, base.with_columns(pl.col("pos_end") - 1), [ablation("zero", 0, 0)])
+    with pytest.raises(InterventionError, match="more than once"):
+        run(organism, pl.concat([base, base]), [ablation("zero", 0, 0)])
+    with pytest.raises(InterventionError, match="at least one row"):
+        run(organism, base.clear(), [ablation("zero", 0, 0)])
+    with pytest.raises(InterventionError, match="no editor for kind"):
+        run_interventions(organism, base, [ablation("zero", 0, 0)], {})
+
+
+def test_every_head_is_swept(two_layers: LanguageModel, toy_prompts: pl.DataFrame) -> None:
+    prompts = toy_prompts.drop("pos_verb")
+    frame = ablate_heads(two_layers, prompts, prompts, position_roles=("all", "S2"))
+    assert frame["intervention"].n_unique() == 2 * 4 * 2 * 2
+    assert frame.height == 2 * 4 * 2 * 2 * prompts.height * 4
+    made = head_ablations(2, 3, position_roles=("all", "END"))
+    assert len({one.id for one in made}) == 2 * 3 * 2 * 2
+
+
+def test_rope_and_grouped_queries(shared: Path) -> None:
+    folder = shared / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip(f"no model at {folder}")
+    model = LanguageModel.load(folder)
+    ids = torch.randint(3, 400, (2, 9), generator=torch.Generator().manual_seed(0))
+    prompts = pl.DataFrame(
+        {
+            "prompt": [0, 1],
+            "token_ids": ids.tolist(),
+            "n_tokens": [9, 9],
+            "pos_end": [8, 8],
+            "io_token_id": ids[:, 2].tolist(),
+            "s_token_id": ids[:, 3].tolist(),
+        }
+    )
+    layer, head = 2, 5
+
+    def patch(z: torch.Tensor, hook: object) -> torch.Tensor:
+        z[:, 8, head] = 0.0
+        return z
+
+    hooks = [(f"blocks.{layer}.attn.hook_z", patch)]
+    clean = logits_at_end(model, prompts, [])
+    frame = run(model, prompts, [ablation("zero", layer, head, position_role="END")])
+    expected = expected_metrics(prompts, logits_at_end(model, prompts, hooks), clean)
+    assert_metrics(frame, expected, "patched")
