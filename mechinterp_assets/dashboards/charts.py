@@ -1,0 +1,166 @@
+"""Small charts as SVG: for pages (styled by the page's CSS) and as data URIs (self-contained).
+
+Belongs here: geometry and escaping. Nothing here knows what is drawn.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+DATA_URI_LIMIT = 1000  # longest metadata picture that Dagster's UI shows inline
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; a dash for None and NaN."""
+    if value is None or math.isnan(value):
+        return "–"
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        text = f"{mantissa}e{int(exponent)}"
+    else:
+        text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return text.replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """As `number`, with a plus sign where positive."""
+    return ("+" if value > 0 else "") + number(value)
+
+
+def bar_chart(
+    values: Sequence[float],
+    *,
+    label: str,
+    titles: Sequence[str],
+    height: int = 90,
+    bar_width: int = 20,
+    log: bool = False,
+) -> Markup:
+    """Vertical bars from zero, of values >= 0; heights by log10(1 + value) on request.
+
+    Args:
+        values: one bar each.
+        label: text alternative of the whole chart.
+        titles: hover text of each bar.
+        height: of the tallest bar, in pixels.
+        bar_width: pixels per bar, gap included.
+        log: logarithmic heights, for counts over many magnitudes.
+    """
+    sizes = [math.log10(1 + value) if log else value for value in values]
+    largest = max(sizes, default=0) or 1
+    bars = []
+    for i, (value, size, title) in enumerate(zip(values, sizes, titles, strict=True)):
+        drawn = max(1.0, height * size / largest) if value else 0.0
+        bars.append(
+            f'<rect x="{i * bar_width + 1}" y="{height - drawn:.1f}" width="{bar_width - 2}" '
+            f'height="{drawn:.1f}"><title>{html.escape(title)}</title></rect>'
+        )
+    width = max(1, len(values)) * bar_width
+    return Markup(
+        f'<svg class="bars" role="img" aria-label="{html.escape(label)}" '
+        f'viewBox="0 0 {width} {height + 1}" width="{width}" height="{height + 1}">'
+        f'{"".join(bars)}<path class="axis" d="M0 {height + 0.5}H{width}"/></svg>'
+    )
+
+
+def signed_bars(values: Sequence[float], *, label: str, step: int, height: int = 26) -> Markup:
+    """Tiny signed bars around a zero line, positive up and negative down.
+
+    Args:
+        values: one bar each.
+        label: text alternative of the whole chart.
+        step: pixels per bar, gap included.
+        height: of the chart, in pixels, from the lowest to the highest value (or zero).
+    """
+    top, bottom = max(0.0, *values, 0.0), min(0.0, *values, 0.0)
+    scale = height / ((top - bottom) or 1.0)
+    zero = round(top * scale)
+    up: list[str] = []
+    down: list[str] = []
+    for i, value in enumerate(values):
+        size = round(value * scale)
+        if size:
+            bar = f"M{i * step} {zero}v{-size}h{step - 2}v{size}z"
+            (up if size > 0 else down).append(bar)
+    width = max(1, len(values)) * step
+    return Markup(
+        f'<svg role="img" aria-label="{html.escape(label)}" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}"><path class="axis" d="M0 {zero}H{width}"/>'
+        f'<path class="pos" d="{"".join(up)}"/><path class="neg" d="{"".join(down)}"/></svg>'
+    )
+
+
+def tiny_bar_chart(values: Sequence[float | None], labels: Sequence[str] | None = None) -> str:
+    """Bar chart as a data:image/svg+xml URI of fewer than 1,000 characters.
+
+    For Dagster metadata. Bars stand on zero, negative ones hang below it; None and NaN leave a gap.
+    With more values than fit, neighbours share a bar (their mean). Where the labels do not fit,
+    every second, fourth or eighth is drawn, or none.
+
+    Args:
+        values: one bar each.
+        labels: one per value, drawn below the bars.
+
+    Raises:
+        ValueError: labels and values differ in number, or a value is infinite.
+    """
+    if labels is not None and len(labels) != len(values):
+        raise ValueError(f"{len(labels)} labels for {len(values)} values; give one each or none")
+    numbers = [math.nan if value is None else float(value) for value in values]
+    if any(math.isinf(value) for value in numbers):
+        raise ValueError("a value is infinite; a bar chart needs finite values (None for a gap)")
+    for every in (1, 2, 4, 8, None) if labels else (None,):
+        texts = {i: labels[i] for i in range(0, len(values), every)} if labels and every else {}
+        uri = _data_uri(_tiny_svg(numbers, texts))
+        if len(uri) < DATA_URI_LIMIT:
+            return uri
+    size = 2
+    while True:
+        groups = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+        uri = _data_uri(_tiny_svg([_mean(group) for group in groups], {}))
+        if len(uri) < DATA_URI_LIMIT:
+            return uri
+        size += 1
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _mean(values: Sequence[float]) -> float:
+    present = [value for value in values if not math.isnan(value)]
+    return sum(present) / len(present) if present else math.nan
+
+
+def _tiny_svg(values: Sequence[float], labels: Mapping[int, str]) -> str:
+    """All bars are one path of integers; blue stands on light and dark backgrounds alike."""
+    step, height = 12, 60
+    present = [value for value in values if not math.isnan(value)]
+    top, bottom = max([0.0, *present]), min([0.0, *present])
+    span = (top - bottom) or 1.0
+    zero = round(height * top / span)
+    path = []
+    for i, value in enumerate(values):
+        size = 0 if math.isnan(value) else round(height * value / span)
+        if size:
+            path.append(f"M{i * step} {zero}v{-size}h9v{size}")
+    width = max(1, len(values)) * step
+    total = height + (12 if labels else 0)
+    texts = ""
+    if labels:
+        drawn = "".join(
+            f"<tspan x='{i * step}'>{html.escape(label)}</tspan>" for i, label in labels.items()
+        )
+        texts = f"<text y='{total - 2}' font-size='8' fill='#888'>{drawn}</text>"
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{total}'>"
+        f"<path fill='#47d' d='{''.join(path)}'/><path stroke='#888' d='M0 {zero}h{width}'/>"
+        f"{texts}</svg>"
+    )
+
+
+def _data_uri(svg: str) -> str:
+    # Markdown ends a link target at a space, a bracket or an entity: those are encoded as well.
+    return "data:image/svg+xml," + quote(svg, safe="=:/',;-.")

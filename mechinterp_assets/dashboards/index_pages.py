@@ -1,0 +1,223 @@
+"""The index of a layer (all its features) and of a study (all its layers).
+
+Belongs here: what they show. How they look is in templates/.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mechinterp_assets.dashboards.charts import number
+from mechinterp_assets.dashboards.layer_frames import LayerFrames
+from mechinterp_assets.dashboards.queries import filled_statements
+from mechinterp_assets.dashboards.rendering import density_chart, json_block
+from mechinterp_assets.dashboards.tokens import TokenTexts
+from mechinterp_assets.tables import table_specs
+
+ROWS_WITHOUT_SCRIPT = 100
+BIN = 0.25
+# Columns of sae_evaluation in the order shown, with the names readers know them by.
+EVALUATION = {
+    "l0": "L0",
+    "explained_variance": "explained variance",
+    "cosine": "cosine",
+    "ce_recovered": "CE recovered",
+    "ce_recovered_mean": "CE recovered (mean ablation)",
+    "kl": "KL",
+    "shrinkage": "shrinkage",
+    "n_tokens": "evaluation tokens",
+}
+
+
+def layer_content(
+    frames: LayerFrames,
+    study: str,
+    layer: int,
+    linked: set[int],
+    texts: TokenTexts,
+    evaluation: Mapping[str, object],
+) -> dict[str, Any]:
+    """Values of the template layer.html, without the links to other pages."""
+    table = _feature_table(frames)
+    data = {
+        "layer": layer,
+        "feature": table["feature"].to_list(),
+        "linked": [int(f in linked) for f in table["feature"].to_list()],
+        "density": _rounded(table["density"]),
+        "max": _rounded(table["max_activation"]),
+        "mean": _rounded(table["mean_activation"]),
+        "head": table["head"].to_list(),
+        "share": _rounded(table["share"]),
+        "top": [None if t is None else texts.labels[t] for t in table["top"].to_list()],
+        "bottom": [None if t is None else texts.labels[t] for t in table["bottom"].to_list()],
+    }
+    counts = _density_counts(frames.statistics)
+    edges = _edges(counts)
+    return {
+        "facts": _layer_facts(frames.statistics, evaluation),
+        "columns": _feature_columns(),
+        "rows": [_feature_row(data, i, layer) for i in range(min(len(table), ROWS_WITHOUT_SCRIPT))],
+        "data": json_block(data),
+        "histogram": density_chart(counts, edges, 90) if edges else "",
+        "low": f"{edges[0]:.2f}" if edges else "",
+        "high": f"{edges[-1] + BIN:.2f}" if edges else "",
+        "sql": filled_statements(study, layer),
+    }
+
+
+def study_content(
+    statistics: pl.DataFrame,
+    evaluation: pl.DataFrame | None,
+    hrefs: Mapping[int, str] | None,
+    study: str,
+) -> dict[str, Any]:
+    """Values of the template study.html."""
+    help_texts = _evaluation_help()
+    rows_of = {row["layer"]: row for row in evaluation.to_dicts()} if evaluation is not None else {}
+    columns = [name for name in EVALUATION if any(name in row for row in rows_of.values())]
+    counts = {
+        int(layer): _density_counts(part)
+        for (layer,), part in statistics.partition_by("layer", as_dict=True).items()
+    }
+    edges = _edges({edge: 1 for part in counts.values() for edge in part})
+    rows = []
+    for layer in sorted(counts):
+        part = statistics.filter(pl.col("layer") == layer)
+        dead = int((part["n_active"] == 0).sum())
+        values = [f"{len(part):,}", f"{dead:,} ({100 * dead / len(part):.1f}%)"]
+        values += [_value(rows_of.get(layer, {}).get(name)) for name in columns]
+        rows.append(
+            {
+                "layer": layer,
+                "href": (hrefs or {}).get(layer, f"L{layer:02d}/index.html"),
+                "cells": values,
+                "histogram": density_chart(counts[layer], edges, 28) if edges else "",
+            }
+        )
+    named = [
+        {"name": "features", "help": "Features of the layer's SAE (d_sae)"},
+        {"name": "never fired", "help": "Features that fired on none of the tokens read"},
+        *({"name": EVALUATION[name], "help": help_texts.get(name, "")} for name in columns),
+    ]
+    return {
+        "columns": named,
+        "rows": rows,
+        "low": f"{edges[0]:.2f}" if edges else "–",
+        "high": f"{edges[-1] + BIN:.2f}" if edges else "–",
+        "sql": {**filled_statements(study), "provenance": ""},
+    }
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _feature_table(frames: LayerFrames) -> pl.DataFrame:
+    """One row per feature: statistics, strongest head, extreme tokens."""
+    heads = (
+        frames.head_attribution.drop_nulls("attribution")
+        .sort("feature", "attribution", "head", descending=[False, True, False])
+        .group_by("feature", maintain_order=True)
+        .first()
+        .select("feature", "head", pl.col("attribution").alias("share"))
+    )
+    first = frames.logit_effects.filter(pl.col("rank") == 0)
+    top = first.filter(pl.col("direction") == "top").select("feature", top="token_id")
+    bottom = first.filter(pl.col("direction") == "bottom").select("feature", bottom="token_id")
+    return (
+        frames.statistics.select("feature", "density", "mean_activation", "max_activation")
+        .join(heads, on="feature", how="left")
+        .join(top, on="feature", how="left")
+        .join(bottom, on="feature", how="left")
+        .sort("feature")
+    )
+
+
+def _feature_columns() -> list[dict[str, str]]:
+    help_texts = {
+        column.name: column.comment
+        for table in ("feature_statistics", "feature_head_attribution", "feature_logit_effects")
+        for column in table_specs()[table].columns
+    }
+    columns = [
+        ("feature", "feature", ""),
+        ("density", "density", help_texts["density"]),
+        ("max", "max", help_texts["max_activation"]),
+        ("mean", "mean, when active", help_texts["mean_activation"]),
+        ("head", "top head", help_texts["attribution"]),
+        ("share", "its share", help_texts["attribution"]),
+        ("top", "promotes", help_texts["effect"]),
+        ("bottom", "suppresses", help_texts["effect"]),
+    ]
+    return [{"key": key, "name": name, "help": text} for key, name, text in columns]
+
+
+def _feature_row(data: dict[str, Any], i: int, layer: int) -> dict[str, Any]:
+    head = data["head"][i]
+    return {
+        "feature": data["feature"][i],
+        "linked": data["linked"][i],
+        "density": number(data["density"][i]),
+        "max": number(data["max"][i]),
+        "mean": number(data["mean"][i]),
+        "head": "–" if head is None else f"{layer}.{head}",
+        "share": number(data["share"][i]),
+        "top": data["top"][i] if data["top"][i] is not None else "–",
+        "bottom": data["bottom"][i] if data["bottom"][i] is not None else "–",
+    }
+
+
+def _layer_facts(
+    statistics: pl.DataFrame, evaluation: Mapping[str, object]
+) -> list[dict[str, str]]:
+    n = len(statistics)
+    dead = int((statistics["n_active"] == 0).sum())
+    n_tokens = statistics["n_tokens"].to_list()[0] if n else 0
+    help_texts = _evaluation_help()
+    facts = [
+        {"name": "features", "value": f"{n:,}", "help": "Features of the SAE (d_sae)"},
+        {
+            "name": "never fired",
+            "value": f"{dead:,} ({100 * dead / n:.1f}%)" if n else "–",
+            "help": "Features that fired on none of the tokens read",
+        },
+        {"name": "tokens read", "value": f"{n_tokens:,}", "help": "Tokens of the feature pass"},
+    ]
+    return facts + [
+        {"name": title, "value": _value(evaluation[name]), "help": help_texts.get(name, "")}
+        for name, title in EVALUATION.items()
+        if name in evaluation
+    ]
+
+
+def _evaluation_help() -> dict[str, str]:
+    spec = table_specs().get("sae_evaluation")
+    return {column.name: column.comment for column in spec.columns} if spec else {}
+
+
+def _value(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return number(value if isinstance(value, float) else None)
+
+
+def _rounded(values: pl.Series) -> list[float | None]:
+    """Three significant digits; None for NULL and NaN."""
+    return [None if x is None or math.isnan(x) else float(f"{x:.3g}") for x in values.to_list()]
+
+
+def _density_counts(statistics: pl.DataFrame) -> dict[float, int]:
+    """Features per bin of log10 density, by lower edge, as the view sae_density_histogram."""
+    bins = np.floor(statistics["log10_density"].drop_nulls().to_numpy() / BIN)
+    edges, counts = np.unique(bins, return_counts=True)
+    return {float(e * BIN): int(n) for e, n in zip(edges, counts, strict=True)}
+
+
+def _edges(counts: Mapping[float, int]) -> list[float]:
+    """Lower edges of all bins from the first to the last that is not empty."""
+    if not counts:
+        return []
+    n = round((max(counts) - min(counts)) / BIN) + 1
+    return [min(counts) + i * BIN for i in range(n)]

@@ -1,0 +1,167 @@
+"""The tables of one layer, as the pages read them.
+
+Belongs here: which columns the pages need, and access by feature. No HTML.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+_NEEDED = {
+    "statistics": (
+        "feature",
+        "n_active",
+        "n_tokens",
+        "n_active_sequences",
+        "density",
+        "log10_density",
+        "mean_activation",
+        "max_activation",
+        "decoder_norm",
+        "encoder_decoder_cosine",
+        "encoder_bias",
+    ),
+    "top_examples": (
+        "feature",
+        "rank",
+        "sequence",
+        "position",
+        "activation",
+        "window_start",
+        "window_activations",
+    ),
+    "intervals": (
+        "feature",
+        "interval",
+        "low",
+        "high",
+        "n_active",
+        "share",
+        "example_sequences",
+        "example_positions",
+    ),
+    "logit_effects": ("feature", "direction", "rank", "token_id", "effect"),
+    "head_attribution": ("feature", "head", "attribution"),
+    "dfa": ("feature", "rank", "dfa_by_head", "dfa_by_source"),
+}
+
+
+@dataclass(frozen=True)
+class LayerFrames:
+    """Frames of one study and layer, each with at least the columns of its table that pages show.
+
+    Attributes:
+        statistics: feature_statistics, every feature.
+        top_examples: feature_top_examples.
+        intervals: feature_intervals.
+        logit_effects: feature_logit_effects.
+        head_attribution: feature_head_attribution, every feature.
+        dfa: feature_dfa, of all or some of the top examples; may be empty.
+    """
+
+    statistics: pl.DataFrame
+    top_examples: pl.DataFrame
+    intervals: pl.DataFrame
+    logit_effects: pl.DataFrame
+    head_attribution: pl.DataFrame
+    dfa: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        for name, columns in _NEEDED.items():
+            missing = [column for column in columns if column not in getattr(self, name).columns]
+            if missing:
+                raise ValueError(
+                    f"frame {name} lacks {missing}; pass the whole table feature_{name}"
+                )
+        if self.statistics["feature"].n_unique() != len(self.statistics):
+            raise ValueError("statistics has a feature twice; pass one study and one layer")
+
+    def example_sequences(self) -> pl.Series:
+        """Sequences whose tokens the pages show, unique."""
+        inside = self.intervals["example_sequences"].explode().drop_nulls()
+        return pl.concat([self.top_examples["sequence"], inside.cast(pl.Int64)]).unique().sort()
+
+
+class ByFeature:
+    """One frame, sorted, with quick access to the rows of a feature."""
+
+    def __init__(self, frame: pl.DataFrame, columns: tuple[str, ...], *order: str) -> None:
+        ordered = frame.sort("feature", *order)
+        self.frame = ordered.select(columns)
+        self._feature = ordered["feature"].to_numpy()
+
+    def columns(self, feature: int) -> list[pl.Series]:
+        """Columns of the rows of `feature`, in the order given at the start."""
+        low, high = np.searchsorted(self._feature, [feature, feature + 1])
+        return self.frame.slice(int(low), int(high - low)).get_columns()
+
+
+@dataclass(frozen=True)
+class ExampleAttribution:
+    """DFA of one example: by head [head], by source [position + 1]."""
+
+    by_head: NDArray[np.float32]
+    by_source: NDArray[np.float32]
+
+
+class AttributionByFeature:
+    """Frame feature_dfa, with quick access to the examples of a feature."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        ordered = frame.sort("feature", "rank")
+        self._feature = ordered["feature"].to_numpy()
+        self._rank = ordered["rank"].to_list()
+        self._heads, self._head_starts = _flat(ordered["dfa_by_head"])
+        self._sources, self._source_starts = _flat(ordered["dfa_by_source"])
+
+    def examples(self, feature: int) -> dict[int, ExampleAttribution]:
+        """Attribution by rank of the example."""
+        low, high = np.searchsorted(self._feature, [feature, feature + 1]).tolist()
+        return {
+            self._rank[i]: ExampleAttribution(
+                self._heads[self._head_starts[i] : self._head_starts[i + 1]],
+                self._sources[self._source_starts[i] : self._source_starts[i + 1]],
+            )
+            for i in range(low, high)
+        }
+
+
+class SequenceTokens:
+    """Token ids by sequence number."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        """Read a frame with the columns sequence and token_ids (tokenized_corpus)."""
+        self._ids, self._starts = _flat(frame["token_ids"])
+        self._rows = {sequence: row for row, sequence in enumerate(frame["sequence"].to_list())}
+
+    @property
+    def largest(self) -> int:
+        """Largest token id; -1 without tokens."""
+        return int(self._ids.max()) if len(self._ids) else -1
+
+    def __getitem__(self, sequence: int) -> NDArray[np.integer]:
+        row = self._rows[sequence]
+        ids: NDArray[np.integer] = self._ids[self._starts[row] : self._starts[row + 1]]
+        return ids
+
+    def require(self, sequences: pl.Series) -> None:
+        """Raise ValueError when one of `sequences` is not there."""
+        missing = [s for s in sequences.to_list() if s not in self._rows]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} sequences of examples have no token ids (first: {missing[:5]}); "
+                "pass the rows of tokenized_corpus that the examples come from"
+            )
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _flat(column: pl.Series) -> tuple[NDArray[Any], list[int]]:
+    """Values of a list column one after the other, and where each row starts and the last ends."""
+    lengths = column.list.len().to_numpy().astype(np.int64)
+    values = column.explode(empty_as_null=False).to_numpy()
+    return values, [0, *np.cumsum(lengths).tolist()]

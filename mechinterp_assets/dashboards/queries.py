@@ -1,0 +1,34 @@
+"""The SQL that makes each block of a page, with the page's study, layer and feature filled in.
+
+The statements are files in `sql/dashboards`, with DuckDB's named parameters $study, $layer and
+$feature.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+from mechinterp_assets.sql_text import quote_text
+
+SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql" / "dashboards"
+
+
+@cache
+def statements() -> dict[str, str]:
+    """SQL by the name of its file. An empty folder is an error."""
+    found = {path.stem: path.read_text().strip() for path in sorted(SQL_FOLDER.glob("*.sql"))}
+    if not found:
+        raise FileNotFoundError(
+            f"{SQL_FOLDER} has no SQL: pages show the statements of the repository's sql/ folder, "
+            "so install the project in editable mode (pip install -e .)"
+        )
+    return found
+
+
+def filled_statements(study: str, layer: int = 0, feature: int = 0) -> dict[str, str]:
+    """Statements that can be pasted into DuckDB as they are."""
+    values = {"study": quote_text(study), "layer": str(layer), "feature": str(feature)}
+    return {
+        name: re.sub(r"\$(study|layer|feature)\b", lambda match: values[match[1]], text)
+        for name, text in statements().items()
+    }

@@ -1,0 +1,164 @@
+"""The static site of feature dashboards: one folder per layer, one index per study.
+
+    <study>/index.html                    render_study
+    <study>/<layer>/index.html            render_layer
+    <study>/<layer>/features/<n>.html
+
+Belongs here: which files there are, and writing them. Publishing a finished folder is the caller's.
+Pages are self-contained: they load nothing and work from a file system.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mechinterp_assets.dashboards.feature_page import FeaturePages, fired
+from mechinterp_assets.dashboards.index_pages import layer_content, study_content
+from mechinterp_assets.dashboards.layer_frames import LayerFrames, SequenceTokens
+from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
+from mechinterp_assets.dashboards.tokens import TokenTexts
+from mechinterp_assets.provenance import Provenance
+
+
+@dataclass(frozen=True)
+class RenderedFolder:
+    """What was written.
+
+    Attributes:
+        n_features: features with a page of their own.
+        n_pages: HTML files.
+        bytes: their size.
+    """
+
+    n_features: int
+    n_pages: int
+    bytes: int
+
+
+def render_layer(
+    frames: LayerFrames,
+    folder: Path,
+    *,
+    layer: int,
+    model: str,
+    provenance: Provenance,
+    token_strings: list[str],
+    sequences: pl.DataFrame,
+    features: Sequence[int] | None = None,
+    evaluation: Mapping[str, object] | None = None,
+    details: Mapping[str, str] | None = None,
+    study_href: str = "../index.html",
+    progress: Callable[[int, int], None] | None = None,
+) -> RenderedFolder:
+    """Write the index and the feature pages of one layer into `folder`.
+
+    Args:
+        frames: tables of the layer.
+        folder: absent or empty; private to the caller until it publishes it.
+        layer: layer.
+        model: name of the model, for display.
+        provenance: shown on every page; its study names the site.
+        token_strings: text of each token id.
+        sequences: columns sequence and token_ids (tokenized_corpus) of all sequences with examples.
+        features: features that get a page; default all that fired. The index lists every feature.
+        evaluation: row of sae_evaluation of the layer, shown on the index.
+        details: more lines for the provenance block (architecture, sizes).
+        study_href: address of the study's index as seen from the layer's index.
+        progress: called after every hundredth page with pages done and pages in total.
+
+    Raises:
+        ValueError: the folder is not empty, a feature is unknown, or an example's sequence or token
+            is missing. Raised before anything is written.
+    """
+    known = set(frames.statistics["feature"].to_list())
+    shown = sorted(set(features)) if features is not None else fired(frames.statistics)
+    if unknown := [f for f in shown if f not in known]:
+        raise ValueError(f"features {unknown[:5]} are not in statistics (0..{len(known) - 1})")
+    tokens = SequenceTokens(sequences)
+    tokens.require(frames.example_sequences())
+    if tokens.largest >= len(token_strings):
+        raise ValueError(
+            f"token id {tokens.largest} has no text, there are {len(token_strings)}; "
+            "pass the token strings of the model that the corpus was tokenized for"
+        )
+    _check_empty(folder)
+    texts = TokenTexts(token_strings)
+    pages = FeaturePages(frames, provenance.study, layer, tokens, texts)
+    common = {
+        "study": provenance.study,
+        "layer": layer,
+        "provenance": provenance_rows(provenance, model, details or {}),
+    }
+    (folder / "features").mkdir(parents=True, exist_ok=True)
+    page = template("feature.html")
+    size = 0
+    for i, feature in enumerate(shown):
+        text = page.render(
+            **common,
+            **page_parts("feature.js"),
+            **pages.content(feature),
+            study_href=f"../{study_href}",
+            previous=shown[i - 1] if i else None,
+            next=shown[i + 1] if i + 1 < len(shown) else None,
+        )
+        size += _write(folder / "features" / f"{feature}.html", text)
+        if progress is not None and (i + 1) % 100 == 0:
+            progress(i + 1, len(shown))
+    index = template("layer.html").render(
+        **common,
+        **page_parts("layer.js"),
+        **layer_content(frames, provenance.study, layer, set(shown), texts, evaluation or {}),
+        study_href=study_href,
+    )
+    size += _write(folder / "index.html", index)
+    return RenderedFolder(len(shown), len(shown) + 1, size)
+
+
+def render_study(
+    folder: Path,
+    *,
+    model: str,
+    provenance: Provenance,
+    statistics: pl.DataFrame,
+    evaluation: pl.DataFrame | None = None,
+    hrefs: Mapping[int, str] | None = None,
+    description: str = "",
+    details: Mapping[str, str] | None = None,
+) -> RenderedFolder:
+    """Write the index of a study, `folder`/index.html, over an older one if there is one.
+
+    Args:
+        folder: the study's folder; made if absent.
+        model: name of the model, for display.
+        provenance: shown on the page; its study names the site.
+        statistics: feature_statistics of all layers (layer, n_active, log10_density suffice).
+        evaluation: sae_evaluation, any of the layers.
+        hrefs: address of each layer's index as seen from this page; default L00/index.html.
+        description: of the study.
+        details: more lines for the provenance block.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = template("study.html").render(
+        **page_parts(None),
+        **study_content(statistics, evaluation, hrefs, provenance.study),
+        study=provenance.study,
+        description=description,
+        provenance=provenance_rows(provenance, model, details or {}),
+    )
+    return RenderedFolder(0, 1, _write(folder / "index.html", text))
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; give an empty folder, pages of an older run stay")
+
+
+def _write(path: Path, text: str) -> int:
+    content = text.encode()
+    path.write_bytes(content)
+    return len(content)

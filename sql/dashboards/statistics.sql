@@ -1,0 +1,3 @@
+SELECT *
+FROM feature_statistics
+WHERE study = $study AND layer = $layer AND feature = $feature;
