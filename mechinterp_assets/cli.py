@@ -3,6 +3,7 @@
 Belongs here: arguments and printing. Does not belong here: work (every command calls one function).
 """
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,8 @@ if TYPE_CHECKING:  # each command imports what it needs, so that --help is quick
     from resources.lake import Lake
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console()
+# Without a terminal to fit, tables get room to be read.
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 QUICKSTART_QUERIES = (
     "01_heads_by_role",

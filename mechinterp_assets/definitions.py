@@ -21,6 +21,7 @@ from mechinterp_assets.assets import (
 )
 from mechinterp_assets.assets.automation import JOBS, SCHEDULES
 from mechinterp_assets.assets.checks import CHECKS
+from mechinterp_assets.assets.logging import short_console_logger
 from mechinterp_assets.home import dashboard_folder, lake_folder, tensor_folder
 from resources.compute import ComputeResource
 from resources.dashboards import DashboardsResource
@@ -50,6 +51,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
         asset_checks=CHECKS,
         jobs=JOBS,
         schedules=SCHEDULES,
+        loggers={"console": short_console_logger},
         resources={**default_resources(), **(resources or {})},
         # One process per run: the model is loaded once, and pools still hold their limits.
         executor=dg.in_process_executor,

@@ -5,6 +5,7 @@ before publishing is checked where it is computed.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,10 +67,10 @@ RULES = (
     Rule(
         "sae_evaluation",
         "ce_recovered_in_bounds",
-        "CE loss recovered lies between the study's checks.ce_recovered_min and 1",
+        "CE loss recovered lies between the study's checks.ce_recovered_min and 1.25",
         "site",
         "SELECT max(ce_recovered) FROM sae_evaluation WHERE study = $study AND layer = $layer",
-        lambda study: (study.checks.ce_recovered_min, 1.05),
+        lambda study: (study.checks.ce_recovered_min, 1.25),
     ),
     Rule(
         "feature_dfa",
@@ -138,4 +139,7 @@ def _parameters(rule: Rule, key: str) -> tuple[Study, dict[str, str | int]]:
     return study, {"study": study.study, "layer": layer}
 
 
-CHECKS = [_check(rule) for rule in RULES]
+with warnings.catch_warnings():
+    # Partitioned checks are a preview in Dagster 1.13; the lock on 1.13 keeps them as they are.
+    warnings.simplefilter("ignore", dg.PreviewWarning)
+    CHECKS = [_check(rule) for rule in RULES]

@@ -191,7 +191,7 @@ def ioi_prompts(
             "ioi_prompts": {
                 "pairs": float(prompts["pair_id"].n_unique()),
                 "templates": float(prompts["template"].n_unique()),
-                "longest": float(prompts["n_tokens"].max()),
+                "longest": float(prompts["n_tokens"].to_numpy().max()),
             }
         },
     )

@@ -11,7 +11,7 @@ import torch
 from mechinterp_assets.activations.cache import ActivationReader
 from mechinterp_assets.activations.rows import CachedRows
 from mechinterp_assets.activations.statistics import mean_z_of
-from mechinterp_assets.assets.publish import Inputs, Publisher
+from mechinterp_assets.assets.publish import Inputs, Metadata, Publisher
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES, site
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
 from mechinterp_assets.corpora.tokenize import token_matrix
@@ -248,7 +248,7 @@ def sae_evaluation(
         result = evaluate_layers(model, saes, torch.from_numpy(token_matrix(held_out)), means)
         for layer, inputs in inputs_of.items():
             row = result.filter(pl.col("layer") == layer)
-            numbers = {
+            numbers: Metadata = {
                 column: float(value)
                 for column, value in row.row(0, named=True).items()
                 if isinstance(value, float)

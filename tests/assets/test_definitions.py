@@ -1,5 +1,6 @@
 """The code location: loads, declares everything, and maps partitions explicitly."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -177,13 +178,13 @@ def test_schedule_requests_only_trained_saes(tmp_path: Path) -> None:
     from mechinterp_assets.assets.automation import weekly_evaluation
 
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        context = dg.build_schedule_context(instance=instance)
+        context = dg.build_schedule_context(instance, datetime(2026, 1, 5, 3, tzinfo=UTC))
         assert weekly_evaluation(context) == []
         for key in ("tiny.L00", "tiny.L02", "organism.L01"):
             instance.report_runless_asset_event(
                 dg.AssetMaterialization("attention_sae", partition=key)
             )
-        requests = weekly_evaluation(dg.build_schedule_context(instance=instance))
+        requests = weekly_evaluation(context)
     ranges = {
         (
             r.tags["dagster/asset_partition_range_start"],
