@@ -325,7 +325,9 @@ class Lake:
                 con.execute("USE mechinterp")
                 yield con
 
-    def sql(self, query: str, parameters: Sequence[object] | None = None) -> pl.DataFrame:
+    def sql(
+        self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+    ) -> pl.DataFrame:
         """Result of one query on the catalog as of now."""
         with self.connect() as con:
             frame: pl.DataFrame = con.sql(query, params=parameters).pl()

@@ -38,6 +38,21 @@ def column_schema(spec: TableSpec) -> dg.TableSchema:
     )
 
 
+def rerun_when_stale() -> dg.AutomationCondition[dg.AssetKey]:
+    """Run once after an input was updated or the formula changed, when all inputs are there.
+
+    Takes effect for a study once the sensor `default_automation_condition_sensor` is switched on.
+    """
+    condition = dg.AutomationCondition
+    changed = condition.code_version_changed().since(
+        condition.newly_requested() | condition.newly_updated()
+    )
+    ready = ~condition.any_deps_missing() & ~condition.in_progress()
+    return (condition.eager() | (changed & ready & ~condition.missing())).with_label(
+        "input or formula changed"
+    )
+
+
 def table_asset(
     table: str,
     *,
@@ -46,7 +61,6 @@ def table_asset(
     study_deps: Sequence[str] = (),
     site_deps: Sequence[str] = (),
     kinds: Sequence[str] = (),
-    automation: dg.AutomationCondition[dg.AssetKey] | None = None,
 ) -> dg.AssetSpec:
     """Spec of the asset that writes `table`; `study_deps` and `site_deps` name its upstream."""
     spec = table_spec(table)
@@ -60,7 +74,7 @@ def table_asset(
         owners=OWNERS,
         tags={"per": per},
         code_version=f"formula-{spec.formula_version}",
-        automation_condition=automation,
+        automation_condition=rerun_when_stale(),
         metadata={
             "dagster/column_schema": column_schema(spec),
             "dagster/table_name": f"mechinterp.main.{table}",

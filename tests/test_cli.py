@@ -1,0 +1,31 @@
+"""The command line answers mistakes with what to do."""
+
+import pytest
+from typer.testing import CliRunner
+
+from mechinterp_assets.cli import app
+from mechinterp_assets.queries import QueryError, all_queries, find_query
+
+runner = CliRunner()
+
+
+def test_help_lists_the_commands() -> None:
+    result = runner.invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for command in ("quickstart", "materialize", "query", "tables", "export", "ui"):
+        assert command in result.output
+
+
+def test_unknown_study_and_query_name_what_there_is() -> None:
+    result = runner.invoke(app, ["materialize", "nothing"])
+    assert result.exit_code == 2
+    assert "organism" in result.output
+    with pytest.raises(QueryError, match="01_heads_by_role"):
+        find_query("heads_by_rol")
+
+
+def test_quickstart_queries_exist() -> None:
+    from mechinterp_assets.cli import QUICKSTART_QUERIES
+
+    assert set(QUICKSTART_QUERIES) <= {query.name for query in all_queries()}
+    assert len(all_queries()) >= 8
