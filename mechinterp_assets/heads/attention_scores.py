@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.heads.datasets import TokenDataset
+from mechinterp_assets.precision import float64
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ class TargetedAttention:
         self._null_variance_sum = torch.zeros_like(self._sum)
 
     def update(self, layer: int, pattern: Tensor) -> None:
-        rows = pattern[:, :, self.destinations.to(pattern.device)].double()
-        index = self.targets.to(pattern.device).view(1, 1, -1, 1)
+        rows = float64(pattern[:, :, self.destinations.to(pattern.device)])
+        index = self.targets.to(rows.device).view(1, 1, -1, 1)
         hit = rows.gather(3, index.expand(rows.shape[0], rows.shape[1], -1, 1))
-        keep = self.candidates.to(pattern.device, torch.float64)
+        keep = self.candidates.to(rows.device, torch.float64)
         count = keep.sum(dim=1)
         mean = (rows * keep).sum(dim=3) / count
         variance = ((rows - mean[..., None]).square() * keep).sum(dim=3) / count
@@ -114,7 +115,7 @@ class OffsetExplained:
 
     def update(self, layer: int, pattern: Tensor) -> None:
         device = pattern.device
-        pairs = pattern[:, :, self.destination.to(device), self.source.to(device)].double()
+        pairs = float64(pattern[:, :, self.destination.to(device), self.source.to(device)])
         for power in range(4):
             self._powers[layer, :, power] += pairs.pow(power + 1).sum(dim=(0, 2)).cpu()
         self._sum[layer].index_add_(1, self.offset, pairs.sum(dim=0).cpu())

@@ -10,6 +10,7 @@ from torch import Tensor
 from mechinterp_assets.heads.attention_scores import ScoreValues
 from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.language_model import Weights
+from mechinterp_assets.precision import float64
 
 
 class InductionLogitAttribution:
@@ -38,9 +39,9 @@ class InductionLogitAttribution:
         columns = self._W_U.T[token_ids[:, 1 : self._period + 1]]
         normalised = z[:, self.positions] / scale[:, self.positions, :, None]
         out = torch.einsum("bihe,hed->bihd", normalised, self._W_O[layer])
-        effect = torch.einsum("bihd,bkd->bhik", out, columns).double()
+        effect = float64(torch.einsum("bihd,bkd->bhik", out, columns))
         # Position period + 1 + r holds token r of the block, so token r + 1 comes next.
-        place = torch.arange(self._period - 1, device=z.device)
+        place = torch.arange(self._period - 1, device=effect.device)
         hit = effect[:, :, place, place + 1]
         others = self._period - 1
         mean = (effect.sum(dim=3) - hit) / others

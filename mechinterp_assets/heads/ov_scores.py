@@ -25,9 +25,9 @@ def copying(weights: Weights, *, null_draws: int, seed: int) -> ScoreValues:
     rotations for every head.
     """
     layers, heads, d_model, d_head = weights.W_V.shape
-    token_map = (weights.W_U @ weights.W_E).double().cpu()
-    W_V = weights.W_V.double().cpu().flatten(0, 1)
-    W_O = weights.W_O.double().cpu().flatten(0, 1)
+    token_map = (weights.W_U @ weights.W_E).cpu().double()
+    W_V = weights.W_V.cpu().double().flatten(0, 1)
+    W_O = weights.W_O.cpu().double().flatten(0, 1)
     read = W_O @ token_map
     # A product far below the size of its factors is rounding error, not a matrix.
     norm = torch.linalg.matrix_norm

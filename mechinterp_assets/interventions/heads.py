@@ -36,6 +36,7 @@ from mechinterp_assets.interventions.spec import (
     Mode,
 )
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.precision import float64
 
 Cell = tuple[Any, ...]
 
@@ -141,18 +142,17 @@ class MeanReference:
         row = {cell: place for place, cell in enumerate(dict.fromkeys(names))}
         longest = int(prompts["n_tokens"].max())  # type: ignore[arg-type]
         shape = (len(row), longest, model.config.n_heads, model.config.d_head)
-        sums = [
-            torch.zeros(shape, dtype=torch.float64, device=model.device)
-            for _ in range(model.config.n_layers)
-        ]
-        n = torch.zeros(len(row), dtype=torch.float64, device=model.device)
+        n = float64(torch.zeros(len(row), device=model.device))
+        sums = [n.new_zeros(shape) for _ in range(model.config.n_layers)]
         for group in prompt_groups(prompts, max_prompts=batch_rows, device=model.device):
             run = clean_run(model, group)
-            place = torch.tensor([row[cell] for cell in cells(group.frame)], device=model.device)
+            place = torch.tensor([row[cell] for cell in cells(group.frame)], device=n.device)
             n.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
             for layer, z in enumerate(run.z):
-                sums[layer][:, : z.shape[1]].index_add_(0, place, z.double())
-        means = [(total / n[:, None, None, None]).to(model.dtype) for total in sums]
+                sums[layer][:, : z.shape[1]].index_add_(0, place, float64(z))
+        means = [
+            (total / n[:, None, None, None]).to(model.dtype).to(model.device) for total in sums
+        ]
         return cls(row, means, n)
 
     def targets(self, frame: pl.DataFrame, layer: int, head: int) -> Tensor:

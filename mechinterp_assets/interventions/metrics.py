@@ -7,6 +7,8 @@ are views.
 import torch
 from torch import Tensor
 
+from mechinterp_assets.precision import float64
+
 LOGIT_METRICS = ("logit_diff", "kl", "loss", "prob")
 
 
@@ -19,12 +21,14 @@ def logit_metrics(logits: Tensor, clean_logits: Tensor, io: Tensor, s: Tensor) -
       loss        -log p(IO), in nats
       prob        p(IO)
     """
-    log_probs = logits.double().log_softmax(dim=-1)
-    clean = clean_logits.double().log_softmax(dim=-1)
+    logits = float64(logits)
+    io, s = io.to(logits.device), s.to(logits.device)
+    log_probs = logits.log_softmax(dim=-1)
+    clean = float64(clean_logits).log_softmax(dim=-1)
     rows = torch.arange(len(io), device=io.device)
     log_p_io = log_probs[rows, io]
     return {
-        "logit_diff": logits[rows, io].double() - logits[rows, s].double(),
+        "logit_diff": logits[rows, io] - logits[rows, s],
         "kl": (clean.exp() * (clean - log_probs)).sum(dim=-1),
         "loss": -log_p_io,
         "prob": log_p_io.exp(),

@@ -7,6 +7,8 @@ making edits.
 import torch
 from torch import Tensor
 
+from mechinterp_assets.precision import float64
+
 
 def cosine_and_norm_ratio(
     before: Tensor, after: Tensor, row: Tensor, n_rows: int
@@ -16,7 +18,8 @@ def cosine_and_norm_ratio(
     before, after [edited position, d_model]; row [edited position]; returns two [n_rows] float64.
     A row without edited positions gets NaN.
     """
-    before, after = before.double(), after.double()
+    before, after = float64(before), float64(after)
+    row = row.to(before.device)
     size = before.norm(dim=-1).clamp_min(1e-30)
     cosine = (before * after).sum(dim=-1) / (size * after.norm(dim=-1).clamp_min(1e-30))
     values = torch.stack([cosine, after.norm(dim=-1) / size], dim=-1)

@@ -39,6 +39,7 @@ from mechinterp_assets.interventions.spec import (
     validate,
 )
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.precision import float64
 
 logger = logging.getLogger(__name__)
 
@@ -160,9 +161,10 @@ class Pairs:
 
     def mean_scores(self, scores: Tensor, n_rows: int) -> Tensor:
         """[row] mean score over each row's pairs; scores [row, head, destination, source]."""
-        values = scores[self.row, self.head, self.destination, self.source].double()
-        total = values.new_zeros(n_rows).index_add_(0, self.row, values)
-        return total / torch.bincount(self.row, minlength=n_rows)
+        values = float64(scores[self.row, self.head, self.destination, self.source])
+        row = self.row.to(values.device)
+        total = values.new_zeros(n_rows).index_add_(0, row, values)
+        return total / torch.bincount(row, minlength=n_rows)
 
 
 @dataclass(frozen=True)
