@@ -206,6 +206,12 @@ class InterventionSection(_Section):
     bootstrap: Positive = 1000
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "InterventionSection":
+        if not self.head_ablations and not self.edges:
+            raise ValueError("nothing would run: name a mode in head_ablations or set edges")
+        return self
+
 
 class CheckSection(_Section):
     """Bounds of the asset checks that block what lies downstream."""

@@ -70,6 +70,10 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
         ({"model": {"n_layers": 77}}, ["model.n_layers", "77", "correct it or leave it out"]),
         ({"ioi": {"variants": ["base", "CBA"]}}, ["ioi.variants", "base and any of", "CBA"]),
         ({"ioi": {"variants": ["base"]}}, ["add ABC to ioi.variants"]),
+        (
+            {"interventions": {"head_ablations": [], "edges": 0}},
+            ["interventions", "nothing would run"],
+        ),
         ({"study": "Not A Key"}, ["study", "lower-case", "Not A Key"]),
     ],
 )
