@@ -11,6 +11,14 @@ import numpy as np
 import polars as pl
 
 _SLICE_ROWS = 1_000_000
+_TYPE_NAMES: dict[pl.DataType, str] = {
+    pl.Boolean(): "bool",
+    pl.Int32(): "int32",
+    pl.Int64(): "int64",
+    pl.Float32(): "float32",
+    pl.Float64(): "float64",
+    pl.String(): "string",
+}
 
 
 class _Digest(Protocol):
@@ -20,15 +28,26 @@ class _Digest(Protocol):
 def content_hash(frame: pl.DataFrame) -> str:
     """SHA-256 (hex) of column names, types and values in row order.
 
-    Supports booleans, integers, floats, strings and lists of them. All NaNs count as equal, 0.0 and
+    Types are those that tables may declare. All NaNs count as equal, 0.0 and
     -0.0 as different.
     """
     digest = hashlib.sha256()
     digest.update(f"{frame.height}\0".encode())
     for series in frame.iter_columns():
-        digest.update(f"{series.name}\0{series.dtype}\0".encode())
+        digest.update(f"{series.name}\0{_type_name(series.dtype)}\0".encode())
         _update(digest, series)
     return digest.hexdigest()
+
+
+def _type_name(dtype: pl.DataType) -> str:
+    """Names of our own, as a library may rename its types."""
+    if isinstance(dtype, pl.List):
+        return f"list[{_type_name(pl.Series(dtype=dtype.inner).dtype)}]"
+    if dtype not in _TYPE_NAMES:
+        raise TypeError(
+            f"type {dtype} has no content hash; only {', '.join(_TYPE_NAMES.values())} and lists"
+        )
+    return _TYPE_NAMES[dtype]
 
 
 def _update(digest: _Digest, series: pl.Series) -> None:
@@ -63,9 +82,7 @@ def _plain(series: pl.Series) -> pl.Series:
         return series.cast(pl.UInt8).fill_null(0)
     if series.dtype.is_float():
         return series.fill_null(0.0).fill_nan(float("nan"))
-    if series.dtype.is_integer():
-        return series.fill_null(0)
-    raise TypeError(f"column {series.name!r} has type {series.dtype}, which has no content hash")
+    return series.fill_null(0)
 
 
 def _bytes(series: pl.Series) -> memoryview:

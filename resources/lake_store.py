@@ -365,7 +365,8 @@ class Lake:
     def rebuild(self) -> int:
         """Make a lost ledger again from what the Parquet files say; returns how many versions.
 
-        For a lake whose `ledger.sqlite` is gone. A partition's highest version becomes current.
+        For a lake whose `ledger.sqlite` is gone. A partition's highest version becomes current,
+        which may be one that a killed process had completed and not yet published.
 
         Raises:
             LakeError: there is a ledger.

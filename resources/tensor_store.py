@@ -429,5 +429,12 @@ def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a safetensors file from tensors on any device and of any strides."""
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    ready: dict[str, torch.Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        dense = tensor.detach().cpu().contiguous()
+        storage = dense.untyped_storage().data_ptr()
+        # The format has no shared storage: views of one tensor are written one by one.
+        ready[name] = dense.clone() if storage in storages else dense
+        storages.add(storage)
     save_file(ready, path, metadata=None if metadata is None else dict(metadata))

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,18 @@ def write_tables(lake: Lake, slot: int, log: "Log") -> None:
         )
         for table, done in published.items():
             log.add(f"end {table} {partition} {done.version} {done.data_version}")
+
+
+def write_counts(root: Path, sql: Path, name: str, start: Event) -> None:
+    """Write five versions of one partition of `role_counts` (see conftest.py) once `start` is set.
+
+    Here and not in the test, so that a spawned process imports little.
+    """
+    lake = Lake(root, sql=sql)
+    start.wait()
+    for n in range(5):
+        counts = pl.DataFrame({"role": [f"{name}{n}"], "n": [n]})
+        lake.write("role_counts", "p", counts, Provenance("organism", name, "1"))
 
 
 _CHECK = " UNION ALL ".join(
