@@ -1,5 +1,5 @@
 """`python -m mechinterp_assets`: the command line of cli.py."""
 
-from mechinterp_assets.cli import app
+from mechinterp_assets.cli import main
 
-app()
+main()

@@ -3,6 +3,7 @@
 Belongs here: arguments and printing. Does not belong here: work (every command calls one function).
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -118,6 +119,22 @@ def ui(
     from mechinterp_assets.serve import serve
 
     raise typer.Exit(serve(port, dashboards_port))
+
+
+def main() -> None:
+    """Run a command and leave at once.
+
+    Interpreter teardown is skipped: duckdb 2.0 prints dozens of lines about its own classes when
+    anything (here: Dagster's records) keeps them alive until then, after the answer just given.
+    """
+    code = 0
+    try:
+        app()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _lake() -> "Lake":
