@@ -434,7 +434,9 @@ class Lake:
             change, built_from = self._catalog_state.read_text().split(" ", 1)
         except FileNotFoundError:
             return None
-        return int(change) if built_from == self._built_from() else None
+        # More than the ledger has: an older ledger was put back.
+        known = int(change) <= self._ledger.changes()
+        return int(change) if known and built_from == self._built_from() else None
 
     def _is_up_to_date(self, keep_up_with: int | None) -> bool:
         if keep_up_with is None:

@@ -397,6 +397,18 @@ def test_a_lost_ledger_is_made_again_from_the_files(
         lake.rebuild()
 
 
+def test_an_older_ledger_put_back_is_what_the_catalog_shows(
+    lake: Lake, provenance: Provenance, scores: Scores
+) -> None:
+    lake.write("head_scores", "p", scores(0.1), provenance)
+    shutil.copy(lake.root / "ledger.sqlite", lake.root / "backup.sqlite")
+    lake.write("head_scores", "p", scores(0.2), provenance)
+    shutil.move(lake.root / "backup.sqlite", lake.root / "ledger.sqlite")
+    assert lake.sql("SELECT value FROM head_scores").rows() == [(0.1,)]
+    lake.write("head_scores", "q", scores(0.3), provenance)
+    assert query(lake, "SELECT value FROM head_scores ORDER BY 1") == [(0.1,), (0.3,)]
+
+
 def test_an_export_needs_no_other_file(
     lake: Lake, provenance: Provenance, scores: Scores, tmp_path: Path
 ) -> None:
