@@ -217,9 +217,11 @@ class _PassState:
         self._check_order(block.sequence)
         valid = block.valid
         local, position = valid.nonzero(as_tuple=True)
-        if max_tokens is not None:
+        n_sequences = len(block.sequence)
+        if max_tokens is not None and len(local) > max_tokens - self.n_tokens:
             left = max_tokens - self.n_tokens
             local, position = local[:left], position[:left]
+            n_sequences = int(local[-1]) + 1
         x = block.z[local, position].to(self.sae.W_enc.device, self.sae.W_enc.dtype)
         rows, feature, activation = (t.to(self.device) for t in self.sae.encode_sparse(x))
         activation = activation.float()
@@ -230,7 +232,7 @@ class _PassState:
             )
         local, position = local.to(self.device), position.to(self.device)
         self.n_tokens += len(local)
-        self.n_sequences += int(local[-1]) + 1 if len(local) else 0
+        self.n_sequences += n_sequences
         local, position = local[rows], position[rows]
 
         d_sae = self.sae.d_sae

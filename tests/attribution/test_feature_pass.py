@@ -215,6 +215,8 @@ def test_max_tokens_stops_after_exactly_that_many(max_tokens: int) -> None:
     found, activations = run(data, sae, max_tokens=max_tokens)
     reference = Reference.of(data, sae, max_tokens)
     assert found.n_tokens == max_tokens
+    read = valid_positions(data.token_ids, BOS).sum(1).cumsum(0)
+    assert found.n_sequences == int((read < max_tokens).sum()) + 1
     assert found.n_active.tolist() == [len(reference.active[f]) for f in range(sae.d_sae)]
     assert len(activations) == int(found.n_active.sum())
 
