@@ -155,7 +155,7 @@ class SaeSection(_Section):
 
 
 class FeatureSection(_Section):
-    """What is kept of each feature."""
+    """What is kept of each feature; the `pages` most often active of a layer get a page."""
 
     max_tokens: Positive = 1_000_000
     top_examples: Positive = 20
@@ -164,6 +164,7 @@ class FeatureSection(_Section):
     interval_examples: Positive = 5
     logit_tokens: Positive = 10
     dfa_examples: Positive = 5
+    pages: Positive = 2048
 
 
 class HeadSection(_Section):

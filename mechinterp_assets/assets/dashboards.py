@@ -1,6 +1,7 @@
 """Group `features`, pages: one per feature, an index per layer, an index per study."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -58,6 +59,9 @@ def feature_dashboards(
         frames = LayerFrames(
             **{name: inputs.table(table, key).collect() for name, table in SHOWN.items()}
         )
+        inputs.settings("features")
+        fired = frames.statistics.filter(pl.col("n_active") > 0)
+        shown = fired.top_k(study.features.pages, by=["n_active", "feature"])["feature"]
         sequences = inputs.table("tokenized_corpus", study.study)
         wanted = frames.example_sequences()
         tokens = inputs.table("vocabulary", study.study).sort("token_id").select("token")
@@ -66,8 +70,9 @@ def feature_dashboards(
                 frames,
                 folder,
                 layer=layer,
-                model=model["source"],
+                model=_shown_name(model["source"]),
                 provenance=publisher.provenance(inputs),
+                features=shown.to_list(),
                 token_strings=tokens.collect()["token"].to_list(),
                 sequences=sequences.filter(pl.col("sequence").is_in(wanted.implode()))
                 .select("sequence", "token_ids")
@@ -139,7 +144,7 @@ def study_dashboards(
     with dashboards.publish(study.study) as folder:
         render_study(
             folder,
-            model=model["source"],
+            model=_shown_name(model["source"]),
             provenance=Publisher(context, lake).provenance(inputs),
             statistics=of_sites("feature_statistics", "layer", "n_active", "log10_density"),
             evaluation=evaluation,
@@ -172,3 +177,8 @@ def study_dashboards(
         },
     )
     yield from publisher.results()
+
+
+def _shown_name(source: str) -> str:
+    """Name of a model for a page that may be published: a folder's name, not its place."""
+    return Path(source).name if Path(source).is_absolute() else source
