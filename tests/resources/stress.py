@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,12 +23,14 @@ from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import duckdb
 import polars as pl
 
 from mechinterp_assets.provenance import Provenance
 from resources.lake_store import Lake
+from resources.ledger import Commit, Ledger, Version
 
 ROOT = Path(__file__).resolve().parents[2]
 KEEP_SECONDS = 12.0
@@ -269,6 +272,46 @@ def read_tensors(root: Path) -> list[str]:
     return found
 
 
+def die_at_step(home: Path, step: int) -> None:
+    """Replace a pair of tables, and die by SIGKILL at step `step` of the write.
+
+    Steps are the moments before and after each rename, before each record in the ledger, and right
+    after the ledger's commit. A write with fewer steps ends well.
+    """
+    lake = Lake(home / "lake", KEEP_SECONDS, sql=home / "sql")
+    provenance = Provenance("stress", "victim", "1")
+    lake.write_many({table: frame("pair", 1, 10) for table in TABLES[:2]}, "pair", provenance)
+    left = step
+
+    def pass_step() -> None:
+        nonlocal left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+    replace, add, changes = os.replace, Commit.add, Ledger.changes
+
+    def counted_replace(source: Path, target: Path) -> None:
+        pass_step()
+        replace(source, target)
+        pass_step()
+
+    def counted_add(self: Commit, version: Version) -> None:
+        pass_step()
+        add(self, version)
+
+    def counted_changes(self: Ledger) -> int:
+        pass_step()
+        return changes(self)
+
+    with (
+        patch.object(os, "replace", counted_replace),
+        patch.object(Commit, "add", counted_add),
+        patch.object(Ledger, "changes", counted_changes),
+    ):
+        lake.write_many({table: frame("pair", 2, 20) for table in TABLES[:2]}, "pair", provenance)
+
+
 class Log:
     """Lines that survive the death of their writer: each is one append."""
 
@@ -300,7 +343,10 @@ def watch(reads: dict[str, Callable[[], list[str]]], log: Log) -> None:
 def worker(role: str, slot: int, home: Path) -> None:
     """Body of one process of the run."""
     log = Log(home / "logs" / f"{role}-{os.getpid()}")
-    if role == "tensor-writer":
+    if role == "victim":
+        declare(home / "sql")
+        die_at_step(home, slot)
+    elif role == "tensor-writer":
         write_tensors(home / "tensors", slot, log)
     elif role == "tensor-reader":
         watch({"tensors": partial(read_tensors, home / "tensors")}, log)
