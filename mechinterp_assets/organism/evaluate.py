@@ -110,18 +110,21 @@ class Organism:
         return torch.stack(self.model(tokens, output_attentions=True).attentions)
 
 
-def held_out_pairs() -> list[tuple[str, str]]:
-    """All unordered pairs of names that no training document contains together."""
-    return [pair for pair in combinations(sorted(NAMES), 2) if is_held_out_pair(*pair)]
+def name_pairs(held_out: bool = True) -> list[tuple[str, str]]:
+    """All unordered pairs of names that no training document (or that some may) hold together."""
+    return [p for p in combinations(sorted(NAMES), 2) if is_held_out_pair(*p) == held_out]
 
 
-def measure_ioi(organism: Organism, prompts_per_cell: int = 50, seed: int = 0) -> dict[str, Any]:
+def measure_ioi(
+    organism: Organism, prompts_per_cell: int = 50, seed: int = 0, held_out: bool = True
+) -> dict[str, Any]:
     """Accuracy (logit of IO above that of S) and mean logit difference IO - S.
 
-    `prompts_per_cell` prompts for each template and name order, with held-out pairs of names.
+    `prompts_per_cell` prompts for each template and name order, with pairs of names that are held
+    out of the training, or with the others.
     """
     rng = random.Random(seed)
-    pairs = held_out_pairs()
+    pairs = name_pairs(held_out)
     cells: dict[tuple[str, str], list[float]] = {}
     top_names: list[bool] = []
     for template in HELD_OUT_TEMPLATES:
@@ -319,6 +322,11 @@ def evaluate(
             "parameters": sum(p.numel() for p in organism.model.parameters()),
         },
         "ioi": measure_ioi(organism, prompts_per_cell),
+        "ioi_training_pairs": {
+            key: value
+            for key, value in measure_ioi(organism, prompts_per_cell, held_out=False).items()
+            if key != "by_template"
+        },
         "repetition": measure_repetition(organism),
         "loss": measure_losses(organism, corpus),
         "tasks": measure_tasks(organism),

@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -23,6 +24,7 @@ from mechinterp_assets.corpora.structured import NAMES, documents, is_held_out_p
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
+IGNORED = -100
 HELD_OUT_TITLES = 0.02
 _WORD = re.compile(r"[A-Za-z]+")
 _NAMES = frozenset(NAMES)
@@ -188,9 +190,9 @@ class Mix:
 
 
 CURRICULUM = (
-    Mix(until=0.30, natural=0.10, structured=0.58),
-    Mix(until=0.70, natural=0.24, structured=0.62),
-    Mix(until=1.00, natural=0.28, structured=0.62),
+    Mix(until=0.27, natural=0.10, structured=0.58),
+    Mix(until=0.60, natural=0.24, structured=0.62),
+    Mix(until=1.00, natural=0.14, structured=0.74),
 )
 """Structured and repeated text first, so that induction and name moving form early; natural text
 then grows, but most of it stays structured: with less, the IOI accuracy falls again."""
@@ -207,26 +209,37 @@ class TrainingData:
     curriculum: tuple[Mix, ...] = CURRICULUM
     seed: int = 0
 
-    def batch(self, step: int, progress: float, size: int) -> Int[np.ndarray, "batch context"]:
-        """The batch of a step. It depends on the step and the progress alone, so that a resumed
-        training sees the same batches."""
+    def batch(
+        self, step: int, progress: float, size: int
+    ) -> tuple[Int[np.ndarray, "batch context"], Int[np.ndarray, "batch context"]]:
+        """Tokens of a step and the same tokens as targets, `IGNORED` where none is to be learnt.
+
+        They depend on the step and the progress alone, so that a resumed training sees the same
+        batches. What is said for the first time in a repeated sequence is ignored as a target: it
+        is random, and its gradient would only be noise.
+        """
         rng = np.random.default_rng([self.seed, step])
         mix = next((m for m in self.curriculum if progress < m.until), self.curriculum[-1])
-        rows = np.empty((size, self.natural.shape[1]), dtype=np.int64)
+        tokens = np.empty((size, self.natural.shape[1]), dtype=np.int64)
+        targets = np.empty_like(tokens)
         for i, draw in enumerate(rng.random(size)):
+            learnt: Any = True
             if draw < mix.natural:
-                rows[i] = self.natural[rng.integers(len(self.natural))]
+                tokens[i] = self.natural[rng.integers(len(self.natural))]
             elif draw < mix.natural + mix.structured:
-                rows[i] = self.structured[rng.integers(len(self.structured))]
+                tokens[i] = self.structured[rng.integers(len(self.structured))]
             else:
-                rows[i] = self._repeated(rng)
-        return rows
+                tokens[i], learnt = self._repeated(rng)
+            targets[i] = np.where(learnt, tokens[i], IGNORED)
+        return tokens, targets
 
-    def _repeated(self, rng: np.random.Generator) -> Int[np.ndarray, " context"]:
-        """A span said again: at once and over and over, or after a gap of other tokens."""
+    def _repeated(
+        self, rng: np.random.Generator
+    ) -> tuple[Int[np.ndarray, " context"], Bool[np.ndarray, " context"]]:
+        """A span said again, at once and over and over or after a gap of other tokens; and which
+        tokens can be known because they continue a repetition."""
         context = self.natural.shape[1]
-        longest = (context - 1) // 2
-        short = 3 * context // 16
+        longest, short = (context - 1) // 2, 3 * context // 16
         low, high = (3, short) if rng.random() < 0.6 else (short, longest)
         length = int(rng.integers(low, high))
         if rng.random() < 0.6:
@@ -235,14 +248,15 @@ class TrainingData:
             span = self._without_names(rng, self.natural[rng.integers(len(self.natural)), 1:])
             filler = self._without_names(rng, self.natural[rng.integers(len(self.natural)), 1:])
             span = span[:length]
-        if rng.random() < 0.6:
-            tokens = np.tile(span, context // length + 1)
-        else:
-            gap = int(rng.integers(0, context - 2 * length))
-            tokens = np.concatenate([span, filler[:gap], span, filler[gap:], span])
-            if len(tokens) < context:
-                tokens = np.tile(tokens, 2)
-        return np.concatenate([[END_OF_TEXT_ID], tokens])[:context]
+        gap = 0 if rng.random() < 0.6 else int(rng.integers(1, context - 2 * length))
+        period = np.concatenate([span, filler[:gap]])
+        copies = context // len(period) + 1
+        tokens = np.concatenate([[END_OF_TEXT_ID], np.tile(period, copies)])[:context]
+        known = np.tile(np.arange(len(period)) < length, copies)
+        known[: len(period) + 1] = False
+        if gap:
+            known[:: len(period)] = False
+        return tokens, np.concatenate([[False], known])[:context]
 
     def _random_tokens(self, rng: np.random.Generator, n: int) -> Int[np.ndarray, " n"]:
         return self._without_names(rng, rng.integers(1, self.vocabulary, n))

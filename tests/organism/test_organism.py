@@ -14,10 +14,10 @@ from mechinterp_assets.organism.evaluate import (
     HELD_OUT_TEMPLATES,
     NAME_ORDERS,
     Organism,
-    held_out_pairs,
     measure_heads,
     measure_ioi,
     measure_repetition,
+    name_pairs,
     repeated_tokens,
     rounded,
 )
@@ -113,7 +113,7 @@ def test_evaluation_templates_never_occur_in_generated_text() -> None:
 
 
 def test_held_out_pairs_are_those_of_the_generator() -> None:
-    pairs = held_out_pairs()
+    pairs = name_pairs()
     assert pairs
     assert all(is_held_out_pair(*pair) for pair in pairs)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,19 @@ from transformers import PreTrainedTokenizerFast
 
 from mechinterp_assets.corpora.structured import NAMES, is_held_out_pair
 from mechinterp_assets.corpora.words import word_list
-from mechinterp_assets.organism.evaluate import Organism, held_out_pairs
+from mechinterp_assets.organism.evaluate import Organism, name_pairs
 from mechinterp_assets.organism.recipe import (
     Recipe,
     Trainer,
     next_token_loss,
     prepare,
     save_model,
+    sinusoidal_positions,
     train,
 )
 from mechinterp_assets.organism.training_data import (
     END_OF_TEXT_ID,
+    IGNORED,
     TrainingData,
     holds_held_out_pair,
     is_held_out_title,
@@ -115,7 +118,7 @@ def test_a_corpus_without_text_is_refused() -> None:
 def test_natural_sequences_with_a_held_out_pair_are_dropped(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    a, b = held_out_pairs()[0]
+    a, b = name_pairs()[0]
     c = next(n for n in NAMES if n != a and not is_held_out_pair(a, n))
     filler = " and so it went on and on" * 40
     for first, second, kept in ((a, c, True), (a, b, False), (a.upper(), f'"{b}', False)):
@@ -144,27 +147,41 @@ def test_structured_sequences_start_at_a_document(tokenizer: PreTrainedTokenizer
         assert first in {s[: len(first)] for s in starts}
 
 
-def test_repeated_sequences_repeat_and_hold_at_most_one_name(data: TrainingData) -> None:
-    for seed in range(60):
-        row = data._repeated(np.random.default_rng(seed))
-        assert row.shape == (48,)
-        assert row[0] == END_OF_TEXT_ID
-        trigrams = [tuple(row[i : i + 3]) for i in range(1, 45)]
-        assert len(set(trigrams)) < len(trigrams)
-        assert len(set(row.tolist()) & set(data.name_ids)) <= 2
+def test_repeated_sequences_teach_only_what_was_said_before(data: TrainingData) -> None:
+    learnt = 0
+    for seed in range(100):
+        tokens, known = data._repeated(np.random.default_rng(seed))
+        assert tokens.shape == known.shape == (48,)
+        assert tokens[0] == END_OF_TEXT_ID
+        assert len(set(tokens.tolist()) & set(data.name_ids)) <= 2
+        learnt += known.sum()
+        for i in np.flatnonzero(known):
+            assert (tokens[i - 1], tokens[i]) in pairwise(tokens[:i])
+    assert learnt > 1000
 
 
 def test_batches_follow_the_curriculum_and_the_step_alone(data: TrainingData) -> None:
-    assert np.array_equal(data.batch(7, 0.5, 16), data.batch(7, 0.5, 16))
-    assert not np.array_equal(data.batch(7, 0.5, 16), data.batch(8, 0.5, 16))
+    first, again, other = data.batch(7, 0.5, 16), data.batch(7, 0.5, 16), data.batch(8, 0.5, 16)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
     natural = {row.tobytes() for row in data.natural.astype(np.int64)}
 
-    def share(progress: float) -> float:
-        rows = np.concatenate([data.batch(s, progress, 64) for s in range(20)])
-        return float(np.mean([row.tobytes() in natural for row in rows]))
+    def shares(progress: float) -> tuple[float, float]:
+        batches = [data.batch(step, progress, 64) for step in range(20)]
+        tokens, targets = (np.concatenate(part) for part in zip(*batches, strict=True))
+        whole = (targets != IGNORED).all(axis=1)
+        assert np.array_equal(targets[whole], tokens[whole])
+        return float(np.mean([row.tobytes() in natural for row in tokens])), 1 - whole.mean()
 
-    assert share(0.0) == pytest.approx(data.curriculum[0].natural, abs=0.04)
-    assert share(1.0) == pytest.approx(data.curriculum[-1].natural, abs=0.05)
+    for progress, mix in ((0.0, data.curriculum[0]), (1.0, data.curriculum[-1])):
+        assert shares(progress) == pytest.approx((mix.natural, mix.repeated), abs=0.04)
+
+
+def test_position_embeddings_start_as_one_rotation_per_step() -> None:
+    table = sinusoidal_positions(48, 32, rms=0.06)
+    assert table.square().mean().sqrt().item() == pytest.approx(0.06, rel=1e-4)
+    step = torch.linalg.lstsq(table[1:], table[:-1]).solution
+    assert torch.allclose(table[1:] @ step, table[:-1], atol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -204,7 +221,7 @@ def test_saved_model_computes_what_the_trained_one_does(
     tokenizer.save_pretrained(tmp_path)
     loaded = Organism.load(tmp_path).model
     assert loaded.config.activation_function == "gelu_new"
-    tokens = torch.from_numpy(data.batch(0, 1.0, 4))
+    tokens = torch.from_numpy(data.batch(0, 1.0, 4)[0])
     with torch.no_grad():
         expected = next_token_loss(trainer.model, tokens).item()
         assert next_token_loss(loaded, tokens).item() == pytest.approx(expected, abs=2e-3)
