@@ -70,8 +70,8 @@ class ReconstructionSums:
         self.n += len(x)
         self._active += int(torch.count_nonzero(f))
         self._fired |= (f > 0).any(0).cpu()
-        residual = (x - x_hat).double()
         x, x_hat = x.double(), x_hat.double()
+        residual = x - x_hat
         self._x += x.sum(0).cpu()
         self._residual += residual.sum(0).cpu()
         self._x_squares += float(x.square().sum())

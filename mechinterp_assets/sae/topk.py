@@ -83,16 +83,14 @@ class TopKStep(TrainingStep):
 
         # dL/d value = 2/n R . W_dec[feature], where the value is positive
         g = self._gathered_dot(residual, features).mul_(2 / n).mul_(active)
-        order, columns, pointers = _by_feature(features, self.settings.d_sae)
-        by_value = _transposed(pointers, columns, values.flatten()[order], n)
-        by_gradient = _transposed(pointers, columns, g.flatten()[order], n)
+        entries = _EntriesByFeature(features, self.settings.d_sae)
         assert self.decoder.grad is not None
         assert self.encoder.grad is not None
         assert self.b_enc.grad is not None
         assert self.b_dec.grad is not None
-        torch.mul(by_value @ residual, 2 / n, out=self.decoder.grad)
-        self.encoder.grad.copy_(by_gradient @ centred)
-        self.b_enc.grad.copy_((by_gradient @ x.new_ones(n, 1)).squeeze(1))
+        torch.mul(entries.weighted_rows(values, residual), 2 / n, out=self.decoder.grad)
+        self.encoder.grad.copy_(entries.weighted_rows(g, centred))
+        self.b_enc.grad.copy_(entries.weighted_rows(g, x.new_ones(n, 1)).squeeze(1))
 
         auxiliary = x.new_zeros(())
         if self.settings.auxk_coefficient > 0 and len(dead):
@@ -162,17 +160,26 @@ class TopKStep(TrainingStep):
         return TopKSAE(*self.folded(scale), k=self.settings.k)
 
 
-def _by_feature(features: Tensor, d_sae: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Entries of features [n, k] grouped by feature: order, their rows, and CSR row pointers."""
-    flat = features.flatten()
-    order = torch.argsort(flat, stable=True)
-    pointers = torch.zeros(d_sae + 1, dtype=torch.int64, device=features.device)
-    torch.cumsum(torch.bincount(flat, minlength=d_sae), 0, out=pointers[1:])
-    return order, order // features.shape[1], pointers
+class _EntriesByFeature:
+    """The active features [n, k] of a batch grouped by feature, for sums over each one's rows.
 
+    embedding_bag does the sparse [d_sae, n] by dense [n, d] product: on a CPU several times faster
+    than a CSR matrix, and the same on every device and in every run (no atomic adds).
+    """
 
-def _transposed(pointers: Tensor, columns: Tensor, values: Tensor, n: int) -> Tensor:
-    """Sparse [d_sae, n] matrix of one value per (feature, row) entry."""
-    return torch.sparse_csr_tensor(
-        pointers, columns, values, size=(len(pointers) - 1, n), check_invariants=False
-    )
+    def __init__(self, features: Tensor, d_sae: int) -> None:
+        flat = features.flatten()
+        self._order = torch.argsort(flat, stable=True)
+        self._rows = self._order // features.shape[1]
+        counts = torch.bincount(flat, minlength=d_sae)
+        self._starts = counts.cumsum(0) - counts
+
+    def weighted_rows(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """sum over entries of a feature of weights [n, k] times rows [n, d]: [d_sae, d]."""
+        return F.embedding_bag(
+            self._rows,
+            rows,
+            self._starts,
+            per_sample_weights=weights.flatten()[self._order],
+            mode="sum",
+        )

@@ -1,0 +1,326 @@
+"""The training loop: planted dictionaries, schedules, logs, resuming and errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from sae_reference import Planted, recovered, small_settings
+from safetensors.torch import load_file, save_file
+
+from mechinterp_assets.activations.rows import RowStream, TensorRows
+from mechinterp_assets.sae.architectures import ARCHITECTURES
+from mechinterp_assets.sae.base import SaeError
+from mechinterp_assets.sae.checkpoints import NAME
+from mechinterp_assets.sae.evaluation import evaluate_reconstruction
+from mechinterp_assets.sae.settings import TrainingSettings, training_bytes
+from mechinterp_assets.sae.train import (
+    TrainingResult,
+    geometric_median,
+    learning_rate,
+    sae_row,
+    train,
+)
+from mechinterp_assets.table_spec import polars_schema
+from mechinterp_assets.tables import table_spec
+
+STEPS = 200
+
+
+@pytest.mark.parametrize(
+    ("own", "least_explained", "most_active"),
+    [
+        ({"architecture": "topk", "k": 3}, 0.9, 3),
+        # L1 shrinks activations, so less variance is explained
+        ({"architecture": "standard", "l1_coefficient": 1.0}, 0.8, 8),
+    ],
+    ids=["topk", "standard"],
+)
+def test_a_planted_dictionary_is_found(
+    planted: Planted, own: dict[str, object], least_explained: float, most_active: float
+) -> None:
+    settings = TrainingSettings(  # type: ignore[arg-type]
+        **own,
+        d_sae=64,
+        tokens=400_000,
+        batch_size=256,
+        lr=3e-3,
+        dead_after_tokens=20_000,
+        resample_warmup_steps=100,
+    )
+    result = train(TensorRows(planted.rows, seed=0), settings)
+    assert recovered(result.sae.W_dec, planted.dictionary) > 0.9
+    measures = evaluate_reconstruction(result.sae, planted.rows)
+    assert measures["explained_variance"] is not None
+    assert measures["explained_variance"] > least_explained
+    assert measures["l0"] is not None
+    assert 1 < measures["l0"] <= most_active
+
+
+def _rows(architecture: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(900, 12, generator=generator) * 3 + 1
+
+
+def _settings(architecture: str) -> TrainingSettings:
+    own = {"l1_coefficient": 3.0} if architecture == "standard" else {"k": 1}
+    return small_settings(
+        architecture,
+        **own,
+        lr=0.02,
+        tokens=STEPS * 64,
+        log_every=30,
+        checkpoint_every=60,
+        dead_after_tokens=128,
+        resample_at=(0.25, 0.5, 0.75),
+        resample_warmup_steps=20,
+        sample_rows=300,
+    )
+
+
+class _Interrupted(Exception):
+    pass
+
+
+class _DyingRows(TensorRows):
+    """A stream that fails at a given batch, as a killed process would stop there."""
+
+    def __init__(self, rows: torch.Tensor, *, seed: int, dies_after: int) -> None:
+        super().__init__(rows, seed=seed)
+        self.left = dies_after
+
+    def next(self, n: int) -> torch.Tensor:
+        if self.left == 0:
+            raise _Interrupted
+        self.left -= 1
+        return super().next(n)
+
+
+def _assert_same(a: TrainingResult, b: TrainingResult) -> None:
+    for name, tensor in a.sae.tensors().items():
+        assert torch.equal(tensor, b.sae.tensors()[name]), name
+    assert a.log.equals(b.log)
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("dies_after", [30, 120, 155])
+def test_an_interrupted_run_resumes_bit_for_bit(
+    architecture: str, dies_after: int, tmp_path: Path
+) -> None:
+    settings, rows = _settings(architecture), _rows(architecture)
+    whole = train(TensorRows(rows, seed=1), settings)
+    with pytest.raises(_Interrupted):
+        train(_DyingRows(rows, seed=1, dies_after=dies_after), settings, tmp_path)
+    resumed = train(TensorRows(rows, seed=1), settings, tmp_path)
+    assert resumed.info["resumed_from_step"] == dies_after // 60 * 60
+    _assert_same(whole, resumed)
+
+
+def test_features_die_in_the_interrupted_runs() -> None:
+    """The resume test above covers resampling and aux-k only if some features die."""
+    standard = train(TensorRows(_rows("standard"), seed=1), _settings("standard"))
+    assert int(standard.info["resampled_features"]) > 0
+    assert standard.log["resampled_features"].sum() == standard.info["resampled_features"]
+    topk = train(TensorRows(_rows("topk"), seed=1), _settings("topk"))
+    assert topk.log["sparsity_loss"].max() > 0
+
+
+KILLED_RUN = """
+import sys, time, torch
+from pathlib import Path
+from mechinterp_assets.activations.rows import TensorRows
+from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.train import train
+import json
+torch.set_num_threads(int(sys.argv[4]))
+settings = TrainingSettings(**json.loads(sys.argv[1]))
+from safetensors.torch import load_file
+rows = load_file(sys.argv[2])["rows"]
+
+def slow(done, total):
+    if done > 130:
+        time.sleep(0.05)
+
+train(TensorRows(rows, seed=1), settings, Path(sys.argv[3]), progress=slow)
+"""
+
+
+def test_a_killed_process_leaves_a_checkpoint_that_resumes_bit_for_bit(tmp_path: Path) -> None:
+    settings, rows = _settings("topk"), _rows("topk")
+    save_file({"rows": rows}, tmp_path / "rows.safetensors")
+    folder = tmp_path / "checkpoint"
+    arguments = json.dumps(asdict(settings))
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            KILLED_RUN,
+            arguments,
+            str(tmp_path / "rows.safetensors"),
+            str(folder),
+            str(torch.get_num_threads()),
+        ],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    deadline = time.monotonic() + 300
+    while not (folder / NAME).is_file() and process.poll() is None:
+        assert time.monotonic() < deadline, "no checkpoint within 300 s"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    resumed = train(TensorRows(rows, seed=1), settings, folder)
+    assert int(resumed.info["resumed_from_step"]) in (60, 120, 180)
+    _assert_same(train(TensorRows(rows, seed=1), settings), resumed)
+
+
+def test_a_finished_run_gives_its_result_again_without_training(tmp_path: Path) -> None:
+    settings, rows = _settings("topk"), _rows("topk")
+    first = train(TensorRows(rows, seed=1), settings, tmp_path)
+    again = train(_DyingRows(rows, seed=1, dies_after=0), settings, tmp_path)
+    _assert_same(first, again)
+
+
+def test_checkpoints_of_other_settings_data_or_damage_are_refused(tmp_path: Path) -> None:
+    settings, rows = _settings("topk"), _rows("topk")
+    train(TensorRows(rows, seed=1), settings, tmp_path)
+    with pytest.raises(SaeError, match="other settings"):
+        train(TensorRows(rows, seed=1), replace(settings, lr=2e-3), tmp_path)
+    with pytest.raises(SaeError, match="does not fit this data"):
+        train(TensorRows(rows + 1, seed=1), settings, tmp_path)
+    train(TensorRows(rows + 1, seed=1), settings, tmp_path, resume=False)
+    path = tmp_path / NAME
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SaeError, match="cannot be read"):
+        train(TensorRows(rows + 1, seed=1), settings, tmp_path)
+
+
+def test_the_log_is_the_declared_table_and_means_what_it_says() -> None:
+    rows = _rows("topk")
+    seen: list[tuple[int, int]] = []
+    settings = replace(_settings("topk"), lr=1e-12, eps=1.0)  # weights stay as initialised
+    result = train(TensorRows(rows, seed=1), settings, progress=lambda *p: seen.append(p))
+    assert seen == [(i + 1, STEPS) for i in range(STEPS)]
+    frame = result.log.select(pl.lit(0, pl.Int32).alias("layer"), pl.all())
+    assert frame.schema == polars_schema(table_spec("sae_training_log"))
+    assert result.log["step"].to_list() == [30, 60, 90, 120, 150, 180, 200]
+    assert result.log["tokens"].to_list()[-1] == STEPS * 64
+    stream = TensorRows(rows, seed=1)
+    batches = [stream.next(64) for _ in range(30)]
+    x = torch.cat(batches).double()
+    sae = result.sae
+    x_hat = torch.cat([sae(batch) for batch in batches]).double()
+    first = result.log.row(0, named=True)
+    assert first["mse"] == pytest.approx(float((x - x_hat).square().mean()), rel=1e-4)
+    assert first["l0"] == pytest.approx(
+        float(torch.cat([(sae.encode(b) > 0).sum(1) for b in batches]).double().mean())
+    )
+    residual_variance = sum(float((b - sae(b)).var(0, correction=0).sum()) for b in batches)
+    total_variance = sum(float(b.var(0, correction=0).sum()) for b in batches)
+    expected = 1 - residual_variance / total_variance
+    assert first["explained_variance"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_sae_row_is_the_declared_table() -> None:
+    settings = _settings("standard")
+    result = train(TensorRows(_rows("standard"), seed=1), settings)
+    row = sae_row(3, settings, result, "somewhere")
+    assert row.schema == polars_schema(table_spec("attention_sae"))
+    assert row["training_tokens"].item() == STEPS * 64
+    assert row["weights_hash"].item() == result.sae.weights_hash()
+
+
+def test_learning_rate_warms_up_decays_and_restarts_after_resampling() -> None:
+    settings = small_settings(
+        "standard", tokens=64 * 1000, lr=1.0, lr_warmup=0.1, lr_decay=0.2, resample_warmup_steps=50
+    )
+    assert learning_rate(settings, 0, None) == pytest.approx(0.01)
+    assert learning_rate(settings, 99, None) == 1.0
+    assert learning_rate(settings, 799, None) == 1.0
+    assert learning_rate(settings, 900, None) == pytest.approx(0.5)
+    assert learning_rate(settings, 999, None) == pytest.approx(1 / 200)
+    assert learning_rate(settings, 400, 400) == pytest.approx(0.1)
+    assert learning_rate(settings, 425, 400) == pytest.approx(0.55)
+    assert learning_rate(settings, 450, 400) == 1.0
+
+
+def test_data_that_diverges_or_is_not_finite_stops_with_an_error() -> None:
+    rows = _rows("topk")
+    with pytest.raises(SaeError, match="NaN or infinity"):
+        train(TensorRows(torch.full_like(rows, float("nan")), seed=0), _settings("topk"))
+    with pytest.raises(SaeError, match="nothing can be learned"):
+        train(TensorRows(torch.ones(500, 12), seed=0), _settings("topk"))
+    with pytest.raises(SaeError, match=r"lower lr|max_gradient_norm"):
+        train(TensorRows(rows, seed=0), replace(_settings("topk"), lr=1e30))
+
+
+def test_a_nan_that_arrives_late_stops_training_before_it_is_saved(tmp_path: Path) -> None:
+    rows = _rows("topk")
+
+    class Poisoned(TensorRows):
+        batches = 0
+
+        def next(self, n: int) -> torch.Tensor:
+            self.batches += 1
+            batch = super().next(n)
+            return batch * float("nan") if self.batches == 70 else batch
+
+    with pytest.raises(SaeError, match="loss became nan between steps 61 and 90"):
+        train(Poisoned(rows, seed=1), _settings("topk"), tmp_path)
+    saved = load_file(tmp_path / NAME)
+    assert all(bool(torch.isfinite(t.float()).all()) for t in saved.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "vanilla"}, "unknown SAE architecture 'vanilla'"),
+        ({"k": None}, "needs k"),
+        ({"k": 21}, "k is 21"),
+        ({"l1_coefficient": 1.0}, "has no l1_coefficient"),
+        ({"architecture": "standard", "k": None}, "needs l1_coefficient"),
+        ({"architecture": "standard", "l1_coefficient": 1.0}, "has no k"),
+        ({"tokens": 10}, "less than batch_size"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"lr_decay": 1.5}, "share of the steps"),
+        ({"d_sae": 0}, "d_sae is 0"),
+    ],
+)
+def test_impossible_settings_are_refused_before_any_row_is_read(
+    changes: dict[str, object], message: str
+) -> None:
+    settings = replace(small_settings("topk"), **changes)  # type: ignore[arg-type]
+    with pytest.raises(SaeError, match=message):
+        train(_DyingRows(_rows("topk"), seed=0, dies_after=0), settings)
+
+
+def test_the_geometric_median_ignores_an_outlier() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(500, 4, generator=generator, dtype=torch.float64)
+    median = geometric_median(rows)
+    gradient = ((median - rows) / (median - rows).norm(dim=1, keepdim=True)).sum(0)
+    assert gradient.norm() < 1e-3 * len(rows)
+    moved = geometric_median(torch.cat([rows, rows.new_full((1, 4), 1e9)]))
+    assert (moved - median).norm() < 0.05
+
+
+def test_the_memory_estimate_grows_with_what_it_depends_on() -> None:
+    base = TrainingSettings("topk", d_sae=24_576, tokens=10**6, k=32)
+    estimate = training_bytes(base, d_in=768)
+    weights = 4 * 2 * 24_576 * 768
+    pre_activations = 4 * 4096 * 24_576
+    assert 4 * weights + pre_activations < estimate < 10 * weights + 6 * pre_activations
+    assert training_bytes(replace(base, d_sae=49_152), 768) > 1.8 * estimate
+    assert training_bytes(replace(base, batch_size=8192), 768) > estimate + pre_activations
+
+
+def test_streams_satisfy_the_protocol(planted: Planted) -> None:
+    stream: RowStream = TensorRows(planted.rows, seed=0)
+    assert stream.next(3).shape == (3, stream.d_in)
