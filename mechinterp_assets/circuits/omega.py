@@ -33,7 +33,8 @@ class OmegaSVD:
     """Omega = U diag(S) V^T per head, float64, singular values descending.
 
     U, V [head, d_model + 1, rank] with orthonormal columns, S [head, rank], rank = min(d_head,
-    d_model + 1). The sign of a pair (u_k, v_k) is a gauge: the largest entry of u_k is positive.
+    d_model + 1). The sign of a pair (u_k, v_k) is a gauge: nothing computed from them in this
+    package depends on it.
     """
 
     U: Tensor
@@ -104,10 +105,7 @@ def omega_svd(
     u, S, v = factors.inner_svd(None if rotation is None else rotation[None])
     if rotation is not None:
         u, S, v = u[0], S[0], v[0]
-    U, V = factors.Q_query @ u, factors.Q_key @ v
-    peak = U.abs().argmax(1, keepdim=True)
-    sign = torch.where(U.gather(1, peak) < 0, -1.0, 1.0).to(U)
-    return OmegaSVD(U * sign, S, V * sign)
+    return OmegaSVD(factors.Q_query @ u, S, factors.Q_key @ v)
 
 
 # ---- rotary position embeddings ------------------------------------------------------------------
@@ -170,6 +168,7 @@ class ModelOmega:
             )
         self.model = model
         self.rotary = model.config.positional == "rotary"
+        self.centred = model.config.normalization == "LN"
         self.device = torch.device("cpu") if model.device.type == "mps" else model.device
         self._cache_bytes = cache_bytes
         self._factors: dict[int, OmegaFactors] = {}

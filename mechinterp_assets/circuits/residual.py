@@ -6,8 +6,9 @@ what is computed from them (slices.py, trace.py).
 
 Writers, in the order in which they write: embedding, position (absolute positions only), then per
 layer the attention output bias, each head's output z W_O, and the MLP. Everything that the
-attention of layer l reads is therefore a prefix of the writers. With LayerNorm each writer is
-centred, so that writers and residual stream obey x = sum of writers in the normalised input x / s.
+attention of layer l reads is therefore a prefix of the writers. With LayerNorm the residual stream
+is centred here; writers stay as written, and whoever reads them uses centred reading vectors
+(`pair_slices`), which is the same thing at less cost.
 """
 
 from collections.abc import Callable
@@ -66,9 +67,9 @@ class Writers:
 class ResidualStream:
     """One group of prompts of equal length.
 
-    outputs [prompt, position, writer, d_model]; x [layer] of [prompt, position, d_model], the
-    (centred) residual before each layer; pattern, score [layer] of [prompt, head, destination,
-    source], score being q . k / sqrt(d_head) as the model computes it.
+    outputs [prompt, position, writer, d_model], as written; residual [layer] of [prompt, position,
+    d_model], before each layer, centred where the model has LayerNorm; pattern, score [layer] of
+    [prompt, head, destination, source], score being q . k / sqrt(d_head) as the model computes it.
     """
 
     writers: Writers
@@ -133,7 +134,6 @@ def residual_stream(
     keep: Callable[[str], bool] = wanted.__contains__
     _, cache = bridge.run_with_cache(ids.to(model.device), names_filter=keep, logits_to_keep=1)
 
-    centred = model.config.normalization == "LN"
     writers = Writers.of(model, last)
     shape = (*ids.shape, len(writers.kind), model.config.d_model)
     outputs = torch.empty(shape, dtype=model.dtype, device=model.device)
@@ -150,10 +150,9 @@ def residual_stream(
         outputs[:, :, at : at + heads] = torch.einsum("bthk,hkd->bthd", z, W_O)
         outputs[:, :, at + heads] = cache[f"blocks.{layer}.hook_mlp_out"]
     residual = [cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(n_layers)]
-    if centred:
-        outputs -= outputs.mean(-1, keepdim=True)
-        residual = [x - x.mean(-1, keepdim=True) for x in residual]
     _check_sum(model, outputs, residual[last])
+    if model.config.normalization == "LN":
+        residual = [x - x.mean(-1, keepdim=True) for x in residual]
     return ResidualStream(
         writers,
         outputs.to(device),

@@ -69,13 +69,14 @@ def firing_pairs(pattern: Tensor, score: Tensor, threshold: float = 0.5) -> Tens
 
 @dataclass(frozen=True)
 class PairSlices:
-    """Slices of pairs of one head, float64.
+    """Slices of pairs of one head, float64 (reading: the dtype asked for).
 
     terms, selected [pair, k]; reading [pair, side, kind, d_model] and constant [pair, side, kind]:
     a writer's output o at the side's position contributes reading . o / s, the appended 1
-    contributes `constant`. Sides: destination, source. Kinds: equation 8 (e_k sqrt(sigma_k) u_k),
-    and exact (sigma_k (v_k . x~_j) u_k, or with u and v exchanged for the source side), whose sum
-    over all writers is the sum of the selected terms. whole [pair, side, kind]: those sums.
+    contributes `constant`. With LayerNorm the reading vectors are centred, so that o need not be.
+    Sides: destination, source. Kinds: equation 8 (e_k sqrt(sigma_k) u_k), and exact (sigma_k
+    (v_k . x~_j) u_k, or with u and v exchanged for the source side), whose sum over all writers is
+    the sum of the selected terms. whole [pair, side, kind]: those sums.
     """
 
     terms: Tensor
@@ -94,12 +95,12 @@ def pair_slices(
     offset: Tensor,
     n_offsets: int,
     *,
-    with_reading: bool = True,
+    reading_dtype: torch.dtype | None = torch.float64,
 ) -> PairSlices:
     """Slices of one head for pairs with normalised inputs [pair, d_model] (no appended 1).
 
     offset [pair] = destination - source, below `n_offsets`; it matters for rotary models alone.
-    `with_reading=False` leaves reading, constant and whole empty.
+    `reading_dtype` is that of the writers' outputs; None leaves reading, constant and whole empty.
     """
     factors = omega.factors(layer)
     u, S, v = (tensor[:, head] for tensor in omega.inner(layer, n_offsets))
@@ -113,7 +114,7 @@ def pair_slices(
     sigma = S[offset] if omega.rotary else S[:1]
     terms = sigma * a * b
     selected = select_slices(terms)
-    if not with_reading:
+    if reading_dtype is None:
         none = terms.new_zeros(0)
         return PairSlices(terms, selected, none, none, none)
 
@@ -127,14 +128,14 @@ def pair_slices(
     )
     whole = (coefficients * torch.stack([a, b], 1)[:, :, None]).sum(-1)
 
-    def outward(coefficient: Tensor, Q: Tensor, rotation: Tensor) -> Tensor:
-        y = coefficient @ (rotation[offset] if omega.rotary else rotation[0]).mT
-        return y @ Q.T
-
-    vectors = torch.stack(
-        [outward(coefficients[:, 0], Q_query, u), outward(coefficients[:, 1], Q_key, v)], 1
-    )
-    return PairSlices(terms, selected, vectors[..., :-1], vectors[..., -1], whole)
+    reading = terms.new_empty(len(terms), 2, 2, len(Q_query) - 1, dtype=reading_dtype)
+    constant = torch.empty_like(whole)
+    for side, (Q, rotation) in enumerate(((Q_query, u), (Q_key, v))):
+        y = coefficients[:, side] @ (rotation[offset] if omega.rotary else rotation[0]).mT
+        constant[:, side] = y @ Q[-1]
+        rows = Q[:-1] - Q[:-1].mean(0) if omega.centred else Q[:-1]
+        reading[:, side] = y.to(reading_dtype) @ rows.to(reading_dtype).T
+    return PairSlices(terms, selected, reading, constant, whole)
 
 
 # ---- table attention_slices ----------------------------------------------------------------------
@@ -332,7 +333,7 @@ def _untraced_block(
         of = (head == at).nonzero()[:, 0]
         b, d, s = prompt[of], i[of], j[of]
         pairs = pair_slices(
-            omega, layer, at, x[b, d], x[b, s], d - s, x.shape[1], with_reading=False
+            omega, layer, at, x[b, d], x[b, s], d - s, x.shape[1], reading_dtype=None
         )
         terms[of], selected[of] = pairs.terms, pairs.selected
     n = len(head)

@@ -73,9 +73,9 @@ EDGES_SCHEMA: dict[str, pl.DataType] = {
     "path_multiplicity": pl.Float64(),
 }
 
-# Vectors of one chunk of pairs that share a token, and memory of the chunks worked on together.
-_CHUNK = 8
-_CHUNK_BYTES = 64 << 20
+# Items per token and round of _contract, and memory of the outputs that one product reads.
+_ROUND = 8
+_ROUND_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -266,9 +266,11 @@ def _trace_layer(
         if low == high:
             continue
         b, d, s = prompt[low:high], i[low:high], j[low:high]
-        pairs = pair_slices(omega, layer, at, x[b, d], x[b, s], d - s, length)
+        pairs = pair_slices(
+            omega, layer, at, x[b, d], x[b, s], d - s, length, reading_dtype=outputs.dtype
+        )
         terms[low:high], selected[low:high] = pairs.terms, pairs.selected
-        reading[low:high], whole[low:high] = pairs.reading.to(outputs.dtype), pairs.whole[..., 0]
+        reading[low:high], whole[low:high] = pairs.reading, pairs.whole[..., 0]
 
     at_pair = (prompt, head, i, j)
     count = multiplicity[at_pair]
@@ -338,9 +340,9 @@ def _trace_layer(
 def _contract(vectors: Tensor, token: Tensor, outputs: Tensor, n_writers: int) -> Tensor:
     """Dot products of `vectors` [item, kind, d_model] with all writers' outputs at `token` [item].
 
-    outputs [token, writer, d_model] -> [item, kind, writer < n_writers]. Items of one token share
-    one matrix product: they are sorted by token and cut into chunks of _CHUNK, so that a token's
-    outputs are read once per chunk and not once per item.
+    outputs [token, writer, d_model] -> [item, kind, writer < n_writers]. Items of one token share a
+    matrix product: round r takes the items numbered r * _ROUND to (r + 1) * _ROUND - 1 of every
+    token, so a token's outputs are read once per round and not once per item.
     """
     items, kinds, width = vectors.shape
     result = vectors.new_empty(items, kinds, n_writers)
@@ -348,22 +350,26 @@ def _contract(vectors: Tensor, token: Tensor, outputs: Tensor, n_writers: int) -
         return result
     order = token.argsort(stable=True)
     counts = token.bincount(minlength=len(outputs))
-    chunks = (counts + _CHUNK - 1) // _CHUNK
     ordered = token[order]
     within = torch.arange(items, device=token.device) - (counts.cumsum(0) - counts)[ordered]
-    chunk = (chunks.cumsum(0) - chunks)[ordered] + within // _CHUNK
-    slot = within % _CHUNK
-    chunk_token = torch.arange(len(outputs), device=token.device).repeat_interleave(chunks)
-    step = max(1, _CHUNK_BYTES // (n_writers * width * vectors.element_size()))
-    for low in range(0, len(chunk_token), step):
-        of = chunk_token[low : low + step]
-        first, last = torch.searchsorted(chunk, torch.tensor([low, low + len(of)]).to(chunk))
-        some = slice(int(first), int(last))
-        packed = vectors.new_zeros(len(of), _CHUNK, kinds, width)
-        packed[chunk[some] - low, slot[some]] = vectors[order[some]]
-        products = torch.bmm(packed.flatten(1, 2), outputs[of, :n_writers].mT)
-        products = products.reshape(len(of), _CHUNK, kinds, n_writers)
-        result[order[some]] = products[chunk[some] - low, slot[some]]
+    step = max(1, _ROUND_BYTES // (n_writers * width * vectors.element_size()))
+    for start in range(0, int(counts.max()), _ROUND):
+        busy = (counts > start).nonzero()[:, 0]
+        for part in torch.split(busy, step):
+            # Neighbouring tokens are read in place; only scattered ones are copied together.
+            low, high = int(part[0]), int(part[-1]) + 1
+            dense = high - low <= 2 * len(part)
+            of = slice(low, high) if dense else part
+            first, last = torch.searchsorted(ordered, torch.tensor([low, high]).to(ordered))
+            mine = torch.arange(int(first), int(last), device=token.device)
+            slot = within[mine] - start
+            mine, slot = mine[(slot >= 0) & (slot < _ROUND)], slot[(slot >= 0) & (slot < _ROUND)]
+            row = ordered[mine] - low if dense else torch.searchsorted(part, ordered[mine])
+            item = order[mine]
+            packed = vectors.new_zeros(high - low if dense else len(part), _ROUND, kinds, width)
+            packed[row, slot] = vectors[item]
+            products = torch.bmm(packed.flatten(1, 2), outputs[of, :n_writers].mT)
+            result[item] = products.reshape(-1, _ROUND, kinds, n_writers)[row, slot]
     return result
 
 

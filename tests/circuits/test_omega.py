@@ -65,12 +65,6 @@ def test_equals_the_dense_svd(heads: int, key_heads: int, d_model: int, d_head: 
         assert (np.diff(S) <= 1e-12).all()
 
 
-def test_the_sign_of_u_is_fixed() -> None:
-    svd = omega_svd(*random_weights(3, 3, 12, 4))
-    peak = svd.U.abs().argmax(1, keepdim=True)
-    assert (svd.U.gather(1, peak) > 0).all()
-
-
 def test_shapes_that_differ_are_named() -> None:
     W_Q, b_Q, W_K, b_K = random_weights(4, 3, 12, 4)
     with pytest.raises(CircuitError, match="W_K \\(3, 12, 4\\)"):

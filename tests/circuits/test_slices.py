@@ -35,6 +35,7 @@ class OneHead(ModelOmega):
 
     def __init__(self, factors: OmegaFactors, flip: Tensor | None = None) -> None:
         self.rotary = False
+        self.centred = False
         self._only = factors
         self._flip = flip
 

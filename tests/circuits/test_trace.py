@@ -178,8 +178,8 @@ def test_batching_changes_nothing(
     model, prompts, roots = case
     whole = trace_circuit(model, prompts, roots)
     monkeypatch.setattr(module, "prompts_per_batch", lambda *args: 2)
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
-    monkeypatch.setattr(module, "_CHUNK", 2)
+    monkeypatch.setattr(module, "_ROUND_BYTES", 1)
+    monkeypatch.setattr(module, "_ROUND", 2)
     calls: list[tuple[int, int]] = []
     parts = trace_circuit(model, prompts, roots, progress=lambda *done: calls.append(done))
     assert calls[-1] == (prompts.height, prompts.height)
