@@ -2,8 +2,8 @@
 
 Every training sequence is BOS and then `context - 1` tokens of one of three sources: natural text,
 structured text (`mechinterp_assets.corpora.structured`), repeated tokens. No sequence of the first
-two contains both names of a held-out pair, so that the pairs are unseen in training, and the third
-contains no names.
+two contains both names of a held-out pair, and the third contains at most one name, so that the
+pairs are unseen in training.
 """
 
 import hashlib
@@ -237,19 +237,20 @@ class TrainingData:
         self, rng: np.random.Generator
     ) -> tuple[Int[np.ndarray, " context"], Bool[np.ndarray, " context"]]:
         """A span said again, at once and over and over or after a gap of other tokens; and which
-        tokens can be known because they continue a repetition."""
+        tokens can be known because they continue a repetition. All names become one name, drawn
+        anew, so that no two names meet."""
         context = self.natural.shape[1]
         longest, short = (context - 1) // 2, 3 * context // 16
         low, high = (3, short) if rng.random() < 0.6 else (short, longest)
         length = int(rng.integers(low, high))
         if rng.random() < 0.6:
-            span, filler = self._random_tokens(rng, length), self._random_tokens(rng, context)
+            span, filler = (rng.integers(1, self.vocabulary, n) for n in (length, context))
         else:
-            span = self._without_names(rng, self.natural[rng.integers(len(self.natural)), 1:])
-            filler = self._without_names(rng, self.natural[rng.integers(len(self.natural)), 1:])
-            span = span[:length]
+            rows = self.natural[rng.integers(len(self.natural), size=2), 1:]
+            span, filler = rows[0, :length], rows[1]
         gap = 0 if rng.random() < 0.6 else int(rng.integers(1, context - 2 * length))
-        period = np.concatenate([span, filler[:gap]])
+        period = np.concatenate([span, filler[:gap]]).astype(np.int64)
+        period[np.isin(period, self.name_ids)] = rng.choice(self.name_ids)
         copies = context // len(period) + 1
         tokens = np.concatenate([[END_OF_TEXT_ID], np.tile(period, copies)])[:context]
         known = np.tile(np.arange(len(period)) < length, copies)
@@ -257,14 +258,3 @@ class TrainingData:
         if gap:
             known[:: len(period)] = False
         return tokens, np.concatenate([[False], known])[:context]
-
-    def _random_tokens(self, rng: np.random.Generator, n: int) -> Int[np.ndarray, " n"]:
-        return self._without_names(rng, rng.integers(1, self.vocabulary, n))
-
-    def _without_names(
-        self, rng: np.random.Generator, tokens: Int[np.ndarray, " n"]
-    ) -> Int[np.ndarray, " n"]:
-        """Names replaced by one name, drawn anew, so that no two names meet."""
-        tokens = tokens.astype(np.int64)
-        tokens[np.isin(tokens, self.name_ids)] = rng.choice(self.name_ids)
-        return tokens
