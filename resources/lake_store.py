@@ -3,6 +3,7 @@
     <root>/<table>/<partition>/v00000003-<run>.parquet   one version; never changed once published
     <root>/ledger.sqlite                                 which versions are published and current
     <root>/mechinterp.duckdb                             views over exactly the current files
+    <root>/.catalog/  <root>/.work/                      the catalog's twin; unfinished files
 
 A write makes files under names of their own, then publishes them by one ledger commit, then swaps
 in a new catalog. Readers hold the catalog or the files they opened, neither of which ever changes,

@@ -17,7 +17,7 @@ def test_readers_see_whole_writes_while_writers_are_killed(
     tmp_path: Path, what: str, writers: int
 ) -> None:
     report = stress.run(
-        6.0, tmp_path / "home", what, writers=writers, kills=2 * writers, writes=2 * writers
+        4.0, tmp_path / "home", what, writers=writers, kills=2 * writers, writes=2 * writers
     )
     assert report.bad == []
     assert report.lost == []
