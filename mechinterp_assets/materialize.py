@@ -62,6 +62,7 @@ def materialize_study(
             instance=on_instance,
             partition_key=tags.get("dagster/partition"),
             tags=tags,
+            run_config={"loggers": {"console": {}}},  # the short one of the code location
             raise_on_error=False,
         )
         if not result.success:

@@ -37,6 +37,7 @@ STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 EMBEDDED_MODEL = "organism"
 
 Positive = Annotated[int, Field(gt=0)]
+Root = tuple[int, int] | tuple[int, int, Literal["IO", "S1", "S2"]]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -176,13 +177,17 @@ class HeadSection(_Section):
 
 
 class IoiSection(_Section):
-    """Indirect object identification: prompts and singular vector tracing (FC24)."""
+    """Indirect object identification: prompts and singular vector tracing (FC24).
+
+    `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; auto takes the heads with the
+    largest direct effect on the logit difference.
+    """
 
     prompts: Positive = 128
     variants: list[str] = ["base", "ABC"]
     held_out_pairs: bool = False
     seed: int = 0
-    roots: Literal["auto"] | list[tuple[int, int]] = "auto"
+    roots: Literal["auto"] | list[Root] = "auto"
     max_roots: Positive = 3
     firing_threshold: Fraction = 0.5
     contribution_fraction: Fraction = 0.7
@@ -429,7 +434,7 @@ def _check_layers(file: Path, study: Study) -> None:
                     f"{study.model.source} has layers 0..{study.n_layers - 1}"
                 )
     if study.ioi.roots != "auto":
-        for layer, _ in study.ioi.roots:
+        for layer, *_ in study.ioi.roots:
             if layer >= study.n_layers:
                 raise StudyError(
                     f"{file}: ioi.roots: layer {layer} does not exist; "

@@ -48,9 +48,14 @@ def test_a_published_folder_is_served_and_replaced_at_once(served: DashboardsRes
 def test_a_failed_writer_leaves_the_old_pages(served: DashboardsResource) -> None:
     with served.publish("organism.L00") as folder:
         (folder / "index.html").write_text("whole")
-    with pytest.raises(RuntimeError), served.publish("organism.L00") as folder:
-        (folder / "index.html").write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with served.publish("organism.L00") as folder:
+            (folder / "index.html").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert get(served.url("organism.L00")) == "whole"
 
 

@@ -67,10 +67,12 @@ RULES = (
     Rule(
         "sae_evaluation",
         "ce_recovered_in_bounds",
-        "CE loss recovered lies between the study's checks.ce_recovered_min and 1.25",
+        "CE loss recovered is at least checks.ce_recovered_min; where ablating z costs less than"
+        " 0.05 nats, the splice may cost that share of 0.05 nats",
         "site",
-        "SELECT max(ce_recovered) FROM sae_evaluation WHERE study = $study AND layer = $layer",
-        lambda study: (study.checks.ce_recovered_min, 1.25),
+        "SELECT min(1 - (ce_spliced - ce_clean) / greatest(ce_zero - ce_clean, 0.05))"
+        " FROM sae_evaluation WHERE study = $study AND layer = $layer",
+        lambda study: (study.checks.ce_recovered_min, math.inf),
     ),
     Rule(
         "feature_dfa",

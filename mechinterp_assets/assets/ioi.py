@@ -12,8 +12,8 @@ from mechinterp_assets.circuits.baseline import ioi_baseline as answer_prompts
 from mechinterp_assets.circuits.graph import graph_picture, to_graphml
 from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
 from mechinterp_assets.circuits.omega import attention_svd as singular_values
-from mechinterp_assets.circuits.roots import find_roots
-from mechinterp_assets.circuits.trace import TraceSettings, trace_circuit
+from mechinterp_assets.circuits.roots import find_roots, root_heads
+from mechinterp_assets.circuits.trace import Root, TraceSettings, trace_circuit
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from resources.compute import ComputeResource
 from resources.dashboards import DashboardsResource
@@ -137,7 +137,7 @@ def ioi_trace(
     models: LanguageModelResource,
     compute: ComputeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Singular vector tracing from the name movers upstream, on the base prompts."""
+    """Singular vector tracing upstream from the heads that write the answer, on base prompts."""
     study = STUDIES[context.partition_key]
     settings = study.ioi
     compute.prepare(settings.seed)
@@ -146,12 +146,13 @@ def ioi_trace(
     model = inputs.model(models.load(study))
     prompts = inputs.table("ioi_prompts", study.study).filter(pl.col("variant") == "base").collect()
     if settings.roots == "auto":
-        chosen = find_roots(
-            model, prompts, count=settings.max_roots, threshold=settings.firing_threshold
-        ).filter("is_root")
-        roots = list(zip(chosen["layer"], chosen["head"], strict=True))
+        roots = root_heads(
+            find_roots(
+                model, prompts, count=settings.max_roots, threshold=settings.firing_threshold
+            )
+        )
     else:
-        roots = list(settings.roots)
+        roots = [Root(*root) for root in settings.roots]
     trace = trace_circuit(
         model,
         prompts,
@@ -182,7 +183,7 @@ def ioi_trace(
                 "mean_slices": float(trace.slices["n_slices"].cast(pl.Float64).to_numpy().mean()),
             },
             "ioi_trace_edges": {
-                "roots": ", ".join(f"{layer}.{head}" for layer, head in roots),
+                "roots": ", ".join(f"{r.layer}.{r.head} (END, {r.source})" for r in roots),
                 "root_pairs_firing": float(trace.roots["n_firing"].sum()),
             },
             "ioi_trace_graph": {

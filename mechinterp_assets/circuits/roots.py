@@ -1,10 +1,11 @@
-"""Name mover heads found by what they do: the roots of a trace.
+"""Roots of a trace: the heads that write the answer.
 
 Belongs here: direct logit effects and attention of heads at END on IOI prompts. Does not belong
 here: head roles in general (heads/), tracing (trace.py).
 
 Source: Wang et al. 2022 (arXiv 2211.00593), section 3.1: name movers attend END -> IO and raise the
-logit of IO directly.
+logit of IO directly. FC24 starts its traces there. A model may also answer by lowering S at END;
+such heads attend END -> S1 or S2 and are roots just as well, at that pair.
 """
 
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import CircuitError
 from mechinterp_assets.circuits.slices import firing_pairs
+from mechinterp_assets.circuits.trace import Root
 from mechinterp_assets.language_model import LanguageModel
 
+_SOURCES = ("io", "s1", "s2")
 _COLUMNS = (
     "layer",
     "head",
@@ -28,6 +31,7 @@ _COLUMNS = (
     "attention_s1",
     "attention_s2",
     "firing",
+    "source",
     "is_root",
 )
 
@@ -46,13 +50,15 @@ def find_roots(
 ) -> pl.DataFrame:
     """Scores of all heads as roots, best first; `is_root` marks the chosen ones. Processed weights.
 
-    A head qualifies as name mover when, as means over prompts,
+    A head qualifies when, as means over prompts,
       direct_effect > 0 and at least `min_effect_share` of the sum of all heads' positive effects,
-      attention END -> IO at least `min_attention` and larger than END -> S1 and END -> S2;
+      attention END -> source at least `min_attention`, source being the one of IO, S1 and S2 that
+      it attends to most (IO: a name mover);
     of these the `count` largest by direct_effect are roots.
     Columns: layer, head, direct_effect (logit difference IO - S that the head's output at END adds
     directly, the final norm's scale being that of the run), effect_share, attention_io,
-    attention_s1, attention_s2, firing (share of prompts whose (END, IO) pair fires), is_root.
+    attention_s1, attention_s2, firing (share of prompts whose (END, source) pair fires), source,
+    is_root.
     Raises CircuitError when no head qualifies.
     """
     check_prompts_fit(prompts, model)
@@ -68,7 +74,10 @@ def find_roots(
     keep: Callable[[str], bool] = wanted.__contains__
     sums = {
         name: torch.zeros(config.n_layers, config.n_heads, dtype=torch.float64)
-        for name in ("direct_effect", "attention_io", "attention_s1", "attention_s2", "firing")
+        for name in (
+            "direct_effect",
+            *(f"{what}_{role}" for what in ("attention", "firing") for role in _SOURCES),
+        )
     }
     done = 0
     for group, ids in equal_length_groups(prompts, max_prompts):
@@ -88,9 +97,10 @@ def find_roots(
             pattern, score = cache[prefix + "pattern"], cache[prefix + "attn_scores"]
             fires = firing_pairs(pattern, score, threshold)
             rows = pattern[each, :, at["pos_end"]].double().cpu()
-            for column in ("io", "s1", "s2"):
-                sums[f"attention_{column}"][layer] += rows[each, :, at[f"pos_{column}"]].sum(0)
-            sums["firing"][layer] += fires[each, :, at["pos_end"], at["pos_io"]].sum(0).cpu()
+            for role in _SOURCES:
+                source = at[f"pos_{role}"]
+                sums[f"attention_{role}"][layer] += rows[each, :, source].sum(0)
+                sums[f"firing_{role}"][layer] += fires[each, :, at["pos_end"], source].sum(0).cpu()
         done += group.height
         if progress is not None:
             progress(done, prompts.height)
@@ -106,33 +116,47 @@ def find_roots(
             },
             schema_overrides={"layer": pl.Int32(), "head": pl.Int32()},
         )
-        .with_columns(effect_share=effect / effect.clip(0).sum())
         .with_columns(
+            effect_share=effect / effect.clip(0).sum(),
+            _most=pl.max_horizontal(*(f"attention_{role}" for role in _SOURCES)),
+        )
+        .with_columns(
+            source=_of_most_attended({role: pl.lit(role.upper()) for role in _SOURCES}),
+            firing=_of_most_attended({role: pl.col(f"firing_{role}") for role in _SOURCES}),
             _qualifies=(effect > 0)
             & (pl.col("effect_share") >= min_effect_share)
-            & (pl.col("attention_io") >= min_attention)
-            & (pl.col("attention_io") > pl.max_horizontal("attention_s1", "attention_s2"))
+            & (pl.col("_most") >= min_attention),
         )
         .sort("_qualifies", "direct_effect", "layer", "head", descending=[True, True, False, False])
         .with_row_index("_rank")
     )
     if not scores["_qualifies"].any():
-        best = scores.sort("attention_io", descending=True).row(0, named=True)
+        best = scores.sort("direct_effect", descending=True).row(0, named=True)
         raise CircuitError(
             f"no head of {model.source} qualifies as a root: none has a direct effect share >= "
-            f"{min_effect_share} and attention END -> IO >= {min_attention}; most attention has "
-            f"{best['layer']}.{best['head']} with {best['attention_io']:.2f} and direct effect "
-            f"{best['direct_effect']:.3g}. Name roots yourself or lower the limits"
+            f"{min_effect_share} and attention from END to a name >= {min_attention}; the largest "
+            f"direct effect, {best['direct_effect']:.3g}, has {best['layer']}.{best['head']} with "
+            f"attention {best['_most']:.2f} to {best['source']}. Name roots yourself or lower the "
+            "limits"
         )
     return scores.with_columns(is_root=pl.col("_qualifies") & (pl.col("_rank") < count)).select(
         *_COLUMNS
     )
 
 
-def root_heads(scores: pl.DataFrame) -> list[tuple[int, int]]:
-    """(layer, head) of the roots in a frame of find_roots, best first."""
-    chosen = scores.filter("is_root").select("layer", "head")
-    return [(int(layer), int(head)) for layer, head in chosen.iter_rows()]
+def root_heads(scores: pl.DataFrame) -> list[Root]:
+    """The roots in a frame of find_roots, best first."""
+    chosen = scores.filter("is_root").select("layer", "head", "source")
+    return [Root(*row) for row in chosen.iter_rows()]
+
+
+def _of_most_attended(values: dict[str, pl.Expr]) -> pl.Expr:
+    """The value of the role with most attention; ties go to IO, then S1."""
+    expression = values["s2"]
+    for role in ("s1", "io"):
+        most = pl.col(f"attention_{role}") >= pl.col("_most")
+        expression = pl.when(most).then(values[role]).otherwise(expression)
+    return expression
 
 
 def _answer_direction(

@@ -5,7 +5,8 @@ over layers, table ioi_trace_edges. Does not belong here: aggregating edges to a
 choosing roots (roots.py).
 
 Algorithm, per group of prompts of equal length, after one forward pass:
-  1. roots: pair (END, IO) of each root head, where it fires (attention >= 0.5, score >= 0)
+  1. roots: pair (END, IO), or the root's own source, of each root head, where it fires
+     (attention >= 0.5, score >= 0)
   2. layers from the last to the first; all wanted pairs of a layer together:
      slices S of each pair; contribution of each upstream writer's output o on each side,
        destination: sum_{k in S} e_k sqrt(sigma_k) u_k . o_i / s_i
@@ -22,6 +23,7 @@ without the appended 1). The exact bilinear effect and the non-head writers are 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
@@ -49,7 +51,16 @@ from mechinterp_assets.circuits.slices import (
 )
 from mechinterp_assets.language_model import LanguageModel
 
-Head = tuple[int, int]
+RootSource = Literal["IO", "S1", "S2"]
+
+
+class Root(NamedTuple):
+    """A head to trace from, and the role of the token its END -> source pair attends to."""
+
+    layer: int
+    head: int
+    source: RootSource = "IO"
+
 
 EDGES_SCHEMA: dict[str, pl.DataType] = {
     "prompt": pl.Int64(),
@@ -107,7 +118,7 @@ class TraceSettings:
 class Trace:
     """slices: table attention_slices (traced pairs and all root pairs). edges: ioi_trace_edges.
 
-    roots: layer, head, n_prompts, n_firing: in how many prompts the root pair fires.
+    roots: layer, head, source, n_prompts, n_firing: in how many prompts the root pair fires.
     """
 
     slices: pl.DataFrame
@@ -153,13 +164,15 @@ def keep_heads(contributions: Tensor, fraction: float = 0.7) -> Tensor:
 def trace_circuit(
     model: LanguageModel,
     prompts: pl.DataFrame,
-    roots: Sequence[Head],
+    roots: Sequence[Root] | Sequence[tuple[int, int]],
     settings: TraceSettings | None = None,
     *,
     omega: ModelOmega | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trace:
-    """Trace `roots` (layer, head) at (END, IO) upstream in every prompt; processed weights.
+    """Trace `roots` upstream in every prompt; processed weights.
+
+    A root (layer, head) starts at its pair (END, IO); a Root may name S1 or S2 as its source.
 
     A root pair that does not fire in a prompt is recorded in `slices` (fires = False) and not
     traced. Raises PromptError and CircuitError before the first forward pass, and CircuitError when
@@ -167,9 +180,10 @@ def trace_circuit(
     """
     settings = settings or TraceSettings()
     check_prompts_fit(prompts, model)
+    roots = [Root(*root) for root in roots]
     _check_roots(model, roots)
     omega = omega or ModelOmega(model)
-    n_layers = max(layer for layer, _ in roots) + 1
+    n_layers = max(root.layer for root in roots) + 1
     blocks: list[PairBlock] = []
     rows = _Rows()
     done = 0
@@ -188,10 +202,14 @@ def trace_circuit(
     return Trace(slices, edges, _roots_frame(slices, roots, prompts.height))
 
 
-def _check_roots(model: LanguageModel, roots: Sequence[Head]) -> None:
+def _check_roots(model: LanguageModel, roots: Sequence[Root]) -> None:
     if not roots:
         raise CircuitError("no root heads; name some as (layer, head) or use find_roots")
-    for layer, head in roots:
+    for layer, head, source in roots:
+        if source not in get_args(RootSource):
+            raise CircuitError(
+                f"root head {layer}.{head} has source {source!r}; one of {get_args(RootSource)}"
+            )
         if not (0 <= layer < model.config.n_layers and 0 <= head < model.config.n_heads):
             raise CircuitError(
                 f"root head {layer}.{head} does not exist; {model.source} has "
@@ -208,7 +226,7 @@ def _trace_group(
     omega: ModelOmega,
     stream: ResidualStream,
     group: pl.DataFrame,
-    roots: Sequence[Head],
+    roots: Sequence[Root],
     settings: TraceSettings,
     rows: _Rows,
 ) -> list[PairBlock]:
@@ -216,7 +234,10 @@ def _trace_group(
     n, length = stream.outputs.shape[:2]
     n_heads = stream.pattern[0].shape[1]
     end = torch.tensor(group["pos_end"].to_list(), device=device)
-    io = torch.tensor(group["pos_io"].to_list(), device=device)
+    at = {
+        source: torch.tensor(group[f"pos_{source.lower()}"].to_list(), device=device)
+        for source in {root.source for root in roots}
+    }
     each = torch.arange(n, device=device)
     # Paths that arrive at a head's output at a position: [layer, prompt, head, position].
     paths = torch.zeros(len(stream.pattern), n, n_heads, length, dtype=torch.float64, device=device)
@@ -224,8 +245,8 @@ def _trace_group(
     for layer in reversed(range(len(stream.pattern))):
         fires = firing_pairs(stream.pattern[layer], stream.score[layer], settings.threshold)
         is_root = torch.zeros_like(fires)
-        for _, head in (root for root in roots if root[0] == layer):
-            is_root[each, head, end, io] = True
+        for root in (root for root in roots if root.layer == layer):
+            is_root[each, root.head, end, at[root.source]] = True
         multiplicity = (paths[layer][..., None] + is_root) * fires
         wanted = (multiplicity > 0) | is_root
         block = _trace_layer(
@@ -415,14 +436,18 @@ def _edges_frame(slices: pl.DataFrame, rows: _Rows, writers: Writers) -> pl.Data
     )
 
 
-def _roots_frame(slices: pl.DataFrame, roots: Sequence[Head], n_prompts: int) -> pl.DataFrame:
+def _roots_frame(slices: pl.DataFrame, roots: Sequence[Root], n_prompts: int) -> pl.DataFrame:
     firing = slices.filter(pl.col("is_root") & pl.col("fires"))
     return pl.DataFrame(
         {
-            "layer": [layer for layer, _ in roots],
-            "head": [head for _, head in roots],
+            "layer": [root.layer for root in roots],
+            "head": [root.head for root in roots],
+            "source": [root.source for root in roots],
             "n_prompts": [n_prompts] * len(roots),
-            "n_firing": [firing.filter(layer=layer, head=head).height for layer, head in roots],
+            "n_firing": [
+                firing.filter(layer=r.layer, head=r.head, source_role=r.source).height
+                for r in roots
+            ],
         },
         schema_overrides={"layer": pl.Int32(), "head": pl.Int32()},
     )

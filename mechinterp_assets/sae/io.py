@@ -169,7 +169,8 @@ def load_sae(folder: Path) -> SparseAutoencoder:
     if written is not None and written != sae.weights_hash():
         raise SaeError(
             f"weights in {folder} hash to {sae.weights_hash()}, but cfg.json was written with "
-            f"{written}: the two files do not belong together; restore the folder"
+            f"{written}: the two files do not belong together; restore the folder, or write "
+            "weights that were changed on purpose with save_sae"
         )
     return sae
 

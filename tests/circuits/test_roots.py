@@ -43,16 +43,17 @@ def test_the_rule(organism: LanguageModel, scores: pl.DataFrame) -> None:
     roots = scores.filter("is_root")
     assert 1 <= roots.height <= 3
     assert (roots["direct_effect"] > 0).all()
-    assert (roots["attention_io"] > roots["attention_s1"]).all()
-    assert (roots["attention_io"] > roots["attention_s2"]).all()
     assert roots["direct_effect"].is_sorted(descending=True)
+    attention = {role: f"attention_{role.lower()}" for role in ("IO", "S1", "S2")}
+    for row in scores.iter_rows(named=True):
+        assert row[attention[row["source"]]] == max(row[name] for name in attention.values())
     better = scores.filter(
         ~pl.col("is_root")
         & (pl.col("direct_effect") > roots["direct_effect"].to_numpy().min())
-        & (pl.col("attention_io") > pl.max_horizontal("attention_s1", "attention_s2", 0.02))
+        & (pl.max_horizontal(*attention.values()) >= 0.02)
     )
     assert better.is_empty()
-    assert root_heads(scores) == [tuple(pair) for pair in roots.select("layer", "head").rows()]
+    assert root_heads(scores) == roots.select("layer", "head", "source").rows()
     assert scores["firing"].is_between(0, 1).all()
 
 
@@ -65,8 +66,11 @@ def test_attention_is_the_mean_of_the_patterns(
     for prompt in organism_prompts.iter_rows(named=True):
         with torch.no_grad():
             _, cache = organism.processed.run_with_cache(torch.tensor([prompt["token_ids"]]))
-        found.append(float(cache[name][0, row["head"], prompt["pos_end"], prompt["pos_io"]]))
-    assert row["attention_io"] == pytest.approx(sum(found) / len(found), abs=1e-5)
+        source = prompt[f"pos_{row['source'].lower()}"]
+        found.append(float(cache[name][0, row["head"], prompt["pos_end"], source]))
+    assert row[f"attention_{row['source'].lower()}"] == pytest.approx(
+        sum(found) / len(found), abs=1e-5
+    )
     assert row["firing"] == pytest.approx(sum(a >= 0.5 for a in found) / len(found), abs=0.05)
 
 
