@@ -179,8 +179,8 @@ class HeadSection(_Section):
 class IoiSection(_Section):
     """Indirect object identification: prompts and singular vector tracing (FC24).
 
-    `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; auto takes the heads with the
-    largest direct effect on the logit difference.
+    `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; auto takes the heads with
+    the largest direct effect on the logit difference.
     """
 
     prompts: Positive = 128
