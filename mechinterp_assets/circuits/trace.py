@@ -412,8 +412,10 @@ def _edges_frame(slices: pl.DataFrame, rows: _Rows, writers: Writers) -> pl.Data
     heads = np.stack([slices[f"{name}_heads"].to_numpy()[pair] for name in SIDES], 1)
     coverage = np.stack([slices[f"{name}_coverage"].to_numpy()[pair] for name in SIDES], 1)
     each = np.arange(len(pair))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = contribution / heads[each, side]
+    total = heads[each, side]
+    # A part of a sum that is not positive is no share.
+    share = np.full(len(pair), np.nan)
+    np.divide(contribution, total, out=share, where=total > 0)
     is_head = writers.kind[writer] == WRITER_KINDS.index("head")
     layer, head = writers.layer[writer], writers.head[writer]
     return (
@@ -424,7 +426,7 @@ def _edges_frame(slices: pl.DataFrame, rows: _Rows, writers: Writers) -> pl.Data
             side=pl.Series(SIDES).gather(side),
             contribution=pl.Series(contribution),
             exact_effect=pl.Series(np.concatenate(rows.exact)),
-            share=pl.Series(np.where(is_head & np.isfinite(share), share, np.nan)).fill_nan(None),
+            share=pl.Series(np.where(is_head, share, np.nan)).fill_nan(None),
             coverage=pl.Series(coverage[each, side]).fill_nan(None),
             kept=pl.Series(np.concatenate(rows.kept)),
         )

@@ -46,7 +46,7 @@ COMMENT ON COLUMN attention_slices.n_slices IS 'Number of selected slices, 0 to 
 COMMENT ON COLUMN attention_slices.slice_sum IS 'Sum of the terms in S, at least q . k';
 COMMENT ON COLUMN attention_slices.slice_terms IS 'All terms c_k = sigma_k (u_k . x_i)(v_k . x_j), k from 0; they sum to q . k = score * sqrt(d_head)';
 COMMENT ON COLUMN attention_slices.identity_error IS '|sum of terms - score of the model * sqrt(d_head)| / sum of |terms|; rounding only, below 1e-4 in single precision';
-COMMENT ON COLUMN attention_slices.is_root IS 'Whether the pair is a root: (END, IO) of a root head';
+COMMENT ON COLUMN attention_slices.is_root IS 'Whether the pair is a root: (END, IO) of a root head, or (END, S1) or (END, S2) where the root names that source';
 COMMENT ON COLUMN attention_slices.path_multiplicity IS 'Number of paths from root pairs to this pair along kept heads (1 for a root alone, 0 for a root that does not fire), exact up to 2^53; NULL when not traced. Published counts are these, not prompts';
 COMMENT ON COLUMN attention_slices.destination_heads IS 'Sum over upstream heads of their contribution at the destination: sum over k in S of e_k sqrt(sigma_k) u_k . o / s, e_k = sign(u_k . x_i), o = z W_O without bias (eq. 8). NULL when not traced';
 COMMENT ON COLUMN attention_slices.destination_writers IS 'The same sum over all writers of the residual stream: heads, MLPs, embedding, position, attention output biases';

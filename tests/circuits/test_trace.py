@@ -14,7 +14,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
 from mechinterp_assets.circuits.slices import attention_slices
-from mechinterp_assets.circuits.trace import TraceSettings, keep_heads, trace_circuit
+from mechinterp_assets.circuits.trace import (
+    Root,
+    RootSource,
+    TraceSettings,
+    keep_heads,
+    trace_circuit,
+)
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.tables import table_specs
 
@@ -99,7 +105,9 @@ def test_equals_the_recursive_reference(
             got = kept[key]
             assert got["contribution"] == pytest.approx(contribution, abs=tolerance * size)
             assert got["exact_effect"] == pytest.approx(effect, rel=50 * tolerance, abs=tolerance)
-            if exact:
+            if reference.heads_total(key) <= 0:
+                assert got["share"] is None
+            elif exact:
                 assert got["share"] == pytest.approx(share, rel=1e-4 if rotary else 1e-7)
             assert got["path_multiplicity"] == reference.visits[key[2:6]]
         for r in edges.filter(pl.col("upstream_kind") != "head").iter_rows(named=True):
@@ -233,9 +241,37 @@ def test_roots_that_do_not_fire_are_recorded_and_not_traced(
         assert row["n_prompts"] == organism_prompts.height
 
 
+def test_a_root_can_start_at_another_name(
+    organism: LanguageModel, organism_prompts: pl.DataFrame
+) -> None:
+    layer = organism.config.n_layers - 1
+    sources: tuple[RootSource, ...] = ("S2", "IO", "S1")
+    roots = [Root(layer, head, source) for head in (0, 1) for source in sources]
+    trace = trace_circuit(organism, organism_prompts, roots)
+    pairs = trace.slices.filter("is_root").join(organism_prompts, on="prompt")
+    assert pairs.height == len(roots) * organism_prompts.height
+    for source in ("IO", "S1", "S2"):
+        of = pairs.filter(source_role=source)
+        assert of.height == 2 * organism_prompts.height
+        assert (of["source"] == of[f"pos_{source.lower()}"]).all()
+    for row in trace.roots.iter_rows(named=True):
+        of = pairs.filter(
+            (pl.col("head") == row["head"])
+            & (pl.col("source_role") == row["source"])
+            & (pl.col("attention") >= 0.5)
+            & (pl.col("score") >= 0)
+        )
+        assert row["n_firing"] == of.height
+
+
 @pytest.mark.parametrize(
     ("roots", "message"),
-    [([], "no root heads"), ([(99, 0)], "99.0 does not exist"), ([(1, 0), (1, 0)], "distinct")],
+    [
+        ([], "no root heads"),
+        ([(99, 0)], "99.0 does not exist"),
+        ([(1, 0), (1, 0)], "distinct"),
+        ([(1, 0, "VERB")], "source 'VERB'"),
+    ],
 )
 def test_bad_roots_are_named(
     organism: LanguageModel,
@@ -371,6 +407,7 @@ def test_a_planted_induction_circuit_is_found(planted: LanguageModel) -> None:
     source = trace.edges.filter(side="source", downstream_layer=1)
     best = source.filter("kept")
     assert best.select("prompt", "upstream_layer", "upstream_head").rows() == [(0, 0, 0), (1, 0, 0)]
+    assert best["share"].null_count() == 0
     assert best["share"].to_numpy().min() > 0.9
     decoy = source.filter(upstream_kind="head", upstream_layer=0, upstream_head=1)
     assert np.abs(decoy["share"].to_numpy()).max() < 0.1

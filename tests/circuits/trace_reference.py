@@ -25,6 +25,11 @@ class ReferenceTrace:
     edges: dict[EdgeKey, tuple[float, float, float]] = field(default_factory=dict)
     writers: dict[tuple[Pair, str], dict[Writer, float]] = field(default_factory=dict)
 
+    def heads_total(self, key: EdgeKey) -> float:
+        """Sum of all heads' contributions to the edge's downstream pair on the edge's side."""
+        writers = self.writers[key[2:6], key[6]]
+        return sum(value for writer, value in writers.items() if writer[0] == "head")
+
 
 class Reference:
     """One model and one prompt."""
