@@ -1,7 +1,8 @@
--- Which SAE features does the strongest induction head write, and what do they predict?
+-- Which SAE features does the strongest induction head of a layer with an SAE write, and what do they predict?
 WITH head AS (
     SELECT study, layer, head
     FROM head_scores
+    SEMI JOIN attention_sae USING (study, layer)
     WHERE study = coalesce(getvariable('study'), 'organism') AND score = 'induction'
     ORDER BY value DESC
     LIMIT 1

@@ -105,7 +105,8 @@ def test_comments_reach_duckdb_and_the_export(tiny: Materialized, tmp_path: Path
     exported = tiny.lake.export(tmp_path / "results.duckdb")
     comment = table_specs()["sae_evaluation"].columns[2].comment
     query = (
-        "SELECT comment FROM duckdb_columns() WHERE table_name = 'sae_evaluation'"
+        "SELECT comment FROM duckdb_columns() WHERE schema_name = 'main'"
+        " AND table_name = 'sae_evaluation'"
         f" AND column_name = '{table_specs()['sae_evaluation'].columns[2].name}'"
     )
     for database in (exported, tiny.lake.database):
