@@ -44,6 +44,7 @@ def find_roots(
     count: int = 3,
     min_effect_share: float = 0.02,
     min_attention: float = 0.1,
+    min_firing: float = 0.05,
     threshold: float = 0.5,
     max_prompts: int = 64,
     progress: Callable[[int, int], None] | None = None,
@@ -53,7 +54,9 @@ def find_roots(
     A head qualifies when, as means over prompts,
       direct_effect > 0 and at least `min_effect_share` of the sum of all heads' positive effects,
       attention END -> source at least `min_attention`, source being the one of IO, S1 and S2 that
-      it attends to most (IO: a name mover);
+      it attends to most (IO: a name mover),
+      the pair (END, source) fires in at least the share `min_firing` of prompts (attention can be
+      high with a negative score, from which there is nothing to trace);
     of these the `count` largest by direct_effect are roots.
     Columns: layer, head, direct_effect (logit difference IO - S that the head's output at END adds
     directly, the final norm's scale being that of the run), effect_share, attention_io,
@@ -127,6 +130,7 @@ def find_roots(
             & (pl.col("effect_share") >= min_effect_share)
             & (pl.col("_most") >= min_attention),
         )
+        .with_columns(_qualifies=pl.col("_qualifies") & (pl.col("firing") >= min_firing))
         .sort("_qualifies", "direct_effect", "layer", "head", descending=[True, True, False, False])
         .with_row_index("_rank")
     )
@@ -134,10 +138,11 @@ def find_roots(
         best = scores.sort("direct_effect", descending=True).row(0, named=True)
         raise CircuitError(
             f"no head of {model.source} qualifies as a root: none has a direct effect share >= "
-            f"{min_effect_share} and attention from END to a name >= {min_attention}; the largest "
-            f"direct effect, {best['direct_effect']:.3g}, has {best['layer']}.{best['head']} with "
-            f"attention {best['_most']:.2f} to {best['source']}. Name roots yourself or lower the "
-            "limits"
+            f"{min_effect_share}, attention from END to a name >= {min_attention} and a pair that "
+            f"fires in a share >= {min_firing} of prompts; the largest direct effect, "
+            f"{best['direct_effect']:.3g}, has {best['layer']}.{best['head']} with attention "
+            f"{best['_most']:.2f} to {best['source']}, firing {best['firing']:.2f}. Name roots "
+            "yourself or lower the limits"
         )
     return scores.with_columns(is_root=pl.col("_qualifies") & (pl.col("_rank") < count)).select(
         *_COLUMNS

@@ -12,7 +12,9 @@ from mechinterp_assets.language_model import LanguageModel
 
 @pytest.fixture(scope="module")
 def scores(organism: LanguageModel, organism_prompts: pl.DataFrame) -> pl.DataFrame:
-    return find_roots(organism, organism_prompts, min_effect_share=0, min_attention=0.02)
+    return find_roots(
+        organism, organism_prompts, min_effect_share=0, min_attention=0.02, min_firing=0.02
+    )
 
 
 def test_direct_effects_and_other_writers_sum_to_the_logit_difference(
@@ -43,6 +45,7 @@ def test_the_rule(organism: LanguageModel, scores: pl.DataFrame) -> None:
     roots = scores.filter("is_root")
     assert 1 <= roots.height <= 3
     assert (roots["direct_effect"] > 0).all()
+    assert (roots["firing"] >= 0.02).all()
     assert roots["direct_effect"].is_sorted(descending=True)
     attention = {role: f"attention_{role.lower()}" for role in ("IO", "S1", "S2")}
     for row in scores.iter_rows(named=True):
@@ -51,6 +54,7 @@ def test_the_rule(organism: LanguageModel, scores: pl.DataFrame) -> None:
         ~pl.col("is_root")
         & (pl.col("direct_effect") > roots["direct_effect"].to_numpy().min())
         & (pl.max_horizontal(*attention.values()) >= 0.02)
+        & (pl.col("firing") >= 0.02)
     )
     assert better.is_empty()
     assert root_heads(scores) == roots.select("layer", "head", "source").rows()
