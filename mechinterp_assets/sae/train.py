@@ -97,7 +97,8 @@ class _State:
 
 def learning_rate(settings: TrainingSettings, step: int, last_resample: int | None) -> float:
     """lr of a step (0-based): linear warm-up, constant, linear decay; and, after a resampling,
-    0.1x rising along a cosine over resample_warmup_steps (K24, App. B).
+    0.1x rising along a cosine over resample_warmup_steps (K24, App. B), or over a tenth of a
+    training too short for that.
     """
     steps = settings.steps
     warmup, decay = round(settings.lr_warmup * steps), round(settings.lr_decay * steps)
@@ -105,7 +106,8 @@ def learning_rate(settings: TrainingSettings, step: int, last_resample: int | No
     if decay:
         factor *= min(1.0, (steps - step) / decay)
     if last_resample is not None:
-        share = (step - last_resample) / settings.resample_warmup_steps
+        restart = min(settings.resample_warmup_steps, max(1, steps // 10))
+        share = (step - last_resample) / restart
         if share < 1:
             factor *= 0.1 + 0.9 * (1 - math.cos(math.pi * share)) / 2
     return settings.lr * factor

@@ -34,8 +34,8 @@ COMMENT ON COLUMN sae_evaluation.ce_clean IS 'Mean next-token cross-entropy of t
 COMMENT ON COLUMN sae_evaluation.ce_spliced IS 'The same with z of this layer replaced by x_hat, nats';
 COMMENT ON COLUMN sae_evaluation.ce_zero IS 'The same with z of this layer replaced by 0, nats';
 COMMENT ON COLUMN sae_evaluation.ce_mean IS 'The same with z of this layer replaced by its mean over the training split (activation_statistics.mean_z), nats';
-COMMENT ON COLUMN sae_evaluation.ce_recovered IS 'CE loss recovered: 1 - (ce_spliced - ce_clean) / (ce_zero - ce_clean). 1: splicing costs nothing; 0: as bad as zero ablation. NULL where zero ablation does not raise the cross-entropy';
-COMMENT ON COLUMN sae_evaluation.ce_recovered_mean IS 'The same with ce_mean in place of ce_zero: the stricter reference. NULL where mean ablation does not raise the cross-entropy';
+COMMENT ON COLUMN sae_evaluation.ce_recovered IS 'CE loss recovered: 1 - (ce_spliced - ce_clean) / (ce_zero - ce_clean). 1: splicing costs nothing; 0: as bad as zero ablation; above 1: splicing lowers the cross-entropy. Where ablation costs little (ce_zero - ce_clean near 0) the ratio is unstable: read it with the three values. NULL where zero ablation does not raise the cross-entropy';
+COMMENT ON COLUMN sae_evaluation.ce_recovered_mean IS 'The same with ce_mean in place of ce_zero, usually the stricter reference. NULL where mean ablation does not raise the cross-entropy';
 COMMENT ON COLUMN sae_evaluation.kl IS 'Mean over predictions of KL(clean || spliced) between next-token distributions, nats';
 COMMENT ON COLUMN sae_evaluation.dead_fraction IS 'Share of features active on none of dead_fraction_tokens held-out tokens; it falls as that number grows';
 COMMENT ON COLUMN sae_evaluation.dead_fraction_tokens IS 'Tokens behind dead_fraction';
