@@ -88,7 +88,8 @@ class CorpusSection(_Section):
     """Documents and how they become token sequences.
 
     `structured` documents are generated (`documents`, `seed`); the other formats are read from
-    `path` (file, folder or, for huggingface, also a hub name in `dataset`).
+    `path` (file, folder or, for huggingface, also a hub name in `dataset`). Documents are taken in
+    a random order from a window of `shuffle_buffer`, since sources are often sorted.
     """
 
     format: Literal["structured", "parquet", "jsonl", "text", "huggingface"]
@@ -98,6 +99,7 @@ class CorpusSection(_Section):
     dataset_split: str = "train"
     text_column: str = "text"
     documents: Positive | None = None
+    shuffle_buffer: Annotated[int, Field(ge=0)] = 10_000
     max_tokens: Positive = 2_000_000
     context_size: Annotated[int, Field(ge=8)] = 128
     held_out_fraction: Fraction = 0.1

@@ -109,6 +109,7 @@ def corpus(
                 dataset_split=settings.dataset_split,
                 text_column=settings.text_column,
                 documents=settings.documents,
+                shuffle_buffer=settings.shuffle_buffer,
                 seed=settings.seed,
             )
         ),

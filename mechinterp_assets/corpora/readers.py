@@ -5,6 +5,7 @@ here: tokens (corpora/tokenize.py), the structured text itself (corpora/structur
 """
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +43,13 @@ class CorpusSource:
     dataset_split: str = "train"
     text_column: str = "text"
     documents: int | None = None
+    shuffle_buffer: int = 0
     seed: int = 0
 
 
 def read_documents(source: CorpusSource) -> Iterator[Document]:
-    """Stream the documents of `source` in a fixed order, at most `source.documents` of them.
+    """Stream the documents of `source`, at most `source.documents` of them, in an order that
+    depends on the source, `seed` and `shuffle_buffer` alone.
 
     Raises CorpusError for a format without a reader, an empty corpus or a missing text column.
     """
@@ -55,7 +58,8 @@ def read_documents(source: CorpusSource) -> Iterator[Document]:
             f"no reader for corpus format {source.format!r}; one of {sorted(CORPUS_FORMATS)}"
         )
     count = 0
-    for document in CORPUS_FORMATS[source.format](source):
+    stream = CORPUS_FORMATS[source.format](source)
+    for document in shuffled(stream, source.shuffle_buffer, source.seed):
         yield document
         count += 1
         if count == source.documents:
@@ -63,6 +67,27 @@ def read_documents(source: CorpusSource) -> Iterator[Document]:
     if count == 0:
         place = source.path or source.dataset
         raise CorpusError(f"corpus {place} has no documents; point it at a non-empty source")
+
+
+def shuffled(documents: Iterator[Document], buffer: int, seed: int) -> Iterator[Document]:
+    """Documents in a seeded random order, drawn from a window of `buffer` (0: order of reading).
+
+    Sources are often sorted by title or date; a token budget would else take one end of them.
+    """
+    if buffer <= 0:
+        yield from documents
+        return
+    rng = random.Random(seed)
+    window: list[Document] = []
+    for document in documents:
+        if len(window) < buffer:
+            window.append(document)
+            continue
+        drawn = rng.randrange(buffer)
+        yield window[drawn]
+        window[drawn] = document
+    rng.shuffle(window)
+    yield from window
 
 
 def _structured(source: CorpusSource) -> Iterator[Document]:

@@ -72,3 +72,22 @@ def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
     for source, message in cases:
         with pytest.raises(CorpusError, match=message):
             texts(source)
+
+
+def test_shuffling_is_a_seeded_permutation(tmp_path: Path) -> None:
+    count = 300
+    pl.DataFrame({"text": [f"{i:03d}" for i in range(count)]}).write_parquet(tmp_path / "x.parquet")
+
+    def read(buffer: int, seed: int = 0) -> list[str]:
+        return texts(
+            CorpusSource("parquet", path=tmp_path / "x.parquet", shuffle_buffer=buffer, seed=seed)
+        )
+
+    in_order = read(0)
+    assert in_order == sorted(in_order)
+    for buffer in (1, 50, 1000):
+        assert sorted(read(buffer)) == in_order
+        assert read(buffer) == read(buffer)
+    assert read(50) != in_order
+    assert read(50, seed=1) != read(50)
+    assert max(int(text) for text in read(50)[:20]) < 50 + 20
