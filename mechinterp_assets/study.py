@@ -146,7 +146,7 @@ class SaeSection(_Section):
     training_tokens: Positive
     batch_size: Positive = 2048
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    dead_after_tokens: Positive = 1_000_000
+    dead_after_tokens: Positive = 250_000
     evaluation_tokens: Positive = 65_536
     seed: int = 0
 
