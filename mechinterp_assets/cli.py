@@ -87,13 +87,19 @@ def query(
     rows: Annotated[int, typer.Option(help="Rows to print")] = 8,
 ) -> None:
     """Run one of the worked queries, or any SQL."""
+    import duckdb
+
     from mechinterp_assets.queries import QueryError, find_query, run_query
 
     try:
         found = find_query(name)
     except QueryError as error:
         raise typer.BadParameter(str(error)) from None
-    _print(run_query(_lake(), found.sql, study).head(rows), found.question)
+    try:
+        frame = run_query(_lake(), found.sql, study)
+    except duckdb.Error as error:
+        raise typer.BadParameter(str(error)) from None
+    _print(frame.head(rows), found.question)
 
 
 @app.command()
