@@ -21,7 +21,7 @@ SELECT
 FROM on_names
 JOIN feature_statistics AS s USING (study, layer, feature)
 JOIN feature_head_attribution AS a USING (study, layer, feature)
-WHERE share_on_names > 0.5
+WHERE share_on_names > 0
 GROUP BY ALL
 ORDER BY share_on_names DESC, s.n_active DESC
 LIMIT 20;
