@@ -34,3 +34,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder}; set MECHINTERP_SHARED to a folder that has data/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def stories(shared: Path) -> LanguageModel:
+    """stories260K: a trained Llama with rotary positions and grouped-query attention."""
+    folder = shared / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip(f"no model at {folder}")
+    return LanguageModel.load(folder)

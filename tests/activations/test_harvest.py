@@ -1,7 +1,5 @@
 """Harvested z against TransformerLens, and against the full forward pass."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -17,25 +15,16 @@ def _ids(model: LanguageModel, n: int, context: int) -> torch.Tensor:
     return ids
 
 
-@pytest.fixture(scope="module")
-def rotary(shared: Path) -> LanguageModel:
-    """A model with rotary embeddings and grouped-query attention."""
-    folder = shared / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no model at {folder}")
-    return LanguageModel.load(folder)
-
-
 def test_z_equals_the_bridge_hook_z(organism: LanguageModel) -> None:
     differences = difference_from_bridge(organism, _ids(organism, 4, 48))
     assert sorted(differences) == list(range(organism.config.n_layers))
     assert max(differences.values()) < 1e-4
 
 
-def test_z_equals_the_bridge_hook_z_with_rope_and_grouped_queries(rotary: LanguageModel) -> None:
-    assert rotary.config.n_kv_heads < rotary.config.n_heads
-    assert rotary.config.positional == "rotary"
-    differences = difference_from_bridge(rotary, _ids(rotary, 4, 48))
+def test_z_equals_the_bridge_hook_z_with_rope_and_grouped_queries(stories: LanguageModel) -> None:
+    assert stories.config.n_kv_heads < stories.config.n_heads
+    assert stories.config.positional == "rotary"
+    differences = difference_from_bridge(stories, _ids(stories, 4, 48))
     assert max(differences.values()) < 1e-4
 
 

@@ -2,7 +2,6 @@
 planted heads and sources, a loop reference."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -31,11 +30,8 @@ LENGTH = 24
 def model(request: pytest.FixtureRequest, organism: LanguageModel) -> LanguageModel:
     if request.param == "organism":
         return organism
-    shared: Path = request.getfixturevalue("shared")
-    folder = shared / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no model at {folder}")
-    return LanguageModel.load(folder)
+    stories: LanguageModel = request.getfixturevalue("stories")
+    return stories
 
 
 def corpus(model: LanguageModel) -> dict[int, Tensor]:

@@ -1,7 +1,6 @@
 """Models and prompts for circuit tests: the embedded model, tiny random ones, stories260K."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -83,15 +82,6 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     folder = tmp_path_factory.mktemp("tiny_llama")
     hf.save_pretrained(folder)
     return LanguageModel.load(folder, dtype=torch.float64)
-
-
-@pytest.fixture(scope="session")
-def stories(shared: Path) -> LanguageModel:
-    """stories260K: a trained Llama with grouped-query attention."""
-    folder = shared / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no model at {folder}")
-    return LanguageModel.load(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Head scores find planted heads, equal slow references and stay silent on untrained models."""
 
-from pathlib import Path
-
 import duckdb
 import polars as pl
 import pytest
@@ -123,12 +121,8 @@ def test_scores_do_not_depend_on_the_batch_size(planted: LanguageModel) -> None:
         assert (left[column] - right[column]).abs().max() < 1e-5  # type: ignore[operator]
 
 
-def test_rope_and_grouped_queries(shared: Path) -> None:
-    folder = shared / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no model at {folder}")
-    model = LanguageModel.load(folder)
-    frame = head_scores(model, HeadScoreSettings(n_sequences=4, period=20, sink_length=32))
+def test_rope_and_grouped_queries(stories: LanguageModel) -> None:
+    frame = head_scores(stories, HeadScoreSettings(n_sequences=4, period=20, sink_length=32))
     assert frame.drop_nulls("threshold")["value"].is_finite().all()
     for score in ATTENTION_SCORES:
         values = frame.filter(score=score.name)["value"]

@@ -1,7 +1,6 @@
 """Edge interventions against a dense, unbatched reference and exact identities."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -436,13 +435,9 @@ def test_untraced_edges_and_wrong_frames_are_refused(
 
 
 def test_rope_destination_edit_removes_the_whole_contribution(
-    shared: Path, traced_edge: EdgeFrame
+    stories: LanguageModel, traced_edge: EdgeFrame
 ) -> None:
     """Rotary model with grouped queries: all slices of the pair's offset remove all of o."""
-    folder = shared / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no model at {folder}")
-    model = LanguageModel.load(folder)
     ids = np.random.default_rng(0).integers(3, 400, (2, 9)).tolist()
     prompts = pl.DataFrame(
         {
@@ -455,14 +450,14 @@ def test_rope_destination_edit_removes_the_whole_contribution(
             "s_token_id": [302, 303],
         }
     )
-    everything = list(range(model.config.d_head))
+    everything = list(range(stories.config.d_head))
     traced = traced_edge(prompts, (1, 3), (3, 5), ("END", "S2"), "destination", everything)
     one = edge(layer=3, head=5, upstream_layer=1, upstream_head=3)
-    frame = run(model, prompts, traced, one)
-    w = model.weights
+    frame = run(stories, prompts, traced, one)
+    w = stories.weights
     for prompt in prompts.iter_rows(named=True):
         tokens = torch.tensor([prompt["token_ids"]])
-        _, cache = model.processed.run_with_cache(tokens)
+        _, cache = stories.processed.run_with_cache(tokens)
         o = cache["blocks.1.attn.hook_z"][0, 8, 3] @ w.W_O[1, 3]
         o = o / cache["blocks.3.ln1.hook_scale"][0, 8]
 
@@ -471,7 +466,9 @@ def test_rope_destination_edit_removes_the_whole_contribution(
             q[0, 8, 5] -= o @ w.W_Q[3, 5]
             return q
 
-        logits = model.processed.run_with_hooks(tokens, fwd_hooks=[("blocks.3.attn.hook_q", edit)])
+        logits = stories.processed.run_with_hooks(
+            tokens, fwd_hooks=[("blocks.3.attn.hook_q", edit)]
+        )
         diff = float(logits[0, -1, prompt["io_token_id"]] - logits[0, -1, prompt["s_token_id"]])
         row = frame.filter(prompt=prompt["prompt"], metric="logit_diff")
         assert row["patched"][0] == pytest.approx(diff, abs=1e-3)

@@ -1,7 +1,6 @@
 """Head ablations against edited weights, loops and identities."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -212,11 +211,7 @@ def test_every_head_is_swept(two_layers: LanguageModel, toy_prompts: pl.DataFram
     assert len({one.id for one in made}) == 2 * 3 * 2 * 2
 
 
-def test_rope_and_grouped_queries(shared: Path) -> None:
-    folder = shared / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no model at {folder}")
-    model = LanguageModel.load(folder)
+def test_rope_and_grouped_queries(stories: LanguageModel) -> None:
     ids = torch.randint(3, 400, (2, 9), generator=torch.Generator().manual_seed(0))
     prompts = pl.DataFrame(
         {
@@ -235,7 +230,7 @@ def test_rope_and_grouped_queries(shared: Path) -> None:
         return z
 
     hooks = [(f"blocks.{layer}.attn.hook_z", patch)]
-    clean = logits_at_end(model, prompts, [])
-    frame = run(model, prompts, [ablation("zero", layer, head, position_role="END")])
-    expected = expected_metrics(prompts, logits_at_end(model, prompts, hooks), clean)
+    clean = logits_at_end(stories, prompts, [])
+    frame = run(stories, prompts, [ablation("zero", layer, head, position_role="END")])
+    expected = expected_metrics(prompts, logits_at_end(stories, prompts, hooks), clean)
     assert_metrics(frame, expected, "patched")
