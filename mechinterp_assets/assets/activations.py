@@ -8,8 +8,8 @@ import torch
 
 from mechinterp_assets.activations.cache import DTYPES, write_shards
 from mechinterp_assets.activations.harvest import difference_from_bridge
-from mechinterp_assets.assets.publish import Inputs, Publisher
-from mechinterp_assets.assets.registry import PARTITIONS, site
+from mechinterp_assets.assets.publish import Publisher, inputs_with_model
+from mechinterp_assets.assets.registry import PARTITIONS, site, sites_by_study
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
 from mechinterp_assets.corpora.tokenize import token_matrix
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
@@ -56,10 +56,7 @@ def activation_cache(
     Before anything is published, harvested z must equal the bridge's hook_z on a few sequences.
     """
     publisher = Publisher(context, lake)
-    by_study: dict[str, list[str]] = {}
-    for key in context.partition_keys:
-        by_study.setdefault(site(key)[0].study, []).append(key)
-    for keys in by_study.values():
+    for keys in sites_by_study(context.partition_keys).values():
         _harvest_study(context, keys, publisher, lake, tensors, models, compute)
     yield from publisher.results()
 
@@ -76,9 +73,7 @@ def _harvest_study(
     study = site(keys[0])[0]
     layers = {site(key)[1]: key for key in keys}
     compute.prepare(seed=0)
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("activations")
-    model = inputs.model(models.load(study))
+    inputs, model = inputs_with_model(lake, tensors, models, study, "activations")
     sequences = (
         inputs.table("tokenized_corpus", study.study)
         .sort("sequence")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from mechinterp_assets.assets.publish import Inputs, Publisher
+from mechinterp_assets.assets.publish import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.specs import table_asset
 from mechinterp_assets.circuits.ioi import ioi_prompts as build_ioi_prompts
@@ -96,9 +96,7 @@ def corpus(
     """Read documents, drop duplicates, split by document, tokenize and pack into sequences."""
     study = STUDIES[context.partition_key]
     settings = study.corpus
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("corpus")
-    model = inputs.model(models.load(study))
+    inputs, model = inputs_with_model(lake, tensors, models, study, "corpus")
     tokenized = tokenize_corpus(
         read_documents(
             CorpusSource(
@@ -172,9 +170,7 @@ def ioi_prompts(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Assemble IOI prompts and their variants from segments, with every role's position."""
     study = STUDIES[context.partition_key]
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("ioi")
-    model = inputs.model(models.load(study))
+    inputs, model = inputs_with_model(lake, tensors, models, study, "ioi")
     prompts = build_ioi_prompts(
         model.encode,
         study.ioi.prompts,

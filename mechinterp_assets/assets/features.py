@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mechinterp_assets.assets.publish import Inputs, Publisher
+from mechinterp_assets.assets.publish import Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, site
 from mechinterp_assets.assets.saes import open_cache, open_sae
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
@@ -67,9 +67,7 @@ def features(
     for key in context.partition_keys:
         study, layer = site(key)
         compute.prepare(study.sae.seed)
-        inputs = Inputs(lake, tensors, study)
-        inputs.settings("features")
-        model = inputs.model(models.load(study))
+        inputs, model = inputs_with_model(lake, tensors, models, study, "features")
         sae = open_sae(inputs, key, model)
         _, reader = open_cache(inputs, key, None)
         kept: list[pl.DataFrame] = []
@@ -143,9 +141,7 @@ def feature_weights(
     for key in context.partition_keys:
         study, layer = site(key)
         compute.prepare(study.sae.seed)
-        inputs = Inputs(lake, tensors, study)
-        inputs.settings("features")
-        model = inputs.model(models.load(study))
+        inputs, model = inputs_with_model(lake, tensors, models, study, "features")
         sae = open_sae(inputs, key, model)
         on_site = pl.lit(layer, pl.Int32).alias("layer")
         effects = compute_logit_effects(
@@ -206,9 +202,7 @@ def feature_dfa(
     for key in context.partition_keys:
         study, layer = site(key)
         compute.prepare(study.sae.seed)
-        inputs = Inputs(lake, tensors, study)
-        inputs.settings("features")
-        model = inputs.model(models.load(study))
+        inputs, model = inputs_with_model(lake, tensors, models, study, "features")
         sae = open_sae(inputs, key, model)
         examples = (
             inputs.table("feature_top_examples", key)
@@ -218,7 +212,7 @@ def feature_dfa(
         )
         sequences = inputs.table("tokenized_corpus", study.study).select("sequence", "token_ids")
         frame = compute_feature_dfa(
-            model, sae, layer, examples, _token_lookup(sequences, examples["sequence"])
+            model, sae, layer, examples, TokenLookup(sequences, examples["sequence"])
         )
         publisher.publish(
             key,
@@ -229,18 +223,14 @@ def feature_dfa(
     yield from publisher.results()
 
 
-def _token_lookup(sequences: pl.LazyFrame, wanted: pl.Series) -> "TokenLookup":
-    used = sequences.filter(pl.col("sequence").is_in(wanted.unique().implode())).collect()
-    return TokenLookup(used)
-
-
 class TokenLookup:
     """Token ids [n, position] of sequences given by their numbers."""
 
-    def __init__(self, sequences: pl.DataFrame) -> None:
+    def __init__(self, sequences: pl.LazyFrame, wanted: pl.Series) -> None:
+        used = sequences.filter(pl.col("sequence").is_in(wanted.unique().implode())).collect()
         self._rows = {
             int(number): ids
-            for number, ids in zip(sequences["sequence"], sequences["token_ids"], strict=True)
+            for number, ids in zip(used["sequence"], used["token_ids"], strict=True)
         }
 
     def __call__(self, numbers: NDArray[np.int64]) -> Tensor:

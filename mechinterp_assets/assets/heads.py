@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 import torch
 
-from mechinterp_assets.assets.publish import Inputs, Publisher
+from mechinterp_assets.assets.publish import Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
 from mechinterp_assets.corpora.tokenize import token_matrix
@@ -45,9 +45,7 @@ def head_scores(
     """Previous-token, duplicate, induction, copying, sink and positional scores of all heads."""
     study = STUDIES[context.partition_key]
     compute.prepare(study.heads.seed)
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("heads")
-    model = inputs.model(models.load(study))
+    inputs, model = inputs_with_model(lake, tensors, models, study, "heads")
     held_out = (
         inputs.table("tokenized_corpus", study.study)
         .filter(pl.col("split") == "held_out")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from mechinterp_assets.assets.publish import Inputs, Publisher
+from mechinterp_assets.assets.publish import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
@@ -51,9 +51,7 @@ def intervention_results(
     study = STUDIES[context.partition_key]
     settings = study.interventions
     compute.prepare(settings.seed)
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("interventions")
-    model = inputs.model(models.load(study))
+    inputs, model = inputs_with_model(lake, tensors, models, study, "interventions")
     prompts = inputs.table("ioi_prompts", study.study).collect()
     base = prompts.filter(pl.col("variant") == "base").head(settings.prompts)
     edges = inputs.table("ioi_trace_edges", study.study).collect()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from mechinterp_assets.assets.publish import Inputs, Publisher
+from mechinterp_assets.assets.publish import Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
 from mechinterp_assets.circuits.baseline import ioi_baseline as answer_prompts
@@ -48,8 +48,7 @@ def ioi_baseline(
     """Logits and probabilities of both names at the end of every prompt."""
     study = STUDIES[context.partition_key]
     compute.prepare(study.ioi.seed)
-    inputs = Inputs(lake, tensors, study)
-    model = inputs.model(models.load(study))
+    inputs, model = inputs_with_model(lake, tensors, models, study)
     prompts = inputs.table("ioi_prompts", study.study).collect()
     baseline = answer_prompts(model, prompts)
     base = baseline.join(prompts.filter(pl.col("variant") == "base"), on="prompt", how="semi")
@@ -101,8 +100,7 @@ def attention_svd(
     """Singular values of every head's Omega, from one batched QR and small SVD."""
     study = STUDIES[context.partition_key]
     compute.prepare(study.ioi.seed)
-    inputs = Inputs(lake, tensors, study)
-    model = inputs.model(models.load(study))
+    inputs, model = inputs_with_model(lake, tensors, models, study)
     frame = singular_values(model)
     publisher = Publisher(context, lake)
     publisher.publish(
@@ -141,9 +139,7 @@ def ioi_trace(
     study = STUDIES[context.partition_key]
     settings = study.ioi
     compute.prepare(settings.seed)
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("ioi")
-    model = inputs.model(models.load(study))
+    inputs, model = inputs_with_model(lake, tensors, models, study, "ioi")
     prompts = inputs.table("ioi_prompts", study.study).filter(pl.col("variant") == "base").collect()
     if settings.roots == "auto":
         roots = root_heads(

@@ -14,6 +14,7 @@ from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.provenance import Provenance
 from mechinterp_assets.study import Study
 from resources.lake import Lake, Published
+from resources.language_model import LanguageModelResource
 from resources.tensors import Artefact, Tensors
 
 CODE_VERSION = package_version("mechinterp-assets")
@@ -88,6 +89,16 @@ class Inputs:
                 )
         self.model_version = model.weights_hash
         return model
+
+
+def inputs_with_model(
+    lake: Lake, tensors: Tensors, models: LanguageModelResource, study: Study, *sections: str
+) -> tuple[Inputs, LanguageModel]:
+    """Inputs of a study that the settings of `sections` took part in, and its checked model."""
+    inputs = Inputs(lake, tensors, study)
+    for section in sections:
+        inputs.settings(section)
+    return inputs, inputs.model(models.load(study))
 
 
 class Publisher:

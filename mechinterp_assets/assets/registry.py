@@ -4,6 +4,8 @@ Belongs here: the module-level partition definitions every asset uses. Adding a 
 reloading the code location adds its partitions and changes nothing else.
 """
 
+from collections.abc import Iterable
+
 from mechinterp_assets.partitions import partitions_of
 from mechinterp_assets.study import Study, load_registry, parse_site
 
@@ -15,3 +17,11 @@ def site(key: str) -> tuple[Study, int]:
     """Study and layer of a site key such as `organism.L02`."""
     name, layer = parse_site(key)
     return STUDIES[name], layer
+
+
+def sites_by_study(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Site keys of a run, grouped by study, in the order given."""
+    grouped: dict[str, list[str]] = {}
+    for key in keys:
+        grouped.setdefault(parse_site(key)[0], []).append(key)
+    return grouped

@@ -11,8 +11,8 @@ import torch
 from mechinterp_assets.activations.cache import ActivationReader
 from mechinterp_assets.activations.rows import CachedRows
 from mechinterp_assets.activations.statistics import mean_z_of
-from mechinterp_assets.assets.publish import Inputs, Metadata, Publisher
-from mechinterp_assets.assets.registry import PARTITIONS, STUDIES, site
+from mechinterp_assets.assets.publish import Inputs, Metadata, Publisher, inputs_with_model
+from mechinterp_assets.assets.registry import PARTITIONS, STUDIES, site, sites_by_study
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
 from mechinterp_assets.corpora.tokenize import token_matrix
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
@@ -129,9 +129,7 @@ def _train_site(
 ) -> None:
     study, layer = site(key)
     device = compute.prepare(study.sae.seed)
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("sae")
-    model = inputs.model(models.load(study))
+    inputs, model = inputs_with_model(lake, tensors, models, study, "sae")
     settings = training_settings(study, layer)
     compute.require_memory(
         training_bytes(settings, model.config.d_z),
@@ -219,10 +217,7 @@ def sae_evaluation(
     The layers of one run share the clean forward passes.
     """
     publisher = Publisher(context, lake)
-    by_study: dict[str, list[str]] = {}
-    for key in context.partition_keys:
-        by_study.setdefault(site(key)[0].study, []).append(key)
-    for name, keys in by_study.items():
+    for name, keys in sites_by_study(context.partition_keys).items():
         study = STUDIES[name]
         compute.prepare(study.sae.seed)
         model = models.load(study)

@@ -140,7 +140,7 @@ class MeanReference:
         check_prompts(prompts, model.config)
         names = cells(prompts)
         row = {cell: place for place, cell in enumerate(dict.fromkeys(names))}
-        longest = int(prompts["n_tokens"].max())  # type: ignore[arg-type]
+        longest = int(prompts["n_tokens"].to_numpy().max())
         shape = (len(row), longest, model.config.n_heads, model.config.d_head)
         n = float64(torch.zeros(len(row), device=model.device))
         sums = [n.new_zeros(shape) for _ in range(model.config.n_layers)]

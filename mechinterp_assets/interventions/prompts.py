@@ -56,7 +56,7 @@ def check_prompts(prompts: pl.DataFrame, shape: ModelShape) -> None:
         raise InterventionError("there are no prompts; give at least one row of ioi_prompts")
     if prompts["prompt"].n_unique() < prompts.height:
         raise InterventionError("prompt ids occur more than once; give one row per prompt")
-    longest = int(prompts["n_tokens"].max())  # type: ignore[arg-type]
+    longest = int(prompts["n_tokens"].to_numpy().max())
     if longest > shape.n_ctx:
         raise InterventionError(
             f"a prompt has {longest} tokens but the context is {shape.n_ctx}; leave it out"
