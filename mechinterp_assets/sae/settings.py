@@ -8,6 +8,18 @@ from typing import Literal
 from mechinterp_assets.sae.base import SaeError
 
 FLOAT_BYTES = 4
+# Settings that belong to some architectures only; the others leave them None.
+ARCHITECTURE_SETTINGS = (
+    "k",
+    "k_start",
+    "l1_coefficient",
+    "l0_coefficient",
+    "bandwidth",
+    "initial_threshold",
+    "group_sizes",
+)
+# Matrices [batch_size, d_sae] alive at once at a step's peak.
+WIDE_MATRICES = {"gated": 6, "jumprelu": 5, "batchtopk": 4, "matryoshka": 4}
 
 
 @dataclass(frozen=True)
@@ -17,13 +29,24 @@ class TrainingSettings:
     architecture        name in sae.architectures.ARCHITECTURES
     d_sae               number of features
     tokens              activation rows to train on; more than the data holds means several passes
-    k                   active features per token (topk)
-    l1_coefficient      weight of sum_i f_i per token (standard), inputs scaled as below
+    k                   active features per token (topk); their mean over a batch (batchtopk,
+                        matryoshka)
+    k_start             k falls linearly from this to k over sparsity_warmup (None: k throughout)
+    l1_coefficient      weight of sum_i f_i per token (standard; gated: of the gate's positive
+                        pre-activations), inputs scaled as below
+    l0_coefficient      weight of the number of active features per token (jumprelu)
+    bandwidth           width of the kernel that estimates the threshold's gradient (jumprelu;
+                        None: sae.jumprelu.BANDWIDTH), in units of scaled activations
+    initial_threshold   threshold of every feature at the start (jumprelu; None:
+                        sae.jumprelu.INITIAL_THRESHOLD), in the same units
+    group_sizes         widths of the nested prefixes, rising, the last d_sae (matryoshka)
+    compute_dtype       dtype of the encoder's matrix product; weights and sums stay float32
     batch_size          rows a step
     lr, betas, eps      Adam; K24 uses lr 1e-3, betas (0.9, 0.99)
     lr_warmup           share of the steps over which lr rises linearly from 0
     lr_decay            share of the steps, at the end, over which lr falls linearly to 0
-    l1_warmup           share of the steps over which l1_coefficient rises linearly from 0
+    sparsity_warmup     share of the steps over which l1_coefficient or l0_coefficient rises
+                        linearly from 0, or k falls from k_start
     max_gradient_norm   gradient norm is clipped to this (None: never)
     normalize_input     train on rows scaled so that E||x - mean||^2 = d_in; the scale is folded
                         into the biases at the end, so the SAE takes raw z
@@ -33,8 +56,8 @@ class TrainingSettings:
     encoder_scale       the encoder starts as the decoder's transpose times this
     sample_rows         rows drawn for initialisation, and for each resampling
     dead_after_tokens   a feature that fired on none of this many tokens is dead
-    auxk_coefficient    weight of the aux-k loss (topk; Gao et al. 2024, A.2: 1/32 there; 1/8
-                        leaves fewer dead features in runs of a million tokens)
+    auxk_coefficient    weight of the aux-k loss (topk, batchtopk, matryoshka; Gao et al. 2024, A.2:
+                        1/32 there; 1/8 leaves fewer dead features in runs of a million tokens)
     auxk                dead features that reconstruct the error (None: d_in // 2)
     resample_at         shares of the steps at which dead features are resampled (standard;
                         Bricken et al. 2023)
@@ -48,14 +71,20 @@ class TrainingSettings:
     d_sae: int
     tokens: int
     k: int | None = None
+    k_start: int | None = None
     l1_coefficient: float | None = None
+    l0_coefficient: float | None = None
+    bandwidth: float | None = None
+    initial_threshold: float | None = None
+    group_sizes: tuple[int, ...] | None = None
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: int = 4096
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     lr_warmup: float = 0.05
     lr_decay: float = 0.2
-    l1_warmup: float = 0.05
+    sparsity_warmup: float = 0.05
     max_gradient_norm: float | None = None
     normalize_input: bool = True
     decoder_init: Literal["random", "data"] = "random"
@@ -95,11 +124,16 @@ class TrainingSettings:
             "checkpoint_every": self.checkpoint_every,
             "resample_warmup_steps": self.resample_warmup_steps,
         }
+        positive |= {
+            name: value
+            for name in ("bandwidth", "initial_threshold")
+            if (value := getattr(self, name)) is not None
+        }
         for name, value in positive.items():
             if value <= 0:
                 raise SaeError(f"{name} is {value}; give a value above 0")
         shares = {"lr_warmup": self.lr_warmup, "lr_decay": self.lr_decay}
-        shares |= {"l1_warmup": self.l1_warmup}
+        shares |= {"sparsity_warmup": self.sparsity_warmup}
         shares |= {f"resample_at[{i}]": share for i, share in enumerate(self.resample_at)}
         for name, share in shares.items():
             if not 0 <= share <= 1:
@@ -111,14 +145,24 @@ class TrainingSettings:
             )
         if self.max_gradient_norm is not None and self.max_gradient_norm <= 0:
             raise SaeError(f"max_gradient_norm is {self.max_gradient_norm}; give null or > 0")
-        if self.auxk_coefficient < 0:
-            raise SaeError(f"auxk_coefficient is {self.auxk_coefficient}; give 0 or more")
+        for name in ("auxk_coefficient", "l1_coefficient", "l0_coefficient"):
+            coefficient = getattr(self, name)
+            if coefficient is not None and not coefficient >= 0:
+                raise SaeError(f"{name} is {coefficient}; give 0 or more")
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise SaeError(f"compute_dtype is {self.compute_dtype!r}; give 'float32' or 'bfloat16'")
         if self.decoder_init not in ("random", "data"):
             raise SaeError(f"decoder_init is {self.decoder_init!r}; give 'random' or 'data'")
         if self.b_dec_init not in ("mean", "geometric_median"):
             raise SaeError(f"b_dec_init is {self.b_dec_init!r}; give 'mean' or 'geometric_median'")
         if self.k is not None and not 0 < self.k <= self.d_sae:
             raise SaeError(f"k is {self.k}; give a value from 1 to d_sae ({self.d_sae})")
+        if self.k_start is not None and not (self.k or 0) <= self.k_start <= self.d_sae:
+            raise SaeError(
+                f"k_start is {self.k_start}; give a value from k ({self.k}) to d_sae ({self.d_sae})"
+            )
+        if self.group_sizes is not None:
+            _check_prefixes(self.group_sizes, self.d_sae)
         if self.auxk is not None and self.auxk <= 0:
             raise SaeError(f"auxk is {self.auxk}; give null or > 0")
         if d_in <= 0:
@@ -139,10 +183,21 @@ def training_bytes(settings: TrainingSettings, d_in: int) -> int:
     """Bytes of device memory that training needs at its peak, estimated from above.
 
     Weights, gradients and two Adam moments; one more copy of the weights for the projection's
-    temporaries; pre-activations, their gradient and one mask per batch row; row-wide temporaries of
-    a batch; and the sample for initialisation. The row stream's buffer is the caller's.
+    temporaries; pre-activations, their gradient and masks of a batch (WIDE_MATRICES); row-wide
+    temporaries of a batch; and the sample for initialisation. The row stream's buffer is the
+    caller's.
     """
     weights = 2 * settings.d_sae * d_in + settings.d_sae + d_in
-    batch = settings.batch_size * (3 * settings.d_sae + 6 * d_in)
+    wide = WIDE_MATRICES.get(settings.architecture, 3)
+    batch = settings.batch_size * (wide * settings.d_sae + 6 * d_in)
     sample = settings.sample_rows * 3 * d_in
     return FLOAT_BYTES * (6 * weights + batch + sample)
+
+
+def _check_prefixes(widths: tuple[int, ...], d_sae: int) -> None:
+    rising = all(a < b for a, b in zip((0, *widths), widths, strict=False))
+    if not widths or not rising or widths[-1] != d_sae:
+        raise SaeError(
+            f"group_sizes is {list(widths)}; give rising widths of nested prefixes, the last of "
+            f"them d_sae ({d_sae})"
+        )

@@ -7,8 +7,7 @@ are resampled (Bricken et al. 2023, "Neuron resampling").
 import torch
 from torch import Tensor
 
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
-from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.steps import StepSums, TrainingStep, sum_of_squares, variance_sum
 
 # Bricken et al.: a resampled encoder row has this share of the living rows' mean norm.
@@ -29,16 +28,8 @@ class StandardStep(TrainingStep):
     """Five GEMMs a step: encode, decode, and the gradients of f, W_dec and W_enc."""
 
     sae_class = StandardSAE
-
-    @classmethod
-    def validate(cls, settings: TrainingSettings, d_in: int) -> None:
-        """Needs l1_coefficient; k and l1 together are a mistake."""
-        if settings.l1_coefficient is None or settings.l1_coefficient < 0:
-            raise SaeError(
-                f"architecture 'standard' needs l1_coefficient >= 0, got {settings.l1_coefficient}"
-            )
-        if settings.k is not None:
-            raise SaeError(f"architecture 'standard' has no k, got {settings.k}; remove it")
+    required_settings = ("l1_coefficient",)
+    resamples = True
 
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:
@@ -46,7 +37,7 @@ class StandardStep(TrainingStep):
         n = len(x)
         l1 = self.l1_coefficient(progress)
         centred = x - self.b_dec
-        f = torch.addmm(self.b_enc, centred, self.encoder.T).relu_()
+        f = self.encode_pre(centred).relu_()
         residual = torch.addmm(self.b_dec, f, self.decoder).sub_(x)
 
         f_sums = f.sum(0)
@@ -80,8 +71,7 @@ class StandardStep(TrainingStep):
     def l1_coefficient(self, progress: float) -> float:
         """The L1 coefficient at a share of the training: linear warm-up, then constant."""
         assert self.settings.l1_coefficient is not None
-        warmup = self.settings.l1_warmup
-        return self.settings.l1_coefficient * (min(1.0, progress / warmup) if warmup else 1.0)
+        return self.warmed_up(self.settings.l1_coefficient, progress)
 
     def build(self, scale: float) -> StandardSAE:
         """The SAE for unscaled inputs."""
@@ -105,7 +95,7 @@ class StandardStep(TrainingStep):
         l1 = self.l1_coefficient(1.0)
         for start in range(0, len(rows), batch):
             here = slice(start, start + batch)
-            f = torch.addmm(self.b_enc, centred[here], self.encoder.T).relu_()
+            f = self.encode_pre(centred[here]).relu_()
             error = (f @ self.decoder).sub_(centred[here]).square_().sum(1)
             losses[here] = error + l1 * f.sum(1)
         weights = losses.square().cpu().double()

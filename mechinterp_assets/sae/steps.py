@@ -1,8 +1,9 @@
 """One optimisation step of an SAE: what is the same for every architecture.
 
-Belongs here: parameters, unit-norm decoder rows with projected gradient, Adam, dead-feature
-counters, and everything a checkpoint needs of them. Does not belong here: a loss and its gradient
-(each architecture's file derives its own), the loop over batches (train.py).
+Belongs here: parameters, unit-norm decoder rows with projected gradient, Adam, the encoder's matrix
+product, dead-feature counters, schedules of the sparsity settings, and everything a checkpoint
+needs of them. Does not belong here: a loss and its gradient (each architecture's file derives its
+own), the loop over batches (train.py).
 
 Gradients are written out by hand: the gradient of b_dec needs no extra GEMM, the L1 step takes five
 GEMMs and the TopK step two. tests/sae compares all of them with autograd in float64.
@@ -16,10 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.settings import TrainingSettings
-
-PARAMETERS = ("encoder", "b_enc", "decoder", "b_dec")
+from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,19 @@ class StepSums:
 class TrainingStep(ABC):
     """Parameters and optimiser of one SAE in training.
 
-    encoder [d_sae, d_in], b_enc [d_sae], decoder [d_sae, d_in] with unit rows, b_dec [d_in].
-    tokens_since_fired [d_sae] int64 counts training tokens since each feature was last active.
+    encoder [d_sae, d_in], b_enc [d_sae], decoder [d_sae, d_in] with unit rows, b_dec [d_in], and
+    `extra`, the architecture's own parameters by name. tokens_since_fired [d_sae] int64 counts
+    training tokens since each feature was last active. `buffers` holds what else changes from step
+    to step, by name; it is updated in place and goes into checkpoints.
+
+    required_settings and optional_settings name those of ARCHITECTURE_SETTINGS that the
+    architecture must and may be given; `resamples` says whether resample does anything.
     """
 
     sae_class: ClassVar[type[SparseAutoencoder]]
+    required_settings: ClassVar[tuple[str, ...]] = ()
+    optional_settings: ClassVar[tuple[str, ...]] = ()
+    resamples: ClassVar[bool] = False
 
     def __init__(self, settings: TrainingSettings, decoder: Tensor, b_dec: Tensor) -> None:
         """decoder [d_sae, d_in] with unit rows; the encoder starts as its scaled transpose."""
@@ -66,19 +73,31 @@ class TrainingStep(ABC):
         self.encoder = nn.Parameter(decoder.detach() * settings.encoder_scale)
         self.b_enc = nn.Parameter(decoder.new_zeros(settings.d_sae))
         self.b_dec = nn.Parameter(b_dec.detach().clone())
-        for parameter in self.parameters():
+        self.extra = {n: nn.Parameter(t) for n, t in self.initial_extra().items()}
+        for parameter in self.parameters().values():
             parameter.grad = torch.zeros_like(parameter)
         self.tokens_since_fired = torch.zeros(
             settings.d_sae, dtype=torch.int64, device=decoder.device
         )
+        self.buffers = {"tokens_since_fired": self.tokens_since_fired}
         self.optimizer = torch.optim.Adam(
-            self.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
+            self.parameters().values(),
+            lr=settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            fused=True,
         )
 
     @classmethod
-    @abstractmethod
     def validate(cls, settings: TrainingSettings, d_in: int) -> None:
-        """Raise SaeError for settings this architecture cannot train with."""
+        """Raise SaeError for settings this architecture cannot train with on rows of width d_in."""
+        name = cls.sae_class.architecture
+        for setting in ARCHITECTURE_SETTINGS:
+            value = getattr(settings, setting)
+            if value is None and setting in cls.required_settings:
+                raise SaeError(f"architecture {name!r} needs {setting}; give it a value")
+            if value is not None and setting not in cls.required_settings + cls.optional_settings:
+                raise SaeError(f"architecture {name!r} has no {setting}, got {value}; remove it")
 
     @abstractmethod
     def gradients(self, x: Tensor, progress: float) -> StepSums:
@@ -96,9 +115,54 @@ class TrainingStep(ABC):
         weights and biases divided by s, so decoder rows keep their unit norm.
         """
 
-    def parameters(self) -> list[nn.Parameter]:
-        """Parameters in the order of PARAMETERS."""
-        return [self.encoder, self.b_enc, self.decoder, self.b_dec]
+    def initial_extra(self) -> dict[str, Tensor]:
+        """Starting values of the architecture's own parameters, by name."""
+        return {}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter by name, always in the same order."""
+        return {
+            "encoder": self.encoder,
+            "b_enc": self.b_enc,
+            "decoder": self.decoder,
+            "b_dec": self.b_dec,
+            **self.extra,
+        }
+
+    def encode_pre(self, centred: Tensor) -> Tensor:
+        """Pre-activations [n, d_sae] of centred rows x - b_dec [n, d_in].
+
+        With compute_dtype "bfloat16" the factors are rounded to bfloat16, sums stay float32 (on a
+        CPU the result is rounded once more).
+        """
+        if self.settings.compute_dtype == "float32":
+            return torch.addmm(self.b_enc, centred, self.encoder.T)
+        low, weights = centred.bfloat16(), self.encoder.bfloat16().T
+        if centred.device.type == "cuda":
+            pre = torch.mm(low, weights, out_dtype=torch.float32)
+        else:
+            pre = torch.mm(low, weights).to(centred.dtype)
+        return pre.add_(self.b_enc)
+
+    def warmed_up(self, coefficient: float, progress: float) -> float:
+        """A penalty's coefficient at a share of the training: linear warm-up, then constant."""
+        warmup = self.settings.sparsity_warmup
+        return coefficient * (min(1.0, progress / warmup) if warmup else 1.0)
+
+    def k_at(self, progress: float) -> int:
+        """k at a share of the training: linearly from k_start to k, then constant."""
+        k, start, warmup = self.settings.k, self.settings.k_start, self.settings.sparsity_warmup
+        assert k is not None
+        if start is None or progress >= warmup:
+            return k
+        return round(start + (k - start) * progress / warmup)
+
+    def resample(self, rows: Tensor, generator: torch.Generator) -> int:
+        """Revive dead features from rows [n, d_in] (scaled as trained); returns how many.
+
+        Called at settings.resample_steps where `resamples` is true.
+        """
+        return 0
 
     def dead(self) -> Tensor:
         """Features [d_sae] bool that were active on none of the last dead_after_tokens tokens."""
@@ -109,7 +173,7 @@ class TrainingStep(ABC):
         """Project the decoder's gradient, clip, take an Adam step, renormalise decoder rows."""
         project_gradient(self.decoder, _grad(self.decoder))
         if self.settings.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_gradient_norm)
+            nn.utils.clip_grad_norm_(self.parameters().values(), self.settings.max_gradient_norm)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
         self.decoder.div_(self.decoder.norm(dim=1, keepdim=True))
@@ -132,8 +196,8 @@ class TrainingStep(ABC):
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint needs, by name."""
-        state = {"tokens_since_fired": self.tokens_since_fired}
-        for name, parameter in zip(PARAMETERS, self.parameters(), strict=True):
+        state = dict(self.buffers)
+        for name, parameter in self.parameters().items():
             state[name] = parameter.detach()
             for key, value in self.optimizer.state[parameter].items():
                 state[f"adam.{name}.{key}"] = value
@@ -142,8 +206,9 @@ class TrainingStep(ABC):
     @torch.no_grad()
     def load_state_tensors(self, state: dict[str, Tensor]) -> None:
         """Restore state_tensors, copying into this step's own memory."""
-        self.tokens_since_fired.copy_(state["tokens_since_fired"])
-        for name, parameter in zip(PARAMETERS, self.parameters(), strict=True):
+        for name, buffer in self.buffers.items():
+            buffer.copy_(state[name])
+        for name, parameter in self.parameters().items():
             parameter.copy_(state[name])
             prefix = f"adam.{name}."
             self.optimizer.state[parameter] = {

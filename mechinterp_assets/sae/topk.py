@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import StepSums, TrainingStep, sum_of_squares, variance_sum
 
 # Decoder entries gathered at a time: within the caches of a CPU, few launches on a GPU.
@@ -51,27 +50,16 @@ class TopKStep(TrainingStep):
     """One dense GEMM (encode); decoding and all gradients touch only the k active features."""
 
     sae_class = TopKSAE
-
-    @classmethod
-    def validate(cls, settings: TrainingSettings, d_in: int) -> None:
-        """Needs k; k and l1 together are a mistake."""
-        if settings.k is None:
-            raise SaeError("architecture 'topk' needs k, the number of active features per token")
-        if settings.l1_coefficient is not None:
-            raise SaeError(
-                f"architecture 'topk' has no l1_coefficient, got {settings.l1_coefficient}; "
-                "remove it"
-            )
+    required_settings = ("k",)
+    optional_settings = ("k_start",)
 
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:
         """Gradient of the mean reconstruction and aux-k loss over x [n, d_in]."""
         n = len(x)
-        k = self.settings.k
-        assert k is not None
         centred = x - self.b_dec
-        pre = torch.addmm(self.b_enc, centred, self.encoder.T)
-        values, features = pre.topk(k, dim=-1, sorted=False)
+        pre = self.encode_pre(centred)
+        values, features = pre.topk(self.k_at(progress), dim=-1, sorted=False)
         values.relu_()
         residual = F.embedding_bag(features, self.decoder, per_sample_weights=values, mode="sum")
         residual.add_(self.b_dec).sub_(x)

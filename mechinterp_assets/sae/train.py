@@ -1,7 +1,7 @@
 """Training one SAE from a stream of activation rows, resumable bit for bit.
 
 Belongs here: initialisation, schedules, the loop, its log and its checkpoints. Does not belong
-here: losses and gradients (standard.py, topk.py), where rows come from (activations/rows.py).
+here: losses and gradients (a file per architecture), where rows come from (activations/rows.py).
 """
 
 import logging
@@ -22,7 +22,6 @@ from mechinterp_assets.sae.architectures import training_step_class
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.checkpoints import load_checkpoint, save_checkpoint
 from mechinterp_assets.sae.settings import TrainingSettings, training_bytes
-from mechinterp_assets.sae.standard import StandardStep
 from mechinterp_assets.sae.steps import TrainingStep
 
 __all__ = [
@@ -147,7 +146,7 @@ def train(
         total=settings.steps, initial=first_step, desc="train SAE", unit="step", disable=None
     ) as bar:
         while state.step < settings.steps:
-            if isinstance(training, StandardStep) and state.step in resample_steps:
+            if training.resamples and state.step in resample_steps:
                 _resample(training, rows, settings, state)
             x = rows.next(settings.batch_size).to(device, non_blocking=True).mul_(state.scale)
             sums = training.gradients(x, state.step / settings.steps)
@@ -317,7 +316,7 @@ def _save(
 
 
 def _resample(
-    training: StandardStep, rows: RowStream, settings: TrainingSettings, state: _State
+    training: TrainingStep, rows: RowStream, settings: TrainingSettings, state: _State
 ) -> None:
     seed = derived_seed(settings.seed, 2, state.step)
     device = training.decoder.device
@@ -367,7 +366,8 @@ def _log(
 
 
 def _check_weights(training: TrainingStep, step: int) -> None:
-    if not all(bool(torch.isfinite(parameter.sum())) for parameter in training.parameters()):
+    parameters = training.parameters().values()
+    if not all(bool(torch.isfinite(parameter.sum())) for parameter in parameters):
         raise SaeError(
             f"a weight is NaN or infinite after step {step}; lower lr or set max_gradient_norm"
         )

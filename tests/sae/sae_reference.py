@@ -69,5 +69,12 @@ LOSSES: dict[str, Loss] = {"standard": standard_loss, "topk": topk_loss}
 def small_settings(architecture: str, **changes: object) -> TrainingSettings:
     """Settings of a tiny SAE of either architecture."""
     own = {"l1_coefficient": 0.3} if architecture == "standard" else {"k": 3}
-    values = {"d_sae": 20, "tokens": 64_000, "batch_size": 64, "l1_warmup": 0.0, **own, **changes}
+    values = {
+        "d_sae": 20,
+        "tokens": 64_000,
+        "batch_size": 64,
+        "sparsity_warmup": 0.0,
+        **own,
+        **changes,
+    }
     return TrainingSettings(architecture, **values)  # type: ignore[arg-type]
