@@ -13,6 +13,7 @@ Conventions
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import polars as pl
 import torch
@@ -24,8 +25,9 @@ from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import check_token_ids
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.splicing import CleanPass, SplicedLosses, clean_pass, spliced_logits
 
-EVALUATION_SCHEMA = {
+EVALUATION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "layer": pl.Int32,
     "n_tokens": pl.Int64,
     "n_predictions": pl.Int64,
@@ -41,10 +43,25 @@ EVALUATION_SCHEMA = {
     "ce_recovered": pl.Float64,
     "ce_recovered_mean": pl.Float64,
     "kl": pl.Float64,
+    "kl_zero": pl.Float64,
+    "kl_mean": pl.Float64,
+    "kl_recovered": pl.Float64,
+    "kl_recovered_mean": pl.Float64,
     "dead_fraction": pl.Float64,
     "dead_fraction_tokens": pl.Int64,
     "shrinkage": pl.Float64,
+    "density_counts": pl.List(pl.Int32),
 }
+VARIANT_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "layer": pl.Int32,
+    "name": pl.String,
+    **EVALUATION_SCHEMA,
+}
+
+# Bins of log10 density: 0.25 wide from -8 to 0, the lower edge included; the last holds 0 too.
+DENSITY_LOW, DENSITY_BINS, DENSITY_WIDTH = -8.0, 32, 0.25
+
+Measure = float | int | list[int] | None
 
 
 class ReconstructionSums:
@@ -60,17 +77,18 @@ class ReconstructionSums:
         self._norm_ratio = 0.0
         self._n_norm = 0
         self._active = 0
-        self._fired = torch.zeros(d_sae, dtype=torch.bool)
+        self._fired = torch.zeros(d_sae, dtype=torch.int64)
 
     @torch.no_grad()
-    def add(self, sae: SparseAutoencoder, x: Tensor) -> None:
-        """Add rows x [n, d_in]."""
+    def add(self, sae: SparseAutoencoder, x: Tensor) -> Tensor:
+        """Add rows x [n, d_in]; gives their reconstruction x_hat [n, d_in]."""
         f = sae.encode(x)
-        x_hat = sae.decode(f)
+        reconstruction = sae.decode(f)
         self.n += len(x)
-        self._active += int(torch.count_nonzero(f))
-        self._fired |= (f > 0).any(0).cpu()
-        x, x_hat = x.double(), x_hat.double()
+        fired = (f > 0).sum(0).cpu()
+        self._active += int(fired.sum())
+        self._fired += fired
+        x, x_hat = x.double(), reconstruction.double()
         residual = x - x_hat
         self._x += x.sum(0).cpu()
         self._residual += residual.sum(0).cpu()
@@ -81,8 +99,13 @@ class ReconstructionSums:
         nonzero = norms > 0
         self._norm_ratio += float((x_hat.norm(dim=1)[nonzero] / norms[nonzero]).sum())
         self._n_norm += int(nonzero.sum())
+        return reconstruction
 
-    def measures(self) -> dict[str, float | int | None]:
+    def densities(self) -> Tensor:
+        """Share of the rows on which each feature is active [d_sae] float64."""
+        return self._fired.double() / self.n
+
+    def measures(self) -> dict[str, Measure]:
         """Columns of sae_evaluation that concern the reconstruction alone.
 
         A ratio whose denominator is zero (constant activations) is None.
@@ -98,15 +121,23 @@ class ReconstructionSums:
             "fvu": self._residual_squares / total if total > 0 else None,
             "cosine": self._cosine / self.n,
             "mse": self._residual_squares / (self.n * len(self._x)),
-            "dead_fraction": float((~self._fired).double().mean()),
+            "dead_fraction": float((self._fired == 0).double().mean()),
             "dead_fraction_tokens": self.n,
             "shrinkage": self._norm_ratio / self._n_norm if self._n_norm else None,
+            "density_counts": density_counts(self.densities()),
         }
+
+
+def density_counts(densities: Tensor) -> list[int]:
+    """Features per bin of log10 density, [d_sae] -> DENSITY_BINS counts; 0 is in no bin."""
+    log10 = densities[densities > 0].double().log10()
+    bins = ((log10 - DENSITY_LOW) / DENSITY_WIDTH).floor().long().clamp(0, DENSITY_BINS - 1)
+    return [int(count) for count in torch.bincount(bins, minlength=DENSITY_BINS)]
 
 
 def evaluate_reconstruction(
     sae: SparseAutoencoder, rows: Tensor, *, batch_size: int = 4096
-) -> dict[str, float | int | None]:
+) -> dict[str, Measure]:
     """Reconstruction measures of sae_evaluation over rows [n, d_in], without any model."""
     sums = ReconstructionSums(sae.d_in, sae.d_sae)
     for start in range(0, len(rows), batch_size):
@@ -114,7 +145,6 @@ def evaluate_reconstruction(
     return sums.measures()
 
 
-@torch.no_grad()
 def evaluate_layers(
     model: LanguageModel,
     saes: Mapping[int, SparseAutoencoder],
@@ -127,62 +157,61 @@ def evaluate_layers(
     """Table sae_evaluation without study: one row per layer of saes {layer: SAE}.
 
     token_ids [sequence, position], held out from training; mean_z {layer: [d_z]} of the training
-    split. All layers share the clean forward pass; each adds three (spliced, zero, mean). Logits of
-    batch_size sequences are held twice: lower batch_size where memory is short.
-    Raises SaeError for an SAE whose width is not the model's, before any forward pass.
+    split. All layers share the clean forward pass; each adds three (spliced, zero, mean) that start
+    at its layer. Logits of batch_size sequences are held four times: lower batch_size where memory
+    is short. Raises SaeError for an SAE whose width is not the model's, before any forward pass.
+    """
+    named = {layer: {"": sae} for layer, sae in saes.items()}
+    frame = evaluate_variants(
+        model, named, token_ids, mean_z, batch_size=batch_size, progress=progress
+    )
+    return frame.drop("name")
+
+
+@torch.no_grad()
+def evaluate_variants(
+    model: LanguageModel,
+    saes: Mapping[int, Mapping[str, SparseAutoencoder]],
+    token_ids: Tensor,
+    mean_z: Mapping[int, Tensor],
+    *,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> pl.DataFrame:
+    """As evaluate_layers for several SAEs of a layer: saes {layer: {name: SAE}}, and a column name.
+
+    All share the clean pass, those of a layer its two ablations: one more SAE costs one pass from
+    its layer on. Rows are in order of layer, then of the names as given.
     """
     check_token_ids(model, token_ids)
     _check(model, saes, token_ids, mean_z)
     layers = sorted(saes)
-    variants = ("spliced", "zero", "mean")
-    sums = {layer: ReconstructionSums(saes[layer].d_in, saes[layer].d_sae) for layer in layers}
-    ce = {(layer, variant): 0.0 for layer in layers for variant in variants}
-    kl = dict.fromkeys(layers, 0.0)
+    sums = {layer: _LayerSums.of(saes[layer]) for layer in layers}
     ce_clean, n_predictions = 0.0, 0
     with tqdm(total=len(token_ids), desc="evaluate SAEs", unit="sequence", disable=None) as bar:
         for start in range(0, len(token_ids), batch_size):
             ids = token_ids[start : start + batch_size].long().to(model.device)
             valid = valid_positions(ids, model.bos_token_id)
-            targets = ids[:, 1:].flatten()
-            clean, z = _clean_pass(model, layers, ids)
-            ce_clean += _nll(clean, targets)
-            n_predictions += len(targets)
+            clean = clean_pass(model, layers, ids)
+            ce_clean += clean.cross_entropy
+            n_predictions += len(clean.targets)
             for layer in layers:
-                sae = saes[layer]
-                x = z[layer][valid].float()
-                sums[layer].add(sae, x)
-                replacements = {
-                    "spliced": sae(x),
-                    "zero": torch.zeros_like(x),
-                    "mean": mean_z[layer].to(x).expand_as(x),
-                }
-                for variant, rows in replacements.items():
-                    log_p = _spliced_pass(model, layer, ids, valid, rows)
-                    ce[layer, variant] += _nll(log_p, targets)
-                    if variant == "spliced":
-                        kl[layer] += _kl(clean, log_p)
+                sums[layer].add(model, clean, layer, valid, saes[layer], mean_z[layer])
             bar.update(len(ids))
             if progress is not None:
                 progress(start + len(ids), len(token_ids))
-    ce_clean /= n_predictions
-    rows_out = []
-    for layer in layers:
-        losses = {v: ce[layer, v] / n_predictions for v in variants}
-        rows_out.append(
-            {
-                **sums[layer].measures(),
-                "layer": layer,
-                "n_predictions": n_predictions,
-                "ce_clean": ce_clean,
-                "ce_spliced": losses["spliced"],
-                "ce_zero": losses["zero"],
-                "ce_mean": losses["mean"],
-                "ce_recovered": loss_recovered(ce_clean, losses["spliced"], losses["zero"]),
-                "ce_recovered_mean": loss_recovered(ce_clean, losses["spliced"], losses["mean"]),
-                "kl": kl[layer] / n_predictions,
-            }
-        )
-    return pl.DataFrame(rows_out, schema=EVALUATION_SCHEMA)
+    rows = [
+        {
+            "layer": layer,
+            "name": name,
+            "n_predictions": n_predictions,
+            "ce_clean": ce_clean / n_predictions,
+            **measures,
+        }
+        for layer in layers
+        for name, measures in sums[layer].measures(ce_clean, n_predictions).items()
+    ]
+    return pl.DataFrame(rows, schema=VARIANT_SCHEMA)
 
 
 def loss_recovered(clean: float, spliced: float, ablated: float) -> float | None:
@@ -192,74 +221,88 @@ def loss_recovered(clean: float, spliced: float, ablated: float) -> float | None
     return 1 - (spliced - clean) / (ablated - clean)
 
 
+def share_recovered(spliced: float, ablated: float) -> float | None:
+    """1 - spliced / ablated, of divergences from the clean model; None where ablation has none."""
+    return 1 - spliced / ablated if ablated > 0 else None
+
+
 # ---- private -------------------------------------------------------------------------------------
+
+
+@dataclass
+class _LayerSums:
+    """Running sums of one layer: its two ablations, and each of its SAEs by name."""
+
+    reconstruction: dict[str, ReconstructionSums]
+    spliced: dict[str, SplicedLosses]
+    zero: SplicedLosses = field(default_factory=SplicedLosses)
+    mean: SplicedLosses = field(default_factory=SplicedLosses)
+
+    @classmethod
+    def of(cls, saes: Mapping[str, SparseAutoencoder]) -> "_LayerSums":
+        return cls(
+            {name: ReconstructionSums(sae.d_in, sae.d_sae) for name, sae in saes.items()},
+            {name: SplicedLosses() for name in saes},
+        )
+
+    def add(
+        self,
+        model: LanguageModel,
+        clean: CleanPass,
+        layer: int,
+        valid: Tensor,
+        saes: Mapping[str, SparseAutoencoder],
+        mean_z: Tensor,
+    ) -> None:
+        x = clean.z[layer][valid].float()
+        zeros, means = torch.zeros_like(x), mean_z.to(x).expand_as(x)
+        self.zero.add(clean, spliced_logits(model, clean, layer, valid, zeros))
+        self.mean.add(clean, spliced_logits(model, clean, layer, valid, means))
+        for name, sae in saes.items():
+            x_hat = self.reconstruction[name].add(sae, x)
+            self.spliced[name].add(clean, spliced_logits(model, clean, layer, valid, x_hat))
+
+    def measures(self, ce_clean: float, n: int) -> dict[str, dict[str, Measure]]:
+        """{name: columns of sae_evaluation that depend on the layer or the SAE}."""
+        clean = ce_clean / n
+        zero, mean = self.zero.cross_entropy / n, self.mean.cross_entropy / n
+        return {
+            name: {
+                **self.reconstruction[name].measures(),
+                "ce_spliced": losses.cross_entropy / n,
+                "ce_zero": zero,
+                "ce_mean": mean,
+                "ce_recovered": loss_recovered(clean, losses.cross_entropy / n, zero),
+                "ce_recovered_mean": loss_recovered(clean, losses.cross_entropy / n, mean),
+                "kl": losses.kl / n,
+                "kl_zero": self.zero.kl / n,
+                "kl_mean": self.mean.kl / n,
+                "kl_recovered": share_recovered(losses.kl, self.zero.kl),
+                "kl_recovered_mean": share_recovered(losses.kl, self.mean.kl),
+            }
+            for name, losses in self.spliced.items()
+        }
 
 
 def _check(
     model: LanguageModel,
-    saes: Mapping[int, SparseAutoencoder],
+    saes: Mapping[int, Mapping[str, SparseAutoencoder]],
     token_ids: Tensor,
     mean_z: Mapping[int, Tensor],
 ) -> None:
     if token_ids.shape[1] < 2:
         raise SaeError("sequences of one position have no predicted token; give longer sequences")
-    for layer, sae in saes.items():
+    for layer, named in saes.items():
         model.output_projection(layer)
-        if sae.d_in != model.config.d_z:
-            raise SaeError(
-                f"the SAE of layer {layer} has d_in {sae.d_in}, but z of {model.source} has width "
-                f"{model.config.d_z}; load an SAE trained on this model"
-            )
-        if layer not in mean_z or mean_z[layer].shape != (sae.d_in,):
+        for name, sae in named.items():
+            if sae.d_in != model.config.d_z:
+                raise SaeError(
+                    f"SAE {name!r} of layer {layer} has d_in {sae.d_in}, but z of {model.source} "
+                    f"has width {model.config.d_z}; load an SAE trained on this model"
+                )
+        if layer not in mean_z or mean_z[layer].shape != (model.config.d_z,):
             shape = tuple(mean_z[layer].shape) if layer in mean_z else None
             raise SaeError(
-                f"mean_z of layer {layer} has shape {shape}, expected ({sae.d_in},); "
+                f"mean_z of layer {layer} has shape {shape}, expected ({model.config.d_z},); "
                 "materialize activation_statistics"
             )
-
-
-def _log_probabilities(model: LanguageModel, ids: Tensor) -> Tensor:
-    """log p of the next token at every position but the last [batch * (T - 1), d_vocab] float32."""
-    logits = model.hf(input_ids=ids, use_cache=False).logits[:, :-1]
-    return torch.log_softmax(logits.flatten(0, 1).float(), dim=-1)
-
-
-def _clean_pass(
-    model: LanguageModel, layers: list[int], ids: Tensor
-) -> tuple[Tensor, dict[int, Tensor]]:
-    caught: dict[int, Tensor] = {}
-    handles = [
-        model.output_projection(layer).register_forward_pre_hook(
-            lambda module, args, layer=layer: caught.__setitem__(layer, args[0])
-        )
-        for layer in layers
-    ]
-    try:
-        return _log_probabilities(model, ids), caught
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _spliced_pass(
-    model: LanguageModel, layer: int, ids: Tensor, valid: Tensor, rows: Tensor
-) -> Tensor:
-    """log p with z of `layer` at valid positions replaced by rows [n_valid, d_z]."""
-
-    def replace(z: Tensor) -> Tensor:
-        spliced = z.clone()
-        spliced[valid] = rows.to(z.dtype)
-        return spliced
-
-    with model.replaced_z(layer, replace):
-        return _log_probabilities(model, ids)
-
-
-def _nll(log_p: Tensor, targets: Tensor) -> float:
-    """Sum of -log p of the targets."""
-    return -float(log_p.gather(1, targets[:, None]).double().sum())
-
-
-def _kl(log_p: Tensor, log_q: Tensor) -> float:
-    """Sum over rows of KL(p || q)."""
-    return float((log_p.exp() * (log_p - log_q)).sum(1).double().sum())

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE sae_evaluation (
     study VARCHAR,
     layer INTEGER NOT NULL,
@@ -16,9 +16,14 @@ CREATE TABLE sae_evaluation (
     ce_recovered DOUBLE,
     ce_recovered_mean DOUBLE,
     kl DOUBLE NOT NULL,
+    kl_zero DOUBLE NOT NULL,
+    kl_mean DOUBLE NOT NULL,
+    kl_recovered DOUBLE,
+    kl_recovered_mean DOUBLE,
     dead_fraction DOUBLE NOT NULL,
     dead_fraction_tokens BIGINT NOT NULL,
-    shrinkage DOUBLE
+    shrinkage DOUBLE,
+    density_counts INTEGER[] NOT NULL
 );
 COMMENT ON TABLE sae_evaluation IS 'One row per SAE: its quality on held-out tokens (K24 section 3). x = z_cat, x_hat = the SAE''s reconstruction. Position 0 and BOS tokens are left out of reconstruction measures, and z there is never replaced. Raw weights.';
 COMMENT ON COLUMN sae_evaluation.study IS 'Study the row belongs to';
@@ -37,6 +42,11 @@ COMMENT ON COLUMN sae_evaluation.ce_mean IS 'The same with z of this layer repla
 COMMENT ON COLUMN sae_evaluation.ce_recovered IS 'CE loss recovered: 1 - (ce_spliced - ce_clean) / (ce_zero - ce_clean). 1: splicing costs nothing; 0: as bad as zero ablation; above 1: splicing lowers the cross-entropy. Where ablation costs little (ce_zero - ce_clean near 0) the ratio is unstable: read it with the three values. NULL where zero ablation does not raise the cross-entropy';
 COMMENT ON COLUMN sae_evaluation.ce_recovered_mean IS 'The same with ce_mean in place of ce_zero, usually the stricter reference. NULL where mean ablation does not raise the cross-entropy';
 COMMENT ON COLUMN sae_evaluation.kl IS 'Mean over predictions of KL(clean || spliced) between next-token distributions, nats';
+COMMENT ON COLUMN sae_evaluation.kl_zero IS 'The same for z of this layer replaced by 0: KL(clean || zero-ablated), nats';
+COMMENT ON COLUMN sae_evaluation.kl_mean IS 'The same for z of this layer replaced by its mean: KL(clean || mean-ablated), nats';
+COMMENT ON COLUMN sae_evaluation.kl_recovered IS '1 - kl / kl_zero. At most 1; below 0: worse than zero ablation. Unlike ce_recovered it counts every change of a prediction, also one that happens to help. NULL where zero ablation changes nothing';
+COMMENT ON COLUMN sae_evaluation.kl_recovered_mean IS '1 - kl / kl_mean. NULL where mean ablation changes nothing';
 COMMENT ON COLUMN sae_evaluation.dead_fraction IS 'Share of features active on none of dead_fraction_tokens held-out tokens; it falls as that number grows';
 COMMENT ON COLUMN sae_evaluation.dead_fraction_tokens IS 'Tokens behind dead_fraction';
 COMMENT ON COLUMN sae_evaluation.shrinkage IS 'Mean over tokens of ||x_hat|| / ||x||; below 1 an L1 penalty shrinks reconstructions. NULL where every x is 0';
+COMMENT ON COLUMN sae_evaluation.density_counts IS 'Density histogram on the held-out tokens: features per bin of log10(share of tokens on which the feature is active). Entry i (from 0) counts the interval [-8 + i / 4, -7.75 + i / 4); the last entry, the 32nd, includes 0. Features that never fired are in no bin (dead_fraction). As rows: view sae_held_out_density_histogram';

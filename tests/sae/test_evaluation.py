@@ -10,10 +10,14 @@ from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.evaluation import (
+    DENSITY_BINS,
+    density_counts,
     evaluate_layers,
     evaluate_reconstruction,
+    evaluate_variants,
     loss_recovered,
 )
+from mechinterp_assets.sae.splicing import clean_pass, spliced_logits
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.table_spec import polars_schema
 from mechinterp_assets.tables import table_spec
@@ -72,6 +76,7 @@ def test_a_perfect_sae_recovers_everything(
     assert row["ce_recovered"] in (pytest.approx(1.0, abs=1e-4), None)
     assert row["ce_spliced"] == pytest.approx(row["ce_clean"], abs=1e-6)
     assert row["kl"] == pytest.approx(0, abs=1e-6)
+    assert row["kl_recovered"] == pytest.approx(1, abs=1e-4)
     assert row["explained_variance"] == pytest.approx(1)
     assert row["fvu"] == pytest.approx(0, abs=1e-9)
     assert row["cosine"] == pytest.approx(1)
@@ -86,6 +91,8 @@ def test_a_zero_sae_is_zero_ablation(
     zero = _constant(torch.zeros(organism.config.d_z))
     row = _evaluate(organism, zero, token_ids, mean_z, layer)
     assert row["ce_spliced"] == row["ce_zero"]
+    assert row["kl"] == row["kl_zero"] > 0
+    assert row["kl_recovered"] == 0
     assert row["ce_recovered"] in (0.0, None)
     assert row["dead_fraction"] == 1.0
     assert row["l0"] == row["shrinkage"] == row["explained_variance"] == 0.0
@@ -97,6 +104,8 @@ def test_a_constant_mean_sae_is_mean_ablation(
 ) -> None:
     row = _evaluate(organism, _constant(mean_z[layer]), token_ids, mean_z, layer)
     assert row["ce_spliced"] == row["ce_mean"]
+    assert row["kl"] == row["kl_mean"] > 0
+    assert row["kl_recovered_mean"] == 0
     assert row["ce_recovered_mean"] in (0.0, None)
     assert row["explained_variance"] == pytest.approx(0, abs=1e-9)
     assert row["fvu"] == pytest.approx(1, abs=1e-5)
@@ -156,6 +165,61 @@ def test_cross_entropy_and_kl_equal_a_bridge_reference(
     assert row["n_tokens"] == int(valid.sum())
     for name, total in ce.items():
         assert row[name] == pytest.approx(total / n, rel=2e-4), name
+
+
+@pytest.mark.parametrize("layer", [0, 1, 4])
+def test_a_pass_that_starts_at_its_layer_equals_a_whole_pass(
+    organism: LanguageModel, token_ids: Tensor, layer: int
+) -> None:
+    valid = valid_positions(token_ids, organism.bos_token_id)
+    rows = torch.randn(int(valid.sum()), organism.config.d_z)
+    clean = clean_pass(organism, [layer], token_ids)
+
+    def replace(z: Tensor) -> Tensor:
+        z = z.clone()
+        z[valid] = rows
+        return z
+
+    with torch.no_grad(), organism.replaced_z(layer, replace):
+        whole = organism.hf(input_ids=token_ids).logits[:, :-1].flatten(0, 1)
+    assert torch.equal(spliced_logits(organism, clean, layer, valid, rows), whole)
+    with torch.no_grad():
+        again = organism.hf(input_ids=token_ids).logits[:, :-1].flatten(0, 1)
+    assert torch.equal(clean.logits, again), "the model is as it was"
+
+
+def test_a_pass_that_starts_at_its_layer_in_a_rotary_model(stories: LanguageModel) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, stories.config.d_vocab, (2, 12), generator=generator)
+    where = torch.ones_like(ids, dtype=torch.bool)
+    for layer in (1, stories.config.n_layers - 1):
+        clean = clean_pass(stories, [layer], ids)
+        assert clean.before
+        same = spliced_logits(stories, clean, layer, where, clean.z[layer].flatten(0, 1))
+        assert torch.equal(same, clean.logits)
+
+
+def test_variants_of_a_layer_equal_each_evaluated_alone(
+    organism: LanguageModel, token_ids: Tensor, mean_z: dict[int, Tensor]
+) -> None:
+    d = organism.config.d_z
+    saes = {
+        3: {"mean": _constant(mean_z[3]), "identity": _identity(d)},
+        1: {"zero": _constant(torch.zeros(d))},
+    }
+    together = evaluate_variants(organism, saes, token_ids, mean_z, batch_size=2)
+    assert together.select("layer", "name").rows() == [(1, "zero"), (3, "mean"), (3, "identity")]
+    for row in together.iter_rows(named=True):
+        sae = saes[row["layer"]][row.pop("name")]
+        assert row == _evaluate(organism, sae, token_ids, mean_z, row["layer"])
+
+
+def test_density_bins_hold_their_lower_edge() -> None:
+    counts = density_counts(torch.tensor([0.0, 1.0, 0.1, 0.0999, 10**-0.25 + 1e-9, 1e-9]))
+    assert len(counts) == DENSITY_BINS == 32
+    filled = {i: n for i, n in enumerate(counts) if n}
+    # 1 and 10^-0.25 in the last bin, 0.1 from its edge, 0.0999 below it, 1e-9 in the first
+    assert filled == {31: 2, 28: 1, 27: 1, 0: 1}
 
 
 def test_explained_variance_of_a_planted_residual() -> None:
