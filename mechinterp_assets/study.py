@@ -158,7 +158,11 @@ class SaeSection(_Section):
 
 
 class FeatureSection(_Section):
-    """What is kept of each feature; the `pages` most often active of a layer get a page."""
+    """What is kept of each feature; the `pages` most often active of a layer get a page.
+
+    The first `dfa_examples` of the top examples have direct feature attribution, by head and by
+    source; the first `dfa_matrix_examples` of those the whole head x source matrix.
+    """
 
     max_tokens: Positive = 1_000_000
     top_examples: Positive = 20
@@ -167,6 +171,7 @@ class FeatureSection(_Section):
     interval_examples: Positive = 5
     logit_tokens: Positive = 10
     dfa_examples: Positive = 5
+    dfa_matrix_examples: Annotated[int, Field(ge=0)] = 2
     pages: Positive = 2048
 
 

@@ -13,6 +13,7 @@ from mechinterp_assets.assets.publish import Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, site
 from mechinterp_assets.assets.saes import open_cache, open_sae
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
+from mechinterp_assets.attribution.dfa import DFA_MATRIX_SCHEMA
 from mechinterp_assets.attribution.dfa import feature_dfa as compute_feature_dfa
 from mechinterp_assets.attribution.feature_pass import feature_pass
 from mechinterp_assets.attribution.head_attribution import (
@@ -178,13 +179,14 @@ def feature_weights(
     name="feature_dfa",
     specs=[
         table_asset(
-            "feature_dfa",
+            name,
             per="site",
             group=GROUP,
             study_deps=["language_model", "tokenized_corpus"],
             site_deps=["attention_sae", "feature_top_examples"],
             kinds=["torch"],
         )
+        for name in ("feature_dfa", "feature_dfa_matrix")
     ],
     partitions_def=PARTITIONS.sites,
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -197,7 +199,7 @@ def feature_dfa(
     models: LanguageModelResource,
     compute: ComputeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Direct feature attribution of the top examples, by head and by source position."""
+    """Direct feature attribution of the top examples: by head, by source, some of them by both."""
     publisher = Publisher(context, lake)
     for key in context.partition_keys:
         study, layer = site(key)
@@ -211,13 +213,25 @@ def feature_dfa(
             .collect()
         )
         sequences = inputs.table("tokenized_corpus", study.study).select("sequence", "token_ids")
+        matrices = [pl.DataFrame(schema=DFA_MATRIX_SCHEMA)]
         frame = compute_feature_dfa(
-            model, sae, layer, examples, TokenLookup(sequences, examples["sequence"])
+            model,
+            sae,
+            layer,
+            examples,
+            TokenLookup(sequences, examples["sequence"]),
+            matrix_ranks=study.features.dfa_matrix_examples,
+            on_matrix=matrices.append,
         )
+        on_site = pl.lit(layer, pl.Int32).alias("layer")
+        matrix = pl.concat(matrices).sort("feature", "rank", "head")
         publisher.publish(
             key,
             inputs,
-            {"feature_dfa": frame.with_columns(pl.lit(layer, pl.Int32).alias("layer"))},
+            {
+                "feature_dfa": frame.with_columns(on_site),
+                "feature_dfa_matrix": matrix.with_columns(on_site),
+            },
             {"feature_dfa": {"largest_identity_error": _largest(frame["identity_error"])}},
         )
     yield from publisher.results()

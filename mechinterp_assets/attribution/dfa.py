@@ -39,6 +39,18 @@ DFA_SCHEMA = pl.Schema(
 )
 
 
+DFA_MATRIX_SCHEMA = pl.Schema(
+    {
+        "feature": pl.Int32(),
+        "rank": pl.Int32(),
+        "sequence": pl.Int64(),
+        "position": pl.Int32(),
+        "head": pl.Int32(),
+        "dfa_by_source": pl.List(pl.Float32),
+    }
+)
+
+
 @dataclass(frozen=True)
 class LayerAttention:
     """What one layer's attention did on some sequences.
@@ -94,6 +106,8 @@ def stream_feature_dfa(
     *,
     batch_size: int = 32,
     workspace_bytes: int = 256 * 2**20,
+    matrix_ranks: int = 0,
+    on_matrix: Callable[[pl.DataFrame], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Frames `feature_dfa` of one layer (without study and layer), one per batch of sequences.
@@ -108,6 +122,9 @@ def stream_feature_dfa(
         token_ids: gives token ids [n, position] int64 for sequence numbers [n].
         batch_size: sequences per forward pass.
         workspace_bytes: size of the values gathered for one block of examples.
+        matrix_ranks: examples of a rank below this have their whole matrix kept.
+        on_matrix: receives frames `feature_dfa_matrix` (without study and layer) of those examples,
+            one row per head: its attributions to the sources 0 .. destination.
         progress: called after each batch with sequences done and sequences in total.
 
     Raises:
@@ -126,7 +143,12 @@ def stream_feature_dfa(
         _check_positions(rows, ids)
         attention = layer_attention(model, ids, layer)
         batch = torch.from_numpy(place[low:high] - start)
-        yield _attribute(rows, batch, attention, encoder, workspace_bytes)
+        frame, matrices = _attribute(
+            rows, batch, attention, encoder, workspace_bytes, matrix_ranks if on_matrix else 0
+        )
+        if on_matrix is not None and len(matrices):
+            on_matrix(matrices)
+        yield frame
         if progress is not None:
             progress(start + len(part), len(sequences))
 
@@ -140,6 +162,8 @@ def feature_dfa(
     *,
     batch_size: int = 32,
     workspace_bytes: int = 256 * 2**20,
+    matrix_ranks: int = 0,
+    on_matrix: Callable[[pl.DataFrame], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pl.DataFrame:
     """The frames of `stream_feature_dfa` as one, ordered by feature and rank."""
@@ -151,6 +175,8 @@ def feature_dfa(
         token_ids,
         batch_size=batch_size,
         workspace_bytes=workspace_bytes,
+        matrix_ranks=matrix_ranks,
+        on_matrix=on_matrix,
         progress=progress,
     )
     return pl.concat([pl.DataFrame(schema=DFA_SCHEMA), *frames]).sort("feature", "rank")
@@ -204,18 +230,23 @@ def _attribute(
     attention: LayerAttention,
     encoder: _Encoder,
     workspace_bytes: int,
-) -> pl.DataFrame:
+    matrix_ranks: int,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Frames feature_dfa and feature_dfa_matrix of the examples `rows`."""
     device = attention.v.device
     feature = torch.from_numpy(rows["feature"].to_numpy().astype(np.int64)).to(device)
     position = torch.from_numpy(rows["position"].to_numpy().astype(np.int64)).to(device)
     batch = batch.to(device)
     constant = encoder.constant[feature].double()
     by_head, by_source, pre_activation, total = [], [], [], []
+    wanted = torch.from_numpy((rows["rank"] < matrix_ranks).to_numpy())
+    matrices: list[Tensor] = []
     size = max(1, workspace_bytes // (4 * attention.v[0].numel()))
     for block in torch.split(torch.arange(len(rows), device=device), size):
         w = encoder.columns(feature[block])
         dfa = direct_feature_attribution(attention, batch[block], position[block], w)
         z = attention.z[batch[block], position[block]]
+        matrices.append(dfa[wanted.to(device)[block]].cpu())
         by_head.append(dfa.sum(dim=2).cpu())
         by_source.append(dfa.sum(dim=1).cpu())
         total.append(dfa.sum(dim=(1, 2), dtype=torch.float64) + constant[block])
@@ -224,7 +255,7 @@ def _attribute(
     heads, sources = torch.cat(by_head), torch.cat(by_source)
     lengths = rows["position"].to_numpy().astype(np.int64) + 1
     up_to_destination = torch.arange(sources.shape[1]) < torch.from_numpy(lengths)[:, None]
-    return rows.with_columns(
+    frame = rows.with_columns(
         pl.Series("pre_activation", exact.numpy()),
         pl.Series("constant", constant.cpu().numpy()),
         list_column(
@@ -235,3 +266,19 @@ def _attribute(
         list_column("dfa_by_source", pl.Series(sources[up_to_destination].numpy()), lengths),
         pl.Series("identity_error", (torch.cat(total).cpu() - exact).abs().numpy()),
     ).cast(DFA_SCHEMA)
+    return frame, _matrix_frame(rows.filter(wanted.numpy()), torch.cat(matrices))
+
+
+def _matrix_frame(rows: pl.DataFrame, matrices: Tensor) -> pl.DataFrame:
+    """Frame feature_dfa_matrix of matrices [example, head, source], cut at the destination."""
+    n_heads = matrices.shape[1]
+    lengths = rows["position"].to_numpy().astype(np.int64) + 1
+    inside = torch.arange(matrices.shape[2]) < torch.from_numpy(lengths)[:, None]
+    values = matrices[inside[:, None].expand_as(matrices)]
+    each = rows.select("feature", "rank", "sequence", "position")[
+        np.repeat(np.arange(len(rows)), n_heads)
+    ]
+    return each.with_columns(
+        pl.Series("head", np.tile(np.arange(n_heads, dtype=np.int32), len(rows))),
+        list_column("dfa_by_source", pl.Series(values.numpy()), np.repeat(lengths, n_heads)),
+    ).cast(DFA_MATRIX_SCHEMA)

@@ -50,6 +50,12 @@ GRAPH = {
         "attention_sae",
         "feature_top_examples",
     },
+    "feature_dfa_matrix": {
+        "language_model",
+        "tokenized_corpus",
+        "attention_sae",
+        "feature_top_examples",
+    },
     "feature_dashboards": {
         "language_model",
         "tokenized_corpus",

@@ -102,6 +102,78 @@ def test_heads_and_sources_sum_to_the_pre_activation(model: LanguageModel) -> No
         assert row["dfa_by_head"] == pytest.approx(by_head.sum(1).tolist(), abs=2e-4)
 
 
+def matrices_of(
+    model: LanguageModel, sae: SparseAutoencoder, layer: int, ids: dict[int, Tensor], ranks: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    kept: list[pl.DataFrame] = []
+    frame = feature_dfa(
+        model,
+        sae,
+        layer,
+        some_examples(),
+        lookup(ids),
+        batch_size=2,
+        matrix_ranks=ranks,
+        on_matrix=kept.append,
+    )
+    return frame, pl.concat(kept).sort("feature", "rank", "head")
+
+
+def test_the_matrix_sums_to_heads_sources_and_the_pre_activation(model: LanguageModel) -> None:
+    layer = model.config.n_layers - 1
+    frame, rows = matrices_of(model, random_sae(model), layer, corpus(model), ranks=1)
+    wanted = frame.filter(pl.col("rank") == 0)
+    assert len(rows) == len(wanted) * model.config.n_heads
+    assert set(rows["rank"]) == {0}
+    for example in wanted.iter_rows(named=True):
+        found = rows.filter(pl.col("feature") == example["feature"])
+        assert found["head"].to_list() == list(range(model.config.n_heads))
+        assert set(found["sequence"]) == {example["sequence"]}
+        assert set(found["position"]) == {example["position"]}
+        matrix = np.array(found["dfa_by_source"].to_list(), dtype=np.float64)
+        assert matrix.shape == (model.config.n_heads, example["position"] + 1)
+        scale = 1 + np.abs(matrix).sum()
+        np.testing.assert_allclose(matrix.sum(axis=1), example["dfa_by_head"], atol=1e-6 * scale)
+        np.testing.assert_allclose(matrix.sum(axis=0), example["dfa_by_source"], atol=1e-6 * scale)
+        total = matrix.sum() + example["constant"]
+        assert total == pytest.approx(example["pre_activation"], abs=1e-5 * scale)
+
+
+def test_the_matrix_equals_pattern_times_value(organism: LanguageModel) -> None:
+    """Each entry from the bridge's pattern and values by hand, float64."""
+    layer, ids, sae = 1, corpus(organism), random_sae(organism)
+    _, rows = matrices_of(organism, sae, layer, ids, ranks=2)
+    attention = layer_attention(organism, ids[12][None], layer)
+    pattern, v = attention.pattern[0].double(), attention.v[0].double()
+    checked = rows.filter(pl.col("sequence") == 12)
+    assert len(checked) > 0
+    for row in checked.iter_rows(named=True):
+        w = sae.W_enc[:, row["feature"]].double().view(organism.config.n_heads, -1)[row["head"]]
+        for source, value in enumerate(row["dfa_by_source"]):
+            expected = pattern[row["head"], row["position"], source] * (v[source, row["head"]] @ w)
+            assert value == pytest.approx(float(expected), abs=2e-5)
+
+
+def test_no_ranks_give_no_matrix(organism: LanguageModel) -> None:
+    kept: list[pl.DataFrame] = []
+    feature_dfa(
+        organism,
+        random_sae(organism),
+        0,
+        some_examples(),
+        lookup(corpus(organism)),
+        on_matrix=kept.append,
+    )
+    assert kept == []
+
+
+def test_the_matrix_has_the_declared_columns(organism: LanguageModel) -> None:
+    _, rows = matrices_of(organism, random_sae(organism), 0, corpus(organism), ranks=1)
+    declared = dict(polars_schema(table_spec("feature_dfa_matrix")))
+    del declared["layer"]
+    assert dict(rows.schema) == declared
+
+
 def test_each_source_has_what_vanishes_with_its_value(model: LanguageModel) -> None:
     """Setting the value of one source to zero, patterns kept, lowers f_pre by its DFA."""
     layer = 1
