@@ -1,11 +1,22 @@
 """The SAE architectures by name: adding one takes its own file and one line here."""
 
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.batchtopk import BatchTopKStep
+from mechinterp_assets.sae.gated import GatedStep
+from mechinterp_assets.sae.jumprelu import JumpReLUStep
+from mechinterp_assets.sae.matryoshka import MatryoshkaStep
 from mechinterp_assets.sae.standard import StandardStep
 from mechinterp_assets.sae.steps import TrainingStep
 from mechinterp_assets.sae.topk import TopKStep
 
-ARCHITECTURES: dict[str, type[TrainingStep]] = {"standard": StandardStep, "topk": TopKStep}
+ARCHITECTURES: dict[str, type[TrainingStep]] = {
+    "standard": StandardStep,
+    "topk": TopKStep,
+    "batchtopk": BatchTopKStep,
+    "jumprelu": JumpReLUStep,
+    "gated": GatedStep,
+    "matryoshka": MatryoshkaStep,
+}
 
 
 def training_step_class(architecture: str) -> type[TrainingStep]:

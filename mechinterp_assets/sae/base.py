@@ -67,8 +67,9 @@ class SparseAutoencoder(ABC):
 
     def to(self, device: str | torch.device) -> Self:
         """Move the weights, in place."""
-        for name, tensor in self.tensors().items():
-            setattr(self, name, tensor.to(device))
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
         return self
 
     def pre_activations(self, x: Tensor) -> Tensor:

@@ -1,17 +1,15 @@
 """ReLU SAE with an L1 penalty: the architecture of K24 (sec. 2) and Bricken et al. 2023.
 
 loss = mean_n [ ||x_n - x_hat_n||^2 + l1 sum_i f_ni ], decoder rows of unit norm. Features that die
-are resampled (Bricken et al. 2023, "Neuron resampling").
+are resampled (resampling.py).
 """
 
 import torch
 from torch import Tensor
 
 from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.resampling import resample_dead
 from mechinterp_assets.sae.steps import StepSums, TrainingStep, sum_of_squares, variance_sum
-
-# Bricken et al.: a resampled encoder row has this share of the living rows' mean norm.
-RESAMPLED_ENCODER_NORM = 0.2
 
 
 class StandardSAE(SparseAutoencoder):
@@ -79,39 +77,16 @@ class StandardStep(TrainingStep):
 
     @torch.no_grad()
     def resample(self, rows: Tensor, generator: torch.Generator) -> int:
-        """Give each dead feature the direction of a badly reconstructed input; returns how many.
+        """Restart dead features at rows of large loss (resampling.py); returns how many.
 
-        Bricken et al. 2023: draw inputs from rows [n, d_in] with probability proportional to their
-        squared loss; the decoder row is the unit vector of x - b_dec, the encoder row the same at
-        0.2 times the living rows' mean norm, b_enc 0, Adam's moments 0.
+        A row's loss is ||x - x_hat||^2 + l1 sum_i f_i.
         """
-        dead = self.dead()
-        features = dead.nonzero().squeeze(1)
-        if len(features) == 0:
+        if not self.dead().any():
             return 0
         centred = rows - self.b_dec
-        losses = torch.empty(len(rows), device=rows.device)
-        batch = self.settings.batch_size
-        l1 = self.l1_coefficient(1.0)
-        for start in range(0, len(rows), batch):
-            here = slice(start, start + batch)
-            f = self.encode_pre(centred[here]).relu_()
-            error = (f @ self.decoder).sub_(centred[here]).square_().sum(1)
-            losses[here] = error + l1 * f.sum(1)
-        weights = losses.square().cpu().double()
-        weights[(centred.norm(dim=1) == 0).cpu()] = 0
-        if not weights.sum() > 0:
-            return 0
-        # inputs may repeat only when there are more dead features than inputs to give them
-        replacement = len(features) > int((weights > 0).sum())
-        drawn = torch.multinomial(weights, len(features), replacement, generator=generator)
-        directions = centred[drawn.to(rows.device)]
-        directions = directions / directions.norm(dim=1, keepdim=True)
-        living = self.encoder[~dead].norm(dim=1)
-        norm = living.mean() if len(living) else self.encoder.new_tensor(1.0)
-        self.decoder[features] = directions
-        self.encoder[features] = directions * (RESAMPLED_ENCODER_NORM * norm)
-        self.b_enc[features] = 0
-        self.reset_moments(features)
-        self.tokens_since_fired[features] = 0
-        return len(features)
+        losses = []
+        for block in torch.split(centred, self.settings.batch_size):
+            f = self.encode_pre(block).relu_()
+            error = (f @ self.decoder).sub_(block).square_().sum(1)
+            losses.append(error + self.l1_coefficient(1.0) * f.sum(1))
+        return resample_dead(self, centred, torch.cat(losses), generator)

@@ -171,7 +171,7 @@ class TrainingStep(ABC):
     @torch.no_grad()
     def apply(self, lr: float) -> None:
         """Project the decoder's gradient, clip, take an Adam step, renormalise decoder rows."""
-        project_gradient(self.decoder, _grad(self.decoder))
+        project_gradient(self.decoder, gradient_of(self.decoder))
         if self.settings.max_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters().values(), self.settings.max_gradient_norm)
         self.optimizer.param_groups[0]["lr"] = lr
@@ -218,8 +218,10 @@ class TrainingStep(ABC):
             }
 
     def reset_moments(self, features: Tensor) -> None:
-        """Zero Adam's moments of some features [n] (indices) in encoder, b_enc and decoder."""
-        for parameter in (self.encoder, self.b_enc, self.decoder):
+        """Zero Adam's moments of some features [n] (indices) in every parameter but b_dec."""
+        for name, parameter in self.parameters().items():
+            if name == "b_dec":
+                continue
             state = self.optimizer.state[parameter]
             for key in ("exp_avg", "exp_avg_sq"):
                 if key in state:
@@ -242,6 +244,7 @@ def variance_sum(x: Tensor, column_sums: Tensor, squares: Tensor) -> Tensor:
     return squares - sum_of_squares(column_sums) / len(x)
 
 
-def _grad(parameter: nn.Parameter) -> Tensor:
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    """The parameter's gradient, which every step allocates at its start."""
     assert parameter.grad is not None
     return parameter.grad

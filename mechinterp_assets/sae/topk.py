@@ -1,14 +1,13 @@
 """TopK SAE (Gao et al. 2024, arXiv 2406.04093): the k largest pre-activations, ReLU.
 
-loss = mean_n ||x_n - x_hat_n||^2 + a mean_n ||e_n - e_hat_n||^2, where e = x - x_hat is held
-constant, e_hat is what the auxk most active dead features make of it (Gao et al., A.2), and a is
-the aux-k coefficient. Decoder rows of unit norm.
+loss = mean_n ||x_n - x_hat_n||^2 + aux-k (auxk.py). Decoder rows of unit norm.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mechinterp_assets.sae.auxk import add_auxk
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.steps import StepSums, TrainingStep, sum_of_squares, variance_sum
 
@@ -67,7 +66,6 @@ class TopKStep(TrainingStep):
         x_sums, residual_sums = x.sum(0), residual.sum(0)
         error = sum_of_squares(residual)
         active = values > 0
-        dead = self.dead().nonzero().squeeze(1)
 
         # dL/d value = 2/n R . W_dec[feature], where the value is positive
         g = self._gathered_dot(residual, features).mul_(2 / n).mul_(active)
@@ -80,9 +78,7 @@ class TopKStep(TrainingStep):
         self.encoder.grad.copy_(entries.weighted_rows(g, centred))
         self.b_enc.grad.copy_(entries.weighted_rows(g, x.new_ones(n, 1)).squeeze(1))
 
-        auxiliary = x.new_zeros(())
-        if self.settings.auxk_coefficient > 0 and len(dead):
-            auxiliary = self._add_auxk(pre, centred, residual, dead)
+        auxiliary = add_auxk(self, pre, centred, residual)
         # b_dec adds to x_hat and is taken from x: 2/n sum_n R_n - (sum_n g_n) W_enc^T
         torch.mul(residual_sums, 2 / n, out=self.b_dec.grad)
         self.b_dec.grad.sub_(self.b_enc.grad @ self.encoder)
@@ -114,33 +110,6 @@ class TopKStep(TrainingStep):
                 out=out[here].unsqueeze(-1),
             )
         return out
-
-    def _add_auxk(self, pre: Tensor, centred: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
-        """Add the aux-k gradient to encoder, b_enc and decoder; returns its loss summed over rows.
-
-        residual is x_hat - x = -e. Dense over the dead features alone.
-        """
-        n, d_in = centred.shape
-        auxk = min(self.settings.auxk or max(1, d_in // 2), len(dead))
-        f = pre[:, dead]
-        if auxk < len(dead):
-            top, index = f.topk(auxk, dim=-1, sorted=False)
-            f = torch.zeros_like(f).scatter_(-1, index, top)
-        f.relu_()
-        decoder = self.decoder[dead]
-        difference = (f @ decoder).add_(residual)  # e_hat - e
-        loss = self.settings.auxk_coefficient * sum_of_squares(difference)
-        difference.mul_(2 * self.settings.auxk_coefficient / n)
-        g = (difference @ decoder.T).masked_fill_(f == 0, 0)
-        assert self.decoder.grad is not None
-        assert self.encoder.grad is not None
-        assert self.b_enc.grad is not None
-        # dead features are not among the active ones, so these rows hold no other gradient
-        # except through ties in time: add, never overwrite
-        self.decoder.grad[dead] += f.T @ difference
-        self.encoder.grad[dead] += g.T @ centred
-        self.b_enc.grad[dead] += g.sum(0)
-        return loss
 
     def build(self, scale: float) -> TopKSAE:
         """The SAE for unscaled inputs."""

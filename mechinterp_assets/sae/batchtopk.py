@@ -1,0 +1,132 @@
+"""BatchTopK SAE (Bussmann et al. 2024, arXiv 2412.06410): k active features a row on average.
+
+In training the k * n largest positive pre-activations of a batch of n rows are kept, so that rows
+share the budget. A trained SAE sees rows one by one: it keeps what exceeds one threshold, the mean
+over batches of the smallest value kept (sec. 2), and so is a JumpReLU SAE with equal thresholds.
+loss = mean_n ||x_n - x_hat_n||^2 + aux-k (auxk.py). Decoder rows of unit norm.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mechinterp_assets.sae.auxk import add_auxk
+from mechinterp_assets.sae.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.sparse_ops import (
+    EntriesByFeature,
+    gathered_dot_ragged,
+    sparse_decode_ragged,
+)
+from mechinterp_assets.sae.steps import (
+    StepSums,
+    TrainingStep,
+    gradient_of,
+    sum_of_squares,
+    variance_sum,
+)
+
+# Weight of the newest batch in the running mean that becomes the threshold.
+THRESHOLD_RATE = 0.01
+# Rows on which the batch's k * n-th largest value is guessed, and how far below it is still read.
+SAMPLED_ROWS, SLACK = 64, 2
+
+
+class BatchTopKSAE(JumpReLUSAE):
+    """f = pre where pre > threshold, else 0; threshold [d_sae] has one value throughout."""
+
+    architecture = "batchtopk"
+
+
+class BatchTopKStep(TrainingStep):
+    """One dense GEMM (encode); decoding and all gradients touch only the active features."""
+
+    sae_class = BatchTopKSAE
+    required_settings: ClassVar[tuple[str, ...]] = ("k",)
+    optional_settings = ("k_start",)
+
+    def __init__(self, settings: TrainingSettings, decoder: Tensor, b_dec: Tensor) -> None:
+        super().__init__(settings, decoder, b_dec)
+        # [2]: exponentially weighted sum of the batches' smallest kept values, and of the weights
+        self.buffers["threshold"] = decoder.new_zeros(2)
+
+    @property
+    def threshold(self) -> Tensor:
+        """Running mean of the smallest value kept in a batch, 0-dim; 0 before the first batch."""
+        total, weight = self.buffers["threshold"]
+        return torch.where(weight > 0, total / weight, 0.0)
+
+    @torch.no_grad()
+    def gradients(self, x: Tensor, progress: float) -> StepSums:
+        """Gradient of the mean reconstruction and aux-k loss over x [n, d_in]."""
+        n = len(x)
+        centred = x - self.b_dec
+        pre = self.encode_pre(centred)
+        rows, features, values = largest_of_batch(pre, self.k_at(progress) * n)
+        residual = sparse_decode_ragged(rows, features, values, self.decoder, n)
+        residual.add_(self.b_dec).sub_(x)
+        x_sums, residual_sums = x.sum(0), residual.sum(0)
+        error = sum_of_squares(residual)
+
+        # dL/d value = 2/n R . W_dec[feature]
+        g = gathered_dot_ragged(residual, self.decoder, rows, features).mul_(2 / n)
+        entries = EntriesByFeature(features, self.settings.d_sae, rows)
+        decoder_sums = entries.weighted_rows(values, residual)
+        torch.mul(decoder_sums, 2 / n, out=gradient_of(self.decoder))
+        gradient_of(self.encoder).copy_(entries.weighted_rows(g, centred))
+        gradient_of(self.b_enc).copy_(entries.sums(g))
+        auxiliary = add_auxk(self, pre, centred, residual)
+        # b_dec adds to x_hat and is taken from x: 2/n sum_n R_n - (sum_n g_n) W_enc^T
+        torch.mul(residual_sums, 2 / n, out=gradient_of(self.b_dec))
+        gradient_of(self.b_dec).sub_(gradient_of(self.b_enc) @ self.encoder)
+
+        self.count_active(features, values, n)
+        return StepSums(
+            loss=error + auxiliary,
+            sparsity_loss=auxiliary,
+            squared_error=error,
+            residual_variance=variance_sum(residual, residual_sums, error),
+            total_variance=variance_sum(x, x_sums, sum_of_squares(x)),
+            n_active=x.new_tensor(len(values)),
+        )
+
+    def count_active(self, features: Tensor, values: Tensor, n: int) -> None:
+        """Update the running threshold and tokens_since_fired from a batch's active entries."""
+        if len(values):
+            newest = torch.stack([values.min(), values.new_ones(())])
+            self.buffers["threshold"].lerp_(newest, THRESHOLD_RATE)
+        fired = torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
+        fired[features] = True
+        self.count_fired(fired, n)
+
+    def folded_threshold(self, scale: float) -> Tensor:
+        """threshold [d_sae] for unscaled inputs; pre-activations shrink by `scale`, so it does."""
+        return (self.threshold / scale).expand(self.settings.d_sae).clone()
+
+    def build(self, scale: float) -> BatchTopKSAE:
+        """The SAE for unscaled inputs."""
+        return BatchTopKSAE(*self.folded(scale), threshold=self.folded_threshold(scale))
+
+
+def largest_of_batch(pre: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` largest positive entries of pre [n, d_sae], or all positive ones if fewer.
+
+    Rows, features (int64) and values, each [m], sorted by row, within a row by feature. Of equal
+    values at the edge those first in that order are kept, so the choice is the same in every run.
+    """
+    # Only entries near the edge or above it need sorting; a few rows tell about where it is.
+    sample = pre[:: max(1, len(pre) // SAMPLED_ROWS)].flatten()
+    rank = min(len(sample), max(1, SLACK * count * len(sample) // pre.numel()))
+    floor = sample.topk(rank, sorted=False).values.min().clamp_min(0)
+    rows, features = (pre > floor).nonzero(as_tuple=True)
+    if len(rows) < count and floor > 0:
+        rows, features = (pre > 0).nonzero(as_tuple=True)
+    values = pre[rows, features]
+    if len(values) <= count:
+        return rows, features, values
+    edge = values.topk(count, sorted=False).values.min()
+    kept = values >= edge
+    ties = (values == edge).nonzero().squeeze(1)
+    kept[ties[len(ties) - int(kept.sum()) + count :]] = False
+    return rows[kept], features[kept], values[kept]

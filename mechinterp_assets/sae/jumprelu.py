@@ -1,0 +1,131 @@
+"""JumpReLU SAE (Rajamanoharan et al. 2024b, arXiv 2407.14435): a learnt threshold per feature.
+
+loss = mean_n [ ||x_n - x_hat_n||^2 + l0 sum_i H(pre_ni - theta_i) ],  f = pre H(pre - theta),
+H the Heaviside step. A step has no gradient, so theta's is estimated (sec. 3) from the rows whose
+pre-activation lies in a window of width b, the bandwidth, about theta; K = 1 there, 0 elsewhere:
+  df/dtheta := -theta/b K((pre - theta)/b),   dH/dtheta := -1/b K((pre - theta)/b)
+Only theta receives it: pre is reached through active features alone. Decoder rows of unit norm.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.steps import (
+    StepSums,
+    TrainingStep,
+    gradient_of,
+    sum_of_squares,
+    variance_sum,
+)
+
+BANDWIDTH = 0.05
+INITIAL_THRESHOLD = 0.01
+
+
+class JumpReLUSAE(SparseAutoencoder):
+    """f = pre where pre > threshold, else 0. threshold [d_sae]; below 0 it acts as 0."""
+
+    architecture = "jumprelu"
+
+    def __init__(
+        self, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, threshold: Tensor
+    ) -> None:
+        super().__init__(W_enc, b_enc, W_dec, b_dec)
+        if threshold.shape != b_enc.shape:
+            raise SaeError(
+                f"SAE tensor threshold has shape {tuple(threshold.shape)}, expected "
+                f"{tuple(b_enc.shape)} ([d_sae])"
+            )
+        self.threshold = threshold
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every weight by its name on disk."""
+        return super().tensors() | {"threshold": self.threshold}
+
+    def activate(self, pre: Tensor) -> Tensor:
+        """Keep what lies above its feature's threshold."""
+        return pre.masked_fill(pre <= self.threshold.clamp_min(0), 0)
+
+    def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Active features of x [n, d_in] without a dense result; see the base class."""
+        pre = self.pre_activations(x)
+        rows, features = (pre > self.threshold.clamp_min(0)).nonzero(as_tuple=True)
+        return rows, features, pre[rows, features]
+
+
+class JumpReLUStep(TrainingStep):
+    """Five GEMMs a step: encode, decode, and the gradients of f, W_dec and W_enc.
+
+    theta = exp(log_threshold), which keeps it above 0 and makes its steps relative.
+    """
+
+    sae_class = JumpReLUSAE
+    required_settings = ("l0_coefficient",)
+    optional_settings = ("bandwidth", "initial_threshold")
+
+    def initial_extra(self) -> dict[str, Tensor]:
+        """log_threshold [d_sae]."""
+        return {"log_threshold": torch.full_like(self.b_enc, math.log(self.initial_threshold))}
+
+    @property
+    def initial_threshold(self) -> float:
+        """The threshold every feature starts with."""
+        return self.settings.initial_threshold or INITIAL_THRESHOLD
+
+    @property
+    def bandwidth(self) -> float:
+        """Width of the window about the threshold."""
+        return self.settings.bandwidth or BANDWIDTH
+
+    @torch.no_grad()
+    def gradients(self, x: Tensor, progress: float) -> StepSums:
+        """Gradient of the mean loss, theta's estimated in its window, over x [n, d_in]."""
+        n = len(x)
+        assert self.settings.l0_coefficient is not None
+        l0 = self.warmed_up(self.settings.l0_coefficient, progress)
+        threshold = self.extra["log_threshold"].exp()
+        centred = x - self.b_dec
+        pre = self.encode_pre(centred)
+        above = pre - threshold
+        inactive = above <= 0
+        window = above.abs_().lt(self.bandwidth / 2)
+        f = pre.masked_fill_(inactive, 0)
+        residual = torch.addmm(self.b_dec, f, self.decoder).sub_(x)
+
+        n_active = n - inactive.sum(0)
+        self.count_fired(n_active > 0, n)
+        x_sums, residual_sums = x.sum(0), residual.sum(0)
+        error = sum_of_squares(residual)
+        sparsity = l0 * n_active.sum().to(x.dtype)
+        sums = StepSums(
+            loss=error + sparsity,
+            sparsity_loss=sparsity,
+            squared_error=error,
+            residual_variance=variance_sum(residual, residual_sums, error),
+            total_variance=variance_sum(x, x_sums, sum_of_squares(x)),
+            n_active=n_active.sum(),
+        )
+
+        residual.mul_(2 / n)
+        g = residual @ self.decoder.T  # dL/df
+        # dL/dtheta = -1/b sum over the window of (theta dL/df + l0/n); dtheta/dlog theta = theta
+        in_window = torch.mul(g, window, out=above).sum(0)
+        slope = (threshold * in_window).add_(window.sum(0), alpha=l0 / n)
+        slope.mul_(threshold).div_(-self.bandwidth)
+        gradient_of(self.extra["log_threshold"]).copy_(slope)
+        g.masked_fill_(inactive, 0)  # dL/dpre
+        torch.mm(f.T, residual, out=self.decoder.grad)
+        torch.mm(g.T, centred, out=self.encoder.grad)
+        torch.sum(g, 0, out=self.b_enc.grad)
+        # b_dec adds to x_hat and is taken from x: sum_n R_n - (sum_n g_n) W_enc^T
+        torch.mul(residual_sums, 2 / n, out=gradient_of(self.b_dec))
+        gradient_of(self.b_dec).sub_(gradient_of(self.b_enc) @ self.encoder)
+        return sums
+
+    def build(self, scale: float) -> JumpReLUSAE:
+        """The SAE for unscaled inputs; pre-activations shrink by `scale`, so thresholds do."""
+        threshold = self.extra["log_threshold"].detach().exp() / scale
+        return JumpReLUSAE(*self.folded(scale), threshold=threshold)

@@ -1,0 +1,88 @@
+"""Matryoshka SAE (Bussmann et al. 2025, arXiv 2503.17547): nested dictionaries, BatchTopK.
+
+Each prefix of the features (group_sizes: its width) must reconstruct the input by itself, so the
+first features stay general and are not absorbed by later, more special ones (sec. 3):
+loss = sum over prefixes of mean_n ||x_n - x_hat_n(prefix)||^2 + aux-k of the whole (auxk.py).
+Selection, threshold and trained form are BatchTopK's (batchtopk.py).
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from mechinterp_assets.sae.auxk import add_auxk
+from mechinterp_assets.sae.batchtopk import BatchTopKSAE, BatchTopKStep, largest_of_batch
+from mechinterp_assets.sae.sparse_ops import (
+    EntriesByFeature,
+    gathered_dot_ragged,
+    sparse_decode_ragged,
+)
+from mechinterp_assets.sae.steps import StepSums, gradient_of, sum_of_squares, variance_sum
+
+
+class MatryoshkaSAE(BatchTopKSAE):
+    """f = pre where pre > threshold, else 0; features of inner prefixes come first."""
+
+    architecture = "matryoshka"
+
+
+class MatryoshkaStep(BatchTopKStep):
+    """Each active feature is decoded once and its gradient gathered once, whatever the prefixes.
+
+    With R_p = x_hat(prefix p) - x, the residual of a prefix is the one before it plus the decoding
+    of its own group; and a feature of group p takes part in prefixes p, p + 1, ..., so its gradient
+    is that of BatchTopK with R replaced by the sum of R_q over q >= p.
+    """
+
+    sae_class = MatryoshkaSAE
+    required_settings = ("k", "group_sizes")
+
+    @torch.no_grad()
+    def gradients(self, x: Tensor, progress: float) -> StepSums:
+        """Gradient of the mean of the prefixes' losses and aux-k over x [n, d_in]."""
+        n = len(x)
+        assert self.settings.group_sizes is not None
+        centred = x - self.b_dec
+        pre = self.encode_pre(centred)
+        rows, features, values = largest_of_batch(pre, self.k_at(progress) * n)
+
+        groups = list(pairwise((0, *self.settings.group_sizes)))
+        entries, residuals = [], []
+        residual = self.b_dec - x
+        for start, end in groups:
+            mine = ((features >= start) & (features < end)).nonzero().squeeze(1)
+            entries.append((rows[mine], features[mine] - start, values[mine]))
+            residual = residual + sparse_decode_ragged(*entries[-1], self.decoder[start:end], n)
+            residuals.append(residual)
+        errors = torch.stack([sum_of_squares(r) for r in residuals])
+
+        outer = torch.zeros_like(x)  # sum of the residuals of this prefix and those around it
+        for (start, end), (r, f, v), inner in reversed(
+            list(zip(groups, entries, residuals, strict=True))
+        ):
+            outer += inner
+            by_feature = EntriesByFeature(f, end - start, r)
+            decoder_sums = by_feature.weighted_rows(v, outer)
+            torch.mul(decoder_sums, 2 / n, out=gradient_of(self.decoder)[start:end])
+            g = gathered_dot_ragged(outer, self.decoder[start:end], r, f).mul_(2 / n)
+            gradient_of(self.encoder)[start:end] = by_feature.weighted_rows(g, centred)
+            gradient_of(self.b_enc)[start:end] = by_feature.sums(g)
+        auxiliary = add_auxk(self, pre, centred, residual)
+        # b_dec is in every x_hat and is taken from x once: 2/n sum R - (sum_n g_n) W_enc^T
+        torch.mul(outer.sum(0), 2 / n, out=gradient_of(self.b_dec))
+        gradient_of(self.b_dec).sub_(gradient_of(self.b_enc) @ self.encoder)
+
+        self.count_active(features, values, n)
+        return StepSums(
+            loss=errors.sum() + auxiliary,
+            sparsity_loss=auxiliary,
+            squared_error=errors[-1],
+            residual_variance=variance_sum(residual, residual.sum(0), errors[-1]),
+            total_variance=variance_sum(x, x.sum(0), sum_of_squares(x)),
+            n_active=x.new_tensor(len(values)),
+        )
+
+    def build(self, scale: float) -> MatryoshkaSAE:
+        """The SAE for unscaled inputs."""
+        return MatryoshkaSAE(*self.folded(scale), threshold=self.folded_threshold(scale))
