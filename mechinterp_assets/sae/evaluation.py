@@ -5,11 +5,11 @@ to its predictions. Does not belong here: per-feature statistics (the attributio
 assets), training logs (train.py).
 
 Conventions
-  Reconstruction measures are over valid positions only (not position 0, not BOS).
+  Valid positions are all but position 0 and BOS tokens: reconstruction measures are over them.
   Splicing replaces z of one layer at valid positions by x_hat (spliced), 0 (zero) or the mean z
-  of the training split (mean); z at invalid positions stays as it is in all three. Cross-entropy
-  (nats) and KL are means over every predicted token: positions 0..T-2 of every sequence, whose
-  targets are positions 1..T-1. Raw weights.
+  of the training split (mean); z at invalid positions stays as it is in all three. KL is a mean
+  over valid positions, cross-entropy (nats) over those of them that have a next token: what is
+  predicted from BOS is left out. Raw weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -192,20 +192,21 @@ def evaluate_variants(
         for start in range(0, len(token_ids), batch_size):
             ids = token_ids[start : start + batch_size].long().to(model.device)
             valid = valid_positions(ids, model.bos_token_id)
-            clean = clean_pass(model, layers, ids)
-            ce_clean += clean.cross_entropy
+            clean = clean_pass(model, layers, ids, valid)
+            ce_clean += clean.cross_entropy(clean.logits, clean.log_normalizer)
             n_predictions += len(clean.targets)
             for layer in layers:
-                sums[layer].add(model, clean, layer, valid, saes[layer], mean_z[layer])
+                sums[layer].add(model, clean, layer, saes[layer], mean_z[layer])
             bar.update(len(ids))
             if progress is not None:
                 progress(start + len(ids), len(token_ids))
+    ce_clean /= n_predictions
     rows = [
         {
             "layer": layer,
             "name": name,
             "n_predictions": n_predictions,
-            "ce_clean": ce_clean / n_predictions,
+            "ce_clean": ce_clean,
             **measures,
         }
         for layer in layers
@@ -250,38 +251,41 @@ class _LayerSums:
         model: LanguageModel,
         clean: CleanPass,
         layer: int,
-        valid: Tensor,
         saes: Mapping[str, SparseAutoencoder],
         mean_z: Tensor,
     ) -> None:
-        x = clean.z[layer][valid].float()
+        x = clean.z[layer]
         zeros, means = torch.zeros_like(x), mean_z.to(x).expand_as(x)
-        self.zero.add(clean, spliced_logits(model, clean, layer, valid, zeros))
-        self.mean.add(clean, spliced_logits(model, clean, layer, valid, means))
+        self.zero.add(clean, spliced_logits(model, clean, layer, zeros))
+        self.mean.add(clean, spliced_logits(model, clean, layer, means))
         for name, sae in saes.items():
             x_hat = self.reconstruction[name].add(sae, x)
-            self.spliced[name].add(clean, spliced_logits(model, clean, layer, valid, x_hat))
+            self.spliced[name].add(clean, spliced_logits(model, clean, layer, x_hat))
 
     def measures(self, ce_clean: float, n: int) -> dict[str, dict[str, Measure]]:
-        """{name: columns of sae_evaluation that depend on the layer or the SAE}."""
-        clean = ce_clean / n
+        """{name: columns of sae_evaluation that depend on the layer or the SAE}.
+
+        ce_clean: mean over n predictions.
+        """
         zero, mean = self.zero.cross_entropy / n, self.mean.cross_entropy / n
-        return {
-            name: {
-                **self.reconstruction[name].measures(),
-                "ce_spliced": losses.cross_entropy / n,
+        measures: dict[str, dict[str, Measure]] = {}
+        for name, losses in self.spliced.items():
+            sums = self.reconstruction[name]
+            spliced = losses.cross_entropy / n
+            measures[name] = {
+                **sums.measures(),
+                "ce_spliced": spliced,
                 "ce_zero": zero,
                 "ce_mean": mean,
-                "ce_recovered": loss_recovered(clean, losses.cross_entropy / n, zero),
-                "ce_recovered_mean": loss_recovered(clean, losses.cross_entropy / n, mean),
-                "kl": losses.kl / n,
-                "kl_zero": self.zero.kl / n,
-                "kl_mean": self.mean.kl / n,
+                "ce_recovered": loss_recovered(ce_clean, spliced, zero),
+                "ce_recovered_mean": loss_recovered(ce_clean, spliced, mean),
+                "kl": losses.kl / sums.n,
+                "kl_zero": self.zero.kl / sums.n,
+                "kl_mean": self.mean.kl / sums.n,
                 "kl_recovered": share_recovered(losses.kl, self.zero.kl),
                 "kl_recovered_mean": share_recovered(losses.kl, self.mean.kl),
             }
-            for name, losses in self.spliced.items()
-        }
+        return measures
 
 
 def _check(
@@ -290,8 +294,11 @@ def _check(
     token_ids: Tensor,
     mean_z: Mapping[int, Tensor],
 ) -> None:
-    if token_ids.shape[1] < 2:
-        raise SaeError("sequences of one position have no predicted token; give longer sequences")
+    if not valid_positions(token_ids, model.bos_token_id)[:, :-1].any():
+        raise SaeError(
+            f"no token besides position 0 and BOS has a next one in sequences of "
+            f"{token_ids.shape[1]} positions; give longer sequences"
+        )
     for layer, named in saes.items():
         model.output_projection(layer)
         for name, sae in named.items():

@@ -23,28 +23,33 @@ from mechinterp_assets.language_model import LanguageModel
 class CleanPass:
     """The unchanged model on one batch of sequences.
 
-    ids [batch, position]; z {layer: [batch, position, d_z]}; targets [n] the next token of every
-    position but the last, in order of sequence and position; logits [n, d_vocab] float32 and
-    probabilities [n, d_vocab] of those; log_normalizer [n], logsumexp of the logits.
+    ids [batch, position]; where [batch, position] (boolean), the n positions that take part;
+    z {layer: [n, d_z]} float32, logits [n, d_vocab] float32 and probabilities [n, d_vocab] there,
+    in order of sequence and position; log_normalizer [n], logsumexp of the logits; predicting [m],
+    those of the n with a next token, and targets [m], the tokens.
     """
 
     ids: Tensor
+    where: Tensor
     z: dict[int, Tensor]
-    targets: Tensor
     logits: Tensor
     log_normalizer: Tensor
     probabilities: Tensor
+    predicting: Tensor
+    targets: Tensor
     before: dict[int, Any] = field(repr=False)
 
-    @property
-    def cross_entropy(self) -> float:
-        """Sum of next-token cross-entropies, nats."""
-        return _cross_entropy(self.logits, self.log_normalizer, self.targets)
+    def cross_entropy(self, logits: Tensor, log_normalizer: Tensor) -> float:
+        """Sum over predictions of the next-token cross-entropy of a pass over this batch, nats."""
+        chosen = logits[self.predicting, self.targets]
+        return float((log_normalizer[self.predicting].double() - chosen.double()).sum())
 
 
 @dataclass
 class SplicedLosses:
-    """Sums over predictions: next-token cross-entropy and KL(clean || spliced), nats."""
+    """Sums over passes, nats: cross_entropy over the positions with a next token, kl, of
+    KL(clean || spliced), over all positions that take part.
+    """
 
     cross_entropy: float = 0.0
     kl: float = 0.0
@@ -52,7 +57,7 @@ class SplicedLosses:
     def add(self, clean: CleanPass, logits: Tensor) -> None:
         """Add a pass over the same batch, whose logits are [n, d_vocab] float32."""
         log_normalizer = logits.logsumexp(1)
-        self.cross_entropy += _cross_entropy(logits, log_normalizer, clean.targets)
+        self.cross_entropy += clean.cross_entropy(logits, log_normalizer)
         # sum p (log p - log q), with the difference of logits taken first: it is small where the
         # two passes agree, so that nothing cancels
         difference = torch.linalg.vecdot(clean.probabilities, clean.logits - logits)
@@ -61,8 +66,12 @@ class SplicedLosses:
 
 
 @torch.no_grad()
-def clean_pass(model: LanguageModel, layers: Sequence[int], ids: Tensor) -> CleanPass:
-    """The unchanged model on ids [batch, position] (int64, on its device), with z of `layers`."""
+def clean_pass(
+    model: LanguageModel, layers: Sequence[int], ids: Tensor, where: Tensor
+) -> CleanPass:
+    """The unchanged model on ids [batch, position] (int64, on its device), with z of `layers`, at
+    the positions where `where` [batch, position] holds.
+    """
     z: dict[int, Tensor] = {}
     before: dict[int, Any] = {}
     blocks = _blocks(model)
@@ -70,7 +79,7 @@ def clean_pass(model: LanguageModel, layers: Sequence[int], ids: Tensor) -> Clea
         for layer in layers:
             projection = model.output_projection(layer)
             handle = projection.register_forward_pre_hook(
-                lambda module, args, layer=layer: z.__setitem__(layer, args[0])
+                lambda module, args, layer=layer: z.__setitem__(layer, args[0][where].float())
             )
             stack.callback(handle.remove)
             if blocks is not None and layer > 0:
@@ -78,47 +87,44 @@ def clean_pass(model: LanguageModel, layers: Sequence[int], ids: Tensor) -> Clea
                     lambda module, args, output, layer=layer: before.__setitem__(layer, output)
                 )
                 stack.callback(handle.remove)
-        logits = _logits(model, ids)
+        logits = _logits(model, ids, where)
     log_normalizer = logits.logsumexp(1)
+    last = torch.zeros_like(where)
+    last[:, -1] = True
     return CleanPass(
         ids=ids,
+        where=where,
         z=z,
-        targets=ids[:, 1:].flatten(),
         logits=logits,
         log_normalizer=log_normalizer,
         probabilities=(logits - log_normalizer[:, None]).exp_(),
+        predicting=(~last[where]).nonzero()[:, 0],
+        targets=ids[:, 1:][where[:, :-1]],
         before=before,
     )
 
 
 @torch.no_grad()
-def spliced_logits(
-    model: LanguageModel, clean: CleanPass, layer: int, where: Tensor, rows: Tensor
-) -> Tensor:
-    """Logits [n, d_vocab] float32 with z of `layer` replaced by rows [n_where, d_z] where `where`
-    [batch, position] (boolean) holds, in order of sequence and position. n as in CleanPass.
+def spliced_logits(model: LanguageModel, clean: CleanPass, layer: int, rows: Tensor) -> Tensor:
+    """Logits [n, d_vocab] float32 with z of `layer` replaced by rows [n, d_z] at the n positions
+    of the clean pass.
     """
 
     def replace(z: Tensor) -> Tensor:
         spliced = z.clone()
-        spliced[where] = rows.to(z.dtype)
+        spliced[clean.where] = rows.to(z.dtype)
         return spliced
 
     with model.replaced_z(layer, replace), _starting_at(model, layer, clean.before):
-        return _logits(model, clean.ids)
+        return _logits(model, clean.ids, clean.where)
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _logits(model: LanguageModel, ids: Tensor) -> Tensor:
+def _logits(model: LanguageModel, ids: Tensor, where: Tensor) -> Tensor:
     logits: Tensor = model.hf(input_ids=ids, use_cache=False).logits
-    return logits[:, :-1].flatten(0, 1).float()
-
-
-def _cross_entropy(logits: Tensor, log_normalizer: Tensor, targets: Tensor) -> float:
-    chosen = logits.gather(1, targets[:, None])[:, 0]
-    return float((log_normalizer.double() - chosen.double()).sum())
+    return logits[where].float()
 
 
 def _blocks(model: LanguageModel) -> nn.ModuleList | None:

@@ -28,8 +28,8 @@ CREATE TABLE sae_evaluation (
 COMMENT ON TABLE sae_evaluation IS 'One row per SAE: its quality on held-out tokens (K24 section 3). x = z_cat, x_hat = the SAE''s reconstruction. Position 0 and BOS tokens are left out of reconstruction measures, and z there is never replaced. Raw weights.';
 COMMENT ON COLUMN sae_evaluation.study IS 'Study the row belongs to';
 COMMENT ON COLUMN sae_evaluation.layer IS 'Layer of the SAE, from 0';
-COMMENT ON COLUMN sae_evaluation.n_tokens IS 'Held-out tokens behind l0, explained_variance, fvu, cosine, mse and shrinkage';
-COMMENT ON COLUMN sae_evaluation.n_predictions IS 'Predicted tokens behind cross-entropy and KL: every position that has a next token in its sequence, position 0 included';
+COMMENT ON COLUMN sae_evaluation.n_tokens IS 'Held-out tokens behind l0, explained_variance, fvu, cosine, mse, shrinkage and KL';
+COMMENT ON COLUMN sae_evaluation.n_predictions IS 'Predictions behind cross-entropy: the n_tokens that have a next token in their sequence. What is predicted from position 0 or BOS is left out';
 COMMENT ON COLUMN sae_evaluation.l0 IS 'Mean number of active features per token';
 COMMENT ON COLUMN sae_evaluation.explained_variance IS '1 - residual variance / total variance, both summed over dimensions: residual variance = mean ||r - mean r||^2 with r = x - x_hat, total variance = mean ||x - mean x||^2. At most 1; NULL where x does not vary';
 COMMENT ON COLUMN sae_evaluation.fvu IS 'Fraction of variance unexplained: mean ||x - x_hat||^2 / mean ||x - mean x||^2. Unlike explained_variance it counts a constant error; 1 - fvu = R^2; NULL where x does not vary';
@@ -41,7 +41,7 @@ COMMENT ON COLUMN sae_evaluation.ce_zero IS 'The same with z of this layer repla
 COMMENT ON COLUMN sae_evaluation.ce_mean IS 'The same with z of this layer replaced by its mean over the training split (activation_statistics.mean_z), nats';
 COMMENT ON COLUMN sae_evaluation.ce_recovered IS 'CE loss recovered: 1 - (ce_spliced - ce_clean) / (ce_zero - ce_clean). 1: splicing costs nothing; 0: as bad as zero ablation; above 1: splicing lowers the cross-entropy. Where ablation costs little (ce_zero - ce_clean near 0) the ratio is unstable: read it with the three values. NULL where zero ablation does not raise the cross-entropy';
 COMMENT ON COLUMN sae_evaluation.ce_recovered_mean IS 'The same with ce_mean in place of ce_zero, usually the stricter reference. NULL where mean ablation does not raise the cross-entropy';
-COMMENT ON COLUMN sae_evaluation.kl IS 'Mean over predictions of KL(clean || spliced) between next-token distributions, nats';
+COMMENT ON COLUMN sae_evaluation.kl IS 'Mean over the n_tokens of KL(clean || spliced) between next-token distributions, nats';
 COMMENT ON COLUMN sae_evaluation.kl_zero IS 'The same for z of this layer replaced by 0: KL(clean || zero-ablated), nats';
 COMMENT ON COLUMN sae_evaluation.kl_mean IS 'The same for z of this layer replaced by its mean: KL(clean || mean-ablated), nats';
 COMMENT ON COLUMN sae_evaluation.kl_recovered IS '1 - kl / kl_zero. At most 1; below 0: worse than zero ablation. Unlike ce_recovered it counts every change of a prediction, also one that happens to help. NULL where zero ablation changes nothing';

@@ -151,18 +151,22 @@ def test_cross_entropy_and_kl_equal_a_bridge_reference(
             .double()
             .log_softmax(-1)
         )
-    ce = {"ce_clean": 0.0, "ce_spliced": 0.0, "kl": 0.0}
-    n = 0
+    ce = {"ce_clean": 0.0, "ce_spliced": 0.0}
+    kl, n = 0.0, 0
     for b in range(len(token_ids)):
-        for t in range(token_ids.shape[1] - 1):
-            target = int(token_ids[b, t + 1])
-            ce["ce_clean"] -= float(clean[b, t, target])
-            ce["ce_spliced"] -= float(spliced[b, t, target])
+        for t in range(1, token_ids.shape[1]):
+            if token_ids[b, t] == organism.bos_token_id:
+                continue
             p, q = clean[b, t], spliced[b, t]
-            ce["kl"] += float((p.exp() * (p - q)).sum())
-            n += 1
+            kl += float((p.exp() * (p - q)).sum())
+            if t + 1 < token_ids.shape[1]:
+                target = int(token_ids[b, t + 1])
+                ce["ce_clean"] -= float(p[target])
+                ce["ce_spliced"] -= float(q[target])
+                n += 1
     assert row["n_predictions"] == n
     assert row["n_tokens"] == int(valid.sum())
+    assert row["kl"] == pytest.approx(kl / row["n_tokens"], rel=2e-4)
     for name, total in ce.items():
         assert row[name] == pytest.approx(total / n, rel=2e-4), name
 
@@ -173,7 +177,7 @@ def test_a_pass_that_starts_at_its_layer_equals_a_whole_pass(
 ) -> None:
     valid = valid_positions(token_ids, organism.bos_token_id)
     rows = torch.randn(int(valid.sum()), organism.config.d_z)
-    clean = clean_pass(organism, [layer], token_ids)
+    clean = clean_pass(organism, [layer], token_ids, valid)
 
     def replace(z: Tensor) -> Tensor:
         z = z.clone()
@@ -181,10 +185,10 @@ def test_a_pass_that_starts_at_its_layer_equals_a_whole_pass(
         return z
 
     with torch.no_grad(), organism.replaced_z(layer, replace):
-        whole = organism.hf(input_ids=token_ids).logits[:, :-1].flatten(0, 1)
-    assert torch.equal(spliced_logits(organism, clean, layer, valid, rows), whole)
+        whole = organism.hf(input_ids=token_ids).logits[valid]
+    assert torch.equal(spliced_logits(organism, clean, layer, rows), whole)
     with torch.no_grad():
-        again = organism.hf(input_ids=token_ids).logits[:, :-1].flatten(0, 1)
+        again = organism.hf(input_ids=token_ids).logits[valid]
     assert torch.equal(clean.logits, again), "the model is as it was"
 
 
@@ -193,9 +197,9 @@ def test_a_pass_that_starts_at_its_layer_in_a_rotary_model(stories: LanguageMode
     ids = torch.randint(3, stories.config.d_vocab, (2, 12), generator=generator)
     where = torch.ones_like(ids, dtype=torch.bool)
     for layer in (1, stories.config.n_layers - 1):
-        clean = clean_pass(stories, [layer], ids)
+        clean = clean_pass(stories, [layer], ids, where)
         assert clean.before
-        same = spliced_logits(stories, clean, layer, where, clean.z[layer].flatten(0, 1))
+        same = spliced_logits(stories, clean, layer, clean.z[layer])
         assert torch.equal(same, clean.logits)
 
 
@@ -280,8 +284,8 @@ def test_what_does_not_fit_the_model_is_refused(
         evaluate_layers(organism, {0: _identity(d + 1)}, token_ids, mean_z)
     with pytest.raises(SaeError, match="mean_z of layer 0"):
         evaluate_layers(organism, {0: _identity(d)}, token_ids, {})
-    with pytest.raises(SaeError, match="no predicted token"):
-        evaluate_layers(organism, {0: _identity(d)}, token_ids[:, :1], mean_z)
+    with pytest.raises(SaeError, match="sequences of 2 positions"):
+        evaluate_layers(organism, {0: _identity(d)}, token_ids[:, :2], mean_z)
 
 
 def test_hooks_are_gone_after_an_evaluation(
