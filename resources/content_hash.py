@@ -1,11 +1,10 @@
 """Data versions: one hash of a frame's content, the same on every machine and library version.
 
 Nothing of how the frame is chunked, encoded or compressed enters the hash, so equal rows in equal
-order have equal data versions whichever run wrote them.
+order have equal data versions whichever run wrote them, in one piece or streamed.
 """
 
 import hashlib
-from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -21,60 +20,89 @@ _TYPE_NAMES: dict[pl.DataType, str] = {
 }
 
 
-class _Digest(Protocol):
-    def update(self, data: bytes | memoryview, /) -> None: ...
-
-
 def content_hash(frame: pl.DataFrame) -> str:
-    """SHA-256 (hex) of column names, types and values in row order.
+    """`ContentHash` of a whole frame."""
+    content = ContentHash(frame.schema)
+    content.update(frame)
+    return content.hexdigest()
 
-    Types are those that tables may declare. All NaNs count as equal, 0.0 and
-    -0.0 as different.
+
+class ContentHash:
+    """SHA-256 of column names, types and values in row order, of a frame that arrives in pieces.
+
+    It is the digest of the number of rows and of each column's name, type and own digests, which
+    are those of its nulls' row numbers, of its lengths (lists and strings) and of its values. Types
+    are those that tables may declare. All NaNs count as equal, 0.0 and -0.0 as different.
     """
-    digest = hashlib.sha256()
-    digest.update(f"{frame.height}\0".encode())
-    for series in frame.iter_columns():
-        digest.update(f"{series.name}\0{_type_name(series.dtype)}\0".encode())
-        _update(digest, series)
-    return digest.hexdigest()
+
+    def __init__(self, schema: pl.Schema) -> None:
+        """Start with no rows of these columns."""
+        self.rows = 0
+        self._types = {name: _type_name(dtype) for name, dtype in schema.items()}
+        self._columns = {name: _ColumnDigest(dtype) for name, dtype in schema.items()}
+
+    def update(self, frame: pl.DataFrame) -> None:
+        """Add rows; `frame` has the columns and types that were announced."""
+        for part in frame.iter_slices(_SLICE_ROWS):
+            for name, column in self._columns.items():
+                column.update(part.get_column(name))
+            self.rows += part.height
+
+    def hexdigest(self) -> str:
+        """The hash of all rows so far."""
+        digest = hashlib.sha256(f"{self.rows}\0".encode())
+        for name, column in self._columns.items():
+            digest.update(f"{name}\0{self._types[name]}\0".encode() + column.digest())
+        return digest.hexdigest()
+
+
+class _ColumnDigest:
+    """Digests of one column: nulls, lengths, then values; a null counts as length 0, value 0."""
+
+    def __init__(self, dtype: pl.DataType) -> None:
+        self._rows = 0
+        self._nulls = hashlib.sha256()
+        self._lengths = hashlib.sha256()
+        self._values = hashlib.sha256()
+        self._has_lengths = isinstance(dtype, pl.List) or dtype == pl.String
+        self._elements = _ColumnDigest(_inner(dtype)) if isinstance(dtype, pl.List) else None
+
+    def update(self, series: pl.Series) -> None:
+        if series.null_count():
+            self._nulls.update(_bytes(series.is_null().arg_true().cast(pl.UInt64) + self._rows))
+        self._rows += len(series)
+        if self._elements is not None:
+            lengths = series.list.len().fill_null(0)
+            self._lengths.update(_bytes(lengths.cast(pl.UInt32)))
+            # Null and empty lists have no elements, yet `explode` would give them a null each.
+            filled = series.filter(lengths > 0)
+            if len(filled):
+                self._elements.update(filled.explode())
+        elif self._has_lengths:
+            self._lengths.update(_bytes(series.str.len_bytes().fill_null(0).cast(pl.UInt32)))
+            self._values.update(series.str.join("").fill_null("").item().encode())
+        else:
+            self._values.update(_bytes(_plain(series)))
+
+    def digest(self) -> bytes:
+        values = self._values.digest() if self._elements is None else self._elements.digest()
+        lengths = self._lengths.digest() if self._has_lengths else b""
+        return self._nulls.digest() + lengths + values
+
+
+def _inner(dtype: pl.List) -> pl.DataType:
+    return pl.Series(dtype=dtype.inner).dtype
 
 
 def _type_name(dtype: pl.DataType) -> str:
     """Names of our own, as a library may rename its types."""
     if isinstance(dtype, pl.List):
-        return f"list[{_type_name(pl.Series(dtype=dtype.inner).dtype)}]"
+        return f"list[{_type_name(_inner(dtype))}]"
     if dtype not in _TYPE_NAMES:
         raise TypeError(
             f"type {dtype} has no content hash; only {', '.join(_TYPE_NAMES.values())} and lists"
         )
     return _TYPE_NAMES[dtype]
-
-
-def _update(digest: _Digest, series: pl.Series) -> None:
-    """Hash nulls, then (for lists and strings) lengths, then values; nulls hash as zeros."""
-    slices = [
-        series.slice(start, _SLICE_ROWS) for start in range(0, max(len(series), 1), _SLICE_ROWS)
-    ]
-    if series.null_count():
-        for part in slices:
-            digest.update(_bytes(part.is_null().cast(pl.UInt8)))
-    else:
-        digest.update(b"\0no nulls\0")
-    if isinstance(series.dtype, pl.List):
-        for part in slices:
-            digest.update(_bytes(part.list.len().fill_null(0).cast(pl.UInt32)))
-        # Null and empty lists have no elements, yet `explode` would give them a null each.
-        filled = series.filter(series.list.len().fill_null(0) > 0)
-        inner = filled.explode() if len(filled) else pl.Series([], dtype=series.dtype.inner)
-        _update(digest, inner)
-    elif series.dtype == pl.String:
-        for part in slices:
-            digest.update(_bytes(part.str.len_bytes().fill_null(0).cast(pl.UInt32)))
-        for part in slices:
-            digest.update(part.str.join("").fill_null("").item().encode())
-    else:
-        for part in slices:
-            digest.update(_bytes(_plain(part)))
 
 
 def _plain(series: pl.Series) -> pl.Series:

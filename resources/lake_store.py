@@ -16,13 +16,16 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mechinterp_assets.provenance import Provenance
 from mechinterp_assets.sql_text import quote_text
@@ -36,7 +39,7 @@ from mechinterp_assets.tables import (
 )
 from resources.catalog import build_catalog, column_types, export_catalog, update_catalog
 from resources.conform import conform
-from resources.content_hash import content_hash
+from resources.content_hash import ContentHash
 from resources.files import (
     fsync,
     locked,
@@ -54,6 +57,9 @@ _PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _GLOB_CHARACTERS = re.compile(r"[*?\[\]{}]")
 # Where a write-ahead log of the catalog would go leads nowhere; see `Lake._guard_against_writers`.
 _GUARD_TARGET = "the-catalog-is-rebuilt-by-every-write/attach-it-to-a-database-of-your-own"
+
+# The rows of one table: all at once, or one after the other.
+Frames = pl.DataFrame | Iterable[pl.DataFrame]
 
 
 class LakeError(RuntimeError):
@@ -145,12 +151,16 @@ class Lake:
 
     def write_many(
         self,
-        frames: Mapping[str, pl.DataFrame],
+        frames: Mapping[str, Frames],
         partition: str,
         provenance: Provenance,
         inputs: Mapping[str, str] | None = None,
     ) -> dict[str, Published]:
         """Publish one partition of several tables; they become current together.
+
+        A table's rows are one frame, or an iterable of frames that is gone through once while the
+        file is written, so that a table may be larger than memory. Content, data version and
+        guarantees are the same either way.
 
         Guaranteed: one ledger commit makes all the versions current, so every catalog and every
         reader sees all of them or none. A process killed before that commit has published nothing;
@@ -170,7 +180,13 @@ class Lake:
             )
         declared = self.declared
         specs = {name: find_table(name, declared.tables) for name in frames}
-        conformed = {name: conform(frames[name], specs[name]) for name in frames}
+        # Whole frames are checked before anything is written, streamed ones as they come.
+        conformed = {
+            name: [conform(rows, specs[name])]
+            if isinstance(rows, pl.DataFrame)
+            else map(partial(conform, spec=specs[name]), rows)
+            for name, rows in frames.items()
+        }
         self._check_ledger()
         recorded = dict(inputs or {})
         with work_folder(self.root) as folder:
@@ -192,6 +208,15 @@ class Lake:
                 f" {self.database} was not brought up to date: {error}"
             ) from error
         return published
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A private folder on the lake's disk for what is larger than memory, removed at the end.
+
+        What a killed process leaves there is removed by a later write.
+        """
+        with work_folder(self.root) as folder:
+            yield folder
 
     def _publish(
         self,
@@ -486,32 +511,51 @@ class Lake:
 
 def _prepare(
     spec: TableSpec,
-    frame: pl.DataFrame,
+    frames: Iterable[pl.DataFrame],
     folder: Path,
     provenance: Provenance,
     inputs: dict[str, str],
 ) -> _Prepared:
-    """Write the complete file of a version under `folder`."""
-    data_version = content_hash(frame)
-    values: dict[str, str | int | None] = {
+    """Write the complete file of a version under `folder` from conformed frames."""
+    constants: dict[str, str | int | None] = {
         **provenance.as_dict(),
         "formula_version": spec.formula_version,
     }
     types = polars_schema(spec, stored=True)
     columns = [
-        pl.lit(values[name], dtype=dtype).alias(name) if name in values else pl.col(name)
+        pl.lit(constants[name], dtype=dtype).alias(name) if name in constants else pl.col(name)
         for name, dtype in types.items()
     ]
+    schema = polars_schema(spec)
+    content = ContentHash(schema)
     file = folder / f"{spec.name}.parquet"
-    # Streamed, so that constant columns never exist at the length of the frame.
-    frame.lazy().select(columns).sink_parquet(
-        file,
-        compression="zstd",
-        row_group_size=_ROW_GROUP_ROWS,
-        metadata=_file_metadata(spec, provenance, inputs, data_version),
-    )
+    arrow_schema = _arrow(pl.DataFrame(schema=types)).schema
+    with pq.ParquetWriter(file, arrow_schema, compression="zstd") as writer:
+        for group in _row_groups(frames, schema):
+            content.update(group)
+            # Constant columns never exist at the length of the table.
+            writer.write_table(_arrow(group.select(columns)))
+        data_version = content.hexdigest()
+        writer.add_key_value_metadata(_file_metadata(spec, provenance, inputs, data_version))
     fsync(file)
-    return _Prepared(spec, file, data_version, frame.height)
+    return _Prepared(spec, file, data_version, content.rows)
+
+
+def _row_groups(frames: Iterable[pl.DataFrame], schema: pl.Schema) -> Iterator[pl.DataFrame]:
+    """The rows of all frames, cut into row groups."""
+    waiting = pl.DataFrame(schema=schema)
+    for frame in frames:
+        waiting = pl.concat([waiting, frame])
+        while waiting.height >= _ROW_GROUP_ROWS:
+            yield waiting.head(_ROW_GROUP_ROWS)
+            waiting = waiting.slice(_ROW_GROUP_ROWS)
+    if waiting.height:
+        yield waiting
+
+
+def _arrow(frame: pl.DataFrame) -> pa.Table:
+    """Arrow types that every Parquet reader knows."""
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _file_metadata(

@@ -309,7 +309,10 @@ def die_at_step(home: Path, step: int) -> None:
         patch.object(Commit, "add", counted_add),
         patch.object(Ledger, "changes", counted_changes),
     ):
-        lake.write_many({table: frame("pair", 2, 20) for table in TABLES[:2]}, "pair", provenance)
+        at_once, streamed = TABLES[:2]
+        rows = frame("pair", 2, 20)
+        pieces = rows.iter_slices(7)
+        lake.write_many({at_once: rows, streamed: pieces}, "pair", provenance)
 
 
 class Log:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.content_hash import content_hash
+from resources.content_hash import ContentHash, content_hash
 
 VALUES = {
     "b": pl.Series([True, None, False], dtype=pl.Boolean),
@@ -64,18 +64,32 @@ def test_neighbours_do_not_run_together() -> None:
 
 def test_the_hash_is_the_same_for_ever() -> None:
     frame = pl.DataFrame({"x": [1, 2], "s": ["a", None]}, schema={"x": pl.Int64, "s": pl.String})
+
+    def digest(content: bytes = b"") -> bytes:
+        return hashlib.sha256(content).digest()
+
     spelled_out = (
         b"2\0"
         b"x\0int64\0"
-        + b"\0no nulls\0"
-        + struct.pack("<qq", 1, 2)
-        # nulls, lengths, characters
+        + digest()  # no nulls
+        + digest(struct.pack("<qq", 1, 2))
+        # rows of nulls, lengths, characters
         + b"s\0string\0"
-        + bytes([0, 1])
-        + struct.pack("<II", 1, 0)
-        + b"a"
+        + digest(struct.pack("<Q", 1))
+        + digest(struct.pack("<II", 1, 0))
+        + digest(b"a")
     )
     assert content_hash(frame) == hashlib.sha256(spelled_out).hexdigest()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_frame_that_arrives_in_pieces_has_the_hash_of_the_whole(rows: int) -> None:
+    frame = pl.concat([pl.DataFrame(VALUES)] * 2)
+    content = ContentHash(frame.schema)
+    for part in frame.iter_slices(rows):
+        content.update(part)
+    assert content.hexdigest() == content_hash(frame)
+    assert ContentHash(frame.schema).hexdigest() == content_hash(frame.clear())
 
 
 @settings(max_examples=60, deadline=None)
