@@ -4,13 +4,14 @@ Belongs here: writing, reading, compatibility checks, and the gate that a writte
 before it is published. Does not belong here: where folders live (resources/tensors.py).
 
 A folder holds cfg.json and sae_weights.safetensors: sae_lens.SAE.load_from_disk reads ours, and
-load_sae reads SAELens's for the architectures of sae.architectures. Fingerprints are under
-metadata.mechinterp in cfg.json; SAELens carries that key along and ignores it.
+load_sae reads SAELens's for the architectures of TENSORS. Trained BatchTopK and Matryoshka SAEs are
+JumpReLU SAEs there. Fingerprints and our own name of the architecture are under metadata.mechinterp
+in cfg.json; SAELens carries that key along and ignores it.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,21 @@ from mechinterp_assets.model_shape import ModelShape
 from mechinterp_assets.sae.architectures import sae_class
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
+from mechinterp_assets.sae.gated import GatedSAE
 from mechinterp_assets.sae.topk import TopKSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 # SAELens reads folders without a version >= 6 by an older route that drops keys.
 SAE_LENS_VERSION = "6.54.12"
+# Tensors of each architecture on disk; W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in], all
+# others [d_sae]. A gated SAE's W_enc is its gate's.
+TENSORS = {
+    "standard": ("W_enc", "b_enc", "W_dec", "b_dec"),
+    "topk": ("W_enc", "b_enc", "W_dec", "b_dec"),
+    "jumprelu": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
+    "gated": ("W_enc", "b_gate", "r_mag", "b_mag", "W_dec", "b_dec"),
+}
+WRITTEN_AS = {"batchtopk": "jumprelu", "matryoshka": "jumprelu"}
 FLOATS = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -101,7 +112,7 @@ def save_sae(folder: Path, sae: SparseAutoencoder, metadata: SaeMetadata) -> Non
     tensors = {n: t.detach().float().cpu().contiguous() for n, t in sae.tensors().items()}
     save_file(tensors, folder / WEIGHTS)
     config: dict[str, Any] = {
-        "architecture": sae.architecture,
+        "architecture": WRITTEN_AS.get(sae.architecture, sae.architecture),
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
@@ -126,7 +137,11 @@ def save_sae(folder: Path, sae: SparseAutoencoder, metadata: SaeMetadata) -> Non
         "model_from_pretrained_kwargs": {},
         "exclude_special_tokens": True,
         "dataset_path": metadata.dataset,
-        "mechinterp": {**ours, "sae_weights_hash": sae.weights_hash()},
+        "mechinterp": {
+            **ours,
+            "architecture": sae.architecture,
+            "sae_weights_hash": sae.weights_hash(),
+        },
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
 
@@ -134,38 +149,44 @@ def save_sae(folder: Path, sae: SparseAutoencoder, metadata: SaeMetadata) -> Non
 def load_sae(folder: Path) -> SparseAutoencoder:
     """The SAE of a folder in SAELens's format, float32, on the CPU.
 
-    SAELens options with the same function in other weights are folded in: decoder-norm rescaling,
-    and b_dec not applied to the input. Raises SaeError for a missing or damaged file, an unknown
-    architecture, wrong shapes or dtypes, an option that cannot be folded, or weights that are not
-    the ones the folder was written with.
+    SAELens options with the same function in other weights are folded in: a TopK SAE's decoder-norm
+    rescaling, and b_dec not applied to the input. Raises SaeError for a missing or damaged file, an
+    unknown architecture, wrong shapes or dtypes, an option that cannot be folded, or weights that
+    are not the ones the folder was written with.
     """
     config = _config(folder)
     architecture = config.get("architecture")
-    if not isinstance(architecture, str):
-        raise SaeError(f"{folder / CONFIG} names no architecture")
-    kind = sae_class(architecture)
+    if not isinstance(architecture, str) or architecture not in TENSORS:
+        raise SaeError(
+            f"{folder / CONFIG} has unknown SAE architecture {architecture!r}; known on disk: "
+            f"{sorted(TENSORS)}"
+        )
+    ours = (config.get("metadata") or {}).get("mechinterp") or {}
+    kind = sae_class(ours.get("architecture", architecture))
+    if WRITTEN_AS.get(kind.architecture, kind.architecture) != architecture:
+        raise SaeError(
+            f"{folder / CONFIG} calls the SAE {architecture!r} and, under metadata.mechinterp, "
+            f"{kind.architecture!r}, which is not written so; restore the folder"
+        )
     if config.get("normalize_activations", "none") not in ("none", None):
         raise SaeError(
             f"{folder} normalizes activations ({config['normalize_activations']!r}); fold the "
             "scale into the weights first (sae_lens: fold_activation_norm_scaling_factor)"
         )
-    weights = _weights(folder, config)
-    W_enc, b_enc, W_dec, b_dec = (weights[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
+    weights = _weights(folder, config, TENSORS[architecture])
     if not config.get("apply_b_dec_to_input", True):
-        b_enc = b_enc + b_dec @ W_enc
-    if config.get("rescale_acts_by_decoder_norm", False):
-        norm = W_dec.norm(dim=1)
-        W_enc, b_enc, W_dec = W_enc * norm, b_enc * norm, W_dec / norm[:, None]
-    if kind is TopKSAE:
-        k = config.get("k")
-        if not isinstance(k, int | float) or k != int(k):
-            raise SaeError(
-                f"{folder / CONFIG} gives k = {k!r} for a topk SAE; k must be an integer"
-            )
-        sae: SparseAutoencoder = TopKSAE(W_enc, b_enc, W_dec, b_dec, k=int(k))
+        _subtract_b_dec(weights)
+    sae: SparseAutoencoder
+    if issubclass(kind, TopKSAE):
+        if config.get("rescale_acts_by_decoder_norm", False):
+            _rescale_by_decoder_norm(weights)
+        sae = kind(**weights, k=_k(folder, config))
+    elif issubclass(kind, GatedSAE):
+        weights["W_gate"] = weights.pop("W_enc")
+        sae = kind(**weights)
     else:
-        sae = kind(W_enc, b_enc, W_dec, b_dec)
-    written = config.get("metadata", {}).get("mechinterp", {}).get("sae_weights_hash")
+        sae = kind(**weights)
+    written = ours.get("sae_weights_hash")
     if written is not None and written != sae.weights_hash():
         raise SaeError(
             f"weights in {folder} hash to {sae.weights_hash()}, but cfg.json was written with "
@@ -244,7 +265,7 @@ def verify_saved(folder: Path, sae: SparseAutoencoder, sample_rows: Tensor) -> d
     before, after = (evaluate_reconstruction(s, sample_rows) for s in (sae, loaded))
     for name in ("l0", "explained_variance"):
         old, new = before[name], after[name]
-        if old is None or new is None:
+        if not isinstance(old, float) or not isinstance(new, float):
             raise SaeError(f"{name} of {folder} is undefined: the sampled rows do not vary")
         # float32 weights are written as they are, so only the order of sums may differ
         if not math.isclose(old, new, rel_tol=1e-6, abs_tol=1e-9):
@@ -252,7 +273,7 @@ def verify_saved(folder: Path, sae: SparseAutoencoder, sample_rows: Tensor) -> d
                 f"the SAE read back from {folder} has {name} {new}, in memory it has {old}; "
                 "write it again before publishing"
             )
-        measures[name] = float(new)
+        measures[name] = new
     return measures
 
 
@@ -272,7 +293,33 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+def _k(folder: Path, config: dict[str, Any]) -> int:
+    k = config.get("k")
+    if not isinstance(k, int | float) or k != int(k):
+        raise SaeError(f"{folder / CONFIG} gives k = {k!r} for a topk SAE; k must be an integer")
+    return int(k)
+
+
+def _subtract_b_dec(weights: dict[str, Tensor]) -> None:
+    """Make weights that encode x encode x - b_dec alike, in place."""
+    shift = weights["b_dec"] @ weights["W_enc"]
+    if "r_mag" in weights:
+        weights["b_gate"] += shift
+        weights["b_mag"] += shift * weights["r_mag"].exp()
+    else:
+        weights["b_enc"] += shift
+
+
+def _rescale_by_decoder_norm(weights: dict[str, Tensor]) -> None:
+    """Make decoder rows unit and scale pre-activations by their former norms, in place."""
+    norm = weights["W_dec"].norm(dim=1)
+    weights["W_enc"] *= norm
+    weights["b_enc"] *= norm
+    weights["W_dec"] /= norm[:, None]
+
+
+def _weights(folder: Path, config: dict[str, Any], names: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors `names` of a folder, float32, with the shapes and dtype that cfg.json declares."""
     path = folder / WEIGHTS
     if not path.is_file():
         raise SaeError(f"{folder} has no {WEIGHTS}; restore the folder")
@@ -288,12 +335,8 @@ def _weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
             f"{folder / CONFIG} lacks a usable d_in, d_sae or dtype (one of {sorted(FLOATS)}): "
             f"{error}"
         ) from error
-    expected = {
-        "W_enc": (d_in, d_sae),
-        "b_enc": (d_sae,),
-        "W_dec": (d_sae, d_in),
-        "b_dec": (d_in,),
-    }
+    wide = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    expected = {name: wide.get(name, (d_sae,)) for name in names}
     if set(tensors) != set(expected):
         raise SaeError(f"{path} holds {sorted(tensors)}, expected {sorted(expected)}")
     for name, size in expected.items():
@@ -302,7 +345,8 @@ def _weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
             raise SaeError(
                 f"{name} in {path} has shape {tuple(tensor.shape)}, cfg.json says {size}"
             )
-        if tensor.dtype != dtype:
+        # SAELens keeps thresholds in float32 whatever the SAE's dtype
+        if tensor.dtype != dtype and not (name == "threshold" and tensor.dtype == torch.float32):
             raise SaeError(f"{name} in {path} has dtype {tensor.dtype}, cfg.json says {dtype}")
         if not torch.isfinite(tensor).all():
             raise SaeError(f"{name} in {path} has NaN or infinity; restore or retrain the SAE")
