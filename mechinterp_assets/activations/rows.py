@@ -1,9 +1,11 @@
 """The order in which training sees rows: deterministic, shuffled, resumable.
 
-Belongs here: the RowStream protocol that sae.train reads from, the stream over an activation cache,
-and the stream over a tensor in memory. Does not belong here: how shards are stored (cache.py).
+Belongs here: the protocols that sae.train reads from (RowStream: one layer; LayerRows: several in
+one order), the stream over an activation cache, and the stream over a tensor in memory. Does not
+belong here: how shards are stored (cache.py), rows without a cache (forward_rows.py).
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -30,13 +32,71 @@ class RowStream(Protocol):
         """The next n rows [n, d_in] float32."""
 
     def sample(self, n: int, seed: int) -> Tensor:
-        """n rows drawn independently of the stream's position [n, d_in] float32 (all if fewer)."""
+        """n random rows [n, d_in] float32 (all if fewer); the position stays where it is."""
 
     def state_dict(self) -> StreamState:
         """The exact position, small and JSON-compatible."""
 
     def load_state_dict(self, state: StreamState) -> None:
         """Continue from a saved position. Raises ValueError if it belongs to other data."""
+
+
+class LayerRows(Protocol):
+    """An endless, repeatable sequence of activation rows of several layers at the same tokens."""
+
+    @property
+    def d_in(self) -> int:
+        """Width of a row."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of a layer in one pass over the data."""
+
+    def next(self, n: int) -> Mapping[int, Tensor]:
+        """The next n rows of every layer {layer: [n, d_in] float32}; not to be written to."""
+
+    def sample(self, layer: int, n: int, seed: int) -> Tensor:
+        """n random rows of a layer [n, d_in] float32 (all if fewer); the position stays."""
+
+    def state_dict(self) -> StreamState:
+        """The exact position, small and JSON-compatible."""
+
+    def load_state_dict(self, state: StreamState) -> None:
+        """Continue from a saved position. Raises ValueError if it belongs to other data."""
+
+
+class OneLayer:
+    """A RowStream as the LayerRows of one layer."""
+
+    def __init__(self, rows: RowStream, layer: int = 0) -> None:
+        self._rows, self._layer = rows, layer
+
+    @property
+    def d_in(self) -> int:
+        """Width of a row."""
+        return self._rows.d_in
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in one pass over the data."""
+        return self._rows.n_rows
+
+    def next(self, n: int) -> dict[int, Tensor]:
+        """The next n rows {layer: [n, d_in] float32}."""
+        return {self._layer: self._rows.next(n)}
+
+    def sample(self, layer: int, n: int, seed: int) -> Tensor:
+        """n random rows [n, d_in] float32 (all if fewer)."""
+        assert layer == self._layer
+        return self._rows.sample(n, seed)
+
+    def state_dict(self) -> StreamState:
+        """The exact position."""
+        return self._rows.state_dict()
+
+    def load_state_dict(self, state: StreamState) -> None:
+        """Continue from a saved position. Raises ValueError if it belongs to other data."""
+        self._rows.load_state_dict(state)
 
 
 def derived_seed(*parts: int) -> int:
@@ -140,7 +200,7 @@ class CachedRows:
 
     def load_state_dict(self, state: StreamState) -> None:
         """Continue from a saved position. Raises ValueError if it belongs to other data."""
-        _check_identity(self._identity, state)
+        check_identity(self._identity, state)
         self._pass, self._group = int(state["pass"]), int(state["group"])
         self._offset = int(state["offset"])
 
@@ -191,14 +251,15 @@ class TensorRows:
 
     def load_state_dict(self, state: StreamState) -> None:
         """Continue from a saved position. Raises ValueError if it belongs to other data."""
-        _check_identity(self._identity, state)
+        check_identity(self._identity, state)
         self._position = int(state["position"])
 
 
-def _check_identity(expected: str, state: StreamState) -> None:
+def check_identity(expected: str, state: StreamState) -> None:
+    """Raise ValueError unless a saved position belongs to the stream named `expected`."""
     if state.get("identity") != expected:
         raise ValueError(
             "the saved position belongs to other data or another order "
             f"({state.get('identity')!r}, this stream is {expected!r}); start training afresh or "
-            "restore that activation cache"
+            "restore that data"
         )

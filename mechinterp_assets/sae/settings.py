@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -187,11 +188,29 @@ def training_bytes(settings: TrainingSettings, d_in: int) -> int:
     temporaries of a batch; and the sample for initialisation. The row stream's buffer is the
     caller's.
     """
-    weights = 2 * settings.d_sae * d_in + settings.d_sae + d_in
+    return lockstep_bytes([settings], d_in)
+
+
+def lockstep_bytes(members: Sequence[TrainingSettings], d_in: int) -> int:
+    """As training_bytes for several SAEs trained together: they take their steps in turn, so the
+    temporaries of the largest are needed once.
+    """
+    return sum(_kept_bytes(m, d_in) for m in members) + max(_step_bytes(m, d_in) for m in members)
+
+
+def _weights(settings: TrainingSettings, d_in: int) -> int:
+    return 2 * settings.d_sae * d_in + settings.d_sae + d_in
+
+
+def _kept_bytes(settings: TrainingSettings, d_in: int) -> int:
+    return FLOAT_BYTES * 4 * _weights(settings, d_in)
+
+
+def _step_bytes(settings: TrainingSettings, d_in: int) -> int:
     wide = WIDE_MATRICES.get(settings.architecture, 3)
     batch = settings.batch_size * (wide * settings.d_sae + 6 * d_in)
     sample = settings.sample_rows * 3 * d_in
-    return FLOAT_BYTES * (6 * weights + batch + sample)
+    return FLOAT_BYTES * (2 * _weights(settings, d_in) + batch + sample)
 
 
 def _check_prefixes(widths: tuple[int, ...], d_sae: int) -> None:

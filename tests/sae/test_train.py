@@ -1,32 +1,34 @@
 """The training loop: planted dictionaries, schedules, logs, resuming and errors."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
+import killed_training
 import polars as pl
 import pytest
 import torch
 from sae_reference import Planted, recovered, small_settings
-from safetensors.torch import load_file, save_file
 
-from mechinterp_assets.activations.rows import RowStream, TensorRows
+from mechinterp_assets.activations.rows import OneLayer, RowStream, TensorRows
+from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError
-from mechinterp_assets.sae.checkpoints import NAME
+from mechinterp_assets.sae.checkpoints import load_checkpoint
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
-from mechinterp_assets.sae.settings import TrainingSettings, training_bytes
+from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes, training_bytes
 from mechinterp_assets.sae.train import (
+    Member,
     TrainingResult,
     geometric_median,
     learning_rate,
     sae_row,
     train,
+    train_together,
 )
 from mechinterp_assets.table_spec import polars_schema
 from mechinterp_assets.tables import table_spec
@@ -70,7 +72,11 @@ def _rows(architecture: str) -> torch.Tensor:
 
 
 def _settings(architecture: str) -> TrainingSettings:
-    own = {"l1_coefficient": 3.0} if architecture == "standard" else {"k": 1}
+    own: dict[str, object] = {"k": 1}
+    if architecture in ("standard", "gated"):
+        own = {"l1_coefficient": 3.0}
+    elif architecture == "jumprelu":
+        own = {"l0_coefficient": 2.0}
     return small_settings(
         architecture,
         **own,
@@ -132,53 +138,74 @@ def test_features_die_in_the_interrupted_runs() -> None:
     assert topk.log["sparsity_loss"].max() > 0
 
 
-KILLED_RUN = """
-import sys, time, torch
-from pathlib import Path
-from mechinterp_assets.activations.rows import TensorRows
-from mechinterp_assets.sae.settings import TrainingSettings
-from mechinterp_assets.sae.train import train
-import json
-torch.set_num_threads(int(sys.argv[4]))
-settings = TrainingSettings(**json.loads(sys.argv[1]))
-from safetensors.torch import load_file
-rows = load_file(sys.argv[2])["rows"]
-
-def slow(done, total):
-    if done > 130:
-        time.sleep(0.05)
-
-train(TensorRows(rows, seed=1), settings, Path(sys.argv[3]), progress=slow)
-"""
-
-
-def test_a_killed_process_leaves_a_checkpoint_that_resumes_bit_for_bit(tmp_path: Path) -> None:
-    settings, rows = _settings("topk"), _rows("topk")
-    save_file({"rows": rows}, tmp_path / "rows.safetensors")
-    folder = tmp_path / "checkpoint"
-    arguments = json.dumps(asdict(settings))
+@pytest.mark.parametrize("source", ["cache", "forward"])
+def test_a_killed_process_leaves_a_checkpoint_that_resumes_bit_for_bit(
+    source: str, organism: LanguageModel, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of two SAEs in lockstep; rows, optimizer and RNG must continue."""
+    checkpoints = tmp_path / "checkpoints"
+    killed_training.rows(source, organism, tmp_path)  # writes the cache
     process = subprocess.Popen(
         [
             sys.executable,
-            "-c",
-            KILLED_RUN,
-            arguments,
-            str(tmp_path / "rows.safetensors"),
-            str(folder),
+            str(Path(killed_training.__file__)),
+            source,
+            str(tmp_path),
             str(torch.get_num_threads()),
         ],
-        cwd=Path(__file__).resolve().parents[2],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )
     deadline = time.monotonic() + 300
-    while not (folder / NAME).is_file() and process.poll() is None:
+    while not list(checkpoints.glob("step-*")) and process.poll() is None:
         assert time.monotonic() < deadline, "no checkpoint within 300 s"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    resumed = train(TensorRows(rows, seed=1), settings, folder)
-    assert int(resumed.info["resumed_from_step"]) in (60, 120, 180)
-    _assert_same(train(TensorRows(rows, seed=1), settings), resumed)
+    resumed = killed_training.run(source, organism, tmp_path, checkpoints)
+    whole = killed_training.run(source, organism, tmp_path, None)
+    for name, result in resumed.items():
+        assert 0 < int(result.info["resumed_from_step"]) < killed_training.STEPS
+        _assert_same(whole[name], result)
+    assert whole["standard"].info["resampled_features"] > 0
+    assert whole["topk"].log["sparsity_loss"].max() > 0
+
+
+def test_sae_in_lockstep_ends_as_it_would_alone(planted: Planted) -> None:
+    members = {
+        "few": Member(0, small_settings("topk", tokens=6400, k=2)),
+        "many": Member(0, small_settings("topk", tokens=6400, k=5)),
+        "l1": Member(0, small_settings("standard", tokens=6400)),
+    }
+    together = train_together(OneLayer(TensorRows(planted.rows, seed=1)), members)
+    for name, member in members.items():
+        _assert_same(train(TensorRows(planted.rows, seed=1), member.settings), together[name])
+
+
+def test_members_of_different_lengths_or_other_names_are_refused(
+    planted: Planted, tmp_path: Path
+) -> None:
+    rows = OneLayer(TensorRows(planted.rows, seed=1))
+    a, b = small_settings("topk", tokens=640), small_settings("topk", tokens=1280)
+    with pytest.raises(SaeError, match="b takes 20 steps of 64 rows, a 10 of 64"):
+        train_together(rows, {"a": Member(0, a), "b": Member(0, b)})
+    with pytest.raises(SaeError, match="no SAE to train"):
+        train_together(rows, {})
+    with pytest.raises(SaeError, match="b: architecture 'topk' needs k"):
+        train_together(rows, {"a": Member(0, a), "b": Member(0, replace(a, k=None))})
+    train_together(rows, {"a": Member(0, a)}, tmp_path)
+    with pytest.raises(SaeError, match=r"is of \['a'\], not of \['c'\]; remove its folder"):
+        train_together(rows, {"c": Member(0, a)}, tmp_path)
+
+
+def test_a_crash_while_saving_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    settings, rows = _settings("topk"), _rows("topk")
+    with pytest.raises(_Interrupted):
+        train(_DyingRows(rows, seed=1, dies_after=70), settings, tmp_path)
+    (tmp_path / ".step-1").mkdir()  # what a killed writer leaves
+    (tmp_path / ".step-1" / "000.safetensors").write_bytes(b"half")
+    resumed = train(TensorRows(rows, seed=1), settings, tmp_path)
+    assert resumed.info["resumed_from_step"] == 60
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000200"]
 
 
 def test_a_finished_run_gives_its_result_again_without_training(tmp_path: Path) -> None:
@@ -196,9 +223,9 @@ def test_checkpoints_of_other_settings_data_or_damage_are_refused(tmp_path: Path
     with pytest.raises(SaeError, match="does not fit this data"):
         train(TensorRows(rows + 1, seed=1), settings, tmp_path)
     train(TensorRows(rows + 1, seed=1), settings, tmp_path, resume=False)
-    path = tmp_path / NAME
+    [path] = tmp_path.glob("step-*/000.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(SaeError, match="cannot be read"):
+    with pytest.raises(SaeError, match=r"step-000000200 cannot be read .* remove it"):
         train(TensorRows(rows + 1, seed=1), settings, tmp_path)
 
 
@@ -253,11 +280,11 @@ def test_learning_rate_warms_up_decays_and_restarts_after_resampling() -> None:
 
 def test_data_that_diverges_or_is_not_finite_stops_with_an_error() -> None:
     rows = _rows("topk")
-    with pytest.raises(SaeError, match="NaN or infinity"):
+    with pytest.raises(SaeError, match="the SAE, step 0: activation rows contain NaN or infinity"):
         train(TensorRows(torch.full_like(rows, float("nan")), seed=0), _settings("topk"))
     with pytest.raises(SaeError, match="nothing can be learned"):
         train(TensorRows(torch.ones(500, 12), seed=0), _settings("topk"))
-    with pytest.raises(SaeError, match=r"lower lr|max_gradient_norm"):
+    with pytest.raises(SaeError, match=r"between steps 1 and 30 the loss became .* lower lr"):
         train(TensorRows(rows, seed=0), replace(_settings("topk"), lr=1e30))
 
 
@@ -272,10 +299,14 @@ def test_a_nan_that_arrives_late_stops_training_before_it_is_saved(tmp_path: Pat
             batch = super().next(n)
             return batch * float("nan") if self.batches == 70 else batch
 
-    with pytest.raises(SaeError, match="loss became nan between steps 61 and 90"):
-        train(Poisoned(rows, seed=1), _settings("topk"), tmp_path)
-    saved = load_file(tmp_path / NAME)
-    assert all(bool(torch.isfinite(t.float()).all()) for t in saved.values())
+    with pytest.raises(
+        SaeError, match="layer 4: between steps 61 and 90 the activation rows became NaN"
+    ):
+        train(Poisoned(rows, seed=1), _settings("topk"), tmp_path, label="layer 4")
+    saved = load_checkpoint(tmp_path)
+    assert saved is not None
+    [(tensors, _)] = saved.states
+    assert all(bool(torch.isfinite(t.float()).all()) for t in tensors.values())
 
 
 @pytest.mark.parametrize(
@@ -319,6 +350,7 @@ def test_the_memory_estimate_grows_with_what_it_depends_on() -> None:
     assert 4 * weights + pre_activations < estimate < 10 * weights + 6 * pre_activations
     assert training_bytes(replace(base, d_sae=49_152), 768) > 1.8 * estimate
     assert training_bytes(replace(base, batch_size=8192), 768) > estimate + pre_activations
+    assert 4 * weights < lockstep_bytes([base, base], 768) - estimate < 5 * weights
 
 
 def test_streams_satisfy_the_protocol(planted: Planted) -> None:

@@ -1,0 +1,334 @@
+"""One SAE in training, one batch at a time.
+
+Belongs here: how an SAE starts, its learning rate, when features are resampled, its log, and what a
+checkpoint of it holds. Does not belong here: losses and gradients (a file per architecture), where
+rows come from, the loop and its files (train.py).
+
+A step does not wait for the device: sums are kept there and read when a log entry is due.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from mechinterp_assets.activations.rows import derived_seed
+from mechinterp_assets.sae.architectures import training_step_class
+from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.checkpoints import State
+from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.steps import TrainingStep
+
+logger = logging.getLogger(__name__)
+
+LOG_SCHEMA = {
+    "step": pl.Int64,
+    "tokens": pl.Int64,
+    "learning_rate": pl.Float64,
+    "loss": pl.Float64,
+    "mse": pl.Float64,
+    "sparsity_loss": pl.Float64,
+    "l0": pl.Float64,
+    "explained_variance": pl.Float64,
+    "dead_fraction": pl.Float64,
+    "resampled_features": pl.Int64,
+}
+
+Sample = Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained SAE for unscaled inputs, the table sae_training_log without study and layer, and
+    numbers of the run: steps, training_tokens, input_scale, resampled_features, seconds,
+    tokens_per_second (of this process), resumed_from_step, settings_fingerprint. Seconds are those
+    of the whole run: SAEs trained in lockstep share them.
+    """
+
+    sae: SparseAutoencoder
+    log: pl.DataFrame
+    info: dict[str, int | float | str]
+
+
+@dataclass
+class _Progress:
+    """What changes from step to step, besides tensors."""
+
+    step: int
+    scale: float
+    last_resample: int | None
+    resampled: int
+    resampled_since_log: int
+    seconds: float
+    logged_at: int
+    log: list[dict[str, Any]]
+
+
+class Trainer:
+    """One SAE in training. `step` takes the batches; `finish` gives the SAE.
+
+    d_in: width of the rows. sample(n, seed) gives n random rows [n, d_in], for initialisation and
+    resampling. label: what error messages call this SAE. state: what `state` gave, to continue
+    from; the rest is then bit for bit what it would have been (same device, threads, versions).
+    Raises SaeError for impossible settings, rows that are not finite or do not vary, or a state of
+    other settings.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        d_in: int,
+        sample: Sample,
+        *,
+        device: str | torch.device = "cpu",
+        label: str = "the SAE",
+        state: State | None = None,
+    ) -> None:
+        check_settings(settings, d_in, label)
+        self.settings, self.label = settings, label
+        self._d_in, self._sample = d_in, sample
+        self._device = torch.device(device)
+        self._totals = _no_totals(self._device)
+        if state is None:
+            self._training, self._progress = self._start()
+        else:
+            self._training, self._progress = self._resume(*state)
+        self._resample_steps = set(settings.resample_steps if self._training.resamples else ())
+        self._first_step = self._progress.step
+        self._earlier_seconds, self._started = self._progress.seconds, time.perf_counter()
+
+    @property
+    def steps_done(self) -> int:
+        """Steps taken, earlier processes included."""
+        return self._progress.step
+
+    @property
+    def last_entry(self) -> dict[str, Any] | None:
+        """The latest entry of the log."""
+        return self._progress.log[-1] if self._progress.log else None
+
+    def step(self, x: Tensor) -> None:
+        """Learn from rows x [batch_size, d_in], as they are (unscaled).
+
+        Raises SaeError when a log entry is due and the rows or the loss since the entry before were
+        not finite.
+        """
+        settings, progress, training = self.settings, self._progress, self._training
+        if progress.step in self._resample_steps:
+            self._resample()
+        # a new tensor: SAEs in lockstep share x
+        x = x.to(self._device, torch.float32, non_blocking=True) * progress.scale
+        sums = training.gradients(x, progress.step / settings.steps)
+        lr = learning_rate(settings, progress.step, progress.last_resample)
+        training.apply(lr)
+        self._totals += sums.stacked()
+        progress.step += 1
+        if progress.step % settings.log_every == 0 or progress.step == settings.steps:
+            self._log(lr)
+
+    def state(self) -> State:
+        """Tensors and numbers of a checkpoint. Raises SaeError if a weight is not finite."""
+        self._check_weights()
+        self._progress.seconds = self._seconds()
+        info = {"settings": self.settings.fingerprint(), "progress": vars(self._progress)}
+        return {**self._training.state_tensors(), "totals": self._totals}, info
+
+    def finish(self) -> TrainingResult:
+        """The trained SAE with its log. Raises SaeError if a weight is not finite."""
+        self._check_weights()
+        progress, batch = self._progress, self.settings.batch_size
+        here = time.perf_counter() - self._started
+        return TrainingResult(
+            sae=self._training.build(progress.scale),
+            log=pl.DataFrame(progress.log, schema=LOG_SCHEMA),
+            info={
+                "steps": progress.step,
+                "training_tokens": progress.step * batch,
+                "input_scale": progress.scale,
+                "resampled_features": progress.resampled,
+                "seconds": self._seconds(),
+                "tokens_per_second": (progress.step - self._first_step) * batch / here,
+                "resumed_from_step": self._first_step,
+                "settings_fingerprint": self.settings.fingerprint(),
+            },
+        )
+
+    # ---- private ---------------------------------------------------------------------------------
+
+    def _start(self) -> tuple[TrainingStep, _Progress]:
+        settings, device = self.settings, self._device
+        sample = self._sample(settings.sample_rows, derived_seed(settings.seed, 0)).to(device)
+        if not torch.isfinite(sample).all():
+            raise SaeError(
+                f"{self.label}, step 0: activation rows contain NaN or infinity; check the model's "
+                "weights and the dtype that activations are stored in"
+            )
+        variance = float((sample - sample.mean(0)).square().sum(1).mean())
+        if not variance > 0:
+            raise SaeError(
+                f"{self.label}: all {len(sample)} sampled activation rows are equal; nothing can "
+                "be learned"
+            )
+        scale = math.sqrt(self._d_in / variance) if settings.normalize_input else 1.0
+        sample = sample * scale
+        b_dec = sample.mean(0) if settings.b_dec_init == "mean" else geometric_median(sample)
+        generator = torch.Generator().manual_seed(derived_seed(settings.seed, 1))
+        if settings.decoder_init == "data":
+            centred = sample - b_dec
+            centred = centred[centred.norm(dim=1) > 0]
+            drawn = torch.randperm(max(len(centred), settings.d_sae), generator=generator)
+            decoder = centred[(drawn[: settings.d_sae] % len(centred)).to(device)]
+        else:
+            decoder = torch.randn(settings.d_sae, self._d_in, generator=generator).to(device)
+        decoder = decoder / decoder.norm(dim=1, keepdim=True)
+        training = training_step_class(settings.architecture)(settings, decoder, b_dec)
+        return training, _Progress(
+            step=0,
+            scale=scale,
+            last_resample=None,
+            resampled=0,
+            resampled_since_log=0,
+            seconds=0.0,
+            logged_at=0,
+            log=[],
+        )
+
+    def _resume(
+        self, tensors: dict[str, Tensor], info: dict[str, Any]
+    ) -> tuple[TrainingStep, _Progress]:
+        settings, device = self.settings, self._device
+        if info["settings"] != settings.fingerprint():
+            raise SaeError(
+                f"{self.label}: the checkpoint was made with other settings (fingerprint "
+                f"{info['settings']}, now {settings.fingerprint()}); remove its folder or pass "
+                "resume=False to start afresh"
+            )
+        step_class = training_step_class(settings.architecture)
+        training = step_class(settings, tensors["decoder"].to(device), tensors["b_dec"].to(device))
+        training.load_state_tensors(tensors)
+        self._totals.copy_(tensors["totals"])
+        return training, _Progress(**info["progress"])
+
+    def _resample(self) -> None:
+        settings, progress = self.settings, self._progress
+        seed = derived_seed(settings.seed, 2, progress.step)
+        sample = self._sample(settings.sample_rows, seed).to(self._device) * progress.scale
+        resampled = self._training.resample(sample, torch.Generator().manual_seed(seed))
+        if resampled:
+            progress.last_resample = progress.step
+            progress.resampled += resampled
+            progress.resampled_since_log += resampled
+        logger.info("%s, step %d: %d dead features resampled", self.label, progress.step, resampled)
+
+    def _log(self, lr: float) -> None:
+        """Append the means since the last entry to the log; SaeError when they are not finite."""
+        progress, settings = self._progress, self.settings
+        dead = self._training.dead().sum()
+        *sums, n_dead = torch.cat([self._totals, dead.to(self._totals)[None]]).tolist()
+        loss, sparsity, error, residual_variance, total_variance, active = sums
+        between = (
+            f"{self.label}: between steps {progress.logged_at + 1} and {progress.step} the "
+            f"%s became %s; "
+        )
+        if not math.isfinite(total_variance):
+            raise SaeError(
+                between % ("activation rows", "NaN or infinite")
+                + "check the model's weights and the dtype that activations are stored in"
+            )
+        if not math.isfinite(loss):
+            raise SaeError(
+                between
+                % ("loss", loss)
+                + f"lower lr (now {settings.lr}), or set max_gradient_norm, and check the "
+                "activations for outliers"
+            )
+        n = (progress.step - progress.logged_at) * settings.batch_size
+        varies = total_variance != 0
+        entry = {
+            "step": progress.step,
+            "tokens": progress.step * settings.batch_size,
+            "learning_rate": lr,
+            "loss": loss / n,
+            "mse": error / (n * self._d_in) / progress.scale**2,
+            "sparsity_loss": sparsity / n,
+            "l0": active / n,
+            "explained_variance": 1 - residual_variance / total_variance if varies else None,
+            "dead_fraction": n_dead / settings.d_sae,
+            "resampled_features": progress.resampled_since_log,
+        }
+        progress.log.append(entry)
+        self._totals.zero_()
+        progress.logged_at = progress.step
+        progress.resampled_since_log = 0
+        logger.info("%s, %s", self.label, _in_words(entry))
+
+    def _check_weights(self) -> None:
+        sums = [parameter.sum() for parameter in self._training.parameters().values()]
+        if not bool(torch.isfinite(torch.stack(sums)).all()):
+            raise SaeError(
+                f"{self.label}: a weight is NaN or infinite after step {self.steps_done}; lower lr "
+                f"(now {self.settings.lr}) or set max_gradient_norm"
+            )
+
+    def _seconds(self) -> float:
+        return self._earlier_seconds + time.perf_counter() - self._started
+
+
+def check_settings(settings: TrainingSettings, d_in: int, label: str = "the SAE") -> None:
+    """Raise SaeError, naming `label`, for settings that cannot train on rows of width d_in."""
+    try:
+        settings.validate(d_in)
+        training_step_class(settings.architecture).validate(settings, d_in)
+    except SaeError as error:
+        raise SaeError(f"{label}: {error}") from None
+
+
+def learning_rate(settings: TrainingSettings, step: int, last_resample: int | None) -> float:
+    """lr of a step (0-based): linear warm-up, constant, linear decay; and, after a resampling,
+    0.1x rising along a cosine over resample_warmup_steps (K24, App. B), or over a tenth of a
+    training too short for that.
+    """
+    steps = settings.steps
+    warmup, decay = round(settings.lr_warmup * steps), round(settings.lr_decay * steps)
+    factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if decay:
+        factor *= min(1.0, (steps - step) / decay)
+    if last_resample is not None:
+        restart = min(settings.resample_warmup_steps, max(1, steps // 10))
+        share = (step - last_resample) / restart
+        if share < 1:
+            factor *= 0.1 + 0.9 * (1 - math.cos(math.pi * share)) / 2
+    return settings.lr * factor
+
+
+def geometric_median(rows: Tensor, iterations: int = 100, tolerance: float = 1e-6) -> Tensor:
+    """Point [d] with the least sum of distances to rows [n, d] (Weiszfeld's algorithm)."""
+    median = rows.mean(0)
+    for _ in range(iterations):
+        weights = 1 / (rows - median).norm(dim=1).clamp_min(1e-12)
+        moved = (weights / weights.sum()) @ rows
+        change = (moved - median).norm()
+        median = moved
+        if change <= tolerance * median.norm():
+            break
+    return median
+
+
+def _no_totals(device: torch.device) -> Tensor:
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return torch.zeros(6, dtype=dtype, device=device)
+
+
+def _in_words(entry: dict[str, Any]) -> str:
+    variance = entry["explained_variance"]
+    shown = "undefined" if variance is None else f"{variance:.4f}"
+    return (
+        f"step {entry['step']}: loss {entry['loss']:.4g}, explained variance {shown}, "
+        f"L0 {entry['l0']:.1f}, dead {entry['dead_fraction']:.3f}"
+    )
