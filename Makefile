@@ -6,8 +6,10 @@ export MECHINTERP_HOME ?= $(CURDIR)/.mechinterp
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 STUDY ?= organism
+# Other programs that tests and benchmarks compare with, in an environment of their own.
+PEERS := .venv-peers
 
-.PHONY: quickstart ui test lint types check-defs format export refresh clean
+.PHONY: quickstart ui test peers test-peers lint types check-defs format export refresh clean
 
 quickstart: $(VENV)/.installed ## Materialize the organism study, print its tables and three answers
 	$(BIN)/mechinterp quickstart $(STUDY)
@@ -17,6 +19,11 @@ ui: $(VENV)/.installed ## Dagster UI on 127.0.0.1:3000, dashboards on 127.0.0.1:
 
 test: $(VENV)/.installed lint types check-defs ## Everything that must hold before a commit lands
 	$(BIN)/pytest
+
+peers: $(PEERS)/.installed ## sae-lens and sae-dashboard beside this project, for comparisons
+
+test-peers: $(PEERS)/.installed ## Agreement with sae-lens
+	$(PEERS)/bin/python -m pytest tests/peers
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -42,5 +49,17 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# sae-dashboard asks for transformer_lens < 3 and works with 3.9, which this project and sae-lens
+# share: it is installed without its dependencies, whose used part is named here.
+$(PEERS)/.installed: benchmarks/peers-constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --upgrade pip
+	$(PEERS)/bin/pip install --quiet --constraint benchmarks/peers-constraints.txt torch
+	$(PEERS)/bin/pip install --quiet --constraint benchmarks/peers-constraints.txt --editable . \
+		hypothesis pytest sae-lens dataclasses-json einops wandb
+	$(PEERS)/bin/pip install --quiet --constraint benchmarks/peers-constraints.txt --no-deps \
+		sae-dashboard decode-clt eindex-callum
+	touch $@
+
 clean: ## Remove the environment and caches; state in MECHINTERP_HOME stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache

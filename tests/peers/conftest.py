@@ -1,0 +1,32 @@
+"""What the comparisons with sae-lens share. They run where `make peers` installs it."""
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from mechinterp_assets.corpora.readers import Document
+from mechinterp_assets.corpora.structured import document
+from mechinterp_assets.corpora.tokenize import PackingSettings, token_matrix, tokenize_corpus
+from mechinterp_assets.language_model import LanguageModel
+
+sae_lens = pytest.importorskip(
+    "sae_lens", reason="sae-lens is not installed here; `make test-peers` runs these tests"
+)
+
+
+@pytest.fixture(scope="session")
+def peer_token_ids(organism: LanguageModel) -> Tensor:
+    """24 sequences of 64 tokens of generated text, some with BOS between documents [24, 64]."""
+    rng = random.Random(0)
+    documents = [Document(str(i), document(rng)) for i in range(60)]
+    corpus = tokenize_corpus(
+        documents,
+        organism.tokenizer,
+        PackingSettings(64, 40 * 64, organism.bos_token_id, held_out_fraction=0.2),
+    )
+    ids = torch.from_numpy(token_matrix(corpus.sequences))[:24]
+    assert ids.shape == (24, 64)
+    assert (ids[:, 1:] == organism.bos_token_id).any()
+    return ids
