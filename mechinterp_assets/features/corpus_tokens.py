@@ -1,0 +1,133 @@
+"""The tokens that a feature pass read, addressed by cell.
+
+Belongs here: which tokens count, where a token occurs, where it occurs next. Does not belong here:
+what features do at them.
+
+A cell is row * context + position, one integer per token of the corpus rows held here. Read tokens
+are those of `feature_pass`: not position 0, not BOS, in corpus order up to its number of tokens.
+"""
+
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mechinterp_assets.corpora.tokenize import token_matrix
+
+Cells = NDArray[np.int64]
+
+
+class CorpusTokens:
+    """Token ids [row, position] of sequences in ascending order, and which of them were read.
+
+    Attributes:
+        sequences: [row] int64, number of each sequence in the corpus.
+        token_ids: [cell] int64.
+        read: [cell] bool.
+        context: positions in a sequence.
+    """
+
+    def __init__(
+        self, sequences: NDArray[np.int64], token_ids: NDArray[np.int64], read: NDArray[np.bool_]
+    ) -> None:
+        if token_ids.shape != read.shape or token_ids.shape[0] != len(sequences):
+            raise ValueError(
+                f"{len(sequences)} sequences, token ids {token_ids.shape} and read {read.shape} do "
+                "not fit; pass [row, position] arrays with one row per sequence"
+            )
+        if not (sequences[1:] > sequences[:-1]).all():
+            raise ValueError("sequences do not ascend; sort tokenized_corpus by sequence")
+        self.sequences = sequences
+        self.context = token_ids.shape[1]
+        self.token_ids = token_ids.reshape(-1)
+        self.read = read.reshape(-1)
+
+    @classmethod
+    def of_pass(
+        cls, corpus: pl.DataFrame, *, bos_token_id: int, n_tokens: int, first_sequence: int = 0
+    ) -> "CorpusTokens":
+        """The tokens that a feature pass of `n_tokens` tokens read.
+
+        Args:
+            corpus: columns sequence and token_ids of tokenized_corpus, at least what was read.
+            bos_token_id: left out wherever it stands.
+            n_tokens: feature_statistics.n_tokens.
+            first_sequence: sequence that the pass began with.
+
+        Raises:
+            ValueError: the corpus has fewer tokens than were read.
+        """
+        corpus = corpus.filter(pl.col("sequence") >= first_sequence).sort("sequence")
+        ids = token_matrix(corpus)
+        valid = ids != bos_token_id
+        valid[:, 0] = False
+        count = np.cumsum(valid, dtype=np.int64).reshape(valid.shape)
+        if not valid.size or count[-1, -1] < n_tokens:
+            raise ValueError(
+                f"the features were read over {n_tokens} tokens, the corpus given has "
+                f"{count[-1, -1] if valid.size else 0}; pass the tokenized_corpus they come from"
+            )
+        read = valid & (count <= n_tokens)
+        rows = int(read.any(axis=1).nonzero()[0].max(initial=-1)) + 1
+        return cls(corpus["sequence"].to_numpy()[:rows], ids[:rows], read[:rows])
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens read."""
+        return int(self.read.sum())
+
+    def cells(self, sequence: NDArray[np.int64], position: NDArray[np.int64]) -> Cells:
+        """Cells of tokens given by sequence number and position.
+
+        Raises:
+            ValueError: a token was not read.
+        """
+        row = np.searchsorted(self.sequences, sequence).clip(max=len(self.sequences) - 1)
+        cell = row * self.context + position.astype(np.int64)
+        known = (self.sequences[row] == sequence) & (position < self.context) & (position >= 0)
+        known[known] &= self.read[cell[known]]
+        if not known.all():
+            wrong = int((~known).argmax())
+            raise ValueError(
+                f"sequence {sequence[wrong]}, position {position[wrong]} is none of the tokens "
+                "read; pass activations and corpus of the same feature pass"
+            )
+        return cell
+
+    def row(self, cell: Cells) -> NDArray[np.int64]:
+        """Row of each cell."""
+        return cell // self.context
+
+    def occurrences(self, token_id: int) -> Cells:
+        """Cells of the read tokens with this id, ascending."""
+        order, starts = self._index
+        if not 0 <= token_id < len(starts) - 1:
+            return np.zeros(0, dtype=np.int64)
+        return order[starts[token_id] : starts[token_id + 1]]
+
+    @cached_property
+    def next_same(self) -> Cells:
+        """[cell] cell of the next read token with the same id in its sequence, else -1."""
+        following = np.full(len(self.token_ids), -1, dtype=np.int64)
+        order, _ = self._index
+        here, there = order[:-1], order[1:]
+        linked = (self.token_ids[here] == self.token_ids[there]) & (
+            self.row(here) == self.row(there)
+        )
+        following[here[linked]] = there[linked]
+        return following
+
+    @cached_property
+    def read_per_row(self) -> NDArray[np.int64]:
+        """[row] read tokens of each sequence."""
+        return self.read.reshape(-1, self.context).sum(axis=1)
+
+    @cached_property
+    def _index(self) -> tuple[Cells, NDArray[np.int64]]:
+        """Read cells sorted by token id, then place; where each id starts."""
+        cells = self.read.nonzero()[0]
+        ids = self.token_ids[cells]
+        order = cells[np.argsort(ids, kind="stable")]
+        counts = np.bincount(ids) if len(ids) else np.zeros(1, dtype=np.int64)
+        return order, np.concatenate([[0], np.cumsum(counts)])

@@ -1,0 +1,223 @@
+"""Induction features: which heads write them, and whether they fire where their token is due.
+
+Belongs here: the selection by weights and the behaviour heuristic of K24 (section 3.3, appendix on
+induction features). Both are run on every feature: those hardly written by induction heads are the
+control group.
+
+B is the token whose logit the feature raises most. An example is a sequence that has B at least
+twice; it passes when the feature is silent on the token before the first B and active on the token
+before every later B. The paper does not say whether the token before must be the same each time
+(A B ... A -> B): `same_prefix` counts only occurrences of the bigram A B whose A repeats.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mechinterp_assets.clopper_pearson import clopper_pearson
+from mechinterp_assets.features.corpus_tokens import Cells, CorpusTokens
+from mechinterp_assets.features.measures import Measured
+from mechinterp_assets.features.sparse_activations import SparseActivations
+
+MAX_EXAMPLES = 200
+CONTROL_BELOW = 0.1
+GROUPS = ("selected", "between", "control")
+BEHAVIOUR = ("induction_behaviour", "induction_behaviour_same_prefix")
+
+
+def induction_attribution(
+    head_attribution: pl.DataFrame, induction_heads: list[int], features: NDArray[np.int64]
+) -> tuple[Measured, Measured]:
+    """Head attribution of features to the induction heads of their layer (K24 eq. 2).
+
+    First the largest to one of them, by which features are selected; then the sum over all of
+    them, by which the control group is drawn. 0 in a layer without induction heads; NaN for a zero
+    decoder row. n: induction heads of the layer.
+
+    Args:
+        head_attribution: frame feature_head_attribution of the layer.
+        induction_heads: heads of the layer with the role.
+        features: features wanted, ascending.
+    """
+    wide = head_attribution.sort("feature", "head").filter(
+        pl.col("feature").is_in(features.tolist())
+    )
+    shares = wide["attribution"].to_numpy().reshape(len(features), wide["head"].n_unique())
+    n = np.full(len(features), len(induction_heads), dtype=np.int64)
+    if not induction_heads:
+        nothing = Measured(features, np.where(np.isnan(shares[:, 0]), np.nan, 0.0), n)
+        return nothing, nothing
+    among = shares[:, induction_heads]
+    best = np.nan_to_num(among, nan=-1.0).argmax(axis=1)
+    largest = Measured(
+        features,
+        among[np.arange(len(features)), best],
+        n,
+        head=np.array(induction_heads, dtype=np.int64)[best],
+    )
+    return largest, Measured(features, among.sum(axis=1), n)
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Examples of one token B: the cells before its occurrences, example by example.
+
+    cells [occurrence]; starts [example]: where each example begins in `cells`; its first entry is
+    the token before the first B.
+    """
+
+    cells: Cells
+    starts: NDArray[np.int64]
+
+    def passed(self, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether each example passes, given whether the feature is active at each cell."""
+        if not len(self.starts):
+            return np.zeros(0, dtype=bool)
+        wanted = np.ones(len(active), dtype=bool)
+        wanted[self.starts] = False
+        return np.logical_and.reduceat(active == wanted, self.starts)
+
+
+def induction_behaviour(
+    activations: SparseActivations,
+    promoted: NDArray[np.int64],
+    tokens: CorpusTokens,
+    *,
+    same_prefix: bool = False,
+    max_examples: int = MAX_EXAMPLES,
+    seed: int = 0,
+) -> Measured:
+    """Share of examples that pass the induction heuristic, for every feature of `activations`.
+
+    Occurrences of B right after BOS are left out: features are not read there. Of more than
+    `max_examples` sequences a seeded random choice is taken, the same for all features of a B.
+
+    Args:
+        activations: of whole features.
+        promoted: [feature of activations] id of B; -1: no logit effects, so no examples.
+        tokens: the tokens that were read.
+        same_prefix: an example is a sequence in which a bigram A B occurs at least twice (of
+            several, the one whose second occurrence comes first); only its occurrences count.
+        max_examples: sequences looked at per feature.
+        seed: of the choice of sequences.
+    """
+    if len(promoted) != len(activations.features):
+        raise ValueError(
+            f"{len(promoted)} promoted tokens for {len(activations.features)} features; give one "
+            "per feature"
+        )
+    priority = np.random.default_rng(seed).permutation(len(tokens.sequences))
+    passed = np.zeros(len(promoted), dtype=np.int64)
+    n = np.zeros(len(promoted), dtype=np.int64)
+    order = np.argsort(promoted, kind="stable")
+    bounds = np.flatnonzero(np.diff(promoted[order], prepend=-2, append=-2))
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        token = int(promoted[order[start]])
+        if token < 0:
+            continue
+        examples = _examples(token, tokens, priority, same_prefix, max_examples)
+        for index in order[start:end]:
+            result = examples.passed(activations.fires(index, examples.cells))
+            passed[index], n[index] = result.sum(), len(result)
+    return Measured.share(activations.features, passed, n)
+
+
+def induction_test(families: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the table induction_test (without study and layer): how each group fares.
+
+    Selected: the attribution to one induction head passes its threshold. Control: attributions to
+    all of them sum to less than 0.1. Between: the rest. A feature is tested where it has enough
+    examples, and passes where its rate does.
+
+    Args:
+        families: frame feature_families of one layer.
+    """
+
+    def of(measure: str, *columns: pl.Expr) -> pl.DataFrame:
+        return families.filter(pl.col("measure") == measure).select("feature", *columns)
+
+    grouped = (
+        of("induction_attribution", pl.col("passes").alias("selected"))
+        .join(of("induction_attribution_total", pl.col("value").alias("total")), on="feature")
+        .drop_nulls("total")
+        .select(
+            "feature",
+            group=pl.when(pl.col("selected"))
+            .then(pl.lit("selected"))
+            .when(pl.col("total") < CONTROL_BELOW)
+            .then(pl.lit("control"))
+            .otherwise(pl.lit("between")),
+        )
+    )
+    counted = (
+        families.filter(pl.col("measure").is_in(BEHAVIOUR))
+        .join(grouped, on="feature")
+        .group_by("measure", "group")
+        .agg(
+            n_features=pl.len().cast(pl.Int64),
+            n_tested=pl.col("passes").is_not_null().sum().cast(pl.Int64),
+            n_passed=pl.col("passes").fill_null(False).sum().cast(pl.Int64),
+        )
+    )
+    every = pl.DataFrame(
+        {
+            "measure": [measure for measure in BEHAVIOUR for _ in GROUPS],
+            "group": [*GROUPS] * len(BEHAVIOUR),
+        }
+    )
+    frame = every.join(
+        counted, on=["measure", "group"], how="left", maintain_order="left"
+    ).with_columns(pl.col("n_features", "n_tested", "n_passed").fill_null(0))
+    low, high = clopper_pearson(frame["n_passed"].to_numpy(), frame["n_tested"].to_numpy())
+    return frame.select(
+        pl.col("group").alias("feature_group"),
+        "measure",
+        "n_features",
+        "n_tested",
+        "n_passed",
+        share=pl.col("n_passed") / pl.col("n_tested"),
+        low=pl.lit(pl.Series(low)),
+        high=pl.lit(pl.Series(high)),
+    ).with_columns(pl.col("share", "low", "high").fill_nan(None))
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _examples(
+    token: int,
+    tokens: CorpusTokens,
+    priority: NDArray[np.int64],
+    same_prefix: bool,
+    max_examples: int,
+) -> _Examples:
+    occurrences = tokens.occurrences(token)
+    before = occurrences[(occurrences % tokens.context > 0)] - 1
+    before = before[tokens.read[before]]
+    row = tokens.row(before)
+    key = row
+    if same_prefix:
+        # Group by (row, A); the stable sort keeps occurrences in order within a group.
+        key = row * (int(tokens.token_ids.max()) + 1) + tokens.token_ids[before]
+        order = np.argsort(key, kind="stable")
+        before, row, key = before[order], row[order], key[order]
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    lengths = np.diff(starts, append=len(key))
+    repeated = lengths >= 2
+    starts, lengths = starts[repeated], lengths[repeated]
+    if same_prefix and len(starts):
+        # One bigram per row: the first to come back.
+        second = before[starts + 1]
+        by_row = np.lexsort((second, row[starts]))
+        starts, lengths = starts[by_row], lengths[by_row]
+        first = np.diff(row[starts], prepend=-1) != 0
+        starts, lengths = starts[first], lengths[first]
+    if len(starts) > max_examples:
+        chosen = np.sort(np.argsort(priority[row[starts]], kind="stable")[:max_examples])
+        starts, lengths = starts[chosen], lengths[chosen]
+    begins = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    total = int(lengths.sum())
+    picked = np.arange(total) + np.repeat(starts - begins, lengths)
+    return _Examples(before[picked], begins[: len(starts)])

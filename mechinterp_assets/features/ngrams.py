@@ -1,0 +1,102 @@
+"""Features of fixed word sequences: how nearly a feature is "these n tokens end here".
+
+Belongs here: the best n-gram of a feature by overlap. K24 (section 3.3) mentions such features
+among those it found; the threshold is a heuristic of this project.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mechinterp_assets.features.corpus_tokens import CorpusTokens
+from mechinterp_assets.features.measures import Measured
+from mechinterp_assets.features.sparse_activations import SparseActivations
+
+
+def ngram_overlap(
+    activations: SparseActivations,
+    tokens: CorpusTokens,
+    token_strings: list[str],
+    sizes: tuple[int, ...],
+) -> Measured:
+    """Largest overlap of a feature with an n-gram of one of the sizes: Jaccard index of two sets.
+
+    The sets: tokens at which the feature is active; tokens that end the n-gram. x: tokens in both,
+    n: tokens in either. N-grams lie within read tokens (none spans BOS). Equal overlaps: the
+    shorter n-gram, then the smaller token ids. null_value: the index expected when the feature's
+    tokens are drawn at random from those read. text: the n-gram.
+    """
+    per_size = [_best(activations, tokens, size) for size in sizes]
+    values = np.stack([x / np.maximum(n, 1) for x, n, _, _ in per_size])
+    chosen = values.argmax(axis=0)
+    everyone = np.arange(len(activations.features))
+    x, n, count, end = (
+        np.stack([part[i] for part in per_size])[chosen, everyone] for i in range(4)
+    )
+    expected = activations.n_active * (count / max(tokens.n_tokens, 1))
+    union = activations.n_active + count - expected
+    texts: list[str | None] = [
+        "".join(token_strings[t] for t in tokens.token_ids[e - sizes[c] + 1 : e + 1])
+        if e >= 0
+        else None
+        for c, e in zip(chosen, end, strict=True)
+    ]
+    return Measured.share(
+        activations.features, x, n, null_value=expected / np.maximum(union, 1), text=texts
+    )
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _best(
+    activations: SparseActivations, tokens: CorpusTokens, size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """[feature] both, either, occurrences of the best n-gram, and a cell where it ends (or -1)."""
+    gram = _gram_ids(tokens, size)
+    inside = gram >= 0
+    counts = np.bincount(gram[inside])
+    first_end = np.full(len(counts), -1, dtype=np.int64)
+    cells = np.flatnonzero(inside)[::-1]
+    first_end[gram[cells]] = cells
+    at = gram[activations.cell]
+    kept = at >= 0
+    # One integer per (feature, n-gram); sorting puts equal ones together, features in order.
+    key = np.sort(activations.group[kept] * max(len(counts), 1) + at[kept])
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    both = np.diff(first, append=len(key))
+    group, gram_of = np.divmod(key[first], max(len(counts), 1))
+    either = activations.n_active[group] + counts[gram_of] - both
+    overlap = both / either
+    n = len(activations.features)
+    result = (
+        np.zeros(n, dtype=np.int64),
+        activations.n_active.astype(np.int64),
+        np.zeros(n, dtype=np.int64),
+        np.full(n, -1, dtype=np.int64),
+    )
+    if not len(group):
+        return result
+    begins = np.flatnonzero(np.diff(group, prepend=-1))
+    largest = np.maximum.reduceat(overlap, begins)
+    lengths = np.diff(begins, append=len(group))
+    best = np.flatnonzero(overlap == np.repeat(largest, lengths))
+    best = best[np.diff(group[best], prepend=-1) != 0]
+    columns = (both, either, counts[gram_of], first_end[gram_of])
+    for target, column in zip(result, columns, strict=True):
+        target[group[best]] = column[best]
+    return result
+
+
+def _gram_ids(tokens: CorpusTokens, size: int) -> NDArray[np.int64]:
+    """[cell] dense id of the n-gram that ends at each cell; -1 where none does."""
+    ids = np.where(tokens.read, tokens.token_ids, -1)
+    gram = ids
+    for _ in range(size - 1):
+        before = np.full_like(gram, -1)
+        before[1:] = gram[:-1]  # position 0 is never read, so no n-gram spans two sequences
+        key = before * (int(ids.max()) + 1) + ids
+        present = (before >= 0) & (ids >= 0)
+        _, dense = np.unique(key[present], return_inverse=True)
+        gram = np.full_like(ids, -1)
+        gram[present] = dense
+    return gram
