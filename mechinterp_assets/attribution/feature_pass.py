@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mechinterp_assets.activations.cache import Batch
 from mechinterp_assets.attribution.frames import list_column, token_texts
-from mechinterp_assets.attribution.ranking import GroupedTopK
+from mechinterp_assets.attribution.ranking import GroupedTopK, starts_of_runs
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 ACTIVATION_SCHEMA = pl.Schema(
@@ -173,7 +173,7 @@ def feature_pass(
 
 @dataclass(frozen=True)
 class _Activations:
-    """Nonzero activations of one block, sorted by sequence and position; all [n]."""
+    """Nonzero activations of one block, sorted by feature, sequence and position; all [n]."""
 
     feature: Tensor
     sequence: Tensor
@@ -193,13 +193,13 @@ class _PassState:
         self.device = device if device.type == "cuda" else torch.device("cpu")
         self.window = torch.arange(-window_before, window_after + 1, device=self.device)
         self.window_before = window_before
+        self.window_width = len(self.window)
         self.n_tokens = 0
         self.n_sequences = 0
         self.last_sequence = -1
         self.n_active = torch.zeros(sae.d_sae, dtype=torch.int64, device=self.device)
         self.n_active_sequences = torch.zeros_like(self.n_active)
         self.activation_sum = torch.zeros(sae.d_sae, dtype=torch.float64, device=self.device)
-        width = len(self.window)
         self.top = GroupedTopK(
             sae.d_sae,
             top_k,
@@ -207,8 +207,8 @@ class _PassState:
             payload=[
                 (torch.int64, ()),
                 (torch.int32, ()),
-                (torch.int32, (width,)),
-                (torch.float32, (width,)),
+                (torch.int32, (self.window_width,)),
+                (torch.float32, (self.window_width,)),
             ],
             device=self.device,
         )
@@ -233,14 +233,21 @@ class _PassState:
         local, position = local.to(self.device), position.to(self.device)
         self.n_tokens += len(local)
         self.n_sequences += n_sequences
-        local, position = local[rows], position[rows]
+        # Grouped by feature, within one by sequence and position: a radix sort, and from here on
+        # what belongs together is contiguous.
+        feature, order = torch.sort(feature.int(), stable=True)
+        rows, activation = rows[order], activation[order]
+        local, position, feature = local[rows], position[rows], feature.long()
 
-        d_sae = self.sae.d_sae
-        self.n_active += torch.bincount(feature, minlength=d_sae)
-        self.activation_sum += torch.bincount(feature, weights=activation.double(), minlength=d_sae)
-        fired = torch.zeros(len(block.sequence), d_sae, dtype=torch.bool, device=self.device)
-        fired[local, feature] = True
-        self.n_active_sequences += fired.sum(dim=0)
+        counts = torch.bincount(feature, minlength=self.sae.d_sae)
+        self.n_active += counts
+        self.activation_sum += torch.segment_reduce(
+            activation.double(), "sum", lengths=counts, unsafe=True, initial=0.0
+        )
+        self.n_active_sequences += torch.bincount(
+            feature[starts_of_runs(feature * len(block.sequence) + local)],
+            minlength=self.sae.d_sae,
+        )
         self._rank(block, local, position, feature, activation)
         return _Activations(feature, block.sequence.to(self.device)[local], position, activation)
 
@@ -256,19 +263,22 @@ class _PassState:
     def _rank(
         self, block: Batch, local: Tensor, position: Tensor, feature: Tensor, activation: Tensor
     ) -> None:
-        d_sae, length = self.sae.d_sae, block.token_ids.shape[1]
+        length = block.token_ids.shape[1]
         index = self.top.can_enter(feature, activation).nonzero().squeeze(1)
         if index.numel() == 0:
             return
-        # One candidate per sequence and feature: the strongest, of equals the earliest.
-        index = index[torch.argsort(activation[index], descending=True, stable=True)]
-        pair = local[index] * d_sae + feature[index]
-        pair, order = torch.sort(pair, stable=True)
-        first = torch.ones_like(pair, dtype=torch.bool)
-        first[1:] = pair[1:] != pair[:-1]
-        index = index[order[first]]
+        # One candidate per feature and sequence: the strongest, of equals the earliest.
+        run = (starts_of_runs(feature[index] * len(block.sequence) + local[index])).cumsum(0) - 1
+        strength = activation[index]
+        strongest = strength.new_zeros(int(run[-1]) + 1).scatter_reduce(0, run, strength, "amax")
+        at_peak = strength == strongest[run]
+        index, run = index[at_peak], run[at_peak]
+        index = index[starts_of_runs(run)]
 
-        cell = (local * length + position) * d_sae + feature  # ascending, as encode_sparse sorts
+        # Cells of one feature and sequence are as far apart as their positions, and those of others
+        # further than a window, so that a difference of cells tells what lies in a window.
+        n_cells = length + self.window_width
+        cell = (feature * len(block.sequence) + local) * n_cells + position
         token_ids = block.token_ids.to(self.device)
         sequence = block.sequence.to(self.device)
 
@@ -276,13 +286,16 @@ class _PassState:
             i = index[chosen]
             where = position[i, None] + self.window
             inside = (where >= 0) & (where < length)
-            at = where.clamp(0, length - 1)
-            tokens = torch.where(inside, token_ids[local[i, None], at], -1)
-            wanted = (local[i, None] * length + at) * d_sae + feature[i, None]
-            slot = torch.searchsorted(cell, wanted).clamp(max=len(cell) - 1)
-            found = inside & (cell[slot] == wanted)
-            around = torch.where(found, activation[slot], 0.0)
-            return [sequence[local[i]], position[i].int(), tokens.int(), around]
+            tokens = torch.where(inside, token_ids[local[i, None], where.clamp(0, length - 1)], -1)
+            # Entries in the window are among as many neighbours before and after as it has places.
+            slot = (i[:, None] + self.window).clamp(0, len(cell) - 1)
+            place = cell[slot] - cell[i, None] + self.window_before
+            place = torch.where(
+                (place >= 0) & (place < self.window_width), place, self.window_width
+            )
+            around = activation.new_zeros(len(i), self.window_width + 1)
+            around.scatter_(1, place, activation[slot])
+            return [sequence[local[i]], position[i].int(), tokens.int(), around[:, :-1]]
 
         self.top.update(feature[index], activation[index], payload)
 
@@ -321,12 +334,16 @@ class _ActivationOutput:
         if self.receive is None or self.rows == 0:
             return
         columns = {
-            name: torch.cat([getattr(part, name) for part in self.waiting]).cpu().numpy()
+            name: torch.cat([getattr(part, name) for part in self.waiting])
             for name in ACTIVATION_SCHEMA
         }
         self.waiting, self.rows = [], 0
-        frame = pl.DataFrame(columns).cast(ACTIVATION_SCHEMA)
-        self.receive(frame.sort("feature", "sequence", "position"))
+        # Blocks come in the order of their sequences: sorting by feature alone is enough.
+        columns["feature"], order = torch.sort(columns["feature"].int(), stable=True)
+        for name in ("sequence", "position", "activation"):
+            columns[name] = columns[name][order]
+        frame = pl.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+        self.receive(frame.cast(dict(ACTIVATION_SCHEMA)))
 
 
 def _blocks(

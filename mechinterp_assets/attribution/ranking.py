@@ -118,7 +118,12 @@ class GroupedTopK:
 def rank_in_run(values: Tensor) -> Tensor:
     """[n] int64: place of each entry in its run of equal neighbours, from 0."""
     position = torch.arange(values.numel(), device=values.device)
+    first = torch.where(starts_of_runs(values), position, 0)
+    return position - torch.cummax(first, dim=0).values
+
+
+def starts_of_runs(values: Tensor) -> Tensor:
+    """[n] bool: entries that differ from the one before, and the first."""
     starts = torch.ones_like(values, dtype=torch.bool)
     starts[1:] = values[1:] != values[:-1]
-    first = torch.where(starts, position, 0)
-    return position - torch.cummax(first, dim=0).values
+    return starts
