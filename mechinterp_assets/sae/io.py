@@ -26,6 +26,7 @@ from mechinterp_assets.sae.architectures import sae_class
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
 from mechinterp_assets.sae.gated import GatedSAE
+from mechinterp_assets.sae.normalization import fold_normalization
 from mechinterp_assets.sae.topk import TopKSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -150,9 +151,10 @@ def load_sae(folder: Path) -> SparseAutoencoder:
     """The SAE of a folder in SAELens's format, float32, on the CPU.
 
     SAELens options with the same function in other weights are folded in: a TopK SAE's decoder-norm
-    rescaling, and b_dec not applied to the input. Raises SaeError for a missing or damaged file, an
-    unknown architecture, wrong shapes or dtypes, an option that cannot be folded, or weights that
-    are not the ones the folder was written with.
+    rescaling, b_dec not applied to the input, and a normalisation that is one map for all rows
+    (normalization.py). Raises SaeError for a missing or damaged file, an unknown architecture,
+    wrong shapes or dtypes, an option that cannot be folded, or weights that are not the ones the
+    folder was written with.
     """
     config = _config(folder)
     architecture = config.get("architecture")
@@ -168,18 +170,14 @@ def load_sae(folder: Path) -> SparseAutoencoder:
             f"{folder / CONFIG} calls the SAE {architecture!r} and, under metadata.mechinterp, "
             f"{kind.architecture!r}, which is not written so; restore the folder"
         )
-    if config.get("normalize_activations", "none") not in ("none", None):
-        raise SaeError(
-            f"{folder} normalizes activations ({config['normalize_activations']!r}); fold the "
-            "scale into the weights first (sae_lens: fold_activation_norm_scaling_factor)"
-        )
     weights = _weights(folder, config, TENSORS[architecture])
     if not config.get("apply_b_dec_to_input", True):
         _subtract_b_dec(weights)
+    if issubclass(kind, TopKSAE) and config.get("rescale_acts_by_decoder_norm", False):
+        _rescale_by_decoder_norm(weights)
+    fold_normalization(folder, str(config.get("normalize_activations") or "none"), weights)
     sae: SparseAutoencoder
     if issubclass(kind, TopKSAE):
-        if config.get("rescale_acts_by_decoder_norm", False):
-            _rescale_by_decoder_norm(weights)
         sae = kind(**weights, k=_k(folder, config))
     elif issubclass(kind, GatedSAE):
         weights["W_gate"] = weights.pop("W_enc")
@@ -198,14 +196,16 @@ def load_sae(folder: Path) -> SparseAutoencoder:
 
 def read_metadata(folder: Path) -> SaeMetadata:
     """Metadata of an SAE folder; fingerprints are None when another program wrote it."""
-    metadata = _config(folder).get("metadata", {})
+    metadata = _config(folder).get("metadata") or {}
     ours = metadata.get("mechinterp")
     if ours is not None:
         return SaeMetadata(**{name: ours[name] for name in SaeMetadata.__dataclass_fields__})
     hook = str(metadata.get("hook_name", ""))
     parts = hook.split(".")
     if len(parts) != 4 or parts[0] != "blocks" or parts[2:] != ["attn", "hook_z"]:
-        raise SaeError(f"{folder} is for hook {hook!r}; attention-output SAEs have hook_z")
+        raise SaeError(
+            f"{folder} is for hook {hook!r}; attention-output SAEs have blocks.<layer>.attn.hook_z"
+        )
     return SaeMetadata(
         model_name=str(metadata.get("model_name", "")),
         layer=int(parts[1]),

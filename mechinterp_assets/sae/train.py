@@ -58,6 +58,9 @@ SAE_SCHEMA = {
     "d_sae": pl.Int32,
     "k": pl.Int32,
     "l1_coefficient": pl.Float64,
+    "l0_coefficient": pl.Float64,
+    "source": pl.String,
+    "compute_dtype": pl.String,
     "training_tokens": pl.Int64,
     "steps": pl.Int64,
     "batch_size": pl.Int32,
@@ -67,6 +70,9 @@ SAE_SCHEMA = {
     "seed": pl.Int64,
     "path": pl.String,
     "weights_hash": pl.String,
+    "external_folder": pl.String,
+    "external_hash": pl.String,
+    "external_warnings": pl.String,
 }
 
 Progress = Callable[[int, int], None]
@@ -171,9 +177,12 @@ def train_together(
 
 
 def sae_row(
-    layer: int, settings: TrainingSettings, result: TrainingResult, path: str
+    layer: int, settings: TrainingSettings, result: TrainingResult, path: str, source: str
 ) -> pl.DataFrame:
-    """Table attention_sae without study: one row, of a trained SAE whose weights are in `path`."""
+    """Table attention_sae without study: one row, of a trained SAE whose weights are in `path`.
+
+    source: where its rows came from.
+    """
     row = {
         "layer": layer,
         "architecture": result.sae.architecture,
@@ -181,6 +190,9 @@ def sae_row(
         "d_sae": result.sae.d_sae,
         "k": result.sae.k,
         "l1_coefficient": settings.l1_coefficient,
+        "l0_coefficient": settings.l0_coefficient,
+        "source": source,
+        "compute_dtype": settings.compute_dtype,
         "training_tokens": result.info["training_tokens"],
         "steps": result.info["steps"],
         "batch_size": settings.batch_size,

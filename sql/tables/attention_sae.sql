@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE attention_sae (
     study VARCHAR,
     layer INTEGER NOT NULL,
@@ -7,17 +7,23 @@ CREATE TABLE attention_sae (
     d_sae INTEGER NOT NULL,
     k INTEGER,
     l1_coefficient DOUBLE,
-    training_tokens BIGINT NOT NULL,
-    steps BIGINT NOT NULL,
-    batch_size INTEGER NOT NULL,
-    learning_rate DOUBLE NOT NULL,
-    input_scale DOUBLE NOT NULL,
-    resampled_features BIGINT NOT NULL,
-    seed BIGINT NOT NULL,
+    l0_coefficient DOUBLE,
+    source VARCHAR,
+    compute_dtype VARCHAR,
+    training_tokens BIGINT,
+    steps BIGINT,
+    batch_size INTEGER,
+    learning_rate DOUBLE,
+    input_scale DOUBLE,
+    resampled_features BIGINT,
+    seed BIGINT,
     path VARCHAR NOT NULL,
-    weights_hash VARCHAR NOT NULL
+    weights_hash VARCHAR NOT NULL,
+    external_folder VARCHAR,
+    external_hash VARCHAR,
+    external_warnings VARCHAR
 );
-COMMENT ON TABLE attention_sae IS 'One row per sparse autoencoder trained on z_cat of one layer (K24 section 2): f = activation((x - b_dec) W_enc + b_enc), x_hat = f W_dec + b_dec, decoder rows of unit norm. Weights are in path, in SAELens''s format. Quality is in sae_evaluation.';
+COMMENT ON TABLE attention_sae IS 'One row per sparse autoencoder trained on z_cat of one layer (K24 section 2): f = activation((x - b_dec) W_enc + b_enc), x_hat = f W_dec + b_dec, decoder rows of unit norm. Weights are in path, in SAELens''s format. An SAE that was trained elsewhere (external_folder) has NULL in every column that only its training would tell. Quality is in sae_evaluation.';
 COMMENT ON COLUMN attention_sae.study IS 'Study the row belongs to';
 COMMENT ON COLUMN attention_sae.layer IS 'Layer whose z_cat the SAE reads and reconstructs, from 0';
 COMMENT ON COLUMN attention_sae.architecture IS 'standard: ReLU with an L1 penalty (K24, Bricken et al. 2023). topk: the k largest pre-activations through ReLU (Gao et al. 2024)';
@@ -25,6 +31,9 @@ COMMENT ON COLUMN attention_sae.d_in IS 'Width of z_cat: n_heads * d_head';
 COMMENT ON COLUMN attention_sae.d_sae IS 'Number of features';
 COMMENT ON COLUMN attention_sae.k IS 'Most features that can be active at a token; NULL unless the architecture fixes it';
 COMMENT ON COLUMN attention_sae.l1_coefficient IS 'Weight of the L1 penalty, on inputs scaled by input_scale; NULL unless the architecture has one';
+COMMENT ON COLUMN attention_sae.l0_coefficient IS 'Weight of the number of active features per token in the loss, on inputs scaled by input_scale; NULL unless the architecture has one';
+COMMENT ON COLUMN attention_sae.source IS 'Where rows came from in training. cache: the activation cache of the layer. forward: forward passes shared by all layers of the run; NULL for an SAE not trained in this study';
+COMMENT ON COLUMN attention_sae.compute_dtype IS 'Type of the factors of the encoder''s matrix product in training; weights and sums are float32. NULL for an SAE not trained in this study';
 COMMENT ON COLUMN attention_sae.training_tokens IS 'Activation rows seen in training, repeated passes counted each time';
 COMMENT ON COLUMN attention_sae.steps IS 'Optimiser steps';
 COMMENT ON COLUMN attention_sae.batch_size IS 'Rows per step';
@@ -34,3 +43,6 @@ COMMENT ON COLUMN attention_sae.resampled_features IS 'Dead features given a new
 COMMENT ON COLUMN attention_sae.seed IS 'Seed of initialisation and resampling';
 COMMENT ON COLUMN attention_sae.path IS 'Folder under $MECHINTERP_HOME/tensors; its highest version holds cfg.json and sae_weights.safetensors in SAELens format';
 COMMENT ON COLUMN attention_sae.weights_hash IS 'SHA-256 of architecture, k and weights, 16 hex digits: the data version of everything computed from this SAE';
+COMMENT ON COLUMN attention_sae.external_folder IS 'Folder that the SAE was taken from (study setting sae.path); NULL for an SAE trained in this study';
+COMMENT ON COLUMN attention_sae.external_hash IS 'SHA-256 of the SHA-256 of its cfg.json and of its sae_weights.safetensors, 16 hex digits; NULL for an SAE trained in this study';
+COMMENT ON COLUMN attention_sae.external_warnings IS 'In what the folder''s own account of its training does not match this study (model name, context, BOS), separated by semicolons; NULL where it matches, and for an SAE trained in this study';
