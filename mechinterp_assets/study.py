@@ -11,6 +11,7 @@ the machine (does an SAE of this width fit its memory?) is checked before work s
 
 import difflib
 import hashlib
+import json
 import os
 import re
 from functools import cached_property
@@ -39,6 +40,10 @@ EMBEDDED_MODEL = "organism"
 Positive = Annotated[int, Field(gt=0)]
 Root = tuple[int, int] | tuple[int, int, Literal["IO", "S1", "S2"]]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka"]
 
 
 class StudyError(ValueError):
@@ -137,23 +142,158 @@ class ActivationSection(_Section):
 
 
 class SaeSection(_Section):
-    """Attention-output SAEs (K24 section 2), one per layer."""
+    """Attention-output SAEs (K24 section 2), one per layer.
 
-    architecture: Literal["topk", "standard"] = "topk"
+    Sparsity: `k` (topk, batchtopk, matryoshka), `l1_coefficient` (standard, gated) or
+    `l0_coefficient` (jumprelu); `group_sizes` are matryoshka's nested prefixes, `k_start` lets k
+    fall from there over sparsity_warmup, `bandwidth` and `initial_threshold` are jumprelu's,
+    `auxk_coefficient` and `auxk` the TopK family's, `resample_at` (shares of the training) and
+    `resample_warmup_steps` those of architectures that resample. What an architecture does not have
+    is refused. `d_sae_by_layer` gives single layers another width.
+
+    `source`: where rows come from. cache: the activation cache, layer by layer. forward: one
+    forward pass over the train split for all layers of a run, which then train in lockstep and need
+    no disk. `buffer_rows` of each layer are held and mixed at a time, by forward in `buffer_dtype`.
+
+    `compute_dtype` of the encoder's matrix product: auto is bfloat16 on CUDA and float32 elsewhere.
+    Adam: `learning_rate`, `adam_betas`, `adam_epsilon`. `lr_warmup`, `lr_decay` and
+    `sparsity_warmup` are shares of the training. Every key means what it does in
+    sae/settings.py: TrainingSettings.
+    """
+
+    architecture: Architecture = "topk"
+    source: Literal["cache", "forward"] = "cache"
     d_sae: Positive
-    k: Positive = 16
-    l1_coefficient: Annotated[float, Field(gt=0)] = 1.0
+    d_sae_by_layer: dict[Annotated[int, Field(ge=0)], Positive] = {}
+    k: Positive | None = None
+    k_start: Positive | None = None
+    l1_coefficient: NotNegative | None = None
+    l0_coefficient: NotNegative | None = None
+    bandwidth: PositiveFloat | None = None
+    initial_threshold: PositiveFloat | None = None
+    group_sizes: tuple[Positive, ...] | None = None
     training_tokens: Positive
     batch_size: Positive = 2048
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    buffer_rows: Positive = 131_072
+    buffer_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    learning_rate: PositiveFloat = 1e-3
+    adam_betas: tuple[Share, Share] = (0.9, 0.99)
+    adam_epsilon: PositiveFloat = 1e-8
+    lr_warmup: Share = 0.05
+    lr_decay: Share = 0.2
+    sparsity_warmup: Share = 0.05
+    max_gradient_norm: PositiveFloat | None = None
+    normalize_input: bool = True
+    decoder_init: Literal["random", "data"] = "random"
+    b_dec_init: Literal["mean", "geometric_median"] = "mean"
+    encoder_scale: PositiveFloat = 1.0
     dead_after_tokens: Positive = 250_000
+    auxk_coefficient: NotNegative | None = None
+    auxk: Positive | None = None
+    resample_at: tuple[Share, ...] | None = None
+    resample_warmup_steps: Positive | None = None
+    log_every: Positive = 50
+    checkpoint_every: Positive = 1000
     evaluation_tokens: Positive = 65_536
     seed: int = 0
 
+
+class SweepVariant(_Section):
+    """One SAE of a sweep; what is left out comes from the section `sae`."""
+
+    architecture: Architecture
+    k: Positive | None = None
+    l1_coefficient: NotNegative | None = None
+    l0_coefficient: NotNegative | None = None
+    group_sizes: tuple[Positive, ...] | None = None
+    d_sae: Positive | None = None
+    learning_rate: PositiveFloat | None = None
+
+
+class SweepSection(_Section):
+    """SAEs of several sparsities per layer, for the frontier of L0 against CE loss recovered.
+
+    All variants of a layer train in lockstep on the same rows. Without variants the table
+    sae_frontier is empty. `training_tokens` and `evaluation_tokens` are those of `sae` unless
+    given.
+    """
+
+    variants: list[SweepVariant] = []
+    training_tokens: Positive | None = None
+    evaluation_tokens: Positive | None = None
+
+    @field_validator("variants")
+    @classmethod
+    def _distinct(cls, variants: list[SweepVariant]) -> list[SweepVariant]:
+        for i, variant in enumerate(variants):
+            if variant in variants[:i]:
+                raise ValueError(f"variants[{i}] is there twice; remove it")
+        return variants
+
+
+class ProxySection(_Section):
+    """A rule that stands for what features mean, under a `name`; exactly one kind.
+
+    `tokens`: the current token is one of these (as in the table vocabulary, with their spaces).
+    `regex`: found in the text of the last `window` tokens (16) up to and including the current one,
+    from the last BOS on; Rust's regex syntax; end it with $ to tie it to the current token.
+    `next_by_induction`: an earlier occurrence of the current token was followed by this token.
+    `induction: true`: an earlier occurrence of the current token was followed by any token.
+    `promoted_by_induction: true`: ... by the token that the feature itself promotes most.
+    `features`: layer -> features compared with the proxy; layers left out have none. Default: all
+    that fired.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+    tokens: list[Annotated[str, Field(min_length=1)]] | None = None
+    regex: Annotated[str, Field(min_length=1)] | None = None
+    window: Positive | None = None
+    next_by_induction: Annotated[str, Field(min_length=1)] | None = None
+    induction: Literal[True] | None = None
+    promoted_by_induction: Literal[True] | None = None
+    features: dict[Annotated[int, Field(ge=0)], list[Annotated[int, Field(ge=0)]]] | None = None
+
     @model_validator(mode="after")
-    def _k_below_width(self) -> "SaeSection":
-        if self.architecture == "topk" and self.k > self.d_sae:
-            raise ValueError(f"k={self.k} is larger than d_sae={self.d_sae}; lower k")
+    def _one_kind(self) -> "ProxySection":
+        kinds = ("tokens", "regex", "next_by_induction", "induction", "promoted_by_induction")
+        given = [kind for kind in kinds if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"proxy {self.name!r}: give exactly one of {', '.join(kinds)} (given: {given})"
+            )
+        if self.tokens == []:
+            raise ValueError(f"proxy {self.name!r}: tokens is empty; name at least one")
+        if self.window is not None and self.regex is None:
+            raise ValueError(f"proxy {self.name!r}: window belongs to regex; remove it")
+        return self
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, regex: str | None) -> str | None:
+        if regex is not None:
+            from mechinterp_assets.features.proxies import check_regex  # imports polars
+
+            check_regex(regex)
+        return regex
+
+
+class ComparisonSection(_Section):
+    """Another SAE that each layer's SAE is matched with (table sae_matching).
+
+    `with`: its study (default: this one). `layer`: its layer, `next` for the layer after (default:
+    the same layer). `version: previous`: its previous published version. The previous version of a
+    layer's own SAE is compared without being named, where one is still stored.
+    """
+
+    with_study: str | None = Field(default=None, alias="with")
+    layer: Annotated[int, Field(ge=0)] | Literal["next"] | None = None
+    version: Literal["previous"] | None = None
+
+    @model_validator(mode="after")
+    def _not_itself(self) -> "ComparisonSection":
+        if self.with_study is None and self.layer is None and self.version is None:
+            raise ValueError("an SAE is not compared with itself: give with, layer or version")
         return self
 
 
@@ -162,6 +302,8 @@ class FeatureSection(_Section):
 
     The first `dfa_examples` of the top examples have direct feature attribution, by head and by
     source; the first `dfa_matrix_examples` of those the whole head x source matrix.
+
+    `proxies`: rules that each feature is compared with (feature_proxies).
     """
 
     max_tokens: Positive = 1_000_000
@@ -170,9 +312,18 @@ class FeatureSection(_Section):
     intervals: Positive = 10
     interval_examples: Positive = 5
     logit_tokens: Positive = 10
-    dfa_examples: Positive = 5
+    dfa_examples: Positive = 20
     dfa_matrix_examples: Annotated[int, Field(ge=0)] = 2
     pages: Positive = 2048
+    proxies: list[ProxySection] = []
+
+    @field_validator("proxies")
+    @classmethod
+    def _distinct_names(cls, proxies: list[ProxySection]) -> list[ProxySection]:
+        names = [proxy.name for proxy in proxies]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"proxies share the name {', '.join(map(repr, twice))}; rename one")
+        return proxies
 
 
 class HeadSection(_Section):
@@ -235,7 +386,10 @@ class CheckSection(_Section):
 
 
 class Study(_Section):
-    """One model on one corpus, with every setting that its results depend on."""
+    """One model on one corpus, with every setting that its results depend on.
+
+    `labels`: CSV files in which people say what features mean (features/labels.py has the format).
+    """
 
     study: str
     description: str
@@ -243,11 +397,14 @@ class Study(_Section):
     corpus: CorpusSection
     activations: ActivationSection = ActivationSection()
     sae: SaeSection
+    sweep: SweepSection = SweepSection()
     features: FeatureSection = FeatureSection()
     heads: HeadSection = HeadSection()
     ioi: IoiSection = IoiSection()
     interventions: InterventionSection = InterventionSection()
     checks: CheckSection = CheckSection()
+    comparisons: list[ComparisonSection] = []
+    labels: list[Path] = []
     _file: Path = PrivateAttr(default=Path())
     _n_layers: int = PrivateAttr(default=0)
 
@@ -285,7 +442,12 @@ class Study(_Section):
 
     def fingerprint(self, section: str) -> str:
         """Hash of one section's settings, 16 hex digits: changes when any of its values does."""
-        text = getattr(self, section).model_dump_json()
+        value = getattr(self, section)
+        text = (
+            value.model_dump_json()
+            if isinstance(value, BaseModel)
+            else json.dumps(self.model_dump(mode="json", include={section}), sort_keys=True)
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -320,9 +482,11 @@ def load_study(file: Path) -> Study:
     except ValidationError as error:
         raise StudyError(_explain(file, error)) from None
     study._file = file
-    study._n_layers = _check_model(file, study.model)
+    study._n_layers, d_z = _check_model(file, study.model)
     _check_layers(file, study)
+    _check_saes(file, study, d_z)
     _check_path(file, "corpus.path", study.corpus.path)
+    _check_feature_settings(file, study)
     return study
 
 
@@ -351,6 +515,13 @@ def load_registry(files: list[Path] | None = None) -> dict[str, Study]:
                 f"{studies[study.study].file}; rename one of them"
             )
         studies[study.study] = study
+    for study in studies.values():
+        for number, comparison in enumerate(study.comparisons):
+            if comparison.with_study not in {None, *studies}:
+                raise StudyError(
+                    f"{study.file}: comparisons.{number}.with: no study "
+                    f"{comparison.with_study!r}; one of {', '.join(studies)}"
+                )
     return studies
 
 
@@ -371,6 +542,8 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         part = resolved.get(section)
         if isinstance(part, dict) and "path" in part:
             resolved[section] = {**part, "path": resolve(part["path"])}
+    if isinstance(labels := resolved.get("labels"), list):
+        resolved["labels"] = [resolve(path) for path in labels]
     return resolved
 
 
@@ -401,7 +574,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         annotation = model.model_fields[part].annotation
         options = [annotation, *get_args(annotation)]
         model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return sorted(model.model_fields)
+    return sorted(field.alias or name for name, field in model.model_fields.items())
 
 
 def _check_path(file: Path, key: str, path: Path | None) -> None:
@@ -412,12 +585,14 @@ def _check_path(file: Path, key: str, path: Path | None) -> None:
         )
 
 
-def _check_model(file: Path, model: ModelSection) -> int:
-    """Number of layers; declared sizes must agree with a local config."""
+def _check_model(file: Path, model: ModelSection) -> tuple[int, int]:
+    """Number of layers and width of z; declared sizes must agree with a local config."""
     _check_path(file, "model.path", model.path)
     if model.hub is not None:
         assert model.n_layers is not None
-        return model.n_layers
+        assert model.n_heads is not None
+        assert model.d_head is not None
+        return model.n_layers, model.n_heads * model.d_head
     try:
         shape = read_shape(model.source)
     except ModelError as error:
@@ -429,7 +604,17 @@ def _check_model(file: Path, model: ModelSection) -> int:
                 f"{file}: model.{name}: {declared} is not what {model.source} has ({real}); "
                 "correct it or leave it out"
             )
-    return shape.n_layers
+    return shape.n_layers, shape.d_z
+
+
+def _check_saes(file: Path, study: Study, d_z: int) -> None:
+    from mechinterp_assets.sae.base import SaeError  # imports torch
+    from mechinterp_assets.sae_settings import check_sae_sections
+
+    try:
+        check_sae_sections(study, d_z)
+    except SaeError as error:
+        raise StudyError(f"{file}: {error}") from None
 
 
 def _check_layers(file: Path, study: Study) -> None:
@@ -447,3 +632,32 @@ def _check_layers(file: Path, study: Study) -> None:
                     f"{file}: ioi.roots: layer {layer} does not exist; "
                     f"{study.model.source} has layers 0..{study.n_layers - 1}"
                 )
+
+
+def _check_feature_settings(file: Path, study: Study) -> None:
+    """Label files exist; layers that proxies and comparisons name do."""
+    for number, path in enumerate(study.labels):
+        _check_path(file, f"labels.{number}", path)
+        if path.is_dir():
+            raise StudyError(f"{file}: labels.{number}: {path} is a folder; name a CSV file")
+    names = [path.name for path in study.labels]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise StudyError(f"{file}: labels: two files are called {', '.join(twice)}; rename one")
+    for number, proxy in enumerate(study.features.proxies):
+        if unknown := sorted(set(proxy.features or ()) - set(study.layers)):
+            raise StudyError(
+                f"{file}: features.proxies.{number}.features: layer {unknown[0]} has no SAE; "
+                f"layers with one: {', '.join(map(str, study.layers))}"
+            )
+    for number, comparison in enumerate(study.comparisons):
+        own = comparison.with_study in {None, study.study}
+        if own and comparison.layer is None and comparison.version is None:
+            raise StudyError(
+                f"{file}: comparisons.{number}.with: {comparison.with_study!r} is this study; give "
+                "layer or version too, or another study"
+            )
+        if own and isinstance(comparison.layer, int) and comparison.layer not in study.layers:
+            raise StudyError(
+                f"{file}: comparisons.{number}.layer: layer {comparison.layer} has no SAE; layers "
+                f"with one: {', '.join(map(str, study.layers))}"
+            )

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from mechinterp_assets.organism import ORGANISM_FOLDER
+from mechinterp_assets.sae_settings import sae_settings, sparsity_setting, sweep_sections
 from mechinterp_assets.study import PACKAGED_STUDIES, Study, StudyError, load_registry, load_study
 
 VALID: dict[str, Any] = {
@@ -14,7 +15,7 @@ VALID: dict[str, Any] = {
     "description": "a test study",
     "model": {"embedded": "organism"},
     "corpus": {"format": "structured", "documents": 10},
-    "sae": {"d_sae": 64, "training_tokens": 1000},
+    "sae": {"d_sae": 64, "k": 8, "training_tokens": 1000, "batch_size": 100},
 }
 
 
@@ -54,7 +55,33 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
         ({"sea": {}}, ["sea", "unknown key", "did you mean 'sae'"]),
         ({"sae": {"d_sea": 3}}, ["sae.d_sea", "did you mean 'd_sae'", "3"]),
         ({"sae": {"d_sae": -1}}, ["sae.d_sae", "greater than 0", "-1"]),
-        ({"sae": {"k": 65}}, ["sae", "k=65", "lower k"]),
+        ({"sae": {"k": 65}}, ["sae: ", "k is 65", "from 1 to d_sae (64)"]),
+        ({"sae": {"k": None}}, ["sae: ", "'topk' needs k", "give it a value"]),
+        ({"sae": {"architecture": "vanilla"}}, ["sae.architecture", "'topk'", "vanilla"]),
+        ({"sae": {"l1_coefficient": 2}}, ["'topk' has no l1_coefficient", "2.0", "remove it"]),
+        ({"sae": {"resample_at": [0.5]}}, ["'topk' has no resample_at", "(0.5,)", "remove it"]),
+        (
+            {"sae": {"architecture": "jumprelu", "k": None, "l0_coefficient": 1, "auxk": 3}},
+            ["sae: ", "'jumprelu' has no auxk", "3"],
+        ),
+        ({"sae": {"architecture": "gated", "k": None}}, ["'gated' needs l1_coefficient"]),
+        (
+            {"sae": {"architecture": "matryoshka", "group_sizes": [8, 32]}},
+            ["group_sizes is [8, 32]", "the last of them d_sae (64)"],
+        ),
+        ({"sae": {"training_tokens": 99}}, ["sae: tokens (99)", "batch_size (100)"]),
+        ({"sae": {"lr_decay": 1.5}}, ["sae.lr_decay", "1.5"]),
+        ({"sae": {"adam_betas": [0.9, 1.9]}}, ["sae.adam_betas.1", "1.9"]),
+        ({"sae": {"source": "disk"}}, ["sae.source", "'cache' or 'forward'", "disk"]),
+        ({"sae": {"d_sae_by_layer": {99: 128}}}, ["sae.d_sae_by_layer", "layer 99"]),
+        (
+            {"sweep": {"variants": [{"architecture": "topk", "k": 4}, {"architecture": "gated"}]}},
+            ["sweep.variants[1]", "'gated' needs l1_coefficient"],
+        ),
+        (
+            {"sweep": {"variants": [{"architecture": "topk", "k": 4}] * 2}},
+            ["sweep.variants", "variants[1] is there twice"],
+        ),
         ({"activations": {"layers": [99]}}, ["activations.layers", "layer 99", "has layers 0.."]),
         ({"ioi": {"roots": [[99, 0]]}}, ["ioi.roots", "layer 99"]),
         (
@@ -87,6 +114,68 @@ def test_mistakes_name_file_key_value_and_remedy(
     assert str(file) in message
     for part in expected:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"architecture": "standard", "l1_coefficient": 1, "resample_at": [0.25, 0.5]},
+        {"architecture": "topk", "k": 8, "k_start": 32, "auxk_coefficient": 0.03},
+        {"architecture": "batchtopk", "k": 8, "auxk": 16},
+        {"architecture": "jumprelu", "l0_coefficient": 2, "bandwidth": 0.1},
+        {"architecture": "gated", "l1_coefficient": 1, "resample_warmup_steps": 10},
+        {"architecture": "matryoshka", "k": 8, "group_sizes": [16, 64]},
+    ],
+    ids=lambda own: own["architecture"],
+)
+def test_every_architecture_takes_its_own_settings(tmp_path: Path, own: dict[str, Any]) -> None:
+    study = load_study(write(tmp_path, {"sae": {"k": None, **own}}))
+    settings = sae_settings(study.sae, layer=2)
+    for name, value in own.items():
+        assert getattr(settings, name) == (tuple(value) if isinstance(value, list) else value)
+    assert settings.seed == 2
+
+
+def test_settings_reach_the_training(tmp_path: Path) -> None:
+    given = {
+        "seed": 3,
+        "adam_betas": [0.8, 0.9],
+        "max_gradient_norm": 1.0,
+        "decoder_init": "data",
+        "b_dec_init": "geometric_median",
+        "normalize_input": False,
+        "dead_after_tokens": 77,
+        "checkpoint_every": 5,
+        "lr_warmup": 0.5,
+        "d_sae_by_layer": {1: 96},
+    }
+    section = load_study(write(tmp_path, {"sae": given})).sae
+    wide, other = sae_settings(section, 1, "bfloat16"), sae_settings(section, 2)
+    assert (wide.d_sae, other.d_sae) == (96, 64)
+    assert (wide.compute_dtype, other.compute_dtype) == ("bfloat16", "float32")
+    assert (wide.seed, wide.betas, wide.max_gradient_norm) == (3001, (0.8, 0.9), 1.0)
+    assert (wide.decoder_init, wide.b_dec_init) == ("data", "geometric_median")
+    assert (wide.normalize_input, wide.dead_after_tokens) == (False, 77)
+    assert (wide.checkpoint_every, wide.lr_warmup) == (5, 0.5)
+
+
+def test_variants_of_a_sweep_take_the_rest_from_the_sae(tmp_path: Path) -> None:
+    sae = {"k_start": 20, "learning_rate": 0.01, "d_sae_by_layer": {0: 96}}
+    variants = [
+        {"architecture": "topk", "k": 4},
+        {"architecture": "standard", "l1_coefficient": 0.5, "learning_rate": 0.002},
+        {"architecture": "topk", "d_sae": 32, "k": 5},
+    ]
+    sweep = {"variants": variants, "training_tokens": 500}
+    study = load_study(write(tmp_path, {"sae": sae, "sweep": sweep}))
+    sections = sweep_sections(study)
+    names = ["topk k=4", "standard l1_coefficient=0.5 learning_rate=0.002", "topk k=5 d_sae=32"]
+    assert list(sections) == names
+    few, l1, narrow = (sae_settings(section, 0) for section in sections.values())
+    assert (few.k, few.k_start, few.d_sae, few.lr, few.tokens) == (4, 20, 96, 0.01, 500)
+    assert (l1.k, l1.k_start, l1.l1_coefficient, l1.lr, l1.d_sae) == (None, None, 0.5, 0.002, 96)
+    assert (narrow.k, narrow.d_sae) == (5, 32)
+    assert sparsity_setting(l1) == ("l1_coefficient", 0.5)
 
 
 def test_missing_key_and_unreadable_yaml(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """Group `saes`: one attention-output SAE per layer, its training log and its evaluation."""
 
+import hashlib
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
 
 import dagster as dg
 import polars as pl
 import torch
 
 from mechinterp_assets.activations.cache import ActivationReader
+from mechinterp_assets.activations.forward_rows import BUFFER_DTYPES, ForwardRows, buffer_bytes
 from mechinterp_assets.activations.rows import CachedRows
 from mechinterp_assets.activations.statistics import mean_z_of
 from mechinterp_assets.assets.publish import Inputs, Metadata, Publisher, inputs_with_model
@@ -27,34 +31,19 @@ from mechinterp_assets.sae.io import (
     save_sae,
     verify_saved,
 )
-from mechinterp_assets.sae.settings import TrainingSettings, training_bytes
-from mechinterp_assets.sae.train import sae_row, train
+from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes
+from mechinterp_assets.sae.train import Member, TrainingResult, sae_row, train, train_together
+from mechinterp_assets.sae_settings import ComputeDtype, sae_settings
 from mechinterp_assets.study import Study, site_key
 from resources.compute import ComputeResource
 from resources.lake import Lake
 from resources.language_model import LanguageModelResource
-from resources.tensors import Artefact, Tensors
+from resources.tensors import Artefact, Scratch, Tensors
 
 GROUP = "saes"
 VERIFIED_ROWS = 4096
 SAE_KIND = "attention_sae"
 CACHE_KIND = "activation_cache"
-
-
-def training_settings(study: Study, layer: int) -> TrainingSettings:
-    """The study's SAE section as training settings; each layer has its own seed."""
-    sae = study.sae
-    return TrainingSettings(
-        architecture=sae.architecture,
-        d_sae=sae.d_sae,
-        tokens=sae.training_tokens,
-        k=sae.k if sae.architecture == "topk" else None,
-        l1_coefficient=sae.l1_coefficient if sae.architecture == "standard" else None,
-        batch_size=sae.batch_size,
-        lr=sae.learning_rate,
-        dead_after_tokens=sae.dead_after_tokens,
-        seed=sae.seed * 1000 + layer,
-    )
 
 
 def open_cache(inputs: Inputs, key: str, split: str | None) -> tuple[Artefact, ActivationReader]:
@@ -109,57 +98,174 @@ def attention_sae(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Train an SAE on z_cat of each layer; a killed run continues from its checkpoint.
 
-    Before an SAE is published it is loaded again from what was saved and must give the same L0 and
-    explained variance.
+    Rows come from each layer's activation cache, or (sae.source: forward) from one forward pass
+    shared by all layers of the run. Before an SAE is published it is loaded again from what was
+    saved and must give the same L0 and explained variance.
     """
     publisher = Publisher(context, lake)
-    for key in context.partition_keys:
-        _train_site(context, key, publisher, lake, tensors, models, compute)
+    resources = _Resources(lake, tensors, models, compute)
+    for keys in sites_by_study(context.partition_keys).values():
+        if site(keys[0])[0].sae.source == "forward":
+            _train_from_forward_passes(keys, publisher, resources)
+        else:
+            for key in keys:
+                _train_from_cache(key, publisher, resources)
     yield from publisher.results()
 
 
-def _train_site(
-    context: dg.AssetExecutionContext,
-    key: str,
-    publisher: Publisher,
-    lake: Lake,
-    tensors: Tensors,
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> None:
-    study, layer = site(key)
-    device = compute.prepare(study.sae.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "sae")
-    settings = training_settings(study, layer)
-    compute.require_memory(
-        training_bytes(settings, model.config.d_z),
-        f"{study.file}: sae.d_sae: training {key} with d_sae={settings.d_sae} and "
-        f"batch_size={settings.batch_size}",
-        "sae.d_sae or sae.batch_size",
+@dataclass(frozen=True)
+class _Resources:
+    lake: Lake
+    tensors: Tensors
+    models: LanguageModelResource
+    compute: ComputeResource
+
+
+def compute_dtype_on(device: torch.device) -> ComputeDtype:
+    """What compute_dtype `auto` stands for: bfloat16 where it is known to be faster."""
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def train_tokens(inputs: Inputs) -> torch.Tensor:
+    """Token ids [sequence, position] of the study's train split."""
+    sequences = (
+        inputs.table("tokenized_corpus", inputs.study.study)
+        .filter(pl.col("split") == "train")
+        .sort("sequence")
+        .select("token_ids")
+        .collect()
     )
+    return torch.from_numpy(token_matrix(sequences))
+
+
+def forward_rows(
+    inputs: Inputs, model: LanguageModel, layers: Sequence[int], seed: int
+) -> ForwardRows:
+    """Rows of some layers from forward passes over the study's train split."""
+    sae = inputs.study.sae
+    return ForwardRows(
+        model,
+        train_tokens(inputs),
+        layers,
+        seed=seed,
+        buffer_rows=sae.buffer_rows,
+        batch_size=inputs.study.activations.batch_size,
+        dtype=BUFFER_DTYPES[sae.buffer_dtype],
+    )
+
+
+def require_training_memory(
+    compute: ComputeResource,
+    study: Study,
+    what: str,
+    members: Sequence[TrainingSettings],
+    d_in: int,
+    layers: int,
+) -> None:
+    """Raise ComputeError, before work starts, where SAEs trained together do not fit the device.
+
+    layers: how many layers' rows are buffered.
+    """
+    sae = study.sae
+    forward = sae.source == "forward"
+    dtype = BUFFER_DTYPES[sae.buffer_dtype] if forward else torch.float32
+    settings = "sae.d_sae, sae.batch_size or sae.buffer_rows"
+    compute.require_memory(
+        lockstep_bytes(members, d_in) + buffer_bytes(layers, d_in, sae.buffer_rows, dtype),
+        f"{study.file}: sae.d_sae: training {what} with d_sae={max(m.d_sae for m in members)}, "
+        f"batch_size={sae.batch_size} and buffer_rows={sae.buffer_rows}",
+        settings + (", or train fewer layers in one run" if layers > 1 else ""),
+    )
+
+
+def _train_from_cache(key: str, publisher: Publisher, resources: _Resources) -> None:
+    study, layer = site(key)
+    device = resources.compute.prepare(study.sae.seed)
+    inputs, model = inputs_with_model(
+        resources.lake, resources.tensors, resources.models, study, "sae"
+    )
+    settings = sae_settings(study.sae, layer, compute_dtype_on(device))
+    require_training_memory(resources.compute, study, key, [settings], model.config.d_z, 1)
     _, reader = open_cache(inputs, key, "train")
-    rows = CachedRows(reader, seed=settings.seed, device=device)
-    with tensors.scratch(SAE_KIND, key) as scratch:
+    rows = CachedRows(reader, seed=settings.seed, buffer_rows=study.sae.buffer_rows, device=device)
+    with resources.tensors.scratch(SAE_KIND, key) as scratch:
         # A checkpoint of other settings or other activations is not this run's: leave it aside.
         checkpoint = scratch.folder / f"{settings.fingerprint()}-{reader.content_hash[:16]}"
-        result = train(rows, settings, checkpoint, device=device)
-        with tensors.writer(
-            SAE_KIND, key, publisher.provenance(inputs), inputs=inputs.versions
-        ) as writer:
-            save_sae(
-                writer.folder,
-                result.sae,
-                SaeMetadata.of(
-                    model,
-                    layer,
-                    context_size=study.corpus.context_size,
-                    dataset=str(study.corpus.path or study.corpus.dataset or "structured"),
-                    training={"settings": settings.fingerprint(), "study": study.study},
-                ),
+        result = train(rows, settings, checkpoint, device=device, label=key)
+        sample = rows.sample(VERIFIED_ROWS, settings.seed)
+        _publish_sae(key, inputs, model, settings, result, sample, publisher, resources.tensors)
+        _remove_checkpoints(scratch)
+
+
+def _train_from_forward_passes(
+    keys: list[str], publisher: Publisher, resources: _Resources
+) -> None:
+    study = site(keys[0])[0]
+    device = resources.compute.prepare(study.sae.seed)
+    inputs, model = inputs_with_model(
+        resources.lake, resources.tensors, resources.models, study, "sae"
+    )
+    inputs.settings("activations")  # sequences a forward pass
+    dtype = compute_dtype_on(device)
+    members = {
+        key: Member(site(key)[1], sae_settings(study.sae, site(key)[1], dtype)) for key in keys
+    }
+    require_training_memory(
+        resources.compute,
+        study,
+        f"{len(keys)} layers of {study.study} in lockstep",
+        [member.settings for member in members.values()],
+        model.config.d_z,
+        len(keys),
+    )
+    layers = [member.layer for member in members.values()]
+    rows = forward_rows(inputs, model, layers, study.sae.seed)
+    with resources.tensors.scratch(SAE_KIND, study.study) as scratch:
+        identity = [rows.identity, *(m.settings.fingerprint() for m in members.values())]
+        digest = hashlib.sha256("/".join(identity).encode()).hexdigest()[:16]
+        results = train_together(rows, members, scratch.folder / f"forward-{digest}", device=device)
+        for key, member in members.items():
+            settings = member.settings
+            sample = rows.sample(member.layer, VERIFIED_ROWS, settings.seed)
+            own = copy(inputs)  # each layer's provenance names its own SAE
+            _publish_sae(
+                key, own, model, settings, results[key], sample, publisher, resources.tensors
             )
-            verify_saved(writer.folder, result.sae, rows.sample(VERIFIED_ROWS, settings.seed))
-        for folder in scratch.folder.glob("*-*/"):
-            shutil.rmtree(folder)
+        _remove_checkpoints(scratch)
+
+
+def _remove_checkpoints(scratch: Scratch) -> None:
+    for folder in scratch.folder.glob("*-*/"):
+        shutil.rmtree(folder)
+
+
+def _publish_sae(
+    key: str,
+    inputs: Inputs,
+    model: LanguageModel,
+    settings: TrainingSettings,
+    result: TrainingResult,
+    sample: torch.Tensor,
+    publisher: Publisher,
+    tensors: Tensors,
+) -> None:
+    """Write one SAE and its log; `sample` are rows [n, d_in] that the written SAE must agree on."""
+    study, layer = site(key)
+    with tensors.writer(
+        SAE_KIND, key, publisher.provenance(inputs), inputs=inputs.versions
+    ) as writer:
+        save_sae(
+            writer.folder,
+            result.sae,
+            SaeMetadata.of(
+                model,
+                layer,
+                context_size=study.corpus.context_size,
+                dataset=str(study.corpus.path or study.corpus.dataset or "structured"),
+                training={"settings": settings.fingerprint(), "study": study.study},
+            ),
+        )
+        verify_saved(writer.folder, result.sae, sample)
     inputs.sae_version = result.sae.weights_hash()
     log = result.log
     last = log.row(-1, named=True)
@@ -167,7 +273,9 @@ def _train_site(
         key,
         inputs,
         {
-            "attention_sae": sae_row(layer, settings, result, f"{SAE_KIND}/{key}"),
+            "attention_sae": sae_row(
+                layer, settings, result, f"{SAE_KIND}/{key}", study.sae.source
+            ),
             "sae_training_log": log.with_columns(layer=pl.lit(layer, pl.Int32)),
         },
         {
@@ -175,6 +283,7 @@ def _train_site(
                 "folder": dg.MetadataValue.path(writer.published.path),
                 "tokens_per_second": float(result.info["tokens_per_second"]),
                 "training_seconds": float(result.info["seconds"]),
+                "resumed_from_step": int(result.info["resumed_from_step"]),
                 "explained_variance": float(last["explained_variance"]),
                 "l0": float(last["l0"]),
                 "dead_fraction": float(last["dead_fraction"]),

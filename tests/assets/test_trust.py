@@ -58,7 +58,7 @@ def test_truncated_model_weights(tiny: Materialized, own_model: Path) -> None:
     file = own_model / "study.yaml"
     file.write_text(
         "study: own\ndescription: x\nmodel: {path: .}\n"
-        "corpus: {format: structured, documents: 5}\nsae: {d_sae: 8, k: 2, training_tokens: 10}\n"
+        "corpus: {format: structured, documents: 5}\nsae: {d_sae: 8, k: 2, training_tokens: 4096}\n"
     )
     with pytest.raises(ModelError, match=r"model\.safetensors is damaged .* copy it again"):
         LanguageModelResource(compute=ComputeResource()).load(load_study(file))

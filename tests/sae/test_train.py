@@ -258,7 +258,7 @@ def test_the_log_is_the_declared_table_and_means_what_it_says() -> None:
 def test_the_sae_row_is_the_declared_table() -> None:
     settings = _settings("standard")
     result = train(TensorRows(_rows("standard"), seed=1), settings)
-    row = sae_row(3, settings, result, "somewhere")
+    row = sae_row(3, settings, result, "somewhere", "cache")
     assert row.schema == polars_schema(table_spec("attention_sae"))
     assert row["training_tokens"].item() == STEPS * 64
     assert row["weights_hash"].item() == result.sae.weights_hash()
