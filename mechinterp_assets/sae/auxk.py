@@ -11,12 +11,12 @@ from torch import Tensor
 from mechinterp_assets.sae.steps import TrainingStep, gradient_of, sum_of_squares
 
 
-def add_auxk(step: TrainingStep, pre: Tensor, centred: Tensor, residual: Tensor) -> Tensor:
+def add_auxk(step: TrainingStep, pre: Tensor | None, centred: Tensor, residual: Tensor) -> Tensor:
     """Add to the .grad of encoder, b_enc and decoder; returns the loss summed over rows.
 
-    pre [n, d_sae], centred = x - b_dec and residual = x_hat - x [n, d_in] of a batch. Dense over
-    the dead features alone. The part of b_dec's gradient that comes through the encoder is the
-    caller's: it follows from b_enc's.
+    pre [n, d_sae] (None: those of the dead features are computed), centred = x - b_dec and
+    residual = x_hat - x [n, d_in] of a batch. Dense over the dead features alone. The part of
+    b_dec's gradient that comes through the encoder is the caller's: it follows from b_enc's.
     """
     settings = step.settings
     if settings.auxk_coefficient == 0:
@@ -26,7 +26,10 @@ def add_auxk(step: TrainingStep, pre: Tensor, centred: Tensor, residual: Tensor)
         return residual.new_zeros(())
     n, d_in = centred.shape
     auxk = min(settings.auxk or max(1, d_in // 2), len(dead))
-    f = pre[:, dead]
+    if pre is None:
+        f = torch.addmm(step.b_enc[dead], centred, step.encoder[dead].T)
+    else:
+        f = pre[:, dead]
     if auxk < len(dead):
         top, index = f.topk(auxk, dim=-1, sorted=False)
         f = torch.zeros_like(f).scatter_(-1, index, top)

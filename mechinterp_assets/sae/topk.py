@@ -4,15 +4,23 @@ loss = mean_n ||x_n - x_hat_n||^2 + aux-k (auxk.py). Decoder rows of unit norm.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mechinterp_assets.sae.auxk import add_auxk
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
-from mechinterp_assets.sae.steps import StepSums, TrainingStep, sum_of_squares, variance_sum
-
-# Decoder entries gathered at a time: within the caches of a CPU, few launches on a GPU.
-GATHERED_CPU, GATHERED_GPU = 2**20, 2**26
+from mechinterp_assets.sae.sparse_ops import (
+    EntriesByFeature,
+    reconstruct,
+    topk_encode,
+    topk_rows,
+)
+from mechinterp_assets.sae.steps import (
+    StepSums,
+    TrainingStep,
+    gradient_of,
+    sum_of_squares,
+    variance_sum,
+)
 
 
 class TopKSAE(SparseAutoencoder):
@@ -55,37 +63,30 @@ class TopKStep(TrainingStep):
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:
         """Gradient of the mean reconstruction and aux-k loss over x [n, d_in]."""
-        n = len(x)
+        n, d_sae = len(x), self.settings.d_sae
         centred = x - self.b_dec
-        pre = self.encode_pre(centred)
-        values, features = pre.topk(self.k_at(progress), dim=-1, sorted=False)
+        values, features, pre = self._encode(centred, self.k_at(progress))
         values.relu_()
-        residual = F.embedding_bag(features, self.decoder, per_sample_weights=values, mode="sum")
-        residual.add_(self.b_dec).sub_(x)
-
+        residual, along = reconstruct(features, values, self.decoder, self.b_dec, x)
         x_sums, residual_sums = x.sum(0), residual.sum(0)
         error = sum_of_squares(residual)
         active = values > 0
 
         # dL/d value = 2/n R . W_dec[feature], where the value is positive
-        g = self._gathered_dot(residual, features).mul_(2 / n).mul_(active)
-        entries = _EntriesByFeature(features, self.settings.d_sae)
-        assert self.decoder.grad is not None
-        assert self.encoder.grad is not None
-        assert self.b_enc.grad is not None
-        assert self.b_dec.grad is not None
-        torch.mul(entries.weighted_rows(values, residual), 2 / n, out=self.decoder.grad)
-        self.encoder.grad.copy_(entries.weighted_rows(g, centred))
-        self.b_enc.grad.copy_(entries.weighted_rows(g, x.new_ones(n, 1)).squeeze(1))
-
+        g = along.mul_(2 / n).mul_(active)
+        entries = EntriesByFeature(features, d_sae)
+        entries.weighted_rows(values, residual, scale=2 / n, out=gradient_of(self.decoder))
+        entries.weighted_rows(g, centred, out=gradient_of(self.encoder))
+        gradient_of(self.b_enc).copy_(entries.sums(g))
         auxiliary = add_auxk(self, pre, centred, residual)
         # b_dec adds to x_hat and is taken from x: 2/n sum_n R_n - (sum_n g_n) W_enc^T
-        torch.mul(residual_sums, 2 / n, out=self.b_dec.grad)
-        self.b_dec.grad.sub_(self.b_enc.grad @ self.encoder)
+        torch.mul(residual_sums, 2 / n, out=gradient_of(self.b_dec))
+        gradient_of(self.b_dec).sub_(gradient_of(self.b_enc) @ self.encoder)
 
-        fired = torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
-        fired[features[active]] = True
-        self.count_fired(fired, n)
+        # one place more, for entries that are not active: choosing the others would wait for a GPU
+        fired = torch.zeros(d_sae + 1, dtype=torch.bool, device=x.device)
+        fired.index_fill_(0, torch.where(active, features, d_sae).flatten(), True)
+        self.count_fired(fired[:d_sae], n)
         return StepSums(
             loss=error + auxiliary,
             sparsity_loss=auxiliary,
@@ -95,48 +96,15 @@ class TopKStep(TrainingStep):
             n_active=active.sum(),
         )
 
-    def _gathered_dot(self, residual: Tensor, features: Tensor) -> Tensor:
-        """R_n . W_dec[feature] for every active feature [n, k], a few rows at a time."""
-        k, d_in = features.shape[1], residual.shape[1]
-        on_cpu = residual.device.type == "cpu"
-        rows = max(1, (GATHERED_CPU if on_cpu else GATHERED_GPU) // (k * d_in))
-        out = torch.empty(features.shape, dtype=residual.dtype, device=residual.device)
-        for start in range(0, len(residual), rows):
-            here = slice(start, start + rows)
-            directions = self.decoder.index_select(0, features[here].flatten())
-            torch.bmm(
-                directions.view(-1, k, d_in),
-                residual[here].unsqueeze(-1),
-                out=out[here].unsqueeze(-1),
-            )
-        return out
+    def _encode(self, centred: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The k largest pre-activations of each row, their features, and all of them if at hand."""
+        largest = topk_encode(centred, self.encoder, self.b_enc, k)
+        if largest is not None:
+            return *largest, None
+        pre = self.encode_pre(centred)
+        return *topk_rows(pre, k), pre
 
     def build(self, scale: float) -> TopKSAE:
         """The SAE for unscaled inputs."""
         assert self.settings.k is not None
         return TopKSAE(*self.folded(scale), k=self.settings.k)
-
-
-class _EntriesByFeature:
-    """The active features [n, k] of a batch grouped by feature, for sums over each one's rows.
-
-    embedding_bag does the sparse [d_sae, n] by dense [n, d] product: on a CPU several times faster
-    than a CSR matrix, and the same on every device and in every run (no atomic adds).
-    """
-
-    def __init__(self, features: Tensor, d_sae: int) -> None:
-        flat = features.flatten()
-        self._order = torch.argsort(flat, stable=True)
-        self._rows = self._order // features.shape[1]
-        counts = torch.bincount(flat, minlength=d_sae)
-        self._starts = counts.cumsum(0) - counts
-
-    def weighted_rows(self, weights: Tensor, rows: Tensor) -> Tensor:
-        """sum over entries of a feature of weights [n, k] times rows [n, d]: [d_sae, d]."""
-        return F.embedding_bag(
-            self._rows,
-            rows,
-            self._starts,
-            per_sample_weights=weights.flatten()[self._order],
-            mode="sum",
-        )
