@@ -12,7 +12,13 @@ from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.trainer import check_settings
-from mechinterp_assets.study import Architecture, SaeSection, Study, SweepVariant
+from mechinterp_assets.study import (
+    EXTERNAL_KEYS,
+    Architecture,
+    SaeSection,
+    Study,
+    SweepVariant,
+)
 
 AUXK_ARCHITECTURES = ("topk", "batchtopk", "matryoshka")
 AUXK_SETTINGS = ("auxk_coefficient", "auxk")
@@ -66,8 +72,14 @@ def sweep_sections(study: Study) -> dict[str, SaeSection]:
     architectures only are taken from it where the architecture is the same.
     """
     sections = {}
-    for variant in study.sweep.variants:
-        inherited = study.sae.model_dump()
+    external = study.sae.architecture == "external"
+    for i, variant in enumerate(study.sweep.variants):
+        inherited = study.sae.model_dump(exclude=EXTERNAL_KEYS if external else None)
+        if external and (variant.d_sae is None or study.sweep.training_tokens is None):
+            raise SaeError(
+                f"sweep.variants[{i}]: an external SAE says nothing of training: give the variant "
+                "d_sae, and the sweep training_tokens"
+            )
         if variant.architecture != study.sae.architecture:
             for name in (*ARCHITECTURE_SETTINGS, *AUXK_SETTINGS, *RESAMPLING_SETTINGS):
                 inherited[name] = None
@@ -100,7 +112,8 @@ def sparsity_setting(settings: TrainingSettings) -> tuple[str, float]:
 def check_sae_sections(study: Study, d_in: int) -> None:
     """Raise SaeError for sections `sae` and `sweep` that cannot train, naming key and remedy."""
     assert set(get_args(Architecture)) == set(ARCHITECTURES)
-    _check(study.sae, study.layers, d_in, "sae")
+    if study.sae.architecture != "external":
+        _check(study.sae, study.layers, d_in, "sae")
     for i, section in enumerate(sweep_sections(study).values()):
         _check(section, study.layers, d_in, f"sweep.variants[{i}]")
 

@@ -43,6 +43,9 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+EXTERNAL_KEYS = {
+    "architecture", "path", "min_explained_variance", "evaluation_tokens", "seed"
+}  # fmt: skip
 Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka"]
 
 
@@ -159,11 +162,18 @@ class SaeSection(_Section):
     Adam: `learning_rate`, `adam_betas`, `adam_epsilon`. `lr_warmup`, `lr_decay` and
     `sparsity_warmup` are shares of the training. Every key means what it does in
     sae/settings.py: TrainingSettings.
+
+    `architecture: external` takes SAEs trained elsewhere: folders in SAELens's format for hook_z.
+    `path` is one folder name with {layer} in it (gpt2/blocks.{layer}.hook_z), or a mapping of
+    layers to folders. Each SAE must explain more than `min_explained_variance` of the variance of
+    the study's own activations. Of the other keys evaluation_tokens and seed remain.
     """
 
-    architecture: Architecture = "topk"
+    architecture: Architecture | Literal["external"] = "topk"
+    path: str | dict[int, str] | None = None
+    min_explained_variance: Annotated[float, Field(lt=1)] = 0.0
     source: Literal["cache", "forward"] = "cache"
-    d_sae: Positive
+    d_sae: Positive = 0  # 0: not given, which only external SAEs may leave so
     d_sae_by_layer: dict[Annotated[int, Field(ge=0)], Positive] = {}
     k: Positive | None = None
     k_start: Positive | None = None
@@ -172,7 +182,7 @@ class SaeSection(_Section):
     bandwidth: PositiveFloat | None = None
     initial_threshold: PositiveFloat | None = None
     group_sizes: tuple[Positive, ...] | None = None
-    training_tokens: Positive
+    training_tokens: Positive = 0  # as d_sae
     batch_size: Positive = 2048
     buffer_rows: Positive = 131_072
     buffer_dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -197,6 +207,36 @@ class SaeSection(_Section):
     checkpoint_every: Positive = 1000
     evaluation_tokens: Positive = 65_536
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _trained_or_external(self) -> "SaeSection":
+        if self.architecture == "external":
+            if self.path is None:
+                raise ValueError("external SAEs need path, a folder name with {layer} in it")
+            if foreign := sorted(self.model_fields_set - EXTERNAL_KEYS):
+                raise ValueError(f"external SAEs are not trained: remove {', '.join(foreign)}")
+            return self
+        if self.path is not None or self.min_explained_variance:
+            raise ValueError(
+                "path and min_explained_variance are for SAEs trained elsewhere: set architecture "
+                "to external or remove them"
+            )
+        if missing := [name for name in ("d_sae", "training_tokens") if not getattr(self, name)]:
+            raise ValueError(f"required keys are missing: {', '.join(missing)}; add them")
+        return self
+
+    def external_folder(self, layer: int) -> Path:
+        """Folder of an external SAE. Raises StudyError if `path` names none for this layer."""
+        if isinstance(self.path, dict):
+            if layer not in self.path:
+                raise StudyError(f"sae.path: no folder for layer {layer}; add it")
+            return Path(self.path[layer])
+        try:
+            return Path(str(self.path).format(layer=layer))
+        except (KeyError, IndexError, ValueError) as error:
+            raise StudyError(
+                f"sae.path: {self.path!r} is not a folder name with {{layer}} in it ({error})"
+            ) from error
 
 
 class SweepVariant(_Section):
@@ -300,6 +340,10 @@ class ComparisonSection(_Section):
 class FeatureSection(_Section):
     """What is kept of each feature; the `pages` most often active of a layer get a page.
 
+    Each of `intervals` activation intervals has `interval_examples` random examples and
+    `interval_top_examples` strongest ones; `ngrams` n-grams are kept for each of n = 1, 2, 3, and
+    `neighbours` other features each by co-activation and by decoder cosine.
+
     The first `dfa_examples` of the top examples have direct feature attribution, by head and by
     source; the first `dfa_matrix_examples` of those the whole head x source matrix.
 
@@ -311,6 +355,9 @@ class FeatureSection(_Section):
     context_window: Positive = 24
     intervals: Positive = 10
     interval_examples: Positive = 5
+    interval_top_examples: Positive = 5
+    ngrams: Positive = 10
+    neighbours: Positive = 10
     logit_tokens: Positive = 10
     dfa_examples: Positive = 20
     dfa_matrix_examples: Annotated[int, Field(ge=0)] = 2
@@ -542,6 +589,12 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         part = resolved.get(section)
         if isinstance(part, dict) and "path" in part:
             resolved[section] = {**part, "path": resolve(part["path"])}
+    sae = resolved.get("sae")
+    if isinstance(sae, dict) and "path" in sae:
+        path = sae["path"]
+        if isinstance(path, dict):
+            path = {layer: resolve(value) for layer, value in path.items()}
+        resolved["sae"] = {**sae, "path": resolve(path)}
     if isinstance(labels := resolved.get("labels"), list):
         resolved["labels"] = [resolve(path) for path in labels]
     return resolved
@@ -608,6 +661,8 @@ def _check_model(file: Path, model: ModelSection) -> tuple[int, int]:
 
 
 def _check_saes(file: Path, study: Study, d_z: int) -> None:
+    if study.sae.architecture == "external":
+        _check_external(file, study)
     from mechinterp_assets.sae.base import SaeError  # imports torch
     from mechinterp_assets.sae_settings import check_sae_sections
 
@@ -615,6 +670,25 @@ def _check_saes(file: Path, study: Study, d_z: int) -> None:
         check_sae_sections(study, d_z)
     except SaeError as error:
         raise StudyError(f"{file}: {error}") from None
+
+
+def _check_external(file: Path, study: Study) -> None:
+    try:
+        folders = {layer: study.sae.external_folder(layer) for layer in study.layers}
+    except StudyError as error:
+        raise StudyError(f"{file}: {error}") from None
+    for layer, folder in folders.items():
+        if not (folder / "cfg.json").is_file():
+            raise StudyError(
+                f"{file}: sae.path: layer {layer}: {folder} has no cfg.json; name a folder in "
+                "SAELens's format (relative paths start at the study file's folder), or leave the "
+                "layer out of activations.layers"
+            )
+        if twice := [other for other in folders if other < layer and folders[other] == folder]:
+            raise StudyError(
+                f"{file}: sae.path: layers {twice[0]} and {layer} have the same folder {folder}; "
+                "write {layer} where the names differ"
+            )
 
 
 def _check_layers(file: Path, study: Study) -> None:

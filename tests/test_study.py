@@ -82,6 +82,8 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
             {"sweep": {"variants": [{"architecture": "topk", "k": 4}] * 2}},
             ["sweep.variants", "variants[1] is there twice"],
         ),
+        ({"sae": {"path": "x{layer}"}}, ["sae: path", "set architecture to external"]),
+        ({"sae": {"architecture": "external", "path": "x"}}, ["not trained: remove batch_size"]),
         ({"activations": {"layers": [99]}}, ["activations.layers", "layer 99", "has layers 0.."]),
         ({"ioi": {"roots": [[99, 0]]}}, ["ioi.roots", "layer 99"]),
         (
@@ -217,3 +219,62 @@ def test_fingerprint_follows_its_section_alone(tmp_path: Path) -> None:
     after = fingerprints(load_study(write(tmp_path, {"sae": {"d_sae": 65}})))
     assert before[0] != after[0]
     assert before[1] == after[1]
+
+
+def external(folder: Path, path: Any, layers: list[int], **sae: Any) -> Path:
+    """A study file whose SAEs were trained elsewhere."""
+    data = {
+        **VALID,
+        "sae": {"architecture": "external", "path": path, **sae},
+        "activations": {"layers": layers},
+    }
+    file = folder / "external.yaml"
+    file.write_text(yaml.safe_dump(data))
+    return file
+
+
+def test_external_saes_are_found_by_pattern_or_mapping(tmp_path: Path) -> None:
+    for name in ("l00", "l02", "other"):
+        (tmp_path / "saes" / name).mkdir(parents=True)
+        (tmp_path / "saes" / name / "cfg.json").write_text("{}")
+    study = load_study(external(tmp_path, "saes/l{layer:02d}", [0, 2]))
+    assert study.sae.external_folder(2) == tmp_path / "saes" / "l02"
+    study = load_study(external(tmp_path, {0: "saes/other", 2: "saes/l02"}, [0, 2]))
+    assert study.sae.external_folder(0) == tmp_path / "saes" / "other"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (None, ["sae", "need path", "{layer}"]),
+        ("saes/l{layer}", ["sae.path: layer 0", "saes/l0", "has no cfg.json"]),
+        ("saes/{head}", ["sae.path", "'head'"]),
+        ("saes/one", ["layers 0 and 2 have the same folder"]),
+        ({0: "saes/one"}, ["sae.path: no folder for layer 2; add it"]),
+    ],
+)
+def test_external_saes_that_are_not_there(tmp_path: Path, path: Any, expected: list[str]) -> None:
+    (tmp_path / "saes" / "one").mkdir(parents=True)
+    (tmp_path / "saes" / "one" / "cfg.json").write_text("{}")
+    with pytest.raises(StudyError) as raised:
+        load_study(external(tmp_path, path, [0, 2]))
+    for part in expected:
+        assert part in str(raised.value)
+
+
+def test_a_sweep_beside_external_saes_says_how_it_trains(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "cfg.json").write_text("{}")
+    file = external(tmp_path, {0: "one"}, [0])
+    data = yaml.safe_load(file.read_text())
+    data["sweep"] = {"variants": [{"architecture": "topk", "k": 4}]}
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(StudyError, match="give the variant d_sae, and the sweep training_tokens"):
+        load_study(file)
+    data["sweep"] = {
+        "variants": [{"architecture": "topk", "k": 4, "d_sae": 32}],
+        "training_tokens": 4096,
+    }
+    file.write_text(yaml.safe_dump(data))
+    (section,) = sweep_sections(load_study(file)).values()
+    assert (section.architecture, section.d_sae, section.k) == ("topk", 32, 4)

@@ -23,6 +23,7 @@ from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_layers
+from mechinterp_assets.sae.external import check_explains, external_row, read_external
 from mechinterp_assets.sae.io import (
     SaeMetadata,
     check_compatible,
@@ -33,6 +34,7 @@ from mechinterp_assets.sae.io import (
 )
 from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes
 from mechinterp_assets.sae.train import Member, TrainingResult, sae_row, train, train_together
+from mechinterp_assets.sae.trainer import LOG_SCHEMA
 from mechinterp_assets.sae_settings import ComputeDtype, sae_settings
 from mechinterp_assets.study import Study, site_key
 from resources.compute import ComputeResource
@@ -42,6 +44,7 @@ from resources.tensors import Artefact, Scratch, Tensors
 
 GROUP = "saes"
 VERIFIED_ROWS = 4096
+EXTERNAL_ROWS = 16_384
 SAE_KIND = "attention_sae"
 CACHE_KIND = "activation_cache"
 
@@ -100,12 +103,16 @@ def attention_sae(
 
     Rows come from each layer's activation cache, or (sae.source: forward) from one forward pass
     shared by all layers of the run. Before an SAE is published it is loaded again from what was
-    saved and must give the same L0 and explained variance.
+    saved and must give the same L0 and explained variance. SAEs trained elsewhere (architecture
+    external) are adopted when they explain the study's own activations.
     """
     publisher = Publisher(context, lake)
     resources = _Resources(lake, tensors, models, compute)
     for keys in sites_by_study(context.partition_keys).values():
-        if site(keys[0])[0].sae.source == "forward":
+        if site(keys[0])[0].sae.architecture == "external":
+            for key in keys:
+                _adopt_external(key, publisher, resources)
+        elif site(keys[0])[0].sae.source == "forward":
             _train_from_forward_passes(keys, publisher, resources)
         else:
             for key in keys:
@@ -132,6 +139,23 @@ def train_tokens(inputs: Inputs) -> torch.Tensor:
         inputs.table("tokenized_corpus", inputs.study.study)
         .filter(pl.col("split") == "train")
         .sort("sequence")
+        .select("token_ids")
+        .collect()
+    )
+    return torch.from_numpy(token_matrix(sequences))
+
+
+def held_out_tokens(
+    tokenized: pl.LazyFrame, study: Study, tokens: int | None = None
+) -> torch.Tensor:
+    """Token ids [sequence, position] to evaluate on: about `tokens` of the held-out split (default:
+    the study's sae.evaluation_tokens), at least one sequence.
+    """
+    wanted = tokens or study.sae.evaluation_tokens
+    sequences = (
+        tokenized.filter(pl.col("split") == "held_out")
+        .sort("sequence")
+        .head(max(1, wanted // study.corpus.context_size))
         .select("token_ids")
         .collect()
     )
@@ -234,6 +258,44 @@ def _train_from_forward_passes(
         _remove_checkpoints(scratch)
 
 
+def _adopt_external(key: str, publisher: Publisher, resources: _Resources) -> None:
+    study, layer = site(key)
+    tensors = resources.tensors
+    inputs, model = inputs_with_model(resources.lake, tensors, resources.models, study, "sae")
+    context_size = study.corpus.context_size
+    external = read_external(
+        study.sae.external_folder(layer), model, layer, context_size=context_size
+    )
+    _, reader = open_cache(inputs, key, "train")
+    sample = CachedRows(reader, seed=study.sae.seed).sample(EXTERNAL_ROWS, study.sae.seed)
+    measures = check_explains(external, sample, study.sae.min_explained_variance)
+    with tensors.writer(
+        SAE_KIND, key, publisher.provenance(inputs), inputs=inputs.versions
+    ) as writer:
+        save_sae(writer.folder, external.sae, external.adopted(model, layer, context_size))
+        verify_saved(writer.folder, external.sae, sample[:VERIFIED_ROWS])
+    inputs.sae_version = external.sae.weights_hash()
+    numbers: Metadata = {
+        name: float(value) for name, value in measures.items() if isinstance(value, float)
+    }
+    publisher.publish(
+        key,
+        inputs,
+        {
+            "attention_sae": external_row(layer, external, f"{SAE_KIND}/{key}"),
+            "sae_training_log": pl.DataFrame(schema={"layer": pl.Int32, **LOG_SCHEMA}),
+        },
+        {
+            "attention_sae": {
+                "folder": dg.MetadataValue.path(writer.published.path),
+                "external_folder": dg.MetadataValue.path(str(external.folder)),
+                "warnings": "; ".join(external.warnings) or "none",
+                **numbers,
+            }
+        },
+    )
+
+
 def _remove_checkpoints(scratch: Scratch) -> None:
     for folder in scratch.folder.glob("*-*/"):
         shutil.rmtree(folder)
@@ -330,14 +392,7 @@ def sae_evaluation(
         study = STUDIES[name]
         compute.prepare(study.sae.seed)
         model = models.load(study)
-        held_out = (
-            lake.read("tokenized_corpus", name)
-            .filter(pl.col("split") == "held_out")
-            .sort("sequence")
-            .head(max(1, study.sae.evaluation_tokens // study.corpus.context_size))
-            .select("token_ids")
-            .collect()
-        )
+        held_out = held_out_tokens(lake.read("tokenized_corpus", name), study)
         inputs_of: dict[int, Inputs] = {}
         saes: dict[int, SparseAutoencoder] = {}
         means: dict[int, torch.Tensor] = {}
@@ -349,7 +404,7 @@ def sae_evaluation(
             inputs.table("tokenized_corpus", name)
             saes[layer] = open_sae(inputs, key, model)
             means[layer] = mean_z_of(inputs.table("activation_statistics", key).collect(), layer)
-        result = evaluate_layers(model, saes, torch.from_numpy(token_matrix(held_out)), means)
+        result = evaluate_layers(model, saes, held_out, means)
         for layer, inputs in inputs_of.items():
             row = result.filter(pl.col("layer") == layer)
             numbers: Metadata = {
