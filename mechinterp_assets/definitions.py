@@ -13,11 +13,15 @@ from mechinterp_assets.assets import (
     activations,
     corpus,
     dashboards,
+    feature_meaning,
+    feature_relations,
     features,
     heads,
     interventions,
     ioi,
+    sae_comparison,
     saes,
+    sweeps,
 )
 from mechinterp_assets.assets.automation import JOBS, SCHEDULES
 from mechinterp_assets.assets.checks import CHECKS
@@ -29,7 +33,20 @@ from resources.lake import LakeResource
 from resources.language_model import LanguageModelResource
 from resources.tensors import TensorsResource
 
-ASSET_MODULES = [corpus, activations, saes, features, dashboards, heads, ioi, interventions]
+ASSET_MODULES = [
+    corpus,
+    activations,
+    saes,
+    sweeps,
+    features,
+    feature_relations,
+    feature_meaning,
+    sae_comparison,
+    dashboards,
+    heads,
+    ioi,
+    interventions,
+]
 
 
 def default_resources() -> dict[str, Any]:

@@ -285,6 +285,11 @@ class Lake:
         frames = [self._scan(version, schema, spec) for version in found.values()]
         return pl.concat(frames) if frames else pl.LazyFrame(schema=schema)
 
+    def read_version(self, version: Version) -> pl.LazyFrame:
+        """Rows of one kept version (see `versions`), with every stored column."""
+        spec = find_table(version.table, self.declared.tables)
+        return self._scan(version, polars_schema(spec, stored=True), spec)
+
     def _scan(self, version: Version, schema: pl.Schema, spec: TableSpec) -> pl.LazyFrame:
         frame = pl.scan_parquet(self.root / version.file, glob=False)
         if version.columns == column_types(spec.stored_columns):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
+from mechinterp_assets.assets.feature_meaning import study_proxies
 from mechinterp_assets.assets.publish import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.specs import table_asset
@@ -37,6 +38,8 @@ def language_model(
     inputs.settings("model")
     model = models.load(study)
     inputs.model_version = model.weights_hash
+    for proxy in study_proxies(study):  # whether its tokens exist is known only now
+        proxy.check(model.token_strings())
     shape = model.config
     row = {
         "source": study.model.embedded or study.model.source,

@@ -11,6 +11,7 @@ before every later B. The paper does not say whether the token before must be th
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -113,7 +114,7 @@ def induction_behaviour(
     n = np.zeros(len(promoted), dtype=np.int64)
     order = np.argsort(promoted, kind="stable")
     bounds = np.flatnonzero(np.diff(promoted[order], prepend=-2, append=-2))
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds.tolist()):
         token = int(promoted[order[start]])
         if token < 0:
             continue

@@ -208,10 +208,10 @@ def check_regex(regex: str) -> None:
     try:
         pl.Series([""]).str.contains(regex)
     except pl.exceptions.ComputeError as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).partition("This error occurred")[0].split())
         raise ProxyError(
-            f"the regular expression {regex!r} does not compile ({reason}); correct it (look-around "
-            "and back-references are not offered: the search must take linear time)"
+            f"the regular expression {regex!r} does not compile ({reason}); correct it "
+            "(look-around and back-references are not offered: the search must take linear time)"
         ) from None
 
 

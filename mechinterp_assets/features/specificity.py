@@ -1,7 +1,8 @@
 """How well a proxy tells where a feature is active.
 
 Belongs here: counts behind specificity, expected-value and sensitivity plots (K24 section 3.2 and
-its appendix on proxies; Bricken et al. 2023). Does not belong here: when a proxy holds (proxies.py).
+its appendix on proxies; Bricken et al. 2023). Does not belong here: when a proxy holds
+(proxies.py).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -180,11 +181,17 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _Block:
-    """Whole features with the interval of each of their activations."""
+    """Whole features with the cell (feature, interval) of each of their activations.
+
+    bin [row]; value [row] float64; n_active, activation_sum [feature, interval].
+    """
 
     activations: SparseActivations
     edges: NDArray[np.float64]
     bin: NDArray[np.int64]
+    value: NDArray[np.float64]
+    n_active: NDArray[np.int64]
+    activation_sum: NDArray[np.float64]
 
     @classmethod
     def of(cls, activations: SparseActivations, n_intervals: int) -> "_Block":
@@ -192,23 +199,35 @@ class _Block:
         maxima = np.maximum.reduceat(value, activations.starts[:-1])
         edges = np.linspace(0.0, maxima, n_intervals + 1, axis=-1)
         group = activations.group
-        interval = np.zeros(len(value), dtype=np.int64)
-        for inner in range(1, n_intervals):  # (low, high], as in feature_intervals
-            interval += value > edges[group, inner]
-        return cls(activations, edges, group * n_intervals + interval)
+        # (low, high], as in feature_intervals: a quotient that rounding may put one off, corrected.
+        interval = np.ceil(value / maxima[group] * n_intervals).astype(np.int64) - 1
+        interval = interval.clip(0, n_intervals - 1)
+        flat, first = edges.reshape(-1), group * (n_intervals + 1)
+        interval -= value <= flat[first + interval]
+        interval += (value > flat[first + interval + 1]) & (interval < n_intervals - 1)
+        place = group * n_intervals + interval
+        shape = (len(maxima), n_intervals)
+        size = len(maxima) * n_intervals
+        return cls(
+            activations,
+            edges,
+            place,
+            value,
+            np.bincount(place, minlength=size).reshape(shape),
+            np.bincount(place, value, minlength=size).reshape(shape),
+        )
 
     def count(self, true: NDArray[np.bool_]) -> _Counts:
-        shape = (len(self.activations.features), self.edges.shape[1] - 1)
+        rows = np.flatnonzero(true)
+        hit, shape = self.bin[rows], self.n_active.shape
         size = shape[0] * shape[1]
-        value = self.activations.activation.astype(np.float64)
-        hit = self.bin[true]
         return _Counts(
             features=self.activations.features,
             edges=self.edges,
-            n_active=np.bincount(self.bin, minlength=size).reshape(shape),
+            n_active=self.n_active,
             n_active_true=np.bincount(hit, minlength=size).reshape(shape),
-            activation_sum=np.bincount(self.bin, value, minlength=size).reshape(shape),
-            activation_sum_true=np.bincount(hit, value[true], minlength=size).reshape(shape),
+            activation_sum=self.activation_sum,
+            activation_sum_true=np.bincount(hit, self.value[rows], minlength=size).reshape(shape),
         )
 
 

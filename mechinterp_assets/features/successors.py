@@ -4,45 +4,20 @@ Belongs here: which token text follows which. Used by the successor features' he
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 # Sequences that begin again after their end, then those that stop.
 CYCLES = (
-    ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"],
-    [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ],
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
+    "January February March April May June July August September October November December",
 )
 CHAINS = (
-    [
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-    ],
-    ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"],
-    list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+    "one two three four five six seven eight nine ten eleven twelve",
+    "first second third fourth fifth sixth seventh eighth ninth tenth",
+    "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z",
 )
 
 
@@ -86,10 +61,11 @@ def successor_classes(token_strings: list[str]) -> SuccessorClasses:
 
 def _table() -> dict[str, str]:
     pairs: dict[str, str] = {}
-    for words in CYCLES:
-        pairs |= {a.lower(): b.lower() for a, b in zip(words, words[1:] + words[:1], strict=True)}
-    for words in CHAINS:
-        pairs |= {a.lower(): b.lower() for a, b in zip(words[:-1], words[1:], strict=True)}
+    for sequence in (*CYCLES, *CHAINS):
+        words = sequence.lower().split()
+        pairs |= dict(pairwise(words))
+        if sequence in CYCLES:
+            pairs[words[-1]] = words[0]
     return pairs
 
 

@@ -1,0 +1,38 @@
+-- formula: 1
+CREATE TABLE feature_families (
+    study VARCHAR,
+    layer INTEGER NOT NULL,
+    feature INTEGER NOT NULL,
+    family VARCHAR NOT NULL,
+    measure VARCHAR NOT NULL,
+    value DOUBLE,
+    x BIGINT,
+    n BIGINT NOT NULL,
+    low DOUBLE,
+    high DOUBLE,
+    null_value DOUBLE,
+    threshold DOUBLE,
+    min_n BIGINT NOT NULL,
+    passes BOOLEAN,
+    required BOOLEAN NOT NULL,
+    head INTEGER,
+    text VARCHAR
+);
+COMMENT ON TABLE feature_families IS 'One row per feature that fired and measure: what speaks for the feature belonging to a family (K24 section 3.3, appendices F and I). Raw values with n, threshold and what chance would give; the labels are the view feature_family_labels, and a feature may have several. Only the induction selection and behaviour come from K24; every other rule is a heuristic of this project, since the paper finds those families by hand. Tokens: those of feature_statistics (no position 0, no BOS). DFA measures: over the examples in feature_dfa; the strongest source is the position with the largest DFA summed over heads, among positions 1 .. D without BOS.';
+COMMENT ON COLUMN feature_families.study IS 'Study the row belongs to';
+COMMENT ON COLUMN feature_families.layer IS 'Layer whose z_cat the SAE reads';
+COMMENT ON COLUMN feature_families.feature IS 'Index of the feature in the SAE';
+COMMENT ON COLUMN feature_families.family IS 'Family that the measure speaks for: induction, high_level_context, local_context, duplicate_token, successor, name_mover, suppression, single_token, n_gram';
+COMMENT ON COLUMN feature_families.measure IS 'Which measure. induction_attribution: largest head attribution (feature_head_attribution) to a head of the layer with the role induction (head_roles); 0 where the layer has none. induction_attribution_total: their sum over those heads. induction_behaviour (K24): B = the token with the largest logit effect; over up to 200 sequences with B at least twice (a seeded choice), the share in which the feature is silent on the token before the first B and active on the token before every later B; occurrences right after BOS are left out. induction_behaviour_same_prefix: the same over sequences in which a bigram A B occurs at least twice (the first to come back), looking at its occurrences only: the paper does not say whether the token before must be the same. run_length: mean length of stretches of consecutive active tokens. density_where_active: share of tokens active within the sequences where the feature is active at all. near_dfa_share: share of positive DFA that comes from the current token and the 5 before it, mean over examples. repeats_current_token: share of examples whose strongest source is an earlier position with the current token. promotes_successor: share of examples whose strongest source is a token (number, number word, ordinal, day, month, capital letter) whose successor is among the promoted tokens of feature_logit_effects. promotes_source_token: share of examples whose strongest source is an earlier position with one of the promoted tokens. promoted_names: share of the promoted tokens that are one capital and then small letters. suppresses_source_token: share of examples whose strongest source has one of the suppressed (bottom) tokens. negative_share: size of the strongest negative logit effect / (that + the strongest positive one). token_overlap, ngram_overlap: Jaccard index of the tokens at which the feature is active and those that end its best single token, or its best n-gram of 2 or 3 tokens';
+COMMENT ON COLUMN feature_families.value IS 'The measure; NULL where it is not defined (no example, no logit effect)';
+COMMENT ON COLUMN feature_families.x IS 'Where the value is a share: value = x / n; else NULL';
+COMMENT ON COLUMN feature_families.n IS 'Terms behind the value: induction heads, examples, runs, tokens; negative_share: the 2 effects';
+COMMENT ON COLUMN feature_families.low IS 'Lower bound of the 95% Clopper-Pearson interval of x / n; NULL where the value is no share. Terms are taken as independent, which tokens of one text are not';
+COMMENT ON COLUMN feature_families.high IS 'Upper bound of the same interval';
+COMMENT ON COLUMN feature_families.null_value IS 'What chance gives. DFA measures: a source drawn uniformly from 1 .. D without BOS. run_length: tokens drawn independently with the density within active sequences. density_where_active: the density over all tokens. Overlaps: as many tokens drawn at random. promoted_names: share of the vocabulary that looks like a name. NULL: none; induction has a control group instead (induction_test)';
+COMMENT ON COLUMN feature_families.threshold IS 'Value from which the measure passes; NULL: stored without judgement. 0.6 for induction is K24''s';
+COMMENT ON COLUMN feature_families.min_n IS 'Terms below which passes stays NULL';
+COMMENT ON COLUMN feature_families.passes IS 'value >= threshold (induction_behaviour, its variant and negative_share: value > threshold); NULL with n below min_n or without a value or threshold';
+COMMENT ON COLUMN feature_families.required IS 'Whether the label of the family needs this measure to pass';
+COMMENT ON COLUMN feature_families.head IS 'induction_attribution: the induction head with the largest attribution; else NULL';
+COMMENT ON COLUMN feature_families.text IS 'Token or n-gram that the value is about: B for induction behaviour, the best n-gram for overlaps; else NULL';

@@ -1,0 +1,36 @@
+-- formula: 1
+CREATE TABLE feature_proxies (
+    study VARCHAR,
+    layer INTEGER NOT NULL,
+    proxy VARCHAR NOT NULL,
+    definition VARCHAR NOT NULL,
+    feature INTEGER NOT NULL,
+    n_tokens BIGINT NOT NULL,
+    n_true BIGINT NOT NULL,
+    n_active BIGINT NOT NULL,
+    n_active_true BIGINT NOT NULL,
+    n_silent_true BIGINT NOT NULL,
+    activation_sum DOUBLE NOT NULL,
+    activation_sum_true DOUBLE NOT NULL,
+    specificity_low DOUBLE,
+    specificity_high DOUBLE,
+    recall_low DOUBLE,
+    recall_high DOUBLE
+);
+COMMENT ON TABLE feature_proxies IS 'One row per proxy of the study (features.proxies) and feature that fired: the four counts of (proxy true, feature active) over the tokens of feature_statistics, and how much activation falls where the proxy is true (K24 section 3.2; Bricken et al. 2023). Shares: view feature_proxy_shares. By activation: feature_proxy_histogram.';
+COMMENT ON COLUMN feature_proxies.study IS 'Study the row belongs to';
+COMMENT ON COLUMN feature_proxies.layer IS 'Layer whose z_cat the SAE reads';
+COMMENT ON COLUMN feature_proxies.proxy IS 'Name of the proxy';
+COMMENT ON COLUMN feature_proxies.definition IS 'When the proxy is true at a token, in words. Texts of a window are joined from tokens decoded one by one, cut at position 0 and at the last BOS; earlier occurrences lie in the same sequence';
+COMMENT ON COLUMN feature_proxies.feature IS 'Index of the feature in the SAE';
+COMMENT ON COLUMN feature_proxies.n_tokens IS 'Tokens read';
+COMMENT ON COLUMN feature_proxies.n_true IS 'Tokens at which the proxy is true';
+COMMENT ON COLUMN feature_proxies.n_active IS 'Tokens at which the activation is above 0';
+COMMENT ON COLUMN feature_proxies.n_active_true IS 'Tokens at which both hold';
+COMMENT ON COLUMN feature_proxies.n_silent_true IS 'Tokens at which the proxy is true and the activation 0: what the sensitivity plot shows at 0';
+COMMENT ON COLUMN feature_proxies.activation_sum IS 'Sum of the activations, in units of z';
+COMMENT ON COLUMN feature_proxies.activation_sum_true IS 'Sum of the activations at tokens at which the proxy is true';
+COMMENT ON COLUMN feature_proxies.specificity_low IS 'Lower bound of the 95% Clopper-Pearson interval of n_active_true / n_active. Tokens are taken as independent, which tokens of one text are not';
+COMMENT ON COLUMN feature_proxies.specificity_high IS 'Upper bound of the same interval';
+COMMENT ON COLUMN feature_proxies.recall_low IS 'Lower bound of the 95% Clopper-Pearson interval of n_active_true / n_true; NULL where the proxy is never true';
+COMMENT ON COLUMN feature_proxies.recall_high IS 'Upper bound of the same interval';

@@ -1,0 +1,30 @@
+-- formula: 1
+CREATE TABLE feature_proxy_histogram (
+    study VARCHAR,
+    layer INTEGER NOT NULL,
+    proxy VARCHAR NOT NULL,
+    feature INTEGER NOT NULL,
+    interval INTEGER NOT NULL,
+    low DOUBLE NOT NULL,
+    high DOUBLE NOT NULL,
+    n_active BIGINT NOT NULL,
+    n_active_true BIGINT NOT NULL,
+    activation_sum DOUBLE NOT NULL,
+    activation_sum_true DOUBLE NOT NULL,
+    specificity_low DOUBLE,
+    specificity_high DOUBLE
+);
+COMMENT ON TABLE feature_proxy_histogram IS 'One row per proxy, feature that fired and activation interval of feature_intervals: the histogram of activations above 0 split by the proxy, as counts and as sums of activation. n_active and n_active_true are the specificity plot, the sums the expected-value plot (view feature_proxy_expected_value).';
+COMMENT ON COLUMN feature_proxy_histogram.study IS 'Study the row belongs to';
+COMMENT ON COLUMN feature_proxy_histogram.layer IS 'Layer whose z_cat the SAE reads';
+COMMENT ON COLUMN feature_proxy_histogram.proxy IS 'Name of the proxy, defined in feature_proxies.definition';
+COMMENT ON COLUMN feature_proxy_histogram.feature IS 'Index of the feature in the SAE';
+COMMENT ON COLUMN feature_proxy_histogram.interval IS 'Interval of (0, max_activation], 0 = the weakest activations; the same as in feature_intervals';
+COMMENT ON COLUMN feature_proxy_histogram.low IS 'Lower edge, not included, in units of z';
+COMMENT ON COLUMN feature_proxy_histogram.high IS 'Upper edge, included, in units of z';
+COMMENT ON COLUMN feature_proxy_histogram.n_active IS 'Tokens whose activation lies in (low, high]';
+COMMENT ON COLUMN feature_proxy_histogram.n_active_true IS 'Of these, tokens at which the proxy is true';
+COMMENT ON COLUMN feature_proxy_histogram.activation_sum IS 'Sum of the activations in (low, high]';
+COMMENT ON COLUMN feature_proxy_histogram.activation_sum_true IS 'The same over tokens at which the proxy is true';
+COMMENT ON COLUMN feature_proxy_histogram.specificity_low IS 'Lower bound of the 95% Clopper-Pearson interval of n_active_true / n_active; NULL in an empty interval';
+COMMENT ON COLUMN feature_proxy_histogram.specificity_high IS 'Upper bound of the same interval';
