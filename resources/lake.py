@@ -3,9 +3,9 @@
 import dagster as dg
 from pydantic import Field
 
-from resources.lake_store import KEEP_SECONDS, Lake, LakeError, Published
+from resources.lake_store import KEEP_SECONDS, Frames, Lake, LakeError, Published
 
-__all__ = ["Lake", "LakeError", "LakeResource", "Published"]
+__all__ = ["Frames", "Lake", "LakeError", "LakeResource", "Published"]
 
 
 class LakeResource(dg.ConfigurableResource[Lake]):

@@ -9,22 +9,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mechinterp_assets.assets.publish import Publisher, inputs_with_model
-from mechinterp_assets.assets.registry import PARTITIONS, site
+from mechinterp_assets.activations.cache import ActivationReader
+from mechinterp_assets.assets.publish import Metadata, Publisher, inputs_with_model
+from mechinterp_assets.assets.registry import PARTITIONS, STUDIES, site, sites_by_study
 from mechinterp_assets.assets.saes import open_cache, open_sae
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
-from mechinterp_assets.attribution.dfa import DFA_MATRIX_SCHEMA
-from mechinterp_assets.attribution.dfa import feature_dfa as compute_feature_dfa
-from mechinterp_assets.attribution.feature_pass import feature_pass
+from mechinterp_assets.attribution.activation_stream import TokenGrid
+from mechinterp_assets.attribution.dfa import (
+    DFA_MATRIX_SCHEMA,
+    DFA_SCHEMA,
+    DfaRequest,
+    stream_feature_dfa,
+)
+from mechinterp_assets.attribution.feature_pass import (
+    ACTIVATION_SCHEMA,
+    FeaturePass,
+    feature_pass,
+)
 from mechinterp_assets.attribution.head_attribution import (
     feature_head_attribution as compute_head_attribution,
 )
-from mechinterp_assets.attribution.intervals import feature_intervals
+from mechinterp_assets.attribution.intervals import interval_tables, with_tokens
 from mechinterp_assets.attribution.logit_effects import (
     feature_logit_effects as compute_logit_effects,
 )
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from resources.compute import ComputeResource
+from resources.external_sort import SortedRuns
 from resources.lake import Lake
 from resources.language_model import LanguageModelResource
 from resources.tensors import Tensors
@@ -50,6 +61,7 @@ DENSITY_BINS = 16
             "feature_activations",
             "feature_top_examples",
             "feature_intervals",
+            "feature_interval_examples",
         )
     ],
     partitions_def=PARTITIONS.sites,
@@ -63,54 +75,68 @@ def features(
     models: LanguageModelResource,
     compute: ComputeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """One streaming pass: statistics, every activation, top examples and intervals."""
+    """One streaming pass: statistics, every activation, top examples, intervals, their examples."""
     publisher = Publisher(context, lake)
     for key in context.partition_keys:
         study, layer = site(key)
+        settings = study.features
         compute.prepare(study.sae.seed)
         inputs, model = inputs_with_model(lake, tensors, models, study, "features")
         sae = open_sae(inputs, key, model)
         _, reader = open_cache(inputs, key, None)
-        kept: list[pl.DataFrame] = []
-        result = feature_pass(
-            reader.batches(SEQUENCES_AT_ONCE),
-            sae,
-            top_k=study.features.top_examples,
-            window_before=study.features.context_window,
-            max_tokens=study.features.max_tokens,
-            on_activations=kept.append,
-        )
+        strings = model.token_strings()
         on_site = pl.lit(layer, pl.Int32).alias("layer")
-        statistics = result.statistics(sae)
-        tables = {
-            "feature_statistics": statistics,
-            "feature_activations": pl.concat(kept).sort("feature", "sequence", "position"),
-            "feature_top_examples": result.top_examples(model.token_strings()),
-            "feature_intervals": feature_intervals(
-                kept,
+        # A layer's activations may be larger than memory: they are sorted on disk.
+        with lake.scratch() as folder:
+            runs = SortedRuns(folder, "feature", ACTIVATION_SCHEMA)
+            result = feature_pass(
+                reader.batches(SEQUENCES_AT_ONCE),
+                sae,
+                top_k=settings.top_examples,
+                window_before=settings.context_window,
+                max_tokens=settings.max_tokens,
+                on_activations=runs.add,
+            )
+            intervals = interval_tables(
+                runs.frames(),
                 result.max_activation,
-                n_intervals=study.features.intervals,
-                n_examples=study.features.interval_examples,
-            ),
-        }
-        density = statistics["log10_density"].drop_nulls().to_numpy()
-        counts, _ = np.histogram(density, bins=DENSITY_BINS, range=(-7, 0))
-        publisher.publish(
-            key,
-            inputs,
-            {name: frame.with_columns(on_site) for name, frame in tables.items()},
-            {
-                "feature_statistics": {
-                    "tokens": float(result.n_tokens),
-                    "l0": float(result.n_active.sum()) / result.n_tokens,
-                    "never_active": float((result.n_active == 0).sum()),
-                    "log10_density_-7_to_0": dg.MetadataValue.md(
-                        f"![density]({tiny_bar_chart(counts.tolist())})"
-                    ),
-                }
-            },
-        )
+                n_intervals=settings.intervals,
+                n_top=settings.interval_top_examples,
+                n_random=settings.interval_examples,
+            )
+            statistics = result.statistics(sae)
+            examples = with_tokens(
+                intervals.examples, tokens_read(reader, result.n_tokens), strings
+            )
+            frames = {
+                "feature_statistics": statistics,
+                "feature_top_examples": result.top_examples(strings),
+                "feature_intervals": intervals.intervals,
+                "feature_interval_examples": examples,
+            }
+            publisher.publish(
+                key,
+                inputs,
+                {
+                    **{name: frame.with_columns(on_site) for name, frame in frames.items()},
+                    "feature_activations": (f.with_columns(on_site) for f in runs.frames()),
+                },
+                {"feature_statistics": _pass_metadata(result, statistics)},
+            )
     yield from publisher.results()
+
+
+def _pass_metadata(result: FeaturePass, statistics: pl.DataFrame) -> Metadata:
+    density = statistics["log10_density"].drop_nulls().to_numpy()
+    counts, _ = np.histogram(density, bins=DENSITY_BINS, range=(-7, 0))
+    return {
+        "tokens": float(result.n_tokens),
+        "l0": float(result.n_active.sum()) / result.n_tokens,
+        "never_active": float((result.n_active == 0).sum()),
+        "log10_density_-7_to_0": dg.MetadataValue.md(
+            f"![density]({tiny_bar_chart(counts.tolist())})"
+        ),
+    }
 
 
 @dg.multi_asset(
@@ -199,42 +225,55 @@ def feature_dfa(
     models: LanguageModelResource,
     compute: ComputeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Direct feature attribution of the top examples: by head, by source, some of them by both."""
+    """Direct feature attribution of the top examples: by head, by source, some of them by both.
+
+    All layers of a study share one forward pass over the sequences of their examples.
+    """
     publisher = Publisher(context, lake)
-    for key in context.partition_keys:
-        study, layer = site(key)
-        compute.prepare(study.sae.seed)
-        inputs, model = inputs_with_model(lake, tensors, models, study, "features")
-        sae = open_sae(inputs, key, model)
-        examples = (
-            inputs.table("feature_top_examples", key)
-            .filter(pl.col("rank") < study.features.dfa_examples)
-            .select("feature", "rank", "sequence", "position")
-            .collect()
-        )
-        sequences = inputs.table("tokenized_corpus", study.study).select("sequence", "token_ids")
-        matrices = [pl.DataFrame(schema=DFA_MATRIX_SCHEMA)]
-        frame = compute_feature_dfa(
+    for name, keys in sites_by_study(context.partition_keys).items():
+        settings = STUDIES[name].features
+        inputs, requests = {}, []
+        for key in keys:
+            study, layer = site(key)
+            compute.prepare(study.sae.seed)
+            inputs[layer], model = inputs_with_model(lake, tensors, models, study, "features")
+            examples = inputs[layer].table("feature_top_examples", key)
+            chosen = examples.filter(pl.col("rank") < settings.dfa_examples).collect()
+            requests.append(DfaRequest(layer, open_sae(inputs[layer], key, model), chosen))
+            # Read by every layer, so that its version is recorded for every layer.
+            sequences = inputs[layer].table("tokenized_corpus", name)
+        wanted = pl.concat([request.examples["sequence"] for request in requests])
+        frames = {request.layer: [pl.DataFrame(schema=DFA_SCHEMA)] for request in requests}
+        matrices = {request.layer: [pl.DataFrame(schema=DFA_MATRIX_SCHEMA)] for request in requests}
+        for layer, found in stream_feature_dfa(
             model,
-            sae,
-            layer,
-            examples,
-            TokenLookup(sequences, examples["sequence"]),
-            matrix_ranks=study.features.dfa_matrix_examples,
-            on_matrix=matrices.append,
-        )
-        on_site = pl.lit(layer, pl.Int32).alias("layer")
-        matrix = pl.concat(matrices).sort("feature", "rank", "head")
-        publisher.publish(
-            key,
-            inputs,
-            {
-                "feature_dfa": frame.with_columns(on_site),
-                "feature_dfa_matrix": matrix.with_columns(on_site),
-            },
-            {"feature_dfa": {"largest_identity_error": _largest(frame["identity_error"])}},
-        )
+            requests,
+            TokenLookup(sequences.select("sequence", "token_ids"), wanted),
+            matrix_ranks=settings.dfa_matrix_examples,
+            on_matrix=lambda at, matrix, kept=matrices: kept[at].append(matrix),
+        ):
+            frames[layer].append(found)
+        for key in keys:
+            _, layer = site(key)
+            on_site = pl.lit(layer, pl.Int32).alias("layer")
+            frame = pl.concat(frames.pop(layer)).sort("feature", "rank")
+            matrix = pl.concat(matrices.pop(layer)).sort("feature", "rank", "head")
+            publisher.publish(
+                key,
+                inputs[layer],
+                {
+                    "feature_dfa": frame.with_columns(on_site),
+                    "feature_dfa_matrix": matrix.with_columns(on_site),
+                },
+                {"feature_dfa": {"largest_identity_error": _largest(frame["identity_error"])}},
+            )
     yield from publisher.results()
+
+
+def tokens_read(reader: ActivationReader, n_tokens: int) -> TokenGrid:
+    """The tokens of a feature pass over `reader` that read `n_tokens` tokens."""
+    sequences = torch.arange(reader.n_sequences) + reader.first_sequence
+    return TokenGrid.of(sequences, reader.token_ids, reader.valid, n_tokens)
 
 
 class TokenLookup:

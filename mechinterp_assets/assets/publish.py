@@ -13,7 +13,8 @@ import polars as pl
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.provenance import Provenance
 from mechinterp_assets.study import Study
-from resources.lake import Lake, Published
+from mechinterp_assets.tables import table_spec
+from resources.lake import Frames, Lake, Published
 from resources.language_model import LanguageModelResource
 from resources.tensors import Artefact, Tensors
 
@@ -125,10 +126,13 @@ class Publisher:
         self,
         partition: str,
         inputs: Inputs,
-        frames: Mapping[str, pl.DataFrame],
+        frames: Mapping[str, Frames],
         metadata: Mapping[str, Metadata] | None = None,
     ) -> dict[str, Published]:
-        """Write one partition of the tables and attach their metadata to its materialization."""
+        """Write one partition of the tables and attach their metadata to its materialization.
+
+        A table's rows are one frame, or an iterable of frames; see `Lake.write_many`.
+        """
         published = self._lake.write_many(
             frames, partition, self.provenance(inputs), inputs.versions
         )
@@ -143,7 +147,7 @@ class Publisher:
                     "version": result.version,
                     "data_version": result.data_version,
                     "megabytes": result.bytes / 1e6,
-                    "preview": dg.MetadataValue.md(preview(frames[table])),
+                    "preview": dg.MetadataValue.md(preview(self._shown(table, frames, result))),
                     **(metadata or {}).get(table, {}),
                 },
                 asset_key=dg.AssetKey(table),
@@ -153,6 +157,16 @@ class Publisher:
                 f"published {table} {partition}: {result.rows} rows, version {result.version}"
             )
         return published
+
+    def _shown(
+        self, table: str, frames: Mapping[str, Frames], published: Published
+    ) -> pl.DataFrame:
+        """Rows for the preview; those of a stream are gone and are read from the file."""
+        rows = frames[table]
+        if isinstance(rows, pl.DataFrame):
+            return rows
+        columns = [column.name for column in table_spec(table).science_columns]
+        return pl.scan_parquet(published.path, glob=False).select(columns).head(5).collect()
 
     def results(self) -> Iterator[dg.MaterializeResult[None]]:
         """One result per asset; the data version is the content's where one partition ran."""

@@ -1,0 +1,195 @@
+"""Features that are active together or write alike, over all pairs of one SAE.
+
+Belongs here: co-activation (phi) and decoder cosine of every pair, and each one's nearest; exact,
+with no pair and no token sampled. Pairs are visited in blocks of rows, so that memory holds
+[block, d_sae] and the sparse activations, never [d_sae, d_sae].
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from mechinterp_assets.attribution.activation_stream import TokenGrid, whole_features
+
+# float32 decides which neighbours are looked at in float64: as many more than asked for.
+_SPARE = 4
+_PAIRS_AT_ONCE = 1024
+
+
+def feature_neighbours(
+    activations: Iterable[pl.DataFrame],
+    tokens: TokenGrid,
+    W_dec: Tensor,
+    *,
+    top: int = 10,
+    workspace_bytes: int = 128 * 2**20,
+) -> pl.DataFrame:
+    """Frame `feature_neighbours` of one layer (without study and layer).
+
+    Co-activation is the phi coefficient: Pearson's correlation of the two indicators "is active"
+    over all N tokens read, (N n_ij - n_i n_j) / sqrt(n_i (N - n_i) n_j (N - n_j)). Only pairs with
+    phi > 0 are listed. Of equal values the lower feature comes first. Features that never fired,
+    and for the cosine those whose decoder row is 0, have no rows and are nobody's neighbours.
+
+    Args:
+        activations: frames with feature, sequence, position, sorted by feature, sequence and
+            position, cut anywhere.
+        tokens: the tokens that the same feature pass read.
+        W_dec: [d_sae, d_in] decoder; the cosines are computed on its device.
+        top: neighbours per feature and kind.
+        workspace_bytes: size of one block [features, d_sae] float64.
+
+    Raises:
+        ValueError: top is below 1, the frames are not sorted, name a feature that the decoder does
+            not have, or lie at a token that was not read.
+    """
+    if top < 1:
+        raise ValueError(f"top is {top}; give at least 1")
+    d_sae = len(W_dec)
+    active = _active_tokens(activations, tokens, d_sae)
+    n_active = np.diff(active.indptr).astype(np.int64)
+    fired = n_active > 0
+    by_token = active.T.tocsr()
+    W_dec = W_dec.detach()
+    norms = W_dec.double().norm(dim=1)
+    writes = fired & (norms > 0).cpu().numpy()
+    found = [pl.DataFrame(schema=_SCHEMA)]
+    size = max(1, workspace_bytes // (8 * d_sae))
+    for start in range(0, d_sae, size):
+        rows = np.arange(start, min(start + size, d_sae))
+        both = active[start : start + size] @ by_token
+        counts = torch.from_numpy(both.toarray())
+        phi = _phi(both, rows, n_active, tokens.n_tokens)
+        nearest = {
+            "coactivation": _largest(phi, top),
+            "decoder_cosine": _cosines(W_dec, norms, rows, writes, top),
+        }
+        for kind, (row, neighbour, value) in nearest.items():
+            found.append(_frame(kind, rows, row, neighbour, value, counts))
+    return pl.concat(found).sort("feature", "kind", "rank")
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+_SCHEMA = pl.Schema(
+    {
+        "feature": pl.Int32,
+        "kind": pl.String,
+        "rank": pl.Int32,
+        "neighbour": pl.Int32,
+        "value": pl.Float64,
+        "n_both": pl.Int64,
+    }
+)
+Nearest = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+
+
+def _active_tokens(
+    activations: Iterable[pl.DataFrame], tokens: TokenGrid, d_sae: int
+) -> csr_matrix:
+    """[d_sae, cell] 1 where the feature is active, int32."""
+    cells: list[NDArray[np.int32]] = []
+    n_active = np.zeros(d_sae, dtype=np.int64)
+    for frame in whole_features(activations):
+        feature = frame["feature"].to_numpy()
+        if feature[-1] >= d_sae:
+            raise ValueError(
+                f"feature {feature[-1]} is active, but the decoder has {d_sae} features; give the "
+                "SAE of the same feature pass"
+            )
+        n_active += np.bincount(feature, minlength=d_sae)
+        at = tokens.cells(frame["sequence"].to_numpy(), frame["position"].to_numpy())
+        cells.append(at.astype(np.int32 if tokens.read.size < 2**31 else np.int64))
+    columns = np.concatenate(cells) if cells else np.zeros(0, dtype=np.int32)
+    starts = np.concatenate([[0], n_active.cumsum()])
+    ones = np.ones(len(columns), dtype=np.int32)
+    return csr_matrix((ones, columns, starts), shape=(d_sae, tokens.read.size))
+
+
+def _phi(
+    both: csr_matrix, rows: NDArray[np.int64], n_active: NDArray[np.int64], n_tokens: int
+) -> Tensor:
+    """[row, d_sae] float64 positive phi of every pair; -inf for the others and for itself."""
+    spread = np.sqrt(n_active * (n_tokens - n_active).astype(np.float64))
+    row = np.repeat(np.arange(len(rows)), np.diff(both.indptr))
+    column = both.indices
+    covariance = float(n_tokens) * both.data - n_active[rows[row]].astype(float) * n_active[column]
+    kept = (covariance > 0) & (column != rows[row])
+    row, column = row[kept], column[kept]
+    phi = np.full(both.shape, -np.inf)
+    phi[row, column] = covariance[kept] / (spread[rows[row]] * spread[column])
+    return torch.from_numpy(phi)
+
+
+def _largest(values: Tensor, top: int) -> Nearest:
+    """The `top` finite entries of each row: row, column and value, by row and rank."""
+    least = values.topk(min(top, values.shape[1]), dim=1).values[:, -1:]
+    row, column = ((values >= least) & (values > -torch.inf)).nonzero(as_tuple=True)
+    return _ranked(row.numpy(), column.numpy(), values[row, column].numpy(), top)
+
+
+def _ranked(
+    row: NDArray[np.int64], column: NDArray[np.int64], value: NDArray[np.float64], top: int
+) -> Nearest:
+    """The `top` largest of each row, of equals the lower columns first."""
+    order = np.lexsort((column, -value, row))
+    order = order[_rank(row[order]) < top]
+    return row[order], column[order], value[order]
+
+
+def _rank(row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[n] place of each entry among its neighbours of the same row, from 0."""
+    starts = np.flatnonzero(np.diff(row, prepend=-1))
+    rank: NDArray[np.int64] = np.arange(len(row)) - np.repeat(
+        starts, np.diff(starts, append=len(row))
+    )
+    return rank
+
+
+def _cosines(
+    W_dec: Tensor, norms: Tensor, rows: NDArray[np.int64], writes: NDArray[np.bool_], top: int
+) -> Nearest:
+    """Largest cosines of each row's decoder direction, exact to float64."""
+    own = torch.from_numpy(rows).to(W_dec.device)
+    silent = torch.from_numpy(~writes).to(W_dec.device)
+    scale = norms.float().clamp(min=torch.finfo(torch.float32).tiny)
+    cosine = (W_dec[own] @ W_dec.T).div_(scale).div_(scale[own, None])
+    cosine[:, silent] = -torch.inf
+    cosine[silent[own]] = -torch.inf
+    cosine[torch.arange(len(own)), own] = -torch.inf
+    near = cosine.topk(min(top + _SPARE, len(W_dec)), dim=1)
+    row, place = (near.values > -torch.inf).nonzero(as_tuple=True)
+    column = near.indices[row, place]
+    value = torch.empty(len(row), dtype=torch.float64, device=row.device)
+    for start in range(0, len(row), _PAIRS_AT_ONCE):
+        here = slice(start, start + _PAIRS_AT_ONCE)
+        one, other = W_dec[own[row[here]]].double(), W_dec[column[here]].double()
+        torch.linalg.vecdot(one, other, out=value[here])
+    value /= norms[own[row]] * norms[column]
+    return _ranked(row.cpu().numpy(), column.cpu().numpy(), value.cpu().numpy(), top)
+
+
+def _frame(
+    kind: str,
+    rows: NDArray[np.int64],
+    row: NDArray[np.int64],
+    neighbour: NDArray[np.int64],
+    value: NDArray[np.float64],
+    counts: Tensor,
+) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "feature": rows[row],
+            "kind": np.full(len(row), kind),
+            "rank": _rank(row),
+            "neighbour": neighbour,
+            "value": value,
+            "n_both": counts.numpy()[row, neighbour],
+        },
+        schema_overrides={"kind": pl.String},
+    ).cast(dict(_SCHEMA))
