@@ -5,6 +5,7 @@ H the Heaviside step. A step has no gradient, so theta's is estimated (sec. 3) f
 pre-activation lies in a window of width b, the bandwidth, about theta; K = 1 there, 0 elsewhere:
   df/dtheta := -theta/b K((pre - theta)/b),   dH/dtheta := -1/b K((pre - theta)/b)
 Only theta receives it: pre is reached through active features alone. Decoder rows of unit norm.
+Features that die are resampled (resampling.py), since no other gradient reaches them.
 """
 
 import math
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.resampling import resample_dead
 from mechinterp_assets.sae.steps import (
     StepSums,
     TrainingStep,
@@ -21,8 +23,10 @@ from mechinterp_assets.sae.steps import (
     variance_sum,
 )
 
-BANDWIDTH = 0.05
-INITIAL_THRESHOLD = 0.01
+# Inputs are scaled so that a random direction's pre-activation varies by about 1. Adam moves
+# log_threshold by at most lr a step: a start near the trained value is what makes short runs work.
+BANDWIDTH = 0.5
+INITIAL_THRESHOLD = 1.0
 
 
 class JumpReLUSAE(SparseAutoencoder):
@@ -65,6 +69,7 @@ class JumpReLUStep(TrainingStep):
     sae_class = JumpReLUSAE
     required_settings = ("l0_coefficient",)
     optional_settings = ("bandwidth", "initial_threshold")
+    resamples = True
 
     def initial_extra(self) -> dict[str, Tensor]:
         """log_threshold [d_sae]."""
@@ -129,3 +134,17 @@ class JumpReLUStep(TrainingStep):
         """The SAE for unscaled inputs; pre-activations shrink by `scale`, so thresholds do."""
         threshold = self.extra["log_threshold"].detach().exp() / scale
         return JumpReLUSAE(*self.folded(scale), threshold=threshold)
+
+    @torch.no_grad()
+    def resample(self, rows: Tensor, generator: torch.Generator) -> int:
+        """Restart dead features at rows of large ||x - x_hat||^2; returns how many."""
+        if not self.dead().any():
+            return 0
+        threshold = self.extra["log_threshold"].exp()
+        centred = rows - self.b_dec
+        losses = []
+        for block in torch.split(centred, self.settings.batch_size):
+            pre = self.encode_pre(block)
+            f = pre.masked_fill_(pre <= threshold, 0)
+            losses.append((f @ self.decoder).sub_(block).square_().sum(1))
+        return resample_dead(self, centred, torch.cat(losses), generator)

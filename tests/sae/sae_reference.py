@@ -11,8 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mechinterp_assets.sae.architectures import sae_class
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.gated import GatedSAE
+from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
+from mechinterp_assets.sae.topk import TopKSAE
 
 
 @dataclass(frozen=True)
@@ -191,3 +196,22 @@ def small_settings(architecture: str, **changes: object) -> TrainingSettings:
     common = {"d_sae": 20, "tokens": 64_000, "batch_size": 64, "sparsity_warmup": 0.0}
     values = {**common, **OWN_SETTINGS[architecture], **changes}
     return TrainingSettings(architecture, **values)  # type: ignore[arg-type]
+
+
+def random_sae(
+    architecture: str, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, k: int
+) -> SparseAutoencoder:
+    """A trained SAE of any architecture with these weights; what else it has is drawn at random."""
+    generator = torch.Generator().manual_seed(11)
+
+    def draw() -> Tensor:
+        return torch.randn(b_enc.shape, generator=generator).to(b_enc) * 0.3
+
+    kind = sae_class(architecture)
+    if issubclass(kind, TopKSAE):
+        return kind(W_enc, b_enc, W_dec, b_dec, k=k)
+    if issubclass(kind, GatedSAE):
+        return kind(W_enc, b_enc, draw(), draw(), W_dec, b_dec)
+    if issubclass(kind, JumpReLUSAE):
+        return kind(W_enc, b_enc, W_dec, b_dec, threshold=draw().abs())
+    return kind(W_enc, b_enc, W_dec, b_dec)

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from sae_reference import random_sae
 
+from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.sae.topk import TopKSAE
 
@@ -20,9 +23,9 @@ def _weights() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
-@pytest.fixture(params=["standard", "topk"])
+@pytest.fixture(params=list(ARCHITECTURES))
 def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
-    return StandardSAE(*_weights()) if request.param == "standard" else TopKSAE(*_weights(), k=K)
+    return random_sae(request.param, *_weights(), k=K)
 
 
 def test_encode_equals_the_definition_row_by_row(sae: SparseAutoencoder) -> None:
@@ -31,6 +34,8 @@ def test_encode_equals_the_definition_row_by_row(sae: SparseAutoencoder) -> None
     for row in range(9):
         pre = [float((x[row] - sae.b_dec) @ sae.W_enc[:, i] + sae.b_enc[i]) for i in range(D_SAE)]
         allowed = set(range(D_SAE))
+        if isinstance(sae, JumpReLUSAE):
+            allowed = {i for i in allowed if pre[i] > float(sae.threshold[i])}
         if sae.k is not None:
             allowed = set(sorted(range(D_SAE), key=lambda i: -pre[i])[: sae.k])
         expected = [max(0.0, p) if i in allowed else 0.0 for i, p in enumerate(pre)]
@@ -65,6 +70,16 @@ def test_the_hash_follows_weights_and_k() -> None:
     assert TopKSAE(*_weights(), k=K + 1).weights_hash() != one.weights_hash()
     same.b_dec = same.b_dec + 1e-6
     assert same.weights_hash() != one.weights_hash()
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_the_hash_covers_every_tensor(architecture: str) -> None:
+    one = random_sae(architecture, *_weights(), k=K)
+    for name in one.tensors():
+        other = random_sae(architecture, *_weights(), k=K)
+        assert other.weights_hash() == one.weights_hash()
+        other.tensors()[name].view(-1)[0] += 1e-3
+        assert other.weights_hash() != one.weights_hash(), name
 
 
 def test_wrong_shapes_and_k_are_refused() -> None:

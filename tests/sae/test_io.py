@@ -1,4 +1,4 @@
-"""SAE folders: round trips, SAELens in both directions, refusals, and the publishing gate."""
+"""SAE folders: round trips, SAELens's names and options, refusals, and the publishing gate."""
 
 import json
 from dataclasses import replace
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from sae_reference import random_sae
 from safetensors.torch import load_file, save_file
 
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.io import (
     CONFIG,
@@ -20,14 +22,12 @@ from mechinterp_assets.sae.io import (
     save_sae,
     verify_saved,
 )
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 
 HEADS, D_HEAD, D_SAE, K = 3, 4, 30, 5
 D_IN = HEADS * D_HEAD
 
 
-@pytest.fixture(params=["standard", "topk"])
+@pytest.fixture(params=list(ARCHITECTURES))
 def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
     generator = torch.Generator().manual_seed(0)
     W_dec = torch.randn(D_SAE, D_IN, generator=generator)
@@ -38,7 +38,7 @@ def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
         W_dec,
         0.1 * torch.randn(D_IN, generator=generator),
     )
-    return StandardSAE(*weights) if request.param == "standard" else TopKSAE(*weights, k=K)
+    return random_sae(request.param, *weights, k=K)
 
 
 @pytest.fixture
@@ -75,21 +75,82 @@ def test_a_round_trip_keeps_every_bit(
     assert config["reshape_activations"] == "hook_z"
 
 
-def test_sae_lens_loads_our_folder_and_we_load_its(
-    sae: SparseAutoencoder, metadata: SaeMetadata, tmp_path: Path
+@pytest.mark.parametrize(
+    ("architecture", "on_disk", "names"),
+    [
+        ("standard", "standard", {"b_enc"}),
+        ("topk", "topk", {"b_enc"}),
+        ("jumprelu", "jumprelu", {"b_enc", "threshold"}),
+        ("batchtopk", "jumprelu", {"b_enc", "threshold"}),
+        ("matryoshka", "jumprelu", {"b_enc", "threshold"}),
+        ("gated", "gated", {"b_gate", "r_mag", "b_mag"}),
+    ],
+)
+def test_folders_use_sae_lens_names_and_keep_ours_in_the_metadata(
+    architecture: str, on_disk: str, names: set[str], metadata: SaeMetadata, tmp_path: Path
 ) -> None:
-    sae_lens = pytest.importorskip("sae_lens", reason="sae_lens is not installed")
-    save_sae(tmp_path / "ours", sae, metadata)
-    theirs = sae_lens.SAE.load_from_disk(tmp_path / "ours")
-    x = _rows()
-    activations = theirs.encode(x.view(-1, HEADS, D_HEAD))
-    torch.testing.assert_close(activations, sae.encode(x))
-    reconstruction = theirs.decode(activations)
-    torch.testing.assert_close(reconstruction.flatten(-2), sae(x))
-    assert theirs.cfg.metadata.hook_name == metadata.hook_name
-    theirs.save_model(tmp_path / "theirs")
-    back = load_sae(tmp_path / "theirs")
-    assert torch.equal(back(x), sae(x))
+    generator = torch.Generator().manual_seed(0)
+    sae = random_sae(
+        architecture,
+        torch.randn(D_IN, D_SAE, generator=generator),
+        torch.zeros(D_SAE),
+        torch.randn(D_SAE, D_IN, generator=generator),
+        torch.zeros(D_IN),
+        k=K,
+    )
+    save_sae(tmp_path, sae, metadata)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert config["architecture"] == on_disk
+    assert config["metadata"]["mechinterp"]["architecture"] == architecture
+    assert int(config["metadata"]["sae_lens_version"].split(".")[0]) >= 6
+    assert set(load_file(tmp_path / WEIGHTS)) == {"W_enc", "W_dec", "b_dec"} | names
+    assert load_sae(tmp_path).architecture == architecture
+    # a folder of another program has no such entry: the architecture on disk is what it is
+    del config["metadata"]["mechinterp"]
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    foreign = load_sae(tmp_path)
+    assert foreign.architecture == on_disk
+    assert torch.equal(foreign.encode(_rows()), sae.encode(_rows()))
+    other = "topk" if on_disk == "gated" else "gated"
+    _edit(tmp_path, metadata={"mechinterp": {"architecture": other}})
+    with pytest.raises(SaeError, match=f"{other!r}, which is not written so"):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "gated"])
+def test_b_dec_that_is_not_subtracted_is_folded_into_the_biases(
+    architecture: str, metadata: SaeMetadata, tmp_path: Path
+) -> None:
+    """apply_b_dec_to_input false: the SAE reads x itself, and still adds b_dec to x_hat."""
+    generator = torch.Generator().manual_seed(4)
+    W_enc, W_dec = (torch.randn(D_IN, D_SAE, generator=generator) for _ in range(2))
+    b_enc, b_dec = torch.randn(D_SAE, generator=generator), torch.randn(D_IN, generator=generator)
+    reads_x = random_sae(architecture, W_enc, b_enc, W_dec.T, torch.zeros(D_IN), k=K)
+    written = random_sae(architecture, W_enc, b_enc, W_dec.T, b_dec, k=K)
+    save_sae(tmp_path, written, metadata)
+    _edit(tmp_path, apply_b_dec_to_input=False, metadata={})
+    loaded, x = load_sae(tmp_path), _rows()
+    torch.testing.assert_close(loaded.encode(x), reads_x.encode(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loaded(x), reads_x(x) + b_dec, rtol=1e-4, atol=1e-4)
+
+
+def test_a_threshold_may_stay_in_float32(metadata: SaeMetadata, tmp_path: Path) -> None:
+    """SAELens trains thresholds in float32 whatever the SAE's dtype, and writes them so."""
+    sae = random_sae(
+        "jumprelu", torch.eye(D_IN), torch.zeros(D_IN), torch.eye(D_IN), torch.zeros(D_IN), k=K
+    )
+    save_sae(tmp_path, sae, metadata)
+    weights = {
+        name: tensor.clone() if name == "threshold" else tensor.bfloat16()
+        for name, tensor in load_file(tmp_path / WEIGHTS).items()
+    }
+    save_file(weights, tmp_path / WEIGHTS)
+    _edit(tmp_path, dtype="bfloat16")
+    assert load_sae(tmp_path).tensors()["threshold"].dtype == torch.float32
+    weights["b_enc"] = weights["b_enc"].float()
+    save_file(weights, tmp_path / WEIGHTS)
+    with pytest.raises(SaeError, match=r"b_enc in .* has dtype"):
+        load_sae(tmp_path)
 
 
 def test_sae_lens_options_are_folded_into_the_weights(tmp_path: Path) -> None:
