@@ -7,25 +7,59 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from mechinterp_assets.home import PROJECT, dashboard_folder
+from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
+from mechinterp_assets.home import PROJECT, dashboard_folder, lake_folder
+from mechinterp_assets.live_pages import LivePages
 from mechinterp_assets.materialize import prepare_instance_folder
+from resources.lake import Lake
 
 HOST = "127.0.0.1"
 
 
 def dashboard_app() -> Starlette:
-    """The dashboards folder as a read-only web application."""
+    """The dashboards folder as a read-only web application, with feature pages from the lake.
+
+    A layer's published folder has pages of its most active features, for reading without a server.
+    Here every feature has one: pages are made on request, and the layer's index links all of them.
+    """
     folder = dashboard_folder()
     folder.mkdir(parents=True, exist_ok=True)
+    pages = LivePages(Lake(lake_folder()))
     files = StaticFiles(directory=folder, html=True, follow_symlink=True)
-    return Starlette(routes=[Mount("/", app=files)])
+
+    def feature(request: Request) -> Response:
+        site, number = request.path_params["site"], request.path_params["feature"]
+        page = pages.page(site, number)
+        if page is not None:
+            return HTMLResponse(page)
+        return _file(folder / site / "features" / f"{number}.html", folder)
+
+    def index(request: Request) -> Response:
+        site = request.path_params["site"]
+        answer = _file(folder / site / "index.html", folder)
+        if answer.status_code == 200 and pages.covers(site):
+            text = bytes(answer.body).decode()
+            return HTMLResponse(text.replace(SOME_LINKED, ALL_LINKED, 1))
+        return answer
+
+    return Starlette(
+        routes=[
+            Route("/{site}/features/{feature:int}.html", feature),
+            Route("/{site}/index.html", index),
+            Route("/{site}/", index),
+            Mount("/", app=files),
+        ]
+    )
 
 
 def serve(port: int, dashboards_port: int) -> int:
@@ -55,6 +89,13 @@ def serve(port: int, dashboards_port: int) -> int:
         if dagster.poll() is None:
             dagster.send_signal(signal.SIGTERM)
     return dagster.wait()
+
+
+def _file(path: Path, folder: Path) -> HTMLResponse:
+    """A page of the folder, or 404; nothing outside the folder."""
+    if not (path.resolve().is_relative_to(folder.resolve()) and path.is_file()):
+        return HTMLResponse("Not Found", status_code=404)
+    return HTMLResponse(path.read_text())
 
 
 def _stopper(

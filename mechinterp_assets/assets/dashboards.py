@@ -1,7 +1,6 @@
 """Group `features`, pages: one per feature, an index per layer, an index per study."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -10,21 +9,24 @@ from mechinterp_assets.assets.publish import Inputs, Publisher
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES, site
 from mechinterp_assets.assets.specs import table_asset
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.dashboards.layer_frames import LayerFrames
+from mechinterp_assets.dashboards.collect import (
+    HEAD_ROLES,
+    NEEDED,
+    OF_STUDY,
+    OPTIONAL,
+    edges_of_layer,
+    layer_frames,
+)
+from mechinterp_assets.dashboards.context import LayerContext, sae_details, shown_name
 from mechinterp_assets.dashboards.site import render_layer, render_study
+from mechinterp_assets.dashboards.tokens import TokenTexts
 from resources.dashboards import DashboardsResource
 from resources.lake import Lake
 from resources.tensors import Tensors
 
 GROUP = "features"
-SHOWN = {
-    "statistics": "feature_statistics",
-    "top_examples": "feature_top_examples",
-    "intervals": "feature_intervals",
-    "logit_effects": "feature_logit_effects",
-    "head_attribution": "feature_head_attribution",
-    "dfa": "feature_dfa",
-}
+# A block is left out of the pages where its table has no rows of the study yet.
+SITE_TABLES = [name for name in {**NEEDED, **OPTIONAL}.values() if name not in OF_STUDY]
 
 
 @dg.multi_asset(
@@ -34,8 +36,15 @@ SHOWN = {
             "feature_dashboards",
             per="site",
             group=GROUP,
-            study_deps=["language_model", "tokenized_corpus", "vocabulary"],
-            site_deps=[*SHOWN.values(), "attention_sae", "sae_evaluation"],
+            study_deps=[
+                "language_model",
+                "tokenized_corpus",
+                "vocabulary",
+                "head_scores",
+                "ioi_trace_graph",
+                *OF_STUDY,
+            ],
+            site_deps=[*SITE_TABLES, "feature_activations", "attention_sae", "sae_evaluation"],
             kinds=["html"],
         )
     ],
@@ -48,7 +57,7 @@ def feature_dashboards(
     tensors: dg.ResourceParam[Tensors],
     dashboards: DashboardsResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Self-contained HTML: a page per feature that fired, and a sortable index per layer."""
+    """Self-contained HTML: pages of the most active features, a sortable index per layer."""
     publisher = Publisher(context, lake)
     for key in context.partition_keys:
         study, layer = site(key)
@@ -56,30 +65,48 @@ def feature_dashboards(
         model = inputs.table("language_model", study.study).collect().row(0, named=True)
         sae = inputs.table("attention_sae", key).collect().row(0, named=True)
         inputs.model_version, inputs.sae_version = model["weights_hash"], sae["weights_hash"]
-        frames = LayerFrames(
-            **{name: inputs.table(table, key).collect() for name, table in SHOWN.items()}
-        )
         inputs.settings("features")
-        fired = frames.statistics.filter(pl.col("n_active") > 0)
-        shown = fired.top_k(study.features.pages, by=["n_active", "feature"])["feature"]
-        sequences = inputs.table("tokenized_corpus", study.study)
-        wanted = frames.example_sequences()
+
+        def read(table: str, key: str = key, inputs: Inputs = inputs) -> pl.LazyFrame | None:
+            of_study = table in OF_STUDY or table in ("head_scores", "ioi_trace_graph")
+            partition = inputs.study.study if of_study else key
+            if table not in NEEDED.values() and not lake.exists(table, partition):
+                return None
+            return inputs.table(table, partition)
+
+        edges = read("ioi_trace_graph")
+        fired = inputs.table("feature_statistics", key).filter(pl.col("n_active") > 0).collect()
+        shown = fired.top_k(study.features.pages, by=["n_active", "feature"])["feature"].to_list()
+        frames = layer_frames(
+            read,
+            layer,
+            shown,
+            whole=True,
+            head_roles=_head_roles(lake, study.study, layer)
+            if read("head_scores") is not None
+            else None,
+            ioi_edges=None if edges is None else edges_of_layer(edges.collect(), layer),
+        )
+        wanted = frames.example_sequences().implode()
+        sequences = inputs.table("tokenized_corpus", study.study).filter(
+            pl.col("sequence").is_in(wanted)
+        )
         tokens = inputs.table("vocabulary", study.study).sort("token_id").select("token")
         with dashboards.publish(key) as folder:
             rendered = render_layer(
                 frames,
                 folder,
-                layer=layer,
-                model=_shown_name(model["source"]),
-                provenance=publisher.provenance(inputs),
-                features=shown.to_list(),
-                token_strings=tokens.collect()["token"].to_list(),
-                sequences=sequences.filter(pl.col("sequence").is_in(wanted.implode()))
-                .select("sequence", "token_ids")
-                .collect(),
+                LayerContext(
+                    layer=layer,
+                    model=shown_name(model["source"]),
+                    provenance=publisher.provenance(inputs),
+                    texts=TokenTexts(tokens.collect()["token"].to_list()),
+                    details=sae_details(sae),
+                    study_href=f"../{study.study}/index.html",
+                ),
+                features=shown,
+                sequences=sequences.select("sequence", "token_ids").collect(),
                 evaluation=inputs.table("sae_evaluation", key).collect().row(0, named=True),
-                details={"SAE": f"{sae['architecture']}, {sae['d_sae']} features"},
-                study_href=f"../{study.study}/index.html",
             )
         publisher.publish(
             key,
@@ -144,7 +171,7 @@ def study_dashboards(
     with dashboards.publish(study.study) as folder:
         render_study(
             folder,
-            model=_shown_name(model["source"]),
+            model=shown_name(model["source"]),
             provenance=Publisher(context, lake).provenance(inputs),
             statistics=of_sites("feature_statistics", "layer", "n_active", "log10_density"),
             evaluation=evaluation,
@@ -179,6 +206,5 @@ def study_dashboards(
     yield from publisher.results()
 
 
-def _shown_name(source: str) -> str:
-    """Name of a model for a page that may be published: a folder's name, not its place."""
-    return Path(source).name if Path(source).is_absolute() else source
+def _head_roles(lake: Lake, study: str, layer: int) -> pl.DataFrame:
+    return lake.sql(HEAD_ROLES, {"study": study, "layer": layer})

@@ -10,7 +10,7 @@ Values are raw and contain b_V (rows of A sum to 1, so z contains b_V exactly on
 Encoder weights here; head attribution (head_attribution.py) is by decoder weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,22 +64,44 @@ class LayerAttention:
     z: Tensor
 
 
+@dataclass(frozen=True)
+class DfaRequest:
+    """Examples of one layer: feature, rank, sequence, position, and the SAE on the layer's z."""
+
+    layer: int
+    sae: SparseAutoencoder
+    examples: pl.DataFrame
+
+
 def layer_attention(model: LanguageModel, token_ids: Tensor, layer: int) -> LayerAttention:
     """Pattern, values and z of one layer of the raw model for token_ids [batch, position]."""
-    names = {part: f"blocks.{layer}.attn.hook_{part}" for part in ("pattern", "v", "z")}
+    return attention_of_layers(model, token_ids, [layer])[layer]
+
+
+def attention_of_layers(
+    model: LanguageModel, token_ids: Tensor, layers: Collection[int]
+) -> dict[int, LayerAttention]:
+    """Pattern, values and z of some layers of the raw model, by layer, from one forward pass."""
+    names = {
+        layer: {part: f"blocks.{layer}.attn.hook_{part}" for part in ("pattern", "v", "z")}
+        for layer in layers
+    }
     with torch.no_grad():
         _, cache = model.raw.run_with_cache(
             token_ids.to(model.device),
-            names_filter=list(names.values()),
-            stop_at_layer=layer + 1,
+            names_filter=[name for parts in names.values() for name in parts.values()],
+            stop_at_layer=max(layers) + 1,
         )
-    v = cache[names["v"]]
-    group = model.config.n_heads // v.shape[2]
-    return LayerAttention(
-        pattern=cache[names["pattern"]],
-        v=v.repeat_interleave(group, dim=2) if group > 1 else v,
-        z=cache[names["z"]],
-    )
+    found = {}
+    for layer, parts in names.items():
+        v = cache[parts["v"]]
+        group = model.config.n_heads // v.shape[2]
+        found[layer] = LayerAttention(
+            pattern=cache[parts["pattern"]],
+            v=v.repeat_interleave(group, dim=2) if group > 1 else v,
+            z=cache[parts["z"]],
+        )
+    return found
 
 
 def direct_feature_attribution(
@@ -99,56 +121,62 @@ def direct_feature_attribution(
 
 def stream_feature_dfa(
     model: LanguageModel,
-    sae: SparseAutoencoder,
-    layer: int,
-    examples: pl.DataFrame,
+    requests: Sequence[DfaRequest],
     token_ids: Callable[[NDArray[np.int64]], Tensor],
     *,
     batch_size: int = 32,
     workspace_bytes: int = 256 * 2**20,
     matrix_ranks: int = 0,
-    on_matrix: Callable[[pl.DataFrame], None] | None = None,
+    on_matrix: Callable[[int, pl.DataFrame], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Frames `feature_dfa` of one layer (without study and layer), one per batch of sequences.
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Layers with frames `feature_dfa` (without study and layer), some per batch of sequences.
 
-    Examples are grouped by sequence, so each sequence runs through the model once.
+    Examples are grouped by sequence over all layers, so each sequence runs through the model once.
 
     Args:
         model: its raw bridge runs the sequences.
-        sae: attention-output SAE of the layer.
-        layer: layer whose z the SAE reads.
-        examples: feature, rank, sequence, position (feature_top_examples, or a part of it).
+        requests: layers with their SAEs and examples (of feature_top_examples), each layer once.
         token_ids: gives token ids [n, position] int64 for sequence numbers [n].
-        batch_size: sequences per forward pass.
-        workspace_bytes: size of the values gathered for one block of examples.
+        batch_size: sequences per forward pass, fewer where their patterns exceed the workspace.
+        workspace_bytes: size of one batch's attention patterns, and of the values gathered for one
+            block of examples.
         matrix_ranks: examples of a rank below this have their whole matrix kept.
-        on_matrix: receives frames `feature_dfa_matrix` (without study and layer) of those examples,
-            one row per head: its attributions to the sources 0 .. destination.
+        on_matrix: receives layer and frames `feature_dfa_matrix` (without study and layer) of those
+            examples, one row per head: its attributions to the sources 0 .. destination.
         progress: called after each batch with sequences done and sequences in total.
 
     Raises:
-        ValueError: the SAE does not fit the layer, its pre-activation is not affine with W_enc, or
+        ValueError: an SAE does not fit its layer, its pre-activation is not affine with W_enc, or
             an example lies outside its sequence.
     """
-    encoder = _Encoder(sae, model)
-    examples = examples.select("feature", "rank", "sequence", "position").sort("sequence")
-    sequences = examples["sequence"].unique().sort().to_numpy()
-    place = np.searchsorted(sequences, examples["sequence"].to_numpy())
+    layers = [_Layer(request, model) for request in requests]
+    sequences = np.unique(np.concatenate([np.zeros(0, np.int64), *(at.sequences for at in layers)]))
+    if len(sequences):
+        length = token_ids(sequences[:1]).shape[1]
+        patterns = 4 * len(layers) * model.config.n_heads * length**2
+        batch_size = max(1, min(batch_size, workspace_bytes // patterns))
     for start in range(0, len(sequences), batch_size):
         part = sequences[start : start + batch_size]
-        low, high = np.searchsorted(place, [start, start + len(part)])
-        rows = examples.slice(low, high - low)
         ids = token_ids(part)
-        _check_positions(rows, ids)
-        attention = layer_attention(model, ids, layer)
-        batch = torch.from_numpy(place[low:high] - start)
-        frame, matrices = _attribute(
-            rows, batch, attention, encoder, workspace_bytes, matrix_ranks if on_matrix else 0
-        )
-        if on_matrix is not None and len(matrices):
-            on_matrix(matrices)
-        yield frame
+        wanted = [(at, at.rows_in(part)) for at in layers]
+        wanted = [(at, rows) for at, rows in wanted if len(rows)]
+        for _, rows in wanted:
+            _check_positions(rows, ids)
+        attention = attention_of_layers(model, ids, [at.layer for at, _ in wanted])
+        for at, rows in wanted:
+            batch = torch.from_numpy(np.searchsorted(part, rows["sequence"].to_numpy()))
+            frame, matrices = _attribute(
+                rows,
+                batch,
+                attention.pop(at.layer),
+                at.encoder,
+                workspace_bytes,
+                matrix_ranks if on_matrix else 0,
+            )
+            if on_matrix is not None and len(matrices):
+                on_matrix(at.layer, matrices)
+            yield at.layer, frame
         if progress is not None:
             progress(start + len(part), len(sequences))
 
@@ -164,25 +192,40 @@ def feature_dfa(
     workspace_bytes: int = 256 * 2**20,
     matrix_ranks: int = 0,
     on_matrix: Callable[[pl.DataFrame], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> pl.DataFrame:
-    """The frames of `stream_feature_dfa` as one, ordered by feature and rank."""
+    """One layer's frames of `stream_feature_dfa` as one, ordered by feature and rank."""
     frames = stream_feature_dfa(
         model,
-        sae,
-        layer,
-        examples,
+        [DfaRequest(layer, sae, examples)],
         token_ids,
         batch_size=batch_size,
         workspace_bytes=workspace_bytes,
         matrix_ranks=matrix_ranks,
-        on_matrix=on_matrix,
-        progress=progress,
+        on_matrix=None if on_matrix is None else lambda _, frame: on_matrix(frame),
     )
-    return pl.concat([pl.DataFrame(schema=DFA_SCHEMA), *frames]).sort("feature", "rank")
+    found = [frame for _, frame in frames]
+    return pl.concat([pl.DataFrame(schema=DFA_SCHEMA), *found]).sort("feature", "rank")
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+class _Layer:
+    """Examples of one layer in order of their sequences, and the encoder they belong to."""
+
+    def __init__(self, request: DfaRequest, model: LanguageModel) -> None:
+        self.layer = request.layer
+        self.encoder = _Encoder(request.sae, model)
+        columns = ["feature", "rank", "sequence", "position"]
+        self._rows = request.examples.select(columns).sort("sequence")
+        self._sequence = self._rows["sequence"].to_numpy()
+        self.sequences = np.unique(self._sequence)
+
+    def rows_in(self, sequences: NDArray[np.int64]) -> pl.DataFrame:
+        """Examples in an ascending run of sequences."""
+        low = np.searchsorted(self._sequence, sequences[0])
+        high = np.searchsorted(self._sequence, sequences[-1], side="right")
+        return self._rows.slice(int(low), int(high - low))
 
 
 class _Encoder:

@@ -5,7 +5,7 @@ Belongs here: geometry and escaping. Nothing here knows what is drawn.
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -90,6 +90,92 @@ def signed_bars(values: Sequence[float], *, label: str, step: int, height: int =
         f'<svg role="img" aria-label="{html.escape(label)}" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}"><path class="axis" d="M0 {zero}H{width}"/>'
         f'<path class="pos" d="{"".join(up)}"/><path class="neg" d="{"".join(down)}"/></svg>'
+    )
+
+
+def marked_histogram(
+    counts: Sequence[int], marked: int | None, *, label: str, step: int = 4, height: int = 24
+) -> Markup:
+    """Small vertical bars in one path, heights by log10(1 + count), one of them marked.
+
+    Args:
+        counts: one bar each, >= 0.
+        marked: index of the bar drawn in the accent colour; None for no such bar.
+        label: text alternative of the whole chart.
+        step: pixels per bar, gap included.
+        height: of the tallest bar, in pixels.
+    """
+    sizes = [math.log10(1 + count) for count in counts]
+    largest = max(sizes, default=0) or 1
+    paths = {"rest": "", "mark": ""}
+    for i, size in enumerate(sizes):
+        if size:
+            drawn = max(2, round(height * size / largest))
+            bar = f"M{i * step} {height}v{-drawn}h{step - 1}v{drawn}z"
+            paths["mark" if i == marked else "rest"] += bar
+    width = max(1, len(counts)) * step
+    return Markup(
+        f'<svg role="img" aria-label="{html.escape(label)}" width="{width}" height="{height + 1}" '
+        f'viewBox="0 0 {width} {height + 1}"><path class="rest" d="{paths["rest"]}"/>'
+        f'<path class="act" d="{paths["mark"]}"/><path class="axis" d="M0 {height + 0.5}H{width}"/>'
+        "</svg>"
+    )
+
+
+def heat_map(
+    values: Sequence[Sequence[float]],
+    *,
+    label: str,
+    rows: Sequence[str],
+    totals: Sequence[str],
+    columns: Sequence[str],
+    titles: Sequence[str],
+    gaps: Collection[int] = (),
+) -> Markup:
+    """Cells coloured by sign and size, strongest = the largest absolute value of all.
+
+    Cells below 8% of it are left blank, so that the picture stays small and shows what matters.
+
+    Args:
+        values: [row][column], signed.
+        label: text alternative of the whole chart.
+        rows: name of each row, drawn on the left.
+        totals: what stands on the right of each row.
+        columns: name of each column, drawn below, upright.
+        titles: hover text of each column; a cell's is its row, this, and its value.
+        gaps: columns that have a gap in front, since some were left out.
+    """
+    cell, left, right = 13, 34, 52
+    place = [left + cell * i + 6 * sum(gap <= i for gap in gaps) for i in range(len(columns))]
+    body = cell * len(rows)
+    tallest = max((len(name) for name in columns), default=0)
+    width, height = (place[-1] + cell if place else left) + right, body + 8 + round(6.1 * tallest)
+    largest = max((abs(value) for row in values for value in row), default=0.0) or 1.0
+    parts = []
+    for i, (name, row, total) in enumerate(zip(rows, values, totals, strict=True)):
+        parts.append(
+            f'<text x="0" y="{cell * i + 10}">{html.escape(name)}</text>'
+            f'<text x="{width - right + 6}" y="{cell * i + 10}">{html.escape(total)}</text>'
+        )
+        for j, value in enumerate(row):
+            size = abs(value) / largest
+            if size >= 0.08:
+                level = f"{'p' if value > 0 else 'n'}{math.ceil(5 * size)}"
+                title = html.escape(f"{name} {titles[j]}: {signed(value)}")
+                parts.append(
+                    f'<rect class={level} x="{place[j]}" y="{cell * i}" width="12" height="12">'
+                    f"<title>{title}</title></rect>"
+                )
+    end = place[-1] + cell if place else left
+    frame = f'<path class="field" d="M{left - 2} -1V{body}H{end + 1}V-1z"/>'
+    names = "".join(
+        f'<text transform="translate({x + 10} {body + 4}) rotate(90)" class="up">'
+        f"<title>{html.escape(title)}</title>{html.escape(name)}</text>"
+        for x, name, title in zip(place, columns, titles, strict=True)
+    )
+    return Markup(
+        f'<svg class="heat" role="img" aria-label="{html.escape(label)}" width="{width}" '
+        f'height="{height}" viewBox="0 0 {width} {height}">{frame}{"".join(parts)}{names}</svg>'
     )
 
 

@@ -3,36 +3,51 @@
 Belongs here: what the page shows, from the layer's tables. How it looks is in templates/.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from mechinterp_assets.dashboards.charts import bar_chart, number, signed, signed_bars
-from mechinterp_assets.dashboards.examples import (
-    example_text,
-    plain_text,
-    sources_in_words,
-    strong_sources,
-)
+from mechinterp_assets.dashboards.charts import number, signed, signed_bars
+from mechinterp_assets.dashboards.density import density_place
+from mechinterp_assets.dashboards.examples import example_text, sources_in_words, strong_sources
+from mechinterp_assets.dashboards.heads import HeadNotes
+from mechinterp_assets.dashboards.interval_block import IntervalBlock
 from mechinterp_assets.dashboards.layer_frames import (
     AttributionByFeature,
     ByFeature,
     ExampleAttribution,
     LayerFrames,
+    MatrixByFeature,
     SequenceTokens,
 )
+from mechinterp_assets.dashboards.matrix_block import matrix_picture
+from mechinterp_assets.dashboards.meaning_block import MeaningBlock
 from mechinterp_assets.dashboards.queries import filled_statements
+from mechinterp_assets.dashboards.relation_blocks import RelationBlocks
 from mechinterp_assets.dashboards.tokens import TokenTexts
 from mechinterp_assets.tables import table_spec
 
 BAR = 60  # longest bar of the table of heads, in pixels
 EFFECT_BAR = 34  # longest bar of a logit effect
 MAX_DISTANCE = 31
+WRITERS = 3  # heads whose roles and IOI edges are named
+EDGES = 4  # IOI edges named per head; the layer's index has them all
 
 
 class FeaturePages:
-    """Contents of the pages of one layer."""
+    """Contents of the pages of one layer.
+
+    Args:
+        frames: tables of the layer, with at least the rows of the features asked for.
+        study: name of the study.
+        layer: layer.
+        tokens: token ids of the sequences of all examples.
+        texts: of the vocabulary.
+        density: features of the layer per bin of log10 density (`density_counts`).
+        linked: whether a feature has a page to link to.
+    """
 
     def __init__(
         self,
@@ -41,8 +56,11 @@ class FeaturePages:
         layer: int,
         tokens: SequenceTokens,
         texts: TokenTexts,
+        density: Mapping[float, int],
+        linked: Callable[[int], bool],
     ) -> None:
         self.study, self.layer, self.tokens, self.texts = study, layer, tokens, texts
+        self.density = density
         self.statistics = frames.statistics.sort("feature")
         self.row = {f: i for i, f in enumerate(self.statistics["feature"].to_list())}
         self.help = {c.name: c.comment for c in table_spec("feature_statistics").columns}
@@ -52,32 +70,36 @@ class FeaturePages:
             "rank",
         )
         self.dfa = AttributionByFeature(frames.dfa)
+        self.matrices = MatrixByFeature(frames.dfa_matrix)
         self.effects = ByFeature(frames.logit_effects, ("direction", "token_id", "effect"), "rank")
         self.heads = ByFeature(frames.head_attribution, ("head", "attribution"), "head")
-        self.intervals = ByFeature(
-            frames.intervals,
-            ("low", "high", "n_active", "share", "example_sequences", "example_positions"),
-            "interval",
-        )
+        self.notes = HeadNotes(frames, layer)
+        self.intervals = IntervalBlock(frames, tokens, texts)
+        self.meaning = MeaningBlock(frames)
+        self.relations = RelationBlocks(frames, texts, linked)
 
     def content(self, feature: int) -> dict[str, Any]:
         """Values of the template feature.html, without the links to other pages."""
         statistics = self.statistics.row(self.row[feature], named=True)
         maximum = statistics["max_activation"] or 1.0
         dfa = self.dfa.examples(feature)
+        heads = self._heads(feature, dfa)
         return {
             "feature": feature,
             "facts": self._facts(statistics),
             "examples": self._examples(feature, maximum, dfa),
             "effects": self._effects(feature),
-            "heads": self._heads(feature, dfa),
+            "heads": heads,
+            "writers": self._writers(heads),
             "has_dfa": bool(dfa),
             **self._distances(dfa),
-            **self._intervals(feature, maximum),
+            **self.intervals.content(feature, maximum),
+            **self.meaning.content(feature),
+            **self.relations.content(feature),
             "sql": filled_statements(self.study, self.layer, feature),
         }
 
-    def _facts(self, row: dict[str, Any]) -> list[dict[str, str]]:
+    def _facts(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         density = row["density"]
         one_in = f"1 in {number(1 / density)}" if density else ""
         facts = [
@@ -90,8 +112,15 @@ class FeaturePages:
             ("encoder_decoder_cosine", "cos(enc, dec)", number(row["encoder_decoder_cosine"]), ""),
             ("encoder_bias", "encoder bias", number(row["encoder_bias"]), ""),
         ]
+        place = {"density": density_place(self.density, row["log10_density"])}
         return [
-            {"name": name, "value": value, "note": note, "help": self.help[column]}
+            {
+                "name": name,
+                "value": value,
+                "note": note,
+                "help": self.help[column],
+                "chart": place.get(column, ""),
+            }
             for column, name, value, note in facts
         ]
 
@@ -102,6 +131,7 @@ class FeaturePages:
         dfa: dict[int, ExampleAttribution],
     ) -> list[dict[str, Any]]:
         shown = []
+        matrices = self.matrices.examples(feature)
         columns = [column.to_list() for column in self.examples.columns(feature)]
         for rank, sequence, position, activation, start, window in zip(*columns, strict=True):
             ids = self.tokens[sequence]
@@ -114,7 +144,10 @@ class FeaturePages:
                 "text": example_text(ids, position, start, window, sources, maximum, self.texts),
                 "heads": "",
                 "sources": "",
+                "matrix": "",
             }
+            if rank in matrices:
+                example["matrix"] = matrix_picture(matrices[rank], ids, self.layer, self.texts)
             if attribution:
                 values = attribution.by_head.tolist()
                 parts = [f"{self.layer}.{i} {value:+.2g}" for i, value in enumerate(values)]
@@ -157,6 +190,7 @@ class FeaturePages:
                 {
                     "head": number_of,
                     "share": number(value),
+                    "attribution": value or 0.0,
                     "width": round(BAR * (value or 0.0) / largest_share),
                     "dfa": signed(read),
                     "negative": read < 0,
@@ -164,6 +198,20 @@ class FeaturePages:
                 }
             )
         return rows
+
+    def _writers(self, heads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The strongest writing heads that have a role or an IOI edge."""
+        strongest = sorted(heads, key=lambda row: -row["attribution"])[:WRITERS]
+        return [
+            {
+                "head": row["head"],
+                "roles": self.notes.roles.get(row["head"], []),
+                "edges": self.notes.edges.get(row["head"], [])[:EDGES],
+                "n_more": max(0, len(self.notes.edges.get(row["head"], [])) - EDGES),
+            }
+            for row in strongest
+            if row["head"] in self.notes.roles or row["head"] in self.notes.edges
+        ]
 
     def _distances(self, dfa: dict[int, ExampleAttribution]) -> dict[str, Any]:
         """Mean attribution by distance, over the examples that reach back that far."""
@@ -184,32 +232,6 @@ class FeaturePages:
             "distance_chart": chart,
             "max_distance": len(mean) - 1,
             "strongest_distance": f"{best} back ({signed(float(mean[best]))})",
-        }
-
-    def _intervals(self, feature: int, maximum: float) -> dict[str, Any]:
-        columns = [column.to_list() for column in self.intervals.columns(feature)]
-        rows, counts, titles = [], [], []
-        for low, high, n_active, share, sequences, positions in zip(*columns, strict=True):
-            counts.append(n_active)
-            titles.append(f"({number(low)}, {number(high)}]: {n_active:,} tokens")
-            level = max(1, min(9, round(9 * (low + high) / (2 * maximum))))
-            rows.append(
-                {
-                    "low": number(low),
-                    "high": number(high),
-                    "n_active": f"{n_active:,}",
-                    "share": f"{100 * share:.3g}%",
-                    "texts": [
-                        plain_text(self.tokens[s], p, level, self.texts)
-                        for s, p in zip(sequences, positions, strict=True)
-                    ],
-                }
-            )
-        label = "Active tokens by activation; " + "; ".join(titles)
-        return {
-            "intervals": rows[::-1],
-            "histogram": bar_chart(counts, label=label, titles=titles, bar_width=22, log=True),
-            "maximum": number(maximum),
         }
 
 

@@ -7,18 +7,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import number
+from mechinterp_assets.dashboards.context import LayerContext
+from mechinterp_assets.dashboards.density import BIN, bin_edges, density_chart, density_counts
+from mechinterp_assets.dashboards.heads import head_rows
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.queries import filled_statements
-from mechinterp_assets.dashboards.rendering import density_chart, json_block
-from mechinterp_assets.dashboards.tokens import TokenTexts
+from mechinterp_assets.dashboards.rendering import json_block
 from mechinterp_assets.tables import table_specs
 
 ROWS_WITHOUT_SCRIPT = 100
-BIN = 0.25
 # Columns of sae_evaluation in the order shown, with the names readers know them by.
 EVALUATION = {
     "l0": "L0",
@@ -34,13 +34,12 @@ EVALUATION = {
 
 def layer_content(
     frames: LayerFrames,
-    study: str,
-    layer: int,
+    context: LayerContext,
     linked: set[int],
-    texts: TokenTexts,
     evaluation: Mapping[str, object],
 ) -> dict[str, Any]:
     """Values of the template layer.html, without the links to other pages."""
+    texts, layer = context.texts, context.layer
     table = _feature_table(frames)
     data = {
         "layer": layer,
@@ -51,20 +50,28 @@ def layer_content(
         "mean": _rounded(table["mean_activation"]),
         "head": table["head"].to_list(),
         "share": _rounded(table["share"]),
-        "top": [None if t is None else texts.labels[t] for t in table["top"].to_list()],
-        "bottom": [None if t is None else texts.labels[t] for t in table["bottom"].to_list()],
+        **{
+            name: [None if t is None else texts.labels[t] for t in table[name].to_list()]
+            for name in ("fires_on", "top", "bottom")
+        },
+        "meaning": _meanings(frames, table["feature"].to_list()),
     }
-    counts = _density_counts(frames.statistics)
-    edges = _edges(counts)
+    counts = density_counts(frames.statistics)
+    edges = bin_edges(counts)
     return {
         "facts": _layer_facts(frames.statistics, evaluation),
         "columns": _feature_columns(),
+        "has_meaning": any(data["meaning"]),
         "rows": [_feature_row(data, i, layer) for i in range(min(len(table), ROWS_WITHOUT_SCRIPT))],
         "data": json_block(data),
+        "heads": head_rows(frames, layer),
+        "linked": linked,
+        "has_roles": frames.head_roles is not None,
+        "has_edges": frames.ioi_edges is not None,
         "histogram": density_chart(counts, edges, 90) if edges else "",
         "low": f"{edges[0]:.2f}" if edges else "",
         "high": f"{edges[-1] + BIN:.2f}" if edges else "",
-        "sql": filled_statements(study, layer),
+        "sql": filled_statements(context.provenance.study, layer),
     }
 
 
@@ -79,10 +86,10 @@ def study_content(
     rows_of = {row["layer"]: row for row in evaluation.to_dicts()} if evaluation is not None else {}
     columns = [name for name in EVALUATION if any(name in row for row in rows_of.values())]
     counts = {
-        int(layer): _density_counts(part)
+        int(layer): density_counts(part)
         for (layer,), part in statistics.partition_by("layer", as_dict=True).items()
     }
-    edges = _edges({edge: 1 for part in counts.values() for edge in part})
+    edges = bin_edges({edge: 1 for part in counts.values() for edge in part})
     rows = []
     for layer in sorted(counts):
         part = statistics.filter(pl.col("layer") == layer)
@@ -126,13 +133,39 @@ def _feature_table(frames: LayerFrames) -> pl.DataFrame:
     first = frames.logit_effects.filter(pl.col("rank") == 0)
     top = first.filter(pl.col("direction") == "top").select("feature", top="token_id")
     bottom = first.filter(pl.col("direction") == "bottom").select("feature", bottom="token_id")
+    fires_on = frames.top_examples.filter(pl.col("rank") == 0).select(
+        "feature", fires_on="token_id"
+    )
     return (
         frames.statistics.select("feature", "density", "mean_activation", "max_activation")
         .join(heads, on="feature", how="left")
+        .join(fires_on, on="feature", how="left")
         .join(top, on="feature", how="left")
         .join(bottom, on="feature", how="left")
         .sort("feature")
     )
+
+
+def _meanings(frames: LayerFrames, features: list[int]) -> list[str]:
+    """Labels of people, then families, of each feature; empty where there are none."""
+    found: dict[int, list[str]] = {}
+    if frames.labels is not None:
+        for feature, label in frames.labels.sort("feature", "rater")[
+            "feature", "label"
+        ].iter_rows():
+            if label and label not in found.setdefault(feature, []):
+                found[feature].append(label)
+    if frames.families is not None:
+        named = (
+            frames.families.filter(pl.col("required"))
+            .group_by("feature", "family")
+            .agg(pl.col("passes").fill_null(False).all())
+            .filter("passes")
+            .sort("feature", "family")
+        )
+        for feature, family in named["feature", "family"].iter_rows():
+            found.setdefault(feature, []).append(family.replace("_", " "))
+    return ["; ".join(found.get(feature, [])) for feature in features]
 
 
 def _feature_columns() -> list[dict[str, str]]:
@@ -148,6 +181,7 @@ def _feature_columns() -> list[dict[str, str]]:
         ("mean", "mean, when active", help_texts["mean_activation"]),
         ("head", "top head", help_texts["attribution"]),
         ("share", "its share", help_texts["attribution"]),
+        ("fires_on", "fires on", "Token of its strongest example"),
         ("top", "promotes", help_texts["effect"]),
         ("bottom", "suppresses", help_texts["effect"]),
     ]
@@ -164,8 +198,8 @@ def _feature_row(data: dict[str, Any], i: int, layer: int) -> dict[str, Any]:
         "mean": number(data["mean"][i]),
         "head": "–" if head is None else f"{layer}.{head}",
         "share": number(data["share"][i]),
-        "top": data["top"][i] if data["top"][i] is not None else "–",
-        "bottom": data["bottom"][i] if data["bottom"][i] is not None else "–",
+        "tokens": [data[name][i] for name in ("fires_on", "top", "bottom")],
+        "meaning": data["meaning"][i],
     }
 
 
@@ -206,18 +240,3 @@ def _value(value: object) -> str:
 def _rounded(values: pl.Series) -> list[float | None]:
     """Three significant digits; None for NULL and NaN."""
     return [None if x is None or math.isnan(x) else float(f"{x:.3g}") for x in values.to_list()]
-
-
-def _density_counts(statistics: pl.DataFrame) -> dict[float, int]:
-    """Features per bin of log10 density, by lower edge, as the view sae_density_histogram."""
-    bins = np.floor(statistics["log10_density"].drop_nulls().to_numpy() / BIN)
-    edges, counts = np.unique(bins, return_counts=True)
-    return {float(e * BIN): int(n) for e, n in zip(edges, counts, strict=True)}
-
-
-def _edges(counts: Mapping[float, int]) -> list[float]:
-    """Lower edges of all bins from the first to the last that is not empty."""
-    if not counts:
-        return []
-    n = round((max(counts) - min(counts)) / BIN) + 1
-    return [min(counts) + i * BIN for i in range(n)]

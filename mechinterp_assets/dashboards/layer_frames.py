@@ -3,6 +3,7 @@
 Belongs here: which columns the pages need, and access by feature. No HTML.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+# Frame of LayerFrames -> columns that pages show. The table is feature_<name> but for the last two.
 _NEEDED = {
     "statistics": (
         "feature",
@@ -30,6 +32,7 @@ _NEEDED = {
         "sequence",
         "position",
         "activation",
+        "token_id",
         "window_start",
         "window_activations",
     ),
@@ -46,6 +49,33 @@ _NEEDED = {
     "logit_effects": ("feature", "direction", "rank", "token_id", "effect"),
     "head_attribution": ("feature", "head", "attribution"),
     "dfa": ("feature", "rank", "dfa_by_head", "dfa_by_source"),
+    "dfa_matrix": ("feature", "rank", "head", "dfa_by_source"),
+    "interval_examples": (
+        "feature",
+        "interval",
+        "kind",
+        "rank",
+        "sequence",
+        "position",
+        "activation",
+    ),
+    "activations": ("feature", "sequence", "position", "activation"),
+    "ngrams": ("feature", "n", "rank", "token_ids", "share", "rate", "mean_activation"),
+    "neighbours": ("feature", "kind", "rank", "neighbour", "value", "n_both"),
+    "families": ("feature", "family", "measure", "value", "n", "passes", "required", "text"),
+    "proxies": ("feature", "proxy", "definition", "n_true", "n_active", "n_active_true"),
+    "labels": ("feature", "rater", "label", "verdict", "note"),
+    "head_roles": ("head", "role", "value"),
+    "ioi_edges": (
+        "upstream_layer",
+        "upstream_head",
+        "downstream_layer",
+        "downstream_head",
+        "destination_role",
+        "source_role",
+        "side",
+        "n_prompts",
+    ),
 }
 
 
@@ -53,13 +83,25 @@ _NEEDED = {
 class LayerFrames:
     """Frames of one study and layer, each with at least the columns of its table that pages show.
 
+    A block whose frame is None is left out of the pages.
+
     Attributes:
-        statistics: feature_statistics, every feature.
+        statistics: feature_statistics, every feature that pages are made of or link to.
         top_examples: feature_top_examples.
         intervals: feature_intervals.
         logit_effects: feature_logit_effects.
-        head_attribution: feature_head_attribution, every feature.
+        head_attribution: feature_head_attribution.
         dfa: feature_dfa, of all or some of the top examples; may be empty.
+        dfa_matrix: feature_dfa_matrix.
+        interval_examples: feature_interval_examples.
+        activations: feature_activations in the sequences of interval_examples.
+        ngrams: feature_ngrams.
+        neighbours: feature_neighbours.
+        families: feature_families.
+        proxies: feature_proxies.
+        labels: feature_labels.
+        head_roles: rows of the view head_roles of this layer.
+        ioi_edges: rows of ioi_trace_graph in which a head of this layer takes part.
     """
 
     statistics: pl.DataFrame
@@ -68,10 +110,21 @@ class LayerFrames:
     logit_effects: pl.DataFrame
     head_attribution: pl.DataFrame
     dfa: pl.DataFrame
+    dfa_matrix: pl.DataFrame | None = None
+    interval_examples: pl.DataFrame | None = None
+    activations: pl.DataFrame | None = None
+    ngrams: pl.DataFrame | None = None
+    neighbours: pl.DataFrame | None = None
+    families: pl.DataFrame | None = None
+    proxies: pl.DataFrame | None = None
+    labels: pl.DataFrame | None = None
+    head_roles: pl.DataFrame | None = None
+    ioi_edges: pl.DataFrame | None = None
 
     def __post_init__(self) -> None:
         for name, columns in _NEEDED.items():
-            missing = [column for column in columns if column not in getattr(self, name).columns]
+            frame = getattr(self, name)
+            missing = [c for c in columns if frame is not None and c not in frame.columns]
             if missing:
                 raise ValueError(
                     f"frame {name} lacks {missing}; pass the whole table feature_{name}"
@@ -82,21 +135,31 @@ class LayerFrames:
     def example_sequences(self) -> pl.Series:
         """Sequences whose tokens the pages show, unique."""
         inside = self.intervals["example_sequences"].explode().drop_nulls()
-        return pl.concat([self.top_examples["sequence"], inside.cast(pl.Int64)]).unique().sort()
+        shown = [self.top_examples["sequence"], inside.cast(pl.Int64)]
+        if self.interval_examples is not None:
+            shown.append(self.interval_examples["sequence"])
+        return pl.concat(shown).unique().sort()
 
 
 class ByFeature:
     """One frame, sorted, with quick access to the rows of a feature."""
 
-    def __init__(self, frame: pl.DataFrame, columns: tuple[str, ...], *order: str) -> None:
+    def __init__(self, frame: pl.DataFrame, columns: Sequence[str], *order: str) -> None:
         ordered = frame.sort("feature", *order)
         self.frame = ordered.select(columns)
         self._feature = ordered["feature"].to_numpy()
 
     def columns(self, feature: int) -> list[pl.Series]:
         """Columns of the rows of `feature`, in the order given at the start."""
+        return self._part(feature).get_columns()
+
+    def rows(self, feature: int) -> list[dict[str, Any]]:
+        """Rows of `feature` by column name."""
+        return self._part(feature).to_dicts()
+
+    def _part(self, feature: int) -> pl.DataFrame:
         low, high = np.searchsorted(self._feature, [feature, feature + 1])
-        return self.frame.slice(int(low), int(high - low)).get_columns()
+        return self.frame.slice(int(low), int(high - low))
 
 
 @dataclass(frozen=True)
@@ -127,6 +190,48 @@ class AttributionByFeature:
             )
             for i in range(low, high)
         }
+
+
+class MatrixByFeature:
+    """Frame feature_dfa_matrix, with quick access to the examples of a feature."""
+
+    def __init__(self, frame: pl.DataFrame | None) -> None:
+        ordered = None if frame is None else frame.sort("feature", "rank", "head")
+        self._feature = np.zeros(0) if ordered is None else ordered["feature"].to_numpy()
+        self._rank = [] if ordered is None else ordered["rank"].to_list()
+        self._values, self._starts = (
+            (np.zeros(0), [0]) if ordered is None else _flat(ordered["dfa_by_source"])
+        )
+
+    def examples(self, feature: int) -> dict[int, NDArray[np.float32]]:
+        """[head, source] by rank of the example."""
+        low, high = np.searchsorted(self._feature, [feature, feature + 1]).tolist()
+        rows: dict[int, list[NDArray[np.float32]]] = {}
+        for i in range(low, high):
+            rows.setdefault(self._rank[i], []).append(
+                self._values[self._starts[i] : self._starts[i + 1]]
+            )
+        return {rank: np.stack(found) for rank, found in rows.items()}
+
+
+class ActivationsByFeature:
+    """Frame feature_activations, with the activations of a feature by sequence and position."""
+
+    def __init__(self, frame: pl.DataFrame | None) -> None:
+        self._rows = (
+            None
+            if frame is None
+            else ByFeature(frame, ("sequence", "position", "activation"), "sequence", "position")
+        )
+
+    def sequences(self, feature: int) -> dict[int, dict[int, float]]:
+        """Activation by position, by sequence; what is missing is silent or unknown."""
+        found: dict[int, dict[int, float]] = {}
+        if self._rows is not None:
+            columns = [column.to_list() for column in self._rows.columns(feature)]
+            for sequence, position, activation in zip(*columns, strict=True):
+                found.setdefault(sequence, {})[position] = activation
+        return found
 
 
 class SequenceTokens:

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from mechinterp_assets.dashboards.charts import bar_chart
 from mechinterp_assets.provenance import Provenance
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -36,19 +35,22 @@ def template(name: str) -> Template:
 
 
 @cache
-def page_parts(script_file: str | None) -> dict[str, Markup]:
-    """Style, script and policy of a page.
+def page_parts(*script_files: str) -> dict[str, Markup]:
+    """Style, script and policy of a page; every page has copy.js.
 
     The policy allows the inline style and this one script by its hash, and no request at all, so
     that markup in a token could neither run nor load anything even if it were not escaped.
     """
     style = re.sub(r"\s+", " ", (TEMPLATES / "style.css").read_text().strip())
     style = re.sub(r"(?<=[{};]) | (?=[{}])|(?<=:) ", "", style)
-    script = (TEMPLATES / script_file).read_text().strip() if script_file else ""
+    script = "\n".join(
+        (TEMPLATES / name).read_text().strip() for name in ("copy.js", *script_files)
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    if script:
-        policy += f"; script-src 'sha256-{digest}'"
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{digest}'"
+    )
     return {"style": Markup(style), "script": Markup(script), "policy": Markup(policy)}
 
 
@@ -74,19 +76,3 @@ def provenance_rows(
         ("code version", provenance.code_version),
     ]
     return [(name, value) for name, value in known if value] + list(details.items())
-
-
-def density_chart(counts: Mapping[float, int], edges: Sequence[float], height: int) -> Markup:
-    """Bars of features per bin of log10 density; `edges` are the lower edges of all bins."""
-    values = [counts.get(edge, 0) for edge in edges]
-    titles = [
-        f"log10 density {edge:.2f} to {edge + 0.25:.2f}: {value} features"
-        for edge, value in zip(edges, values, strict=True)
-    ]
-    return bar_chart(
-        values,
-        label="Histogram of features by log10 density; " + "; ".join(titles),
-        titles=titles,
-        height=height,
-        bar_width=18 if height > 40 else 9,
-    )

@@ -8,18 +8,23 @@ Belongs here: which files there are, and writing them. Publishing a finished fol
 Pages are self-contained: they load nothing and work from a file system.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from mechinterp_assets.dashboards.context import LayerContext
+from mechinterp_assets.dashboards.density import density_counts
 from mechinterp_assets.dashboards.feature_page import FeaturePages, fired
 from mechinterp_assets.dashboards.index_pages import layer_content, study_content
 from mechinterp_assets.dashboards.layer_frames import LayerFrames, SequenceTokens
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
-from mechinterp_assets.dashboards.tokens import TokenTexts
 from mechinterp_assets.provenance import Provenance
+
+# The layer's index links the features with a page; a server that makes any page says so here.
+SOME_LINKED, ALL_LINKED = '<html lang="en" data-pages="some">', '<html lang="en" data-pages="all">'
 
 
 @dataclass(frozen=True)
@@ -37,19 +42,68 @@ class RenderedFolder:
     bytes: int
 
 
+class FeatureRenderer:
+    """Feature pages of one layer as HTML: the one way in which they are made.
+
+    Args:
+        context: of the layer.
+        frames: tables of the layer, with at least the rows of the features to be rendered.
+        sequences: columns sequence and token_ids of all sequences with examples.
+        order: features with a page, ascending: what previous and next lead to.
+        density: features of the whole layer per bin of log10 density.
+
+    Raises:
+        ValueError: an example's sequence or token is missing.
+    """
+
+    def __init__(
+        self,
+        context: LayerContext,
+        frames: LayerFrames,
+        sequences: pl.DataFrame,
+        order: Sequence[int],
+        density: Mapping[float, int],
+    ) -> None:
+        tokens = SequenceTokens(sequences)
+        tokens.require(frames.example_sequences())
+        if tokens.largest >= len(context.texts):
+            raise ValueError(
+                f"token id {tokens.largest} has no text, there are {len(context.texts)}; "
+                "pass the token strings of the model that the corpus was tokenized for"
+            )
+        self._context, self._order, self._linked = context, order, frozenset(order)
+        self._pages = FeaturePages(
+            frames,
+            context.provenance.study,
+            context.layer,
+            tokens,
+            context.texts,
+            density,
+            self._linked.__contains__,
+        )
+
+    def html(self, feature: int) -> str:
+        """The page of one feature."""
+        after = bisect_right(self._order, feature)
+        before = bisect_left(self._order, feature) - 1
+        return template("feature.html").render(
+            **self._context.values,
+            **page_parts("feature.js"),
+            **self._pages.content(feature),
+            study_href=f"../{self._context.study_href}",
+            previous=self._order[before] if before >= 0 else None,
+            next=self._order[after] if after < len(self._order) else None,
+        )
+
+
 def render_layer(
     frames: LayerFrames,
     folder: Path,
+    context: LayerContext,
     *,
-    layer: int,
-    model: str,
-    provenance: Provenance,
-    token_strings: list[str],
     sequences: pl.DataFrame,
     features: Sequence[int] | None = None,
     evaluation: Mapping[str, object] | None = None,
-    details: Mapping[str, str] | None = None,
-    study_href: str = "../index.html",
     progress: Callable[[int, int], None] | None = None,
 ) -> RenderedFolder:
     """Write the index and the feature pages of one layer into `folder`.
@@ -57,15 +111,10 @@ def render_layer(
     Args:
         frames: tables of the layer.
         folder: absent or empty; private to the caller until it publishes it.
-        layer: layer.
-        model: name of the model, for display.
-        provenance: shown on every page; its study names the site.
-        token_strings: text of each token id.
+        context: of the layer.
         sequences: columns sequence and token_ids (tokenized_corpus) of all sequences with examples.
         features: features that get a page; default all that fired. The index lists every feature.
         evaluation: row of sae_evaluation of the layer, shown on the index.
-        details: more lines for the provenance block (architecture, sizes).
-        study_href: address of the study's index as seen from the layer's index.
         progress: called after every hundredth page with pages done and pages in total.
 
     Raises:
@@ -76,41 +125,20 @@ def render_layer(
     shown = sorted(set(features)) if features is not None else fired(frames.statistics)
     if unknown := [f for f in shown if f not in known]:
         raise ValueError(f"features {unknown[:5]} are not in statistics (0..{len(known) - 1})")
-    tokens = SequenceTokens(sequences)
-    tokens.require(frames.example_sequences())
-    if tokens.largest >= len(token_strings):
-        raise ValueError(
-            f"token id {tokens.largest} has no text, there are {len(token_strings)}; "
-            "pass the token strings of the model that the corpus was tokenized for"
-        )
+    density = density_counts(frames.statistics)
+    renderer = FeatureRenderer(context, frames, sequences, shown, density)
     _check_empty(folder)
-    texts = TokenTexts(token_strings)
-    pages = FeaturePages(frames, provenance.study, layer, tokens, texts)
-    common = {
-        "study": provenance.study,
-        "layer": layer,
-        "provenance": provenance_rows(provenance, model, details or {}),
-    }
     (folder / "features").mkdir(parents=True, exist_ok=True)
-    page = template("feature.html")
     size = 0
     for i, feature in enumerate(shown):
-        text = page.render(
-            **common,
-            **page_parts("feature.js"),
-            **pages.content(feature),
-            study_href=f"../{study_href}",
-            previous=shown[i - 1] if i else None,
-            next=shown[i + 1] if i + 1 < len(shown) else None,
-        )
-        size += _write(folder / "features" / f"{feature}.html", text)
+        size += _write(folder / "features" / f"{feature}.html", renderer.html(feature))
         if progress is not None and (i + 1) % 100 == 0:
             progress(i + 1, len(shown))
     index = template("layer.html").render(
-        **common,
+        **context.values,
         **page_parts("layer.js"),
-        **layer_content(frames, provenance.study, layer, set(shown), texts, evaluation or {}),
-        study_href=study_href,
+        **layer_content(frames, context, set(shown), evaluation or {}),
+        study_href=context.study_href,
     )
     size += _write(folder / "index.html", index)
     return RenderedFolder(len(shown), len(shown) + 1, size)
@@ -141,7 +169,7 @@ def render_study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = template("study.html").render(
-        **page_parts(None),
+        **page_parts(),
         **study_content(statistics, evaluation, hrefs, provenance.study),
         study=provenance.study,
         description=description,

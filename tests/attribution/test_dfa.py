@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.attribution.dfa import (
+    DfaRequest,
     LayerAttention,
     direct_feature_attribution,
     feature_dfa,
@@ -269,25 +270,57 @@ def test_each_sequence_runs_once_and_blocks_change_nothing(organism: LanguageMod
     frames = list(
         stream_feature_dfa(
             organism,
-            sae,
-            0,
-            examples,
+            [DfaRequest(0, sae, examples)],
             counted,
             batch_size=2,
-            workspace_bytes=1,
+            workspace_bytes=2**17,
             progress=lambda done, total: steps.append((done, total)),
         )
     )
     n = examples["sequence"].n_unique()
+    first = min(asked)
+    asked.remove(first)  # its length decides how many sequences fit a batch
     assert sorted(asked) == sorted(set(asked))
     assert len(asked) == n
     assert steps[-1] == (n, n)
     whole = feature_dfa(organism, sae, 0, examples, lookup(ids), batch_size=32)
-    cut = pl.concat(frames).sort("feature", "rank")
+    assert {layer for layer, _ in frames} == {0}
+    cut = pl.concat([frame for _, frame in frames]).sort("feature", "rank")
     keys = ["feature", "rank", "sequence", "position"]
     assert cut.select(keys).equals(whole.select(keys))
     for column in ("dfa_by_head", "dfa_by_source"):
         np.testing.assert_allclose(cut[column].explode(), whole[column].explode(), atol=1e-5)
+
+
+def test_layers_share_a_forward_pass_and_get_what_each_gets_alone(organism: LanguageModel) -> None:
+    ids, sae = corpus(organism), random_sae(organism)
+    examples = {0: some_examples(9), 2: some_examples().filter(pl.col("sequence") != 12)}
+    frames: dict[int, list[pl.DataFrame]] = {0: [], 2: []}
+    matrices: dict[int, list[pl.DataFrame]] = {0: [], 2: []}
+    requests = [DfaRequest(layer, sae, frame) for layer, frame in examples.items()]
+    for layer, frame in stream_feature_dfa(
+        organism,
+        requests,
+        lookup(ids),
+        batch_size=2,
+        matrix_ranks=1,
+        on_matrix=lambda layer, frame: matrices[layer].append(frame),
+    ):
+        frames[layer].append(frame)
+    for layer, expected in examples.items():
+        kept: list[pl.DataFrame] = []
+        alone = feature_dfa(
+            organism, sae, layer, expected, lookup(ids), matrix_ranks=1, on_matrix=kept.append
+        )
+        for shared, single, keys in (
+            (frames[layer], alone, ["feature", "rank"]),
+            (matrices[layer], pl.concat(kept), ["feature", "rank", "head"]),
+        ):
+            together, apart = pl.concat(shared).sort(keys), single.sort(keys)
+            assert together.select(keys).equals(apart.select(keys))
+            np.testing.assert_allclose(
+                together["dfa_by_source"].explode(), apart["dfa_by_source"].explode(), atol=1e-5
+            )
 
 
 def test_no_examples_give_an_empty_frame(organism: LanguageModel) -> None:

@@ -48,6 +48,7 @@ HOSTILE = [
     "�",
     "🙂",
 ]
+ATTACK = "<img src=x onerror=alert(9)>"
 TOKENS = ["<|endoftext|>", *HOSTILE, *(f" word{i}" for i in range(10))]
 
 
@@ -70,7 +71,10 @@ def sequences() -> pl.DataFrame:
 
 
 def frames(sequences: pl.DataFrame) -> LayerFrames:
-    """Frames as the attribution package makes them, DFA replaced by random numbers."""
+    """Frames as the feature packages make them; DFA, relations and meanings are random numbers.
+
+    Every text that a user or a vocabulary can put into a table attacks the page.
+    """
     generator = torch.Generator().manual_seed(0)
     d = N_HEADS * D_HEAD
     W_dec = torch.randn(D_SAE, d, generator=generator)
@@ -92,8 +96,9 @@ def frames(sequences: pl.DataFrame) -> LayerFrames:
     top = found.top_examples([t.encode("utf-8", "replace").decode() for t in TOKENS])
     random = np.random.default_rng(1)
     dfa = top.filter(pl.col("rank") < 10).select("feature", "rank", "sequence", "position")
-    sources = [random.normal(size=p + 1).astype(np.float32) for p in dfa["position"]]
-    heads = random.normal(size=(len(dfa), N_HEADS)).astype(np.float32)
+    matrices = [random.normal(size=(N_HEADS, p + 1)).astype(np.float32) for p in dfa["position"]]
+    sources = [matrix.sum(axis=0) for matrix in matrices]
+    heads = np.array([matrix.sum(axis=1) for matrix in matrices])
     effects = feature_logit_effects(
         W_dec,
         torch.randn(N_HEADS, D_HEAD, 8, generator=generator),
@@ -101,10 +106,11 @@ def frames(sequences: pl.DataFrame) -> LayerFrames:
         [t.encode("utf-8", "replace").decode() for t in TOKENS],
         k=len(TOKENS) // 2,
     )
+    intervals = feature_intervals(activations, found.max_activation)
     return LayerFrames(
         statistics=found.statistics(sae),
         top_examples=top,
-        intervals=feature_intervals(activations, found.max_activation),
+        intervals=intervals,
         logit_effects=effects,
         head_attribution=feature_head_attribution(W_dec, N_HEADS),
         dfa=dfa.with_columns(
@@ -114,4 +120,182 @@ def frames(sequences: pl.DataFrame) -> LayerFrames:
             dfa_by_source=pl.Series([s.tolist() for s in sources], dtype=pl.List(pl.Float32)),
             identity_error=pl.lit(0.0),
         ),
+        dfa_matrix=_matrix(dfa, matrices),
+        interval_examples=_interval_examples(intervals, pl.concat(activations)),
+        activations=pl.concat(activations),
+        ngrams=_ngrams(random),
+        neighbours=_neighbours(random),
+        families=_families(),
+        proxies=_proxies(),
+        labels=_labels(),
+        head_roles=pl.DataFrame(
+            {"head": [0, 0, 2], "role": ["induction", ATTACK, "previous_token"], "value": [0.5] * 3}
+        ),
+        ioi_edges=_ioi_edges(),
+    )
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _matrix(dfa: pl.DataFrame, matrices: list[np.ndarray]) -> pl.DataFrame:
+    rows = [
+        {**example, "head": head, "dfa_by_source": by_source.tolist()}
+        for example, matrix in zip(dfa.iter_rows(named=True), matrices, strict=True)
+        for head, by_source in enumerate(matrix)
+        if example["rank"] < 2
+    ]
+    types = {"head": pl.Int32, "dfa_by_source": pl.List(pl.Float32)}
+    return pl.DataFrame(rows).cast({**types, "feature": pl.Int32, "rank": pl.Int32})  # type: ignore[arg-type]
+
+
+def _interval_examples(intervals: pl.DataFrame, activations: pl.DataFrame) -> pl.DataFrame:
+    """The strongest two of each interval, and its sample as the random ones."""
+    inside = activations.join(intervals, on="feature").filter(
+        pl.col("activation") > pl.col("low"), pl.col("activation") <= pl.col("high")
+    )
+    ranked = inside.sort("activation", descending=True).with_columns(
+        rank=pl.int_range(pl.len(), dtype=pl.Int32).over("feature", "interval")
+    )
+    both = pl.concat(
+        [
+            ranked.filter(pl.col("rank") < 2).with_columns(kind=pl.lit("top")),
+            ranked.filter(pl.col("rank") < 3).with_columns(kind=pl.lit("random")),
+        ]
+    )
+    ids = sequences()
+    token_id = [
+        dict(ids.iter_rows())[s][p] for s, p in both.select("sequence", "position").iter_rows()
+    ]
+    return both.select(
+        *("feature", "interval", "kind", "rank", "sequence", "position", "activation"),
+        token_id=pl.Series(token_id, dtype=pl.Int32),
+        token=pl.Series([TOKENS[t].encode("utf-8", "replace").decode() for t in token_id]),
+    )
+
+
+def _ngrams(random: np.random.Generator) -> pl.DataFrame:
+    rows = []
+    for feature in range(D_SAE):
+        for n in (1, 2, 3):
+            for rank in range(len(HOSTILE)):
+                ids = [1 + rank, *random.integers(1, len(TOKENS), n - 1).tolist()]
+                rows.append(
+                    {
+                        "feature": feature,
+                        "n": n,
+                        "rank": rank,
+                        "token_ids": ids,
+                        "text": "".join(TOKENS[i] for i in ids).encode("utf-8", "replace").decode(),
+                        "n_active": 3,
+                        "n_occurrences": 7,
+                        "share": 0.25,
+                        "rate": 3 / 7,
+                        "mean_activation": 1.5,
+                    }
+                )
+    types = {"feature": pl.Int32, "n": pl.Int32, "rank": pl.Int32, "token_ids": pl.List(pl.Int32)}
+    return pl.DataFrame(rows).cast(types)  # type: ignore[arg-type]
+
+
+def _neighbours(random: np.random.Generator) -> pl.DataFrame:
+    rows = [
+        {
+            "feature": feature,
+            "kind": kind,
+            "rank": rank,
+            "neighbour": (feature + 1 + rank) % D_SAE,
+            "value": float(random.uniform(-1, 1)),
+            "n_both": rank,
+        }
+        for feature in range(D_SAE)
+        for kind in ("coactivation", "decoder_cosine")
+        for rank in range(5)
+    ]
+    types = {"feature": pl.Int32, "rank": pl.Int32, "neighbour": pl.Int32}
+    return pl.DataFrame(rows).cast(types)  # type: ignore[arg-type]
+
+
+def _families() -> pl.DataFrame:
+    rows = [
+        {
+            "feature": feature,
+            "family": family,
+            "measure": measure,
+            "value": 0.7,
+            "x": 7,
+            "n": 10,
+            "low": 0.4,
+            "high": 0.9,
+            "null_value": None,
+            "threshold": 0.6,
+            "min_n": 5,
+            "passes": passes,
+            "required": True,
+            "head": 1,
+            "text": text and text.encode("utf-8", "replace").decode(),
+        }
+        for feature in range(D_SAE)
+        for family, measure, passes, text in (
+            ("induction", "induction_behaviour", True, HOSTILE[feature % len(HOSTILE)]),
+            ("successor", "promotes_successor", feature == 1, None),
+            (ATTACK, ATTACK, False, ATTACK),
+        )
+    ]
+    rows = [
+        {**r, "text": r["text"] and r["text"].encode("utf-8", "replace").decode()} for r in rows
+    ]
+    types = {"feature": pl.Int32, "head": pl.Int32, "null_value": pl.Float64}
+    return pl.DataFrame(rows, infer_schema_length=None).cast(types)  # type: ignore[arg-type]
+
+
+def _proxies() -> pl.DataFrame:
+    rows = [
+        {
+            "proxy": ATTACK,
+            "definition": '">' + ATTACK,
+            "feature": feature,
+            "n_tokens": 100,
+            "n_true": 20,
+            "n_active": 10 * (feature % 2),
+            "n_active_true": 5 * (feature % 2),
+            "n_silent_true": 20 - 5 * (feature % 2),
+            "activation_sum": 12.0,
+            "activation_sum_true": 9.0,
+            "specificity_low": 0.2 if feature % 2 else None,
+            "specificity_high": 0.8 if feature % 2 else None,
+            "recall_low": 0.1,
+            "recall_high": 0.4,
+        }
+        for feature in range(D_SAE)
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None).cast({"feature": pl.Int32})
+
+
+def _labels() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "feature": pl.Series([0, 0, 6], dtype=pl.Int32),
+            "rater": [ATTACK, "B", "B"],
+            "label": [ATTACK, "", "an <i>induction</i> feature"],
+            "verdict": ["yes", "no", "unsure"],
+            "note": [ATTACK, "", ""],
+            "file": ["a.csv"] * 3,
+            "line": pl.Series([2, 3, 4], dtype=pl.Int32),
+        }
+    )
+
+
+def _ioi_edges() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "upstream_layer": [LAYER, 1, LAYER],
+            "upstream_head": [0, 1, 0],
+            "downstream_layer": [LAYER + 1, LAYER, LAYER + 1],
+            "downstream_head": [1, 0, 2],
+            "destination_role": ["END", "END", ATTACK],
+            "source_role": ["IO", "S2", "IO"],
+            "side": ["destination", "source", "source"],
+            "n_prompts": [12, 40, 3],
+        }
     )

@@ -4,8 +4,10 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,10 +17,11 @@ import polars as pl
 import pytest
 from hostile_layer import HOSTILE, LAYER, N_HEADS, TOKENS
 
+from mechinterp_assets.dashboards.context import LayerContext
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.rendering import TEMPLATES
 from mechinterp_assets.dashboards.site import render_layer, render_study
-from mechinterp_assets.dashboards.tokens import token_label
+from mechinterp_assets.dashboards.tokens import TokenTexts, token_label
 from mechinterp_assets.provenance import Provenance
 from mechinterp_assets.table_spec import polars_schema
 from mechinterp_assets.tables import SQL_FOLDER, table_spec
@@ -26,13 +29,13 @@ from mechinterp_assets.tables import SQL_FOLDER, table_spec
 VOID = {"meta", "input", "br", "img", "link"}
 TAG_NAMES = """
 html head meta title style body a header nav ol li main h1 h2 small dl dt dd div section p b bdi
-fieldset legend label input u i sub table caption thead tbody tr th td figure figcaption details
-summary pre span form output button noscript script svg rect path
+fieldset legend label input u i sub ul text table caption thead tbody tr th td figure figcaption
+details summary pre span form output button noscript script svg rect path
 """
 ATTRIBUTE_NAMES = """
 lang charset name content http-equiv class href id aria-label aria-current aria-labelledby aria-live
 title dir type value checked style scope role tabindex rel placeholder autocomplete spellcheck
-data-key viewbox width height x y d
+data-key viewbox width height x y d data-pages open transform
 """
 TAGS = set(TAG_NAMES.split())
 ATTRIBUTES = set(ATTRIBUTE_NAMES.split())
@@ -85,16 +88,31 @@ def assert_nothing_injected(page: Page) -> None:
     assert {name for _, attributes in page.elements for name in attributes} <= ATTRIBUTES
     assert page.comments == []
     scripts = page.inside("script")
-    files = [(TEMPLATES / name).read_text().strip() for name in ("feature.js", "layer.js")]
+    files = [
+        "\n".join((TEMPLATES / name).read_text().strip() for name in names)
+        for names in (("copy.js",), ("copy.js", "feature.js"), ("copy.js", "layer.js"))
+    ]
     for script in scripts:
         assert script in files or json.loads(script)
     for tag, attributes in page.elements:
+        if tag == "rect" and "class" in attributes:
+            assert re.fullmatch(r"[pn][1-5]", attributes["class"] or "")
         if tag == "script":
             assert set(attributes) <= {"type", "id"}
         if "style" in attributes:
             assert re.fullmatch(r"width:\d+px", attributes["style"] or "")
         if tag == "a":
-            assert re.fullmatch(r"#main|[\w./-]*\.html", attributes["href"] or "")
+            assert re.fullmatch(r"#[\w-]+|[\w./-]*\.html(#head-\d+)?", attributes["href"] or "")
+
+
+def context(provenance: Provenance) -> LayerContext:
+    return LayerContext(
+        layer=LAYER,
+        model="<model>",
+        provenance=provenance,
+        texts=TokenTexts(TOKENS),
+        details={"architecture": "standard <b>"},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +141,9 @@ def site(
     rendered = render_layer(
         frames,
         root / f"L{LAYER:02d}",
-        layer=LAYER,
-        model="<model>",
-        provenance=provenance,
-        token_strings=TOKENS,
+        context(provenance),
         sequences=sequences,
         evaluation={"l0": 3.25, "ce_recovered": 0.5, "unknown": 1},
-        details={"architecture": "standard <b>"},
     )
     layers = frames.statistics.with_columns(layer=pl.lit(LAYER, pl.Int32))
     render_study(
@@ -205,8 +219,11 @@ def test_pages_load_nothing(pages: dict[str, Page]) -> None:
 def test_links_lead_to_pages_and_ids_are_unique(site: Path, pages: dict[str, Page]) -> None:
     for page in pages.values():
         for href in page.hrefs():
-            if href != "#main":
-                assert (page.path.parent / href).resolve().is_file(), (page.path, href)
+            file, _, anchor = href.partition("#")
+            target = (page.path.parent / file).resolve() if file else page.path
+            assert target.is_file(), (page.path, href)
+            if anchor:
+                assert f'id="{anchor}"' in target.read_text(), (page.path, href)
         ids = [a["id"] for _, a in page.elements if "id" in a]
         assert len(ids) == len(set(ids))
         for _, attributes in page.elements:
@@ -294,10 +311,7 @@ def test_a_feature_that_never_fired_can_have_a_page(
     rendered = render_layer(
         frames,
         tmp_path / "out",
-        layer=0,
-        model="m",
-        provenance=provenance,
-        token_strings=TOKENS,
+        context(provenance),
         sequences=sequences,
         features=[5],
     )
@@ -314,16 +328,112 @@ def test_pages_without_attribution_leave_it_out(
     render_layer(
         bare,
         tmp_path,
-        layer=0,
-        model="m",
-        provenance=provenance,
-        token_strings=TOKENS,
+        context(provenance),
         sequences=sequences,
         features=[0],
     )
     page = Page(tmp_path / "features" / "0.html")
     assert "reads through" not in page.text
     assert "Source distance" not in page.text
+
+
+def test_pages_without_optional_frames_leave_their_blocks_out(
+    tmp_path: Path, frames: LayerFrames, sequences: pl.DataFrame, provenance: Provenance
+) -> None:
+    optional = [f.name for f in fields(LayerFrames) if f.default is None]
+    assert len(optional) == 10
+    bare = LayerFrames(**{**vars(frames), **dict.fromkeys(optional)})
+    render_layer(bare, tmp_path, context(provenance), sequences=sequences, features=[0])
+    page, index = Page(tmp_path / "features" / "0.html"), Page(tmp_path / "index.html")
+    for words in (
+        "Meaning",
+        "N-grams",
+        "Neighbours",
+        "DFA by head and source",
+        "IOI",
+        "strongest,",
+    ):
+        assert words not in page.text
+    assert "roles" not in index.text
+    assert "drawn at random" in page.text
+    assert_nothing_injected(page)
+    assert_nothing_injected(index)
+
+
+def test_the_matrix_is_drawn_with_its_sums(pages: dict[str, Page], frames: LayerFrames) -> None:
+    text = feature_page(pages, 6).path.read_text()
+    assert frames.dfa_matrix is not None
+    pictures = re.findall(r'<svg class="heat".*?</svg>', text, flags=re.DOTALL)
+    assert len(pictures) == 2
+    for rank, picture in enumerate(pictures):
+        rows = frames.dfa_matrix.filter(pl.col("feature") == 6, pl.col("rank") == rank)
+        matrix = rows.sort("head")["dfa_by_source"].to_list()
+        cells = re.findall(r"<rect class=([pn])(\d).*?<title>(.*?)</title>", picture)
+        largest = max(abs(value) for row in matrix for value in row)
+        drawn = sum(abs(value) >= 0.08 * largest for row in matrix for value in row)
+        assert len(cells) == drawn
+        for sign, level, title in cells:
+            head, position, value = re.fullmatch(
+                rf"{LAYER}\.(\d+) reads .* at (\d+), (?:\d+ back|itself): (\S+)",
+                html.unescape(title),
+                flags=re.DOTALL,
+            ).groups()  # type: ignore[union-attr]
+            expected = matrix[int(head)][int(position)]
+            assert float(value.replace("−", "-")) == pytest.approx(expected, rel=6e-3)
+            assert (sign == "p") == (expected > 0)
+            assert int(level) == math.ceil(5 * abs(expected) / largest)
+        totals = re.findall(r'<text x="[1-9]\d*" y="\d+">(.*?)</text>', picture)
+        found = [float(total.replace("−", "-")) for total in totals]
+        assert found == pytest.approx([sum(row) for row in matrix], rel=6e-3)
+
+
+def test_neighbours_are_linked_where_they_have_a_page(
+    pages: dict[str, Page], frames: LayerFrames
+) -> None:
+    assert frames.neighbours is not None
+    hrefs = feature_page(pages, 0).hrefs()
+    wanted = frames.neighbours.filter(pl.col("feature") == 0)["neighbour"].to_list()
+    assert 5 in wanted  # it never fired
+    for neighbour in wanted:
+        assert (f"{neighbour}.html" in hrefs) == (neighbour != 5)
+
+
+def test_interval_examples_are_coloured_by_the_activations_around_them(
+    pages: dict[str, Page], frames: LayerFrames
+) -> None:
+    assert frames.activations is not None
+    text = feature_page(pages, 6).path.read_text().split('<h2 id="intervals">')[1]
+    assert text.count('<small class="top">') > 0
+    titles = re.findall(r'<b class=(?:"[^"]*"|\w+) title="(\d+): ([^"]*)">', text)
+    known = frames.activations.filter(pl.col("feature") == 6).select("position", "activation")
+    values: dict[int, list[float]] = {}
+    for position, activation in known.iter_rows():
+        values.setdefault(position, []).append(activation)
+    boxes = text.count(' d" title=')
+    assert len(titles) > boxes > 0  # neighbours of the example are coloured too
+    for position, title in titles:
+        shown = float(title.split(",")[0])
+        assert any(abs(shown - value) <= 6e-3 * value for value in values[int(position)])
+
+
+def test_meaning_shows_labels_families_and_proxies(pages: dict[str, Page]) -> None:
+    text = feature_page(pages, 1).text
+    assert "Families: inductionsuccessor" in text
+    assert "induction behaviour" in text
+    assert "50%" in text  # specificity 5 of 10
+    assert "75%" in text  # by activation 9 of 12
+    labelled = feature_page(pages, 6).text
+    assert "an <i>induction</i> feature" in labelled
+    index = pages[f"L{LAYER:02d}/index.html"]
+    data = json.loads(next(s for s in index.inside("script") if s.startswith("{")))
+    assert data["meaning"][6] == "an <i>induction</i> feature; induction"
+
+
+def test_heads_lead_to_the_index(pages: dict[str, Page]) -> None:
+    assert f"../index.html#head-{N_HEADS - 1}" in feature_page(pages, 0).hrefs()
+    index = pages[f"L{LAYER:02d}/index.html"].text
+    assert "writes to 3.1 (END → IO, destination, 12 prompts)" in index
+    assert "reads from 1.1 (END → S2, source, 40 prompts)" in index
 
 
 def test_the_index_lists_every_feature_and_links_those_with_a_page(
@@ -364,13 +474,9 @@ def test_rendering_is_deterministic(
     render_layer(
         frames,
         tmp_path,
-        layer=LAYER,
-        model="<model>",
-        provenance=provenance,
-        token_strings=TOKENS,
+        context(provenance),
         sequences=sequences,
         evaluation={"l0": 3.25, "ce_recovered": 0.5, "unknown": 1},
-        details={"architecture": "standard <b>"},
     )
     for path in tmp_path.rglob("*.html"):
         assert (
@@ -381,17 +487,24 @@ def test_rendering_is_deterministic(
 # ---- SQL -----------------------------------------------------------------------------------------
 
 
+TABLES = {"head_roles": "head_scores", "ioi_edges": "ioi_trace_graph"}
+
+
 @pytest.fixture(scope="module")
 def database(frames: LayerFrames, provenance: Provenance) -> Iterator[duckdb.DuckDBPyConnection]:
     """The declared tables holding the frames, and the views over them."""
     con = duckdb.connect()
-    tables = {f"feature_{name}": frame for name, frame in vars(frames).items()}
+    tables = {TABLES.get(name, f"feature_{name}"): frame for name, frame in vars(frames).items()}
+    scores = tables.pop("head_scores").rename({"role": "score"})
+    tables["head_scores"] = scores.with_columns(
+        threshold=pl.lit(0.1), null_mean=pl.lit(0.0), null_sd=pl.lit(0.01)
+    )
     con.execute((SQL_FOLDER / "tables" / "sae_evaluation.sql").read_text())
     for name, frame in tables.items():
         con.execute((SQL_FOLDER / "tables" / f"{name}.sql").read_text())
-        rows = frame.with_columns(
-            pl.lit(provenance.study).alias("study"), pl.lit(LAYER, pl.Int32).alias("layer")
-        )
+        rows = frame.with_columns(pl.lit(provenance.study).alias("study"))
+        if name != "ioi_trace_graph":
+            rows = rows.with_columns(pl.lit(LAYER, pl.Int32).alias("layer"))
         con.register("rows", rows)
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM rows")
         for column in ("run_id", "code_version", "model_version", "corpus_version", "sae_version"):
@@ -402,6 +515,8 @@ def database(frames: LayerFrames, provenance: Provenance) -> Iterator[duckdb.Duc
         "feature_overview",
         "feature_dfa_by_head",
         "feature_dfa_by_source",
+        "feature_proxy_shares",
+        "head_roles",
     ):
         con.execute((SQL_FOLDER / "views" / f"{view}.sql").read_text())
     yield con
@@ -475,10 +590,7 @@ def test_a_folder_with_older_pages_is_refused(
         render_layer(
             frames,
             site,
-            layer=0,
-            model="m",
-            provenance=provenance,
-            token_strings=TOKENS,
+            context(provenance),
             sequences=sequences,
         )
 
@@ -494,10 +606,7 @@ def test_missing_sequences_features_and_texts_are_refused_before_writing(
         render_layer(
             frames,
             tmp_path / "out",
-            layer=0,
-            model="m",
-            provenance=provenance,
-            token_strings=token_strings,
+            replace(context(provenance), texts=TokenTexts(token_strings)),
             sequences=sequences,
             features=features,
         )

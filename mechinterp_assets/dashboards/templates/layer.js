@@ -4,10 +4,12 @@
   const body = byId("table").tBodies[0];
   const heads = [...byId("table").tHead.querySelectorAll("th")];
   const size = 100;
+  const all = document.documentElement.dataset.pages === "all";
   const headName = (i) => data.head[i] === null ? "–" : `${data.layer}.${data.head[i]}`;
   const rows = data.feature.map((_, i) => i);
   const texts = rows.map((i) =>
-    [data.feature[i], headName(i), data.top[i], data.bottom[i]].join("\n").toLowerCase());
+    [data.feature[i], headName(i), data.fires_on[i], data.top[i], data.bottom[i], data.meaning[i]].join("\n").toLowerCase());
+  const meant = heads.some((th) => th.dataset.key === "meaning");
   let shown = rows, key = "feature", direction = 1, page = 0;
 
   const number = (x) => x === null ? "–"
@@ -26,7 +28,7 @@
     const row = document.createElement("tr");
     const head = cell("th", "");
     head.scope = "row";
-    if (data.linked[i]) {
+    if (data.linked[i] || (all && data.max[i] !== null)) {
       const link = document.createElement("a");
       link.href = `features/${data.feature[i]}.html`;
       link.textContent = data.feature[i];
@@ -34,8 +36,9 @@
     } else head.textContent = data.feature[i];
     row.append(head, cell("td", number(data.density[i])), cell("td", number(data.max[i])),
       cell("td", number(data.mean[i])), cell("td", headName(i)),
-      cell("td", number(data.share[i])), cell("td", data.top[i] ?? "–", true),
-      cell("td", data.bottom[i] ?? "–", true));
+      cell("td", number(data.share[i])), cell("td", data.fires_on[i] ?? "–", true),
+      cell("td", data.top[i] ?? "–", true), cell("td", data.bottom[i] ?? "–", true));
+    if (meant) row.append(cell("td", data.meaning[i]));
     return row;
   };
   const compare = (a, b) => {
@@ -71,7 +74,7 @@
   byId("back").addEventListener("click", () => { page -= 1; draw(); });
   byId("forward").addEventListener("click", () => { page += 1; draw(); });
   for (const th of heads) th.addEventListener("click", () => {
-    const text = ["feature", "head", "top", "bottom"].includes(th.dataset.key);
+    const text = ["feature", "head", "fires_on", "top", "bottom"].includes(th.dataset.key);
     direction = th.dataset.key === key ? -direction : text ? 1 : -1;
     key = th.dataset.key;
     select();

@@ -1,0 +1,112 @@
+"""Blocks that relate a feature to others and to text: neighbours and n-grams.
+
+Belongs here: how those tables are shown. They are computed in the feature packages.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+
+from mechinterp_assets.dashboards.charts import number, signed
+from mechinterp_assets.dashboards.layer_frames import ByFeature, LayerFrames
+from mechinterp_assets.dashboards.tokens import TokenTexts
+
+NEIGHBOURS, NGRAMS = 8, 6  # rows per table
+BAR = 34  # longest bar, in pixels
+KINDS = {
+    "coactivation": "active together",
+    "decoder_cosine": "write alike",
+}
+
+
+class RelationBlocks:
+    """Contents of both blocks for the features of one layer."""
+
+    def __init__(
+        self, frames: LayerFrames, texts: TokenTexts, linked: Callable[[int], bool]
+    ) -> None:
+        self._texts, self._linked = texts, linked
+        self._neighbours = (
+            None
+            if frames.neighbours is None
+            else ByFeature(
+                frames.neighbours, ("kind", "rank", "neighbour", "value", "n_both"), "kind", "rank"
+            )
+        )
+        self._ngrams = (
+            None
+            if frames.ngrams is None
+            else ByFeature(
+                frames.ngrams,
+                ("n", "rank", "token_ids", "share", "rate", "mean_activation"),
+                "n",
+                "rank",
+            )
+        )
+        fires_on = frames.top_examples.filter(pl.col("rank") == 0)
+        promotes = frames.logit_effects.filter(pl.col("rank") == 0, pl.col("direction") == "top")
+        self._fires_on = dict(fires_on.select("feature", "token_id").iter_rows())
+        self._promotes = dict(promotes.select("feature", "token_id").iter_rows())
+
+    def content(self, feature: int) -> dict[str, Any]:
+        """Template values `neighbours` and `ngrams`: tables with a title and rows."""
+        return {
+            "neighbours": self._neighbour_tables(feature),
+            "ngrams": self._ngram_tables(feature),
+        }
+
+    def _neighbour_tables(self, feature: int) -> list[dict[str, Any]]:
+        if self._neighbours is None:
+            return []
+        tables: dict[str, list[dict[str, Any]]] = {}
+        for row in self._neighbours.rows(feature):
+            rows = tables.setdefault(row["kind"], [])
+            if len(rows) < NEIGHBOURS:
+                rows.append(
+                    {
+                        "feature": row["neighbour"],
+                        "linked": self._linked(row["neighbour"]),
+                        "value": signed(row["value"]),
+                        "negative": row["value"] < 0,
+                        "width": round(BAR * min(1.0, abs(row["value"]))),
+                        "n_both": "" if row["n_both"] is None else f"{row['n_both']:,}",
+                        "fires_on": self._label(self._fires_on.get(row["neighbour"])),
+                        "promotes": self._label(self._promotes.get(row["neighbour"])),
+                    }
+                )
+        return [
+            {"title": KINDS.get(kind, kind.replace("_", " ")), "rows": rows}
+            for kind, rows in tables.items()
+        ]
+
+    def _ngram_tables(self, feature: int) -> list[dict[str, Any]]:
+        if self._ngrams is None:
+            return []
+        tables: dict[int, list[dict[str, Any]]] = {}
+        for row in self._ngrams.rows(feature):
+            rows = tables.setdefault(row["n"], [])
+            if len(rows) < NGRAMS:
+                rows.append(
+                    {
+                        "tokens": [self._texts.labels[token] for token in row["token_ids"]],
+                        "share": _percent(row["share"]),
+                        "width": round(BAR * (row["share"] or 0.0)),
+                        "rate": _percent(row["rate"]),
+                        "mean": number(row["mean_activation"]),
+                    }
+                )
+        return [
+            {"title": f"{n} token{'s' if n > 1 else ''}", "rows": rows}
+            for n, rows in sorted(tables.items())
+        ]
+
+    def _label(self, token: int | None) -> str | None:
+        return None if token is None else self._texts.labels[token]
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.3g}%"

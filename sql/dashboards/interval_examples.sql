@@ -1,0 +1,4 @@
+SELECT interval, kind, rank, sequence, position, activation, token
+FROM feature_interval_examples
+WHERE study = $study AND layer = $layer AND feature = $feature
+ORDER BY interval DESC, kind DESC, rank;

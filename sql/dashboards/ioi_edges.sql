@@ -1,0 +1,13 @@
+SELECT
+    upstream_layer,
+    upstream_head,
+    downstream_layer,
+    downstream_head,
+    destination_role,
+    source_role,
+    side,
+    n_prompts,
+    mean_share
+FROM ioi_trace_graph
+WHERE study = $study AND $layer IN (upstream_layer, downstream_layer)
+ORDER BY n_prompts DESC;

@@ -1,0 +1,12 @@
+SELECT
+    proxy,
+    specificity,
+    specificity_low,
+    specificity_high,
+    mass_specificity,
+    recall,
+    base_rate,
+    lift
+FROM feature_proxy_shares
+WHERE study = $study AND layer = $layer AND feature = $feature
+ORDER BY proxy;
