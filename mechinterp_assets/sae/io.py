@@ -99,10 +99,14 @@ class SaeMetadata:
 
 
 def save_sae(folder: Path, sae: SparseAutoencoder, metadata: SaeMetadata) -> None:
-    """Write cfg.json and sae_weights.safetensors into `folder` (made if absent), float32.
+    """Write cfg.json and sae_weights.safetensors into `folder` (made if absent).
 
-    Raises SaeError if z's shape in the metadata does not give the SAE's width.
+    Raises SaeError if z's shape in the metadata does not give the SAE's width, or for weights that
+    are not float32: written as float32 they would no longer be the ones that were hashed.
     """
+    for name, tensor in sae.tensors().items():
+        if tensor.dtype != torch.float32:
+            raise SaeError(f"{name} of the SAE is {tensor.dtype}; make its weights float32 to save")
     if metadata.n_heads is not None and metadata.d_head is not None:
         width = metadata.n_heads * metadata.d_head
         if width != sae.d_in:
@@ -110,7 +114,7 @@ def save_sae(folder: Path, sae: SparseAutoencoder, metadata: SaeMetadata) -> Non
                 f"the SAE has d_in {sae.d_in}, but its metadata says n_heads * d_head = {width}"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {n: t.detach().float().cpu().contiguous() for n, t in sae.tensors().items()}
+    tensors = {n: t.detach().cpu().contiguous() for n, t in sae.tensors().items()}
     save_file(tensors, folder / WEIGHTS)
     config: dict[str, Any] = {
         "architecture": WRITTEN_AS.get(sae.architecture, sae.architecture),

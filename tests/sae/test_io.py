@@ -187,6 +187,14 @@ def test_sae_lens_options_are_folded_into_the_weights(tmp_path: Path) -> None:
     assert (found.layer, found.model_name, found.weights_hash) == (4, "gpt2-small", None)
 
 
+def test_weights_that_are_not_float32_are_not_saved(metadata: SaeMetadata, tmp_path: Path) -> None:
+    eye, zeros = torch.eye(D_IN, dtype=torch.float64), torch.zeros(D_IN, dtype=torch.float64)
+    sae = random_sae("standard", eye, zeros, eye, zeros, k=K)
+    with pytest.raises(SaeError, match="W_enc of the SAE is torch.float64"):
+        save_sae(tmp_path / "sae", sae, metadata)
+    assert not (tmp_path / "sae").exists()
+
+
 def _edit(folder: Path, **changes: object) -> None:
     config = json.loads((folder / CONFIG).read_text())
     config.update(changes)
