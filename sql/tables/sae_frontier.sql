@@ -1,0 +1,50 @@
+-- formula: 1
+CREATE TABLE sae_frontier (
+    study VARCHAR,
+    layer INTEGER NOT NULL,
+    variant VARCHAR NOT NULL,
+    architecture VARCHAR NOT NULL,
+    sparsity_setting VARCHAR NOT NULL,
+    sparsity DOUBLE NOT NULL,
+    d_sae INTEGER NOT NULL,
+    l0 DOUBLE NOT NULL,
+    ce_recovered DOUBLE,
+    ce_recovered_mean DOUBLE,
+    explained_variance DOUBLE,
+    dead_fraction DOUBLE NOT NULL,
+    mse DOUBLE NOT NULL,
+    kl DOUBLE NOT NULL,
+    ce_clean DOUBLE NOT NULL,
+    ce_spliced DOUBLE NOT NULL,
+    ce_zero DOUBLE NOT NULL,
+    ce_mean DOUBLE NOT NULL,
+    n_tokens BIGINT NOT NULL,
+    training_tokens BIGINT NOT NULL,
+    learning_rate DOUBLE NOT NULL,
+    training_seconds DOUBLE NOT NULL,
+    seed BIGINT NOT NULL
+);
+COMMENT ON TABLE sae_frontier IS 'One row per variant of a study''s sweep and layer: SAEs of several architectures and sparsities, trained in lockstep on the same batches and measured on the same held-out tokens, for the frontier of L0 against CE loss recovered. Measures are defined as in sae_evaluation; the SAEs themselves are not kept. Empty without variants in the section sweep.';
+COMMENT ON COLUMN sae_frontier.study IS 'Study the row belongs to';
+COMMENT ON COLUMN sae_frontier.layer IS 'Layer whose z_cat the SAE reads and reconstructs, from 0';
+COMMENT ON COLUMN sae_frontier.variant IS 'Architecture and settings that the study gives the variant; the others are those of its section sae';
+COMMENT ON COLUMN sae_frontier.architecture IS 'As in attention_sae';
+COMMENT ON COLUMN sae_frontier.sparsity_setting IS 'Setting that decides how sparse the SAE becomes: k, l1_coefficient or l0_coefficient';
+COMMENT ON COLUMN sae_frontier.sparsity IS 'Its value: active features per token (k), or a weight in the loss on inputs scaled as in attention_sae.input_scale';
+COMMENT ON COLUMN sae_frontier.d_sae IS 'Number of features';
+COMMENT ON COLUMN sae_frontier.l0 IS 'Mean number of active features per held-out token';
+COMMENT ON COLUMN sae_frontier.ce_recovered IS 'CE loss recovered against zero ablation: 1 - (ce_spliced - ce_clean) / (ce_zero - ce_clean). NULL where zero ablation does not raise the cross-entropy; unstable where it hardly does';
+COMMENT ON COLUMN sae_frontier.ce_recovered_mean IS 'The same with ce_mean in place of ce_zero';
+COMMENT ON COLUMN sae_frontier.explained_variance IS '1 - residual variance / total variance, both summed over dimensions; NULL where z does not vary';
+COMMENT ON COLUMN sae_frontier.dead_fraction IS 'Share of features active on none of n_tokens held-out tokens';
+COMMENT ON COLUMN sae_frontier.mse IS 'Mean over tokens and dimensions of (x - x_hat)^2, in units of z squared';
+COMMENT ON COLUMN sae_frontier.kl IS 'Mean KL(clean || spliced) between next-token distributions, nats';
+COMMENT ON COLUMN sae_frontier.ce_clean IS 'Mean next-token cross-entropy of the unchanged model, nats';
+COMMENT ON COLUMN sae_frontier.ce_spliced IS 'The same with z of this layer replaced by x_hat, nats';
+COMMENT ON COLUMN sae_frontier.ce_zero IS 'The same with z of this layer replaced by 0, nats';
+COMMENT ON COLUMN sae_frontier.ce_mean IS 'The same with z of this layer replaced by its mean over the training split, nats';
+COMMENT ON COLUMN sae_frontier.n_tokens IS 'Held-out tokens behind l0, explained_variance, mse and dead_fraction';
+COMMENT ON COLUMN sae_frontier.training_tokens IS 'Activation rows seen in training';
+COMMENT ON COLUMN sae_frontier.learning_rate IS 'Peak learning rate of Adam';
+COMMENT ON COLUMN sae_frontier.training_seconds IS 'Wall-clock seconds of the training of all variants of this layer, which run in lockstep; a resumed training counts its earlier processes';
+COMMENT ON COLUMN sae_frontier.seed IS 'Seed of initialisation and resampling, the same for all variants of a layer';
