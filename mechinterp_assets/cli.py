@@ -111,6 +111,37 @@ def export(
 
 
 @app.command()
+def label_sheet(
+    study: Annotated[str, typer.Argument(help="Name of a study")],
+    layer: Annotated[int, typer.Option(help="Layer of the SAE")],
+    n: Annotated[int, typer.Option(help="Features to draw at random among those that fired")] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of the draw")] = 0,
+    output: Annotated[Path | None, typer.Option(help="File to write; without it: print")] = None,
+) -> None:
+    """Write a CSV sheet of randomly drawn features for a person to label."""
+    from mechinterp_assets.assets.registry import STUDIES
+    from mechinterp_assets.label_sheets import SheetError, sheet_of
+
+    if study not in STUDIES:
+        raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
+    if output is not None and output.exists():
+        raise typer.BadParameter(f"{output} exists and may hold labels; name another file")
+    try:
+        text = sheet_of(_lake(), STUDIES[study], layer, n, seed)
+    except SheetError as error:
+        raise typer.BadParameter(str(error)) from None
+    if output is None:
+        sys.stdout.write(text)
+        return
+    output.write_text(text, encoding="utf-8")
+    console.print(
+        f"{output}: fill in rater, label and verdict (yes, no, unsure), then name the file under "
+        f"`labels` in the study file and materialize feature_labels",
+        markup=False,
+    )
+
+
+@app.command()
 def refresh() -> None:
     """Rebuild the catalog, as after moving the home folder."""
     _lake().refresh()

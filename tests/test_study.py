@@ -103,6 +103,33 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
             {"interventions": {"head_ablations": [], "edges": 0}},
             ["interventions", "nothing would run"],
         ),
+        ({"features": {"proxies": [{"name": "a"}]}}, ["proxies.0", "exactly one of", "'a'"]),
+        (
+            {"features": {"proxies": [{"name": "a", "regex": "(x"}]}},
+            ["proxies.0.regex", "'(x'", "does not compile", "correct it"],
+        ),
+        (
+            {"features": {"proxies": [{"name": "a", "regex": "(?<=x)y"}]}},
+            ["proxies.0.regex", "look-around"],
+        ),
+        (
+            {"features": {"proxies": [{"name": "a", "induction": True}] * 2}},
+            ["features.proxies", "'a'", "rename one"],
+        ),
+        (
+            {"features": {"proxies": [{"name": "a", "tokens": ["x"], "window": 2}]}},
+            ["proxies.0", "window belongs to regex"],
+        ),
+        (
+            {"features": {"proxies": [{"name": "a", "induction": True, "features": {99: [0]}}]}},
+            ["proxies.0.features", "layer 99 has no SAE"],
+        ),
+        ({"features": {"proxies": [{"name": "a", "toknes": ["x"]}]}}, ["did you mean 'tokens'"]),
+        ({"comparisons": [{}]}, ["comparisons.0", "give with, layer or version"]),
+        ({"comparisons": [{"whit": "x"}]}, ["comparisons.0.whit", "did you mean 'with'"]),
+        ({"comparisons": [{"with": "mine"}]}, ["comparisons.0.with", "is this study"]),
+        ({"comparisons": [{"layer": 99}]}, ["comparisons.0.layer", "layer 99 has no SAE"]),
+        ({"labels": ["gone.csv"]}, ["labels.0", "gone.csv", "does not exist"]),
         ({"study": "Not A Key"}, ["study", "lower-case", "Not A Key"]),
     ],
 )
@@ -278,3 +305,24 @@ def test_a_sweep_beside_external_saes_says_how_it_trains(tmp_path: Path) -> None
     file.write_text(yaml.safe_dump(data))
     (section,) = sweep_sections(load_study(file)).values()
     assert (section.architecture, section.d_sae, section.k) == ("topk", 32, 4)
+
+
+def test_comparison_with_a_study_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, {"comparisons": [{"with": "other"}]})
+    with pytest.raises(StudyError, match=r"comparisons\.0\.with: no study 'other'; one of mine"):
+        load_registry([file])
+    other = write(tmp_path, {"study": "other"}, name="other.yaml")
+    assert load_registry([file, other])["mine"].comparisons[0].with_study == "other"
+
+
+def test_labels_are_found_beside_the_study_file(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("")
+    study = load_study(write(tmp_path, {"labels": ["labels.csv"]}))
+    assert study.labels == [tmp_path / "labels.csv"]
+
+
+def test_fingerprints_of_lists_follow_their_values(tmp_path: Path) -> None:
+    empty = load_study(write(tmp_path)).fingerprint("comparisons")
+    one = load_study(write(tmp_path, {"comparisons": [{"layer": "next"}]}))
+    assert one.fingerprint("comparisons") != empty
+    assert len(empty) == 16

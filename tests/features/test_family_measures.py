@@ -73,9 +73,7 @@ def test_ngram_overlap_against_all_ngrams(size: int) -> None:
         assert best.x[feature] == len(cells & ends[named])
 
 
-def examples_of(
-    text: str, sources: dict[int, list[float]], features: list[int]
-) -> SourceExamples:
+def examples_of(text: str, sources: dict[int, list[float]], features: list[int]) -> SourceExamples:
     """One example per feature at the end of `text`, with its DFA by source."""
     tokens = corpus(text)
     rows = [(f, 0, 0, len(text), sources[f]) for f in features]

@@ -45,7 +45,7 @@ def slow(
 
 
 def test_planted_features() -> None:
-    """text: x a b . . a b: an induction feature, one that fires on every A, one that stays silent."""
+    """An induction feature, one that fires on every A, one elsewhere, one that misses one."""
     tokens = corpus("xabyabzab", "abcab", "bcbc", "aab")
     induction = {(0, 5): 1.0, (0, 8): 1.0, (1, 4): 1.0}
     every_a = {**induction, (0, 2): 1.0, (1, 1): 1.0, (3, 1): 1.0, (3, 2): 1.0}
@@ -74,7 +74,7 @@ def test_against_a_slow_reference(seed: int, same_prefix: bool) -> None:
 
 
 def test_same_prefix_looks_at_one_bigram_only() -> None:
-    """a b c b a b: b follows a, c, a. The feature fires before the third b, not before the second."""
+    """a b c b a b: b follows a, c, a; the feature fires before the third b alone."""
     tokens = corpus("abcbab")
     activations = sparse(active({(0, 5): 1.0}), tokens)
     assert induction_behaviour(activations, np.array([B]), tokens).value.tolist() == [0.0]

@@ -60,7 +60,10 @@ def test_byte_order_mark_and_further_columns_are_passed_over() -> None:
         ("ann,mine,0,1,,yes", ["do not fit"]),
         ("ann,mine,0,1,,yes,,more", ["do not fit"]),
         ('ann,mine,0,1,"open,yes,', ["not CSV"]),
-        ("ann,mine,0,5,,yes,\nann,mine,0,5,,no,", ["line 3", "labelled layer 0 feature 5", "line 2"]),
+        (
+            "ann,mine,0,5,,yes,\nann,mine,0,5,,no,",
+            ["line 3", "layer 0 feature 5", "line 2"],
+        ),
     ],
 )
 def test_mistakes_name_file_line_value_and_remedy(line: str, expected: list[str]) -> None:

@@ -1,0 +1,18 @@
+-- Do the features that induction heads write fire where their token is due by induction, more often than features of other heads?
+SELECT
+    layer,
+    feature_group,
+    n_features,
+    t.n_tested,
+    t.n_passed,
+    round(t.share, 3) AS pass_share,
+    round(t.low, 3) AS low_95,
+    round(t.high, 3) AS high_95,
+    same.n_passed || ' of ' || same.n_tested AS with_same_prefix
+FROM induction_test AS t
+JOIN induction_test AS same USING (study, layer, feature_group, n_features)
+WHERE study = coalesce(getvariable('study'), 'organism')
+    AND t.measure = 'induction_behaviour'
+    AND same.measure = 'induction_behaviour_same_prefix'
+    AND n_features > 0
+ORDER BY layer, feature_group DESC;
