@@ -1,12 +1,13 @@
-// CPU kernels behind sparse_ops.py and encode.py, registered as torch.ops.mechinterp_sparse.*.
+// CPU kernels behind sparse_ops.py and relu_ops.py, registered as torch.ops.mechinterp_sparse.*.
 //
 // Every output element is summed by one thread in a fixed order, so results do not depend on the
 // number of threads. Loops are written for the compiler's vectoriser, but for one. Entries of a row
-//  (or of a feature) are those from starts[i] to starts[i + 1].
+// (or of a feature) are those from starts[i] to starts[i + 1].
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -452,67 +453,96 @@ std::tuple<Tensor, Tensor, Tensor> round_rows(const Tensor& rows) {
   return {copy, norms, errors};
 }
 
-// The k largest of centred . encoder[i] + b_enc[i] in float32, from products of rounded factors.
+// What is known of centred . encoder[i] + b_enc[i] from products of rounded factors.
 //
 // products[n, i] is a bfloat16 product of the bfloat16 copies x', e' of x and e, summed in float32.
 // With |x - x'| and |e - e'| known, |x . e - x' . e'| <= |x - x'| |e| + |x'| |e - e'| (Cauchy and
 // Schwarz); the stored product is off by at most 2^-8 of itself (twice the rounding, to be safe)
-// and by the float32 sum's own error. Features whose upper bound reaches the k-th largest lower
-// bound are the only ones that can be among the k largest: they alone are computed exactly.
+// and by the float32 sum's own error.
+struct Bounds {
+  int64_t n, d, width;
+  const float *x, *e, *bias;
+
+  Bounds(const Tensor& products, const Tensor& centred, const Tensor& centred_norms, const Tensor& centred_errors,
+         const Tensor& encoder, const Tensor& encoder_norms, const Tensor& encoder_errors, const Tensor& b_enc)
+      : n(centred.size(0)), d(centred.size(1)), width(encoder.size(0)) {
+    check(products, at::kBFloat16, 2, "products");
+    check_floats(centred, 2, "centred");
+    check_floats(encoder, 2, "encoder");
+    for (const Tensor& t : {centred_norms, centred_errors}) {
+      check_floats(t, 1, "norms of rows");
+      TORCH_CHECK(t.size(0) == n, "one norm a row");
+    }
+    for (const Tensor& t : {encoder_norms, encoder_errors, b_enc}) {
+      check_floats(t, 1, "norms of features and b_enc");
+      TORCH_CHECK(t.size(0) == width, "one value a feature");
+    }
+    TORCH_CHECK(products.size(0) == n && products.size(1) == width && encoder.size(1) == d, "sizes do not fit");
+    products_ = reinterpret_cast<const uint16_t*>(products.const_data_ptr<BFloat16>());
+    x = centred.const_data_ptr<float>();
+    e = encoder.const_data_ptr<float>();
+    bias = b_enc.const_data_ptr<float>();
+    x_norms_ = centred_norms.const_data_ptr<float>();
+    x_errors_ = centred_errors.const_data_ptr<float>();
+    e_norms_ = encoder_norms.const_data_ptr<float>();
+    e_errors_ = encoder_errors.const_data_ptr<float>();
+    summing_ = static_cast<float>(d + 8) * 1.2e-7f;
+  }
+
+  // take(i, middle, off): the exact value of feature i lies within off of middle
+  template <typename Take>
+  void fill(int64_t row, Take take) const {
+    const uint16_t* here = products_ + row * width;
+    const float by_norm = x_errors_[row] + summing_ * x_norms_[row], by_error = x_norms_[row] + x_errors_[row];
+    for (int64_t i = 0; i < width; i++) {
+      const float product = widen(here[i]);
+      take(i, product + bias[i], by_norm * e_norms_[i] + by_error * e_errors_[i] + 0x1p-8f * std::fabs(product));
+    }
+  }
+
+ private:
+  const uint16_t* products_;
+  const float *x_norms_, *x_errors_, *e_norms_, *e_errors_;
+  float summing_;
+};
+
+// The k largest of centred . encoder[i] + b_enc[i] in float32, from products of rounded factors.
+//
+// Features whose upper bound reaches the k-th largest lower bound are the only ones that can be
+// among the k largest: they alone are computed exactly.
 std::tuple<Tensor, Tensor, Tensor> topk_refined(const Tensor& products, const Tensor& centred, const Tensor& centred_norms,
                                                 const Tensor& centred_errors, const Tensor& encoder, const Tensor& encoder_norms,
                                                 const Tensor& encoder_errors, const Tensor& b_enc, int64_t k) {
-  check(products, at::kBFloat16, 2, "products");
-  check_floats(centred, 2, "centred");
-  check_floats(encoder, 2, "encoder");
-  const int64_t n = centred.size(0), d = centred.size(1), width = encoder.size(0);
-  for (const Tensor& t : {centred_norms, centred_errors}) {
-    check_floats(t, 1, "norms of rows");
-    TORCH_CHECK(t.size(0) == n, "one norm a row");
-  }
-  for (const Tensor& t : {encoder_norms, encoder_errors, b_enc}) {
-    check_floats(t, 1, "norms of features and b_enc");
-    TORCH_CHECK(t.size(0) == width, "one value a feature");
-  }
-  TORCH_CHECK(products.size(0) == n && products.size(1) == width && encoder.size(1) == d, "sizes do not fit");
+  const Bounds bounds(products, centred, centred_norms, centred_errors, encoder, encoder_norms, encoder_errors, b_enc);
+  const int64_t n = bounds.n, d = bounds.d, width = bounds.width;
   TORCH_CHECK(0 < k && k <= width, "k is ", k, " but rows have ", width, " values");
   Tensor values = at::empty({n, k}, centred.options());
   Tensor features = at::empty({n, k}, centred.options().dtype(at::kLong));
   Tensor computed = at::empty({n}, centred.options().dtype(at::kLong));
-  const uint16_t* p = reinterpret_cast<const uint16_t*>(products.const_data_ptr<BFloat16>());
-  const float *x = centred.const_data_ptr<float>(), *xn = centred_norms.const_data_ptr<float>();
-  const float *xe = centred_errors.const_data_ptr<float>(), *e = encoder.const_data_ptr<float>();
-  const float *en = encoder_norms.const_data_ptr<float>(), *ee = encoder_errors.const_data_ptr<float>();
-  const float* bias = b_enc.const_data_ptr<float>();
   float* v = values.mutable_data_ptr<float>();
   int64_t *f = features.mutable_data_ptr<int64_t>(), *tried = computed.mutable_data_ptr<int64_t>();
-  const float summing = static_cast<float>(d + 8) * 1.2e-7f;
   at::parallel_for(0, n, grain(width), [&](int64_t begin, int64_t end) {
     Keys lower(width), upper(width);
     std::vector<int32_t> maxima, scratch, keys;
     std::vector<int64_t> candidates, kept;
     std::vector<float> exact;
     for (int64_t row = begin; row < end; row++) {
-      const uint16_t* here = p + row * width;
-      const float by_norm = xe[row] + summing * xn[row], by_error = xn[row] + xe[row];
-      for (int64_t i = 0; i < width; i++) {
-        const float product = widen(here[i]);
-        const float off = by_norm * en[i] + by_error * ee[i] + 0x1p-8f * std::fabs(product);
-        const float middle = product + bias[i];
-        lower[i] = ordered(bits_of(middle - off));
-        upper[i] = ordered(bits_of(middle + off));
-      }
-      reaching(lower.data(), width, lower_bound_of_kth(lower.data(), width, k, maxima), candidates);
+      int32_t *low = lower.data(), *high = upper.data();
+      bounds.fill(row, [&](int64_t i, float middle, float off) {
+        low[i] = ordered(bits_of(middle - off));
+        high[i] = ordered(bits_of(middle + off));
+      });
+      reaching(low, width, lower_bound_of_kth(low, width, k, maxima), candidates);
       keys.clear();
-      for (int64_t i : candidates) keys.push_back(lower[i]);
+      for (int64_t i : candidates) keys.push_back(low[i]);
       std::nth_element(keys.begin(), keys.begin() + (k - 1), keys.end(), std::greater<int32_t>());
-      reaching(upper.data(), width, keys[k - 1], candidates);
+      reaching(high, width, keys[k - 1], candidates);
       const int64_t m = static_cast<int64_t>(candidates.size());
       exact.resize(m);
-      dots_with(x + row * d, e, candidates.data(), m, d, exact.data());
+      dots_with(bounds.x + row * d, bounds.e, candidates.data(), m, d, exact.data());
       keys.resize(m);
       for (int64_t j = 0; j < m; j++) {
-        exact[j] += bias[candidates[j]];
+        exact[j] += bounds.bias[candidates[j]];
         keys[j] = ordered(bits_of(exact[j]));
       }
       keep_largest(candidates, keys, k, scratch, kept);
@@ -524,6 +554,140 @@ std::tuple<Tensor, Tensor, Tensor> topk_refined(const Tensor& products, const Te
     }
   });
   return {values, features, computed};
+}
+
+// ---- ReLU ---------------------------------------------------------------------------------------
+
+constexpr int64_t COLUMNS = 512, ROWS = 64;  // a block of columns, rows summed before they are added
+
+// ReLU in place; sums of each column [width] and the number of positive values. NaN stays NaN.
+std::tuple<Tensor, Tensor> relu_sums(Tensor& pre) {
+  check_floats(pre, 2, "pre");
+  const int64_t n = pre.size(0), width = pre.size(1), blocks = (width + COLUMNS - 1) / COLUMNS;
+  Tensor sums = at::zeros({width}, pre.options()), counts = at::zeros({blocks}, pre.options().dtype(at::kLong));
+  float *p = pre.mutable_data_ptr<float>(), *total = sums.mutable_data_ptr<float>();
+  int64_t* count = counts.mutable_data_ptr<int64_t>();
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; block++) {
+      const int64_t first = block * COLUMNS, m = std::min(COLUMNS, width - first);
+      for (int64_t start = 0; start < n; start += ROWS) {
+        float part[COLUMNS] = {};
+        int32_t positive = 0;
+        for (int64_t row = start; row < std::min(n, start + ROWS); row++) {
+          float* here = p + row * width + first;
+          for (int64_t c = 0; c < m; c++) {
+            const float value = here[c] < 0 ? 0.f : here[c];
+            here[c] = value;
+            part[c] += value;
+            positive += value > 0;
+          }
+        }
+        for (int64_t c = 0; c < m; c++) total[first + c] += part[c];
+        count[block] += positive;
+      }
+    }
+  });
+  return {sums, counts.sum()};
+}
+
+// g = f > 0 ? scale * g + added : 0 in place; sums of each column [width].
+Tensor relu_backward_sums(Tensor& g, const Tensor& f, double scale, double added) {
+  check_floats(g, 2, "g");
+  check_floats(f, 2, "f");
+  TORCH_CHECK(f.sizes() == g.sizes(), "f and g differ in shape");
+  const int64_t n = g.size(0), width = g.size(1), blocks = (width + COLUMNS - 1) / COLUMNS;
+  Tensor sums = at::zeros({width}, g.options());
+  float *p = g.mutable_data_ptr<float>(), *total = sums.mutable_data_ptr<float>();
+  const float* active = f.const_data_ptr<float>();
+  const float factor = static_cast<float>(scale), constant = static_cast<float>(added);
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; block++) {
+      const int64_t first = block * COLUMNS, m = std::min(COLUMNS, width - first);
+      for (int64_t start = 0; start < n; start += ROWS) {
+        float part[COLUMNS] = {};
+        for (int64_t row = start; row < std::min(n, start + ROWS); row++) {
+          float* here = p + row * width + first;
+          const float* on = active + row * width + first;
+          for (int64_t c = 0; c < m; c++) {
+            const float value = factor * here[c] + constant;
+            here[c] = on[c] > 0 ? value : 0.f;
+            part[c] += here[c];
+          }
+        }
+        for (int64_t c = 0; c < m; c++) total[first + c] += part[c];
+      }
+    }
+  });
+  return sums;
+}
+
+// Entries found row by row, joined in order: starts [n + 1], features [m], values [m].
+std::tuple<Tensor, Tensor, Tensor> joined(const std::vector<std::vector<int64_t>>& features,
+                                          const std::vector<std::vector<float>>& values, at::TensorOptions floats) {
+  const int64_t n = static_cast<int64_t>(features.size());
+  Tensor starts = at::empty({n + 1}, floats.dtype(at::kLong));
+  int64_t* s = starts.mutable_data_ptr<int64_t>();
+  s[0] = 0;
+  for (int64_t row = 0; row < n; row++) s[row + 1] = s[row] + static_cast<int64_t>(features[row].size());
+  Tensor all_features = at::empty({s[n]}, floats.dtype(at::kLong)), all_values = at::empty({s[n]}, floats);
+  int64_t* f = all_features.mutable_data_ptr<int64_t>();
+  float* v = all_values.mutable_data_ptr<float>();
+  at::parallel_for(0, n, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) {
+      std::copy(features[row].begin(), features[row].end(), f + s[row]);
+      std::copy(values[row].begin(), values[row].end(), v + s[row]);
+    }
+  });
+  return {starts, all_features, all_values};
+}
+
+// The positive entries of pre, and NaN.
+std::tuple<Tensor, Tensor, Tensor> positive_entries(const Tensor& pre) {
+  check_floats(pre, 2, "pre");
+  const int64_t n = pre.size(0), width = pre.size(1);
+  const float* p = pre.const_data_ptr<float>();
+  std::vector<std::vector<int64_t>> features(n);
+  std::vector<std::vector<float>> values(n);
+  at::parallel_for(0, n, grain(width), [&](int64_t begin, int64_t end) {
+    Keys keys(width);
+    for (int64_t row = begin; row < end; row++) {
+      row_keys(p + row * width, width, keys.data());
+      reaching(keys.data(), width, 1, features[row]);
+      for (int64_t i : features[row]) values[row].push_back(p[row * width + i]);
+    }
+  });
+  return joined(features, values, pre.options());
+}
+
+// The positive entries of centred . encoder[i] + b_enc[i] in float32, from products of rounded
+// factors: those whose upper bound is positive are computed exactly (see Bounds).
+std::tuple<Tensor, Tensor, Tensor> positive_refined(const Tensor& products, const Tensor& centred, const Tensor& centred_norms,
+                                                    const Tensor& centred_errors, const Tensor& encoder,
+                                                    const Tensor& encoder_norms, const Tensor& encoder_errors, const Tensor& b_enc) {
+  const Bounds bounds(products, centred, centred_norms, centred_errors, encoder, encoder_norms, encoder_errors, b_enc);
+  const int64_t n = bounds.n, d = bounds.d, width = bounds.width;
+  std::vector<std::vector<int64_t>> features(n);
+  std::vector<std::vector<float>> values(n);
+  at::parallel_for(0, n, grain(width), [&](int64_t begin, int64_t end) {
+    Keys upper(width);
+    std::vector<int64_t> candidates;
+    std::vector<float> exact;
+    for (int64_t row = begin; row < end; row++) {
+      int32_t* high = upper.data();
+      bounds.fill(row, [&](int64_t i, float middle, float off) { high[i] = ordered(bits_of(middle + off)); });
+      reaching(high, width, 1, candidates);
+      const int64_t m = static_cast<int64_t>(candidates.size());
+      exact.resize(m);
+      dots_with(bounds.x + row * d, bounds.e, candidates.data(), m, d, exact.data());
+      for (int64_t j = 0; j < m; j++) {
+        const float value = exact[j] + bounds.bias[candidates[j]];
+        if (value <= 0) continue;  // NaN is kept
+        features[row].push_back(candidates[j]);
+        values[row].push_back(value);
+      }
+    }
+  });
+  return joined(features, values, centred.options());
 }
 
 }  // namespace
@@ -538,4 +702,8 @@ TORCH_LIBRARY(mechinterp_sparse, library) {
   library.def("sums(Tensor order, Tensor starts, Tensor weights) -> Tensor", &sums);
   library.def("round_rows(Tensor rows) -> (Tensor, Tensor, Tensor)", &round_rows);
   library.def("topk_refined(Tensor products, Tensor centred, Tensor centred_norms, Tensor centred_errors, Tensor encoder, Tensor encoder_norms, Tensor encoder_errors, Tensor b_enc, int k) -> (Tensor, Tensor, Tensor)", &topk_refined);
+  library.def("relu_sums(Tensor(a!) pre) -> (Tensor, Tensor)", &relu_sums);
+  library.def("relu_backward_sums(Tensor(a!) g, Tensor f, float scale, float added) -> Tensor", &relu_backward_sums);
+  library.def("positive_entries(Tensor pre) -> (Tensor, Tensor, Tensor)", &positive_entries);
+  library.def("positive_refined(Tensor products, Tensor centred, Tensor centred_norms, Tensor centred_errors, Tensor encoder, Tensor encoder_norms, Tensor encoder_errors, Tensor b_enc) -> (Tensor, Tensor, Tensor)", &positive_refined);
 }

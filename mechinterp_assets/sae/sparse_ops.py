@@ -24,6 +24,14 @@ from mechinterp_assets.sae.cpu_kernels import kernels
 
 # Decoder entries gathered at a time: within the caches of a CPU, few launches on a GPU.
 GATHERED_CPU, GATHERED_GPU = 2**20, 2**26
+KERNEL_DTYPES = (torch.float32, torch.bfloat16)  # of a top-k; all else wants float32
+
+
+def compiled(*tensors: Tensor) -> Any | None:
+    """The compiled CPU kernels, where there are any and they can take these tensors."""
+    if all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors):
+        return kernels()
+    return None
 
 
 def topk_rows(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -32,9 +40,10 @@ def topk_rows(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     In no particular order; which of several equal values is kept at the edge is not specified.
     NaN counts as the largest value. Values have the dtype of pre.
     """
-    if (cpu := _cpu(pre)) is not None and len(pre):
+    cpu = kernels() if pre.device.type == "cpu" and pre.dtype in KERNEL_DTYPES else None
+    if cpu is not None and len(pre):
         values, features = cpu.topk_rows(pre.contiguous(), k)
-        return values, features
+        return values.to(pre.dtype), features
     if (gpu := _gpu(pre, torch.bfloat16)) is not None and len(pre):
         values, features = gpu.topk_rows(pre.contiguous(), k)
         return values, features
@@ -52,21 +61,31 @@ def topk_encode(
     its rounding error that no input exceeds; those alone are computed in float32. The choice and
     the values are those of the float32 GEMM (up to the order of its sums), at about half its cost.
     """
-    cpu = _cpu(centred, encoder, b_enc)
+    cpu = compiled(centred, encoder, b_enc)
+    if cpu is None or (products := rounded_products(centred, encoder)) is None:
+        return None
+    values, features, _ = cpu.topk_refined(*products, b_enc, k)
+    return values, features
+
+
+def rounded_products(centred: Tensor, encoder: Tensor) -> tuple[Tensor, ...] | None:
+    """What the compiled kernels need to bound centred @ encoder.T [n, d_sae]; None where slow.
+
+    The product of bfloat16 copies; then, of centred and of encoder, the float32 tensor, the norm of
+    each row and the norm of what rounding took from it.
+    """
+    cpu = compiled(centred, encoder)
     if cpu is None or not _fast_bfloat16() or len(centred) == 0:
         return None
     low, norms, errors = cpu.round_rows(centred)
     low_encoder, encoder_norms, encoder_errors = cpu.round_rows(encoder)
     products = torch.mm(low, low_encoder.T)
-    values, features, _ = cpu.topk_refined(
-        products, centred, norms, errors, encoder, encoder_norms, encoder_errors, b_enc, k
-    )
-    return values, features
+    return products, centred, norms, errors, encoder, encoder_norms, encoder_errors
 
 
 def sparse_decode(features: Tensor, values: Tensor, decoder: Tensor) -> Tensor:
     """sum_j values[n, j] decoder[features[n, j]]: [n, d]; entries [n, k], decoder [d_sae, d]."""
-    if (cpu := _cpu(values, decoder)) is not None:
+    if (cpu := compiled(values, decoder)) is not None:
         return _tensor(cpu.decode(_every(features), features.flatten(), values.flatten(), decoder))
     if (gpu := _gpu(values, decoder)) is not None:
         return _tensor(gpu.decode(features, values, decoder))
@@ -78,7 +97,7 @@ def sparse_decode_ragged(
 ) -> Tensor:
     """The same from ragged entries [m], rows ascending below n: [n, d]; empty rows give 0."""
     starts = _starts(rows, n)
-    if (cpu := _cpu(values, decoder)) is not None:
+    if (cpu := compiled(values, decoder)) is not None:
         return _tensor(cpu.decode(starts, features.contiguous(), values.contiguous(), decoder))
     return _bags(features, decoder, starts, values)
 
@@ -86,7 +105,7 @@ def sparse_decode_ragged(
 def gathered_dot(residual: Tensor, decoder: Tensor, features: Tensor) -> Tensor:
     """residual[n] . decoder[features[n, j]]: [n, k] from residual [n, d], decoder [d_sae, d]."""
     n, k = features.shape
-    if (cpu := _cpu(residual, decoder)) is not None:
+    if (cpu := compiled(residual, decoder)) is not None:
         dots = cpu.dots(_every(features), features.flatten(), decoder, residual.contiguous())
         return _tensor(dots).view(n, k)
     if (gpu := _gpu(residual, decoder)) is not None:
@@ -105,7 +124,7 @@ def gathered_dot_ragged(
     residual: Tensor, decoder: Tensor, rows: Tensor, features: Tensor
 ) -> Tensor:
     """residual[rows[m]] . decoder[features[m]]: [m] from ragged entries [m], rows ascending."""
-    if (cpu := _cpu(residual, decoder)) is not None:
+    if (cpu := compiled(residual, decoder)) is not None:
         starts = _starts(rows, len(residual))
         return _tensor(cpu.dots(starts, features.contiguous(), decoder, residual.contiguous()))
     chunk = max(1, _gathered(residual) // residual.shape[1])
@@ -127,7 +146,7 @@ def reconstruct(
 
     x_hat = sparse_decode + b_dec; the second result is gathered_dot(residual, decoder, features).
     """
-    if (cpu := _cpu(values, decoder, b_dec, x)) is not None:
+    if (cpu := compiled(values, decoder, b_dec, x)) is not None:
         residual, dots = cpu.reconstruct(
             _every(features), features.flatten(), values.flatten(), decoder, b_dec, x.contiguous()
         )
@@ -143,7 +162,7 @@ def reconstruct_ragged(
     rows: Tensor, features: Tensor, values: Tensor, decoder: Tensor, b_dec: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same from ragged entries [m], rows ascending: residual [n, d] and products [m]."""
-    if (cpu := _cpu(values, decoder, b_dec, x)) is not None:
+    if (cpu := compiled(values, decoder, b_dec, x)) is not None:
         starts = _starts(rows, len(x))
         residual, dots = cpu.reconstruct(
             starts, features.contiguous(), values.contiguous(), decoder, b_dec, x.contiguous()
@@ -185,7 +204,7 @@ class EntriesByFeature:
         if out is None:
             out = rows.new_empty(len(self._starts) - 1, rows.shape[1])
         flat, rows = weights.flatten(), rows.contiguous()
-        if (cpu := _cpu(flat, rows, out)) is not None:
+        if (cpu := compiled(flat, rows, out)) is not None:
             cpu.weighted_rows(self._order, self._starts, self._rows, flat, rows, scale, out)
             return out
         if (gpu := _gpu(flat, rows, out)) is not None:
@@ -197,7 +216,7 @@ class EntriesByFeature:
     def sums(self, weights: Tensor) -> Tensor:
         """sum over the entries of a feature of weights [n, k] or [m]: [d_sae]."""
         flat = weights.flatten()
-        if (cpu := _cpu(flat)) is not None:
+        if (cpu := compiled(flat)) is not None:
             return _tensor(cpu.sums(self._order, self._starts, flat))
         ones = flat.new_ones(len(flat), 1)
         everything = torch.arange(len(flat), device=flat.device)
@@ -205,13 +224,6 @@ class EntriesByFeature:
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _cpu(*tensors: Tensor) -> Any | None:
-    """The compiled kernels, where they can take these tensors."""
-    if all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors):
-        return kernels()
-    return None
 
 
 def _gpu(first: Tensor, *others: Tensor | torch.dtype) -> Any | None:

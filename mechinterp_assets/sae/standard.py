@@ -8,8 +8,20 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.relu_ops import positive_encode, relu_backward_sums_, relu_sums_
 from mechinterp_assets.sae.resampling import resample_dead
-from mechinterp_assets.sae.steps import StepSums, TrainingStep, sum_of_squares, variance_sum
+from mechinterp_assets.sae.sparse_ops import EntriesByFeature, compiled, reconstruct_ragged
+from mechinterp_assets.sae.steps import (
+    StepSums,
+    TrainingStep,
+    gradient_of,
+    sum_of_squares,
+    variance_sum,
+)
+
+# Below this share of active entries a CPU is faster with the entries alone than with dense GEMMs
+# (measured at 768 x 6144). It is guessed from a few rows; a small batch is not worth the guess.
+SPARSE_DENSITY, SAMPLED_ROWS, LEAST_ROWS = 0.1, 64, 1024
 
 
 class StandardSAE(SparseAutoencoder):
@@ -23,7 +35,9 @@ class StandardSAE(SparseAutoencoder):
 
 
 class StandardStep(TrainingStep):
-    """Five GEMMs a step: encode, decode, and the gradients of f, W_dec and W_enc."""
+    """Dense: five GEMMs a step (encode, decode, and the gradients of f, W_dec and W_enc). On a CPU,
+    once few features are active: one GEMM, and sums over the active entries.
+    """
 
     sae_class = StandardSAE
     required_settings = ("l1_coefficient",)
@@ -32,39 +46,74 @@ class StandardStep(TrainingStep):
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:
         """Gradient of the mean of ||x - x_hat||^2 + l1 sum_i f_i over x [n, d_in]."""
-        n = len(x)
-        l1 = self.l1_coefficient(progress)
         centred = x - self.b_dec
-        f = self.encode_pre(centred).relu_()
-        residual = torch.addmm(self.b_dec, f, self.decoder).sub_(x)
+        l1 = self.l1_coefficient(progress)
+        if self._is_sparse(centred):
+            return self._sparse_gradients(x, centred, l1)
+        return self._dense_gradients(x, centred, l1)
 
-        f_sums = f.sum(0)
+    def _is_sparse(self, centred: Tensor) -> bool:
+        """Whether few features are active; from the batch and weights alone, so runs repeat."""
+        n = len(centred)
+        if n < LEAST_ROWS or compiled(centred, self.encoder) is None:
+            return False
+        sample = self.encode_pre(centred[:: n // SAMPLED_ROWS])
+        return int((sample > 0).sum()) < SPARSE_DENSITY * sample.numel()
+
+    def _dense_gradients(self, x: Tensor, centred: Tensor, l1: float) -> StepSums:
+        n = len(x)
+        f = self.encode_pre(centred)
+        f_sums, n_active = relu_sums_(f)
+        narrow_f, decoder = self._narrowed(f), self._narrowed(self.decoder)
+        residual = _product(narrow_f, decoder).add_(self.b_dec).sub_(x)
+        sums = self._sums(x, residual, l1 * f_sums.sum(), n_active)
         self.count_fired(f_sums > 0, n)
-        x_sums, residual_sums = x.sum(0), residual.sum(0)
+
+        # g = dL/d pre = (2/n R W_dec^T + l1/n) where f > 0
+        narrow_residual = self._narrowed(residual)
+        g = _product(narrow_residual, decoder.T)
+        g_sums = relu_backward_sums_(g, f, 2 / n, l1 / n)
+        _product(narrow_f.T, narrow_residual, out=gradient_of(self.decoder)).mul_(2 / n)
+        _product(self._narrowed(g).T, self._narrowed(centred), out=gradient_of(self.encoder))
+        self._bias_gradients(g_sums, residual)
+        return sums
+
+    def _sparse_gradients(self, x: Tensor, centred: Tensor, l1: float) -> StepSums:
+        n, d_sae = len(x), self.settings.d_sae
+        rows, features, values = positive_encode(centred, self.encoder, self.b_enc)
+        residual, along = reconstruct_ragged(rows, features, values, self.decoder, self.b_dec, x)
+        n_active = torch.tensor(len(values), device=x.device)
+        sums = self._sums(x, residual, l1 * values.sum(), n_active)
+        fired = torch.zeros(d_sae, dtype=torch.bool, device=x.device)
+        self.count_fired(fired.index_fill_(0, features, True), n)
+
+        g = along.mul_(2 / n).add_(l1 / n)
+        entries = EntriesByFeature(features, d_sae, rows)
+        entries.weighted_rows(values, residual, scale=2 / n, out=gradient_of(self.decoder))
+        entries.weighted_rows(g, centred, out=gradient_of(self.encoder))
+        self._bias_gradients(entries.sums(g), residual)
+        return sums
+
+    def _bias_gradients(self, g_sums: Tensor, residual: Tensor) -> None:
+        """b_dec adds to x_hat and is taken from x: 2/n sum_n R_n - (sum_n g_n) W_enc^T."""
+        gradient_of(self.b_enc).copy_(g_sums)
+        torch.mul(residual.sum(0), 2 / len(residual), out=gradient_of(self.b_dec))
+        gradient_of(self.b_dec).sub_(g_sums @ self.encoder)
+
+    def _sums(self, x: Tensor, residual: Tensor, sparsity: Tensor, n_active: Tensor) -> StepSums:
         error = sum_of_squares(residual)
-        sparsity = l1 * f_sums.sum()
-        sums = StepSums(
+        return StepSums(
             loss=error + sparsity,
             sparsity_loss=sparsity,
             squared_error=error,
-            residual_variance=variance_sum(residual, residual_sums, error),
-            total_variance=variance_sum(x, x_sums, sum_of_squares(x)),
-            n_active=torch.count_nonzero(f),
+            residual_variance=variance_sum(residual, residual.sum(0), error),
+            total_variance=variance_sum(x, x.sum(0), sum_of_squares(x)),
+            n_active=n_active,
         )
 
-        # g = dL/d pre = (2/n R W_dec^T + l1/n) where f > 0
-        residual.mul_(2 / n)
-        g = (residual @ self.decoder.T).add_(l1 / n)
-        g.masked_fill_(f == 0, 0)
-        torch.mm(f.T, residual, out=self.decoder.grad)
-        torch.mm(g.T, centred, out=self.encoder.grad)
-        torch.sum(g, 0, out=self.b_enc.grad)
-        # b_dec adds to x_hat and is taken from x: sum_n R_n - (sum_n g_n) W_enc^T
-        assert self.b_dec.grad is not None
-        assert self.b_enc.grad is not None
-        torch.mul(residual_sums, 2 / n, out=self.b_dec.grad)
-        self.b_dec.grad.sub_(self.b_enc.grad @ self.encoder)
-        return sums
+    def _narrowed(self, factor: Tensor) -> Tensor:
+        """A factor of a GEMM in settings.compute_dtype."""
+        return factor.bfloat16() if self.settings.compute_dtype == "bfloat16" else factor
 
     def l1_coefficient(self, progress: float) -> float:
         """The L1 coefficient at a share of the training: linear warm-up, then constant."""
@@ -90,3 +139,14 @@ class StandardStep(TrainingStep):
             error = (f @ self.decoder).sub_(block).square_().sum(1)
             losses.append(error + self.l1_coefficient(1.0) * f.sum(1))
         return resample_dead(self, centred, torch.cat(losses), generator)
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """a @ b with factors of either dtype and a result that is not narrower than float32."""
+    if a.dtype != torch.bfloat16:
+        return torch.mm(a, b, out=out)
+    if a.device.type == "cuda":
+        product = torch.mm(a, b, out_dtype=torch.float32)
+    else:
+        product = torch.mm(a, b).float()
+    return product if out is None else out.copy_(product)
