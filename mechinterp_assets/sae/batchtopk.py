@@ -13,12 +13,9 @@ from torch import Tensor
 
 from mechinterp_assets.sae.auxk import add_auxk
 from mechinterp_assets.sae.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.relu_ops import positive_encode
 from mechinterp_assets.sae.settings import TrainingSettings
-from mechinterp_assets.sae.sparse_ops import (
-    EntriesByFeature,
-    gathered_dot_ragged,
-    sparse_decode_ragged,
-)
+from mechinterp_assets.sae.sparse_ops import EntriesByFeature, compiled, reconstruct_ragged
 from mechinterp_assets.sae.steps import (
     StepSums,
     TrainingStep,
@@ -62,19 +59,16 @@ class BatchTopKStep(TrainingStep):
         """Gradient of the mean reconstruction and aux-k loss over x [n, d_in]."""
         n = len(x)
         centred = x - self.b_dec
-        pre = self.encode_pre(centred)
-        rows, features, values = largest_of_batch(pre, self.k_at(progress) * n)
-        residual = sparse_decode_ragged(rows, features, values, self.decoder, n)
-        residual.add_(self.b_dec).sub_(x)
+        rows, features, values, pre = self.select(centred, self.k_at(progress) * n)
+        residual, along = reconstruct_ragged(rows, features, values, self.decoder, self.b_dec, x)
         x_sums, residual_sums = x.sum(0), residual.sum(0)
         error = sum_of_squares(residual)
 
         # dL/d value = 2/n R . W_dec[feature]
-        g = gathered_dot_ragged(residual, self.decoder, rows, features).mul_(2 / n)
+        g = along.mul_(2 / n)
         entries = EntriesByFeature(features, self.settings.d_sae, rows)
-        decoder_sums = entries.weighted_rows(values, residual)
-        torch.mul(decoder_sums, 2 / n, out=gradient_of(self.decoder))
-        gradient_of(self.encoder).copy_(entries.weighted_rows(g, centred))
+        entries.weighted_rows(values, residual, scale=2 / n, out=gradient_of(self.decoder))
+        entries.weighted_rows(g, centred, out=gradient_of(self.encoder))
         gradient_of(self.b_enc).copy_(entries.sums(g))
         auxiliary = add_auxk(self, pre, centred, residual)
         # b_dec adds to x_hat and is taken from x: 2/n sum_n R_n - (sum_n g_n) W_enc^T
@@ -90,6 +84,22 @@ class BatchTopKStep(TrainingStep):
             total_variance=variance_sum(x, x_sums, sum_of_squares(x)),
             n_active=x.new_tensor(len(values)),
         )
+
+    def select(self, centred: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """largest_of_batch of a batch's pre-activations, and all of them if at hand.
+
+        centred = x - b_dec [n, d_in]. The compiled kernels find those above a floor without them.
+        """
+        if compiled(centred, self.encoder) is None:
+            pre = self.encode_pre(centred)
+            return *largest_of_batch(pre, count), pre
+        floor = batch_floor(self.encode_pre(sampled(centred)), count, len(centred))
+        entries = positive_encode(centred, self.encoder, self.b_enc - floor)
+        if len(entries[0]) < count and floor > 0:
+            floor = torch.zeros_like(floor)
+            entries = positive_encode(centred, self.encoder, self.b_enc)
+        rows, features, values = entries
+        return *keep_largest(rows, features, values + floor, count), None
 
     def count_active(self, features: Tensor, values: Tensor, n: int) -> None:
         """Update the running threshold and tokens_since_fired from a batch's active entries."""
@@ -115,14 +125,33 @@ def largest_of_batch(pre: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     Rows, features (int64) and values, each [m], sorted by row, within a row by feature. Of equal
     values at the edge those first in that order are kept, so the choice is the same in every run.
     """
-    # Only entries near the edge or above it need sorting; a few rows tell about where it is.
-    sample = pre[:: max(1, len(pre) // SAMPLED_ROWS)].flatten()
-    rank = min(len(sample), max(1, SLACK * count * len(sample) // pre.numel()))
-    floor = sample.topk(rank, sorted=False).values.min().clamp_min(0)
+    # Only entries near the edge or above it need sorting.
+    floor = batch_floor(sampled(pre), count, len(pre))
     rows, features = (pre > floor).nonzero(as_tuple=True)
     if len(rows) < count and floor > 0:
         rows, features = (pre > 0).nonzero(as_tuple=True)
-    values = pre[rows, features]
+    return keep_largest(rows, features, pre[rows, features], count)
+
+
+def sampled(rows: Tensor) -> Tensor:
+    """A few rows of a batch [n, d], evenly spread over it."""
+    return rows[:: max(1, len(rows) // SAMPLED_ROWS)]
+
+
+def batch_floor(sample: Tensor, count: int, n: int) -> Tensor:
+    """A value, 0 or more, that about SLACK * count pre-activations of n rows exceed, 0-dim.
+
+    Guessed from the pre-activations of some of the rows, sample [few, d_sae].
+    """
+    flat = sample.flatten()
+    rank = min(len(flat), max(1, SLACK * count * len(sample) // n))
+    return flat.topk(rank, sorted=False).values.min().clamp_min(0)
+
+
+def keep_largest(
+    rows: Tensor, features: Tensor, values: Tensor, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` largest of some entries [m], in their order; of equal ones the first."""
     if len(values) <= count:
         return rows, features, values
     edge = values.topk(count, sorted=False).values.min()

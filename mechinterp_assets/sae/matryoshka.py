@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.sae.auxk import add_auxk
-from mechinterp_assets.sae.batchtopk import BatchTopKSAE, BatchTopKStep, largest_of_batch
+from mechinterp_assets.sae.batchtopk import BatchTopKSAE, BatchTopKStep
 from mechinterp_assets.sae.sparse_ops import (
     EntriesByFeature,
     gathered_dot_ragged,
@@ -44,8 +44,7 @@ class MatryoshkaStep(BatchTopKStep):
         n = len(x)
         assert self.settings.group_sizes is not None
         centred = x - self.b_dec
-        pre = self.encode_pre(centred)
-        rows, features, values = largest_of_batch(pre, self.k_at(progress) * n)
+        rows, features, values, pre = self.select(centred, self.k_at(progress) * n)
 
         groups = list(pairwise((0, *self.settings.group_sizes)))
         entries, residuals = [], []
@@ -63,10 +62,12 @@ class MatryoshkaStep(BatchTopKStep):
         ):
             outer += inner
             by_feature = EntriesByFeature(f, end - start, r)
-            decoder_sums = by_feature.weighted_rows(v, outer)
-            torch.mul(decoder_sums, 2 / n, out=gradient_of(self.decoder)[start:end])
+            to_decoder, to_encoder = (
+                gradient_of(parameter)[start:end] for parameter in (self.decoder, self.encoder)
+            )
+            by_feature.weighted_rows(v, outer, scale=2 / n, out=to_decoder)
             g = gathered_dot_ragged(outer, self.decoder[start:end], r, f).mul_(2 / n)
-            gradient_of(self.encoder)[start:end] = by_feature.weighted_rows(g, centred)
+            by_feature.weighted_rows(g, centred, out=to_encoder)
             gradient_of(self.b_enc)[start:end] = by_feature.sums(g)
         auxiliary = add_auxk(self, pre, centred, residual)
         # b_dec is in every x_hat and is taken from x once: 2/n sum R - (sum_n g_n) W_enc^T

@@ -74,6 +74,25 @@ def test_of_equal_values_the_first_are_kept() -> None:
     assert values.tolist() == [1, 1, 1, 2]
 
 
+def test_a_float32_batch_is_selected_like_its_pre_activations() -> None:
+    """The compiled kernels, where there are any, never form all pre-activations."""
+    generator = torch.Generator().manual_seed(0)
+    d_sae, d_in, n = 300, 32, 500
+    decoder = torch.randn(d_sae, d_in, generator=generator)
+    decoder /= decoder.norm(dim=1, keepdim=True)
+    step = BatchTopKStep(
+        TrainingSettings("batchtopk", d_sae=d_sae, tokens=n, k=5), decoder, torch.zeros(d_in)
+    )
+    x = torch.randn(n, d_in, generator=generator)
+    x[::7] *= 5  # the sampled rows are larger than most
+    for count in (100, 2500, 100_000):
+        rows, features, values, _ = step.select(x, count)
+        expected = largest_of_batch(step.encode_pre(x).detach(), count)
+        same = torch.zeros(2, n, d_sae)
+        same[0, rows, features], same[1, expected[0], expected[1]] = values, expected[2]
+        torch.testing.assert_close(same[0], same[1], rtol=1e-5, atol=1e-5)
+
+
 def test_nothing_positive_gives_no_entry_and_keeps_the_threshold() -> None:
     step = _step(small_settings("batchtopk"))
     assert isinstance(step, BatchTopKStep)

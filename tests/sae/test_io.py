@@ -190,7 +190,7 @@ def test_sae_lens_options_are_folded_into_the_weights(tmp_path: Path) -> None:
 def test_weights_that_are_not_float32_are_not_saved(metadata: SaeMetadata, tmp_path: Path) -> None:
     eye, zeros = torch.eye(D_IN, dtype=torch.float64), torch.zeros(D_IN, dtype=torch.float64)
     sae = random_sae("standard", eye, zeros, eye, zeros, k=K)
-    with pytest.raises(SaeError, match="W_enc of the SAE is torch.float64"):
+    with pytest.raises(SaeError, match=r"W_enc of the SAE is torch\.float64"):
         save_sae(tmp_path / "sae", sae, metadata)
     assert not (tmp_path / "sae").exists()
 
