@@ -5,14 +5,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 import polars as pl
-import torch
-from torch import Tensor
 
 from mechinterp_assets.assets.publish import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES, site
 from mechinterp_assets.assets.saes import SAE_KIND, open_sae
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
-from mechinterp_assets.attribution.head_attribution import split_heads
 from mechinterp_assets.features.matching import MATCHING_SCHEMA, ComparedSae
 from mechinterp_assets.features.matching import sae_matching as match_saes
 from mechinterp_assets.language_model import LanguageModel
@@ -168,15 +165,12 @@ def _compare(
         and int(statistics["n_tokens"][0]) == int(other_statistics["n_tokens"][0])
     )
     frame = match_saes(
-        ComparedSae(
-            _directions(sae, model, None if same_layer else layer),
-            sae.W_enc.T if same_layer else None,
-            statistics,
-            examples if read_same else None,
-        ),
-        ComparedSae(
-            _directions(other, model, None if same_layer else target.layer),
-            other.W_enc.T if same_layer else None,
+        _side(sae, model, layer, same_layer, statistics, examples if read_same else None),
+        _side(
+            other,
+            model,
+            target.layer,
+            same_layer,
             other_statistics,
             other_examples if read_same else None,
         ),
@@ -246,11 +240,19 @@ def _corpus_read(lake: Lake, version: Version) -> str | None:
     return None
 
 
-def _directions(sae: SparseAutoencoder, model: LanguageModel, layer: int | None) -> Tensor:
-    """Decoder rows in z, or (with a layer) where they are written in the residual stream."""
-    if layer is None:
-        return sae.W_dec
-    W_O = model.weights.W_O[layer]
-    with torch.no_grad():
-        rows = split_heads(sae.W_dec.to(W_O), W_O.shape[0])
-        return torch.einsum("fhd,hdm->fm", rows, W_O)
+def _side(
+    sae: SparseAutoencoder,
+    model: LanguageModel,
+    layer: int,
+    same_layer: bool,
+    statistics: pl.DataFrame,
+    examples: pl.DataFrame | None,
+) -> ComparedSae:
+    """One side: in z where both SAEs read the same layer, else where they write."""
+    return ComparedSae(
+        decoder=sae.W_dec,
+        writes=None if same_layer else model.weights.W_O[layer].flatten(0, 1),
+        encoder=sae.W_enc.T if same_layer else None,
+        statistics=statistics,
+        examples=examples,
+    )

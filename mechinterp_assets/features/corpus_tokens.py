@@ -84,7 +84,7 @@ class CorpusTokens:
             ValueError: a token was not read.
         """
         row = np.searchsorted(self.sequences, sequence).clip(max=len(self.sequences) - 1)
-        cell = row * self.context + position.astype(np.int64)
+        cell: Cells = row * self.context + position.astype(np.int64)
         known = (self.sequences[row] == sequence) & (position < self.context) & (position >= 0)
         known[known] &= self.read[cell[known]]
         if not known.all():
@@ -97,14 +97,16 @@ class CorpusTokens:
 
     def row(self, cell: Cells) -> NDArray[np.int64]:
         """Row of each cell."""
-        return cell // self.context
+        rows: NDArray[np.int64] = cell // self.context
+        return rows
 
     def occurrences(self, token_id: int) -> Cells:
         """Cells of the read tokens with this id, ascending."""
         order, starts = self._index
         if not 0 <= token_id < len(starts) - 1:
             return np.zeros(0, dtype=np.int64)
-        return order[starts[token_id] : starts[token_id + 1]]
+        found: Cells = order[starts[token_id] : starts[token_id + 1]]
+        return found
 
     @cached_property
     def next_same(self) -> Cells:
@@ -121,7 +123,8 @@ class CorpusTokens:
     @cached_property
     def read_per_row(self) -> NDArray[np.int64]:
         """[row] read tokens of each sequence."""
-        return self.read.reshape(-1, self.context).sum(axis=1)
+        counts: NDArray[np.int64] = self.read.reshape(-1, self.context).sum(axis=1)
+        return counts
 
     @cached_property
     def _index(self) -> tuple[Cells, NDArray[np.int64]]:

@@ -99,23 +99,19 @@ def match_directions(a: Tensor, b: Tensor, *, exact_limit: int = EXACT_LIMIT) ->
 
 
 def random_mean_cosine(
-    n: int,
-    m: int,
-    d: int,
-    *,
-    seed: int = 0,
-    exact_limit: int = EXACT_LIMIT,
-    device: torch.device | str = "cpu",
+    one: "ComparedSae", other: "ComparedSae", *, seed: int = 0, exact_limit: int = EXACT_LIMIT
 ) -> float:
-    """Mean matched cosine of n and m random directions in d dimensions, matched the same way.
+    """Mean matched cosine of as many random decoder rows, written and matched the same way.
 
     What matching gives to SAEs that have nothing in common: well above 0, since the best of many
-    are chosen.
+    are chosen. Rows are drawn uniformly from the unit sphere of each side's z.
     """
     generator = torch.Generator().manual_seed(seed)
-    a = torch.randn(n, d, generator=generator).to(device)
-    b = torch.randn(m, d, generator=generator).to(device)
-    return match_directions(a, b, exact_limit=exact_limit).mean_cosine
+    sides = []
+    for side in (one, other):
+        rows = torch.randn(side.decoder.shape, generator=generator)
+        sides.append(side.written(rows.to(side.decoder.device)))
+    return match_directions(*sides, exact_limit=exact_limit).mean_cosine
 
 
 @dataclass(frozen=True)
@@ -123,17 +119,24 @@ class ComparedSae:
     """One side of a comparison.
 
     Attributes:
-        directions: [feature, d] decoder rows in the space of the comparison.
-        encoder: [feature, d_in] encoder columns as rows, or None where spaces differ.
+        decoder: [feature, d_in], rows of W_dec.
+        writes: [d_in, d_model] W_O of the layer (processed weights), heads joined, for a comparison
+            in the residual stream; None for one in z.
+        encoder: [feature, d_in] encoder columns as rows; None in the residual stream.
         statistics: columns feature, n_active, log10_density (feature_statistics).
         examples: columns feature, sequence, position (feature_top_examples), or None where the two
             sides did not read the same corpus.
     """
 
-    directions: Tensor
+    decoder: Tensor
+    writes: Tensor | None
     encoder: Tensor | None
     statistics: pl.DataFrame
     examples: pl.DataFrame | None
+
+    def written(self, rows: Tensor) -> Tensor:
+        """Rows in z taken to the space of the comparison."""
+        return rows if self.writes is None else rows.to(self.writes) @ self.writes
 
 
 def sae_matching(
@@ -144,16 +147,11 @@ def sae_matching(
     The frame of the table sae_matching without study, layer and the columns that name the other
     SAE; see that table's comments.
     """
-    matching = match_directions(one.directions, other.directions, exact_limit=exact_limit)
-    n, d = one.directions.shape
-    baseline = random_mean_cosine(
-        n,
-        len(other.directions),
-        d,
-        seed=seed,
-        exact_limit=exact_limit,
-        device=one.directions.device,
+    matching = match_directions(
+        one.written(one.decoder), other.written(other.decoder), exact_limit=exact_limit
     )
+    n = len(one.decoder)
+    baseline = random_mean_cosine(one, other, seed=seed, exact_limit=exact_limit)
     matched = pl.Series(matching.matched)
     frame = pl.DataFrame(
         {

@@ -72,7 +72,8 @@ class SparseActivations:
         """Whether the index-th feature is active at each of some cells (any order, any shape)."""
         active = self.cells_of(index)
         place = np.searchsorted(active, cells).clip(max=len(active) - 1)
-        return active[place] == cells
+        fires: NDArray[np.bool_] = active[place] == cells
+        return fires
 
 
 def feature_blocks(

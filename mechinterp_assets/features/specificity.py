@@ -5,6 +5,7 @@ its appendix on proxies; Bricken et al. 2023). Does not belong here: when a prox
 (proxies.py).
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -214,7 +215,7 @@ class _Block:
             place,
             value,
             np.bincount(place, minlength=size).reshape(shape),
-            np.bincount(place, value, minlength=size).reshape(shape),
+            _sums(place, value, shape),
         )
 
     def count(self, true: NDArray[np.bool_]) -> _Counts:
@@ -227,8 +228,16 @@ class _Block:
             n_active=self.n_active,
             n_active_true=np.bincount(hit, minlength=size).reshape(shape),
             activation_sum=self.activation_sum,
-            activation_sum_true=np.bincount(hit, self.value[rows], minlength=size).reshape(shape),
+            activation_sum_true=_sums(hit, self.value[rows], shape),
         )
+
+
+def _sums(
+    place: NDArray[np.int64], value: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Sum of the values at each place of an array of a shape."""
+    sums = np.bincount(place, value, minlength=math.prod(shape)).astype(np.float64)
+    return sums.reshape(shape)
 
 
 def _promoted(

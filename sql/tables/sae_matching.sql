@@ -45,4 +45,4 @@ COMMENT ON COLUMN sae_matching.n_examples IS 'Top examples of the feature (featu
 COMMENT ON COLUMN sae_matching.n_common_examples IS 'Tokens (sequence, position) that are top examples of both';
 COMMENT ON COLUMN sae_matching.example_overlap IS 'Jaccard index of the two sets of top examples, 0 to 1; NULL where n_examples is';
 COMMENT ON COLUMN sae_matching.method IS 'hungarian: the optimum. mutual best, then hungarian: above 8192 features on a side, rows that are each other''s best are matched in rounds until the rest can be matched exactly';
-COMMENT ON COLUMN sae_matching.random_mean_cosine IS 'Mean cosine of a matching, by the same method, of as many random directions of the same width: what SAEs with nothing in common give';
+COMMENT ON COLUMN sae_matching.random_mean_cosine IS 'Mean cosine of a matching, by the same method, of as many random decoder rows (uniform on the unit sphere of z; taken through the W_O of each layer in the residual space): what SAEs with nothing in common give';

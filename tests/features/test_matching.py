@@ -1,6 +1,7 @@
 """Matching of decoder directions: planted partners, the optimum, the greedy route, the baseline."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -82,10 +83,23 @@ def test_zero_rows_and_surplus_rows_stay_single() -> None:
 
 
 def test_baseline_is_what_unrelated_directions_give() -> None:
-    baseline = random_mean_cosine(200, 200, 32, seed=0)
-    unrelated = match_directions(directions(200, 32, 7), directions(200, 32, 8)).mean_cosine
+    a, b = directions(200, 32, 7), directions(200, 32, 8)
+    one, other = (side(rows, [1] * 200, []) for rows in (a, b))
+    baseline = random_mean_cosine(one, other, seed=0)
     assert 0.2 < baseline < 0.6
-    assert unrelated == pytest.approx(baseline, abs=0.03)
+    assert match_directions(a, b).mean_cosine == pytest.approx(baseline, abs=0.03)
+
+
+def test_baseline_in_the_residual_stream_knows_where_layers_write() -> None:
+    """Layers that write into orthogonal halves of the stream cannot match, nor can their null."""
+    halves = torch.eye(32).split(16)
+    rows = directions(60, 16, 9)
+    one, other = (replace(side(rows, [1] * 60, []), writes=half, encoder=None) for half in halves)
+    assert random_mean_cosine(one, other) == pytest.approx(0, abs=1e-6)
+    assert random_mean_cosine(one, one) > 0.3
+    frame = sae_matching(one, other)
+    assert frame["cosine"].to_list() == pytest.approx([0] * 60, abs=1e-6)
+    assert sae_matching(one, one)["cosine"].to_list() == pytest.approx([1] * 60)
 
 
 def test_widths_must_agree() -> None:
@@ -95,7 +109,8 @@ def test_widths_must_agree() -> None:
 
 def side(rows: Tensor, counts: list[int], examples: list[tuple[int, int, int]]) -> ComparedSae:
     return ComparedSae(
-        directions=rows,
+        decoder=rows,
+        writes=None,
         encoder=2 * rows,
         statistics=pl.DataFrame(
             {
@@ -128,7 +143,7 @@ def test_frame_by_hand() -> None:
 
 def test_other_spaces_and_corpora_leave_their_columns_empty() -> None:
     one = side(torch.eye(3, 4), [1, 1, 1], [])
-    other = ComparedSae(one.directions, None, one.statistics, None)
+    other = replace(one, encoder=None, examples=None)
     frame = sae_matching(one, other)
     assert frame["encoder_cosine"].null_count() == 3
     assert frame["example_overlap"].null_count() == 3
