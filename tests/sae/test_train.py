@@ -13,7 +13,9 @@ import polars as pl
 import pytest
 import torch
 from sae_reference import Planted, recovered, small_settings
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.rows import OneLayer, RowStream, TensorRows
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.architectures import ARCHITECTURES
@@ -23,6 +25,7 @@ from mechinterp_assets.sae.evaluation import evaluate_reconstruction
 from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes, training_bytes
 from mechinterp_assets.sae.train import (
     Member,
+    Trainer,
     TrainingResult,
     geometric_median,
     learning_rate,
@@ -351,6 +354,48 @@ def test_the_memory_estimate_grows_with_what_it_depends_on() -> None:
     assert training_bytes(replace(base, d_sae=49_152), 768) > 1.8 * estimate
     assert training_bytes(replace(base, batch_size=8192), 768) > estimate + pre_activations
     assert 4 * weights < lockstep_bytes([base, base], 768) - estimate < 5 * weights
+
+
+class _Waits(TorchDispatchMode):
+    """Counts operations for which the host would wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(  # type: ignore[no-untyped-def]
+        self, func, types, args=(), kwargs=None
+    ):
+        self.count += func.overloadpacket in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.is_nonzero,
+        )
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_host_waits_for_the_device_only_to_log(
+    organism: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of forward passes and a TopK step (without aux-k, which looks for dead features)."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, organism.config.d_vocab, (80, 12), generator=generator)
+    rows = ForwardRows(organism, ids, [1], seed=0)
+    settings = small_settings("topk", auxk_coefficient=0.0, tokens=64 * 40, log_every=5)
+    trainer = Trainer(settings, rows.d_in, lambda n, seed: rows.sample(1, n, seed))
+    read = torch.Tensor.tolist  # not dispatched on a CPU
+    waits = []
+    for _ in range(10):
+        with _Waits() as counted, monkeypatch.context() as patch:
+
+            def counting(tensor: torch.Tensor, counted: _Waits = counted) -> object:
+                counted.count += 1
+                return read(tensor)
+
+            patch.setattr(torch.Tensor, "tolist", counting)
+            trainer.step(rows.next(64)[1])
+        waits.append(counted.count)
+    assert [i for i, count in enumerate(waits) if count] == [4, 9]
 
 
 def test_streams_satisfy_the_protocol(planted: Planted) -> None:
