@@ -14,6 +14,8 @@ they do not depend on the number of threads either.
 """
 
 import functools
+import importlib
+import importlib.util
 from typing import Any
 
 import torch
@@ -34,6 +36,21 @@ def compiled(*tensors: Tensor) -> Any | None:
     return None
 
 
+def on_cuda(*tensors: Tensor) -> Any | None:
+    """The Triton kernels, where there are any and they can take these tensors."""
+    if all(t.device.type == "cuda" and t.dtype == torch.float32 for t in tensors):
+        return triton_kernels()
+    return None
+
+
+@functools.cache
+def triton_kernels() -> Any | None:
+    """The module gpu_kernels, where triton is installed."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("mechinterp_assets.sae.gpu_kernels")
+
+
 def topk_rows(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row of pre [n, d_sae]: values [n, k] and features [n, k] int64.
 
@@ -44,15 +61,16 @@ def topk_rows(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if cpu is not None and len(pre):
         values, features = cpu.topk_rows(pre.contiguous(), k)
         return values.to(pre.dtype), features
-    if (gpu := _gpu(pre, torch.bfloat16)) is not None and len(pre):
+    gpu = triton_kernels() if pre.device.type == "cuda" and pre.dtype in KERNEL_DTYPES else None
+    if gpu is not None and len(pre) and pre.shape[1] <= gpu.WIDEST_ROW:
         values, features = gpu.topk_rows(pre.contiguous(), k)
-        return values, features
+        return values.to(pre.dtype), features
     values, features = pre.topk(k, dim=-1, sorted=False)
     return values, features
 
 
 def topk_encode(
-    centred: Tensor, encoder: Tensor, b_enc: Tensor, k: int
+    centred: Tensor, encoder: Tensor, b_enc: Tensor, k: int, *, rounded: bool = False
 ) -> tuple[Tensor, Tensor] | None:
     """topk_rows(centred @ encoder.T + b_enc, k) without the float32 GEMM; None where it can't be.
 
@@ -60,12 +78,19 @@ def topk_encode(
     are fast, a bfloat16 GEMM finds the features that can be among the k largest, with a bound on
     its rounding error that no input exceeds; those alone are computed in float32. The choice and
     the values are those of the float32 GEMM (up to the order of its sums), at about half its cost.
+    On a CUDA device, where `rounded` allows it, choice and values are those of the bfloat16 GEMM,
+    with b_enc added in float32.
     """
     cpu = compiled(centred, encoder, b_enc)
-    if cpu is None or (products := rounded_products(centred, encoder)) is None:
-        return None
-    values, features, _ = cpu.topk_refined(*products, b_enc, k)
-    return values, features
+    if cpu is not None and (products := rounded_products(centred, encoder)) is not None:
+        values, features, _ = cpu.topk_refined(*products, b_enc, k)
+        return values, features
+    gpu = on_cuda(centred, encoder, b_enc) if rounded else None
+    if gpu is not None and len(centred) and len(encoder) <= gpu.WIDEST_ROW:
+        low = torch.mm(centred.bfloat16(), encoder.bfloat16().T)
+        values, features = gpu.topk_rows(low, k, b_enc)
+        return values, features
+    return None
 
 
 def rounded_products(centred: Tensor, encoder: Tensor) -> tuple[Tensor, ...] | None:
@@ -87,7 +112,7 @@ def sparse_decode(features: Tensor, values: Tensor, decoder: Tensor) -> Tensor:
     """sum_j values[n, j] decoder[features[n, j]]: [n, d]; entries [n, k], decoder [d_sae, d]."""
     if (cpu := compiled(values, decoder)) is not None:
         return _tensor(cpu.decode(_every(features), features.flatten(), values.flatten(), decoder))
-    if (gpu := _gpu(values, decoder)) is not None:
+    if (gpu := on_cuda(values, decoder)) is not None and len(values):
         return _tensor(gpu.decode(features, values, decoder))
     return F.embedding_bag(features, decoder, per_sample_weights=values, mode="sum")
 
@@ -108,8 +133,6 @@ def gathered_dot(residual: Tensor, decoder: Tensor, features: Tensor) -> Tensor:
     if (cpu := compiled(residual, decoder)) is not None:
         dots = cpu.dots(_every(features), features.flatten(), decoder, residual.contiguous())
         return _tensor(dots).view(n, k)
-    if (gpu := _gpu(residual, decoder)) is not None:
-        return _tensor(gpu.dots(features, decoder, residual))
     d = residual.shape[1]
     chunk = max(1, _gathered(residual) // max(1, k * d))
     out = torch.empty(n, k, dtype=residual.dtype, device=residual.device)
@@ -151,7 +174,7 @@ def reconstruct(
             _every(features), features.flatten(), values.flatten(), decoder, b_dec, x.contiguous()
         )
         return residual, dots.view(features.shape)
-    if (gpu := _gpu(values, decoder, b_dec, x)) is not None:
+    if (gpu := on_cuda(values, decoder, b_dec, x)) is not None and len(x):
         residual, dots = gpu.reconstruct(features, values, decoder, b_dec, x)
         return residual, dots
     residual = sparse_decode(features, values, decoder).add_(b_dec).sub_(x)
@@ -207,7 +230,7 @@ class EntriesByFeature:
         if (cpu := compiled(flat, rows, out)) is not None:
             cpu.weighted_rows(self._order, self._starts, self._rows, flat, rows, scale, out)
             return out
-        if (gpu := _gpu(flat, rows, out)) is not None:
+        if (gpu := on_cuda(flat, rows, out)) is not None:
             gpu.weighted_rows(self._order, self._starts, self._rows, flat, rows, scale, out)
             return out
         grouped = flat[self._order] if scale == 1 else flat[self._order].mul_(scale)
@@ -224,11 +247,6 @@ class EntriesByFeature:
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _gpu(first: Tensor, *others: Tensor | torch.dtype) -> Any | None:
-    """The Triton kernels, where they can take these tensors."""
-    return None
 
 
 @functools.cache

@@ -98,7 +98,8 @@ class TopKStep(TrainingStep):
 
     def _encode(self, centred: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """The k largest pre-activations of each row, their features, and all of them if at hand."""
-        largest = topk_encode(centred, self.encoder, self.b_enc, k)
+        rounded = self.settings.compute_dtype == "bfloat16"
+        largest = topk_encode(centred, self.encoder, self.b_enc, k, rounded=rounded)
         if largest is not None:
             return *largest, None
         pre = self.encode_pre(centred)
