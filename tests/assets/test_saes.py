@@ -85,6 +85,17 @@ def _weights(copy: _Copy, study: Study) -> dict[str, str]:
     return dict(zip(rows["layer"], rows["weights_hash"], strict=True))
 
 
+def test_a_buffer_too_large_is_refused_before_anything_is_harvested(
+    tiny: Materialized, copy: _Copy
+) -> None:
+    result = copy.run(_changed(tiny.study, source="forward", buffer_rows=1 << 40))
+    assert not result.success
+    message = str(result.filter_events(lambda e: e.is_step_failure)[0].step_failure_data.error)
+    assert "training 2 layers of tiny in lockstep with d_sae=128" in message
+    assert f"buffer_rows={1 << 40} needs" in message
+    assert "lower sae.d_sae, sae.batch_size or sae.buffer_rows, or train fewer layers" in message
+
+
 @pytest.mark.parametrize("source", ["cache", "forward"])
 def test_an_interrupted_run_continues_and_ends_bit_for_bit(
     tiny: Materialized, copy: _Copy, source: str
