@@ -1,12 +1,18 @@
-"""One SAE training step at GPT-2 small's sizes: ours, SAELens's, and the GEMM roofline.
+"""One SAE training step: ours, sae-lens's, and the limit, over three widths.
 
-    python benchmarks/sae_step.py [--architecture topk] [--rounds 5] [--threads 2] [--device cpu]
+    make peers; .venv-peers/bin/python benchmarks/sae_step.py
 
-The limit is the six dense GEMMs that autograd needs for an SAE (encode, decode, gradients of f,
-W_dec, W_enc and x). The TopK step needs one of them, so it can pass that limit. SAELens is timed
-when it can be imported: it wants another transformer_lens than this project, so run this file in an
-environment of its own (it needs torch, numpy, polars and tqdm from ours). All rows are timed in
-turn, round by round; each prints its least CPU seconds (all threads), or wall seconds on a GPU.
+Rows of a table, all timed in turn, round by round, on the same batches; each prints its least CPU
+seconds (all threads together, so that a busy machine matters little) and its least wall seconds:
+
+- compiled: our step with the compiled CPU kernels; torch: the same without them.
+- For "standard" at two points of a training: at the start, where half of all features are active,
+  and with 2% active; and with compute_dtype bfloat16. sae-lens's step costs the same at both.
+- sae-lens: SAETrainer.step of the same architecture. Needs the environment that `make peers` makes.
+- limit: the GEMMs that the step cannot do without in float32: one for topk (encode), five for
+  standard (encode, decode, gradients of f, W_dec and W_enc). Our topk step can pass that limit:
+  it does its GEMM in bfloat16 and computes in float32 only what that leaves undecided.
+- autograd: the six GEMMs that autograd takes for either (those five and the gradient of x).
 """
 
 import argparse
@@ -18,53 +24,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mechinterp_assets.sae import sparse_ops
+from mechinterp_assets.sae.architectures import training_step_class
+from mechinterp_assets.sae.cpu_kernels import kernels
 from mechinterp_assets.sae.settings import TrainingSettings
-from mechinterp_assets.sae.standard import StandardStep
-from mechinterp_assets.sae.steps import TrainingStep
-from mechinterp_assets.sae.topk import TopKStep
 
 Work = Callable[[], object]
+SPARSE = -2.054  # a normal variable exceeds its negative with probability 2%
 
 
-def ours(architecture: str, batches: list[Tensor], d_sae: int, k: int) -> Work:
+def ours(
+    architecture: str,
+    batches: list[Tensor],
+    d_sae: int,
+    k: int,
+    *,
+    compiled: bool = True,
+    b_enc: float = 0.0,
+    compute_dtype: Any = "float32",
+) -> Work:
     """One step: gradients, projection, Adam, unit norm."""
     own: dict[str, Any] = {"k": k} if architecture == "topk" else {"l1_coefficient": 1.0}
     settings = TrainingSettings(
-        architecture, d_sae=d_sae, tokens=10**9, batch_size=len(batches[0]), **own
+        architecture,
+        d_sae=d_sae,
+        tokens=10**9,
+        batch_size=len(batches[0]),
+        compute_dtype=compute_dtype,
+        **own,
     )
-    decoder = torch.randn(d_sae, batches[0].shape[1], device=batches[0].device)
+    decoder = torch.randn(d_sae, batches[0].shape[1])
     decoder /= decoder.norm(dim=1, keepdim=True)
-    kind = TopKStep if architecture == "topk" else StandardStep
-    step: TrainingStep = kind(settings, decoder, torch.zeros_like(batches[0][0]))
+    step = training_step_class(architecture)(settings, decoder, torch.zeros_like(batches[0][0]))
+    with torch.no_grad():
+        step.b_enc.fill_(b_enc)
     turn = _in_turn(batches)
 
     def work() -> None:
+        vars(sparse_ops)["kernels"] = kernels if compiled else lambda: None
         step.gradients(next(turn), progress=1.0)
-        step.apply(1e-4)
+        step.apply(1e-5)
 
     return work
 
 
 def sae_lens(architecture: str, batches: list[Tensor], d_sae: int, k: int) -> Work | None:
-    """SAELens's own trainer step on the same batches; None where it is not installed."""
+    """sae-lens's own trainer step on the same batches; None where it is not installed."""
     try:
         peer: Any = import_module("sae_lens")
     except ImportError:
         return None
     training: Any = import_module("sae_lens.training.sae_trainer")
     trainer_config: Any = import_module("sae_lens.config").SAETrainerConfig
-    d_in, device = batches[0].shape[1], str(batches[0].device)
+    d_in = batches[0].shape[1]
     if architecture == "topk":
-        config = peer.TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k, device=device)
-        sae = peer.TopKTrainingSAE(config)
+        sae = peer.TopKTrainingSAE(peer.TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k))
     else:
-        config = peer.StandardTrainingSAEConfig(d_in=d_in, d_sae=d_sae, device=device)
-        sae = peer.StandardTrainingSAE(config)
+        sae = peer.StandardTrainingSAE(peer.StandardTrainingSAEConfig(d_in=d_in, d_sae=d_sae))
     trainer = training.SAETrainer(
         cfg=trainer_config(
             total_training_samples=10**9,
             train_batch_size_samples=len(batches[0]),
-            device=device,
+            device="cpu",
             autocast=False,
             lr_end=3e-5,
         ),
@@ -79,22 +100,62 @@ def sae_lens(architecture: str, batches: list[Tensor], d_sae: int, k: int) -> Wo
     return work
 
 
-def six_gemms(x: Tensor, d_sae: int) -> Work:
-    """The matrix products of a dense step, nothing else."""
+def gemms(x: Tensor, d_sae: int, count: int) -> Work:
+    """The first `count` matrix products of a dense step, nothing else."""
     n, d_in = x.shape
-    W_enc, W_dec = x.new_ones(d_in, d_sae).normal_(), x.new_ones(d_sae, d_in).normal_()
-    f, narrow = x.new_ones(n, d_sae).normal_(), torch.empty_like(x)
+    W_enc, W_dec = torch.randn(d_in, d_sae), torch.randn(d_sae, d_in)
+    f, narrow = torch.randn(n, d_sae), torch.empty_like(x)
     wide, down, up = torch.empty_like(f), torch.empty_like(W_dec), torch.empty_like(W_enc)
+    products: list[Work] = [
+        lambda: torch.mm(x, W_enc, out=wide),
+        lambda: torch.mm(f, W_dec, out=narrow),
+        lambda: torch.mm(x, W_dec.T, out=wide),
+        lambda: torch.mm(f.T, x, out=down),
+        lambda: torch.mm(x.T, f, out=up),
+        lambda: torch.mm(f, W_enc.T, out=narrow),
+    ]
 
     def work() -> None:
-        torch.mm(x, W_enc, out=wide)
-        torch.mm(f, W_dec, out=narrow)
-        torch.mm(x, W_dec.T, out=wide)
-        torch.mm(f.T, x, out=down)
-        torch.mm(x.T, f, out=up)
-        torch.mm(f, W_enc.T, out=narrow)
+        for product in products[:count]:
+            product()
 
     return work
+
+
+def works(architecture: str, batches: list[Tensor], d_sae: int, k: int) -> dict[str, Work]:
+    """What is timed for one architecture and width, by name of its row."""
+    if architecture == "topk":
+        rows: dict[str, Work | None] = {
+            "ours, compiled": ours("topk", batches, d_sae, k),
+            "ours, torch": ours("topk", batches, d_sae, k, compiled=False),
+        }
+    else:
+        rows = {
+            "ours, 50% active": ours("standard", batches, d_sae, k),
+            "ours, 50% active, torch": ours("standard", batches, d_sae, k, compiled=False),
+            "ours, 50% active, bfloat16": ours(
+                "standard", batches, d_sae, k, compute_dtype="bfloat16"
+            ),
+            "ours, 2% active": ours("standard", batches, d_sae, k, b_enc=SPARSE),
+        }
+    rows["sae-lens"] = sae_lens(architecture, batches, d_sae, k)
+    rows["limit"] = gemms(batches[0], d_sae, 1 if architecture == "topk" else 5)
+    rows["autograd's six GEMMs"] = gemms(batches[0], d_sae, 6)
+    return {name: work for name, work in rows.items() if work is not None}
+
+
+def least_seconds(rows: dict[str, Work], rounds: int) -> dict[str, tuple[float, float]]:
+    """Least CPU and least wall seconds of each row, timed in turn after one warm-up."""
+    least = {name: (float("inf"), float("inf")) for name in rows}
+    for work in rows.values():
+        work()
+    for _ in range(rounds):
+        for name, work in rows.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            work()
+            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            least[name] = (min(least[name][0], cpu), min(least[name][1], wall))
+    return least
 
 
 def _in_turn(batches: list[Tensor]) -> Iterator[Tensor]:
@@ -102,58 +163,45 @@ def _in_turn(batches: list[Tensor]) -> Iterator[Tensor]:
         yield from batches
 
 
-def _seconds(work: Work, device: str) -> float:
-    if device == "cpu":
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architecture", choices=["topk", "standard"], default="topk")
+    parser.add_argument("--architectures", nargs="+", default=["topk", "standard"])
     parser.add_argument("--d-in", type=int, default=768)
-    parser.add_argument("--d-sae", type=int, default=6144)
+    parser.add_argument("--d-sae", type=int, nargs="+", default=[3072, 6144, 12288])
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
-    batches = [torch.randn(a.batch, a.d_in, device=a.device) for _ in range(4)]
-    rows = {
-        "ours": ours(a.architecture, batches, a.d_sae, a.k),
-        "SAELens": sae_lens(a.architecture, batches, a.d_sae, a.k),
-        "six GEMMs": six_gemms(batches[0], a.d_sae),
-    }
-    works = {name: work for name, work in rows.items() if work is not None}
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(a.rounds):
-        for name, work in works.items():
-            times[name].append(_seconds(work, a.device))
-    least = {name: min(values) for name, values in times.items()}
+    batches = [torch.randn(a.batch, a.d_in) for _ in range(4)]
+    has_kernels = kernels() is not None
     print(
-        f"{a.architecture} {a.d_in} x {a.d_sae}, k {a.k}, batch {a.batch}, "
-        f"{a.device}, {a.threads} threads"
+        f"batch {a.batch}, d_in {a.d_in}, k {a.k}, {a.threads} threads, torch {torch.__version__}"
     )
-    for name, value in least.items():
-        print(
-            f"{name:10s} {value * 1e3:9.1f} ms   "
-            f"limit's time / its time {least['six GEMMs'] / value:5.2f}"
-        )
-    if "SAELens" in least:
-        print(f"ratio      {least['SAELens'] / least['ours']:9.2f} x")
-    else:
-        print("SAELens is not installed here: no ratio")
+    print(
+        f"compiled kernels: {'yes' if has_kernels else 'NOT AVAILABLE, all rows are plain torch'}"
+    )
+    growth: dict[str, list[float]] = {}
+    for architecture in a.architectures:
+        for d_sae in a.d_sae:
+            least = least_seconds(works(architecture, batches, d_sae, a.k), a.rounds)
+            limit = least["limit"][0]
+            peer = least.get("sae-lens", (float("nan"),))[0]
+            print(f"\n{architecture}, d_sae {d_sae:27} CPU ms  wall ms  x sae-lens  share of limit")
+            for name, (cpu, wall) in least.items():
+                print(
+                    f"  {name:36} {cpu * 1e3:10.0f} {wall * 1e3:8.0f} {peer / cpu:11.2f}"
+                    f" {limit / cpu:15.2f}"
+                )
+                growth.setdefault(f"{architecture}: {name}", []).append(cpu)
+            if "sae-lens" not in least:
+                print("  sae-lens is not installed here: run this in the environment of make peers")
+    print("\nCPU ms per step at d_sae " + ", ".join(map(str, a.d_sae)))
+    for name, seconds in growth.items():
+        times = " ".join(f"{value * 1e3:8.0f}" for value in seconds)
+        print(f"  {name:46} {times}   x{seconds[-1] / seconds[0]:.2f}")
 
 
 if __name__ == "__main__":
