@@ -20,8 +20,7 @@ from mechinterp_assets.sae.steps import (
     StepSums,
     TrainingStep,
     gradient_of,
-    sum_of_squares,
-    variance_sum,
+    step_sums,
 )
 
 # Weight of the newest batch in the running mean that becomes the threshold.
@@ -61,8 +60,6 @@ class BatchTopKStep(TrainingStep):
         centred = x - self.b_dec
         rows, features, values, pre = self.select(centred, self.k_at(progress) * n)
         residual, along = reconstruct_ragged(rows, features, values, self.decoder, self.b_dec, x)
-        x_sums, residual_sums = x.sum(0), residual.sum(0)
-        error = sum_of_squares(residual)
 
         # dL/d value = 2/n R . W_dec[feature]
         g = along.mul_(2 / n)
@@ -71,19 +68,10 @@ class BatchTopKStep(TrainingStep):
         entries.weighted_rows(g, centred, out=gradient_of(self.encoder))
         gradient_of(self.b_enc).copy_(entries.sums(g))
         auxiliary = add_auxk(self, pre, centred, residual)
-        # b_dec adds to x_hat and is taken from x: 2/n sum_n R_n - (sum_n g_n) W_enc^T
-        torch.mul(residual_sums, 2 / n, out=gradient_of(self.b_dec))
-        gradient_of(self.b_dec).sub_(gradient_of(self.b_enc) @ self.encoder)
+        self.b_dec_gradient(residual.sum(0), gradient_of(self.b_enc), n)
 
         self.count_active(features, values, n)
-        return StepSums(
-            loss=error + auxiliary,
-            sparsity_loss=auxiliary,
-            squared_error=error,
-            residual_variance=variance_sum(residual, residual_sums, error),
-            total_variance=variance_sum(x, x_sums, sum_of_squares(x)),
-            n_active=x.new_tensor(len(values)),
-        )
+        return step_sums(x, residual, torch.tensor(len(values), device=x.device), auxiliary)
 
     def select(self, centred: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """largest_of_batch of a batch's pre-activations, and all of them if at hand.
@@ -106,9 +94,7 @@ class BatchTopKStep(TrainingStep):
         if len(values):
             newest = torch.stack([values.min(), values.new_ones(())])
             self.buffers["threshold"].lerp_(newest, THRESHOLD_RATE)
-        fired = torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
-        fired[features] = True
-        self.count_fired(fired, n)
+        self.count_features(features, n)
 
     def folded_threshold(self, scale: float) -> Tensor:
         """threshold [d_sae] for unscaled inputs; pre-activations shrink by `scale`, so it does."""

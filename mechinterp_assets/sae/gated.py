@@ -16,13 +16,15 @@ from torch import Tensor
 
 from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.relu_ops import few_positive, positive_encode
 from mechinterp_assets.sae.resampling import resample_dead
+from mechinterp_assets.sae.sparse_ops import EntriesByFeature, reconstruct_ragged
 from mechinterp_assets.sae.steps import (
     StepSums,
     TrainingStep,
     gradient_of,
+    step_sums,
     sum_of_squares,
-    variance_sum,
 )
 
 
@@ -67,7 +69,8 @@ class GatedSAE(JumpReLUSAE):
 
 
 class GatedStep(TrainingStep):
-    """Seven GEMMs a step: encode, two decodes, two gradients of activations, W_dec and W_gate.
+    """Dense: seven GEMMs a step (encode, two decodes, two gradients of activations, W_dec, W_gate).
+    On a CPU, once few gates are open: one GEMM, and sums over those.
 
     encoder and b_enc are the gate's; r_mag and b_mag [d_sae] the magnitude path's own.
     """
@@ -83,32 +86,28 @@ class GatedStep(TrainingStep):
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:
         """Gradient of the mean loss of the module's docstring over x [n, d_in]."""
-        n = len(x)
         assert self.settings.l1_coefficient is not None
         l1 = self.warmed_up(self.settings.l1_coefficient, progress)
-        gain = self.extra["r_mag"].exp()
         centred = x - self.b_dec
+        if few_positive(centred, self.encoder, self.b_enc):
+            return self._sparse_gradients(x, centred, l1)
+        return self._dense_gradients(x, centred, l1)
+
+    def _dense_gradients(self, x: Tensor, centred: Tensor, l1: float) -> StepSums:
+        n = len(x)
         gate = self.encode_pre(centred)
         f = self._activations(gate)
         gate.relu_()
         inactive = f == 0
         residual = torch.addmm(self.b_dec, f, self.decoder).sub_(x)
         gate_residual = torch.addmm(self.b_dec, gate, self.decoder).sub_(x)
-
         n_active = n - inactive.sum(0)
         self.count_fired(n_active > 0, n)
-        x_sums, residual_sums = x.sum(0), residual.sum(0)
-        error = sum_of_squares(residual)
-        sparsity = l1 * gate.sum()
-        sums = StepSums(
-            loss=error + sparsity + sum_of_squares(gate_residual),
-            sparsity_loss=sparsity,
-            squared_error=error,
-            residual_variance=variance_sum(residual, residual_sums, error),
-            total_variance=variance_sum(x, x_sums, sum_of_squares(x)),
-            n_active=n_active.sum(),
+        sums = step_sums(
+            x, residual, n_active.sum(), l1 * gate.sum(), sum_of_squares(gate_residual)
         )
 
+        residual_sums = residual.sum(0)
         residual.mul_(2 / n)
         torch.mm(f.T, residual, out=self.decoder.grad)
         # dL/dpre where f > 0, and dL/dgate where the gate is open
@@ -121,10 +120,35 @@ class GatedStep(TrainingStep):
         f.sub_(self.extra["b_mag"]).mul_(g_mag)
         torch.sum(f, 0, out=gradient_of(self.extra["r_mag"]))
         # both paths read (x - b_dec) W_gate
-        g_gate.addcmul_(g_mag, gain)
+        g_gate.addcmul_(g_mag, self.extra["r_mag"].exp())
         torch.mm(g_gate.T, centred, out=self.encoder.grad)
-        torch.mul(residual_sums, 2 / n, out=gradient_of(self.b_dec))
-        gradient_of(self.b_dec).sub_(g_gate.sum(0) @ self.encoder)
+        self.b_dec_gradient(residual_sums, g_gate.sum(0), n)
+        return sums
+
+    def _sparse_gradients(self, x: Tensor, centred: Tensor, l1: float) -> StepSums:
+        """The same from the entries whose gate is open: one GEMM."""
+        n = len(x)
+        rows, features, gate = positive_encode(centred, self.encoder, self.b_enc)
+        gain, b_mag = self.extra["r_mag"].exp()[features], self.extra["b_mag"][features]
+        f = (gate - self.b_enc[features]).mul_(gain).add_(b_mag).relu_()
+        residual, along = reconstruct_ragged(rows, features, f, self.decoder, self.b_dec, x)
+        gate_residual, gate_along = reconstruct_ragged(
+            rows, features, gate, self.decoder, self.b_dec, x
+        )
+        active = f > 0
+        self.count_features(features[active], n)
+        sums = step_sums(x, residual, active.sum(), l1 * gate.sum(), sum_of_squares(gate_residual))
+
+        entries = EntriesByFeature(features, self.settings.d_sae, rows)
+        g_mag = along.mul_(2 / n).mul_(active)
+        g_gate = gate_along.mul_(2 / n).add_(l1 / n)
+        gradient_of(self.extra["b_mag"]).copy_(entries.sums(g_mag))
+        gradient_of(self.b_enc).copy_(entries.sums(g_gate))
+        gradient_of(self.extra["r_mag"]).copy_(entries.sums((f - b_mag).mul_(g_mag)))
+        g_gate.addcmul_(g_mag, gain)
+        entries.weighted_rows(f, residual, scale=2 / n, out=gradient_of(self.decoder))
+        entries.weighted_rows(g_gate, centred, out=gradient_of(self.encoder))
+        self.b_dec_gradient(residual.sum(0), entries.sums(g_gate), n)
         return sums
 
     def build(self, scale: float) -> GatedSAE:

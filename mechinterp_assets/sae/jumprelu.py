@@ -14,14 +14,10 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.relu_ops import few_positive, positive_encode
 from mechinterp_assets.sae.resampling import resample_dead
-from mechinterp_assets.sae.steps import (
-    StepSums,
-    TrainingStep,
-    gradient_of,
-    sum_of_squares,
-    variance_sum,
-)
+from mechinterp_assets.sae.sparse_ops import EntriesByFeature, reconstruct_ragged
+from mechinterp_assets.sae.steps import StepSums, TrainingStep, gradient_of, step_sums
 
 # Inputs are scaled so that a random direction's pre-activation varies by about 1. Adam moves
 # log_threshold by at most lr a step: a start near the trained value is what makes short runs work.
@@ -61,7 +57,8 @@ class JumpReLUSAE(SparseAutoencoder):
 
 
 class JumpReLUStep(TrainingStep):
-    """Five GEMMs a step: encode, decode, and the gradients of f, W_dec and W_enc.
+    """Dense: five GEMMs a step (encode, decode, and the gradients of f, W_dec and W_enc). On a CPU,
+    once few pre-activations reach their window: one GEMM, and sums over those.
 
     theta = exp(log_threshold), which keeps it above 0 and makes its steps relative.
     """
@@ -88,47 +85,78 @@ class JumpReLUStep(TrainingStep):
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:
         """Gradient of the mean loss, theta's estimated in its window, over x [n, d_in]."""
-        n = len(x)
         assert self.settings.l0_coefficient is not None
         l0 = self.warmed_up(self.settings.l0_coefficient, progress)
         threshold = self.extra["log_threshold"].exp()
         centred = x - self.b_dec
+        floor = threshold - self.bandwidth / 2
+        if few_positive(centred, self.encoder, self.b_enc - floor):
+            return self._sparse_gradients(x, centred, threshold, l0)
+        return self._dense_gradients(x, centred, threshold, l0)
+
+    def _dense_gradients(
+        self, x: Tensor, centred: Tensor, threshold: Tensor, l0: float
+    ) -> StepSums:
+        n = len(x)
         pre = self.encode_pre(centred)
         above = pre - threshold
         inactive = above <= 0
         window = above.abs_().lt(self.bandwidth / 2)
         f = pre.masked_fill_(inactive, 0)
         residual = torch.addmm(self.b_dec, f, self.decoder).sub_(x)
-
         n_active = n - inactive.sum(0)
         self.count_fired(n_active > 0, n)
-        x_sums, residual_sums = x.sum(0), residual.sum(0)
-        error = sum_of_squares(residual)
-        sparsity = l0 * n_active.sum().to(x.dtype)
-        sums = StepSums(
-            loss=error + sparsity,
-            sparsity_loss=sparsity,
-            squared_error=error,
-            residual_variance=variance_sum(residual, residual_sums, error),
-            total_variance=variance_sum(x, x_sums, sum_of_squares(x)),
-            n_active=n_active.sum(),
-        )
+        sums = step_sums(x, residual, n_active.sum(), l0 * n_active.sum().to(x.dtype))
 
+        residual_sums = residual.sum(0)
         residual.mul_(2 / n)
         g = residual @ self.decoder.T  # dL/df
-        # dL/dtheta = -1/b sum over the window of (theta dL/df + l0/n); dtheta/dlog theta = theta
         in_window = torch.mul(g, window, out=above).sum(0)
-        slope = (threshold * in_window).add_(window.sum(0), alpha=l0 / n)
-        slope.mul_(threshold).div_(-self.bandwidth)
-        gradient_of(self.extra["log_threshold"]).copy_(slope)
+        self._threshold_gradient(threshold, in_window, window.sum(0), l0 / n)
         g.masked_fill_(inactive, 0)  # dL/dpre
         torch.mm(f.T, residual, out=self.decoder.grad)
         torch.mm(g.T, centred, out=self.encoder.grad)
-        torch.sum(g, 0, out=self.b_enc.grad)
-        # b_dec adds to x_hat and is taken from x: sum_n R_n - (sum_n g_n) W_enc^T
-        torch.mul(residual_sums, 2 / n, out=gradient_of(self.b_dec))
-        gradient_of(self.b_dec).sub_(gradient_of(self.b_enc) @ self.encoder)
+        torch.sum(g, 0, out=gradient_of(self.b_enc))
+        self.b_dec_gradient(residual_sums, gradient_of(self.b_enc), n)
         return sums
+
+    def _sparse_gradients(
+        self, x: Tensor, centred: Tensor, threshold: Tensor, l0: float
+    ) -> StepSums:
+        """The same from the entries above the window's lower end: one GEMM."""
+        n, half = len(x), self.bandwidth / 2
+        rows, features, above = positive_encode(
+            centred, self.encoder, self.b_enc - threshold + half
+        )
+        above.sub_(half)  # pre - theta
+        active, window = above > 0, above < half
+        theta = threshold[features]
+        values = torch.where(active, above + theta, 0.0)
+        residual, along = reconstruct_ragged(rows, features, values, self.decoder, self.b_dec, x)
+        self.count_features(features[active], n)
+        n_active = active.sum()
+        sums = step_sums(x, residual, n_active, l0 * n_active.to(x.dtype))
+
+        entries = EntriesByFeature(features, self.settings.d_sae, rows)
+        g = along.mul_(2 / n)  # dL/df
+        inside = window.to(x.dtype)
+        self._threshold_gradient(threshold, entries.sums(g * inside), entries.sums(inside), l0 / n)
+        g.mul_(active)  # dL/dpre
+        entries.weighted_rows(values, residual, scale=2 / n, out=gradient_of(self.decoder))
+        entries.weighted_rows(g, centred, out=gradient_of(self.encoder))
+        gradient_of(self.b_enc).copy_(entries.sums(g))
+        self.b_dec_gradient(residual.sum(0), gradient_of(self.b_enc), n)
+        return sums
+
+    def _threshold_gradient(
+        self, threshold: Tensor, g_sums: Tensor, counts: Tensor, l0: float
+    ) -> None:
+        """From the sums of dL/df and the number of rows in each feature's window [d_sae].
+
+        dL/dtheta = -1/b sum over the window of (theta dL/df + l0); dtheta/dlog theta = theta.
+        """
+        slope = (threshold * g_sums).add_(counts, alpha=l0).mul_(threshold).div_(-self.bandwidth)
+        gradient_of(self.extra["log_threshold"]).copy_(slope)
 
     def build(self, scale: float) -> JumpReLUSAE:
         """The SAE for unscaled inputs; pre-activations shrink by `scale`, so thresholds do."""

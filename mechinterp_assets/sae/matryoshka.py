@@ -18,7 +18,7 @@ from mechinterp_assets.sae.sparse_ops import (
     gathered_dot_ragged,
     sparse_decode_ragged,
 )
-from mechinterp_assets.sae.steps import StepSums, gradient_of, sum_of_squares, variance_sum
+from mechinterp_assets.sae.steps import StepSums, gradient_of, step_sums, sum_of_squares
 
 
 class MatryoshkaSAE(BatchTopKSAE):
@@ -54,7 +54,7 @@ class MatryoshkaStep(BatchTopKStep):
             entries.append((rows[mine], features[mine] - start, values[mine]))
             residual = residual + sparse_decode_ragged(*entries[-1], self.decoder[start:end], n)
             residuals.append(residual)
-        errors = torch.stack([sum_of_squares(r) for r in residuals])
+        inner_errors = torch.stack([sum_of_squares(r) for r in residuals[:-1]] or [x.new_zeros(())])
 
         outer = torch.zeros_like(x)  # sum of the residuals of this prefix and those around it
         for (start, end), (r, f, v), inner in reversed(
@@ -70,19 +70,12 @@ class MatryoshkaStep(BatchTopKStep):
             by_feature.weighted_rows(g, centred, out=to_encoder)
             gradient_of(self.b_enc)[start:end] = by_feature.sums(g)
         auxiliary = add_auxk(self, pre, centred, residual)
-        # b_dec is in every x_hat and is taken from x once: 2/n sum R - (sum_n g_n) W_enc^T
-        torch.mul(outer.sum(0), 2 / n, out=gradient_of(self.b_dec))
-        gradient_of(self.b_dec).sub_(gradient_of(self.b_enc) @ self.encoder)
+        # b_dec is in the reconstruction by every prefix
+        self.b_dec_gradient(outer.sum(0), gradient_of(self.b_enc), n)
 
         self.count_active(features, values, n)
-        return StepSums(
-            loss=errors.sum() + auxiliary,
-            sparsity_loss=auxiliary,
-            squared_error=errors[-1],
-            residual_variance=variance_sum(residual, residual.sum(0), errors[-1]),
-            total_variance=variance_sum(x, x.sum(0), sum_of_squares(x)),
-            n_active=x.new_tensor(len(values)),
-        )
+        n_active = torch.tensor(len(values), device=x.device)
+        return step_sums(x, residual, n_active, auxiliary, inner_errors.sum())
 
     def build(self, scale: float) -> MatryoshkaSAE:
         """The SAE for unscaled inputs."""

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.relu_ops import positive_encode, relu_backward_sums_, relu_sums_
+from mechinterp_assets.sae.relu_ops import (
+    few_positive,
+    positive_encode,
+    relu_backward_sums_,
+    relu_sums_,
+)
 from mechinterp_assets.sae.resampling import resample_dead
-from mechinterp_assets.sae.sparse_ops import EntriesByFeature, compiled, reconstruct_ragged
+from mechinterp_assets.sae.sparse_ops import EntriesByFeature, reconstruct_ragged
 from mechinterp_assets.sae.steps import (
     StepSums,
     TrainingStep,
     gradient_of,
-    sum_of_squares,
-    variance_sum,
+    step_sums,
 )
-
-# Below this share of active entries a CPU is faster with the entries alone than with dense GEMMs
-# (measured at 768 x 6144). It is guessed from a few rows; a small batch is not worth the guess.
-SPARSE_DENSITY, SAMPLED_ROWS, LEAST_ROWS = 0.1, 64, 1024
 
 
 class StandardSAE(SparseAutoencoder):
@@ -48,17 +48,9 @@ class StandardStep(TrainingStep):
         """Gradient of the mean of ||x - x_hat||^2 + l1 sum_i f_i over x [n, d_in]."""
         centred = x - self.b_dec
         l1 = self.l1_coefficient(progress)
-        if self._is_sparse(centred):
+        if few_positive(centred, self.encoder, self.b_enc):
             return self._sparse_gradients(x, centred, l1)
         return self._dense_gradients(x, centred, l1)
-
-    def _is_sparse(self, centred: Tensor) -> bool:
-        """Whether few features are active; from the batch and weights alone, so runs repeat."""
-        n = len(centred)
-        if n < LEAST_ROWS or compiled(centred, self.encoder) is None:
-            return False
-        sample = self.encode_pre(centred[:: n // SAMPLED_ROWS])
-        return int((sample > 0).sum()) < SPARSE_DENSITY * sample.numel()
 
     def _dense_gradients(self, x: Tensor, centred: Tensor, l1: float) -> StepSums:
         n = len(x)
@@ -66,7 +58,7 @@ class StandardStep(TrainingStep):
         f_sums, n_active = relu_sums_(f)
         narrow_f, decoder = self._narrowed(f), self._narrowed(self.decoder)
         residual = _product(narrow_f, decoder).add_(self.b_dec).sub_(x)
-        sums = self._sums(x, residual, l1 * f_sums.sum(), n_active)
+        sums = step_sums(x, residual, n_active, l1 * f_sums.sum())
         self.count_fired(f_sums > 0, n)
 
         # g = dL/d pre = (2/n R W_dec^T + l1/n) where f > 0
@@ -75,7 +67,8 @@ class StandardStep(TrainingStep):
         g_sums = relu_backward_sums_(g, f, 2 / n, l1 / n)
         _product(narrow_f.T, narrow_residual, out=gradient_of(self.decoder)).mul_(2 / n)
         _product(self._narrowed(g).T, self._narrowed(centred), out=gradient_of(self.encoder))
-        self._bias_gradients(g_sums, residual)
+        gradient_of(self.b_enc).copy_(g_sums)
+        self.b_dec_gradient(residual.sum(0), g_sums, n)
         return sums
 
     def _sparse_gradients(self, x: Tensor, centred: Tensor, l1: float) -> StepSums:
@@ -83,33 +76,16 @@ class StandardStep(TrainingStep):
         rows, features, values = positive_encode(centred, self.encoder, self.b_enc)
         residual, along = reconstruct_ragged(rows, features, values, self.decoder, self.b_dec, x)
         n_active = torch.tensor(len(values), device=x.device)
-        sums = self._sums(x, residual, l1 * values.sum(), n_active)
-        fired = torch.zeros(d_sae, dtype=torch.bool, device=x.device)
-        self.count_fired(fired.index_fill_(0, features, True), n)
+        sums = step_sums(x, residual, n_active, l1 * values.sum())
+        self.count_features(features, n)
 
         g = along.mul_(2 / n).add_(l1 / n)
         entries = EntriesByFeature(features, d_sae, rows)
         entries.weighted_rows(values, residual, scale=2 / n, out=gradient_of(self.decoder))
         entries.weighted_rows(g, centred, out=gradient_of(self.encoder))
-        self._bias_gradients(entries.sums(g), residual)
+        gradient_of(self.b_enc).copy_(g_sums := entries.sums(g))
+        self.b_dec_gradient(residual.sum(0), g_sums, n)
         return sums
-
-    def _bias_gradients(self, g_sums: Tensor, residual: Tensor) -> None:
-        """b_dec adds to x_hat and is taken from x: 2/n sum_n R_n - (sum_n g_n) W_enc^T."""
-        gradient_of(self.b_enc).copy_(g_sums)
-        torch.mul(residual.sum(0), 2 / len(residual), out=gradient_of(self.b_dec))
-        gradient_of(self.b_dec).sub_(g_sums @ self.encoder)
-
-    def _sums(self, x: Tensor, residual: Tensor, sparsity: Tensor, n_active: Tensor) -> StepSums:
-        error = sum_of_squares(residual)
-        return StepSums(
-            loss=error + sparsity,
-            sparsity_loss=sparsity,
-            squared_error=error,
-            residual_variance=variance_sum(residual, residual.sum(0), error),
-            total_variance=variance_sum(x, x.sum(0), sum_of_squares(x)),
-            n_active=n_active,
-        )
 
     def _narrowed(self, factor: Tensor) -> Tensor:
         """A factor of a GEMM in settings.compute_dtype."""

@@ -107,6 +107,15 @@ class TrainingStep(ABC):
         gradient is not yet projected. Updates tokens_since_fired.
         """
 
+    def b_dec_gradient(self, residual_sums: Tensor, g_sums: Tensor, n: int) -> None:
+        """b_dec adds to x_hat and is taken from x: 2/n sum_n R_n - (sum_n g_n) W_enc^T.
+
+        residual_sums [d_in] of R = x_hat - x; g_sums [d_sae] of the loss's gradient with respect to
+        centred @ encoder.T.
+        """
+        torch.mul(residual_sums, 2 / n, out=gradient_of(self.b_dec))
+        gradient_of(self.b_dec).sub_(g_sums @ self.encoder)
+
     @abstractmethod
     def build(self, scale: float) -> SparseAutoencoder:
         """The SAE for unscaled inputs, when training ran on scale * x.
@@ -187,6 +196,11 @@ class TrainingStep(ABC):
             self.b_dec.detach() / scale,
         )
 
+    def count_features(self, features: Tensor, rows: int) -> None:
+        """count_fired from the features [m] of a batch's active entries."""
+        fired = torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
+        self.count_fired(fired.index_fill_(0, features, True), rows)
+
     def count_fired(self, fired: Tensor, rows: int) -> None:
         """Update tokens_since_fired; fired [d_sae] bool says what was active in the batch."""
         self.tokens_since_fired += rows
@@ -226,6 +240,28 @@ class TrainingStep(ABC):
             for key in ("exp_avg", "exp_avg_sq"):
                 if key in state:
                     state[key][features] = 0
+
+
+def step_sums(
+    x: Tensor,
+    residual: Tensor,
+    n_active: Tensor,
+    sparsity: Tensor,
+    other: Tensor | float = 0.0,
+) -> StepSums:
+    """StepSums of a batch x [n, d_in] with residual = x_hat - x.
+
+    sparsity and `other`, what else the loss has beside ||x - x_hat||^2, are summed over rows.
+    """
+    error = sum_of_squares(residual)
+    return StepSums(
+        loss=error + sparsity + other,
+        sparsity_loss=sparsity,
+        squared_error=error,
+        residual_variance=variance_sum(residual, residual.sum(0), error),
+        total_variance=variance_sum(x, x.sum(0), sum_of_squares(x)),
+        n_active=n_active,
+    )
 
 
 def project_gradient(decoder: Tensor, gradient: Tensor) -> None:

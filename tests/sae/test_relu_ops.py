@@ -1,12 +1,15 @@
-"""ReLU passes against plain torch, and the two ways through an L1 step against each other."""
+"""ReLU passes against plain torch, and a step's sparse way against its dense one."""
 
 import math
+from types import ModuleType
 
 import pytest
 import torch
+from sae_reference import small_settings
 from torch import Tensor
 
-from mechinterp_assets.sae import cpu_kernels, sparse_ops, standard
+from mechinterp_assets.sae import cpu_kernels, gated, jumprelu, relu_ops, sparse_ops, standard
+from mechinterp_assets.sae.architectures import training_step_class
 from mechinterp_assets.sae.relu_ops import (
     positive_encode,
     positive_entries,
@@ -78,35 +81,50 @@ def test_positive_encode_finds_what_the_float32_product_has(
 
 
 @pytest.mark.parametrize("rounded", [True, False])
-def test_sparse_and_dense_l1_steps_agree(rounded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "module", [standard, gated, jumprelu], ids=["standard", "gated", "jumprelu"]
+)
+def test_sparse_and_dense_steps_agree(
+    module: ModuleType, rounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if cpu_kernels.kernels() is None:
         pytest.skip("no compiled kernels")
     monkeypatch.setattr(sparse_ops, "_fast_bfloat16", lambda: rounded)
-    n, d, d_sae = standard.LEAST_ROWS, 24, 96
-    settings = TrainingSettings(
-        "standard", d_sae=d_sae, tokens=10**6, batch_size=n, l1_coefficient=0.3
-    )
+    n, d, d_sae = relu_ops.LEAST_ROWS, 24, 96
+    architecture = module.__name__.rpartition(".")[2]
+    settings = small_settings(architecture, d_sae=d_sae, batch_size=n)
     generator = torch.Generator().manual_seed(0)
     decoder = torch.randn(d_sae, d, generator=generator)
     decoder /= decoder.norm(dim=1, keepdim=True)
     b_dec = torch.randn(d, generator=generator)
-    steps = [StandardStep(settings, decoder, b_dec) for _ in range(2)]
+    kind = training_step_class(architecture)
+    steps = [kind(settings, decoder, b_dec) for _ in range(2)]
     for step in steps:
         with torch.no_grad():
             step.b_enc.fill_(-2.0)
-    monkeypatch.setattr(steps[1], "_is_sparse", lambda centred: False)
+            for parameter in step.extra.values():
+                parameter += torch.linspace(-0.2, 0.2, d_sae)
+    real, answers = module.few_positive, []
     for i in range(3):
         x = torch.randn(n, d, generator=torch.Generator().manual_seed(i)) + b_dec
-        assert steps[0]._is_sparse(x - steps[0].b_dec)
-        sums = [step.gradients(x, 1.0).stacked() for step in steps]
-        assert 0.5 < sums[0][-1] / n < 10  # features are active, a few a row
+        sums = []
+        for step, allowed in zip(steps, (True, False), strict=True):
+
+            def few(*arguments: Tensor, allowed: bool = allowed) -> bool:
+                answers.append(real(*arguments))
+                return allowed
+
+            monkeypatch.setattr(module, "few_positive", few)
+            sums.append(step.gradients(x, 1.0).stacked())
+        assert 0.3 < sums[0][-1] / n < 10  # features are active, a few a row
         torch.testing.assert_close(sums[0], sums[1], rtol=1e-5, atol=1e-3)
         for name, parameter in steps[0].parameters().items():
             other = steps[1].parameters()[name].grad
-            torch.testing.assert_close(parameter.grad, other, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(parameter.grad, other, rtol=1e-4, atol=1e-6, msg=name)
         for step in steps:
             step.apply(1e-3)
         assert torch.equal(steps[0].tokens_since_fired, steps[1].tokens_since_fired)
+    assert all(answers)
 
 
 def test_bfloat16_products_stay_close_to_float32() -> None:
