@@ -142,6 +142,66 @@ def label_sheet(
 
 
 @app.command()
+def neuronpedia(
+    study: Annotated[str, typer.Argument(help="Name of a study")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write <model>/<source>/ into")],
+    creator_id: Annotated[
+        str, typer.Option(help="Id of an account on the Neuronpedia that imports the folder")
+    ],
+    creator_name: Annotated[str, typer.Option(help="Shown as the creator")] = "unnamed",
+    model_id: Annotated[str, typer.Option(help="Id of the model there; default: its name")] = "",
+    source_set: Annotated[str, typer.Option(help="Name of the set of SAEs")] = "",
+    release: Annotated[str, typer.Option(help="Name of the release")] = "",
+    url: Annotated[list[str] | None, typer.Option(help="Paper, code or weights")] = None,
+    layer: Annotated[list[int] | None, typer.Option(help="Layers; default: all")] = None,
+) -> None:
+    """Write a study's features as a Neuronpedia bulk-import folder."""
+    from datetime import UTC, datetime
+
+    from mechinterp_assets.assets.publish import StaleInputError
+    from mechinterp_assets.assets.registry import STUDIES
+    from mechinterp_assets.dashboards.context import shown_name
+    from mechinterp_assets.dashboards.neuronpedia import Publication, identifier
+    from mechinterp_assets.home import tensor_folder
+    from mechinterp_assets.neuronpedia_export import export_study
+    from resources.compute import ComputeResource
+    from resources.lake import LakeError
+    from resources.language_model import LanguageModelResource
+    from resources.tensors import Tensors
+
+    if study not in STUDIES:
+        raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
+    chosen = STUDIES[study]
+    if unknown := sorted(set(layer or []) - set(chosen.layers)):
+        raise typer.BadParameter(f"{study} has no layer {unknown}; it has {chosen.layers}")
+    publication = Publication(
+        model_id=identifier(model_id or shown_name(chosen.model.source)),
+        source_set=identifier(source_set or f"{study}-att"),
+        release=identifier(release or study),
+        description=chosen.description,
+        creator_id=creator_id,
+        creator_name=creator_name,
+        created=datetime.now(UTC),
+        urls=tuple(url or ()),
+    )
+    model = LanguageModelResource(compute=ComputeResource()).load(chosen)
+    written = export_study(
+        _lake(),
+        Tensors(tensor_folder()),
+        chosen,
+        model,
+        folder,
+        publication,
+        layer or chosen.layers,
+    )
+    try:
+        for path in written:
+            console.print(str(path), markup=False, soft_wrap=True)
+    except (ValueError, LakeError, StaleInputError) as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@app.command()
 def refresh() -> None:
     """Rebuild the catalog, as after moving the home folder."""
     _lake().refresh()

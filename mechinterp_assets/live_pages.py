@@ -5,7 +5,7 @@ Belongs here: reading one feature's rows and keeping what was rendered. What a p
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -25,30 +25,39 @@ from mechinterp_assets.dashboards.feature_page import fired
 from mechinterp_assets.dashboards.site import FeatureRenderer
 from mechinterp_assets.dashboards.tokens import TokenTexts
 from mechinterp_assets.study import parse_site
-from resources.lake import Lake, LakeError
+from resources.lake import Lake
 
 KEPT_PAGES = 512
-_SITE_TABLES = ("attention_sae", "feature_activations", *NEEDED.values(), *OPTIONAL.values())
-_STUDY_TABLES = (
-    "language_model",
-    "vocabulary",
-    "tokenized_corpus",
-    "head_scores",
-    "ioi_trace_graph",
-    *OF_STUDY,
-)
-
-_Versions = tuple[str | None, ...]
+KEPT_VOCABULARIES = 4
+_SITE_TABLES = {
+    "attention_sae",
+    "feature_activations",
+    *NEEDED.values(),
+    *(table for table in OPTIONAL.values() if table not in OF_STUDY),
+}
+_STUDY_NEEDED = {"language_model", "vocabulary", "tokenized_corpus"}
+_STUDY_TABLES = {*_STUDY_NEEDED, "head_scores", "ioi_trace_graph", *OF_STUDY}
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """What all pages of a layer share, as of some versions of its tables."""
+    """What all pages of a layer share, as of some versions of its tables.
 
-    versions: _Versions
+    Attributes:
+        versions: data version by table; tables without data are left out.
+        tables: current rows by table, lazily.
+        context: of the layer.
+        order: features that fired, ascending.
+        density: features per bin of log10 density.
+        head_roles: rows of the view head_roles, if heads have been scored.
+        ioi_edges: rows of ioi_trace_graph, if there is a trace.
+    """
+
+    versions: Mapping[str, str]
+    tables: Mapping[str, pl.LazyFrame]
     context: LayerContext
     order: Sequence[int]
-    density: dict[float, int]
+    density: Mapping[float, int]
     head_roles: pl.DataFrame | None
     ioi_edges: pl.DataFrame | None
 
@@ -61,129 +70,137 @@ class LivePages:
 
     def __init__(self, lake: Lake, kept: int = KEPT_PAGES) -> None:
         self._lake, self._kept = lake, kept
-        self._layers: dict[str, _Layer] = {}
+        self._catalog: tuple[int, int] | None = None
+        self._layers: dict[str, _Layer | None] = {}
+        self._previous: dict[str, _Layer | None] = {}
         self._texts: OrderedDict[str, TokenTexts] = OrderedDict()
-        self._pages: OrderedDict[tuple[str, int, _Versions], str] = OrderedDict()
+        self._pages: OrderedDict[tuple[str, int], str] = OrderedDict()
         self._lock = Lock()
 
     def covers(self, site: str) -> bool:
         """Whether the lake has what the pages of a site (`<study>.L<nn>`) need."""
-        try:
-            study, _ = parse_site(site)
-        except ValueError:
-            return False
-        return all(self._version(table, site) for table in NEEDED.values()) and all(
-            self._version(table, study) for table in _STUDY_TABLES[:3]
-        )
+        with self._lock:
+            return self._layer(site) is not None
 
     def page(self, site: str, feature: int) -> str | None:
         """HTML of a feature's page; None for a site or feature that the lake does not have."""
-        if not self.covers(site):
-            return None
-        study, _ = parse_site(site)
-        versions = (
-            *(self._version(table, site) for table in _SITE_TABLES),
-            *(self._version(table, study) for table in _STUDY_TABLES),
-        )
-        key = (site, feature, versions)
+        key = (site, feature)
         with self._lock:
+            layer = self._layer(site)
+            if layer is None:
+                return None
             if key in self._pages:
                 self._pages.move_to_end(key)
                 return self._pages[key]
-            layer = self._layers.get(site)
-        if layer is None or layer.versions != versions:
-            layer = self._layer(site, versions)
-        html = self._render(site, layer, feature)
+        html = _render(layer, feature)
         with self._lock:
-            self._layers[site] = layer
-            if html is not None:
+            if html is not None and self._layers.get(site) is layer:
                 self._pages[key] = html
             while len(self._pages) > self._kept:
                 self._pages.popitem(last=False)
         return html
 
-    def _render(self, site: str, layer: _Layer, feature: int) -> str | None:
-        study, _ = parse_site(site)
-        frames = layer_frames(
-            self._reader(site),
-            layer.context.layer,
-            [feature],
-            whole=False,
-            head_roles=layer.head_roles,
-            ioi_edges=layer.ioi_edges,
-        )
-        if frames.statistics.is_empty():
-            return None
-        wanted = frames.example_sequences().implode()
-        sequences = (
-            self._lake.read("tokenized_corpus", study)
-            .filter(pl.col("sequence").is_in(wanted))
-            .select("sequence", "token_ids")
-            .collect()
-        )
-        renderer = FeatureRenderer(layer.context, frames, sequences, layer.order, layer.density)
-        return renderer.html(feature)
+    def _layer(self, site: str) -> _Layer | None:
+        """The layer as of now: looked at again when the lake's catalog has changed."""
+        catalog = self._catalog_state()
+        if catalog != self._catalog:
+            self._catalog, self._previous, self._layers = catalog, self._layers, {}
+        if site not in self._layers:
+            found = self._versions(site)
+            old = self._previous.get(site)
+            if found is not None and old is not None and old.versions == found:
+                self._layers[site] = old
+            else:
+                for key in [key for key in self._pages if key[0] == site]:
+                    del self._pages[key]
+                self._layers[site] = None if found is None else self._read_layer(site, found)
+        return self._layers[site]
 
-    def _layer(self, site: str, versions: _Versions) -> _Layer:
+    def _catalog_state(self) -> tuple[int, int] | None:
+        # Every write swaps in a new catalog: a new file under the old name.
+        try:
+            state = self._lake.database.stat()
+        except FileNotFoundError:
+            return None
+        return state.st_ino, state.st_mtime_ns
+
+    def _versions(self, site: str) -> dict[str, str] | None:
+        """Data version by table; None for what is no site, or one that lacks a needed table."""
+        try:
+            study, _ = parse_site(site)
+        except ValueError:
+            return None
+        if self._catalog is None:
+            return None
+        found = {
+            table: self._lake.data_version(table, partition)
+            for tables, partition in ((_SITE_TABLES, site), (_STUDY_TABLES, study))
+            for table in sorted(tables)
+            if self._lake.exists(table, partition)
+        }
+        needed = {*NEEDED.values(), *_STUDY_NEEDED, "attention_sae"}
+        return found if needed <= found.keys() else None
+
+    def _read_layer(self, site: str, versions: Mapping[str, str]) -> _Layer:
         study, layer = parse_site(site)
-        read = self._reader(site)
-        statistics = self._lake.read("feature_statistics", site).select(
-            "feature", "n_active", "log10_density"
-        )
-        model = self._lake.read("language_model", study).collect().row(0, named=True)
-        sae = read("attention_sae")
-        roles = self._version("head_scores", study) is not None
-        edges = self._version("ioi_trace_graph", study) is not None
+        tables = {
+            table: self._lake.read(table, study if table in _STUDY_TABLES else site)
+            for table in versions
+        }
+        statistics = tables["feature_statistics"].select("feature", "n_active", "log10_density")
+        model = tables["language_model"].collect().row(0, named=True)
+        sae = tables["attention_sae"].collect().row(0, named=True)
         frame = statistics.collect()
-        context = LayerContext(
-            layer=layer,
-            model=shown_name(model["source"]),
-            provenance=replace(
-                self._lake.current("feature_statistics", site).provenance,
-                corpus_version=self._version("tokenized_corpus", study),
-            ),
-            texts=self._vocabulary(study),
-            details={} if sae is None else sae_details(sae.collect().row(0, named=True)),
-            study_href=f"../{study}/index.html",
-        )
+        edges = tables.get("ioi_trace_graph")
+        provenance = self._lake.current("feature_statistics", site).provenance
         return _Layer(
             versions=versions,
-            context=context,
+            tables=tables,
+            context=LayerContext(
+                layer=layer,
+                model=shown_name(model["source"]),
+                provenance=replace(provenance, corpus_version=versions["tokenized_corpus"]),
+                texts=self._vocabulary(tables["vocabulary"], versions["vocabulary"]),
+                details=sae_details(sae),
+                study_href=f"../{study}/index.html",
+            ),
             order=fired(frame),
             density=density_counts(frame),
             head_roles=self._lake.sql(HEAD_ROLES, {"study": study, "layer": layer})
-            if roles
+            if "head_scores" in versions
             else None,
-            ioi_edges=edges_of_layer(self._lake.read("ioi_trace_graph", study).collect(), layer)
-            if edges
-            else None,
+            ioi_edges=None if edges is None else edges_of_layer(edges.collect(), layer),
         )
 
-    def _vocabulary(self, study: str) -> TokenTexts:
-        version = self._version("vocabulary", study) or ""
-        with self._lock:
-            texts = self._texts.get(version)
-        if texts is None:
-            tokens = self._lake.read("vocabulary", study).sort("token_id").select("token")
-            texts = TokenTexts(tokens.collect()["token"].to_list())
-            with self._lock:
-                self._texts[version] = texts
-                while len(self._texts) > 4:
-                    self._texts.popitem(last=False)
-        return texts
+    def _vocabulary(self, vocabulary: pl.LazyFrame, version: str) -> TokenTexts:
+        if version not in self._texts:
+            tokens = vocabulary.sort("token_id").select("token").collect()
+            self._texts[version] = TokenTexts(tokens["token"].to_list())
+            while len(self._texts) > KEPT_VOCABULARIES:
+                self._texts.popitem(last=False)
+        return self._texts[version]
 
-    def _reader(self, site: str) -> Callable[[str], pl.LazyFrame | None]:
-        study, _ = parse_site(site)
 
-        def read(table: str) -> pl.LazyFrame | None:
-            partition = study if table in OF_STUDY else site
-            return self._lake.read(table, partition) if self._version(table, partition) else None
+# ---- private -------------------------------------------------------------------------------------
 
-        return read
 
-    def _version(self, table: str, partition: str) -> str | None:
-        """Data version of a partition; None without one."""
-        try:
-            return self._lake.data_version(table, partition)
-        except LakeError:
-            return None
+def _render(layer: _Layer, feature: int) -> str | None:
+    frames = layer_frames(
+        layer.tables.get,
+        layer.context.layer,
+        [feature],
+        whole=False,
+        head_roles=layer.head_roles,
+        ioi_edges=layer.ioi_edges,
+    )
+    if frames.statistics.is_empty():
+        return None
+    wanted = frames.example_sequences().implode()
+    sequences = (
+        layer.tables["tokenized_corpus"]
+        .filter(pl.col("sequence").is_in(wanted))
+        .select("sequence", "token_ids")
+        .collect()
+    )
+    renderer = FeatureRenderer(layer.context, frames, sequences, layer.order, layer.density)
+    return renderer.html(feature)

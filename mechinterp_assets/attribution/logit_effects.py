@@ -80,6 +80,34 @@ def feature_logit_effects(
     ).sort("feature", "direction", "rank")
 
 
+def logit_histograms(
+    W_dec: Tensor, W_O: Tensor, W_U: Tensor, *, bins: int = 50, workspace_bytes: int = 128 * 2**20
+) -> tuple[Tensor, Tensor]:
+    """Histograms of each feature's logit effects over the whole vocabulary.
+
+    Bins have equal width between the smallest and the largest effect of the feature; the largest
+    belongs to the last bin. Arguments as in `logit_effects` and `feature_logit_effects`.
+
+    Returns:
+        Counts [feature, bins] int64, and the centres of the bins [feature, bins] float64.
+    """
+    counts, centres = [], []
+    size = max(1, workspace_bytes // (4 * W_U.shape[1]))
+    with torch.no_grad():
+        for rows in torch.split(W_dec, size):
+            effects = logit_effects(rows, W_O, W_U)
+            low, high = effects.amin(dim=1, keepdim=True), effects.amax(dim=1, keepdim=True)
+            width = (high - low) / bins
+            place = ((effects - low) / width.clamp(min=torch.finfo(width.dtype).tiny)).long()
+            place.clamp_(max=bins - 1)
+            found = torch.zeros(len(rows), bins, dtype=torch.int64, device=place.device)
+            found.scatter_add_(1, place, torch.ones_like(place))
+            counts.append(found.cpu())
+            steps = torch.arange(bins, device=place.device) + 0.5
+            centres.append((low.double() + width.double() * steps).cpu())
+    return torch.cat(counts), torch.cat(centres)
+
+
 # ---- private -------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ OF_STUDY = ("feature_labels",)
 HEAD_ROLES = "SELECT * FROM head_roles WHERE study = $study AND layer = $layer"
 # Frames that the layer's index needs for every feature, whichever have pages.
 _WHOLE = {"statistics", "head_attribution", "families", "labels"}
+_NAMED_BY = ("top_examples", "logit_effects")
 
 Read = Callable[[str], pl.LazyFrame | None]
 
@@ -57,27 +58,24 @@ def layer_frames(
         head_roles: rows of the view head_roles of the layer.
         ioi_edges: rows of ioi_trace_graph of the layer (`edges_of_layer`).
     """
-    wanted = pl.Series(list(features), dtype=pl.Int32).implode()
-    frames: dict[str, pl.DataFrame | None] = {}
-    neighbours = pl.Series([], dtype=pl.Int32)
-    for name, table in {**OPTIONAL, **NEEDED}.items():
-        found = read(table)
-        if found is None:
-            frames[name] = None
+    wanted = pl.col("feature").is_in(pl.Series(list(features), dtype=pl.Int32).implode())
+    lazy = {name: read(table) for name, table in {**NEEDED, **OPTIONAL}.items()}
+    missing = [NEEDED[name] for name in NEEDED if lazy[name] is None]
+    if missing:
+        raise ValueError(f"layer {layer} has no rows of {missing}; materialize these assets")
+    cut = {}
+    for name, rows in lazy.items():
+        if rows is None:
             continue
-        if not (whole and name in _WHOLE):
-            shown = pl.col("feature").is_in(wanted)
-            if name in ("top_examples", "logit_effects"):
-                # The index and neighbours name a feature by its first example and first token.
-                named = pl.lit(True) if whole else pl.col("feature").is_in(neighbours.implode())
-                shown = shown | ((pl.col("rank") == 0) & named)
-            found = found.filter(shown)
-        if table in OF_STUDY:
-            found = found.filter(pl.col("layer") == layer)
-        frame = found.collect()
-        if name == "neighbours":
-            neighbours = frame["neighbour"].unique()
-        frames[name] = frame
+        if name in OPTIONAL and OPTIONAL[name] in OF_STUDY:
+            rows = rows.filter(pl.col("layer") == layer)
+        # The index names a feature by its first example and first token.
+        first = (pl.col("rank") == 0) if whole and name in _NAMED_BY else pl.lit(False)
+        cut[name] = rows if whole and name in _WHOLE else rows.filter(wanted | first)
+    frames: dict[str, pl.DataFrame | None] = dict.fromkeys(lazy)
+    frames.update(zip(cut, pl.collect_all(cut.values()), strict=True))
+    if not whole:
+        _add_names_of_neighbours(frames, lazy)
     return LayerFrames(
         **frames,  # type: ignore[arg-type]  # the needed ones are there: read() said so or raised
         activations=_activations(read, frames["interval_examples"]),
@@ -94,6 +92,23 @@ def edges_of_layer(edges: pl.DataFrame, layer: int) -> pl.DataFrame:
 # ---- private -------------------------------------------------------------------------------------
 
 
+def _add_names_of_neighbours(
+    frames: dict[str, pl.DataFrame | None], lazy: dict[str, pl.LazyFrame | None]
+) -> None:
+    """Add first example and first token of the neighbours, by which pages describe them."""
+    neighbours = frames["neighbours"]
+    if neighbours is None or neighbours.is_empty():
+        return
+    mine = neighbours["feature"].unique().implode()
+    wanted = neighbours["neighbour"].unique().implode()
+    named = pl.col("feature").is_in(wanted) & (pl.col("rank") == 0)
+    rows = [frame for name in _NAMED_BY if (frame := lazy[name]) is not None]
+    found = pl.collect_all([frame.filter(named & ~pl.col("feature").is_in(mine)) for frame in rows])
+    for name, more in zip(_NAMED_BY, found, strict=True):
+        have = frames[name]
+        frames[name] = more if have is None else pl.concat([have, more])
+
+
 def _activations(read: Read, examples: pl.DataFrame | None) -> pl.DataFrame | None:
     """feature_activations of each example's feature in each example's sequence."""
     found = None if examples is None else read("feature_activations")
@@ -101,8 +116,9 @@ def _activations(read: Read, examples: pl.DataFrame | None) -> pl.DataFrame | No
         return None
     pairs = examples.select("feature", "sequence").unique()
     inside = pl.col("feature").is_in(pairs["feature"].unique().implode())
+    there = pl.col("sequence").is_in(pairs["sequence"].unique().implode())
     return (
-        found.filter(inside)
+        found.filter(inside & there)
         .join(pairs.lazy(), on=["feature", "sequence"], how="semi")
         .select("feature", "sequence", "position", "activation")
         .collect()

@@ -222,7 +222,7 @@ def _layer_facts(
     return facts + [
         {"name": title, "value": _value(evaluation[name]), "help": help_texts.get(name, "")}
         for name, title in EVALUATION.items()
-        if name in evaluation
+        if evaluation.get(name) is not None
     ]
 
 

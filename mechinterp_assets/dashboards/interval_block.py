@@ -89,11 +89,13 @@ class IntervalBlock:
             interval: [] for interval in range(1 + self._last_interval(feature))
         }
         taken: dict[tuple[int, str], int] = {}
+        seen: set[tuple[int, int]] = set()  # a token may be of both kinds
         for row in sorted(self._examples.rows(feature), key=lambda r: r["kind"] != "top"):
-            key = (row["interval"], row["kind"])
-            taken[key] = taken.get(key, 0) + 1
-            if taken[key] > SHOWN.get(row["kind"], 0):
+            key, place = (row["interval"], row["kind"]), (row["sequence"], row["position"])
+            if taken.get(key, 0) == SHOWN.get(row["kind"], 0) or place in seen:
                 continue
+            taken[key] = taken.get(key, 0) + 1
+            seen.add(place)
             ids = self._tokens[row["sequence"]]
             start = max(0, row["position"] - BEFORE)
             stop = min(len(ids), row["position"] + AFTER)

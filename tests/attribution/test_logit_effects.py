@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechinterp_assets.attribution.logit_effects import feature_logit_effects, logit_effects
+from mechinterp_assets.attribution.logit_effects import (
+    feature_logit_effects,
+    logit_effects,
+    logit_histograms,
+)
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.tables import polars_schema, table_spec
 
@@ -52,6 +56,20 @@ def test_extreme_tokens_are_those_of_the_reference(workspace_bytes: int) -> None
         assert top["token_id"].to_list() == ranked[::-1][:5].tolist()
         assert bottom["token_id"].to_list() == ranked[:5].tolist()
         assert top["token"].to_list() == [TOKENS[i] for i in ranked[::-1][:5]]
+
+
+@pytest.mark.parametrize("workspace_bytes", [1, 2**20])
+def test_histograms_count_every_token_where_its_effect_lies(workspace_bytes: int) -> None:
+    W_dec, W_O, W_U = random_weights()
+    W_dec[4] = 0  # every effect is 0: one bin holds them all
+    counts, centres = logit_histograms(W_dec, W_O, W_U, bins=7, workspace_bytes=workspace_bytes)
+    assert counts.sum(dim=1).tolist() == [D_VOCAB] * len(W_dec)
+    assert sorted(counts[4].tolist()) == [0] * 6 + [D_VOCAB]
+    for feature in (0, 3, 10):
+        effects = reference(W_dec, W_O, W_U, feature)
+        expected, edges = np.histogram(effects, bins=7)
+        assert counts[feature].tolist() == expected.tolist()
+        np.testing.assert_allclose(centres[feature], (edges[1:] + edges[:-1]) / 2, atol=1e-4)
 
 
 def test_a_direction_that_writes_one_unembedding_column_promotes_that_token() -> None:
