@@ -343,7 +343,7 @@ class _ActivationOutput:
         for name in ("sequence", "position", "activation"):
             columns[name] = columns[name][order]
         frame = pl.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-        self.receive(frame.cast(dict(ACTIVATION_SCHEMA)))
+        self.receive(frame.cast(ACTIVATION_SCHEMA))
 
 
 def _blocks(

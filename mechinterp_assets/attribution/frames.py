@@ -3,6 +3,8 @@
 Belongs here: conversions that every table of this package shares. No computation.
 """
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -20,7 +22,7 @@ def list_column(name: str, values: pl.Series, lengths: NDArray[np.int64]) -> pl.
     return column.alias(name).cast(pl.List(values.dtype))
 
 
-def token_texts(token_strings: list[str], token_ids: NDArray[np.int64]) -> pl.Series:
+def token_texts(token_strings: list[str], token_ids: NDArray[np.integer[Any]]) -> pl.Series:
     """Text of each token id.
 
     Raises:

@@ -84,8 +84,8 @@ def interval_tables(
         if n_top:
             examples.append(_examples("top", block, interval, group, weakness, n_top))
         if n_random:
-            chance = _hash(block["sequence"].to_numpy(), block["position"].to_numpy(), seed)
-            chance = (chance >> np.uint64(64 - _KEY_BITS)).astype(np.uint32)
+            hashes = _hash(block["sequence"].to_numpy(), block["position"].to_numpy(), seed)
+            chance = (hashes >> np.uint64(64 - _KEY_BITS)).astype(np.uint32)
             examples.append(_examples("random", block, interval, group, chance, n_random))
     chosen = pl.concat(examples).sort("feature", "interval", "kind", "rank")
     return IntervalTables(_frame(counts, edges, chosen), chosen)

@@ -192,4 +192,4 @@ def _frame(
             "n_both": counts.numpy()[row, neighbour],
         },
         schema_overrides={"kind": pl.String},
-    ).cast(dict(_SCHEMA))
+    ).cast(_SCHEMA)

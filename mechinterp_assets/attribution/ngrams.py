@@ -64,16 +64,16 @@ def feature_ngrams(
 
 _SCHEMA = pl.Schema(
     {
-        "feature": pl.Int32,
-        "n": pl.Int32,
-        "rank": pl.Int32,
-        "token_ids": pl.List(pl.Int32),
-        "text": pl.String,
-        "n_active": pl.Int64,
-        "n_occurrences": pl.Int64,
-        "share": pl.Float64,
-        "rate": pl.Float64,
-        "mean_activation": pl.Float64,
+        "feature": pl.Int32(),
+        "n": pl.Int32(),
+        "rank": pl.Int32(),
+        "token_ids": pl.List(pl.Int32()),
+        "text": pl.String(),
+        "n_active": pl.Int64(),
+        "n_occurrences": pl.Int64(),
+        "share": pl.Float64(),
+        "rate": pl.Float64(),
+        "mean_activation": pl.Float64(),
     }
 )
 
@@ -211,4 +211,4 @@ def _rows(
             "rate": counted.n_active / occurrences,
             "mean_activation": counted.activation_sum / counted.n_active,
         }
-    ).cast(dict(_SCHEMA))
+    ).cast(_SCHEMA)
