@@ -24,7 +24,7 @@ from mechinterp_assets.features.sparse_activations import SparseActivations
 
 MAX_EXAMPLES = 200
 CONTROL_BELOW = 0.1
-GROUPS = ("selected", "between", "control")
+GROUPS = ("selected", "between", "weak", "control")
 BEHAVIOUR = ("induction_behaviour", "induction_behaviour_same_prefix")
 
 
@@ -129,19 +129,20 @@ def induction_test(families: pl.DataFrame) -> pl.DataFrame:
     """Rows of the table induction_test (without study and layer): how each group fares.
 
     Selected: the attribution to one induction head passes its threshold. Control: attributions to
-    all of them sum to less than 0.1. Between: the rest. A feature is tested where it has enough
-    examples, and passes where its rate does.
+    all of them sum to less than 0.1. Weak: each is below 0.1, their sum is not (the paper's "less
+    than 0.1" can be read as control, or as control and weak). Between: the rest. A feature is tested
+    where it has enough examples, and passes where its rate does.
 
     Args:
         families: frame feature_families of one layer.
     """
 
-    def of(measure: str, *columns: pl.Expr) -> pl.DataFrame:
-        return families.filter(pl.col("measure") == measure).select("feature", *columns)
+    def of(measure: str, **columns: pl.Expr) -> pl.DataFrame:
+        return families.filter(pl.col("measure") == measure).select("feature", **columns)
 
     grouped = (
-        of("induction_attribution", pl.col("passes").alias("selected"))
-        .join(of("induction_attribution_total", pl.col("value").alias("total")), on="feature")
+        of("induction_attribution", selected=pl.col("passes"), largest=pl.col("value"))
+        .join(of("induction_attribution_total", total=pl.col("value")), on="feature")
         .drop_nulls("total")
         .select(
             "feature",
@@ -149,6 +150,8 @@ def induction_test(families: pl.DataFrame) -> pl.DataFrame:
             .then(pl.lit("selected"))
             .when(pl.col("total") < CONTROL_BELOW)
             .then(pl.lit("control"))
+            .when(pl.col("largest") < CONTROL_BELOW)
+            .then(pl.lit("weak"))
             .otherwise(pl.lit("between")),
         )
     )

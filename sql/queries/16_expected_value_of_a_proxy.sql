@@ -3,7 +3,7 @@ WITH best AS (
     SELECT study, layer, proxy, feature
     FROM feature_proxy_shares
     WHERE study = coalesce(getvariable('study'), 'organism') AND n_active >= 20
-    ORDER BY mass_specificity DESC, n_active DESC
+    ORDER BY mass_specificity - base_rate DESC, n_active DESC
     LIMIT 1
 )
 SELECT

@@ -14,7 +14,7 @@ CREATE TABLE induction_test (
 COMMENT ON TABLE induction_test IS 'One row per layer, group of features and behaviour measure: how many features pass the induction heuristic among those that the weights select and among a control group (K24 section 3.3 reports 450 of 586 selected features of GPT-2 small, and 3 of 500 controls). The procedure is the same for every group.';
 COMMENT ON COLUMN induction_test.study IS 'Study the row belongs to';
 COMMENT ON COLUMN induction_test.layer IS 'Layer whose z_cat the SAE reads';
-COMMENT ON COLUMN induction_test.feature_group IS 'selected: head attribution of at least 0.6 to one induction head of the layer. control: head attributions to all its induction heads sum to less than 0.1 (all features of a layer without induction heads). between: the others. Features that never fired are in none';
+COMMENT ON COLUMN induction_test.feature_group IS 'selected: head attribution of at least 0.6 to one induction head of the layer. control: head attributions to all its induction heads sum to less than 0.1 (all features of a layer without induction heads). weak: each of them is below 0.1, their sum is not; the paper''s control group can be read as control, or as control and weak. between: the others. Features that never fired are in none';
 COMMENT ON COLUMN induction_test.measure IS 'induction_behaviour or induction_behaviour_same_prefix, defined in feature_families.measure';
 COMMENT ON COLUMN induction_test.n_features IS 'Features in the group';
 COMMENT ON COLUMN induction_test.n_tested IS 'Of these, features with at least feature_families.min_n examples';

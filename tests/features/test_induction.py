@@ -116,14 +116,18 @@ def test_attribution_is_the_largest_and_the_sum_over_induction_heads() -> None:
 def test_groups_and_counts() -> None:
     """Published counts come out when the features are made to give them: 450/586 and 3/500."""
     measures = {measure.name: measure for measure in MEASURES}
-    n = 586 + 500 + 10
+    n = 586 + 500 + 10 + 7
     features = np.arange(n)
-    largest = np.concatenate([np.full(586, 0.6), np.full(500, 0.05), np.full(10, 0.09)])
-    total = np.concatenate([np.full(586, 0.8), np.full(500, 0.09), np.full(10, 0.3)])
+    largest = np.concatenate(
+        [np.full(586, 0.6), np.full(500, 0.05), np.full(10, 0.09), np.full(7, 0.1)]
+    )
+    total = np.concatenate(
+        [np.full(586, 0.8), np.full(500, 0.09), np.full(10, 0.3), np.full(7, 0.1)]
+    )
     passed = np.zeros(n, dtype=np.int64)
     passed[:450], passed[586:589] = 70, 61
     examples = np.full(n, 100)
-    examples[-5:] = 4  # too few to judge
+    examples[-5:] = 4  # of the last group: too few to judge
     frame = pl.concat(
         [
             measured_frame(
@@ -145,9 +149,10 @@ def test_groups_and_counts() -> None:
     }
     assert (rows["selected"]["n_passed"], rows["selected"]["n_tested"]) == (450, 586)
     assert (rows["control"]["n_passed"], rows["control"]["n_tested"]) == (3, 500)
-    assert (rows["between"]["n_features"], rows["between"]["n_tested"]) == (10, 5)
+    assert (rows["weak"]["n_features"], rows["weak"]["n_passed"]) == (10, 0)
+    assert (rows["between"]["n_features"], rows["between"]["n_tested"]) == (7, 2)
     assert rows["selected"]["low"] < 450 / 586 < rows["selected"]["high"]
-    assert test.height == 6
+    assert test.height == 8
 
 
 def test_a_rate_of_exactly_the_threshold_does_not_pass() -> None:
