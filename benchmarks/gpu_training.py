@@ -27,6 +27,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -151,10 +152,15 @@ def main() -> None:
     print(f"{a.layers} layers of {a.d_in}, d_sae {a.d_sae}, k {a.k}, batch {a.batch}")
 
     trainers = {
-        layer: Trainer(settings, a.d_in, lambda n, seed, at=layer: rows.sample(at, n, seed),
-                       device=a.device, label=f"layer {layer}")
+        layer: Trainer(
+            settings,
+            a.d_in,
+            partial(rows.sample, layer),
+            device=a.device,
+            label=f"layer {layer}",
+        )
         for layer in rows.layers
-    }  # fmt: skip
+    }
 
     def together() -> None:
         batch = rows.next(a.batch)

@@ -49,7 +49,8 @@ def kernels() -> Any | None:
     if os.environ.get(SWITCH, "1") == "0":
         return None
     try:
-        torch.ops.load_library(str(_library()))
+        load_library: Any = torch.ops.load_library
+        load_library(str(_library()))
     except Exception as error:
         # Any failure of a compiler or loader: the torch path gives the same results.
         logger.info(
