@@ -130,8 +130,9 @@ def induction_test(families: pl.DataFrame) -> pl.DataFrame:
 
     Selected: the attribution to one induction head passes its threshold. Control: attributions to
     all of them sum to less than 0.1. Weak: each is below 0.1, their sum is not (the paper's "less
-    than 0.1" can be read as control, or as control and weak). Between: the rest. A feature is tested
-    where it has enough examples, and passes where its rate does.
+    than 0.1" can be read as control, or as control and weak). Between: the rest.
+
+    A feature is tested where it has enough examples, and passes where its rate does.
 
     Args:
         families: frame feature_families of one layer.
