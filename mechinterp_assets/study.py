@@ -192,12 +192,12 @@ class SaeSection(_Section):
     adam_epsilon: PositiveFloat = 1e-8
     lr_warmup: Share = 0.05
     lr_decay: Share = 0.2
-    sparsity_warmup: Share = 0.05
+    sparsity_warmup: Share = 0.2
     max_gradient_norm: PositiveFloat | None = None
     normalize_input: bool = True
     decoder_init: Literal["random", "data"] = "random"
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
-    encoder_scale: PositiveFloat = 1.0
+    encoder_scale: PositiveFloat | None = None
     dead_after_tokens: Positive = 250_000
     auxk_coefficient: NotNegative | None = None
     auxk: Positive | None = None

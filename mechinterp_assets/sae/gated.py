@@ -78,6 +78,7 @@ class GatedStep(TrainingStep):
     sae_class = GatedSAE
     required_settings = ("l1_coefficient",)
     resamples = True
+    default_encoder_scale = 0.1
 
     def initial_extra(self) -> dict[str, Tensor]:
         """r_mag and b_mag [d_sae] of 0: both paths start equal."""

@@ -54,7 +54,9 @@ class TrainingSettings:
     decoder_init        "random" unit rows, or "data": unit rows in the directions of sampled
                         x - b_dec
     b_dec_init          "mean" or "geometric_median" of a sample of rows
-    encoder_scale       the encoder starts as the decoder's transpose times this
+    encoder_scale       the encoder starts as the decoder's transpose times this (None: the
+                        architecture's own, 1 where k fixes what is active, 0.1 under a penalty:
+                        from 1 the penalty silences features before they have learned anything)
     sample_rows         rows drawn for initialisation, and for each resampling
     dead_after_tokens   a feature that fired on none of this many tokens is dead
     auxk_coefficient    weight of the aux-k loss (topk, batchtopk, matryoshka; Gao et al. 2024, A.2:
@@ -85,12 +87,12 @@ class TrainingSettings:
     eps: float = 1e-8
     lr_warmup: float = 0.05
     lr_decay: float = 0.2
-    sparsity_warmup: float = 0.05
+    sparsity_warmup: float = 0.2
     max_gradient_norm: float | None = None
     normalize_input: bool = True
     decoder_init: Literal["random", "data"] = "random"
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
-    encoder_scale: float = 1.0
+    encoder_scale: float | None = None
     sample_rows: int = 32_768
     dead_after_tokens: int = 1_000_000
     auxk_coefficient: float = 1 / 8
@@ -118,7 +120,6 @@ class TrainingSettings:
             "batch_size": self.batch_size,
             "lr": self.lr,
             "eps": self.eps,
-            "encoder_scale": self.encoder_scale,
             "sample_rows": self.sample_rows,
             "dead_after_tokens": self.dead_after_tokens,
             "log_every": self.log_every,
@@ -127,7 +128,7 @@ class TrainingSettings:
         }
         positive |= {
             name: value
-            for name in ("bandwidth", "initial_threshold")
+            for name in ("bandwidth", "initial_threshold", "encoder_scale")
             if (value := getattr(self, name)) is not None
         }
         for name, value in positive.items():

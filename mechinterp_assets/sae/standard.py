@@ -42,6 +42,7 @@ class StandardStep(TrainingStep):
     sae_class = StandardSAE
     required_settings = ("l1_coefficient",)
     resamples = True
+    default_encoder_scale = 0.1
 
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:

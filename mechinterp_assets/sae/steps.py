@@ -65,12 +65,14 @@ class TrainingStep(ABC):
     required_settings: ClassVar[tuple[str, ...]] = ()
     optional_settings: ClassVar[tuple[str, ...]] = ()
     resamples: ClassVar[bool] = False
+    default_encoder_scale: ClassVar[float] = 1.0
 
     def __init__(self, settings: TrainingSettings, decoder: Tensor, b_dec: Tensor) -> None:
         """decoder [d_sae, d_in] with unit rows; the encoder starts as its scaled transpose."""
         self.settings = settings
         self.decoder = nn.Parameter(decoder.detach().clone())
-        self.encoder = nn.Parameter(decoder.detach() * settings.encoder_scale)
+        scale = settings.encoder_scale or self.default_encoder_scale
+        self.encoder = nn.Parameter(decoder.detach() * scale)
         self.b_enc = nn.Parameter(decoder.new_zeros(settings.d_sae))
         self.b_dec = nn.Parameter(b_dec.detach().clone())
         self.extra = {n: nn.Parameter(t) for n, t in self.initial_extra().items()}
