@@ -62,11 +62,9 @@ def feature_neighbours(
     size = max(1, workspace_bytes // (8 * d_sae))
     for start in range(0, d_sae, size):
         rows = np.arange(start, min(start + size, d_sae))
-        both = active[start : start + size] @ by_token
-        counts = torch.from_numpy(both.toarray())
-        phi = _phi(both, rows, n_active, tokens.n_tokens)
+        counts = torch.from_numpy((active[start : start + size] @ by_token).toarray())
         nearest = {
-            "coactivation": _largest(phi, top),
+            "coactivation": _positive(_phi(counts, rows, n_active, tokens.n_tokens), top),
             "decoder_cosine": _cosines(W_dec, norms, rows, writes, top),
         }
         for kind, (row, neighbour, value) in nearest.items():
@@ -112,24 +110,24 @@ def _active_tokens(
 
 
 def _phi(
-    both: csr_matrix, rows: NDArray[np.int64], n_active: NDArray[np.int64], n_tokens: int
+    counts: Tensor, rows: NDArray[np.int64], n_active: NDArray[np.int64], n_tokens: int
 ) -> Tensor:
-    """[row, d_sae] float64 positive phi of every pair; -inf for the others and for itself."""
-    spread = np.sqrt(n_active * (n_tokens - n_active).astype(np.float64))
-    row = np.repeat(np.arange(len(rows)), np.diff(both.indptr))
-    column = both.indices
-    covariance = float(n_tokens) * both.data - n_active[rows[row]].astype(float) * n_active[column]
-    kept = (covariance > 0) & (column != rows[row])
-    row, column = row[kept], column[kept]
-    phi = np.full(both.shape, -np.inf)
-    phi[row, column] = covariance[kept] / (spread[rows[row]] * spread[column])
-    return torch.from_numpy(phi)
+    """[row, d_sae] float64 phi of every pair, from counts of tokens with both; -inf with itself."""
+    active = torch.from_numpy(n_active).double()
+    spread = (active * (n_tokens - active)).sqrt()
+    spread[spread == 0] = torch.inf  # never or always active: no correlation
+    # Whole numbers below 2^53: exact.
+    phi = counts.double().addr_(active[rows], active, beta=n_tokens, alpha=-1)
+    phi.div_(spread).div_(spread[rows, None])
+    phi[torch.arange(len(rows)), rows] = -torch.inf
+    return phi
 
 
-def _largest(values: Tensor, top: int) -> Nearest:
-    """The `top` finite entries of each row: row, column and value, by row and rank."""
+def _positive(values: Tensor, top: int) -> Nearest:
+    """The `top` largest positive entries of each row: row, column and value, by row and rank."""
     least = values.topk(min(top, values.shape[1]), dim=1).values[:, -1:]
-    row, column = ((values >= least) & (values > -torch.inf)).nonzero(as_tuple=True)
+    least = least.clamp(min=torch.finfo(values.dtype).tiny)
+    row, column = (values >= least).nonzero(as_tuple=True)
     return _ranked(row.numpy(), column.numpy(), values[row, column].numpy(), top)
 
 
