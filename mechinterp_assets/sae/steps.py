@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.row_adam import adam_rows_
 from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 
 
@@ -58,7 +59,8 @@ class TrainingStep(ABC):
     to step, by name; it is updated in place and goes into checkpoints.
 
     required_settings and optional_settings name those of ARCHITECTURE_SETTINGS that the
-    architecture must and may be given; `resamples` says whether resample does anything.
+    architecture must and may be given; `resamples` says whether resample does anything;
+    default_encoder_scale is encoder_scale where the settings leave it open.
     """
 
     sae_class: ClassVar[type[SparseAutoencoder]]
@@ -182,10 +184,19 @@ class TrainingStep(ABC):
     @torch.no_grad()
     def apply(self, lr: float) -> None:
         """Project the decoder's gradient, clip, take an Adam step, renormalise decoder rows."""
-        project_gradient(self.decoder, gradient_of(self.decoder))
-        if self.settings.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters().values(), self.settings.max_gradient_norm)
         self.optimizer.param_groups[0]["lr"] = lr
+        clip = self.settings.max_gradient_norm
+        if clip is None and adam_rows_(self.optimizer, [self.encoder], self.decoder, lr):
+            # torch passes over parameters without a gradient: only the small ones are left to it
+            done = [(matrix, matrix.grad) for matrix in (self.encoder, self.decoder)]
+            self.encoder.grad = self.decoder.grad = None
+            self.optimizer.step()
+            for matrix, gradient in done:
+                matrix.grad = gradient
+            return
+        project_gradient(self.decoder, gradient_of(self.decoder))
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters().values(), clip)
         self.optimizer.step()
         self.decoder.div_(self.decoder.norm(dim=1, keepdim=True))
 

@@ -1,0 +1,102 @@
+"""Training with sae-lens on given batches, for benchmarks/frontier.py. Needs `make peers`.
+
+The peer gets what it needs to do well: rows scaled as ours are (so one coefficient means one
+objective), the same shares of warm-up and decay, dead features counted over as many tokens, and
+JumpReLU's initial threshold and bandwidth (from its own 0.01 and 0.05 thresholds do not get
+anywhere in runs this short, so that L0 hardly depends on the coefficient). Everything else is its
+default: Adam's betas, gradient clipping at norm 1, the decoder's initial norm, the weight of the
+aux-k loss.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from sae_lens import (
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    GatedTrainingSAE,
+    GatedTrainingSAEConfig,
+    JumpReLUTrainingSAE,
+    JumpReLUTrainingSAEConfig,
+    MatryoshkaBatchTopKTrainingSAE,
+    MatryoshkaBatchTopKTrainingSAEConfig,
+    StandardTrainingSAE,
+    StandardTrainingSAEConfig,
+    TopKTrainingSAE,
+    TopKTrainingSAEConfig,
+)
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
+
+from mechinterp_assets.activations.rows import RowStream
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.io import load_sae
+from mechinterp_assets.sae.jumprelu import BANDWIDTH, INITIAL_THRESHOLD
+from mechinterp_assets.sae.settings import TrainingSettings
+
+CLASSES = {
+    "standard": (StandardTrainingSAE, StandardTrainingSAEConfig),
+    "topk": (TopKTrainingSAE, TopKTrainingSAEConfig),
+    "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig),
+    "matryoshka": (MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig),
+    "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig),
+    "gated": (GatedTrainingSAE, GatedTrainingSAEConfig),
+}
+
+
+def train_with_sae_lens(
+    rows: RowStream, settings: TrainingSettings, scale: float, folder: Path
+) -> SparseAutoencoder:
+    """An SAE trained by sae-lens as `settings` say, written to `folder` by it and read by us.
+
+    rows: raw; each batch is multiplied by `scale`, which is folded into the weights at the end.
+    """
+    torch.manual_seed(settings.seed)
+    kind, config_kind = CLASSES[settings.architecture]
+    sae = kind(config_kind(d_in=rows.d_in, d_sae=settings.d_sae, **_sparsity(settings)))
+    warmup = round(settings.lr_warmup * settings.steps)
+    trainer = SAETrainer(
+        cfg=SAETrainerConfig(
+            total_training_samples=settings.steps * settings.batch_size,
+            train_batch_size_samples=settings.batch_size,
+            lr=settings.lr,
+            lr_end=settings.lr / 10,
+            lr_warm_up_steps=warmup if warmup > 1 else 0,
+            lr_decay_steps=round(settings.lr_decay * settings.steps),
+            dead_feature_window=max(1, settings.dead_after_tokens // settings.batch_size),
+            logger=LoggingConfig(log_to_wandb=False),
+        ),
+        sae=sae,
+        data_provider=_batches(rows, settings.batch_size, scale),
+    )
+    trained = trainer.fit()
+    trained.fold_activation_norm_scaling_factor(scale)
+    trained.save_inference_model(folder)
+    return load_sae(folder)
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _batches(rows: RowStream, size: int, scale: float) -> Iterator[Tensor]:
+    while True:
+        yield rows.next(size).mul_(scale)
+
+
+def _sparsity(settings: TrainingSettings) -> dict[str, object]:
+    warmup = round(settings.sparsity_warmup * settings.steps)
+    if settings.architecture in ("standard", "gated"):
+        return {"l1_coefficient": settings.l1_coefficient, "l1_warm_up_steps": warmup}
+    if settings.architecture == "jumprelu":
+        return {
+            "l0_coefficient": settings.l0_coefficient,
+            "l0_warm_up_steps": warmup,
+            "jumprelu_init_threshold": INITIAL_THRESHOLD,
+            "jumprelu_bandwidth": BANDWIDTH,
+        }
+    if settings.architecture == "matryoshka":
+        assert settings.group_sizes is not None
+        return {"k": settings.k, "matryoshka_widths": list(settings.group_sizes)}
+    return {"k": settings.k}
