@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechinterp_assets.sae import sparse_ops
+from mechinterp_assets.sae import row_adam, sparse_ops
 from mechinterp_assets.sae.architectures import training_step_class
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature
@@ -118,6 +118,30 @@ def test_adam_rows_follow_torch(unit: bool) -> None:
             actual, ours, mean, square, lr=1e-2, betas=(0.9, 0.99), eps=1e-8, step=step, unit=unit
         )
         torch.testing.assert_close(actual, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_apply_with_the_kernel_follows_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, gradients and optimiser state of both routes, over a state read back in between."""
+    settings = TrainingSettings("topk", d_sae=24, tokens=10**6, k=3, batch_size=16)
+    decoder = _draw(24, 10)
+    decoder /= decoder.norm(dim=1, keepdim=True)
+    make = training_step_class("topk")
+    kernel, plain = (make(settings, decoder, _draw(10, seed=1)) for _ in range(2))
+    for i in range(6):
+        x = _draw(16, 10, seed=20 + i)
+        for step in (kernel, plain):
+            with monkeypatch.context() as patch:
+                route = gpu_kernels if step is kernel else None
+                patch.setattr(row_adam, "on_cuda", lambda *tensors, route=route: route)
+                step.gradients(x, 1.0)
+                step.apply(1e-2)
+        if i == 3:
+            kernel.load_state_tensors({n: t.clone() for n, t in kernel.state_tensors().items()})
+        assert kernel.decoder.grad is not None
+        for name, value in plain.state_tensors().items():
+            torch.testing.assert_close(kernel.state_tensors()[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(kernel.decoder.grad, plain.decoder.grad, rtol=1e-4, atol=1e-6)
+    assert int(kernel.optimizer.state[kernel.decoder]["step"]) == 6
 
 
 @on_cuda
