@@ -50,6 +50,7 @@ def ours(
         d_sae=d_sae,
         tokens=10**9,
         batch_size=len(batches[0]),
+        encoder_scale=1.0,
         compute_dtype=compute_dtype,
         **own,
     )

@@ -92,7 +92,7 @@ def test_sparse_and_dense_steps_agree(
     monkeypatch.setattr(sparse_ops, "_fast_bfloat16", lambda: rounded)
     n, d, d_sae = relu_ops.LEAST_ROWS, 24, 96
     architecture = module.__name__.rpartition(".")[2]
-    settings = small_settings(architecture, d_sae=d_sae, batch_size=n)
+    settings = small_settings(architecture, d_sae=d_sae, batch_size=n, encoder_scale=1.0)
     generator = torch.Generator().manual_seed(0)
     decoder = torch.randn(d_sae, d, generator=generator)
     decoder /= decoder.norm(dim=1, keepdim=True)
