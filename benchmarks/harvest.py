@@ -50,7 +50,7 @@ def random_model(layers: int, d_model: int, heads: int, a: argparse.Namespace) -
 
 def works(model: LanguageModel, ids: Tensor, batch: int) -> dict[str, Callable[[], object]]:
     """What is timed, by name of its row."""
-    batches = ids.split(batch)
+    batches = torch.split(ids, batch)
 
     def ours() -> None:
         for _ in harvest(model, ids, batch_size=batch):
