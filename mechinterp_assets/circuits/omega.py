@@ -9,11 +9,12 @@ a 1 appended, i the destination (query), j the source (key), and x~_i Omega x~_j
 the division by sqrt(d_head). With rotary embeddings Omega depends on the offset i - j:
 Omega_offset = [W_Q; b_Q] M_offset [W_K; b_K]^T with M_offset = R_i^T R_j.
 
-Source: Franco & Crovella 2024 (arXiv 2410.00340), section 3. The SVD goes through QR factors of
-rank d_head, so its cost is that of a d_head x d_head matrix.
+Source: Franco & Crovella 2024 (arXiv 2410.00340), section 3. The SVD goes through QR factors
+(thin_qr.py) of rank d_head, so its cost is that of a d_head x d_head matrix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.circuits.thin_qr import ThinFactors
 from mechinterp_assets.language_model import LanguageModel
+
+# Heads that one thread of omega_svd works on at a time.
+_HEADS_AT_ONCE = 6
 
 
 class CircuitError(ValueError):
@@ -30,7 +35,7 @@ class CircuitError(ValueError):
 
 @dataclass(frozen=True)
 class OmegaSVD:
-    """Omega = U diag(S) V^T per head, float64, singular values descending.
+    """Omega = U diag(S) V^T per head, singular values descending.
 
     U, V [head, d_model + 1, rank] with orthonormal columns, S [head, rank], rank = min(d_head,
     d_model + 1). The sign of a pair (u_k, v_k) is a gauge: nothing computed from them in this
@@ -62,23 +67,14 @@ class OmegaFactors:
         W_K, b_K may have fewer heads (grouped-query attention): key head g serves the query heads
         g * n to (g + 1) * n - 1 and is factored once. Raises CircuitError for shapes that differ.
         """
-        heads, key_heads = W_Q.shape[0], W_K.shape[0]
-        fits = W_Q.ndim == 3 and W_K.shape[1:] == W_Q.shape[1:] and heads % max(key_heads, 1) == 0
-        biases = b_Q.shape == (heads, W_Q.shape[-1]) and b_K.shape == (key_heads, W_Q.shape[-1])
-        if not (fits and biases):
-            raise CircuitError(
-                f"W_Q {tuple(W_Q.shape)}, b_Q {tuple(b_Q.shape)}, W_K {tuple(W_K.shape)}, b_K "
-                f"{tuple(b_K.shape)} do not fit; expected [head, d_model, d_head] "
-                "and [head, d_head]"
-            )
-        Q_query, R_query = torch.linalg.qr(torch.cat([W_Q, b_Q[:, None]], 1).double())
-        Q_key, R_key = torch.linalg.qr(torch.cat([W_K, b_K[:, None]], 1).double())
-        repeat = heads // key_heads
+        repeat = _queries_per_key(W_Q, b_Q, W_K, b_K)
+        query = ThinFactors.of(_stacked(W_Q, b_Q))
+        key = ThinFactors.of(_stacked(W_K, b_K))
         return cls(
-            Q_query,
-            R_query,
-            Q_key.repeat_interleave(repeat, 0),
-            R_key.repeat_interleave(repeat, 0),
+            query.Q,
+            query.R,
+            key.Q.repeat_interleave(repeat, 0),
+            key.R.repeat_interleave(repeat, 0),
         )
 
     def inner_svd(self, rotation: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,17 +91,95 @@ class OmegaFactors:
 
 
 def omega_svd(
-    W_Q: Tensor, b_Q: Tensor, W_K: Tensor, b_K: Tensor, *, rotation: Tensor | None = None
+    W_Q: Tensor,
+    b_Q: Tensor,
+    W_K: Tensor,
+    b_K: Tensor,
+    *,
+    rotation: Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> OmegaSVD:
-    """SVD of Omega for all heads at once; shapes and errors as OmegaFactors.of.
+    """SVD of Omega for all heads at once; shapes, grouped keys and errors as OmegaFactors.of.
 
-    rotation: M_offset [d_head, d_head] of one offset (rotary embeddings), or None.
+    rotation: M_offset [d_head, d_head] of one offset (rotary embeddings), or None. dtype: of the
+    result, float64 or float32. Factors and the SVD are float64 either way; in float32 the last
+    product alone is single precision. U and V are transposed views of row-wise storage.
     """
-    factors = OmegaFactors.of(W_Q, b_Q, W_K, b_K)
-    u, S, v = factors.inner_svd(None if rotation is None else rotation[None])
-    if rotation is not None:
-        u, S, v = u[0], S[0], v[0]
-    return OmegaSVD(factors.Q_query @ u, S, factors.Q_key @ v)
+    if dtype not in (torch.float64, torch.float32):
+        raise CircuitError(f"dtype is {dtype}; singular vectors come in float64 or float32")
+    repeat = _queries_per_key(W_Q, b_Q, W_K, b_K)
+    heads, d_model, d_head = W_Q.shape
+    rank, device = min(d_head, d_model + 1), W_Q.device
+    # Rows of U^T: numpy asks for huge pages, which a fresh array of this size is much quicker on.
+    shape = (heads, rank, d_model + 1)
+    name = "float64" if dtype == torch.float64 else "float32"
+    rows = [torch.from_numpy(np.empty(shape, name)).to(device) for _ in range(2)]
+    S = torch.empty(heads, rank, dtype=dtype, device=device)
+
+    # A few heads at a time stay in the processor's cache, and threads share them out.
+    step = max(1, _HEADS_AT_ONCE // repeat) if device.type == "cpu" else len(W_K)
+    spans = [(start, min(start + step, len(W_K))) for start in range(0, len(W_K), step)]
+
+    def work(spans: Sequence[tuple[int, int]]) -> None:
+        sizes = (step * repeat, d_model + 1, d_head), (step, d_model + 1, d_head)
+        room = [torch.empty(size, dtype=torch.float64, device=device) for size in sizes]
+        for first, last in spans:
+            queries, keys = slice(first * repeat, last * repeat), slice(first, last)
+            query = ThinFactors.of(_stacked(W_Q[queries], b_Q[queries], room[0]))
+            key = ThinFactors.of(_stacked(W_K[keys], b_K[keys], room[1]))
+            turned = query.R if rotation is None else query.R @ rotation.to(query.R)
+            u, S[queries], vt = torch.linalg.svd(turned @ key.R.repeat_interleave(repeat, 0).mT)
+            left = (query.inverse @ u).mT.to(dtype)
+            right = (vt @ key.inverse.repeat_interleave(repeat, 0).mT).to(dtype)
+            for at in range((last - first) * repeat):
+                of_query, of_key = query.basis[at].to(dtype), key.basis[at // repeat].to(dtype)
+                torch.mm(left[at], of_query.mT, out=rows[0][queries][at])
+                torch.mm(right[at], of_key.mT, out=rows[1][queries][at])
+
+    workers = min(torch.get_num_threads(), len(spans)) if device.type == "cpu" else 1
+    _on_threads(work, [spans[worker::workers] for worker in range(workers)])
+    return OmegaSVD(rows[0].mT, S, rows[1].mT)
+
+
+def _on_threads(
+    work: Callable[[Sequence[tuple[int, int]]], None], shares: Sequence[Sequence[tuple[int, int]]]
+) -> None:
+    """Call `work` on every share, each on a thread of its own that uses no further threads."""
+    if len(shares) <= 1:
+        for share in shares:
+            work(share)
+        return
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(len(shares), initializer=lambda: torch.set_num_threads(1)) as pool:
+            list(pool.map(work, shares))
+    finally:
+        # The initializer's setting reaches libraries that all threads share.
+        torch.set_num_threads(before)
+
+
+def _queries_per_key(W_Q: Tensor, b_Q: Tensor, W_K: Tensor, b_K: Tensor) -> int:
+    """Query heads per key head; CircuitError for shapes that do not fit."""
+    heads, key_heads = W_Q.shape[0], W_K.shape[0]
+    fits = W_Q.ndim == 3 and W_K.shape[1:] == W_Q.shape[1:] and heads % max(key_heads, 1) == 0
+    biases = b_Q.shape == (heads, W_Q.shape[-1]) and b_K.shape == (key_heads, W_Q.shape[-1])
+    if not (fits and biases):
+        raise CircuitError(
+            f"W_Q {tuple(W_Q.shape)}, b_Q {tuple(b_Q.shape)}, W_K {tuple(W_K.shape)}, b_K "
+            f"{tuple(b_K.shape)} do not fit; expected [head, d_model, d_head] "
+            "and [head, d_head]"
+        )
+    return int(heads // max(key_heads, 1))
+
+
+def _stacked(W: Tensor, b: Tensor, room: Tensor | None = None) -> Tensor:
+    """[W; b] [head, d_model + 1, d_head], float64, written to `room` where that is given."""
+    heads, d_model, d_head = W.shape
+    if room is None:
+        room = torch.empty(heads, d_model + 1, d_head, dtype=torch.float64, device=W.device)
+    X = room[:heads]
+    X[:, :-1], X[:, -1] = W, b
+    return X
 
 
 # ---- rotary position embeddings ------------------------------------------------------------------

@@ -65,6 +65,37 @@ def test_equals_the_dense_svd(heads: int, key_heads: int, d_model: int, d_head: 
         assert (np.diff(S) <= 1e-12).all()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_types_and_threads_change_nothing_else(dtype: torch.dtype, tolerance: float) -> None:
+    weights = random_weights(14, 7, 50, 6)
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(3)))[0]
+    exact = omega_svd(*weights, rotation=rotation)
+    svd = omega_svd(*weights, rotation=rotation, dtype=dtype)
+    assert svd.U.dtype == svd.S.dtype == svd.V.dtype == dtype
+    size = float(exact.S.max())
+    whole = (exact.U * exact.S[:, None]) @ exact.V.mT
+    again = (svd.U * svd.S[:, None]).double() @ svd.V.mT.double()
+    assert float((whole - again).abs().max()) < tolerance * size
+    assert float((svd.S - exact.S).abs().max()) < tolerance * size
+    eye = torch.eye(6, dtype=dtype).expand(14, -1, -1)
+    assert torch.allclose(svd.V.mT @ svd.V, eye, atol=tolerance)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        shared = omega_svd(*weights, rotation=rotation, dtype=dtype)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    for one, several in zip((svd.U, svd.S, svd.V), (shared.U, shared.S, shared.V), strict=True):
+        assert torch.equal(one, several)
+
+
+def test_half_precision_results_are_refused() -> None:
+    with pytest.raises(CircuitError, match="bfloat16"):
+        omega_svd(*random_weights(2, 2, 9, 3), dtype=torch.bfloat16)
+
+
 def test_shapes_that_differ_are_named() -> None:
     W_Q, b_Q, W_K, b_K = random_weights(4, 3, 12, 4)
     with pytest.raises(CircuitError, match="W_K \\(3, 12, 4\\)"):
