@@ -161,7 +161,7 @@ def _compare(
     )
     read_same = (
         theirs[0] is not None
-        and _corpus_read(lake, mine[0]) == _corpus_read(lake, theirs[0])
+        and _same_corpus(lake, mine[0], theirs[0])
         and int(statistics["n_tokens"][0]) == int(other_statistics["n_tokens"][0])
     )
     frame = match_saes(
@@ -226,6 +226,28 @@ def _version_of_sae(
         if version.provenance.sae_version == sae_version
     ]
     return max(made, key=lambda version: version.version, default=None)
+
+
+def _same_corpus(lake: Lake, one: Version, other: Version) -> bool:
+    """Whether two feature tables were made from the same sequences.
+
+    A data version counts the study's name in, so corpora of two studies are compared by content.
+    """
+    caches = [v.inputs.get(f"tensors:activation_cache/{v.partition}") for v in (one, other)]
+    if caches[0] is not None and caches[0] == caches[1]:
+        return True  # the same activations, token ids included
+    corpora = [_corpus_read(lake, version) for version in (one, other)]
+    studies = [parse_site(version.partition)[0] for version in (one, other)]
+    if None in corpora or studies[0] == studies[1]:
+        return corpora[0] is not None and corpora[0] == corpora[1]
+    current = [lake.data_version("tokenized_corpus", study) for study in studies]
+    if current != corpora:
+        return False
+    mine, theirs = (
+        lake.read("tokenized_corpus", study).select("sequence", "token_ids").collect()
+        for study in studies
+    )
+    return mine.equals(theirs)
 
 
 def _corpus_read(lake: Lake, version: Version) -> str | None:

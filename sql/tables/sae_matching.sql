@@ -31,7 +31,7 @@ COMMENT ON COLUMN sae_matching.other_layer IS 'Layer of the other SAE';
 COMMENT ON COLUMN sae_matching.other_sae IS 'weights_hash of the other SAE';
 COMMENT ON COLUMN sae_matching.compared IS 'study: another study''s SAE (another seed, architecture or training). layer: another layer of this study or of another. version: the previous published version of this SAE';
 COMMENT ON COLUMN sae_matching.space IS 'Where directions are compared. z: rows of W_dec, for SAEs of one layer. residual: d_i W_O (processed weights), for SAEs of two layers, whose z have no common basis';
-COMMENT ON COLUMN sae_matching.same_corpus IS 'Whether both feature passes read the same version of the tokenized corpus, and as many tokens of it';
+COMMENT ON COLUMN sae_matching.same_corpus IS 'Whether both feature passes read the same token sequences, and as many tokens of them';
 COMMENT ON COLUMN sae_matching.feature IS 'Index of the feature in this SAE';
 COMMENT ON COLUMN sae_matching.matched_feature IS 'Index of its partner in the other SAE; NULL for a zero decoder row and where the other SAE has too few features';
 COMMENT ON COLUMN sae_matching.cosine IS 'Cosine between the two directions, -1 to 1; compare with random_mean_cosine';

@@ -138,6 +138,7 @@ def test_layers_are_matched_in_the_residual_stream(tiny: Materialized) -> None:
     assert set(frame["layer"]) == {0}
     assert set(frame["other_layer"]) == {2}
     assert set(frame["space"]) == {"residual"}
+    assert set(frame["same_corpus"]) == {True}
     assert frame["encoder_cosine"].null_count() == frame.height == tiny.study.sae.d_sae
     assert frame["matched_feature"].n_unique() == frame.height
     assert (frame["best_cosine"] >= frame["cosine"] - 1e-6).all()
