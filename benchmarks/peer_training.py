@@ -2,7 +2,7 @@
 
 The peer gets what it needs to do well: rows scaled as ours are (so one coefficient means one
 objective), the same shares of warm-up and decay, dead features counted over as many tokens, and
-JumpReLU's initial threshold and bandwidth (from its own 0.01 and 0.05 thresholds do not get
+JumpReLU's start: threshold, bandwidth and norms (from its own 0.01 and 0.05 thresholds do not get
 anywhere in runs this short, so that L0 hardly depends on the coefficient). Everything else is its
 default: Adam's betas, gradient clipping at norm 1, the decoder's initial norm, the weight of the
 aux-k loss.
@@ -95,6 +95,7 @@ def _sparsity(settings: TrainingSettings) -> dict[str, object]:
             "l0_warm_up_steps": warmup,
             "jumprelu_init_threshold": INITIAL_THRESHOLD,
             "jumprelu_bandwidth": BANDWIDTH,
+            "decoder_init_norm": 1.0,  # and the encoder's: below it nothing reaches the threshold
         }
     if settings.architecture == "matryoshka":
         assert settings.group_sizes is not None

@@ -202,6 +202,29 @@ def neuronpedia(
 
 
 @app.command()
+def sae_folder(
+    study: Annotated[str, typer.Argument(help="Name of a study")],
+    layer: Annotated[int, typer.Argument(help="Layer of the SAE, from 0")],
+    to: Annotated[Path | None, typer.Option(help="Folder to copy it to")] = None,
+) -> None:
+    """Print the folder of a layer's SAE, in SAELens's format, or copy it to another place."""
+    from mechinterp_assets.home import tensor_folder
+    from mechinterp_assets.sae.base import SaeError
+    from mechinterp_assets.sae.io import copy_sae_folder
+    from mechinterp_assets.study import site_key
+    from resources.manifest import ArtefactError
+    from resources.tensors import Tensors
+
+    try:
+        folder = Tensors(tensor_folder()).open("attention_sae", site_key(study, layer)).path
+        if to is not None:
+            copy_sae_folder(folder, to)
+    except (ArtefactError, SaeError) as error:
+        raise typer.BadParameter(str(error)) from None
+    print(folder if to is None else to)  # one line, never wrapped: for use in scripts
+
+
+@app.command()
 def refresh() -> None:
     """Rebuild the catalog, as after moving the home folder."""
     _lake().refresh()

@@ -11,6 +11,7 @@ in cfg.json; SAELens carries that key along and ignores it.
 
 import json
 import math
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -196,6 +197,19 @@ def load_sae(folder: Path) -> SparseAutoencoder:
             "weights that were changed on purpose with save_sae"
         )
     return sae
+
+
+def copy_sae_folder(folder: Path, to: Path) -> None:
+    """Copy an SAE's two files into the folder `to`, made if absent.
+
+    Raises SaeError if one of them is there already: nothing is overwritten.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if (to / name).exists():
+            raise SaeError(f"{to / name} exists already; name an empty or a new folder")
+    to.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(folder / name, to / name)
 
 
 def read_metadata(folder: Path) -> SaeMetadata:

@@ -67,7 +67,6 @@ class JumpReLUStep(TrainingStep):
     required_settings = ("l0_coefficient",)
     optional_settings = ("bandwidth", "initial_threshold")
     resamples = True
-    default_encoder_scale = 0.1
 
     def initial_extra(self) -> dict[str, Tensor]:
         """log_threshold [d_sae]."""

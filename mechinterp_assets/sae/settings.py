@@ -55,8 +55,8 @@ class TrainingSettings:
                         x - b_dec
     b_dec_init          "mean" or "geometric_median" of a sample of rows
     encoder_scale       the encoder starts as the decoder's transpose times this (None: the
-                        architecture's own, 1 where k fixes what is active, 0.1 under a penalty:
-                        from 1 the penalty silences features before they have learned anything)
+                        architecture's own: 0.1 under an L1 penalty, which from 1 silences
+                        features before they have learned anything; 1 elsewhere)
     sample_rows         rows drawn for initialisation, and for each resampling
     dead_after_tokens   a feature that fired on none of this many tokens is dead
     auxk_coefficient    weight of the aux-k loss (topk, batchtopk, matryoshka; Gao et al. 2024, A.2:

@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
 from mechinterp_assets.activations.harvest import capture_z
+from mechinterp_assets.cli import app
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.io import CONFIG, SaeMetadata, load_sae, read_metadata, save_sae
 from mechinterp_assets.sae.jumprelu import JumpReLUSAE
@@ -117,3 +119,20 @@ def test_everything_downstream_works_on_it(home: Path) -> None:
     assert lake.sql("FROM sae_held_out_density_histogram")["n_features"].sum() == round(
         sae["d_sae"] * (1 - evaluation["dead_fraction"])
     )
+
+
+def test_the_sae_folder_is_printed_and_copied(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECHINTERP_HOME", str(home))
+    printed = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER)])
+    assert (Path(printed.output.strip()) / CONFIG).is_file()
+    copied = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER), "--to", str(tmp_path)])
+    assert copied.exit_code == 0
+    given = load_sae(Path(printed.output.strip()))
+    assert load_sae(tmp_path).weights_hash() == given.weights_hash()
+    again = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER), "--to", str(tmp_path)])
+    assert again.exit_code == 2
+    assert "exists already" in again.output
+    missing = CliRunner().invoke(app, ["sae-folder", "theirs", "3"])
+    assert missing.exit_code == 2
