@@ -16,6 +16,7 @@ from mechinterp_assets.dashboards.collect import (
     NEEDED,
     OF_STUDY,
     OPTIONAL,
+    all_names,
     edges_of_layer,
     layer_frames,
 )
@@ -49,6 +50,7 @@ class _Layer:
         context: of the layer.
         order: features that fired, ascending.
         density: features per bin of log10 density.
+        names: tokens by which features are described.
         head_roles: rows of the view head_roles, if heads have been scored.
         ioi_edges: rows of ioi_trace_graph, if there is a trace.
     """
@@ -58,6 +60,7 @@ class _Layer:
     context: LayerContext
     order: Sequence[int]
     density: Mapping[float, int]
+    names: pl.DataFrame | None
     head_roles: pl.DataFrame | None
     ioi_edges: pl.DataFrame | None
 
@@ -166,6 +169,7 @@ class LivePages:
             ),
             order=fired(frame),
             density=density_counts(frame),
+            names=all_names(tables.get),
             head_roles=self._lake.sql(HEAD_ROLES, {"study": study, "layer": layer})
             if "head_scores" in versions
             else None,
@@ -190,6 +194,7 @@ def _render(layer: _Layer, feature: int) -> str | None:
         layer.context.layer,
         [feature],
         whole=False,
+        names=layer.names,
         head_roles=layer.head_roles,
         ioi_edges=layer.ioi_edges,
     )

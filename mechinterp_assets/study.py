@@ -361,7 +361,7 @@ class FeatureSection(_Section):
     logit_tokens: Positive = 10
     dfa_examples: Positive = 20
     dfa_matrix_examples: Annotated[int, Field(ge=0)] = 2
-    pages: Positive = 2048
+    pages: Positive = 256
     proxies: list[ProxySection] = []
 
     @field_validator("proxies")

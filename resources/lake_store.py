@@ -52,7 +52,9 @@ from resources.ledger import Commit, Ledger, Version
 
 DATABASE_NAME = "mechinterp.duckdb"
 KEEP_SECONDS = 7 * 24 * 3600.0
+# A reader of few rows decodes whole row groups, so wide rows (lists) make shorter ones.
 _ROW_GROUP_ROWS = 250_000
+_ROW_GROUP_BYTES = 8 * 2**20
 _PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _GLOB_CHARACTERS = re.compile(r"[*?\[\]{}]")
 # Where a write-ahead log of the catalog would go leads nowhere; see `Lake._guard_against_writers`.
@@ -551,9 +553,11 @@ def _row_groups(frames: Iterable[pl.DataFrame], schema: pl.Schema) -> Iterator[p
     waiting = pl.DataFrame(schema=schema)
     for frame in frames:
         waiting = pl.concat([waiting, frame])
-        while waiting.height >= _ROW_GROUP_ROWS:
-            yield waiting.head(_ROW_GROUP_ROWS)
-            waiting = waiting.slice(_ROW_GROUP_ROWS)
+        row_bytes = waiting.estimated_size() / max(1, waiting.height)
+        rows = max(1, min(_ROW_GROUP_ROWS, int(_ROW_GROUP_BYTES / max(1.0, row_bytes))))
+        while waiting.height >= rows:
+            yield waiting.head(rows)
+            waiting = waiting.slice(rows)
     if waiting.height:
         yield waiting
 

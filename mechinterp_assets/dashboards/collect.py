@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from mechinterp_assets.dashboards.layer_frames import LayerFrames
+from mechinterp_assets.dashboards.layer_frames import LayerFrames, feature_names
 
 # Frame of LayerFrames -> table. The first six are needed, the others are shown where they are.
 NEEDED = {
@@ -33,7 +33,6 @@ OF_STUDY = ("feature_labels",)
 HEAD_ROLES = "SELECT * FROM head_roles WHERE study = $study AND layer = $layer"
 # Frames that the layer's index needs for every feature, whichever have pages.
 _WHOLE = {"statistics", "head_attribution", "families", "labels"}
-_NAMED_BY = ("top_examples", "logit_effects")
 
 Read = Callable[[str], pl.LazyFrame | None]
 
@@ -44,6 +43,7 @@ def layer_frames(
     features: Sequence[int],
     *,
     whole: bool,
+    names: pl.DataFrame | None = None,
     head_roles: pl.DataFrame | None = None,
     ioi_edges: pl.DataFrame | None = None,
 ) -> LayerFrames:
@@ -55,10 +55,11 @@ def layer_frames(
         layer: layer.
         features: features that get a page.
         whole: keep what the layer's index shows of every feature.
+        names: of all features (`all_names`), if they have been read already.
         head_roles: rows of the view head_roles of the layer.
         ioi_edges: rows of ioi_trace_graph of the layer (`edges_of_layer`).
     """
-    wanted = pl.col("feature").is_in(pl.Series(list(features), dtype=pl.Int32).implode())
+    wanted = _rows_of("feature", pl.Series(list(features), dtype=pl.Int32))
     lazy = {name: read(table) for name, table in {**NEEDED, **OPTIONAL}.items()}
     missing = [NEEDED[name] for name in NEEDED if lazy[name] is None]
     if missing:
@@ -69,19 +70,26 @@ def layer_frames(
             continue
         if name in OPTIONAL and OPTIONAL[name] in OF_STUDY:
             rows = rows.filter(pl.col("layer") == layer)
-        # The index names a feature by its first example and first token.
-        first = (pl.col("rank") == 0) if whole and name in _NAMED_BY else pl.lit(False)
-        cut[name] = rows if whole and name in _WHOLE else rows.filter(wanted | first)
+        cut[name] = rows if whole and name in _WHOLE else rows.filter(wanted)
+    if whole and names is None:
+        names = all_names(read)
     frames: dict[str, pl.DataFrame | None] = dict.fromkeys(lazy)
     frames.update(zip(cut, pl.collect_all(cut.values()), strict=True))
-    if not whole:
-        _add_names_of_neighbours(frames, lazy)
     return LayerFrames(
         **frames,  # type: ignore[arg-type]  # the needed ones are there: read() said so or raised
+        names=names,
         activations=_activations(read, frames["interval_examples"]),
         head_roles=head_roles,
         ioi_edges=ioi_edges,
     )
+
+
+def all_names(read: Read) -> pl.DataFrame | None:
+    """Frame `names` of all features of the layer."""
+    examples, effects = read("feature_top_examples"), read("feature_logit_effects")
+    if examples is None or effects is None:
+        return None
+    return feature_names(examples, effects).collect()
 
 
 def edges_of_layer(edges: pl.DataFrame, layer: int) -> pl.DataFrame:
@@ -92,21 +100,12 @@ def edges_of_layer(edges: pl.DataFrame, layer: int) -> pl.DataFrame:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _add_names_of_neighbours(
-    frames: dict[str, pl.DataFrame | None], lazy: dict[str, pl.LazyFrame | None]
-) -> None:
-    """Add first example and first token of the neighbours, by which pages describe them."""
-    neighbours = frames["neighbours"]
-    if neighbours is None or neighbours.is_empty():
-        return
-    mine = neighbours["feature"].unique().implode()
-    wanted = neighbours["neighbour"].unique().implode()
-    named = pl.col("feature").is_in(wanted) & (pl.col("rank") == 0)
-    rows = [frame for name in _NAMED_BY if (frame := lazy[name]) is not None]
-    found = pl.collect_all([frame.filter(named & ~pl.col("feature").is_in(mine)) for frame in rows])
-    for name, more in zip(_NAMED_BY, found, strict=True):
-        have = frames[name]
-        frames[name] = more if have is None else pl.concat([have, more])
+def _rows_of(column: str, values: pl.Series) -> pl.Expr:
+    """Rows with one of `values`; bounds first, so that files are skipped by their statistics."""
+    if len(values) == 1:
+        return pl.col(column) == values.item()
+    bounds = pl.col(column).is_between(values.min(), values.max())  # type: ignore[arg-type]
+    return bounds & pl.col(column).is_in(values.implode())
 
 
 def _activations(read: Read, examples: pl.DataFrame | None) -> pl.DataFrame | None:
@@ -115,7 +114,7 @@ def _activations(read: Read, examples: pl.DataFrame | None) -> pl.DataFrame | No
     if examples is None or found is None:
         return None
     pairs = examples.select("feature", "sequence").unique()
-    inside = pl.col("feature").is_in(pairs["feature"].unique().implode())
+    inside = _rows_of("feature", pairs["feature"].unique())
     there = pl.col("sequence").is_in(pairs["sequence"].unique().implode())
     return (
         found.filter(inside & there)

@@ -52,7 +52,7 @@ def layer_content(
         "share": _rounded(table["share"]),
         **{
             name: [None if t is None else texts.labels[t] for t in table[name].to_list()]
-            for name in ("fires_on", "top", "bottom")
+            for name in ("fires_on", "promotes", "suppresses")
         },
         "meaning": _meanings(frames, table["feature"].to_list()),
     }
@@ -130,18 +130,10 @@ def _feature_table(frames: LayerFrames) -> pl.DataFrame:
         .first()
         .select("feature", "head", pl.col("attribution").alias("share"))
     )
-    first = frames.logit_effects.filter(pl.col("rank") == 0)
-    top = first.filter(pl.col("direction") == "top").select("feature", top="token_id")
-    bottom = first.filter(pl.col("direction") == "bottom").select("feature", bottom="token_id")
-    fires_on = frames.top_examples.filter(pl.col("rank") == 0).select(
-        "feature", fires_on="token_id"
-    )
     return (
         frames.statistics.select("feature", "density", "mean_activation", "max_activation")
         .join(heads, on="feature", how="left")
-        .join(fires_on, on="feature", how="left")
-        .join(top, on="feature", how="left")
-        .join(bottom, on="feature", how="left")
+        .join(frames.described(), on="feature", how="left")
         .sort("feature")
     )
 
@@ -182,8 +174,8 @@ def _feature_columns() -> list[dict[str, str]]:
         ("head", "top head", help_texts["attribution"]),
         ("share", "its share", help_texts["attribution"]),
         ("fires_on", "fires on", "Token of its strongest example"),
-        ("top", "promotes", help_texts["effect"]),
-        ("bottom", "suppresses", help_texts["effect"]),
+        ("promotes", "promotes", help_texts["effect"]),
+        ("suppresses", "suppresses", help_texts["effect"]),
     ]
     return [{"key": key, "name": name, "help": text} for key, name, text in columns]
 
@@ -198,7 +190,7 @@ def _feature_row(data: dict[str, Any], i: int, layer: int) -> dict[str, Any]:
         "mean": number(data["mean"][i]),
         "head": "–" if head is None else f"{layer}.{head}",
         "share": number(data["share"][i]),
-        "tokens": [data[name][i] for name in ("fires_on", "top", "bottom")],
+        "tokens": [data[name][i] for name in ("fires_on", "promotes", "suppresses")],
         "meaning": data["meaning"][i],
     }
 

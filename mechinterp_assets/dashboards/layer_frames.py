@@ -65,6 +65,7 @@ _NEEDED = {
     "families": ("feature", "family", "measure", "value", "n", "passes", "required", "text"),
     "proxies": ("feature", "proxy", "definition", "n_true", "n_active", "n_active_true"),
     "labels": ("feature", "rater", "label", "verdict", "note"),
+    "names": ("feature", "fires_on", "promotes", "suppresses"),
     "head_roles": ("head", "role", "value"),
     "ioi_edges": (
         "upstream_layer",
@@ -100,6 +101,8 @@ class LayerFrames:
         families: feature_families.
         proxies: feature_proxies.
         labels: feature_labels.
+        names: token ids by which the index and other features' pages describe a feature
+            (`feature_names`); None: only the features in top_examples and logit_effects have some.
         head_roles: rows of the view head_roles of this layer.
         ioi_edges: rows of ioi_trace_graph in which a head of this layer takes part.
     """
@@ -118,6 +121,7 @@ class LayerFrames:
     families: pl.DataFrame | None = None
     proxies: pl.DataFrame | None = None
     labels: pl.DataFrame | None = None
+    names: pl.DataFrame | None = None
     head_roles: pl.DataFrame | None = None
     ioi_edges: pl.DataFrame | None = None
 
@@ -132,6 +136,13 @@ class LayerFrames:
         if self.statistics["feature"].n_unique() != len(self.statistics):
             raise ValueError("statistics has a feature twice; pass one study and one layer")
 
+    def described(self) -> pl.DataFrame:
+        """Frame `names`, made from the other frames where it was not given."""
+        if self.names is not None:
+            return self.names
+        found = feature_names(self.top_examples.lazy(), self.logit_effects.lazy())
+        return found.collect()
+
     def example_sequences(self) -> pl.Series:
         """Sequences whose tokens the pages show, unique."""
         inside = self.intervals["example_sequences"].explode().drop_nulls()
@@ -139,6 +150,19 @@ class LayerFrames:
         if self.interval_examples is not None:
             shown.append(self.interval_examples["sequence"])
         return pl.concat(shown).unique().sort()
+
+
+def feature_names(top_examples: pl.LazyFrame, logit_effects: pl.LazyFrame) -> pl.LazyFrame:
+    """Columns feature, fires_on (token of the strongest example), promotes, suppresses (token ids).
+
+    Features without an example and without a logit effect are left out.
+    """
+    first = logit_effects.filter(pl.col("rank") == 0).select("feature", "direction", "token_id")
+    fires_on = top_examples.filter(pl.col("rank") == 0).select("feature", fires_on="token_id")
+    top = first.filter(pl.col("direction") == "top").select("feature", promotes="token_id")
+    bottom = first.filter(pl.col("direction") == "bottom").select("feature", suppresses="token_id")
+    effects = top.join(bottom, on="feature", how="full", coalesce=True)
+    return fires_on.join(effects, on="feature", how="full", coalesce=True).sort("feature")
 
 
 class ByFeature:

@@ -6,8 +6,6 @@ Belongs here: how those tables are shown. They are computed in the feature packa
 from collections.abc import Callable
 from typing import Any
 
-import polars as pl
-
 from mechinterp_assets.dashboards.charts import number, signed
 from mechinterp_assets.dashboards.layer_frames import ByFeature, LayerFrames
 from mechinterp_assets.dashboards.tokens import TokenTexts
@@ -44,10 +42,9 @@ class RelationBlocks:
                 "rank",
             )
         )
-        fires_on = frames.top_examples.filter(pl.col("rank") == 0)
-        promotes = frames.logit_effects.filter(pl.col("rank") == 0, pl.col("direction") == "top")
-        self._fires_on = dict(fires_on.select("feature", "token_id").iter_rows())
-        self._promotes = dict(promotes.select("feature", "token_id").iter_rows())
+        names = frames.described() if frames.neighbours is not None else None
+        rows = [] if names is None else names.select("feature", "fires_on", "promotes").iter_rows()
+        self._names = {feature: (fires_on, promotes) for feature, fires_on, promotes in rows}
 
     def content(self, feature: int) -> dict[str, Any]:
         """Template values `neighbours` and `ngrams`: tables with a title and rows."""
@@ -63,6 +60,7 @@ class RelationBlocks:
         for row in self._neighbours.rows(feature):
             rows = tables.setdefault(row["kind"], [])
             if len(rows) < NEIGHBOURS:
+                fires_on, promotes = self._names.get(row["neighbour"], (None, None))
                 rows.append(
                     {
                         "feature": row["neighbour"],
@@ -71,8 +69,8 @@ class RelationBlocks:
                         "negative": row["value"] < 0,
                         "width": round(BAR * min(1.0, abs(row["value"]))),
                         "n_both": "" if row["n_both"] is None else f"{row['n_both']:,}",
-                        "fires_on": self._label(self._fires_on.get(row["neighbour"])),
-                        "promotes": self._label(self._promotes.get(row["neighbour"])),
+                        "fires_on": self._label(fires_on),
+                        "promotes": self._label(promotes),
                     }
                 )
         return [

@@ -8,7 +8,7 @@
   const headName = (i) => data.head[i] === null ? "–" : `${data.layer}.${data.head[i]}`;
   const rows = data.feature.map((_, i) => i);
   const texts = rows.map((i) =>
-    [data.feature[i], headName(i), data.fires_on[i], data.top[i], data.bottom[i], data.meaning[i]].join("\n").toLowerCase());
+    [data.feature[i], headName(i), data.fires_on[i], data.promotes[i], data.suppresses[i], data.meaning[i]].join("\n").toLowerCase());
   const meant = heads.some((th) => th.dataset.key === "meaning");
   let shown = rows, key = "feature", direction = 1, page = 0;
 
@@ -37,7 +37,7 @@
     row.append(head, cell("td", number(data.density[i])), cell("td", number(data.max[i])),
       cell("td", number(data.mean[i])), cell("td", headName(i)),
       cell("td", number(data.share[i])), cell("td", data.fires_on[i] ?? "–", true),
-      cell("td", data.top[i] ?? "–", true), cell("td", data.bottom[i] ?? "–", true));
+      cell("td", data.promotes[i] ?? "–", true), cell("td", data.suppresses[i] ?? "–", true));
     if (meant) row.append(cell("td", data.meaning[i]));
     return row;
   };
@@ -74,7 +74,7 @@
   byId("back").addEventListener("click", () => { page -= 1; draw(); });
   byId("forward").addEventListener("click", () => { page += 1; draw(); });
   for (const th of heads) th.addEventListener("click", () => {
-    const text = ["feature", "head", "fires_on", "top", "bottom"].includes(th.dataset.key);
+    const text = ["feature", "head", "fires_on", "promotes", "suppresses", "meaning"].includes(th.dataset.key);
     direction = th.dataset.key === key ? -direction : text ? 1 : -1;
     key = th.dataset.key;
     select();
