@@ -230,7 +230,7 @@ def main() -> None:
     )
     if given.smoke:
         size = replace(
-            size, layers=(2,), tokens=40_000, held_out_sequences=16, d_sae=256, lrs=(3e-3,)
+            size, layers=(2,), tokens=30_000, held_out_sequences=8, d_sae=256, lrs=(3e-3,)
         )
     with TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)

@@ -11,10 +11,6 @@ from mechinterp_assets.corpora.structured import document
 from mechinterp_assets.corpora.tokenize import PackingSettings, token_matrix, tokenize_corpus
 from mechinterp_assets.language_model import LanguageModel
 
-sae_lens = pytest.importorskip(
-    "sae_lens", reason="sae-lens is not installed here; `make test-peers` runs these tests"
-)
-
 
 @pytest.fixture(scope="session")
 def peer_token_ids(organism: LanguageModel) -> Tensor:
