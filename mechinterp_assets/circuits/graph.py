@@ -41,6 +41,28 @@ GRAPH_SCHEMA: dict[str, pl.DataType] = {
     "mean_exact_effect": pl.Float64(),
     "is_root": pl.Boolean(),
 }
+NODES_SCHEMA: dict[str, pl.DataType] = {
+    "variant": pl.String(),
+    "layer": pl.Int32(),
+    "head": pl.Int32(),
+    "destination_role": pl.String(),
+    "source_role": pl.String(),
+    "n_prompts": pl.Int64(),
+    "n_pairs": pl.Int64(),
+    "path_multiplicity": pl.Float64(),
+    "mean_attention": pl.Float64(),
+    "mean_n_slices": pl.Float64(),
+    "is_root": pl.Boolean(),
+}
+# Destination of a head's most frequent edge as a downstream head; others are grey.
+ROLE_COLOURS = {
+    "END": "#f5b041",
+    "S2": "#58d68d",
+    "S1": "#a9dfbf",
+    "S1+1": "#85c1e9",
+    "IO": "#d7bde2",
+}
+OTHER_COLOUR = "#e5e7e9"
 _SIDE_COLOURS = {"destination": "#c0392b", "source": "#2471a3"}
 
 
@@ -70,7 +92,7 @@ def ioi_trace_graph(edges: pl.DataFrame) -> pl.DataFrame:
 def ioi_trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
     """Traced nodes (head, destination role, source role), most prompts first.
 
-    `slices` is attention_slices of a trace. Columns: layer, head, destination_role, source_role,
+    `slices` is attention_slices of a trace, or traced_nodes of one. Columns: layer, head, destination_role, source_role,
     n_prompts (distinct prompts), n_pairs, path_multiplicity (paths from roots, roots themselves
     counted once), mean_attention, mean_n_slices, is_root.
     """
@@ -88,6 +110,35 @@ def ioi_trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
         )
         .sort("n_prompts", "n_pairs", *key, descending=[True, True, *[False] * 4])
     )
+
+
+def position_colours(graph: pl.DataFrame) -> dict[tuple[int, int], str]:
+    """Head -> role of the position at which it acts in most prompts.
+
+    A head acts where it writes: at the destination of its own pairs, or, as an upstream head, at
+    the position of the downstream pair on whose side it wrote.
+    """
+    written = pl.when(side="destination").then("destination_role").otherwise("source_role")
+    acts = pl.concat(
+        [
+            graph.select(
+                layer="upstream_layer", head="upstream_head", role=written, n="n_prompts"
+            ),
+            graph.select(
+                layer="downstream_layer", head="downstream_head", role="destination_role",
+                n="n_prompts",
+            ),
+        ]
+    )  # fmt: skip
+    most = (
+        acts.group_by("layer", "head", "role")
+        .agg(pl.col("n").sum())
+        .sort("n", "role", descending=[True, False])
+    )
+    found: dict[tuple[int, int], str] = {}
+    for layer, head, role, _ in most.iter_rows():
+        found.setdefault((layer, head), role)
+    return found
 
 
 def to_networkx(graph: pl.DataFrame) -> nx.MultiDiGraph:
@@ -126,7 +177,8 @@ def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") ->
 
     Width of a line: share of prompts (edges that differ by roles alone are drawn as one line per
     side, of their largest count). Red: the upstream head wrote at the destination (query) side,
-    blue: at the source (key) side. Roots have a thick border. Raises CircuitError for no edges.
+    blue: at the source (key) side. Fill: role of the position where a head acts most. Roots have a
+    thick border. Raises CircuitError for no edges.
     """
     if graph.is_empty():
         raise CircuitError("the graph has no edges; no root pair fired, or no head was kept")
@@ -141,7 +193,7 @@ def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") ->
     )
     most = max(line["n_prompts"] for line in lines)
     nodes = to_networkx(heaviest).nodes
-    place = _places({name: (data["layer"], data["head"]) for name, data in nodes.items()})
+    place = layered_places({name: (data["layer"], data["head"]) for name, data in nodes.items()})
     widest = max(abs(x) for x, _ in place.values())
 
     height = max(y for _, y in place.values()) + 1
@@ -167,13 +219,15 @@ def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") ->
                 "connectionstyle": f"arc3,rad={bend}",
             },
         )
+    colours = position_colours(heaviest)
     for name, (x, y) in place.items():
         root = nodes[name]["is_root"]
+        role = colours[nodes[name]["layer"], nodes[name]["head"]]
         axes.scatter(
             [x],
             [y],
             s=620,
-            color="#fdf6e3" if root else "white",
+            color=ROLE_COLOURS.get(role, OTHER_COLOUR),
             zorder=3,
             edgecolor="black",
             linewidth=2.4 if root else 0.9,
@@ -189,7 +243,12 @@ def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") ->
     axes.tick_params(length=0)
     for side, colour in _SIDE_COLOURS.items():
         axes.plot([], [], color=colour, label=f"writes at the {side}")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncol=2, frameon=False, fontsize=8)
+    seen = [role for role in ROLE_COLOURS if role in set(colours.values())]
+    others = set(colours.values()) - set(ROLE_COLOURS)
+    for role in [*seen, *(["elsewhere"] if others else [])]:
+        fill = ROLE_COLOURS.get(role, OTHER_COLOUR)
+        axes.plot([], [], "o", color=fill, markeredgecolor="black", label=f"acts at {role}")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncol=4, frameon=False, fontsize=8)
     axes.set_title(title or f"{len(lines)} heaviest edges, widest: {most} prompts", fontsize=10)
     figure.tight_layout()
     buffer = io.BytesIO()
@@ -197,7 +256,7 @@ def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") ->
     return buffer.getvalue()
 
 
-def _places(heads: dict[str, tuple[int, int]]) -> dict[str, tuple[float, float]]:
+def layered_places(heads: dict[str, tuple[int, int]]) -> dict[str, tuple[float, float]]:
     """Node -> (x, y): a row per layer that occurs, heads in order, rows centred and staggered."""
     layers = sorted({layer for layer, _ in heads.values()})
     place: dict[str, tuple[float, float]] = {}

@@ -74,9 +74,10 @@ class PairSlices:
     terms, selected [pair, k]; reading [pair, side, kind, d_model] and constant [pair, side, kind]:
     a writer's output o at the side's position contributes reading . o / s, the appended 1
     contributes `constant`. With LayerNorm the reading vectors are centred, so that o need not be.
-    Sides: destination, source. Kinds: equation 8 (e_k sqrt(sigma_k) u_k), and exact (sigma_k
+    Sides: destination, source. Kinds: equation 8 (e_k sqrt(sigma_k) u_k), exact (sigma_k
     (v_k . x~_j) u_k, or with u and v exchanged for the source side), whose sum over all writers is
-    the sum of the selected terms. whole [pair, side, kind]: those sums.
+    the sum of the selected terms, and where asked for equation 8 over all slices instead of S.
+    whole [pair, side, kind]: those sums.
     """
 
     terms: Tensor
@@ -96,11 +97,14 @@ def pair_slices(
     n_offsets: int,
     *,
     reading_dtype: torch.dtype | None = torch.float64,
+    every_slice: bool = False,
+    contrast: bool = False,
 ) -> PairSlices:
     """Slices of one head for pairs with normalised inputs [pair, d_model] (no appended 1).
 
     offset [pair] = destination - source, below `n_offsets`; it matters for rotary models alone.
     `reading_dtype` is that of the writers' outputs; None leaves reading, constant and whole empty.
+    every_slice: S is all slices. contrast: a third kind, equation 8 over all slices.
     """
     factors = omega.factors(layer)
     u, S, v = (tensor[:, head] for tensor in omega.inner(layer, n_offsets))
@@ -113,22 +117,23 @@ def pair_slices(
     a, b = inward(x_destination, Q_query, u), inward(x_source, Q_key, v)
     sigma = S[offset] if omega.rotary else S[:1]
     terms = sigma * a * b
-    selected = select_slices(terms)
+    selected = torch.ones_like(terms, dtype=torch.bool) if every_slice else select_slices(terms)
     if reading_dtype is None:
         none = terms.new_zeros(0)
         return PairSlices(terms, selected, none, none, none)
 
-    weight = torch.where(a < 0, -1.0, 1.0) * sigma.sqrt() * selected
+    every = torch.where(a < 0, -1.0, 1.0) * sigma.sqrt()
+    weight, more = every * selected, [every] if contrast else []
     coefficients = torch.stack(
         [
-            torch.stack([weight, sigma * b * selected], 1),
-            torch.stack([weight, sigma * a * selected], 1),
+            torch.stack([weight, sigma * b * selected, *more], 1),
+            torch.stack([weight, sigma * a * selected, *more], 1),
         ],
         1,
     )
     whole = (coefficients * torch.stack([a, b], 1)[:, :, None]).sum(-1)
 
-    reading = terms.new_empty(len(terms), 2, 2, len(Q_query) - 1, dtype=reading_dtype)
+    reading = terms.new_empty(len(terms), 2, 2 + contrast, len(Q_query) - 1, dtype=reading_dtype)
     constant = torch.empty_like(whole)
     for side, (Q, rotation) in enumerate(((Q_query, u), (Q_key, v))):
         y = coefficients[:, side] @ (rotation[offset] if omega.rotary else rotation[0]).mT

@@ -17,11 +17,15 @@ Each (prompt, layer, head, destination, source) is worked on once. Downstream la
 before a layer is worked on, so the number of paths from roots to a pair (path multiplicity) is a
 sum over its kept parents: what the published code counts by recursing again on each path.
 
+Variants (TraceSettings): near-firing roots; heads that contribute against the slices (negative);
+all slices in place of S; and `published`, the rule of the published code, which appends a 1 to
+every head's output, so that the constant of the appended 1 is added to every head.
+
 Source: Franco & Crovella 2024 (arXiv 2410.00340), sections 4 and 5, equation 8 (head outputs
 without the appended 1). The exact bilinear effect and the non-head writers are additions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
@@ -84,6 +88,25 @@ EDGES_SCHEMA: dict[str, pl.DataType] = {
     "path_multiplicity": pl.Float64(),
 }
 
+CONTRAST_SCHEMA: dict[str, pl.DataType] = {
+    "prompt": pl.Int64(),
+    "layer": pl.Int32(),
+    "head": pl.Int32(),
+    "destination": pl.Int32(),
+    "source": pl.Int32(),
+    "destination_role": pl.String(),
+    "source_role": pl.String(),
+    "side": pl.String(),
+    "n_slices": pl.Int32(),
+    "kept": pl.Int32(),
+    "kept_all_slices": pl.Int32(),
+    "kept_both": pl.Int32(),
+    "effective_heads": pl.Float64(),
+    "effective_heads_all_slices": pl.Float64(),
+    "correlation": pl.Float64(),
+}
+_CONTRAST = tuple(CONTRAST_SCHEMA)[9:]
+
 # Items per token and round of _contract, and memory of the outputs that one product reads.
 _ROUND = 8
 _ROUND_BYTES = 64 << 20
@@ -97,6 +120,11 @@ class TraceSettings:
     kept heads reach. keep_all: a row for every head of every traced pair, not for kept heads alone.
     other_writers: rows for embedding, position, MLPs and biases. memory_mib: bound on the residual
     streams held at once.
+    near: trace root pairs that nearly fire, attention in [near, threshold), in place of those that
+    do; upstream of them the firing rule holds. sign: "negative" keeps the heads whose negative
+    contributions reach `fraction` of the sum of all negative ones. every_slice: S is all slices.
+    published: the published code's contributions, with a 1 appended to every head's output, and its
+    path multiplicities; what equation 8 says is left out of edges then. contrast: Trace.contrast.
     """
 
     threshold: float = 0.5
@@ -104,12 +132,24 @@ class TraceSettings:
     keep_all: bool = False
     other_writers: bool = True
     memory_mib: int = 512
+    near: float | None = None
+    sign: Literal["positive", "negative"] = "positive"
+    every_slice: bool = False
+    published: bool = False
+    contrast: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise CircuitError(f"threshold is {self.threshold}; attention lies in (0, 1]")
         if not 0 < self.fraction <= 1:
             raise CircuitError(f"fraction is {self.fraction}; it must lie in (0, 1]")
+        if self.near is not None and not 0 < self.near < self.threshold:
+            raise CircuitError(
+                f"near is {self.near}; attention of a pair that nearly fires lies above 0 and "
+                f"below the threshold {self.threshold}"
+            )
+        if self.sign not in ("positive", "negative"):
+            raise CircuitError(f"sign is {self.sign!r}; one of positive, negative")
         if self.memory_mib <= 0:
             raise CircuitError(f"memory_mib is {self.memory_mib}; use a positive number")
 
@@ -118,12 +158,14 @@ class TraceSettings:
 class Trace:
     """slices: table attention_slices (traced pairs and all root pairs). edges: ioi_trace_edges.
 
-    roots: layer, head, source, n_prompts, n_firing: in how many prompts the root pair fires.
+    roots: layer, head, source, n_prompts, n_firing: in how many prompts the root pair fires (nearly
+    fires, where that was asked for). contrast: table ioi_slice_contrast, empty unless asked for.
     """
 
     slices: pl.DataFrame
     edges: pl.DataFrame
     roots: pl.DataFrame
+    contrast: pl.DataFrame
 
 
 @dataclass
@@ -136,6 +178,8 @@ class _Rows:
     contribution: list[np.ndarray] = field(default_factory=list)
     exact: list[np.ndarray] = field(default_factory=list)
     kept: list[np.ndarray] = field(default_factory=list)
+    contrast: list[np.ndarray] = field(default_factory=list)
+    contrasted: list[np.ndarray] = field(default_factory=list)
     n_pairs: int = 0
 
 
@@ -178,28 +222,55 @@ def trace_circuit(
     traced. Raises PromptError and CircuitError before the first forward pass, and CircuitError when
     the model's residual stream or scores do not follow the decomposition.
     """
+    parts = list(trace_batches(model, prompts, roots, settings, omega=omega, progress=progress))
+    counts = pl.concat([part.roots for part in parts])
+    return Trace(
+        pl.concat([part.slices for part in parts]),
+        pl.concat([part.edges for part in parts]),
+        counts.group_by("layer", "head", "source", maintain_order=True).agg(pl.all().sum()),
+        pl.concat([part.contrast for part in parts]),
+    )
+
+
+@torch.no_grad()
+def trace_batches(
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    roots: Sequence[Root] | Sequence[tuple[int, int]],
+    settings: TraceSettings | None = None,
+    *,
+    omega: ModelOmega | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Trace]:
+    """trace_circuit batch by batch, so that memory does not grow with prompts.
+
+    Each prompt is in exactly one of the parts; errors as trace_circuit, at the first part.
+    """
     settings = settings or TraceSettings()
     check_prompts_fit(prompts, model)
     roots = [Root(*root) for root in roots]
     _check_roots(model, roots)
     omega = omega or ModelOmega(model)
     n_layers = max(root.layer for root in roots) + 1
-    blocks: list[PairBlock] = []
-    rows = _Rows()
+    scale, writers = attention_scale(model), Writers.of(model, n_layers - 1)
     done = 0
-    indexed = prompts.with_row_index("_row")
     for length in sorted(prompts["n_tokens"].unique().to_list()):
         batch = prompts_per_batch(model, length, n_layers, settings.memory_mib)
-        same = indexed.filter(pl.col("n_tokens") == length)
+        same = prompts.filter(pl.col("n_tokens") == length)
         for group, ids in equal_length_groups(same, batch):
             stream = residual_stream(model, ids, n_layers, device=omega.device)
-            blocks += _trace_group(omega, stream, group, roots, settings, rows)
+            rows = _Rows()
+            blocks = _trace_group(omega, stream, group, roots, settings, rows)
+            slices = slices_frame(group, blocks, RoleNames(group), scale)
+            yield Trace(
+                slices,
+                _edges_frame(slices, rows, writers),
+                _roots_frame(slices, roots, group.height, settings.near is not None),
+                _contrast_frame(slices, rows),
+            )
             done += group.height
             if progress is not None:
                 progress(done, prompts.height)
-    slices = slices_frame(prompts, blocks, RoleNames(prompts), attention_scale(model))
-    edges = _edges_frame(slices, rows, Writers.of(model, n_layers - 1))
-    return Trace(slices, edges, _roots_frame(slices, roots, prompts.height))
 
 
 def _check_roots(model: LanguageModel, roots: Sequence[Root]) -> None:
@@ -244,16 +315,19 @@ def _trace_group(
     blocks: list[PairBlock] = []
     for layer in reversed(range(len(stream.pattern))):
         fires = firing_pairs(stream.pattern[layer], stream.score[layer], settings.threshold)
+        starts = fires
+        if settings.near is not None:
+            near = firing_pairs(stream.pattern[layer], stream.score[layer], settings.near)
+            starts = near & (stream.pattern[layer] < settings.threshold)
         is_root = torch.zeros_like(fires)
         for root in (root for root in roots if root.layer == layer):
             is_root[each, root.head, end, at[root.source]] = True
-        multiplicity = (paths[layer][..., None] + is_root) * fires
+        multiplicity = paths[layer][..., None] * fires + (is_root & starts)
         wanted = (multiplicity > 0) | is_root
         block = _trace_layer(
             omega, stream, layer, wanted, fires, is_root, multiplicity, settings, paths, rows
         )
         if block is not None:
-            block.row[:] = group["_row"].to_numpy()[block.row]
             blocks.append(block)
     return blocks
 
@@ -280,18 +354,29 @@ def _trace_layer(
     outputs = stream.outputs
     terms = x.new_empty(n, rank)
     selected = torch.empty(n, rank, dtype=torch.bool, device=x.device)
-    reading = torch.empty(n, 2, 2, x.shape[-1], dtype=outputs.dtype, device=x.device)
-    whole = x.new_empty(n, 2)
+    kinds = 2 + settings.contrast
+    reading = torch.empty(n, 2, kinds, x.shape[-1], dtype=outputs.dtype, device=x.device)
+    whole, constant = x.new_empty(n, 2), x.new_empty(n, 2)
     starts = torch.searchsorted(head, torch.arange(wanted.shape[1] + 1, device=head.device))
     for at, (low, high) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
         if low == high:
             continue
         b, d, s = prompt[low:high], i[low:high], j[low:high]
         pairs = pair_slices(
-            omega, layer, at, x[b, d], x[b, s], d - s, length, reading_dtype=outputs.dtype
+            omega,
+            layer,
+            at,
+            x[b, d],
+            x[b, s],
+            d - s,
+            length,
+            reading_dtype=outputs.dtype,
+            every_slice=settings.every_slice,
+            contrast=settings.contrast,
         )
         terms[low:high], selected[low:high] = pairs.terms, pairs.selected
         reading[low:high], whole[low:high] = pairs.reading, pairs.whole[..., 0]
+        constant[low:high] = pairs.constant[..., 0]
 
     at_pair = (prompt, head, i, j)
     count = multiplicity[at_pair]
@@ -304,10 +389,12 @@ def _trace_layer(
     token = prompt[live][:, None] * length + position
     scale = stream.scale(layer).flatten()[token]
     flat = _contract(reading[live].flatten(0, 1), token.flatten(), outputs.flatten(0, 1), n_writers)
-    effects = flat.double().reshape(-1, 2, 2, n_writers) / scale[..., None, None]
+    effects = flat.double().reshape(-1, 2, kinds, n_writers) / scale[..., None, None]
     contribution, exact = effects[:, :, 0], effects[:, :, 1]
+    if settings.published:
+        contribution[..., is_head] += (constant[live] / scale)[..., None]
     of_heads = contribution[..., is_head]
-    kept_heads = keep_heads(of_heads, settings.fraction)
+    kept_heads = _kept(of_heads, settings)
     kept = torch.zeros_like(contribution, dtype=torch.bool)
     kept[..., is_head] = kept_heads
 
@@ -317,6 +404,11 @@ def _trace_layer(
     up_head = torch.from_numpy(stream.writers.head).to(x.device)[writer]
     target = (up_layer, prompt[live][pair], up_head, position[pair, side])
     paths.index_put_(target, count[live][pair], accumulate=True)
+
+    if settings.contrast:
+        every = effects[:, :, 2][..., is_head]
+        rows.contrast.append(_contrast(of_heads, kept_heads, every, _kept(every, settings)))
+        rows.contrasted.append((live.nonzero()[:, 0] + rows.n_pairs).cpu().numpy())
 
     shown = torch.full_like(kept, settings.keep_all) if settings.keep_all else kept.clone()
     if settings.other_writers:
@@ -356,6 +448,25 @@ def _trace_layer(
         totals=totals,
         kept=kept_count,
     )
+
+
+def _kept(of_heads: Tensor, settings: TraceSettings) -> Tensor:
+    if settings.sign == "negative":
+        return keep_heads((-of_heads).clamp(min=0), settings.fraction)
+    return keep_heads(of_heads, settings.fraction)
+
+
+def _contrast(some: Tensor, kept: Tensor, every: Tensor, kept_of_every: Tensor) -> np.ndarray:
+    """Numbers of _CONTRAST [pair, side, number] for contributions through S and all slices."""
+
+    def effective(values: Tensor) -> Tensor:
+        return values.abs().sum(-1).square() / values.square().sum(-1)
+
+    a, b = some - some.mean(-1, keepdim=True), every - every.mean(-1, keepdim=True)
+    correlation = (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+    counts = [mask.sum(-1).double() for mask in (kept, kept_of_every, kept & kept_of_every)]
+    numbers = torch.stack([*counts, effective(some), effective(every), correlation], -1)
+    return np.asarray(numbers.cpu().numpy())
 
 
 def _contract(vectors: Tensor, token: Tensor, outputs: Tensor, n_writers: int) -> Tensor:
@@ -438,8 +549,32 @@ def _edges_frame(slices: pl.DataFrame, rows: _Rows, writers: Writers) -> pl.Data
     )
 
 
-def _roots_frame(slices: pl.DataFrame, roots: Sequence[Root], n_prompts: int) -> pl.DataFrame:
-    firing = slices.filter(pl.col("is_root") & pl.col("fires"))
+def _contrast_frame(slices: pl.DataFrame, rows: _Rows) -> pl.DataFrame:
+    if not rows.contrast:
+        return pl.DataFrame(schema=CONTRAST_SCHEMA)
+    numbers = np.concatenate(rows.contrast)
+    pair = np.repeat(np.concatenate(rows.contrasted), len(SIDES))
+    side = np.tile(np.arange(len(SIDES)), len(numbers))
+    columns = [name for name in CONTRAST_SCHEMA if name in slices.columns]
+    return (
+        slices[pair]
+        .select(columns)
+        .with_columns(
+            pl.Series(SIDES).gather(side).alias("side"),
+            *(
+                pl.Series(name, numbers[..., at].ravel()).fill_nan(None)
+                for at, name in enumerate(_CONTRAST)
+            ),
+        )
+        .select(pl.col(name).cast(dtype) for name, dtype in CONTRAST_SCHEMA.items())
+    )
+
+
+def _roots_frame(
+    slices: pl.DataFrame, roots: Sequence[Root], n_prompts: int, near: bool
+) -> pl.DataFrame:
+    traced = ~pl.col("fires") & (pl.col("path_multiplicity") > 0) if near else pl.col("fires")
+    firing = slices.filter(pl.col("is_root") & traced)
     return pl.DataFrame(
         {
             "layer": [root.layer for root in roots],

@@ -1,0 +1,53 @@
+"""Lists of heads that traces are compared with.
+
+Belongs here: reading published circuits (reference_heads.yaml) and a study's own lists. Does not
+belong here: the comparison (trace_summary.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.model_shape import ModelShape
+
+Heads = frozenset[tuple[int, int]]
+_FILE = Path(__file__).resolve().parent / "reference_heads.yaml"
+
+
+def published_circuits() -> dict[str, dict[str, Any]]:
+    """Name -> citation, model (the shape it is about), heads (role -> [layer, head] pairs)."""
+    return dict(yaml.safe_load(_FILE.read_text()))
+
+
+def reference_lists(
+    shape: ModelShape, own: Mapping[str, Sequence[Sequence[int]]] | None = None
+) -> dict[str, Heads]:
+    """Reference lists of a model: published circuits of its shape, role by role too, and its own.
+
+    Keys: a circuit's name, "name: role" for its parts, and the names in `own`. Raises CircuitError
+    for heads that the model does not have and for empty lists.
+    """
+    lists: dict[str, Heads] = {}
+    for name, circuit in published_circuits().items():
+        if all(getattr(shape, key) == value for key, value in circuit["model"].items()):
+            parts = {role: _heads(heads) for role, heads in circuit["heads"].items()}
+            lists[name] = frozenset().union(*parts.values())
+            lists |= {f"{name}: {role}": heads for role, heads in parts.items()}
+    for name, heads in (own or {}).items():
+        lists[name] = _heads(heads)
+        if not heads:
+            raise CircuitError(f"reference list {name!r} is empty; name heads as [layer, head]")
+        for layer, head in lists[name]:
+            if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
+                raise CircuitError(
+                    f"reference list {name!r} names head {layer}.{head}; the model has "
+                    f"{shape.n_layers} layers of {shape.n_heads} heads"
+                )
+    return lists
+
+
+def _heads(pairs: Sequence[Sequence[int]]) -> Heads:
+    return frozenset((int(layer), int(head)) for layer, head in pairs)

@@ -1,0 +1,150 @@
+"""The same prompts traced under several rules, counted side by side.
+
+Belongs here: the named variants of TraceSettings, tables ioi_trace_variants and ioi_trace_nodes.
+Does not belong here: the rules themselves (trace.py), the standard trace's graph (graph.py).
+
+standard    positive contributions through S from pairs that fire (FC24 eq. 8)
+near        the same from root pairs that nearly fire
+negative    heads that write against the slices in S
+all_slices  every slice in place of S (FC24 Figures 4 and 16)
+published   the published code's rule: a 1 appended to every head's output, the two sides of a pair
+            merged, and each path counted again
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import polars as pl
+
+from mechinterp_assets.circuits.graph import GRAPH_KEY, NODES_SCHEMA, ioi_trace_nodes
+from mechinterp_assets.circuits.omega import ModelOmega
+from mechinterp_assets.circuits.trace import Root, TraceSettings, trace_batches
+from mechinterp_assets.language_model import LanguageModel
+
+TraceVariant = Literal["standard", "near", "negative", "all_slices", "published"]
+VARIANT_NAMES: tuple[TraceVariant, ...] = get_args(TraceVariant)
+VARIANTS_SCHEMA: dict[str, pl.DataType] = {
+    "variant": pl.String(),
+    "upstream_layer": pl.Int32(),
+    "upstream_head": pl.Int32(),
+    "downstream_layer": pl.Int32(),
+    "downstream_head": pl.Int32(),
+    "destination_role": pl.String(),
+    "source_role": pl.String(),
+    "side": pl.String(),
+    "n_prompts": pl.Int64(),
+    "n_pairs": pl.Int64(),
+    "path_multiplicity": pl.Float64(),
+    "mean_contribution": pl.Float64(),
+}
+_PAIR = ("prompt", "destination", "source")
+
+
+@dataclass(frozen=True)
+class VariantTrace:
+    """edges: ioi_trace_variants; nodes: ioi_trace_nodes; roots: their firing counts."""
+
+    edges: pl.DataFrame
+    nodes: pl.DataFrame
+    roots: pl.DataFrame
+
+
+def variant_settings(
+    variant: TraceVariant, standard: TraceSettings, near: float = 0.25
+) -> TraceSettings:
+    """Settings of a variant; what it does not change is as in `standard`."""
+    changed: dict[TraceVariant, dict[str, object]] = {
+        "standard": {},
+        "near": {"near": near},
+        "negative": {"sign": "negative"},
+        "all_slices": {"every_slice": True},
+        "published": {"published": True},
+    }
+    return replace(standard, **changed[variant])  # type: ignore[arg-type]
+
+
+def trace_variant(
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    roots: Sequence[Root],
+    variant: TraceVariant,
+    standard: TraceSettings,
+    *,
+    near: float = 0.25,
+    omega: ModelOmega | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VariantTrace:
+    """Trace one variant and keep its counts alone; errors as trace_circuit."""
+    settings = replace(
+        variant_settings(variant, standard, near),
+        other_writers=False,
+        keep_all=False,
+        contrast=False,
+    )
+    edges, pairs, counts = [], [], []
+    for part in trace_batches(model, prompts, roots, settings, omega=omega, progress=progress):
+        kept = part.edges.filter("kept")
+        edges.append(kept.select(*_PAIR, *GRAPH_KEY, "path_multiplicity", "contribution"))
+        pairs.append(traced_nodes(part.slices, part.edges))
+        counts.append(part.roots)
+    return VariantTrace(
+        count_edges(pl.concat(edges), variant),
+        variant_nodes(pl.concat(pairs), variant),
+        pl.concat(counts)
+        .group_by("layer", "head", "source", maintain_order=True)
+        .agg(pl.all().sum()),
+    )
+
+
+def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
+    """One row per prompt, head and pair (or position) of a trace: what ioi_trace_nodes counts.
+
+    A head that was kept but attends nowhere (no pair of it fires from where it wrote) has one row
+    per position, with no source, attention and slices.
+    """
+    columns = ("prompt", "layer", "head", "destination", "destination_role", "source_role")
+    pairs = slices.filter(pl.col("path_multiplicity") > 0).select(
+        *columns, "attention", "n_slices", "is_root", "path_multiplicity"
+    )
+    at = pl.col("side") == "destination"
+    wrote = (
+        edges.filter(pl.col("kept") & (pl.col("upstream_kind") == "head"))
+        .select(
+            "prompt",
+            "path_multiplicity",
+            layer="upstream_layer",
+            head="upstream_head",
+            destination=pl.when(at).then("destination").otherwise("source"),
+            destination_role=pl.when(at).then("destination_role").otherwise("source_role"),
+        )
+        .group_by("prompt", "layer", "head", "destination", "destination_role")
+        .agg(pl.col("path_multiplicity").sum())
+        .join(pairs, on=["prompt", "layer", "head", "destination"], how="anti")
+        .with_columns(is_root=pl.lit(False))
+    )
+    return pl.concat([pairs, wrote], how="diagonal").drop("destination")
+
+
+def variant_nodes(pairs: pl.DataFrame, variant: TraceVariant) -> pl.DataFrame:
+    """Table ioi_trace_nodes of one variant."""
+    nodes = ioi_trace_nodes(pairs).with_columns(variant=pl.lit(variant))
+    return nodes.select(pl.col(name).cast(dtype) for name, dtype in NODES_SCHEMA.items())
+
+
+def count_edges(edges: pl.DataFrame, variant: TraceVariant) -> pl.DataFrame:
+    """Table ioi_trace_variants of one variant, from kept head edges; published: sides merged."""
+    key = list(GRAPH_KEY if variant != "published" else GRAPH_KEY[:-1])
+    counted = edges.group_by(*key).agg(
+        n_prompts=pl.col("prompt").n_unique(),
+        n_pairs=pl.struct(*_PAIR).n_unique(),
+        path_multiplicity=pl.col("path_multiplicity").sum(),
+        mean_contribution=pl.col("contribution").mean(),
+    )
+    if variant == "published":
+        counted = counted.with_columns(side=pl.lit(None, pl.String))
+    return (
+        counted.with_columns(variant=pl.lit(variant))
+        .select(pl.col(name).cast(dtype) for name, dtype in VARIANTS_SCHEMA.items())
+        .sort("path_multiplicity", *key, descending=[True, *[False] * len(key)])
+    )
