@@ -169,7 +169,7 @@ def render_study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = template("study.html").render(
-        **page_parts(),
+        **page_parts("study.js"),
         **study_content(statistics, evaluation, hrefs, provenance.study),
         study=provenance.study,
         description=description,

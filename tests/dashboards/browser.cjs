@@ -64,6 +64,16 @@ const features = list.split(",");
   await page.click(".heads th a");
   seen.head = page.url();
   seen.target = await page.evaluate("document.querySelector(':target')?.id");
+
+  await page.goto(url("index.html"));
+  await page.click("#table thead button");
+  seen.layers = await page.$$eval("#table tbody th", (cells) => cells.map((cell) => cell.textContent));
+  await page.fill("#text", "99 1");
+  await page.press("#text", "Enter");
+  seen.refused = await page.textContent("#answer");
+  await page.fill("#text", `${Number(layer.slice(1))}.${features[1]}`);
+  await page.press("#text", "Enter");
+  await page.waitForURL((to) => to.href.endsWith(`/${layer}/features/${features[1]}.html`));
   await browser.close();
   console.log(JSON.stringify(seen));
 })();

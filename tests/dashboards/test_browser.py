@@ -50,7 +50,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory, frames: LayerFrames) -> dict[
     provenance = hostile_layer.provenance()
     context = LayerContext(LAYER, "<model>", provenance, TokenTexts(TOKENS))
     render_layer(frames, site / FOLDER, context, sequences=hostile_layer.sequences())
-    layers = frames.statistics.with_columns(layer=pl.lit(LAYER, pl.Int32))
+    layers = pl.concat(
+        [frames.statistics.with_columns(layer=pl.lit(n, pl.Int32)) for n in (LAYER, LAYER + 1)]
+    )
     render_study(site, model="m", provenance=provenance, statistics=layers)
     pages = sorted(int(path.stem) for path in (site / FOLDER / "features").iterdir())
     command = ["node", str(DRIVER), chromium, str(site), FOLDER, ",".join(map(str, pages))]
@@ -97,3 +99,8 @@ def test_colours_copies_and_links_of_a_feature_page(seen: dict[str, Any]) -> Non
     assert seen["selected"].split() == seen["sql"].split()
     assert seen["head"].endswith(f"/{FOLDER}/index.html#head-0")
     assert seen["target"] == "head-0"
+
+
+def test_the_study_sorts_its_layers_and_leads_to_a_feature(seen: dict[str, Any]) -> None:
+    assert seen["layers"] == [f"Layer {LAYER + 1}", f"Layer {LAYER}"]
+    assert seen["refused"].startswith("Give a layer")

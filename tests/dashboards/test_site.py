@@ -35,7 +35,7 @@ details summary pre span form output button noscript script svg rect path
 ATTRIBUTE_NAMES = """
 lang charset name content http-equiv class href id aria-label aria-current aria-labelledby aria-live
 title dir type value checked style scope role tabindex rel placeholder autocomplete spellcheck
-data-key viewbox width height x y d data-pages open transform
+data-key viewbox width height x y d data-pages data-feature data-layer aria-sort open transform
 """
 TAGS = set(TAG_NAMES.split())
 ATTRIBUTES = set(ATTRIBUTE_NAMES.split())
@@ -80,7 +80,7 @@ class Page(HTMLParser):
         return "".join(text for where, text in self.texts if where not in ("script", "style"))
 
     def hrefs(self) -> list[str]:
-        return [a["href"] or "" for tag, a in self.elements if tag == "a"]
+        return [a["href"] or "" for tag, a in self.elements if tag == "a" and "href" in a]
 
 
 def assert_nothing_injected(page: Page) -> None:
@@ -90,7 +90,7 @@ def assert_nothing_injected(page: Page) -> None:
     scripts = page.inside("script")
     files = [
         "\n".join((TEMPLATES / name).read_text().strip() for name in names)
-        for names in (("copy.js",), ("copy.js", "feature.js"), ("copy.js", "layer.js"))
+        for names in (("copy.js", f"{page}.js") for page in ("feature", "layer", "study"))
     ]
     for script in scripts:
         assert script in files or json.loads(script)
@@ -101,7 +101,7 @@ def assert_nothing_injected(page: Page) -> None:
             assert set(attributes) <= {"type", "id"}
         if "style" in attributes:
             assert re.fullmatch(r"width:\d+px", attributes["style"] or "")
-        if tag == "a":
+        if tag == "a" and "href" in attributes:
             assert re.fullmatch(r"#[\w-]+|[\w./-]*\.html(#head-\d+)?", attributes["href"] or "")
 
 

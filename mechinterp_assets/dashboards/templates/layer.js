@@ -79,5 +79,8 @@
     key = th.dataset.key;
     select();
   });
+  if (all) for (const link of document.querySelectorAll("a[data-feature]")) {
+    link.href = `features/${link.dataset.feature}.html`;
+  }
   select();
 })();
