@@ -1,6 +1,9 @@
 """What the comparisons with sae-lens share. They run where `make peers` installs it."""
 
 import random
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -10,6 +13,22 @@ from mechinterp_assets.corpora.readers import Document
 from mechinterp_assets.corpora.structured import document
 from mechinterp_assets.corpora.tokenize import PackingSettings, token_matrix, tokenize_corpus
 from mechinterp_assets.language_model import LanguageModel
+
+
+class _Absent(pytest.Module):
+    """A test file that is skipped unread, since what it imports is not installed."""
+
+    def collect(self) -> NoReturn:
+        pytest.skip("sae-lens is not installed here: make test-peers", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    """Read the files of this folder only where they can be imported."""
+    if find_spec("sae_lens") is None:
+        return _Absent.from_parent(parent, path=module_path)
+    return None
 
 
 @pytest.fixture(scope="session")

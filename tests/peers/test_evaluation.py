@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from sae_lens import SAE, ActivationsStore
+from sae_lens.evals import get_eval_everything_config, get_recons_loss, run_evals
+from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
 from mechinterp_assets.activations.cache import valid_positions
@@ -19,11 +23,6 @@ from mechinterp_assets.sae.evaluation import evaluate_layers
 from mechinterp_assets.sae.io import SaeMetadata, save_sae
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.sae.topk import TopKSAE
-
-sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed: make test-peers")
-evals = pytest.importorskip("sae_lens.evals")
-scaler = pytest.importorskip("sae_lens.training.activation_scaler")
-datasets = pytest.importorskip("datasets")
 
 LAYER = 2
 TOLERANCE = 1e-3
@@ -54,18 +53,18 @@ def _run_evals(
     sae: SparseAutoencoder, model: LanguageModel, ids: Tensor, folder: Path
 ) -> tuple[dict[str, float], dict[str, Any], Any]:
     save_sae(folder, sae, SaeMetadata.of(model, LAYER, context_size=ids.shape[1]))
-    theirs = sae_lens.SAE.load_from_disk(str(folder))
-    store = sae_lens.ActivationsStore.from_sae(
+    theirs = SAE.load_from_disk(str(folder))
+    store = ActivationsStore.from_sae(
         model=model.raw,
         sae=theirs,
-        dataset=datasets.Dataset.from_dict({"tokens": ids.tolist()}),
+        dataset=Dataset.from_dict({"tokens": ids.tolist()}),
         streaming=False,
         store_batch_size_prompts=BATCH,
         total_tokens=1,
     )
     batches = len(ids) // BATCH
-    config = evals.get_eval_everything_config(BATCH, batches, batches)
-    metrics, features = evals.run_evals(theirs, store, model.raw, scaler.ActivationScaler(), config)
+    config = get_eval_everything_config(BATCH, batches, batches)
+    metrics, features = run_evals(theirs, store, model.raw, ActivationScaler(), config)
     flat = {name: value for group in metrics.values() for name, value in group.items()}
     return flat, features, theirs
 
@@ -149,12 +148,12 @@ def test_losses_of_single_tokens_agree(
     ids = peer_token_ids[:2]
     ours = evaluate_layers(organism, {LAYER: sae}, ids, {LAYER: rows.mean(0)}).row(0, named=True)
     save_sae(tmp_path, sae, SaeMetadata.of(organism, LAYER, context_size=64))
-    theirs = sae_lens.SAE.load_from_disk(str(tmp_path))
+    theirs = SAE.load_from_disk(str(tmp_path))
     theirs.turn_off_forward_pass_hook_z_reshaping()
-    losses = evals.get_recons_loss(
+    losses = get_recons_loss(
         theirs,
         organism.raw,
-        scaler.ActivationScaler(),
+        ActivationScaler(),
         ids,
         compute_kl=True,
         compute_ce_loss=True,

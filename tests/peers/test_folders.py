@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import sae_lens
 import torch
+from sae_lens import SAE
 
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.batchtopk import BatchTopKSAE
@@ -14,8 +16,6 @@ from mechinterp_assets.sae.matryoshka import MatryoshkaSAE
 from mechinterp_assets.sae.normalization import SCALER
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.sae.topk import TopKSAE
-
-sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed: make test-peers")
 
 D_IN, D_SAE = 12, 40
 
@@ -45,7 +45,7 @@ def test_a_copied_folder_of_ours_loads_in_sae_lens(tmp_path: Path, name: str) ->
     sae = _sae(name)
     save_sae(tmp_path / "a", sae, SaeMetadata("m", 3, 4, 3, 16, "f" * 16, "e" * 16))
     copy_sae_folder(tmp_path / "a", tmp_path / "b")
-    theirs = sae_lens.SAE.load_from_disk(str(tmp_path / "b"))
+    theirs = SAE.load_from_disk(str(tmp_path / "b"))
     assert theirs.cfg.metadata.hook_name == "blocks.3.attn.hook_z"
     theirs.turn_off_forward_pass_hook_z_reshaping()
     x = torch.randn(64, D_IN)
@@ -77,7 +77,7 @@ def test_a_checkpoint_of_theirs_with_its_scale_is_folded_as_they_fold_it(
     theirs.save_inference_model(tmp_path / "after")
     x = torch.randn(64, D_IN)
     before, after = load_sae(tmp_path / "before"), load_sae(tmp_path / "after")
-    reference = sae_lens.SAE.load_from_disk(str(tmp_path / "after"))
+    reference = SAE.load_from_disk(str(tmp_path / "after"))
     torch.testing.assert_close(after.encode(x), reference.encode(x), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(before(x), after(x), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(after(x), reference(x), atol=1e-5, rtol=1e-4)
