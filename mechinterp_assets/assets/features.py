@@ -1,6 +1,6 @@
 """Group `features`: what each SAE feature fires on, writes and reads, and its dashboards."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 import numpy as np
@@ -250,7 +250,7 @@ def feature_dfa(
             requests,
             TokenLookup(sequences.select("sequence", "token_ids"), wanted),
             matrix_ranks=settings.dfa_matrix_examples,
-            on_matrix=lambda at, matrix, kept=matrices: kept[at].append(matrix),
+            on_matrix=_keep_in(matrices),
         ):
             frames[layer].append(found)
         for key in keys:
@@ -288,6 +288,13 @@ class TokenLookup:
 
     def __call__(self, numbers: NDArray[np.int64]) -> Tensor:
         return torch.tensor([self._rows[int(number)].to_list() for number in numbers])
+
+
+def _keep_in(kept: dict[int, list[pl.DataFrame]]) -> Callable[[int, pl.DataFrame], None]:
+    def keep(layer: int, frame: pl.DataFrame) -> None:
+        kept[layer].append(frame)
+
+    return keep
 
 
 def _largest(series: pl.Series) -> float:

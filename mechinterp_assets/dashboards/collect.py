@@ -103,8 +103,8 @@ def edges_of_layer(edges: pl.DataFrame, layer: int) -> pl.DataFrame:
 def _rows_of(column: str, values: pl.Series) -> pl.Expr:
     """Rows with one of `values`; bounds first, so that files are skipped by their statistics."""
     if len(values) == 1:
-        return pl.col(column) == values.item()
-    bounds = pl.col(column).is_between(values.min(), values.max())  # type: ignore[arg-type]
+        return pl.col(column) == pl.lit(values.item())
+    bounds: pl.Expr = pl.col(column).is_between(pl.lit(values.min()), pl.lit(values.max()))
     return bounds & pl.col(column).is_in(values.implode())
 
 

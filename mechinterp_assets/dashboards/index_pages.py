@@ -41,7 +41,7 @@ def layer_content(
     """Values of the template layer.html, without the links to other pages."""
     texts, layer = context.texts, context.layer
     table = _feature_table(frames)
-    data = {
+    data: dict[str, Any] = {
         "layer": layer,
         "feature": table["feature"].to_list(),
         "linked": [int(f in linked) for f in table["feature"].to_list()],

@@ -220,12 +220,15 @@ class MatrixByFeature:
     """Frame feature_dfa_matrix, with quick access to the examples of a feature."""
 
     def __init__(self, frame: pl.DataFrame | None) -> None:
-        ordered = None if frame is None else frame.sort("feature", "rank", "head")
-        self._feature = np.zeros(0) if ordered is None else ordered["feature"].to_numpy()
-        self._rank = [] if ordered is None else ordered["rank"].to_list()
-        self._values, self._starts = (
-            (np.zeros(0), [0]) if ordered is None else _flat(ordered["dfa_by_source"])
-        )
+        self._feature: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self._rank: list[int] = []
+        self._values: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+        self._starts = [0]
+        if frame is not None:
+            ordered = frame.sort("feature", "rank", "head")
+            self._feature = ordered["feature"].to_numpy()
+            self._rank = ordered["rank"].to_list()
+            self._values, self._starts = _flat(ordered["dfa_by_source"])
 
     def examples(self, feature: int) -> dict[int, NDArray[np.float32]]:
         """[head, source] by rank of the example."""
