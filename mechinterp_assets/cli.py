@@ -225,6 +225,22 @@ def sae_folder(
 
 
 @app.command()
+def trace_graph(
+    study: Annotated[str, typer.Argument(help="Name of a study")],
+    path: Annotated[Path, typer.Argument(help="File to write, such as trace.graphml")],
+) -> None:
+    """Write a study's traced circuit as GraphML, for Gephi, yEd, Cytoscape or networkx."""
+    from mechinterp_assets.circuits.graph import to_graphml
+
+    lake = _lake()
+    if not lake.exists("ioi_trace_graph", study):
+        raise typer.BadParameter(f"study {study!r} has no trace; materialize ioi_trace_graph first")
+    graph = lake.read("ioi_trace_graph", study).collect()
+    path.write_bytes(to_graphml(graph))
+    console.print(f"{path}: {graph.height} edges", markup=False)
+
+
+@app.command()
 def refresh() -> None:
     """Rebuild the catalog, as after moving the home folder."""
     _lake().refresh()

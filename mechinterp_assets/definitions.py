@@ -22,6 +22,7 @@ from mechinterp_assets.assets import (
     sae_comparison,
     saes,
     sweeps,
+    traces,
 )
 from mechinterp_assets.assets.automation import JOBS, SCHEDULES
 from mechinterp_assets.assets.checks import CHECKS
@@ -46,6 +47,7 @@ ASSET_MODULES = [
     heads,
     ioi,
     interventions,
+    traces,
 ]
 
 

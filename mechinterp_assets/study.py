@@ -385,7 +385,12 @@ class IoiSection(_Section):
     """Indirect object identification: prompts and singular vector tracing (FC24).
 
     `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; auto takes the heads with
-    the largest direct effect on the logit difference.
+    the largest direct effect on the logit difference. `trace_variants` are rules traced beside the
+    standard one (circuits/trace_variants.py); `near_threshold` is the least attention of a pair
+    that nearly fires. `slice_contrast`: table ioi_slice_contrast. `usage_sequences` corpus sequences are
+    compared with the prompts in slice usage. `consensus_nodes`: traced nodes whose consensus
+    subspace is read. `reference_heads`: name -> [layer, head] pairs to compare the circuit with,
+    beside published circuits of the same model.
     """
 
     prompts: Positive = 128
@@ -396,6 +401,26 @@ class IoiSection(_Section):
     max_roots: Positive = 3
     firing_threshold: Fraction = 0.5
     contribution_fraction: Fraction = 0.7
+    trace_variants: list[Literal["near", "negative", "all_slices", "published"]] = [
+        "near",
+        "negative",
+        "all_slices",
+        "published",
+    ]
+    near_threshold: Fraction = 0.25
+    slice_contrast: bool = True
+    usage_sequences: Positive = 64
+    consensus_nodes: Positive = 12
+    reference_heads: dict[str, list[tuple[int, int]]] = {}
+
+    @model_validator(mode="after")
+    def _near_is_below_firing(self) -> "IoiSection":
+        if "near" in self.trace_variants and self.near_threshold >= self.firing_threshold:
+            raise ValueError(
+                f"near_threshold {self.near_threshold} is not below firing_threshold "
+                f"{self.firing_threshold}; lower it or leave near out of trace_variants"
+            )
+        return self
 
     @field_validator("variants")
     @classmethod
@@ -531,6 +556,7 @@ def load_study(file: Path) -> Study:
     study._file = file
     study._n_layers, d_z = _check_model(file, study.model)
     _check_layers(file, study)
+    _check_reference_heads(file, study)
     _check_saes(file, study, d_z)
     _check_path(file, "corpus.path", study.corpus.path)
     _check_feature_settings(file, study)
@@ -704,6 +730,18 @@ def _check_layers(file: Path, study: Study) -> None:
             if layer >= study.n_layers:
                 raise StudyError(
                     f"{file}: ioi.roots: layer {layer} does not exist; "
+                    f"{study.model.source} has layers 0..{study.n_layers - 1}"
+                )
+
+
+def _check_reference_heads(file: Path, study: Study) -> None:
+    for name, heads in study.ioi.reference_heads.items():
+        if not heads:
+            raise StudyError(f"{file}: ioi.reference_heads.{name}: name at least one [layer, head]")
+        for layer, head in heads:
+            if not (0 <= layer < study.n_layers and head >= 0):
+                raise StudyError(
+                    f"{file}: ioi.reference_heads.{name}: head {layer}.{head} does not exist; "
                     f"{study.model.source} has layers 0..{study.n_layers - 1}"
                 )
 

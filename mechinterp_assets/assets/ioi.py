@@ -1,4 +1,7 @@
-"""Group `ioi`: how well the model does it, Omega's singular values, the traced circuit."""
+"""Group `ioi`: how well the model does it, Omega's singular values, the slices attention uses.
+
+The traced circuit is in traces.py.
+"""
 
 from collections.abc import Iterator
 
@@ -9,14 +12,12 @@ from mechinterp_assets.assets.publish import Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
 from mechinterp_assets.circuits.baseline import ioi_baseline as answer_prompts
-from mechinterp_assets.circuits.graph import graph_picture, to_graphml
-from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
+from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.omega import attention_svd as singular_values
-from mechinterp_assets.circuits.roots import find_roots, root_heads
-from mechinterp_assets.circuits.trace import Root, TraceSettings, trace_circuit
+from mechinterp_assets.circuits.slice_usage import slice_usage as measure_slice_usage
+from mechinterp_assets.circuits.slice_usage import text_of_the_same_lengths
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from resources.compute import ComputeResource
-from resources.dashboards import DashboardsResource
 from resources.lake import Lake
 from resources.language_model import LanguageModelResource
 from resources.tensors import Tensors
@@ -113,82 +114,67 @@ def attention_svd(
 
 
 @dg.multi_asset(
-    name="ioi_trace",
+    name="slice_usage",
     specs=[
         table_asset(
             name,
             per="study",
             group=GROUP,
-            study_deps=["language_model", "ioi_prompts", "ioi_baseline"],
+            study_deps=["language_model", "ioi_prompts", "tokenized_corpus"],
             kinds=["torch"],
         )
-        for name in ("attention_slices", "ioi_trace_edges", "ioi_trace_graph")
+        for name in ("attention_slice_counts", "attention_slice_usage")
     ],
     partitions_def=PARTITIONS.studies,
     pool=GPU_POOL,
 )
-def ioi_trace(
+def slice_usage(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Lake],
     tensors: dg.ResourceParam[Tensors],
-    dashboards: DashboardsResource,
     models: LanguageModelResource,
     compute: ComputeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Singular vector tracing upstream from the heads that write the answer, on base prompts."""
+    """Slices that attention uses on IOI prompts and on unspecific text, firing and not firing."""
     study = STUDIES[context.partition_key]
     settings = study.ioi
     compute.prepare(settings.seed)
     inputs, model = inputs_with_model(lake, tensors, models, study, "ioi")
     prompts = inputs.table("ioi_prompts", study.study).filter(pl.col("variant") == "base").collect()
-    if settings.roots == "auto":
-        roots = root_heads(
-            find_roots(
-                model, prompts, count=settings.max_roots, threshold=settings.firing_threshold
-            )
-        )
-    else:
-        roots = [Root(*root) for root in settings.roots]
-    trace = trace_circuit(
-        model,
-        prompts,
-        roots,
-        TraceSettings(threshold=settings.firing_threshold, fraction=settings.contribution_fraction),
+    held_out = (
+        inputs.table("tokenized_corpus", study.study)
+        .filter(pl.col("split") == "held_out")
+        .sort("sequence")
+        .head(settings.usage_sequences)
+        .collect()
     )
-    graph = aggregate_edges(trace.edges)
-    address = None
-    if not graph.is_empty():
-        name = f"{study.study}.trace"
-        with dashboards.publish(name) as folder:
-            (folder / "trace.png").write_bytes(graph_picture(graph, title=study.description))
-            (folder / "trace.graphml").write_bytes(to_graphml(graph))
-        address = dg.MetadataValue.url(dashboards.url(name, "trace.png"))
-    heaviest = graph.head(20)["n_prompts"].to_list()
+    omega = ModelOmega(model)
+    texts = {"ioi": prompts, "corpus": text_of_the_same_lengths(held_out, prompts)}
+    counts, usage = [], []
+    for text, frame in texts.items():
+        found = measure_slice_usage(
+            model, frame, threshold=settings.firing_threshold, seed=settings.seed, omega=omega
+        )
+        label = pl.lit(text).alias("text")
+        counts.append(found.counts.with_columns(label))
+        usage.append(found.usage.with_columns(label))
     publisher = Publisher(context, lake)
     publisher.publish(
         study.study,
         inputs,
+        {"attention_slice_counts": pl.concat(counts), "attention_slice_usage": pl.concat(usage)},
         {
-            "attention_slices": trace.slices,
-            "ioi_trace_edges": trace.edges,
-            "ioi_trace_graph": graph,
-        },
-        {
-            "attention_slices": {
-                "largest_identity_error": float(trace.slices["identity_error"].to_numpy().max()),
-                "mean_slices": float(trace.slices["n_slices"].cast(pl.Float64).to_numpy().mean()),
-            },
-            "ioi_trace_edges": {
-                "roots": ", ".join(f"{r.layer}.{r.head} (END, {r.source})" for r in roots),
-                "root_pairs_firing": float(trace.roots["n_firing"].sum()),
-            },
-            "ioi_trace_graph": {
-                "edges": float(graph.height),
-                "prompts_of_the_heaviest_edges": dg.MetadataValue.md(
-                    f"![edges]({tiny_bar_chart(heaviest)})"
-                ),
-                **({"picture": address} if address else {}),
-            },
+            "attention_slice_counts": {
+                f"mean_slices_{text}": _mean_slices(frame)
+                for text, frame in zip(texts, counts, strict=True)
+            }
         },
     )
     yield from publisher.results()
+
+
+def _mean_slices(counts: pl.DataFrame) -> float | None:
+    pairs = counts["n_pairs"].to_numpy()
+    return (
+        float((counts["n_slices"].to_numpy() * pairs).sum() / pairs.sum()) if len(pairs) else None
+    )

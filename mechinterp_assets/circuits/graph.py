@@ -92,9 +92,9 @@ def ioi_trace_graph(edges: pl.DataFrame) -> pl.DataFrame:
 def ioi_trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
     """Traced nodes (head, destination role, source role), most prompts first.
 
-    `slices` is attention_slices of a trace, or traced_nodes of one. Columns: layer, head, destination_role, source_role,
-    n_prompts (distinct prompts), n_pairs, path_multiplicity (paths from roots, roots themselves
-    counted once), mean_attention, mean_n_slices, is_root.
+    `slices` is attention_slices of a trace, or traced_nodes of one. Columns: layer, head,
+    destination_role, source_role, n_prompts (distinct prompts), n_pairs, path_multiplicity (paths
+    from roots, roots themselves counted once), mean_attention, mean_n_slices, is_root.
     """
     key = ("layer", "head", "destination_role", "source_role")
     return (

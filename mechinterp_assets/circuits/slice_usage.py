@@ -48,6 +48,24 @@ class SliceUsage:
     usage: pl.DataFrame
 
 
+def text_of_the_same_lengths(sequences: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    """Text to compare prompts with: sequence i (column token_ids) cut to the length of prompt i.
+
+    As many rows as the shorter of the two frames; columns prompt (from 0), token_ids, n_tokens.
+    """
+    ids = sequences["token_ids"].to_list()
+    lengths = prompts["n_tokens"].to_list()
+    cut = [row[:length] for row, length in zip(ids, lengths, strict=False)]
+    return pl.DataFrame(
+        {
+            "prompt": range(len(cut)),
+            "token_ids": cut,
+            "n_tokens": [len(row) for row in cut],
+        },
+        schema_overrides={"n_tokens": pl.Int32()},
+    )
+
+
 @torch.no_grad()
 def slice_usage(
     model: LanguageModel,

@@ -1,0 +1,26 @@
+-- formula: 1
+CREATE TABLE attention_token_signal (
+    study VARCHAR,
+    layer INTEGER,
+    head INTEGER,
+    destination_role VARCHAR,
+    source_role VARCHAR,
+    side VARCHAR,
+    position_role VARCHAR,
+    n_slices INTEGER,
+    n BIGINT,
+    mean_signal DOUBLE,
+    sd_signal DOUBLE
+);
+COMMENT ON TABLE attention_token_signal IS 'What tokens carry along the consensus subspace of a traced node (Franco & Crovella 2024, arXiv 2410.00340, Figure 9): sum over its k of e_k sqrt(sigma_k) u_k . x (destination) or v_k . x (source), x the normalised input with a 1 appended, e_k the majority of sign(u_k . x_i). One row per node, side and role of the position, over all base prompts. A head attends where the product of both signals is large.';
+COMMENT ON COLUMN attention_token_signal.study IS 'Study the row belongs to';
+COMMENT ON COLUMN attention_token_signal.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN attention_token_signal.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN attention_token_signal.destination_role IS 'Role of the pair''s destination, as in attention_slices';
+COMMENT ON COLUMN attention_token_signal.source_role IS 'Role of the pair''s source, as in attention_slices';
+COMMENT ON COLUMN attention_token_signal.side IS 'destination: read by the query; source: read by the key';
+COMMENT ON COLUMN attention_token_signal.position_role IS 'Role of the positions that the signal is averaged over';
+COMMENT ON COLUMN attention_token_signal.n_slices IS 'Dimension of the consensus subspace';
+COMMENT ON COLUMN attention_token_signal.n IS 'Number of positions';
+COMMENT ON COLUMN attention_token_signal.mean_signal IS 'Mean signal, in units of sqrt(q . k)';
+COMMENT ON COLUMN attention_token_signal.sd_signal IS 'Standard deviation of the signal over positions';

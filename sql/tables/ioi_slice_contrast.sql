@@ -1,0 +1,36 @@
+-- formula: 1
+CREATE TABLE ioi_slice_contrast (
+    study VARCHAR,
+    prompt BIGINT,
+    layer INTEGER,
+    head INTEGER,
+    destination INTEGER,
+    source INTEGER,
+    destination_role VARCHAR,
+    source_role VARCHAR,
+    side VARCHAR,
+    n_slices INTEGER,
+    kept INTEGER,
+    kept_all_slices INTEGER,
+    kept_both INTEGER,
+    effective_heads DOUBLE,
+    effective_heads_all_slices DOUBLE,
+    correlation DOUBLE
+);
+COMMENT ON TABLE ioi_slice_contrast IS 'What the selection of slices changes (Franco & Crovella 2024, arXiv 2410.00340, Figures 4 and 16): contributions of upstream heads through S against those through all slices. One row per prompt, traced pair of the standard trace and side.';
+COMMENT ON COLUMN ioi_slice_contrast.study IS 'Study the row belongs to';
+COMMENT ON COLUMN ioi_slice_contrast.prompt IS 'Prompt number, as in ioi_prompts';
+COMMENT ON COLUMN ioi_slice_contrast.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN ioi_slice_contrast.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN ioi_slice_contrast.destination IS 'Position that attends';
+COMMENT ON COLUMN ioi_slice_contrast.source IS 'Position attended to';
+COMMENT ON COLUMN ioi_slice_contrast.destination_role IS 'Role of the pair''s destination, as in attention_slices';
+COMMENT ON COLUMN ioi_slice_contrast.source_role IS 'Role of the pair''s source, as in attention_slices';
+COMMENT ON COLUMN ioi_slice_contrast.side IS 'Where the upstream heads wrote: destination or source';
+COMMENT ON COLUMN ioi_slice_contrast.n_slices IS 'Number of selected slices |S|';
+COMMENT ON COLUMN ioi_slice_contrast.kept IS 'Upstream heads kept by the 70% rule from contributions through S';
+COMMENT ON COLUMN ioi_slice_contrast.kept_all_slices IS 'Upstream heads kept by the same rule from contributions through all slices';
+COMMENT ON COLUMN ioi_slice_contrast.kept_both IS 'Heads kept by both';
+COMMENT ON COLUMN ioi_slice_contrast.effective_heads IS '(sum of |contribution|)^2 / sum of contribution^2 over upstream heads, through S: 1 when one head contributes alone, the number of heads when all contribute alike';
+COMMENT ON COLUMN ioi_slice_contrast.effective_heads_all_slices IS 'The same through all slices';
+COMMENT ON COLUMN ioi_slice_contrast.correlation IS 'Pearson correlation over upstream heads between both kinds of contributions; NULL with fewer than two heads';

@@ -1,0 +1,28 @@
+-- formula: 1
+CREATE TABLE ioi_trace_nodes (
+    study VARCHAR,
+    variant VARCHAR,
+    layer INTEGER,
+    head INTEGER,
+    destination_role VARCHAR,
+    source_role VARCHAR,
+    n_prompts BIGINT,
+    n_pairs BIGINT,
+    path_multiplicity DOUBLE,
+    mean_attention DOUBLE,
+    mean_n_slices DOUBLE,
+    is_root BOOLEAN
+);
+COMMENT ON TABLE ioi_trace_nodes IS 'Nodes of the circuit that singular vector tracing finds (Franco & Crovella 2024, arXiv 2410.00340, section 5), under several rules. One row per rule, head and roles of its traced pairs; heads that were kept as writers but attend nowhere from there have a row with no source.';
+COMMENT ON COLUMN ioi_trace_nodes.study IS 'Study the row belongs to';
+COMMENT ON COLUMN ioi_trace_nodes.variant IS 'Rule of the trace. standard: heads that contribute to S (FC24 eq. 8), from firing root pairs; near: from root pairs whose attention lies between ioi.near_threshold and the firing threshold; negative: heads that contribute against S; all_slices: every slice in place of S; published: the published code''s, with a 1 appended to every head''s output and the two sides merged';
+COMMENT ON COLUMN ioi_trace_nodes.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN ioi_trace_nodes.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN ioi_trace_nodes.destination_role IS 'Role of the position at which the head acts: the destination of its pairs';
+COMMENT ON COLUMN ioi_trace_nodes.source_role IS 'Role of the position attended to; NULL for a head that was kept but has no firing pair there';
+COMMENT ON COLUMN ioi_trace_nodes.n_prompts IS 'Number of distinct prompts';
+COMMENT ON COLUMN ioi_trace_nodes.n_pairs IS 'Number of distinct (prompt, destination, source), or (prompt, destination) without a source';
+COMMENT ON COLUMN ioi_trace_nodes.path_multiplicity IS 'Paths from root pairs to these pairs, summed: what the published code counts as occurrences. Without a source: paths through the edges that it writes';
+COMMENT ON COLUMN ioi_trace_nodes.mean_attention IS 'Mean attention weight of the pairs, 0 to 1';
+COMMENT ON COLUMN ioi_trace_nodes.mean_n_slices IS 'Mean number of selected slices |S| of the pairs';
+COMMENT ON COLUMN ioi_trace_nodes.is_root IS 'Whether a root pair is among them';
