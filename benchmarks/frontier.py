@@ -7,7 +7,9 @@
 For each layer of the embedded model and each architecture two sparsities are trained, by this
 project with its defaults and by sae-lens (peer_training.py says with what), and both are evaluated
 by this project's sae_evaluation on held-out tokens of the same corpus. Both have the learning rate
-that explains most variance on the middle layer among --lr, tried on a quarter of the tokens.
+among --lr that reaches the lowest loss on the middle layer with a quarter of the tokens: squared
+error plus the penalty, if there is one, on scaled rows (explained variance alone would favour
+whatever stays dense).
 
 Every result is a file in --folder as soon as it exists, and a file that exists is not computed
 again: the run can be stopped and continued, and --table prints what is there. k fixes L0 for topk,
@@ -127,27 +129,31 @@ def measure(
     x = data.rows[layer]
     rows = TensorRows(x, seed=layer)
     with TemporaryDirectory() as folder:
+        sample = x[:32_768].float()
+        variance = float((sample - sample.mean(0)).square().sum(1).mean())
+        scale = math.sqrt(x.shape[1] / variance)
         if program == "ours":
             started = time.process_time()
             sae = train(rows, settings).sae
         else:
             from peer_training import train_with_sae_lens
 
-            sample = x[:32_768].float()
-            variance = float((sample - sample.mean(0)).square().sum(1).mean())
-            scale = math.sqrt(x.shape[1] / variance)
             started = time.process_time()
             sae = train_with_sae_lens(rows, settings, scale, Path(folder) / "sae")
         seconds = time.process_time() - started
     row = evaluate_layers(model, {layer: sae}, data.held_out, data.mean_z).row(0, named=True)
     del row["density_counts"]
+    f = sae.encode(sample[:4096]) * sae.W_dec.norm(dim=1) * scale
+    penalty = (settings.l1_coefficient or 0) * float(f.sum(1).mean())
+    penalty += (settings.l0_coefficient or 0) * row["l0"]
+    row["objective"] = row["fvu"] * sae.d_in + penalty
     return row | {"seconds": seconds, "tokens": settings.steps * settings.batch_size}
 
 
 def best_lr(
     model: LanguageModel, data: Data, size: Size, program: str, architecture: str, folder: Path
 ) -> float:
-    """The learning rate of --lr with the most explained variance on the middle layer."""
+    """The learning rate of --lr with the lowest loss on the middle layer."""
     if len(size.lrs) == 1:
         return size.lrs[0]
     layer = size.layers[len(size.layers) // 2]
@@ -158,8 +164,8 @@ def best_lr(
         settings = settings_of(pilot, architecture, value, lr)
         key = f"pilot-{architecture}-{program}-lr{lr:g}"
         result = _kept(folder / f"{key}.json", model, data, layer, program, settings)
-        found[lr] = result["explained_variance"]
-    return max(found, key=lambda lr: found[lr])
+        found[lr] = result["objective"]
+    return min(found, key=lambda lr: found[lr])
 
 
 def table(results: pl.DataFrame) -> pl.DataFrame:
@@ -283,7 +289,7 @@ def _kept(
     """The result in `file`, computed unless one of the same settings is there."""
     if file.is_file():
         result: dict[str, Any] = json.loads(file.read_text())
-        if result["settings"] == settings.fingerprint():
+        if result["settings"] == settings.fingerprint() and "objective" in result:
             return result
     result = measure(model, data, layer, program, settings)
     name, _ = SPARSITIES[settings.architecture]
