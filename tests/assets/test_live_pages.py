@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.live_pages import LivePages
 from mechinterp_assets.neuronpedia_export import export_study
+from mechinterp_assets.provenance import Provenance
 from mechinterp_assets.serve import dashboard_app
+from mechinterp_assets.tables import table_spec
+from resources.lake import Lake
 from tests.assets.conftest import Materialized
 
 SITE = "tiny.L02"
@@ -73,13 +77,25 @@ def test_an_unknown_feature_has_no_page(pages: LivePages) -> None:
     assert pages.page(SITE, 100_000) is None
 
 
-def test_a_new_version_of_a_table_gives_a_new_page(
+def test_a_write_elsewhere_keeps_the_page_and_a_new_version_makes_it_again(
     tiny: Materialized, shown: list[int], tmp_path: Path
 ) -> None:
-    pages = LivePages(tiny.lake)
+    home = tmp_path / "lake"  # a copy, since other tests count versions
+    shutil.copytree(tiny.lake.root, home, symlinks=True)
+    lake = Lake(home)
+    lake.refresh()
+    pages = LivePages(lake)
     before = pages.page(SITE, shown[0])
-    tiny.run(["head_scores"], partition="tiny")  # the same content: the same page
-    assert pages.page(SITE, shown[0]) is before
+    provenance = Provenance("tiny", "another-run", "1")
+    declared = [column.name for column in table_spec("language_model").columns]
+    model = lake.read("language_model", "tiny").collect().select(declared).drop("study")
+    lake.write("language_model", "tiny", model, provenance)
+    assert pages.page(SITE, shown[0]) is before  # the same content
+    lake.write("language_model", "tiny", model.with_columns(source=pl.lit("other")), provenance)
+    after = pages.page(SITE, shown[0])
+    assert after is not None
+    assert after != before
+    assert "other" in after
 
 
 def test_the_server_makes_pages_and_links_all_of_them(
