@@ -2,12 +2,13 @@
 
     python benchmarks/omega.py [--threads 2] [--dense 2] [--condition 1]
 
-Three sizes; the goal is 100 times at the size of GPT-2 small (144 heads, d_model 768). Ours does all
-heads and returns U, S and V. The dense SVD, with U and V too, is timed on a few heads and scaled:
-by torch in float64 and float32 and by numpy in float64 on the same number of threads. CPU seconds
-and wall seconds, the least of several runs, ours and the peers' taking turns. The limit is the
-inner d_head x d_head SVDs alone, which no factored route avoids. `--condition` spreads the singular
-values of the weights over that range: beyond 300 heads take the slower repairs of thin_qr.py.
+Three sizes; the goal is 100 times at the size of GPT-2 small (144 heads, d_model 768). Ours does
+all heads and returns U, S and V. The dense SVD, with U and V too, is timed on a few heads and
+scaled: by torch in float64 and float32 and by numpy in float64 on the same number of threads. CPU
+seconds and wall seconds, the least of several runs, ours and the peers' taking turns. The limit is
+the inner d_head x d_head SVDs alone, which no factored route avoids. `--condition` spreads the
+singular values of the weights over that range: beyond 300 heads take the slower repairs of
+thin_qr.py.
 """
 
 import argparse

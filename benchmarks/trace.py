@@ -1,18 +1,24 @@
 """Tracing of IOI-sized prompts on a GPT-2-small-sized model against its bare forward pass.
 
-    python benchmarks/trace.py [--prompts 256] [--device cuda]
+    python benchmarks/trace.py [--prompts 64 128 256] [--device cuda]
 
 The weights are random, with queries and keys sharpened until about as many pairs fire per prompt as
 in a trained model; nothing is downloaded. The limit is the Hugging Face forward pass over the same
-prompts; the goal is a trace in under twice that. The trunk without logits is shown beside it,
-because a trace needs logits at one position at most. Times are CPU seconds of this process, which
-other load on the machine hardly disturbs, or wall seconds on a GPU.
+prompts; the goal is a trace of 256 prompts in under twice that, and memory that does not grow with
+prompts. Each count runs in a process of its own; "added" is the most resident memory seen after any
+batch of the trace less that before it. The trunk without logits is shown too, because a trace needs
+logits at one position at most. Times are CPU seconds of the process, which other load on the
+machine hardly disturbs, or wall seconds on a GPU.
 """
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
@@ -21,7 +27,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.trace import TraceSettings, trace_circuit
+from mechinterp_assets.circuits.trace import TraceSettings, trace_batches
 from mechinterp_assets.language_model import LanguageModel
 
 LENGTH = 16
@@ -37,6 +43,7 @@ def sharpened_model(device: str, sharpness: float) -> LanguageModel:
             block.attn.c_attn.weight[:, : 2 * 768] *= sharpness
     with tempfile.TemporaryDirectory() as folder:
         hf.save_pretrained(folder)
+        del hf
         model = LanguageModel.load(folder, device=device)
         _ = model.weights
     return model
@@ -56,17 +63,20 @@ def prompts_of(n: int, d_vocab: int) -> pl.DataFrame:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=256)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sharpness", type=float, default=4.0)
-    parser.add_argument("--memory-mib", type=int, default=512)
-    arguments = parser.parse_args()
-    model = sharpened_model(arguments.device, arguments.sharpness)
-    prompts = prompts_of(arguments.prompts, model.config.d_vocab)
+def resident() -> float:
+    """Resident memory of this process now, MiB; 0 where the system does not tell."""
+    table = Path("/proc/self/statm")
+    if not table.is_file():
+        return 0.0
+    return int(table.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(n: int, device: str, sharpness: float, memory_mib: int) -> None:
+    """Trace `n` prompts and print one row."""
+    model = sharpened_model(device, sharpness)
+    prompts = prompts_of(n, model.config.d_vocab)
     roots = [(layer, head) for layer in (9, 10) for head in range(12)]
-    settings = TraceSettings(memory_mib=arguments.memory_mib)
+    settings = TraceSettings(memory_mib=memory_mib)
 
     def clock() -> float:
         if model.device.type == "cuda":
@@ -85,19 +95,51 @@ def main() -> None:
             module(ids.to(model.device))
 
     omega = ModelOmega(model)
+
+    def traced(count: int) -> tuple[int, int, float, float]:
+        pairs, edges, error, most = 0, 0, 0.0, 0.0
+        for (part,) in trace_batches(model, prompts.head(count), roots, [settings], omega=omega):
+            fires = part.slices.filter("fires")
+            pairs, edges = pairs + fires.height, edges + part.edges.filter("kept").height
+            error = max(error, float(fires["identity_error"].to_numpy().max()))
+            most = max(most, resident())
+        return pairs, edges, error, most
+
     svd, _ = timed(lambda: [omega.inner(layer, LENGTH) for layer in range(model.config.n_layers)])
-    trace_circuit(model, prompts.head(8), roots, settings, omega=omega)
+    traced(4)
     limit = min(timed(lambda: forward(model.hf))[0] for _ in range(2))
     trunk = min(timed(lambda: forward(model.trunk))[0] for _ in range(2))
-    ours, trace = timed(lambda: trace_circuit(model, prompts, roots, settings, omega=omega))
-    pairs, edges = trace.slices.filter("fires"), trace.edges
-    print(f"{arguments.prompts} prompts of {LENGTH} tokens, GPT-2 small size, {model.device}")
-    print(f"traced pairs    {pairs.height:8d}    ({pairs.height / arguments.prompts:.0f} a prompt)")
-    print(f"kept edges      {edges.filter('kept').height:8d}    rows {edges.height}")
-    print(f"ours            {ours:8.2f} s  (and {svd:.2f} s of SVDs, once per model)")
-    print(f"forward         {limit:8.2f} s  (trunk without logits {trunk:.2f} s)")
-    print(f"ratio           {ours / limit:8.2f} x  (goal under 2; to the trunk {ours / trunk:.2f})")
-    print(f"worst identity error {pairs['identity_error'].to_numpy().max():.1e}")
+    before = resident()
+    ours, (pairs, edges, error, most) = timed(lambda: traced(n))
+    print(
+        f"{n:7d} {pairs:8d} {edges:8d} {ours:8.2f} {limit:8.2f} {trunk:8.2f} {ours / limit:8.2f} "
+        f"{before:7.0f} {most - before:6.0f} {svd:6.2f}   {error:.1e}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sharpness", type=float, default=4.0)
+    parser.add_argument("--memory-mib", type=int, default=128)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        n = arguments.prompts[0]
+        measure(n, arguments.device, arguments.sharpness, arguments.memory_mib)
+        return
+    print(f"GPT-2 small size, {LENGTH} tokens a prompt, streams of {arguments.memory_mib} MiB")
+    print(
+        "prompts    pairs    edges  trace s forward s  trunk s    ratio  MiB at  added  SVD s   "
+        "worst identity error"
+    )
+    rest = ["--device", arguments.device, "--sharpness", str(arguments.sharpness)]
+    rest += ["--memory-mib", str(arguments.memory_mib), "--one"]
+    for n in arguments.prompts:
+        command = [sys.executable, os.path.abspath(__file__), "--prompts", str(n), *rest]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

@@ -387,10 +387,10 @@ class IoiSection(_Section):
     `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; auto takes the heads with
     the largest direct effect on the logit difference. `trace_variants` are rules traced beside the
     standard one (circuits/trace_variants.py); `near_threshold` is the least attention of a pair
-    that nearly fires. `slice_contrast`: table ioi_slice_contrast. `usage_sequences` corpus sequences are
-    compared with the prompts in slice usage. `consensus_nodes`: traced nodes whose consensus
-    subspace is read. `reference_heads`: name -> [layer, head] pairs to compare the circuit with,
-    beside published circuits of the same model.
+    that nearly fires. `slice_contrast`: table ioi_slice_contrast. `usage_sequences` corpus
+    sequences are compared with the prompts in slice usage. `consensus_nodes`: traced nodes whose
+    consensus subspace is read. `reference_heads`: name -> [layer, head] pairs to compare the
+    circuit with, beside published circuits of the same model.
     """
 
     prompts: Positive = 128

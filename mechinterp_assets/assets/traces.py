@@ -9,20 +9,15 @@ import polars as pl
 from mechinterp_assets.assets.publish import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
-from mechinterp_assets.circuits.consensus import consensus_signal
+from mechinterp_assets.circuits.consensus import PAIR_COLUMNS, consensus_signal
 from mechinterp_assets.circuits.graph import graph_picture, to_graphml
 from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.reference_heads import reference_lists
 from mechinterp_assets.circuits.roots import find_roots, root_heads
-from mechinterp_assets.circuits.trace import Root, TraceSettings, trace_batches
+from mechinterp_assets.circuits.trace import Root, Trace, TraceSettings, trace_batches
 from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
-from mechinterp_assets.circuits.trace_variants import (
-    count_edges,
-    trace_variant,
-    traced_nodes,
-    variant_nodes,
-)
+from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_settings
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.dashboards.trace_page import render_trace
 from mechinterp_assets.language_model import LanguageModel
@@ -84,22 +79,22 @@ def ioi_trace(
         fraction=settings.contribution_fraction,
         contrast=settings.slice_contrast,
     )
+    others = [
+        variant_settings(variant, rules, settings.near_threshold)
+        for variant in settings.trace_variants
+    ]
     publisher = Publisher(context, lake)
     with lake.scratch() as folder:
-        trace = _SpooledTrace(folder)
-        for part in trace_batches(model, prompts, roots, rules, omega=omega):
-            trace.add(part.slices, part.edges, part.contrast, part.roots)
-        kept = pl.concat(trace.kept)
-        graph = aggregate_edges(kept)
-        edges = [count_edges(kept, "standard")]
-        nodes = [variant_nodes(pl.concat(trace.nodes), "standard")]
-        for variant in settings.trace_variants:
-            found = trace_variant(
-                model, prompts, roots, variant, rules, near=settings.near_threshold, omega=omega
-            )
-            edges.append(found.edges)
-            nodes.append(found.nodes)
-        all_edges, all_nodes = pl.concat(edges), pl.concat(nodes)
+        spool = _Spool(folder)
+        counts = [VariantCounts(variant) for variant in ("standard", *settings.trace_variants)]
+        for parts in trace_batches(model, prompts, roots, [rules, *others], omega=omega):
+            spool.add(parts[0])
+            for count, part in zip(counts, parts, strict=True):
+                count.add(part)
+        graph = aggregate_edges(pl.concat(spool.kept))
+        all_edges = pl.concat([count.edges() for count in counts])
+        nodes = [count.nodes() for count in counts]
+        all_nodes, root_counts = pl.concat(nodes), counts[0].roots()
         summary = ioi_trace_summary(
             all_nodes,
             all_edges,
@@ -108,10 +103,8 @@ def ioi_trace(
             n_model_heads=model.config.n_layers * model.config.n_heads,
         )
         consensus, signal = consensus_signal(
-            model, prompts, pl.concat(trace.pairs), n_nodes=settings.consensus_nodes, omega=omega
+            model, prompts, pl.concat(spool.pairs), n_nodes=settings.consensus_nodes, omega=omega
         )
-        counts = pl.concat(trace.roots).group_by("layer", "head", "source", maintain_order=True)
-        root_counts = counts.agg(pl.all().sum())
         links = _publish_graph(
             dashboards, publisher, inputs, model, study.description, graph, nodes[0], root_counts
         )
@@ -120,9 +113,9 @@ def ioi_trace(
             study.study,
             inputs,
             {
-                "attention_slices": trace.stream("slices"),
-                "ioi_trace_edges": trace.stream("edges"),
-                "ioi_slice_contrast": trace.stream("contrast"),
+                "attention_slices": spool.stream("slices"),
+                "ioi_trace_edges": spool.stream("edges"),
+                "ioi_slice_contrast": spool.stream("contrast"),
                 "ioi_trace_graph": graph,
                 "ioi_trace_nodes": all_nodes,
                 "ioi_trace_variants": all_edges,
@@ -131,7 +124,7 @@ def ioi_trace(
                 "attention_token_signal": signal,
             },
             {
-                "attention_slices": {"largest_identity_error": trace.largest_error},
+                "attention_slices": {"largest_identity_error": spool.largest_error},
                 "ioi_trace_edges": {
                     "roots": ", ".join(f"{r.layer}.{r.head} (END, {r.source})" for r in roots),
                     "root_pairs_firing": float(root_counts["n_firing"].sum()),
@@ -151,42 +144,27 @@ def ioi_trace(
     yield from publisher.results()
 
 
-class _SpooledTrace:
-    """Parts of the standard trace: rows in files, so that memory does not grow with prompts, and
-    the few columns that the aggregated tables need."""
+class _Spool:
+    """Rows of the standard trace in files, so that memory does not grow with them, and the few
+    columns that the aggregated tables need."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._parts = 0
         self.largest_error = 0.0
         self.kept: list[pl.DataFrame] = []
-        self.nodes: list[pl.DataFrame] = []
         self.pairs: list[pl.DataFrame] = []
-        self.roots: list[pl.DataFrame] = []
 
-    def add(
-        self,
-        slices: pl.DataFrame,
-        edges: pl.DataFrame,
-        contrast: pl.DataFrame,
-        roots: pl.DataFrame,
-    ) -> None:
-        for name, frame in (("slices", slices), ("edges", edges), ("contrast", contrast)):
+    def add(self, part: Trace) -> None:
+        frames = {"slices": part.slices, "edges": part.edges, "contrast": part.contrast}
+        for name, frame in frames.items():
             frame.write_parquet(self._file(name, self._parts))
         self._parts += 1
-        if slices.height:
-            error = float(slices["identity_error"].to_numpy().max())
+        if part.slices.height:
+            error = float(part.slices["identity_error"].to_numpy().max())
             self.largest_error = max(self.largest_error, error)
-        kept = edges.filter("kept").drop("slices", "coverage")
-        self.kept.append(kept)
-        self.nodes.append(traced_nodes(slices, edges))
-        self.pairs.append(
-            slices.select(
-                "prompt", "layer", "head", "destination", "destination_role", "source_role",
-                "slices", "path_multiplicity",
-            )
-        )  # fmt: skip
-        self.roots.append(roots)
+        self.kept.append(part.edges.filter("kept").drop("slices", "coverage"))
+        self.pairs.append(part.slices.select(*PAIR_COLUMNS))
 
     def stream(self, name: str) -> Iterator[pl.DataFrame]:
         for part in range(self._parts):

@@ -24,6 +24,8 @@ from mechinterp_assets.circuits.slices import SIDES
 from mechinterp_assets.language_model import LanguageModel
 
 NODE = ("layer", "head", "destination_role", "source_role")
+# What is read of attention_slices.
+PAIR_COLUMNS = ("prompt", *NODE[:2], "destination", *NODE[2:], "slices", "path_multiplicity")
 CONSENSUS_SCHEMA: dict[str, pl.DataType] = {
     "layer": pl.Int32(),
     "head": pl.Int32(),
@@ -61,10 +63,9 @@ def consensus_signal(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Tables attention_consensus and attention_token_signal of the most frequent traced nodes.
 
-    slices: attention_slices of a trace of `prompts` (columns of NODE, prompt, destination, slices,
-    path_multiplicity). agreement: least share of pairs that select a slice of the consensus; nodes
-    whose pairs agree on none have no signal. Both frames are empty for rotary models, where
-    singular vectors differ from offset to offset.
+    slices: PAIR_COLUMNS of attention_slices of a trace of `prompts`. agreement: least share of
+    pairs that select a slice of the consensus; nodes whose pairs agree on none have no signal. Both
+    frames are empty for rotary models, where singular vectors differ from offset to offset.
     """
     omega = omega or ModelOmega(model)
     traced = slices.filter(pl.col("path_multiplicity") > 0)

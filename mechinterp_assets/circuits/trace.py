@@ -222,7 +222,9 @@ def trace_circuit(
     traced. Raises PromptError and CircuitError before the first forward pass, and CircuitError when
     the model's residual stream or scores do not follow the decomposition.
     """
-    parts = list(trace_batches(model, prompts, roots, settings, omega=omega, progress=progress))
+    rules = [settings or TraceSettings()]
+    batches = trace_batches(model, prompts, roots, rules, omega=omega, progress=progress)
+    parts = [part for (part,) in batches]
     counts = pl.concat([part.roots for part in parts])
     return Trace(
         pl.concat([part.slices for part in parts]),
@@ -237,16 +239,19 @@ def trace_batches(
     model: LanguageModel,
     prompts: pl.DataFrame,
     roots: Sequence[Root] | Sequence[tuple[int, int]],
-    settings: TraceSettings | None = None,
+    rules: Sequence[TraceSettings],
     *,
     omega: ModelOmega | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Trace]:
-    """trace_circuit batch by batch, so that memory does not grow with prompts.
+) -> Iterator[tuple[Trace, ...]]:
+    """trace_circuit batch by batch, so that memory does not grow with prompts; a trace per rule.
 
-    Each prompt is in exactly one of the parts; errors as trace_circuit, at the first part.
+    All rules read the same forward pass. Each prompt is in exactly one of the batches. Errors as
+    trace_circuit, at the first batch.
     """
-    settings = settings or TraceSettings()
+    if not rules:
+        raise CircuitError("no rules to trace by; pass at least one TraceSettings")
+    memory_mib = min(settings.memory_mib for settings in rules)
     check_prompts_fit(prompts, model)
     roots = [Root(*root) for root in roots]
     _check_roots(model, roots)
@@ -255,19 +260,26 @@ def trace_batches(
     scale, writers = attention_scale(model), Writers.of(model, n_layers - 1)
     done = 0
     for length in sorted(prompts["n_tokens"].unique().to_list()):
-        batch = prompts_per_batch(model, length, n_layers, settings.memory_mib)
+        batch = prompts_per_batch(model, length, n_layers, memory_mib)
         same = prompts.filter(pl.col("n_tokens") == length)
         for group, ids in equal_length_groups(same, batch):
             stream = residual_stream(model, ids, n_layers, device=omega.device)
-            rows = _Rows()
-            blocks = _trace_group(omega, stream, group, roots, settings, rows)
-            slices = slices_frame(group, blocks, RoleNames(group), scale)
-            yield Trace(
-                slices,
-                _edges_frame(slices, rows, writers),
-                _roots_frame(slices, roots, group.height, settings.near is not None),
-                _contrast_frame(slices, rows),
-            )
+            names = RoleNames(group)
+            traces = []
+            for settings in rules:
+                rows = _Rows()
+                blocks = _trace_group(omega, stream, group, roots, settings, rows)
+                slices = slices_frame(group, blocks, names, scale)
+                traces.append(
+                    Trace(
+                        slices,
+                        _edges_frame(slices, rows, writers),
+                        _roots_frame(slices, roots, group.height, settings.near is not None),
+                        _contrast_frame(slices, rows),
+                    )
+                )
+            del stream  # before the next one is made
+            yield tuple(traces)
             done += group.height
             if progress is not None:
                 progress(done, prompts.height)

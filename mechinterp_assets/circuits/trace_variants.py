@@ -11,16 +11,13 @@ published   the published code's rule: a 1 appended to every head's output, the 
             merged, and each path counted again
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 import polars as pl
 
 from mechinterp_assets.circuits.graph import GRAPH_KEY, NODES_SCHEMA, ioi_trace_nodes
-from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.trace import Root, TraceSettings, trace_batches
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.circuits.trace import Trace, TraceSettings
 
 TraceVariant = Literal["standard", "near", "negative", "all_slices", "published"]
 VARIANT_NAMES: tuple[TraceVariant, ...] = get_args(TraceVariant)
@@ -41,19 +38,41 @@ VARIANTS_SCHEMA: dict[str, pl.DataType] = {
 _PAIR = ("prompt", "destination", "source")
 
 
-@dataclass(frozen=True)
-class VariantTrace:
-    """edges: ioi_trace_variants; nodes: ioi_trace_nodes; roots: their firing counts."""
+class VariantCounts:
+    """Counts of one variant over batches; of each row only what the tables need is kept."""
 
-    edges: pl.DataFrame
-    nodes: pl.DataFrame
-    roots: pl.DataFrame
+    def __init__(self, variant: TraceVariant) -> None:
+        self.variant = variant
+        self._edges: list[pl.DataFrame] = []
+        self._nodes: list[pl.DataFrame] = []
+        self._roots: list[pl.DataFrame] = []
+
+    def add(self, part: Trace) -> None:
+        """Take in the trace of a batch; no prompt may be in two of them."""
+        kept = part.edges.filter("kept")
+        self._edges.append(kept.select(*_PAIR, *GRAPH_KEY, "path_multiplicity", "contribution"))
+        self._nodes.append(traced_nodes(part.slices, part.edges))
+        self._roots.append(part.roots)
+
+    def edges(self) -> pl.DataFrame:
+        """Rows of table ioi_trace_variants."""
+        return count_edges(pl.concat(self._edges), self.variant)
+
+    def nodes(self) -> pl.DataFrame:
+        """Rows of table ioi_trace_nodes."""
+        nodes = ioi_trace_nodes(pl.concat(self._nodes)).with_columns(variant=pl.lit(self.variant))
+        return nodes.select(pl.col(name).cast(dtype) for name, dtype in NODES_SCHEMA.items())
+
+    def roots(self) -> pl.DataFrame:
+        """Columns of Trace.roots over all batches."""
+        roots = pl.concat(self._roots).group_by("layer", "head", "source", maintain_order=True)
+        return roots.agg(pl.all().sum())
 
 
 def variant_settings(
     variant: TraceVariant, standard: TraceSettings, near: float = 0.25
 ) -> TraceSettings:
-    """Settings of a variant; what it does not change is as in `standard`."""
+    """Settings of a variant, for kept head edges alone; the rest is as in `standard`."""
     changed: dict[TraceVariant, dict[str, object]] = {
         "standard": {},
         "near": {"near": near},
@@ -61,40 +80,8 @@ def variant_settings(
         "all_slices": {"every_slice": True},
         "published": {"published": True},
     }
-    return replace(standard, **changed[variant])  # type: ignore[arg-type]
-
-
-def trace_variant(
-    model: LanguageModel,
-    prompts: pl.DataFrame,
-    roots: Sequence[Root],
-    variant: TraceVariant,
-    standard: TraceSettings,
-    *,
-    near: float = 0.25,
-    omega: ModelOmega | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> VariantTrace:
-    """Trace one variant and keep its counts alone; errors as trace_circuit."""
-    settings = replace(
-        variant_settings(variant, standard, near),
-        other_writers=False,
-        keep_all=False,
-        contrast=False,
-    )
-    edges, pairs, counts = [], [], []
-    for part in trace_batches(model, prompts, roots, settings, omega=omega, progress=progress):
-        kept = part.edges.filter("kept")
-        edges.append(kept.select(*_PAIR, *GRAPH_KEY, "path_multiplicity", "contribution"))
-        pairs.append(traced_nodes(part.slices, part.edges))
-        counts.append(part.roots)
-    return VariantTrace(
-        count_edges(pl.concat(edges), variant),
-        variant_nodes(pl.concat(pairs), variant),
-        pl.concat(counts)
-        .group_by("layer", "head", "source", maintain_order=True)
-        .agg(pl.all().sum()),
-    )
+    only = {"other_writers": False, "keep_all": False, "contrast": False}
+    return replace(standard, **only, **changed[variant])  # type: ignore[arg-type]
 
 
 def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
@@ -124,12 +111,6 @@ def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
         .with_columns(is_root=pl.lit(False))
     )
     return pl.concat([pairs, wrote], how="diagonal").drop("destination")
-
-
-def variant_nodes(pairs: pl.DataFrame, variant: TraceVariant) -> pl.DataFrame:
-    """Table ioi_trace_nodes of one variant."""
-    nodes = ioi_trace_nodes(pairs).with_columns(variant=pl.lit(variant))
-    return nodes.select(pl.col(name).cast(dtype) for name, dtype in NODES_SCHEMA.items())
 
 
 def count_edges(edges: pl.DataFrame, variant: TraceVariant) -> pl.DataFrame:

@@ -18,9 +18,11 @@ EdgeKey = tuple[int, int, int, int, int, int, str]  # upstream head, downstream 
 
 @dataclass
 class ReferenceTrace:
-    """visits[pair]: number of paths to it. edges[key]: contribution, exact effect, share."""
+    """visits[pair]: number of paths to it. edge_visits: times that the recursion went along an
+    edge, on either side. edges[key]: contribution, exact effect, share."""
 
     visits: Counter[Pair] = field(default_factory=Counter)
+    edge_visits: Counter[tuple[int, ...]] = field(default_factory=Counter)
     slices: dict[Pair, list[int]] = field(default_factory=dict)
     edges: dict[EdgeKey, tuple[float, float, float]] = field(default_factory=dict)
     writers: dict[tuple[Pair, str], dict[Writer, float]] = field(default_factory=dict)
@@ -109,8 +111,12 @@ class Reference:
         score = self[f"blocks.{layer}.attn.hook_attn_scores"][head, i, j]
         return bool(attention >= 0.5 and score >= 0 and j >= 1)
 
-    def trace(self, roots: list[tuple[int, int]], end: int, io: int) -> ReferenceTrace:
+    def trace(
+        self, roots: list[tuple[int, int]], end: int, io: int, *, published: bool = False
+    ) -> ReferenceTrace:
+        """published: append a 1, not a 0, to every head's output before it is normalised."""
         result = ReferenceTrace()
+        self.appended = 1.0 if published else 0.0
         for layer, head in roots:
             if self.fires(layer, head, end, io):
                 self._follow(result, (layer, head, end, io))
@@ -133,7 +139,7 @@ class Reference:
             contributions: dict[Writer, float] = {}
             exact: dict[Writer, float] = {}
             for writer, output in self.outputs(layer, position).items():
-                o = np.append(output / s, 0.0)
+                o = np.append(output, self.appended if writer[0] == "head" else 0.0) / s
                 near, far, there = (U, V, x_j) if side == "destination" else (V, U, x_i)
                 contributions[writer] = sum(
                     np.sign(U[:, k] @ x_i) * np.sqrt(S[k]) * (near[:, k] @ o) for k in chosen
@@ -148,6 +154,7 @@ class Reference:
                 reached += heads[writer]
                 _, up_layer, up_head = writer
                 key = (up_layer, up_head, layer, head, i, j, side)
+                result.edge_visits[key[:-1]] += 1
                 result.edges[key] = (heads[writer], exact[writer], heads[writer] / total)
                 for source in range(1, position + 1):
                     if self.fires(up_layer, up_head, position, source):

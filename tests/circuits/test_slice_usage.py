@@ -1,0 +1,139 @@
+"""Slice usage and consensus subspaces against direct recomputation."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from mechinterp_assets.circuits.consensus import consensus_signal
+from mechinterp_assets.circuits.ioi import position_roles
+from mechinterp_assets.circuits.omega import ModelOmega
+from mechinterp_assets.circuits.slice_usage import slice_usage, text_of_the_same_lengths
+from mechinterp_assets.circuits.slices import attention_slices, slice_terms
+from mechinterp_assets.circuits.trace import trace_circuit
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.tables import table_specs
+
+
+@pytest.mark.parametrize("which", ["organism", "tiny_llama"])
+def test_usage_of_firing_pairs_is_that_of_attention_slices(
+    which: str, request: pytest.FixtureRequest, make_prompts: Callable[..., pl.DataFrame]
+) -> None:
+    model: LanguageModel = request.getfixturevalue(which)
+    prompts = (
+        request.getfixturevalue("organism_prompts")
+        if which == "organism"
+        else make_prompts(model, 5, 11)
+    )
+    found = slice_usage(model, prompts, silent_pairs=3)
+    slices = attention_slices(model, prompts)
+    expected = slices.group_by("layer", "head", "n_slices").agg(n_pairs=pl.len().cast(pl.Int64))
+    key = ["layer", "head", "n_slices"]
+    assert found.counts.sort(key).equals(expected.sort(key))
+    for name, frame in (
+        ("attention_slice_counts", found.counts),
+        ("attention_slice_usage", found.usage),
+    ):
+        columns = {c.name: c.polars_type for c in table_specs()[name].science_columns}
+        assert dict(frame.schema) == {k: v for k, v in columns.items() if k != "text"}
+    for (layer, head), rows in slices.partition_by("layer", "head", as_dict=True).items():
+        usage = found.usage.filter(layer=layer, head=head, fires=True).sort("k")
+        terms = np.array(rows["slice_terms"].to_list())
+        selected = np.zeros_like(terms)
+        for at, chosen in enumerate(rows["slices"]):
+            selected[at, chosen.to_list()] = 1
+        assert usage["n_pairs"].unique().to_list() == [rows.height]
+        assert np.allclose(usage["selected_share"].to_numpy(), selected.mean(0))
+        assert np.allclose(usage["mean_term"].to_numpy(), terms.mean(0), rtol=1e-4, atol=1e-5)
+        share = terms / np.abs(terms).sum(1, keepdims=True)
+        assert np.allclose(usage["mean_share"].to_numpy(), share.mean(0), rtol=1e-4, atol=1e-6)
+    silent = found.usage.filter(~pl.col("fires"))
+    most = 3 * prompts.height
+    assert (silent["n_pairs"] <= most).all()
+    # What does not fire has lower scores than what does.
+    score = found.usage.group_by("layer", "head", "fires").agg(pl.col("mean_term").sum())
+    both = score.filter("fires").join(score.filter(~pl.col("fires")), on=["layer", "head"])
+    assert (both["mean_term"] > both["mean_term_right"]).mean() > 0.9
+    again = slice_usage(model, prompts, silent_pairs=3)
+    assert again.usage.equals(found.usage)
+
+
+def test_text_is_cut_to_the_prompts_lengths() -> None:
+    prompts = pl.DataFrame({"n_tokens": [3, 5, 4]})
+    text = text_of_the_same_lengths(
+        pl.DataFrame({"token_ids": [[1, 2, 3, 4], [5, 6, 7, 8]]}), prompts
+    )
+    assert text.to_dicts() == [
+        {"prompt": 0, "token_ids": [1, 2, 3], "n_tokens": 3},
+        {"prompt": 1, "token_ids": [5, 6, 7, 8], "n_tokens": 4},
+    ]
+
+
+def test_consensus_and_signal(organism: LanguageModel, organism_prompts: pl.DataFrame) -> None:
+    roots = [(layer, head) for layer in (2, 3) for head in range(organism.config.n_heads)]
+    trace = trace_circuit(organism, organism_prompts, roots)
+    omega = ModelOmega(organism)
+    consensus, signal = consensus_signal(organism, organism_prompts, trace.slices, omega=omega)
+    for name, frame in (("attention_consensus", consensus), ("attention_token_signal", signal)):
+        declared = {c.name: c.polars_type for c in table_specs()[name].science_columns}
+        assert dict(frame.schema) == declared
+    assert consensus["in_consensus"].any()
+    assert ((consensus["selected_share"] >= 0.5) == consensus["in_consensus"]).all()
+
+    node = signal.filter(pl.col("n_slices") > 0).row(0, named=True)
+    of_node = {k: node[k] for k in ("layer", "head", "destination_role", "source_role")}
+    chosen = consensus.filter(**of_node).filter("in_consensus")["k"].to_list()
+    assert len(chosen) == node["n_slices"]
+    pairs = trace.slices.filter(pl.col("path_multiplicity") > 0).filter(**of_node)
+    U, S, V = omega.vectors(node["layer"], node["head"])
+    inputs, signs = {}, torch.zeros(len(S), dtype=torch.float64)
+    for prompt, ids in organism_prompts.select("prompt", "token_ids").iter_rows():
+        with torch.no_grad():
+            _, cache = organism.processed.run_with_cache(torch.tensor([ids]))
+        x = cache[f"blocks.{node['layer']}.hook_resid_pre"][0].double()
+        x = x - x.mean(-1, keepdim=True)
+        inputs[prompt] = x / (x.square().mean(-1, keepdim=True) + organism.config.eps).sqrt()
+    for row in pairs.iter_rows(named=True):
+        a = inputs[row["prompt"]][row["destination"]] @ U[:-1] + U[-1]
+        for k in row["slices"]:
+            signs[k] += 1 if a[k] >= 0 else -1
+    share = {k: sum(k in row for row in pairs["slices"].to_list()) / pairs.height for k in chosen}
+    for row in consensus.filter(**of_node).filter("in_consensus").iter_rows(named=True):
+        assert row["selected_share"] == pytest.approx(share[row["k"]])
+    direction = torch.where(signs < 0, -1.0, 1.0)[chosen] * S[chosen].sqrt()
+    for side, W in (("destination", U), ("source", V)):
+        values: dict[str, list[float]] = {}
+        for prompt, roles in zip(
+            organism_prompts["prompt"], position_roles(organism_prompts), strict=True
+        ):
+            along = (inputs[prompt] @ W[:-1, chosen] + W[-1, chosen]) @ direction
+            for role, value in zip(roles, along.tolist(), strict=True):
+                values.setdefault(role, []).append(value)
+        for row in signal.filter(side=side).filter(**of_node).iter_rows(named=True):
+            expected = np.array(values[row["position_role"]])
+            assert row["n"] == expected.size
+            assert row["mean_signal"] == pytest.approx(expected.mean(), rel=1e-4, abs=1e-4)
+            assert row["sd_signal"] == pytest.approx(expected.std(), rel=1e-3, abs=1e-3)
+
+
+def test_signals_multiply_to_the_score_of_one_slice() -> None:
+    """With one slice, destination signal times source signal is that slice's term."""
+    generator = torch.Generator().manual_seed(0)
+    U, V = (torch.randn(5, 1, generator=generator).double() for _ in range(2))
+    S, x = torch.tensor([3.0]).double(), torch.randn(2, 4, generator=generator).double()
+    a, b = x[0] @ U[:-1] + U[-1], x[1] @ V[:-1] + V[-1]
+    sign = a.sign()
+    product = (sign * S.sqrt() * a) * (sign * S.sqrt() * b)
+    assert torch.allclose(product, slice_terms(U, S, V, x[:1], x[1:])[0])
+
+
+def test_rotary_models_have_no_consensus(
+    tiny_llama: LanguageModel, make_prompts: Callable[..., pl.DataFrame]
+) -> None:
+    prompts = make_prompts(tiny_llama, 3, 9)
+    slices = attention_slices(tiny_llama, prompts).with_columns(path_multiplicity=pl.lit(1.0))
+    consensus, signal = consensus_signal(tiny_llama, prompts, slices)
+    assert consensus.is_empty()
+    assert signal.is_empty()

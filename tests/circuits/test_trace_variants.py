@@ -1,0 +1,201 @@
+"""Rules of tracing beside the standard one, and their counts."""
+
+import gc
+import weakref
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+from test_trace import MODELS, case, firing_roots  # noqa: F401
+from trace_reference import Reference
+
+from mechinterp_assets.circuits import trace as trace_module
+from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.circuits.residual import ResidualStream
+from mechinterp_assets.circuits.trace import TraceSettings, trace_batches, trace_circuit
+from mechinterp_assets.circuits.trace_variants import (
+    VARIANT_NAMES,
+    VARIANTS_SCHEMA,
+    VariantCounts,
+    variant_settings,
+)
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.tables import table_specs
+
+Case = tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]]
+PAIR = ["prompt", "downstream_layer", "downstream_head", "destination", "source", "side"]
+
+
+def counts_of(case: Case, variant: str) -> VariantCounts:  # noqa: F811
+    model, prompts, roots = case
+    counts = VariantCounts(variant)  # type: ignore[arg-type]
+    settings = variant_settings(variant, TraceSettings())  # type: ignore[arg-type]
+    counts.add(trace_circuit(model, prompts, roots, settings))
+    return counts
+
+
+@pytest.mark.parametrize("case", MODELS, indirect=True)
+def test_published_counts_equal_those_of_a_recursion_along_every_path(case: Case) -> None:  # noqa: F811
+    model, prompts, roots = case
+    edges = counts_of(case, "published").edges()
+    assert edges["side"].null_count() == edges.height > 0
+    found: Counter[tuple[int, ...]] = Counter()
+    visits = 0
+    for row in prompts.iter_rows(named=True):
+        reference = Reference(model, row["token_ids"])
+        traced = reference.trace(roots, row["pos_end"], row["pos_io"], published=True)
+        for key, count in traced.edge_visits.items():
+            found[key[:4]] += count
+        visits += sum(traced.visits.values())
+    heads = ["upstream_layer", "upstream_head", "downstream_layer", "downstream_head"]
+    ours = edges.group_by(heads).agg(pl.col("path_multiplicity").sum())
+    assert {row[:4]: row[4] for row in ours.iter_rows()} == found
+    attending = counts_of(case, "published").nodes().filter(pl.col("source_role").is_not_null())
+    assert attending["path_multiplicity"].sum() == visits
+
+
+@pytest.mark.parametrize("case", ["organism", "tiny_gpt2"], indirect=True)
+def test_negative_keeps_the_heads_that_write_most_against_the_slices(case: Case) -> None:  # noqa: F811
+    settings = TraceSettings(sign="negative", keep_all=True)
+    edges = trace_circuit(*case, settings).edges.filter(upstream_kind="head")
+    assert edges.filter("kept").height > 0
+    for pair in edges.partition_by(PAIR):
+        kept = pair.filter("kept")["contribution"].to_numpy()
+        rest = pair.filter(~pl.col("kept"))["contribution"].to_numpy()
+        negative = pair["contribution"].to_numpy().clip(max=0)
+        assert (kept < 0).all()
+        assert kept.max(initial=-np.inf) <= rest.min(initial=np.inf)
+        assert kept.sum() <= 0.7 * negative.sum() or not kept.size
+        if len(kept) > 1:
+            assert np.sort(kept)[:-1].sum() >= 0.7 * negative.sum()
+
+
+@pytest.mark.parametrize("case", ["organism", "tiny_llama"], indirect=True)
+def test_all_slices_is_what_the_contrast_compares_with(case: Case) -> None:  # noqa: F811
+    model, prompts, roots = case
+    some = trace_circuit(model, prompts, roots, TraceSettings(contrast=True))
+    every = trace_circuit(
+        model, prompts, roots, TraceSettings(contrast=True, every_slice=True, keep_all=True)
+    )
+    rank = model.config.d_head
+    assert every.slices["n_slices"].unique().to_list() == [rank]
+    assert (every.contrast["kept"] == every.contrast["kept_all_slices"]).all()
+    assert np.allclose(every.contrast["correlation"].drop_nulls().to_numpy(), 1)
+    declared = {c.name: c.polars_type for c in table_specs()["ioi_slice_contrast"].science_columns}
+    assert dict(some.contrast.schema) == declared
+    pairs = some.slices.filter(pl.col("path_multiplicity") > 0).height
+    assert some.contrast.height == 2 * pairs > 0
+    key = ["prompt", "layer", "head", "destination", "source", "side"]
+    both = some.contrast.join(every.contrast, on=key, suffix="_every")
+    assert both.height > 0
+    assert (both["kept_all_slices"] == both["kept_every"]).all()
+    assert (
+        both["kept_both"] <= both.select(pl.min_horizontal("kept", "kept_all_slices"))["kept"]
+    ).all()
+    effective = (
+        every.edges.filter(upstream_kind="head")
+        .rename({"downstream_layer": "layer", "downstream_head": "head"})
+        .group_by(key)
+        .agg(expected=pl.col("contribution").abs().sum() ** 2 / (pl.col("contribution") ** 2).sum())
+    )
+    compared = some.contrast.join(effective, on=key)
+    assert np.allclose(
+        compared["effective_heads_all_slices"].to_numpy(),
+        compared["expected"].to_numpy(),
+        rtol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("case", ["organism"], indirect=True)
+def test_near_roots_are_those_that_almost_fire(case: Case) -> None:  # noqa: F811
+    model, prompts, roots = case
+    trace = trace_circuit(model, prompts, roots, TraceSettings(threshold=0.9, near=0.05))
+    started = trace.slices.filter(
+        pl.col("is_root") & (pl.col("path_multiplicity") > 0) & ~pl.col("fires")
+    )
+    assert started.height == trace.roots["n_firing"].sum() > 0
+    assert started["attention"].is_between(0.05, 0.9, closed="left").all()
+    assert (started["score"] >= 0).all()
+    # A root that fires fully is reached along kept heads or not at all.
+    firing = trace.slices.filter(pl.col("is_root") & pl.col("fires"))
+    reached = trace.edges.filter("kept").select("upstream_layer", "upstream_head").rows()
+    for row in firing.filter(pl.col("path_multiplicity") > 0).iter_rows(named=True):
+        assert (row["layer"], row["head"]) in reached
+    upstream = trace.slices.filter(~pl.col("is_root"))
+    assert upstream["fires"].all()
+
+
+@pytest.mark.parametrize("case", ["organism"], indirect=True)
+def test_variants_follow_their_tables(case: Case) -> None:  # noqa: F811
+    model, prompts, roots = case
+    rules = [variant_settings(name, TraceSettings()) for name in VARIANT_NAMES]
+    together = [VariantCounts(name) for name in VARIANT_NAMES]
+    for parts in trace_batches(model, prompts, roots, rules):
+        for counts, part in zip(together, parts, strict=True):
+            counts.add(part)
+    for counts in together:
+        alone = counts_of(case, counts.variant)
+        assert (
+            counts.edges().drop("mean_contribution").equals(alone.edges().drop("mean_contribution"))
+        )
+        for name, frame in (
+            ("ioi_trace_variants", counts.edges()),
+            ("ioi_trace_nodes", counts.nodes()),
+        ):
+            declared = {c.name: c.polars_type for c in table_specs()[name].science_columns}
+            assert dict(frame.schema) == declared
+    assert next(iter(VARIANTS_SCHEMA)) == "variant"
+    standard = together[0]
+    written = set(standard.edges().select("upstream_layer", "upstream_head").rows())
+    read = set(standard.edges().select("downstream_layer", "downstream_head").rows())
+    assert set(standard.nodes().select("layer", "head").rows()) == written | read
+
+
+def test_memory_does_not_grow_with_prompts(
+    tiny_gpt2: LanguageModel,
+    make_prompts: Callable[..., pl.DataFrame],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One residual stream is alive at a time, and its size is that of a batch."""
+    alive: weakref.WeakSet[ResidualStream] = weakref.WeakSet()
+    most, sizes = [0], set()
+    make = trace_module.residual_stream
+
+    def watched(*args: object, **kwargs: object) -> ResidualStream:
+        gc.collect()
+        most.append(len(alive))
+        stream = make(*args, **kwargs)  # type: ignore[arg-type]
+        alive.add(stream)
+        sizes.add(stream.outputs.nbytes)
+        return stream
+
+    monkeypatch.setattr(ResidualStream, "__hash__", object.__hash__)
+    monkeypatch.setattr(trace_module, "residual_stream", watched)
+    monkeypatch.setattr(trace_module, "prompts_per_batch", lambda *args: 4)
+    prompts = make_prompts(tiny_gpt2, 40, 10)
+    batches = sum(1 for _ in trace_batches(tiny_gpt2, prompts, [(3, 0)], [TraceSettings()]))
+    assert batches == len(most) - 1 == 10
+    assert max(most) == 0
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"near": 0.6}, "near is 0.6"),
+        ({"near": 0.0}, "near is 0.0"),
+        ({"sign": "both"}, "sign is 'both'"),
+    ],
+)
+def test_bad_rules_are_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(CircuitError, match=message):
+        TraceSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_no_rules_is_an_error(
+    tiny_gpt2: LanguageModel, make_prompts: Callable[..., pl.DataFrame]
+) -> None:
+    with pytest.raises(CircuitError, match="no rules"):
+        next(trace_batches(tiny_gpt2, make_prompts(tiny_gpt2, 2, 8), [(2, 0)], []))
