@@ -97,6 +97,9 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
         ({"corpus": {"format": "parquet"}}, ["corpus", "needs path"]),
         ({"model": {"embedded": None, "hub": "gpt2"}}, ["model", "n_layers"]),
         ({"model": {"n_layers": 77}}, ["model.n_layers", "77", "correct it or leave it out"]),
+        ({"ioi": {"near_threshold": 0.6}}, ["ioi", "near_threshold 0.6", "firing_threshold"]),
+        ({"ioi": {"reference_heads": {"mine": [[99, 0]]}}}, ["reference_heads.mine", "99.0"]),
+        ({"ioi": {"reference_heads": {"mine": []}}}, ["reference_heads.mine", "at least one"]),
         ({"ioi": {"variants": ["base", "CBA"]}}, ["ioi.variants", "base and any of", "CBA"]),
         ({"ioi": {"variants": ["base"]}}, ["add ABC to ioi.variants"]),
         (

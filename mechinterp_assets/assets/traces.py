@@ -86,7 +86,7 @@ def ioi_trace(
     publisher = Publisher(context, lake)
     with lake.scratch() as folder:
         spool = _Spool(folder)
-        counts = [VariantCounts(variant) for variant in ("standard", *settings.trace_variants)]
+        counts = [VariantCounts("standard"), *map(VariantCounts, settings.trace_variants)]
         for parts in trace_batches(model, prompts, roots, [rules, *others], omega=omega):
             spool.add(parts[0])
             for count, part in zip(counts, parts, strict=True):

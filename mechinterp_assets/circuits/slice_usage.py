@@ -132,7 +132,7 @@ def _sample(fires: Tensor, count: int, generator: torch.Generator) -> Tensor:
     keys = keys.masked_fill(fires | ~causal, -1).flatten(-2)
     values, places = keys.topk(min(count, keys.shape[-1]), dim=-1)
     chosen = torch.zeros_like(keys, dtype=torch.bool).scatter(-1, places, values >= 0)
-    return chosen.unflatten(-1, (length, length))
+    return chosen.reshape(fires.shape)
 
 
 def _counts_frame(counts: np.ndarray) -> pl.DataFrame:
