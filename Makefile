@@ -46,7 +46,8 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,fast]"
+	$(BIN)/python -m mechinterp_assets.sae.cpu_kernels
 	touch $@
 
 # sae-dashboard asks for transformer_lens < 3 and works with 3.9, which this project and sae-lens
