@@ -4,7 +4,7 @@ SELECT
     layer,
     sum(n_pairs)::BIGINT AS firing_pairs,
     round(sum(n_slices * n_pairs) / sum(n_pairs), 2) AS mean_slices,
-    round(sum(n_pairs) FILTER (WHERE n_slices = 1) / sum(n_pairs), 2) AS share_of_one_slice,
+    round(coalesce(sum(n_pairs) FILTER (WHERE n_slices = 1), 0) / sum(n_pairs), 2) AS share_of_one_slice,
     max(n_slices) AS most
 FROM attention_slice_counts
 WHERE study = coalesce(getvariable('study'), 'organism')
