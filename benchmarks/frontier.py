@@ -87,7 +87,7 @@ def prepare(model: LanguageModel, size: Size, corpus: Path | None, folder: Path)
     """The activations of `size.tokens` tokens of the train split; kept in `folder`."""
     file = folder / f"activations-{size.tokens}.safetensors"
     if not file.is_file():
-        ids, split = _tokens(model, size, corpus)
+        ids, split = corpus_tokens(model, size, corpus)
         train_ids = ids[split == 0][: math.ceil(size.tokens / (CONTEXT - 2))]
         parts: dict[int, list[Tensor]] = {}
         for batch in harvest(model, train_ids, size.layers, dtype=torch.bfloat16):
@@ -103,6 +103,23 @@ def prepare(model: LanguageModel, size: Size, corpus: Path | None, folder: Path)
     rows = {layer: tensors[f"layer{layer}"] for layer in size.layers}
     mean_z = {layer: x.float().mean(0) for layer, x in rows.items()}
     return Data(rows, tensors["held_out"], mean_z)
+
+
+def corpus_tokens(model: LanguageModel, size: Size, corpus: Path | None) -> tuple[Tensor, Tensor]:
+    """Token ids [sequence, CONTEXT] and the split of each sequence: 0 train, 1 held out."""
+    source = (
+        CorpusSource("structured", documents=100_000)
+        if corpus is None
+        else CorpusSource("parquet", path=corpus, shuffle_buffer=2_000)
+    )
+    wanted = int(1.05 * size.tokens / 0.9) + 12 * size.held_out_sequences * CONTEXT
+    packed = tokenize_corpus(
+        read_documents(source),
+        model.tokenizer,
+        PackingSettings(CONTEXT, wanted, model.bos_token_id),
+    )
+    split = packed.sequences["split"].replace_strict({"train": 0, "held_out": 1})
+    return torch.from_numpy(token_matrix(packed.sequences)), torch.from_numpy(split.to_numpy())
 
 
 def settings_of(size: Size, architecture: str, value: float, lr: float) -> TrainingSettings:
@@ -322,23 +339,6 @@ def _print(folder: Path) -> None:
             text += f"\n\n{summary(frame)}"
         print(text)
     (folder / "frontier.md").write_text(text + "\n")
-
-
-def _tokens(model: LanguageModel, size: Size, corpus: Path | None) -> tuple[Tensor, Tensor]:
-    """Token ids [sequence, CONTEXT] and the split of each sequence: 0 train, 1 held out."""
-    source = (
-        CorpusSource("structured", documents=100_000)
-        if corpus is None
-        else CorpusSource("parquet", path=corpus, shuffle_buffer=2_000)
-    )
-    wanted = int(1.05 * size.tokens / 0.9) + 12 * size.held_out_sequences * CONTEXT
-    packed = tokenize_corpus(
-        read_documents(source),
-        model.tokenizer,
-        PackingSettings(CONTEXT, wanted, model.bos_token_id),
-    )
-    split = packed.sequences["split"].replace_strict({"train": 0, "held_out": 1})
-    return torch.from_numpy(token_matrix(packed.sequences)), torch.from_numpy(split.to_numpy())
 
 
 def _at_l0(line: pl.DataFrame, name: str, l0: float) -> float | None:

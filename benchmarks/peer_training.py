@@ -1,4 +1,4 @@
-"""Training with sae-lens on given batches, for benchmarks/frontier.py. Needs `make peers`.
+"""Training with sae-lens, for benchmarks/frontier.py and shared_forward.py. Needs `make peers`.
 
 The peer gets what it needs to do well: rows scaled as ours are (so one coefficient means one
 objective), the same shares of warm-up and decay, dead features counted over as many tokens, and
@@ -10,6 +10,7 @@ aux-k loss.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from sae_lens import (
@@ -25,6 +26,7 @@ from sae_lens import (
     StandardTrainingSAEConfig,
     TopKTrainingSAE,
     TopKTrainingSAEConfig,
+    TrainingSAEConfig,
 )
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
@@ -54,18 +56,13 @@ def train_with_sae_lens(
     rows: raw; each batch is multiplied by `scale`, which is folded into the weights at the end.
     """
     torch.manual_seed(settings.seed)
-    kind, config_kind = CLASSES[settings.architecture]
-    sae = kind(config_kind(d_in=rows.d_in, d_sae=settings.d_sae, **_sparsity(settings)))
-    warmup = round(settings.lr_warmup * settings.steps)
+    kind, _ = CLASSES[settings.architecture]
+    sae = kind(sae_config(settings, rows.d_in))
     trainer = SAETrainer(
         cfg=SAETrainerConfig(
             total_training_samples=settings.steps * settings.batch_size,
             train_batch_size_samples=settings.batch_size,
-            lr=settings.lr,
-            lr_end=settings.lr / 10,
-            lr_warm_up_steps=warmup if warmup > 1 else 0,
-            lr_decay_steps=round(settings.lr_decay * settings.steps),
-            dead_feature_window=max(1, settings.dead_after_tokens // settings.batch_size),
+            **schedule(settings),
             logger=LoggingConfig(log_to_wandb=False),
         ),
         sae=sae,
@@ -75,6 +72,24 @@ def train_with_sae_lens(
     trained.fold_activation_norm_scaling_factor(scale)
     trained.save_inference_model(folder)
     return load_sae(folder)
+
+
+def sae_config(settings: TrainingSettings, d_in: int, **own: Any) -> TrainingSAEConfig:
+    """sae-lens's configuration of the SAE that `settings` describe; `own` are keys of its own."""
+    _, config_kind = CLASSES[settings.architecture]
+    return config_kind(d_in=d_in, d_sae=settings.d_sae, **_sparsity(settings), **own)
+
+
+def schedule(settings: TrainingSettings) -> dict[str, Any]:
+    """Learning rate and window of dead features, as keywords of sae-lens's trainers and runners."""
+    warmup = round(settings.lr_warmup * settings.steps)
+    return {
+        "lr": settings.lr,
+        "lr_end": settings.lr / 10,
+        "lr_warm_up_steps": warmup if warmup > 1 else 0,
+        "lr_decay_steps": round(settings.lr_decay * settings.steps),
+        "dead_feature_window": max(1, settings.dead_after_tokens // settings.batch_size),
+    }
 
 
 # ---- private -------------------------------------------------------------------------------------
