@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from mechinterp_assets.circuits.graph import GRAPH_KEY
 from mechinterp_assets.cli import app
 from tests.assets.conftest import Materialized
 
@@ -17,7 +18,7 @@ def read(tiny: Materialized, table: str) -> pl.DataFrame:
 
 def test_the_standard_variant_is_the_graph(tiny: Materialized) -> None:
     graph, variants = read(tiny, "ioi_trace_graph"), read(tiny, "ioi_trace_variants")
-    columns = [c for c in graph.columns if c in variants.columns and not c.startswith("mean_")]
+    columns = [*GRAPH_KEY, "n_prompts", "n_pairs", "path_multiplicity"]
     standard = variants.filter(variant="standard")
     assert standard.height == graph.height > 0
     assert standard.select(columns).sort(columns).equals(graph.select(columns).sort(columns))
