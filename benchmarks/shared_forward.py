@@ -214,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", type=Path, help="parquet with a column text; else generated")
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 3, 5], help="of layers")
-    parser.add_argument("--tokens", type=int, default=100_000, help="rows each SAE is trained on")
+    parser.add_argument("--tokens", type=int, default=90_000, help="rows each SAE is trained on")
     parser.add_argument("--held-out-sequences", type=int, default=64)
     parser.add_argument("--d-sae", type=int, default=768)
     parser.add_argument("--k", type=int, default=16)
