@@ -83,9 +83,10 @@ def _frames(lake: Lake, inputs: Inputs, key: str, layer: int) -> LayerFrames:
     statistics = inputs.table("feature_statistics", key).filter(pl.col("n_active") > 0)
     features = statistics.select("feature").collect()["feature"].to_list()
     frames = layer_frames(read, layer, features, whole=False)
-    examples = [frames.top_examples.select("feature", "sequence")]
-    if frames.interval_examples is not None:
-        examples.append(frames.interval_examples.select("feature", "sequence"))
+    examples = [
+        frame.select("feature", "sequence")
+        for frame in (frames.top_examples, frames.interval_examples)
+    ]
     activations = (
         inputs.table("feature_activations", key)
         .join(pl.concat(examples).unique().lazy(), on=["feature", "sequence"], how="semi")

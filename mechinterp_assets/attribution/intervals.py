@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.attribution.activation_stream import TokenGrid, whole_features
-from mechinterp_assets.attribution.frames import list_column, token_texts
+from mechinterp_assets.attribution.frames import token_texts
 
 # Groups (feature, interval) sorted at a time: few enough to be packed into one sort key.
 _GROUPS_AT_ONCE = 2**13
@@ -88,26 +88,7 @@ def interval_tables(
             chance = (hashes >> np.uint64(64 - _KEY_BITS)).astype(np.uint32)
             examples.append(_examples("random", block, interval, group, chance, n_random))
     chosen = pl.concat(examples).sort("feature", "interval", "kind", "rank")
-    return IntervalTables(_frame(counts, edges, chosen), chosen)
-
-
-def feature_intervals(
-    activations: Iterable[pl.DataFrame],
-    max_activation: Tensor,
-    *,
-    n_intervals: int = 10,
-    n_examples: int = 3,
-    seed: int = 0,
-) -> pl.DataFrame:
-    """Frame `feature_intervals` alone; see `interval_tables`."""
-    return interval_tables(
-        activations,
-        max_activation,
-        n_intervals=n_intervals,
-        n_top=0,
-        n_random=n_examples,
-        seed=seed,
-    ).intervals
+    return IntervalTables(_frame(counts, edges), chosen)
 
 
 def with_tokens(
@@ -222,16 +203,10 @@ def _hash(
     return state
 
 
-def _frame(
-    counts: NDArray[np.int64], edges: NDArray[np.float64], examples: pl.DataFrame
-) -> pl.DataFrame:
+def _frame(counts: NDArray[np.int64], edges: NDArray[np.float64]) -> pl.DataFrame:
     n_intervals = counts.shape[1]
     fired = counts.sum(axis=1) > 0
     n_features = int(fired.sum())
-    random = examples.filter(pl.col("kind") == "random")
-    group = random["feature"].to_numpy().astype(np.int64) * n_intervals
-    lengths = np.bincount(group + random["interval"].to_numpy(), minlength=counts.size)
-    lengths = lengths.reshape(counts.shape)[fired].ravel()
     return pl.DataFrame(
         {
             "feature": np.repeat(np.flatnonzero(fired).astype(np.int32), n_intervals),
@@ -240,7 +215,5 @@ def _frame(
             "high": edges[fired, 1:].reshape(-1),
             "n_active": counts[fired].reshape(-1),
             "share": (counts[fired] / counts[fired].sum(axis=1, keepdims=True)).reshape(-1),
-            "example_sequences": list_column("example_sequences", random["sequence"], lengths),
-            "example_positions": list_column("example_positions", random["position"], lengths),
         }
     )

@@ -10,18 +10,18 @@ import polars as pl
 
 from mechinterp_assets.dashboards.layer_frames import LayerFrames, feature_names
 
-# Frame of LayerFrames -> table. The first six are needed, the others are shown where they are.
+# Frame of LayerFrames -> table. What is needed, and what is shown where it is there.
 NEEDED = {
     "statistics": "feature_statistics",
     "top_examples": "feature_top_examples",
     "intervals": "feature_intervals",
+    "interval_examples": "feature_interval_examples",
     "logit_effects": "feature_logit_effects",
     "head_attribution": "feature_head_attribution",
     "dfa": "feature_dfa",
 }
 OPTIONAL = {
     "dfa_matrix": "feature_dfa_matrix",
-    "interval_examples": "feature_interval_examples",
     "ngrams": "feature_ngrams",
     "neighbours": "feature_neighbours",
     "families": "feature_families",
@@ -73,10 +73,9 @@ def layer_frames(
         cut[name] = rows if whole and name in _WHOLE else rows.filter(wanted)
     if whole and names is None:
         names = all_names(read)
-    frames: dict[str, pl.DataFrame | None] = dict.fromkeys(lazy)
-    frames.update(zip(cut, pl.collect_all(cut.values()), strict=True))
+    frames = dict(zip(cut, pl.collect_all(cut.values()), strict=True))
     return LayerFrames(
-        **frames,  # type: ignore[arg-type]  # the needed ones are there: read() said so or raised
+        **frames,
         names=names,
         activations=_activations(read, frames["interval_examples"]),
         head_roles=head_roles,
@@ -108,10 +107,10 @@ def _rows_of(column: str, values: pl.Series) -> pl.Expr:
     return bounds & pl.col(column).is_in(values.implode())
 
 
-def _activations(read: Read, examples: pl.DataFrame | None) -> pl.DataFrame | None:
+def _activations(read: Read, examples: pl.DataFrame) -> pl.DataFrame | None:
     """feature_activations of each example's feature in each example's sequence."""
-    found = None if examples is None else read("feature_activations")
-    if examples is None or found is None:
+    found = read("feature_activations")
+    if found is None:
         return None
     pairs = examples.select("feature", "sequence").unique()
     inside = _rows_of("feature", pairs["feature"].unique())

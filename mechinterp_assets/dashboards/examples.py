@@ -76,14 +76,6 @@ def example_text(
     return Markup(_join(sorted(spans), marks, token_ids, texts))
 
 
-def plain_text(
-    token_ids: NDArray[np.integer], position: int, activation_level: int, texts: TokenTexts
-) -> Markup:
-    """Some tokens around a position, which is marked with one activation level (1 to 9)."""
-    spans = [(max(0, position - 12), min(len(token_ids), position + 5))]
-    return Markup(_join(spans, {position: (f"a{activation_level} d", "")}, token_ids, texts))
-
-
 def sources_in_words(
     token_ids: NDArray[np.integer],
     sources: Sequence[tuple[int, float]],

@@ -6,10 +6,8 @@ by the feature pass.
 
 from typing import Any
 
-import numpy as np
-
 from mechinterp_assets.dashboards.charts import bar_chart, number
-from mechinterp_assets.dashboards.examples import example_text, plain_text
+from mechinterp_assets.dashboards.examples import example_text
 from mechinterp_assets.dashboards.layer_frames import (
     ActivationsByFeature,
     ByFeature,
@@ -29,35 +27,24 @@ class IntervalBlock:
         self._tokens, self._texts = tokens, texts
         self._intervals = ByFeature(
             frames.intervals,
-            (
-                "interval",
-                "low",
-                "high",
-                "n_active",
-                "share",
-                "example_sequences",
-                "example_positions",
-            ),
+            ("interval", "low", "high", "n_active", "share"),
             "interval",
         )
-        self._examples = (
-            None
-            if frames.interval_examples is None
-            else ByFeature(
-                frames.interval_examples,
-                ("interval", "kind", "rank", "sequence", "position", "activation"),
-                "interval",
-                "kind",
-                "rank",
-            )
+        self._examples = ByFeature(
+            frames.interval_examples,
+            ("interval", "kind", "rank", "sequence", "position", "activation"),
+            "interval",
+            "kind",
+            "rank",
         )
         self._activations = ActivationsByFeature(frames.activations)
 
     def content(self, feature: int, maximum: float) -> dict[str, Any]:
         """Template values: intervals (strongest first), histogram, maximum."""
-        chosen = self._chosen(feature, maximum)
+        intervals = self._intervals.rows(feature)
+        chosen = self._chosen(feature, [row["interval"] for row in intervals], maximum)
         rows, counts, titles = [], [], []
-        for row in self._intervals.rows(feature):
+        for row in intervals:
             counts.append(row["n_active"])
             low, high = number(row["low"]), number(row["high"])
             titles.append(f"({low}, {high}]: {row['n_active']:,} tokens")
@@ -67,27 +54,22 @@ class IntervalBlock:
                     "high": high,
                     "n_active": f"{row['n_active']:,}",
                     "share": f"{100 * row['share']:.3g}%",
-                    "examples": chosen[row["interval"]]
-                    if chosen is not None
-                    else self._sample(row, maximum),
+                    "examples": chosen[row["interval"]],
                 }
             )
         label = "Active tokens by activation; " + "; ".join(titles)
         return {
             "intervals": rows[::-1],
-            "interval_kinds": chosen is not None,
             "histogram": bar_chart(counts, label=label, titles=titles, bar_width=22, log=True),
             "maximum": number(maximum),
         }
 
-    def _chosen(self, feature: int, maximum: float) -> dict[int, list[dict[str, Any]]] | None:
-        """Examples of each interval from feature_interval_examples, top before random."""
-        if self._examples is None:
-            return None
+    def _chosen(
+        self, feature: int, intervals: list[int], maximum: float
+    ) -> dict[int, list[dict[str, Any]]]:
+        """Examples of each interval, top before random."""
         active = self._activations.sequences(feature)
-        found: dict[int, list[dict[str, Any]]] = {
-            interval: [] for interval in range(1 + self._last_interval(feature))
-        }
+        found: dict[int, list[dict[str, Any]]] = {interval: [] for interval in intervals}
         taken: dict[tuple[int, str], int] = {}
         seen: set[tuple[int, int]] = set()  # a token may be of both kinds
         for row in sorted(self._examples.rows(feature), key=lambda r: r["kind"] != "top"):
@@ -106,20 +88,3 @@ class IntervalBlock:
                 {"kind": row["kind"], "activation": number(row["activation"]), "text": text}
             )
         return found
-
-    def _last_interval(self, feature: int) -> int:
-        intervals = self._intervals.columns(feature)[0].to_numpy()
-        return int(np.max(intervals, initial=-1))
-
-    def _sample(self, row: dict[str, Any], maximum: float) -> list[dict[str, Any]]:
-        level = max(1, min(9, round(9 * (row["low"] + row["high"]) / (2 * maximum))))
-        return [
-            {
-                "kind": "",
-                "activation": "",
-                "text": plain_text(self._tokens[sequence], position, level, self._texts),
-            }
-            for sequence, position in zip(
-                row["example_sequences"], row["example_positions"], strict=True
-            )
-        ]

@@ -43,13 +43,7 @@ _NEEDED = {
         "high",
         "n_active",
         "share",
-        "example_sequences",
-        "example_positions",
     ),
-    "logit_effects": ("feature", "direction", "rank", "token_id", "effect"),
-    "head_attribution": ("feature", "head", "attribution"),
-    "dfa": ("feature", "rank", "dfa_by_head", "dfa_by_source"),
-    "dfa_matrix": ("feature", "rank", "head", "dfa_by_source"),
     "interval_examples": (
         "feature",
         "interval",
@@ -59,6 +53,10 @@ _NEEDED = {
         "position",
         "activation",
     ),
+    "logit_effects": ("feature", "direction", "rank", "token_id", "effect"),
+    "head_attribution": ("feature", "head", "attribution"),
+    "dfa": ("feature", "rank", "dfa_by_head", "dfa_by_source"),
+    "dfa_matrix": ("feature", "rank", "head", "dfa_by_source"),
     "activations": ("feature", "sequence", "position", "activation"),
     "ngrams": ("feature", "n", "rank", "token_ids", "share", "rate", "mean_activation"),
     "neighbours": ("feature", "kind", "rank", "neighbour", "value", "n_both"),
@@ -90,11 +88,11 @@ class LayerFrames:
         statistics: feature_statistics, every feature that pages are made of or link to.
         top_examples: feature_top_examples.
         intervals: feature_intervals.
+        interval_examples: feature_interval_examples.
         logit_effects: feature_logit_effects.
         head_attribution: feature_head_attribution.
         dfa: feature_dfa, of all or some of the top examples; may be empty.
         dfa_matrix: feature_dfa_matrix.
-        interval_examples: feature_interval_examples.
         activations: feature_activations in the sequences of interval_examples.
         ngrams: feature_ngrams.
         neighbours: feature_neighbours.
@@ -110,11 +108,11 @@ class LayerFrames:
     statistics: pl.DataFrame
     top_examples: pl.DataFrame
     intervals: pl.DataFrame
+    interval_examples: pl.DataFrame
     logit_effects: pl.DataFrame
     head_attribution: pl.DataFrame
     dfa: pl.DataFrame
     dfa_matrix: pl.DataFrame | None = None
-    interval_examples: pl.DataFrame | None = None
     activations: pl.DataFrame | None = None
     ngrams: pl.DataFrame | None = None
     neighbours: pl.DataFrame | None = None
@@ -145,10 +143,7 @@ class LayerFrames:
 
     def example_sequences(self) -> pl.Series:
         """Sequences whose tokens the pages show, unique."""
-        inside = self.intervals["example_sequences"].explode().drop_nulls()
-        shown = [self.top_examples["sequence"], inside.cast(pl.Int64)]
-        if self.interval_examples is not None:
-            shown.append(self.interval_examples["sequence"])
+        shown = [self.top_examples["sequence"], self.interval_examples["sequence"]]
         return pl.concat(shown).unique().sort()
 
 

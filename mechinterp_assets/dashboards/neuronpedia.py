@@ -268,15 +268,11 @@ class _Lines:
         )
         place = ("rank", "sequence", "position")
         self._top = ByFeature(frames.top_examples, place, "rank")
-        self._inside = (
-            None
-            if frames.interval_examples is None
-            else ByFeature(
-                frames.interval_examples.filter(pl.col("kind") == "random"),
-                ("interval", *place),
-                "interval",
-                "rank",
-            )
+        self._inside = ByFeature(
+            frames.interval_examples.filter(pl.col("kind") == "random"),
+            ("interval", *place),
+            "interval",
+            "rank",
         )
         self._dfa = AttributionByFeature(frames.dfa)
         self._activations = ActivationsByFeature(frames.activations)
@@ -329,7 +325,7 @@ class _Lines:
                 feature, row, "top", active, attribution, (bin_min, maximum, contains)
             )
         bins = {row["interval"]: row for row in self._intervals.rows(feature)}
-        for row in [] if self._inside is None else self._inside.rows(feature):
+        for row in self._inside.rows(feature):
             found = bins[row["interval"]]
             yield self._activation(
                 feature,

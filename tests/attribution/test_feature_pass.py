@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mechinterp_assets.activations.cache import Batch, valid_positions
 from mechinterp_assets.attribution.feature_pass import FeaturePass, feature_pass
-from mechinterp_assets.attribution.intervals import feature_intervals
+from mechinterp_assets.attribution.intervals import interval_tables
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.sae.topk import TopKSAE
@@ -138,8 +138,9 @@ def test_a_feature_that_never_fires_has_zeros_and_nulls() -> None:
     assert (row["n_active"], row["n_active_sequences"], row["density"]) == (0, 0, 0.0)
     assert row["log10_density"] is row["mean_activation"] is row["max_activation"] is None
     assert 0 not in found.top_examples(TOKENS)["feature"]
-    intervals = feature_intervals([activations], found.max_activation)
-    assert 0 not in intervals["feature"]
+    tables = interval_tables([activations], found.max_activation)
+    assert 0 not in tables.intervals["feature"]
+    assert 0 not in tables.examples["feature"]
 
 
 def test_no_token_read_gives_null_density() -> None:
@@ -257,7 +258,7 @@ def test_frames_have_the_declared_columns() -> None:
         "feature_statistics": found.statistics(sae),
         "feature_activations": activations,
         "feature_top_examples": found.top_examples(TOKENS),
-        "feature_intervals": feature_intervals([activations], found.max_activation),
+        "feature_intervals": interval_tables([activations], found.max_activation).intervals,
     }
     for name, frame in frames.items():
         declared = dict(polars_schema(table_spec(name)))
@@ -300,33 +301,38 @@ def test_intervals_equal_the_reference(n_intervals: int) -> None:
     data, sae = make_data(8), make_sae(8)
     found, activations = run(data, sae)
     reference = Reference.of(data, sae)
-    frame = feature_intervals([activations], found.max_activation, n_intervals=n_intervals)
+    tables = interval_tables([activations], found.max_activation, n_intervals=n_intervals)
+    random = tables.examples.filter(pl.col("kind") == "random")
     for feature, active in reference.active.items():
-        rows = frame.filter(pl.col("feature") == feature)
+        rows = tables.intervals.filter(pl.col("feature") == feature)
+        drawn = random.filter(pl.col("feature") == feature)
         if not active:
-            assert len(rows) == 0
+            assert len(rows) == len(drawn) == 0
             continue
         values = [v for v, _, _ in active]
         assert rows["n_active"].to_list() == reference_intervals(values, n_intervals)
         assert rows["share"].sum() == pytest.approx(1.0, abs=1e-12)
         place = {(s, t): v for v, s, t in active}
         for row in rows.iter_rows(named=True):
-            examples = list(zip(row["example_sequences"], row["example_positions"], strict=True))
+            inside = drawn.filter(pl.col("interval") == row["interval"])
+            examples = inside.select("sequence", "position").rows()
             assert len(set(examples)) == len(examples) == min(3, row["n_active"])
             assert all(row["low"] < place[example] <= row["high"] for example in examples)
+            assert inside["activation"].to_list() == [place[example] for example in examples]
 
 
 def test_the_examples_do_not_depend_on_how_activations_are_cut_but_on_the_seed() -> None:
     data, sae = make_data(9), make_sae(9)
     found, activations = run(data, sae)
-    whole = feature_intervals([activations], found.max_activation)
-    cut = feature_intervals(activations.iter_slices(7), found.max_activation)
-    assert whole.equals(cut)
-    other = feature_intervals([activations], found.max_activation, seed=1)
-    assert whole.drop("example_sequences", "example_positions").equals(
-        other.drop("example_sequences", "example_positions")
-    )
-    assert not whole.equals(other)
+    whole = interval_tables([activations], found.max_activation)
+    cut = interval_tables(activations.iter_slices(7), found.max_activation)
+    assert whole.intervals.equals(cut.intervals)
+    assert whole.examples.equals(cut.examples)
+    other = interval_tables([activations], found.max_activation, seed=1)
+    assert whole.intervals.equals(other.intervals)
+    top, random = (pl.col("kind") == kind for kind in ("top", "random"))
+    assert whole.examples.filter(top).equals(other.examples.filter(top))
+    assert not whole.examples.filter(random).equals(other.examples.filter(random))
 
 
 def test_the_sample_of_an_interval_is_uniform() -> None:
@@ -348,8 +354,11 @@ def test_the_sample_of_an_interval_is_uniform() -> None:
     )
     counts = np.zeros(n)
     for seed in range(400):
-        drawn = feature_intervals([frame], torch.ones(1), n_intervals=1, n_examples=3, seed=seed)
-        counts[drawn["example_sequences"].explode().to_numpy()] += 1
+        tables = interval_tables(
+            [frame], torch.ones(1), n_intervals=1, n_top=0, n_random=3, seed=seed
+        )
+        assert tables.examples["kind"].to_list() == ["random"] * 3
+        counts[tables.examples["sequence"].to_numpy()] += 1
     expected = counts.sum() / n
     assert ((counts - expected) ** 2 / expected).sum() < 43.8  # 0.1% of the chi-square distribution
 
@@ -368,19 +377,20 @@ def test_interval_membership_is_exact_for_any_activations(values: list[float], n
             "activation": np.array(values, np.float32),
         }
     )
-    found = feature_intervals([frame], torch.tensor([max(values)]), n_intervals=n)
-    assert found["n_active"].to_list() == reference_intervals(values, n)
+    found = interval_tables([frame], torch.tensor([max(values)]), n_intervals=n)
+    assert found.intervals["n_active"].to_list() == reference_intervals(values, n)
 
 
 def test_no_examples_can_be_asked_for() -> None:
     data, sae = make_data(8), make_sae(8)
     found, activations = run(data, sae)
-    frame = feature_intervals([activations], found.max_activation, n_examples=0)
-    assert frame["example_sequences"].list.len().max() == 0
+    tables = interval_tables([activations], found.max_activation, n_top=0, n_random=0)
+    assert tables.intervals["n_active"].sum() == len(activations)
+    assert tables.examples.is_empty()
 
 
 def test_maxima_of_another_pass_are_refused() -> None:
     data, sae = make_data(8), make_sae(8)
     found, activations = run(data, sae)
     with pytest.raises(ValueError, match="same feature pass"):
-        feature_intervals([activations], found.max_activation / 2)
+        interval_tables([activations], found.max_activation / 2)

@@ -5,9 +5,10 @@ import polars as pl
 import torch
 
 from mechinterp_assets.activations.cache import Batch, valid_positions
+from mechinterp_assets.attribution.activation_stream import TokenGrid
 from mechinterp_assets.attribution.feature_pass import feature_pass
 from mechinterp_assets.attribution.head_attribution import feature_head_attribution
-from mechinterp_assets.attribution.intervals import feature_intervals
+from mechinterp_assets.attribution.intervals import interval_tables, with_tokens
 from mechinterp_assets.attribution.logit_effects import feature_logit_effects
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.provenance import Provenance
@@ -93,7 +94,8 @@ def frames(sequences: pl.DataFrame) -> LayerFrames:
     )
     activations: list[pl.DataFrame] = []
     found = feature_pass([batch], sae, on_activations=activations.append, top_k=30)
-    top = found.top_examples([t.encode("utf-8", "replace").decode() for t in TOKENS])
+    texts = [t.encode("utf-8", "replace").decode() for t in TOKENS]
+    top = found.top_examples(texts)
     random = np.random.default_rng(1)
     dfa = top.filter(pl.col("rank") < 10).select("feature", "rank", "sequence", "position")
     matrices = [random.normal(size=(N_HEADS, p + 1)).astype(np.float32) for p in dfa["position"]]
@@ -103,14 +105,16 @@ def frames(sequences: pl.DataFrame) -> LayerFrames:
         W_dec,
         torch.randn(N_HEADS, D_HEAD, 8, generator=generator),
         torch.randn(8, len(TOKENS), generator=generator),
-        [t.encode("utf-8", "replace").decode() for t in TOKENS],
+        texts,
         k=len(TOKENS) // 2,
     )
-    intervals = feature_intervals(activations, found.max_activation)
+    tables = interval_tables(activations, found.max_activation, n_top=2, n_random=3)
+    grid = TokenGrid.of(batch.sequence, ids, batch.valid, found.n_tokens)
     return LayerFrames(
         statistics=found.statistics(sae),
         top_examples=top,
-        intervals=intervals,
+        intervals=tables.intervals,
+        interval_examples=with_tokens(tables.examples, grid, texts),
         logit_effects=effects,
         head_attribution=feature_head_attribution(W_dec, N_HEADS),
         dfa=dfa.with_columns(
@@ -121,7 +125,6 @@ def frames(sequences: pl.DataFrame) -> LayerFrames:
             identity_error=pl.lit(0.0),
         ),
         dfa_matrix=_matrix(dfa, matrices),
-        interval_examples=_interval_examples(intervals, pl.concat(activations)),
         activations=pl.concat(activations),
         ngrams=_ngrams(random),
         neighbours=_neighbours(random),
@@ -147,31 +150,6 @@ def _matrix(dfa: pl.DataFrame, matrices: list[np.ndarray]) -> pl.DataFrame:
     ]
     types = {"head": pl.Int32, "dfa_by_source": pl.List(pl.Float32)}
     return pl.DataFrame(rows).cast({**types, "feature": pl.Int32, "rank": pl.Int32})  # type: ignore[arg-type]
-
-
-def _interval_examples(intervals: pl.DataFrame, activations: pl.DataFrame) -> pl.DataFrame:
-    """The strongest two of each interval, and its sample as the random ones."""
-    inside = activations.join(intervals, on="feature").filter(
-        pl.col("activation") > pl.col("low"), pl.col("activation") <= pl.col("high")
-    )
-    ranked = inside.sort("activation", descending=True).with_columns(
-        rank=pl.int_range(pl.len(), dtype=pl.Int32).over("feature", "interval")
-    )
-    both = pl.concat(
-        [
-            ranked.filter(pl.col("rank") < 2).with_columns(kind=pl.lit("top")),
-            ranked.filter(pl.col("rank") < 3).with_columns(kind=pl.lit("random")),
-        ]
-    )
-    ids = sequences()
-    token_id = [
-        dict(ids.iter_rows())[s][p] for s, p in both.select("sequence", "position").iter_rows()
-    ]
-    return both.select(
-        *("feature", "interval", "kind", "rank", "sequence", "position", "activation"),
-        token_id=pl.Series(token_id, dtype=pl.Int32),
-        token=pl.Series([TOKENS[t].encode("utf-8", "replace").decode() for t in token_id]),
-    )
 
 
 def _ngrams(random: np.random.Generator) -> pl.DataFrame:

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 from hostile_layer import HOSTILE, LAYER, N_HEADS, TOKENS
 
+from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.context import LayerContext
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.rendering import TEMPLATES
@@ -351,11 +352,10 @@ def test_pages_without_optional_frames_leave_their_blocks_out(
         "Neighbours",
         "DFA by head and source",
         "IOI",
-        "strongest,",
     ):
         assert words not in page.text
     assert "roles" not in index.text
-    assert "drawn at random" in page.text
+    assert "the strongest, then others drawn at random" in page.text
     assert_nothing_injected(page)
     assert_nothing_injected(index)
 
@@ -488,6 +488,7 @@ def test_rendering_is_deterministic(
 
 
 TABLES = {"head_roles": "head_scores", "ioi_edges": "ioi_trace_graph"}
+INTERVAL_SQL = ("feature_intervals", "feature_interval_examples")
 
 
 @pytest.fixture(scope="module")
@@ -544,6 +545,28 @@ def test_the_sql_of_the_heads_gives_the_numbers_of_the_page(
     for head in range(N_HEADS):
         mean = sum(row[head] for row in dfa) / len(dfa)
         assert found["mean_dfa"][head] == pytest.approx(mean)
+
+
+def test_the_sql_of_the_intervals_gives_the_block(
+    pages: dict[str, Page], database: duckdb.DuckDBPyConnection
+) -> None:
+    page = feature_page(pages, 6)
+    sql = {name: [s for s in page.inside("pre") if f"FROM {name}\n" in s] for name in INTERVAL_SQL}
+    intervals, examples = (database.sql(*statements).pl() for statements in sql.values())
+    block = page.path.read_text().split('<h2 id="intervals">')[1].split("</tbody>")[0]
+    rows = block.split('<tr><th scope="row">')[1:]
+    assert len(rows) == len(intervals) == 10
+    for row, interval in zip(rows, intervals.iter_rows(named=True), strict=True):
+        assert f"<td>{interval['n_active']:,}</td>" in row
+        inside = examples.filter(pl.col("interval") == interval["interval"])
+        places, wanted = set(), []
+        for example in inside.iter_rows(named=True):  # a token of both kinds is shown once
+            place = (example["sequence"], example["position"])
+            if place not in places:
+                wanted.append((example["kind"], number(example["activation"])))
+            places.add(place)
+        assert bool(wanted) == (interval["n_active"] > 0)
+        assert re.findall(r'<small class="?(\w+)"?>([^<]*)</small>', row) == wanted
 
 
 def test_the_density_view_counts_every_feature_once(

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.attribution.intervals import feature_intervals
+from mechinterp_assets.attribution.intervals import interval_tables
 from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.features.proxies import (
     AnyByInduction,
@@ -131,9 +131,9 @@ def test_histogram_sums_to_the_counts_and_has_the_intervals_of_feature_intervals
     for name in sums:
         assert totals[name].to_numpy() == pytest.approx(result.proxies[name].to_numpy())
     maxima = frame.group_by("feature").agg(pl.col("activation").max()).sort("feature")
-    intervals = feature_intervals(
+    intervals = interval_tables(
         [frame], torch.from_numpy(maxima["activation"].to_numpy().copy()), n_intervals=7
-    )
+    ).intervals
     for name in ("feature", "interval", "low", "high", "n_active"):
         assert result.histogram[name].to_list() == intervals[name].to_list(), name
 
@@ -145,7 +145,7 @@ def test_activations_on_an_edge_belong_to_the_interval_below() -> None:
         [active(places)], [AnyByInduction("x")], tokens, WORDS, {}, n_intervals=10
     )
     maxima = torch.tensor([1.0])
-    intervals = feature_intervals([active(places)], maxima, n_intervals=10)
+    intervals = interval_tables([active(places)], maxima, n_intervals=10).intervals
     assert result.histogram["n_active"].to_list() == intervals["n_active"].to_list()
 
 
