@@ -60,7 +60,8 @@ class TrainingSettings:
     sample_rows         rows drawn for initialisation, and for each resampling
     dead_after_tokens   a feature that fired on none of this many tokens is dead
     auxk_coefficient    weight of the aux-k loss (topk, batchtopk, matryoshka; Gao et al. 2024, A.2:
-                        1/32 there; 1/8 leaves fewer dead features in runs of a million tokens)
+                        1/32 there; 1 leaves half the dead features of 1/8 in short runs, at the
+                        same explained variance)
     auxk                dead features that reconstruct the error (None: d_in // 2)
     resample_at         shares of the steps at which dead features are resampled (standard;
                         Bricken et al. 2023)
@@ -95,7 +96,7 @@ class TrainingSettings:
     encoder_scale: float | None = None
     sample_rows: int = 32_768
     dead_after_tokens: int = 1_000_000
-    auxk_coefficient: float = 1 / 8
+    auxk_coefficient: float = 1.0
     auxk: int | None = None
     resample_at: tuple[float, ...] = (0.125, 0.25, 0.375, 0.5)
     resample_warmup_steps: int = 1000
