@@ -1,7 +1,7 @@
 """From a study to the settings of its SAEs' training.
 
 Belongs here: how the sections `sae` and `sweep` become TrainingSettings, and the checks of them
-that need no weights. Does not belong here: the sections' fields (study.py), what a setting does
+that need no weights. Does not belong here: the sections' fields (study_sections.py), what a setting does
 (sae/settings.py).
 """
 
@@ -12,11 +12,11 @@ from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.trainer import check_settings
-from mechinterp_assets.study import (
+from mechinterp_assets.study import Study
+from mechinterp_assets.study_sections import (
     EXTERNAL_KEYS,
     Architecture,
     SaeSection,
-    Study,
     SweepVariant,
 )
 

@@ -25,7 +25,8 @@ from mechinterp_assets.features.proxies import (
 )
 from mechinterp_assets.features.sparse_activations import feature_blocks
 from mechinterp_assets.features.specificity import compare_with_proxies
-from mechinterp_assets.study import ProxySection, Study
+from mechinterp_assets.study import Study
+from mechinterp_assets.study_sections import ProxySection
 from resources.lake import Lake
 from resources.tensors import Tensors
 

@@ -21,7 +21,7 @@ from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_set
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.dashboards.trace_page import render_trace
 from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.study import IoiSection
+from mechinterp_assets.study_sections import IoiSection
 from resources.compute import ComputeResource
 from resources.dashboards import DashboardsResource
 from resources.lake import Lake

@@ -15,7 +15,7 @@ from mechinterp_assets.features.labels import label_summary
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.provenance import Provenance
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
-from mechinterp_assets.study import ComparisonSection
+from mechinterp_assets.study_sections import ComparisonSection
 from resources.tensors import Tensors
 from tests.assets.conftest import Materialized
 

@@ -1,0 +1,435 @@
+"""The sections of a study file: what may be said about each stage, with defaults and their checks.
+
+Belongs here: one pydantic model per section. Does not belong here: reading files, the registry and
+checks against a model (study.py).
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mechinterp_assets.organism import ORGANISM_FOLDER
+
+EMBEDDED_MODEL = "organism"
+
+Positive = Annotated[int, Field(gt=0)]
+Root = tuple[int, int] | tuple[int, int, Literal["IO", "S1", "S2"]]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+EXTERNAL_KEYS = {
+    "architecture", "path", "min_explained_variance", "evaluation_tokens", "seed"
+}  # fmt: skip
+Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka"]
+
+
+class StudyError(ValueError):
+    """A study that cannot be used; the message names file, key, value and remedy."""
+
+
+class Section(BaseModel):
+    """A mapping that forbids unknown keys and does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """Which model: exactly one of `embedded`, `path` and `hub`.
+
+    `n_layers`, `n_heads`, `d_head` are needed for `hub`, whose config is not read at load; beside
+    `path` they may be left out, and where they are given they must agree with its config.json.
+    """
+
+    embedded: Literal["organism"] | None = None
+    path: Path | None = None
+    hub: str | None = None
+    n_layers: Positive | None = None
+    n_heads: Positive | None = None
+    d_head: Positive | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelSection":
+        given = [name for name in ("embedded", "path", "hub") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of embedded, path and hub (given: {given})")
+        missing = [n for n in ("n_layers", "n_heads", "d_head") if getattr(self, n) is None]
+        if self.hub is not None and missing:
+            raise ValueError(
+                f"a hub model's sizes are not known before it is loaded: add {missing}"
+            )
+        return self
+
+    @property
+    def source(self) -> str:
+        """What LanguageModel.load is given."""
+        if self.embedded is not None:
+            return str(ORGANISM_FOLDER)
+        return str(self.path) if self.path is not None else str(self.hub)
+
+
+class CorpusSection(Section):
+    """Documents and how they become token sequences.
+
+    `structured` documents are generated (`documents`, `seed`); the other formats are read from
+    `path` (file, folder or, for huggingface, also a hub name in `dataset`). Documents are taken in
+    a random order from a window of `shuffle_buffer`, since sources are often sorted.
+    """
+
+    format: Literal["structured", "parquet", "jsonl", "text", "huggingface"]
+    path: Path | None = None
+    dataset: str | None = None
+    dataset_config: str | None = None
+    dataset_split: str = "train"
+    text_column: str = "text"
+    documents: Positive | None = None
+    shuffle_buffer: Annotated[int, Field(ge=0)] = 10_000
+    max_tokens: Positive = 2_000_000
+    context_size: Annotated[int, Field(ge=8)] = 128
+    held_out_fraction: Fraction = 0.1
+    split_by: Literal["document", "title"] = "document"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_source(self) -> "CorpusSection":
+        if self.format == "structured":
+            if self.path is not None or self.dataset is not None:
+                raise ValueError("structured text is generated: remove path and dataset")
+        elif self.format == "huggingface":
+            if (self.path is None) == (self.dataset is None):
+                raise ValueError("give either path (a local dataset folder) or dataset (hub name)")
+        elif self.path is None:
+            raise ValueError(f"format {self.format!r} needs path")
+        return self
+
+
+class ActivationSection(Section):
+    """The activation cache: which layers, how many tokens, how they are stored."""
+
+    layers: Literal["all"] | list[Annotated[int, Field(ge=0)]] = "all"
+    max_tokens: Positive = 2_000_000
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    batch_size: Positive = 64
+    sequences_per_shard: Positive = 4096
+
+    @field_validator("layers")
+    @classmethod
+    def _distinct(cls, layers: Any) -> Any:
+        if layers != "all" and (not layers or len(set(layers)) != len(layers)):
+            raise ValueError("name each layer once, or all")
+        return layers
+
+
+class SaeSection(Section):
+    """Attention-output SAEs (K24 section 2), one per layer.
+
+    Sparsity: `k` (topk, batchtopk, matryoshka), `l1_coefficient` (standard, gated) or
+    `l0_coefficient` (jumprelu); `group_sizes` are matryoshka's nested prefixes, `k_start` lets k
+    fall from there over sparsity_warmup, `bandwidth` and `initial_threshold` are jumprelu's,
+    `auxk_coefficient` and `auxk` the TopK family's, `resample_at` (shares of the training) and
+    `resample_warmup_steps` those of architectures that resample. What an architecture does not have
+    is refused. `d_sae_by_layer` gives single layers another width.
+
+    `source`: where rows come from. cache: the activation cache, layer by layer. forward: one
+    forward pass over the train split for all layers of a run, which then train in lockstep and need
+    no disk. `buffer_rows` of each layer are held and mixed at a time, by forward in `buffer_dtype`.
+
+    `compute_dtype` of the encoder's matrix product: auto is bfloat16 on CUDA and float32 elsewhere.
+    Adam: `learning_rate`, `adam_betas`, `adam_epsilon`. `lr_warmup`, `lr_decay` and
+    `sparsity_warmup` are shares of the training. Every key means what it does in
+    sae/settings.py: TrainingSettings.
+
+    `architecture: external` takes SAEs trained elsewhere: folders in SAELens's format for hook_z.
+    `path` is one folder name with {layer} in it (gpt2/blocks.{layer}.hook_z), or a mapping of
+    layers to folders. Each SAE must explain more than `min_explained_variance` of the variance of
+    the study's own activations. Of the other keys evaluation_tokens and seed remain.
+    """
+
+    architecture: Architecture | Literal["external"] = "topk"
+    path: str | dict[int, str] | None = None
+    min_explained_variance: Annotated[float, Field(lt=1)] = 0.0
+    source: Literal["cache", "forward"] = "cache"
+    d_sae: Positive = 0  # 0: not given, which only external SAEs may leave so
+    d_sae_by_layer: dict[Annotated[int, Field(ge=0)], Positive] = {}
+    k: Positive | None = None
+    k_start: Positive | None = None
+    l1_coefficient: NotNegative | None = None
+    l0_coefficient: NotNegative | None = None
+    bandwidth: PositiveFloat | None = None
+    initial_threshold: PositiveFloat | None = None
+    group_sizes: tuple[Positive, ...] | None = None
+    training_tokens: Positive = 0  # as d_sae
+    batch_size: Positive = 2048
+    buffer_rows: Positive = 131_072
+    buffer_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    learning_rate: PositiveFloat = 1e-3
+    adam_betas: tuple[Share, Share] = (0.9, 0.99)
+    adam_epsilon: PositiveFloat = 1e-8
+    lr_warmup: Share = 0.05
+    lr_decay: Share = 0.2
+    sparsity_warmup: Share = 0.2
+    max_gradient_norm: PositiveFloat | None = None
+    normalize_input: bool = True
+    decoder_init: Literal["random", "data"] = "random"
+    b_dec_init: Literal["mean", "geometric_median"] = "mean"
+    encoder_scale: PositiveFloat | None = None
+    dead_after_tokens: Positive = 250_000
+    auxk_coefficient: NotNegative | None = None
+    auxk: Positive | None = None
+    resample_at: tuple[Share, ...] | None = None
+    resample_warmup_steps: Positive | None = None
+    log_every: Positive = 50
+    checkpoint_every: Positive = 1000
+    evaluation_tokens: Positive = 65_536
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _trained_or_external(self) -> "SaeSection":
+        if self.architecture == "external":
+            if self.path is None:
+                raise ValueError("external SAEs need path, a folder name with {layer} in it")
+            if foreign := sorted(self.model_fields_set - EXTERNAL_KEYS):
+                raise ValueError(f"external SAEs are not trained: remove {', '.join(foreign)}")
+            return self
+        if self.path is not None or self.min_explained_variance:
+            raise ValueError(
+                "path and min_explained_variance are for SAEs trained elsewhere: set architecture "
+                "to external or remove them"
+            )
+        if missing := [name for name in ("d_sae", "training_tokens") if not getattr(self, name)]:
+            raise ValueError(f"required keys are missing: {', '.join(missing)}; add them")
+        return self
+
+    def external_folder(self, layer: int) -> Path:
+        """Folder of an external SAE. Raises StudyError if `path` names none for this layer."""
+        if isinstance(self.path, dict):
+            if layer not in self.path:
+                raise StudyError(f"sae.path: no folder for layer {layer}; add it")
+            return Path(self.path[layer])
+        try:
+            return Path(str(self.path).format(layer=layer))
+        except (KeyError, IndexError, ValueError) as error:
+            raise StudyError(
+                f"sae.path: {self.path!r} is not a folder name with {{layer}} in it ({error})"
+            ) from error
+
+
+class SweepVariant(Section):
+    """One SAE of a sweep; what is left out comes from the section `sae`."""
+
+    architecture: Architecture
+    k: Positive | None = None
+    l1_coefficient: NotNegative | None = None
+    l0_coefficient: NotNegative | None = None
+    group_sizes: tuple[Positive, ...] | None = None
+    d_sae: Positive | None = None
+    learning_rate: PositiveFloat | None = None
+
+
+class SweepSection(Section):
+    """SAEs of several sparsities per layer, for the frontier of L0 against CE loss recovered.
+
+    All variants of a layer train in lockstep on the same rows. Without variants the table
+    sae_frontier is empty. `training_tokens` and `evaluation_tokens` are those of `sae` unless
+    given.
+    """
+
+    variants: list[SweepVariant] = []
+    training_tokens: Positive | None = None
+    evaluation_tokens: Positive | None = None
+
+    @field_validator("variants")
+    @classmethod
+    def _distinct(cls, variants: list[SweepVariant]) -> list[SweepVariant]:
+        for i, variant in enumerate(variants):
+            if variant in variants[:i]:
+                raise ValueError(f"variants[{i}] is there twice; remove it")
+        return variants
+
+
+class ProxySection(Section):
+    """A rule that stands for what features mean, under a `name`; exactly one kind.
+
+    `tokens`: the current token is one of these (as in the table vocabulary, with their spaces).
+    `regex`: found in the text of the last `window` tokens (16) up to and including the current one,
+    from the last BOS on; Rust's regex syntax; end it with $ to tie it to the current token.
+    `next_by_induction`: an earlier occurrence of the current token was followed by this token.
+    `induction: true`: an earlier occurrence of the current token was followed by any token.
+    `promoted_by_induction: true`: ... by the token that the feature itself promotes most.
+    `features`: layer -> features compared with the proxy; layers left out have none. Default: all
+    that fired.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+    tokens: list[Annotated[str, Field(min_length=1)]] | None = None
+    regex: Annotated[str, Field(min_length=1)] | None = None
+    window: Positive | None = None
+    next_by_induction: Annotated[str, Field(min_length=1)] | None = None
+    induction: Literal[True] | None = None
+    promoted_by_induction: Literal[True] | None = None
+    features: dict[Annotated[int, Field(ge=0)], list[Annotated[int, Field(ge=0)]]] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "ProxySection":
+        kinds = ("tokens", "regex", "next_by_induction", "induction", "promoted_by_induction")
+        given = [kind for kind in kinds if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"proxy {self.name!r}: give exactly one of {', '.join(kinds)} (given: {given})"
+            )
+        if self.tokens == []:
+            raise ValueError(f"proxy {self.name!r}: tokens is empty; name at least one")
+        if self.window is not None and self.regex is None:
+            raise ValueError(f"proxy {self.name!r}: window belongs to regex; remove it")
+        return self
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, regex: str | None) -> str | None:
+        if regex is not None:
+            from mechinterp_assets.features.proxies import check_regex  # imports polars
+
+            check_regex(regex)
+        return regex
+
+
+class ComparisonSection(Section):
+    """Another SAE that each layer's SAE is matched with (table sae_matching).
+
+    `with`: its study (default: this one). `layer`: its layer, `next` for the layer after (default:
+    the same layer). `version: previous`: its previous published version. The previous version of a
+    layer's own SAE is compared without being named, where one is still stored.
+    """
+
+    with_study: str | None = Field(default=None, alias="with")
+    layer: Annotated[int, Field(ge=0)] | Literal["next"] | None = None
+    version: Literal["previous"] | None = None
+
+    @model_validator(mode="after")
+    def _not_itself(self) -> "ComparisonSection":
+        if self.with_study is None and self.layer is None and self.version is None:
+            raise ValueError("an SAE is not compared with itself: give with, layer or version")
+        return self
+
+
+class FeatureSection(Section):
+    """What is kept of each feature; the `pages` most often active of a layer get a page.
+
+    Each of `intervals` activation intervals has `interval_examples` random examples and
+    `interval_top_examples` strongest ones; `ngrams` n-grams are kept for each of n = 1, 2, 3, and
+    `neighbours` other features each by co-activation and by decoder cosine.
+
+    The first `dfa_examples` of the top examples have direct feature attribution, by head and by
+    source; the first `dfa_matrix_examples` of those the whole head x source matrix.
+
+    `proxies`: rules that each feature is compared with (feature_proxies).
+    """
+
+    max_tokens: Positive = 1_000_000
+    top_examples: Positive = 20
+    context_window: Positive = 24
+    intervals: Positive = 10
+    interval_examples: Positive = 5
+    interval_top_examples: Positive = 5
+    ngrams: Positive = 10
+    neighbours: Positive = 10
+    logit_tokens: Positive = 10
+    dfa_examples: Positive = 20
+    dfa_matrix_examples: Annotated[int, Field(ge=0)] = 2
+    pages: Positive = 256
+    proxies: list[ProxySection] = []
+
+    @field_validator("proxies")
+    @classmethod
+    def _distinct_names(cls, proxies: list[ProxySection]) -> list[ProxySection]:
+        names = [proxy.name for proxy in proxies]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"proxies share the name {', '.join(map(repr, twice))}; rename one")
+        return proxies
+
+
+class HeadSection(Section):
+    """Random repeated token sequences and random texts that head scores are measured on."""
+
+    sequences: Positive = 64
+    repeat_length: Positive = 50
+    seed: int = 0
+
+
+class IoiSection(Section):
+    """Indirect object identification: prompts and singular vector tracing (FC24).
+
+    `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; auto takes the heads with
+    the largest direct effect on the logit difference. `trace_variants` are rules traced beside the
+    standard one (circuits/trace_variants.py); `near_threshold` is the least attention of a pair
+    that nearly fires. `slice_contrast`: table ioi_slice_contrast. `usage_sequences` corpus
+    sequences are compared with the prompts in slice usage. `consensus_nodes`: traced nodes whose
+    consensus subspace is read. `reference_heads`: name -> [layer, head] pairs to compare the
+    circuit with, beside published circuits of the same model.
+    """
+
+    prompts: Positive = 128
+    variants: list[str] = ["base", "ABC"]
+    held_out_pairs: bool = False
+    seed: int = 0
+    roots: Literal["auto"] | list[Root] = "auto"
+    max_roots: Positive = 3
+    firing_threshold: Fraction = 0.5
+    contribution_fraction: Fraction = 0.7
+    trace_variants: list[Literal["near", "negative", "all_slices", "published"]] = [
+        "near",
+        "negative",
+        "all_slices",
+        "published",
+    ]
+    near_threshold: Fraction = 0.25
+    slice_contrast: bool = True
+    usage_sequences: Positive = 64
+    consensus_nodes: Positive = 12
+    reference_heads: dict[str, list[tuple[int, int]]] = {}
+
+    @model_validator(mode="after")
+    def _near_is_below_firing(self) -> "IoiSection":
+        if "near" in self.trace_variants and self.near_threshold >= self.firing_threshold:
+            raise ValueError(
+                f"near_threshold {self.near_threshold} is not below firing_threshold "
+                f"{self.firing_threshold}; lower it or leave near out of trace_variants"
+            )
+        return self
+
+    @field_validator("variants")
+    @classmethod
+    def _known_variants(cls, variants: list[str]) -> list[str]:
+        from mechinterp_assets.circuits.ioi import VARIANTS  # imports torch
+
+        unknown = sorted(set(variants) - set(VARIANTS))
+        if unknown or "base" not in variants:
+            raise ValueError(f"name base and any of {', '.join(VARIANTS)}")
+        return variants
+
+
+class InterventionSection(Section):
+    """Ablations that run by default."""
+
+    head_ablations: list[Literal["zero", "mean"]] = ["zero", "mean"]
+    edges: Annotated[int, Field(ge=0)] = 10
+    prompts: Positive = 64
+    bootstrap: Positive = 1000
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "InterventionSection":
+        if not self.head_ablations and not self.edges:
+            raise ValueError("nothing would run: name a mode in head_ablations or set edges")
+        return self
+
+
+class CheckSection(Section):
+    """Bounds of the asset checks that block what lies downstream."""
+
+    l0: tuple[float, float] = (0.5, 256.0)
+    ce_recovered_min: float = 0.5
+    ioi_accuracy_min: float | None = None
