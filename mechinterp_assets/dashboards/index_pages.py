@@ -27,6 +27,7 @@ EVALUATION = {
     "ce_recovered": "CE recovered",
     "ce_recovered_mean": "CE recovered (mean ablation)",
     "kl": "KL",
+    "kl_recovered": "KL recovered",
     "shrinkage": "shrinkage",
     "n_tokens": "evaluation tokens",
 }
