@@ -1,8 +1,8 @@
 """From a study to the settings of its SAEs' training.
 
 Belongs here: how the sections `sae` and `sweep` become TrainingSettings, and the checks of them
-that need no weights. Does not belong here: the sections' fields (study_sections.py), what a setting does
-(sae/settings.py).
+that need no weights. Does not belong here: the sections' fields (study_sections.py), what a setting
+does (sae/settings.py).
 """
 
 from collections.abc import Iterator

@@ -27,6 +27,10 @@ class DashboardsResource(dg.ConfigurableResource["DashboardsResource"]):
         """Address of a page of a folder under `make ui`."""
         return f"{self.base_url}/{name}/{page}"
 
+    def has(self, name: str) -> bool:
+        """Whether a folder of this name was published."""
+        return (Path(self.root) / name / "index.html").is_file()
+
     @contextmanager
     def publish(self, name: str) -> Iterator[Path]:
         """A private folder that becomes `<root>/<name>` when the block ends without an error.

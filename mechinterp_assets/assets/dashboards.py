@@ -18,7 +18,12 @@ from mechinterp_assets.dashboards.collect import (
     layer_frames,
 )
 from mechinterp_assets.dashboards.context import LayerContext, sae_details, shown_name
-from mechinterp_assets.dashboards.site import render_layer, render_study
+from mechinterp_assets.dashboards.site import (
+    frontier_folder,
+    render_layer,
+    render_study,
+    trace_folder,
+)
 from mechinterp_assets.dashboards.tokens import TokenTexts
 from resources.dashboards import DashboardsResource
 from resources.lake import Lake
@@ -177,6 +182,14 @@ def study_dashboards(
             evaluation=evaluation,
             hrefs={layer: f"..{url}" for layer, url in pages["layer", "url_path"].iter_rows()},
             description=study.description,
+            related={
+                title: f"../{name}/index.html"
+                for title, name in (
+                    ("the traced circuit", trace_folder(study.study)),
+                    ("the frontier of its sweep", frontier_folder(study.study)),
+                )
+                if dashboards.has(name)
+            },
         )
     publisher = Publisher(context, lake)
     publisher.publish(

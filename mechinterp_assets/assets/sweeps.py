@@ -24,6 +24,7 @@ from mechinterp_assets.assets.saes import (
 )
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
 from mechinterp_assets.dashboards.frontier import frontier_thumbnail, render_frontier
+from mechinterp_assets.dashboards.site import frontier_folder
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_variants
@@ -92,7 +93,7 @@ def sae_frontier(
                 {"sae_frontier": frame},
                 {
                     "sae_frontier": {
-                        "page": dg.MetadataValue.url(dashboards.url(_folder(name))),
+                        "page": dg.MetadataValue.url(dashboards.url(frontier_folder(name))),
                         "l0_against_ce_recovered": dg.MetadataValue.md(
                             f"![frontier]({frontier_thumbnail(frame)})"
                         ),
@@ -101,7 +102,7 @@ def sae_frontier(
                 },
             )
         existing = [key for key in study.sites if lake.exists("sae_frontier", key)]
-        with dashboards.publish(_folder(name)) as folder:
+        with dashboards.publish(frontier_folder(name)) as folder:
             render_frontier(
                 folder,
                 lake.read("sae_frontier", existing).collect(),
@@ -109,10 +110,6 @@ def sae_frontier(
                 provenance=publisher.provenance(inputs),
             )
     yield from publisher.results()
-
-
-def _folder(study: str) -> str:
-    return f"{study}.frontier"
 
 
 def _sweep(

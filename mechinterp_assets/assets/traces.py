@@ -19,6 +19,7 @@ from mechinterp_assets.circuits.trace import Root, Trace, TraceSettings, trace_b
 from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
 from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_settings
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.dashboards.site import trace_folder
 from mechinterp_assets.dashboards.trace_page import render_trace
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.study_sections import IoiSection
@@ -196,7 +197,7 @@ def _publish_graph(
     """Write the picture, the page and GraphML; their addresses, none for a graph without edges."""
     if graph.is_empty():
         return {}
-    name = f"{inputs.study.study}.trace"
+    name = trace_folder(inputs.study.study)
     page = render_trace(
         graph, nodes, roots, publisher.provenance(inputs), model.source, description
     )

@@ -154,6 +154,7 @@ def render_study(
     hrefs: Mapping[int, str] | None = None,
     description: str = "",
     details: Mapping[str, str] | None = None,
+    related: Mapping[str, str] | None = None,
 ) -> RenderedFolder:
     """Write the index of a study, `folder`/index.html, over an older one if there is one.
 
@@ -166,6 +167,7 @@ def render_study(
         hrefs: address of each layer's index as seen from this page; default L00/index.html.
         description: of the study.
         details: more lines for the provenance block.
+        related: titles and addresses of the study's other pages.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = template("study.html").render(
@@ -173,9 +175,20 @@ def render_study(
         **study_content(statistics, evaluation, hrefs, provenance.study),
         study=provenance.study,
         description=description,
+        related=related or {},
         provenance=provenance_rows(provenance, model, details or {}),
     )
     return RenderedFolder(0, 1, _write(folder / "index.html", text))
+
+
+def frontier_folder(study: str) -> str:
+    """Name of the folder with the frontier page of a study's sweep."""
+    return f"{study}.frontier"
+
+
+def trace_folder(study: str) -> str:
+    """Name of the folder with the page of a study's traced circuit."""
+    return f"{study}.trace"
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -51,6 +51,9 @@ def test_page_and_graphml(
     folder = tiny.home / "dashboards" / "tiny.trace"
     assert {path.name for path in folder.iterdir()} == {"index.html", "trace.png", "trace.graphml"}
     assert '<svg id="trace"' in (folder / "index.html").read_text()
+    study = (tiny.home / "dashboards" / "tiny" / "index.html").read_text()
+    assert 'href="../tiny.trace/index.html"' in study
+    assert "tiny.frontier" not in study  # no sweep, no page
     monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
     target = tmp_path / "circuit.graphml"
     written = CliRunner().invoke(app, ["trace-graph", "tiny", str(target)])

@@ -650,3 +650,15 @@ def test_frames_that_lack_a_column_or_mix_layers_are_refused(frames: LayerFrames
     twice = pl.concat([frames.statistics, frames.statistics])
     with pytest.raises(ValueError, match="pass one study and one layer"):
         LayerFrames(**{**vars(frames), "statistics": twice})
+
+
+def test_a_study_links_its_other_pages(
+    tmp_path: Path, frames: LayerFrames, provenance: Provenance
+) -> None:
+    layers = frames.statistics.with_columns(layer=pl.lit(LAYER, pl.Int32))
+    related = {"<b>circuit</b>": "../s.trace/index.html", "frontier": "../s.frontier/index.html"}
+    render_study(tmp_path, model="m", provenance=provenance, statistics=layers, related=related)
+    page = Page(tmp_path / "index.html")
+    links = {a.get("href") for tag, a in page.elements if tag == "a"}
+    assert links >= set(related.values())
+    assert ("a", "<b>circuit</b>") in page.texts
