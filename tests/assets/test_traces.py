@@ -53,7 +53,7 @@ def test_page_and_graphml(
     assert '<svg id="trace"' in (folder / "index.html").read_text()
     study = (tiny.home / "dashboards" / "tiny" / "index.html").read_text()
     assert 'href="../tiny.trace/index.html"' in study
-    assert "tiny.frontier" not in study  # no sweep, no page
+    assert 'href="../tiny.frontier/index.html"' in study
     monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
     target = tmp_path / "circuit.graphml"
     written = CliRunner().invoke(app, ["trace-graph", "tiny", str(target)])
