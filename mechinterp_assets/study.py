@@ -44,6 +44,7 @@ from mechinterp_assets.study_sections import (
     Section,
     StudyError,
     SweepSection,
+    TasksSection,
 )
 
 PACKAGED_STUDIES = Path(__file__).parent / "studies"
@@ -78,6 +79,7 @@ class Study(Section):
     features: FeatureSection = FeatureSection()
     heads: HeadSection = HeadSection()
     ioi: IoiSection = IoiSection()
+    tasks: TasksSection = TasksSection()
     interventions: InterventionSection = InterventionSection()
     checks: CheckSection = CheckSection()
     comparisons: list[ComparisonSection] = Field(default_factory=list)
@@ -161,6 +163,7 @@ def load_study(file: Path) -> Study:
     study._file = file
     study._n_layers, d_z = _check_model(file, study.model)
     _check_layers(file, study)
+    _check_task_roots(file, study)
     _check_reference_heads(file, study)
     _check_saes(file, study, d_z)
     _check_path(file, "corpus.path", study.corpus.path)
@@ -335,6 +338,16 @@ def _check_layers(file: Path, study: Study) -> None:
             if layer >= study.n_layers:
                 raise StudyError(
                     f"{file}: ioi.roots: layer {layer} does not exist; "
+                    f"{study.model.source} has layers 0..{study.n_layers - 1}"
+                )
+
+
+def _check_task_roots(file: Path, study: Study) -> None:
+    for task, roots in study.tasks.roots.items():
+        for layer, *_ in roots:
+            if not 0 <= layer < study.n_layers:
+                raise StudyError(
+                    f"{file}: tasks.roots.{task}: layer {layer} does not exist; "
                     f"{study.model.source} has layers 0..{study.n_layers - 1}"
                 )
 

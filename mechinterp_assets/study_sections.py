@@ -5,7 +5,7 @@ checks against a model (study.py).
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -14,6 +14,8 @@ from mechinterp_assets.organism import ORGANISM_FOLDER
 EMBEDDED_MODEL = "organism"
 
 Positive = Annotated[int, Field(gt=0)]
+Family = Literal["greater_than", "gendered_pronoun", "colored_objects"]
+TaskRoot = tuple[int, int] | tuple[int, int, str]
 Root = tuple[int, int] | tuple[int, int, Literal["IO", "S1", "S2"]]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -409,6 +411,51 @@ class IoiSection(Section):
         if unknown or "base" not in variants:
             raise ValueError(f"name base and any of {', '.join(VARIANTS)}")
         return variants
+
+
+class TasksSection(Section):
+    """Prompts with answers beside IOI, and the tasks whose circuit is traced (tasks/families.py).
+
+    `families`: prompt families, each with `prompts` base prompts and as many corrupted ones; auto
+    takes those that the model's tokenizer can express, a named one that it cannot is an error.
+    `traced`: tasks that are traced, ioi among them where wanted. `roots`: task -> [layer, head] or
+    [layer, head, role] that its trace starts from, at END -> role; without a role, the one that the
+    head attends to most. Tasks left out start from the heads with the largest direct effect, at
+    most ioi.max_roots. IOI's own are ioi.roots.
+    """
+
+    families: Literal["auto"] | list[Family] = "auto"
+    prompts: Positive = 64
+    seed: int = 0
+    traced: list[str] = ["ioi"]
+    roots: dict[str, list[TaskRoot]] = {}
+
+    @field_validator("families", "traced")
+    @classmethod
+    def _distinct_tasks(cls, names: Any) -> Any:
+        if names != "auto" and len(set(names)) != len(names):
+            raise ValueError("name each task once")
+        return names
+
+    @model_validator(mode="after")
+    def _traced_tasks_exist(self) -> "TasksSection":
+        known = ["ioi", *self.known]
+        if unknown := [name for name in self.traced if name not in known]:
+            raise ValueError(
+                f"traced names {unknown[0]!r}, which is no task of this study; known: "
+                f"{', '.join(known)}"
+            )
+        if foreign := [name for name in self.roots if name == "ioi" or name not in self.traced]:
+            raise ValueError(
+                f"roots names {foreign[0]!r}; give roots of tasks in traced, those of ioi in "
+                "ioi.roots"
+            )
+        return self
+
+    @property
+    def known(self) -> list[str]:
+        """Tasks that this section asks for; with auto, those that it may come to."""
+        return list(get_args(Family)) if self.families == "auto" else list(self.families)
 
 
 class InterventionSection(Section):

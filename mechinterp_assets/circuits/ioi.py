@@ -139,7 +139,7 @@ _SCHEMA: dict[str, pl.DataType] = {
 
 
 class PromptError(ValueError):
-    """IOI prompts that cannot be built; the message names the value and the remedy."""
+    """Prompts that cannot be built or used; the message names the value and the remedy."""
 
 
 # ---- templates -----------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def single_token_names(encode: Encode, names: Sequence[str] = NAMES) -> list[str
 
     Raises PromptError when fewer than MINIMUM_NAMES are left.
     """
-    return _single_token_names(SegmentEncoder(encode), names, _owner(encode))
+    return _single_token_names(SegmentEncoder(encode), names, tokenizer_name(encode))
 
 
 def _single_token_names(encoder: SegmentEncoder, names: Sequence[str], owner: str) -> list[str]:
@@ -256,7 +256,8 @@ def _single_token_names(encoder: SegmentEncoder, names: Sequence[str], owner: st
     return kept
 
 
-def _owner(encode: Encode) -> str:
+def tokenizer_name(encode: Encode) -> str:
+    """What error messages call the tokenizer behind `encode`."""
     model = getattr(encode, "__self__", None)
     return str(getattr(model, "source", None) or getattr(model, "name_or_path", None) or encode)
 
@@ -322,7 +323,7 @@ def ioi_prompts(
             raise PromptError(f"no {what}; pass at least one")
     parsed = [parse_template(template) for template in templates]
     encoder = SegmentEncoder(encode)
-    usable = _single_token_names(encoder, names, _owner(encode))
+    usable = _single_token_names(encoder, names, tokenizer_name(encode))
 
     rows: list[dict[str, object]] = []
     casts = _draw_casts(n, seed, len(parsed), usable, places, objects, allowed_pair)
@@ -334,7 +335,7 @@ def ioi_prompts(
             )
             if list(encode(str(row["text"]))) != row["token_ids"]:
                 raise PromptError(
-                    f"tokenizer {_owner(encode)} joins segments of {row['text']!r} into other "
+                    f"tokenizer {tokenizer_name(encode)} joins segments of {row['text']!r} into other "
                     "tokens than those of the segments; positions of roles would be wrong: use "
                     "templates whose slots lie on token boundaries"
                 )
