@@ -110,8 +110,8 @@ def _assemble(
     if list(encode(text)) != ids:
         raise PromptError(
             f"task {task}: tokenizer {tokenizer_name(encode)} joins segments of {text!r} into "
-            "other tokens than those of the segments; positions of roles would be wrong: use wording "
-            "whose roles lie on token boundaries"
+            "other tokens than those of the segments; positions of roles would be wrong: use "
+            "wording whose roles lie on token boundaries"
         )
     if END not in roles:
         roles, positions = [END, *roles], [len(ids), *positions]
