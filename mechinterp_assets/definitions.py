@@ -16,12 +16,14 @@ from mechinterp_assets.assets import (
     feature_meaning,
     feature_relations,
     features,
+    head_features,
     heads,
     interventions,
     ioi,
     sae_comparison,
     saes,
     sweeps,
+    tasks,
     traces,
 )
 from mechinterp_assets.assets.automation import JOBS, SCHEDULES
@@ -45,8 +47,10 @@ ASSET_MODULES = [
     sae_comparison,
     dashboards,
     heads,
+    head_features,
     ioi,
     interventions,
+    tasks,
     traces,
 ]
 

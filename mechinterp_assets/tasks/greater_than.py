@@ -89,9 +89,9 @@ def greater_than(
     """`n` base and `n` corrupt prompts (TASK_PROMPTS_SCHEMA); templates are balanced.
 
     A corrupt prompt has the same century and an early start year that still has a wrong answer: 01
-    where two digits are one token, the first of 10 to 19 where digits are read one by one. Roles: NOUN, CENTURY
-    (first token of the start year), YEAR (what follows its century), UNIT (its last digit, where
-    digits are read one by one), END (last token of the second century).
+    where two digits are one token, the first of 10 to 19 where digits are read one by one.
+    Roles: NOUN, CENTURY (first token of the start year), YEAR (what follows its century), UNIT (its
+    last digit, where digits are read one by one), END (last token of the second century).
     Answers: continuations that make the second year the later one; wrong: those that make it the
     same or earlier (by digits: earlier).
     Raises PromptError where the tokenizer reads a year in another way.
