@@ -123,6 +123,7 @@ def _read(folder: Path, fingerprint: str) -> Declarations:
         tables = _read_tables(con, folder / "tables", study, tuple(provenance))
     with duckdb.connect() as con:
         _execute(con, catalog_sql, catalog_file)
+        catalog_sql += _passed_on_comments(con, catalog_file)
         if taken := tables.keys() & _columns(con).keys():
             raise DeclarationError(f"sql/tables declares {sorted(taken)}, the catalog's own names")
         for spec in tables.values():
@@ -130,6 +131,21 @@ def _read(folder: Path, fingerprint: str) -> Declarations:
             con.execute(f"CREATE TABLE {quote_name(spec.name)} ({columns})")
         views = _read_views(con, folder / "views", tables)
     return Declarations(tables, catalog_sql, views, fingerprint)
+
+
+def _passed_on_comments(con: duckdb.DuckDBPyConnection, path: Path) -> str:
+    """Statements that comment the columns which the catalog's views pass on from its tables."""
+    relations = _columns(con)
+    known = {c.name: c.comment for columns in relations.values() for c in columns if c.comment}
+    statements = []
+    for relation, columns in relations.items():
+        unexplained = [column for column in columns if not column.comment]
+        _require_comments(relation, tuple(c for c in unexplained if c.name not in known), path)
+        statements += [
+            comment_on_column(quote_name(relation), column.name, known[column.name])
+            for column in unexplained
+        ]
+    return "\n".join(statements)
 
 
 def _read_provenance(con: duckdb.DuckDBPyConnection, path: Path) -> tuple[Column, ...]:
