@@ -14,8 +14,11 @@ whatever stays dense).
 Every result is a file in --folder as soon as it exists, and a file that exists is not computed
 again: the run can be stopped and continued, and --table prints what is there. k fixes L0 for topk,
 and nearly for batchtopk and matryoshka; where a coefficient sets it, the peer's values at our L0
-are read off the line through its two points over log L0. Seconds are CPU time of the process, all
-threads; training alone, with its rows, without evaluation.
+are read off its points over log L0. Under an L1 penalty (standard) the learning rate moves L0 as
+much as the coefficient does, at nearly the same loss: weak activations cost little, and a higher
+rate clears them away. The peer is therefore trained at every rate of --lr, and read between those
+of the same coefficient. Seconds are CPU time of the process, all threads; training alone, with its
+rows, without evaluation.
 """
 
 import argparse
@@ -54,6 +57,8 @@ SPARSITIES: dict[str, tuple[str, tuple[float, float]]] = {
     "gated": ("l1_coefficient", (8.0, 3.0)),
     "jumprelu": ("l0_coefficient", (3.0, 1.0)),
 }
+# Whose L0 the learning rate moves: the peer is read along its learning rates.
+ALONG_LR = ("standard",)
 PROGRAMS = ("ours", "sae-lens")
 CONTEXT = 128
 # How far beyond a program's two points, in log L0, its line is still read.
@@ -188,16 +193,21 @@ def best_lr(
 def table(results: pl.DataFrame) -> pl.DataFrame:
     """One row per layer, architecture and sparsity: ours, the peer's, the peer's at our L0."""
     keys = ["layer", "architecture", "sparsity"]
-    ours = results.filter(pl.col("program") == "ours")
-    peer = results.filter(pl.col("program") == "sae-lens")
+    chosen = results.filter("chosen_lr")
+    ours = chosen.filter(pl.col("program") == "ours")
+    peer = chosen.filter(pl.col("program") == "sae-lens")
+    every_lr = results.filter(pl.col("program") == "sae-lens")
     if peer.is_empty():
         return ours.select(*keys, *SHOWN, "seconds", "lr").sort(keys)
     joined = ours.join(peer, on=keys, suffix="_peer").sort(keys)
     rows = []
     for row in joined.iter_rows(named=True):
-        line = peer.filter(
-            (pl.col("layer") == row["layer"]) & (pl.col("architecture") == row["architecture"])
-        ).sort("l0")
+        along_lr = row["architecture"] in ALONG_LR
+        line = (
+            (every_lr if along_lr else peer)
+            .filter(*(pl.col(key) == row[key] for key in (keys if along_lr else keys[:2])))
+            .sort("l0")
+        )
         matched = {name: _at_l0(line, name, row["l0"]) for name in ("ce_recovered", EV)}
         rows.append(
             {key: row[key] for key in keys}
@@ -280,13 +290,27 @@ def _run(size: Size, corpus: Path | None, folder: Path) -> None:
     }
     for layer in size.layers:
         for architecture, value in _sparsities(size):
-            for program in programs:
-                lr = lrs[program, architecture]
+            for program, lr, chosen in _trainings(programs, architecture, lrs, size.lrs):
                 settings = settings_of(size, architecture, value, lr)
                 key = f"layer{layer}-{architecture}-{value:g}-{program}"
+                key += "" if chosen else f"-lr{lr:g}"
                 result = _kept(folder / f"{key}.json", model, data, layer, program, settings)
                 shown = "  ".join(f"{name} {result[name]:.4f}" for name in SHOWN)
                 print(f"{key:36} {shown}  CPU s {result['seconds']:.1f}", flush=True)
+
+
+def _trainings(
+    programs: tuple[str, ...],
+    architecture: str,
+    best: dict[tuple[str, str], float],
+    lrs: tuple[float, ...],
+) -> Iterator[tuple[str, float, bool]]:
+    """Program, learning rate, and whether it is the program's best one."""
+    for program in programs:
+        chosen = best[program, architecture]
+        yield program, chosen, True
+        if program != "ours" and architecture in ALONG_LR:
+            yield from ((program, lr, False) for lr in lrs if lr != chosen)
 
 
 def _sparsities(size: Size) -> Iterator[tuple[str, float]]:
@@ -327,7 +351,9 @@ def _print(folder: Path) -> None:
     files = sorted(folder.glob("layer*.json"))
     if not files:
         raise SystemExit(f"no result in {folder} yet")
-    results = pl.DataFrame([json.loads(file.read_text()) for file in files])
+    results = pl.DataFrame(
+        [json.loads(file.read_text()) | {"chosen_lr": "-lr" not in file.stem} for file in files]
+    )
     frame = table(results)
     results.write_parquet(folder / "results.parquet")
     with pl.Config(
@@ -342,16 +368,18 @@ def _print(folder: Path) -> None:
 
 
 def _at_l0(line: pl.DataFrame, name: str, l0: float) -> float | None:
-    """Value of `name` at `l0` on the straight line over log L0 through a program's two points."""
+    """Value of `name` at `l0` on the straight lines over log L0 between a program's points."""
     points = [(math.log(row["l0"]), row[name]) for row in line.iter_rows(named=True) if row["l0"]]
-    if len(points) != 2 or None in (points[0][1], points[1][1]) or l0 <= 0:
-        return points[0][1] if len(points) == 1 else None
-    (low, first), (high, second) = points
+    if l0 <= 0 or not points or any(value is None for _, value in points):
+        return None
+    at = math.log(l0)
+    if not points[0][0] - EXTRAPOLATED <= at <= points[-1][0] + EXTRAPOLATED:
+        return None
+    right = next((i for i, (x, _) in enumerate(points) if x >= at), len(points) - 1)
+    (low, first), (high, second) = points[max(right - 1, 0)], points[max(right, 1) % len(points)]
     if high - low < 1e-6:
         return (first + second) / 2
-    if not low - EXTRAPOLATED <= math.log(l0) <= high + EXTRAPOLATED:
-        return None
-    return first + (second - first) * (math.log(l0) - low) / (high - low)
+    return first + (second - first) * (at - low) / (high - low)
 
 
 def _minus(a: float | None, b: float | None) -> float | None:
