@@ -40,6 +40,7 @@ from mechinterp_assets.study_sections import (
     InterventionSection,
     IoiSection,
     ModelSection,
+    RdfaSection,
     SaeSection,
     Section,
     StudyError,
@@ -66,7 +67,8 @@ STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 class Study(Section):
     """One model on one corpus, with every setting that its results depend on.
 
-    `labels`: CSV files in which people say what features mean (features/labels.py has the format).
+    `labels`: CSV files in which people say what features mean (features/labels.py has the format);
+    `head_labels`: what heads do (heads/labels.py).
     """
 
     study: str
@@ -77,6 +79,7 @@ class Study(Section):
     sae: SaeSection
     sweep: SweepSection = SweepSection()
     features: FeatureSection = FeatureSection()
+    rdfa: RdfaSection = RdfaSection()
     heads: HeadSection = HeadSection()
     ioi: IoiSection = IoiSection()
     tasks: TasksSection = TasksSection()
@@ -84,6 +87,7 @@ class Study(Section):
     checks: CheckSection = CheckSection()
     comparisons: list[ComparisonSection] = Field(default_factory=list)
     labels: list[Path] = Field(default_factory=list)
+    head_labels: list[Path] = Field(default_factory=list)
     _file: Path = PrivateAttr(default=Path())
     _n_layers: int = PrivateAttr(default=0)
 
@@ -229,8 +233,9 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(path, dict):
             path = {layer: resolve(value) for layer, value in path.items()}
         resolved["sae"] = {**sae, "path": resolve(path)}
-    if isinstance(labels := resolved.get("labels"), list):
-        resolved["labels"] = [resolve(path) for path in labels]
+    for name in ("labels", "head_labels"):
+        if isinstance(files := resolved.get(name), list):
+            resolved[name] = [resolve(path) for path in files]
     return resolved
 
 
@@ -365,19 +370,26 @@ def _check_reference_heads(file: Path, study: Study) -> None:
 
 
 def _check_feature_settings(file: Path, study: Study) -> None:
-    """Label files exist; layers that proxies and comparisons name do."""
-    for number, path in enumerate(study.labels):
-        _check_path(file, f"labels.{number}", path)
-        if path.is_dir():
-            raise StudyError(f"{file}: labels.{number}: {path} is a folder; name a CSV file")
-    names = [path.name for path in study.labels]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise StudyError(f"{file}: labels: two files are called {', '.join(twice)}; rename one")
+    """Label files exist; layers that proxies, comparisons and trees name do."""
+    for key, paths in (("labels", study.labels), ("head_labels", study.head_labels)):
+        for number, path in enumerate(paths):
+            _check_path(file, f"{key}.{number}", path)
+            if path.is_dir():
+                raise StudyError(f"{file}: {key}.{number}: {path} is a folder; name a CSV file")
+        names = [path.name for path in paths]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise StudyError(f"{file}: {key}: two files are called {', '.join(twice)}; rename one")
     for number, proxy in enumerate(study.features.proxies):
         if unknown := sorted(set(proxy.features or ()) - set(study.layers)):
             raise StudyError(
                 f"{file}: features.proxies.{number}.features: layer {unknown[0]} has no SAE; "
                 f"layers with one: {', '.join(map(str, study.layers))}"
+            )
+    for number, feature in enumerate(study.rdfa.features):
+        if feature.layer not in study.layers:
+            raise StudyError(
+                f"{file}: rdfa.features.{number}.layer: layer {feature.layer} has no SAE; layers "
+                f"with one: {', '.join(map(str, study.layers))}"
             )
     for number, comparison in enumerate(study.comparisons):
         own = comparison.with_study in {None, study.study}

@@ -353,11 +353,62 @@ class FeatureSection(Section):
         return proxies
 
 
+class RdfaFeature(Section):
+    """One example of one feature: the `rank`-th of feature_top_examples."""
+
+    layer: Annotated[int, Field(ge=0)]
+    feature: Annotated[int, Field(ge=0)]
+    rank: Annotated[int, Field(ge=0)] = 0
+
+
+class RdfaSection(Section):
+    """Recursive direct feature attribution (K24 App. N): trees from a feature down to tokens.
+
+    `features` are named examples. Beside them `per_layer` features of every layer above 0 are
+    chosen, each with its strongest example: `rule` induction takes those labelled so first, the
+    most often active ones otherwise; frequent the most often active; strongest those with the
+    largest activation.
+
+    A tree splits at most `max_depth` features on a path. Of the parts of a node the `branching`
+    largest that reach `min_share` of the root get a row of their own, and the others share one row,
+    so that every level still sums; nodes are split largest first up to `max_nodes`. `by_head`:
+    split a feature by source position and head.
+    """
+
+    features: list[RdfaFeature] = []
+    per_layer: Annotated[int, Field(ge=0)] = 8
+    rule: Literal["induction", "frequent", "strongest"] = "induction"
+    max_depth: Positive = 3
+    branching: Positive = 5
+    min_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    max_nodes: Positive = 400
+    by_head: bool = False
+
+    @field_validator("features")
+    @classmethod
+    def _distinct(cls, features: list[RdfaFeature]) -> list[RdfaFeature]:
+        for i, feature in enumerate(features):
+            if feature in features[:i]:
+                raise ValueError(f"features[{i}] is there twice; remove it")
+        return features
+
+
 class HeadSection(Section):
-    """Random repeated token sequences and random texts that head scores are measured on."""
+    """Random repeated token sequences and random texts that head scores are measured on.
+
+    `attention_examples` held-out sequences are kept per head; `top_features` features per head are
+    listed and compared. Two of them are alike from `slice_similarity` (cosine of decoder slices) or
+    `ngram_similarity` (weighted Jaccard index) on, and `similarity_draws` sets of random features
+    are compared in the same way (head_polysemanticity_proxy).
+    """
 
     sequences: Positive = 64
     repeat_length: Positive = 50
+    attention_examples: Positive = 6
+    top_features: Positive = 10
+    slice_similarity: Fraction = 0.5
+    ngram_similarity: Fraction = 1 / 3
+    similarity_draws: Annotated[int, Field(ge=2)] = 100
     seed: int = 0
 
 

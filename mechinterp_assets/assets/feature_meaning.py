@@ -13,7 +13,7 @@ from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.features.families import LayerTables
 from mechinterp_assets.features.families import feature_families as measure_families
 from mechinterp_assets.features.induction import induction_test
-from mechinterp_assets.features.labels import LabelledSae, label_summary, read_labels
+from mechinterp_assets.features.labels import label_summary, read_labels
 from mechinterp_assets.features.proxies import (
     WINDOW,
     AnyByInduction,
@@ -25,6 +25,7 @@ from mechinterp_assets.features.proxies import (
 )
 from mechinterp_assets.features.sparse_activations import feature_blocks
 from mechinterp_assets.features.specificity import compare_with_proxies
+from mechinterp_assets.label_files import LabelledSae
 from mechinterp_assets.study import Study
 from mechinterp_assets.study_sections import ProxySection
 from resources.lake import Lake

@@ -11,8 +11,7 @@ links in a sheet, are passed over.
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mechinterp_assets.clopper_pearson import clopper_pearson
+from mechinterp_assets.label_files import (
+    LabelError,
+    LabelledSae,
+    check_rater,
+    check_sae,
+    label_records,
+    labelled_feature,
+    whole_number,
+)
 
 COLUMNS = ("rater", "study", "layer", "feature", "label", "verdict", "note")
 SHEET_COLUMNS = (*COLUMNS, "sae", "dashboard")
@@ -47,18 +55,6 @@ SUMMARY_SCHEMA: dict[str, Any] = {
 }
 
 
-class LabelError(ValueError):
-    """A label file that cannot be used; the message names file, line, value and remedy."""
-
-
-@dataclass(frozen=True)
-class LabelledSae:
-    """What a label may speak of: the SAE of one layer."""
-
-    d_sae: int
-    weights_hash: str
-
-
 def read_labels(
     files: Mapping[str, str], study: str, saes: Mapping[int, LabelledSae]
 ) -> pl.DataFrame:
@@ -76,7 +72,7 @@ def read_labels(
     rows: list[dict[str, Any]] = []
     seen: dict[tuple[str, int, int], str] = {}
     for name, text in files.items():
-        for line, record in _records(name, text):
+        for line, record in label_records(name, text, COLUMNS):
             place = f"{name}, line {line}"
             try:
                 row = _row(record, study, saes)
@@ -174,52 +170,17 @@ def label_sheet(
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _records(name: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of every line that has any label in it."""
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
-    if missing:
-        raise LabelError(
-            f"{name}, line 1: no column {', '.join(missing)}; the first line must name "
-            f"{', '.join(COLUMNS)} (mechinterp label-sheet writes one)"
-        )
-    try:
-        for record in reader:
-            if None in record or None in record.values():
-                raise LabelError(
-                    f"{name}, line {reader.line_num}: {len(record)} cells do not fit the header's "
-                    f"{len(reader.fieldnames or [])}; quote cells that contain a comma"
-                )
-            yield reader.line_num, {key: value.strip() for key, value in record.items()}
-    except csv.Error as error:
-        raise LabelError(f"{name}, line {reader.line_num}: not CSV: {error}") from None
-
-
 def _row(record: dict[str, str], study: str, saes: Mapping[int, LabelledSae]) -> dict[str, Any]:
-    if record["study"] != study:
-        raise LabelError(
-            f"study is {record['study']!r}, but the file is listed by study {study!r}; move the "
-            "line to a file of its study"
-        )
-    if not record["rater"]:
-        raise LabelError("rater is empty; name who gave the label")
+    check_rater(record, study)
     verdict = record["verdict"].lower()
     if verdict not in VERDICTS:
         raise LabelError(f"verdict is {record['verdict']!r}; write {', '.join(VERDICTS)}")
-    layer = _number(record, "layer")
+    layer = whole_number(record, "layer")
     if layer not in saes:
         known = ", ".join(map(str, sorted(saes)))
         raise LabelError(f"layer {layer} has no SAE in {study}; layers with one: {known}")
-    sae, feature = saes[layer], _number(record, "feature")
-    if feature >= sae.d_sae:
-        raise LabelError(
-            f"feature {feature} does not exist; layer {layer} has features 0..{sae.d_sae - 1}"
-        )
-    if record.get("sae") and record["sae"] != sae.weights_hash:
-        raise LabelError(
-            f"the label was given to SAE {record['sae']}, but layer {layer} now has "
-            f"{sae.weights_hash}; label the new features, or take the file out of the study"
-        )
+    feature = labelled_feature(record, layer, saes[layer])
+    check_sae(record, layer, saes[layer])
     return {
         "layer": layer,
         "feature": feature,
@@ -228,9 +189,3 @@ def _row(record: dict[str, str], study: str, saes: Mapping[int, LabelledSae]) ->
         "verdict": verdict,
         "note": record["note"],
     }
-
-
-def _number(record: dict[str, str], column: str) -> int:
-    if not (record[column].isascii() and record[column].isdigit()):
-        raise LabelError(f"{column} is {record[column]!r}; write a whole number from 0")
-    return int(record[column])

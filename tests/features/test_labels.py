@@ -9,13 +9,12 @@ import pytest
 from mechinterp_assets.clopper_pearson import clopper_pearson
 from mechinterp_assets.features.labels import (
     LABELS_SCHEMA,
-    LabelError,
-    LabelledSae,
     label_sheet,
     label_summary,
     read_labels,
     sample_features,
 )
+from mechinterp_assets.label_files import LabelError, LabelledSae
 
 HEADER = "rater,study,layer,feature,label,verdict,note\n"
 SAES = {0: LabelledSae(10, "aaaa"), 2: LabelledSae(20, "cccc")}

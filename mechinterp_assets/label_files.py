@@ -1,0 +1,92 @@
+"""CSV files in which people label things, read line by line with errors that say where.
+
+Belongs here: what all label files share: cells with their line numbers, whole numbers, the study
+and the SAE that a line speaks of. What is labelled, and in which words, is features/labels.py and
+heads/labels.py.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+
+class LabelError(ValueError):
+    """A label file that cannot be used; the message names file, line, value and remedy."""
+
+
+@dataclass(frozen=True)
+class LabelledSae:
+    """What a label may speak of: the SAE of one layer."""
+
+    d_sae: int
+    weights_hash: str
+
+
+def label_records(
+    name: str, text: str, columns: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and stripped cells of every line after the header.
+
+    Args:
+        name: of the file, for messages.
+        text: of the file; a byte order mark is passed over.
+        columns: that the header must have; others may be there.
+
+    Raises:
+        LabelError: a column is missing, a line has another number of cells, or it is not CSV.
+    """
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    missing = [column for column in columns if column not in (reader.fieldnames or [])]
+    if missing:
+        raise LabelError(
+            f"{name}, line 1: no column {', '.join(missing)}; the first line must name "
+            f"{', '.join(columns)} (mechinterp label-sheet writes one)"
+        )
+    try:
+        for record in reader:
+            if None in record or None in record.values():
+                raise LabelError(
+                    f"{name}, line {reader.line_num}: {len(record)} cells do not fit the header's "
+                    f"{len(reader.fieldnames or [])}; quote cells that contain a comma"
+                )
+            yield reader.line_num, {key: value.strip() for key, value in record.items()}
+    except csv.Error as error:
+        raise LabelError(f"{name}, line {reader.line_num}: not CSV: {error}") from None
+
+
+def whole_number(record: Mapping[str, str], column: str) -> int:
+    """A cell as a number from 0; LabelError otherwise."""
+    if not (record[column].isascii() and record[column].isdigit()):
+        raise LabelError(f"{column} is {record[column]!r}; write a whole number from 0")
+    return int(record[column])
+
+
+def check_rater(record: Mapping[str, str], study: str) -> None:
+    """Raise LabelError for a line of another study or without a rater."""
+    if record["study"] != study:
+        raise LabelError(
+            f"study is {record['study']!r}, but the file is listed by study {study!r}; move the "
+            "line to a file of its study"
+        )
+    if not record["rater"]:
+        raise LabelError("rater is empty; name who gave the label")
+
+
+def check_sae(record: Mapping[str, str], layer: int, sae: LabelledSae) -> None:
+    """Raise LabelError when a line names an SAE (column sae) that is not the layer's any more."""
+    if record.get("sae") and record["sae"] != sae.weights_hash:
+        raise LabelError(
+            f"the label was given to SAE {record['sae']}, but layer {layer} now has "
+            f"{sae.weights_hash}; label the new features, or take the file out of the study"
+        )
+
+
+def labelled_feature(record: Mapping[str, str], layer: int, sae: LabelledSae) -> int:
+    """The cell `feature`, a feature of `sae`; LabelError otherwise."""
+    feature = whole_number(record, "feature")
+    if feature >= sae.d_sae:
+        raise LabelError(
+            f"feature {feature} does not exist; layer {layer} has features 0..{sae.d_sae - 1}"
+        )
+    return feature

@@ -1,0 +1,30 @@
+-- formula: 1
+CREATE TABLE head_features (
+    study VARCHAR,
+    layer INTEGER NOT NULL,
+    head INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    alive_rank INTEGER,
+    feature INTEGER NOT NULL,
+    attribution DOUBLE NOT NULL,
+    is_alive BOOLEAN NOT NULL,
+    n_active BIGINT NOT NULL,
+    density DOUBLE,
+    fires_on VARCHAR[] NOT NULL,
+    fires_on_share DOUBLE,
+    promotes VARCHAR[] NOT NULL
+);
+COMMENT ON TABLE head_features IS 'One row per head and feature that it writes most (Kissane et al. 2024, section 4.1 and appendix J): the first ten of the head by head attribution among all features of its layer''s SAE, and the first ten among those that fired.';
+COMMENT ON COLUMN head_features.study IS 'Study the row belongs to';
+COMMENT ON COLUMN head_features.layer IS 'Layer of the head and of the SAE, from 0';
+COMMENT ON COLUMN head_features.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN head_features.rank IS 'Rank of the feature by attribution to this head among all features, 0 = largest; of equals the smaller feature first';
+COMMENT ON COLUMN head_features.alive_rank IS 'Rank among the features that fired; NULL for a feature that never did, whose decoder row says nothing about the head';
+COMMENT ON COLUMN head_features.feature IS 'Index of the feature in the SAE';
+COMMENT ON COLUMN head_features.attribution IS 'Share of this head in the norm of the decoder row (feature_head_attribution.attribution, K24 eq. 2), 0 to 1';
+COMMENT ON COLUMN head_features.is_alive IS 'Whether the feature fired on the tokens of the feature pass';
+COMMENT ON COLUMN head_features.n_active IS 'Tokens on which it fired (feature_statistics.n_active)';
+COMMENT ON COLUMN head_features.density IS 'n_active over the tokens read (feature_statistics.density)';
+COMMENT ON COLUMN head_features.fires_on IS 'Up to three tokens at which it is active most often (feature_ngrams, n = 1); empty where it fired on no token twice';
+COMMENT ON COLUMN head_features.fires_on_share IS 'Share of its activity at these tokens, 0 to 1; NULL where there is none';
+COMMENT ON COLUMN head_features.promotes IS 'The three tokens with its largest logit effect (feature_logit_effects)';

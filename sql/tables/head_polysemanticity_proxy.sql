@@ -1,0 +1,44 @@
+-- formula: 1
+CREATE TABLE head_polysemanticity_proxy (
+    study VARCHAR,
+    layer INTEGER NOT NULL,
+    head INTEGER NOT NULL,
+    measure VARCHAR NOT NULL,
+    threshold DOUBLE NOT NULL,
+    n_features INTEGER NOT NULL,
+    mean_similarity DOUBLE NOT NULL,
+    n_clusters INTEGER NOT NULL,
+    effective_clusters DOUBLE NOT NULL,
+    effective_features DOUBLE,
+    largest_share DOUBLE NOT NULL,
+    null_n_clusters DOUBLE NOT NULL,
+    null_n_clusters_sd DOUBLE NOT NULL,
+    null_effective_clusters DOUBLE NOT NULL,
+    null_effective_features DOUBLE,
+    null_mean_similarity DOUBLE,
+    share_of_null_below DOUBLE NOT NULL,
+    n_draws INTEGER NOT NULL,
+    clusters INTEGER[] NOT NULL,
+    features INTEGER[] NOT NULL
+);
+COMMENT ON TABLE head_polysemanticity_proxy IS 'One row per head and measure of likeness: how many clusters the features that a head writes most fall into, beside features drawn at random. An automatic proxy of polysemanticity, not the judgement of people that Kissane et al. 2024, Table 3 reports: that is head_labels and head_label_summary.';
+COMMENT ON COLUMN head_polysemanticity_proxy.study IS 'Study the row belongs to';
+COMMENT ON COLUMN head_polysemanticity_proxy.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN head_polysemanticity_proxy.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN head_polysemanticity_proxy.measure IS 'When two features are alike. decoder_slice: cosine of the head''s slices of their decoder rows (the head writes alike; rows of one SAE that live in one head tend to be orthogonal there). ngrams: weighted Jaccard index of their n-gram profiles, feature_ngrams with n = 1, 2, 3 weighted by share (they fire on the same text). either: the larger of the two, each divided by its threshold';
+COMMENT ON COLUMN head_polysemanticity_proxy.threshold IS 'Least mean similarity between two clusters that are joined (average linkage)';
+COMMENT ON COLUMN head_polysemanticity_proxy.n_features IS 'Features compared: the first ten of the head that fired (head_features.alive_rank < 10), or fewer where fewer fired';
+COMMENT ON COLUMN head_polysemanticity_proxy.mean_similarity IS 'Mean similarity over their pairs; for either in units of the thresholds';
+COMMENT ON COLUMN head_polysemanticity_proxy.n_clusters IS 'Clusters found, 1 to n_features; 1: all features are alike';
+COMMENT ON COLUMN head_polysemanticity_proxy.effective_clusters IS 'exp of the entropy of the clusters'' sizes: as many equally large clusters would be as even, 1 to n_clusters';
+COMMENT ON COLUMN head_polysemanticity_proxy.effective_features IS 'exp of the entropy of the eigenvalues of the similarity matrix over n_features, 1 (all the same) to n_features (nothing in common), without a threshold (Friedman & Dieng 2023); NULL for either, which is no kernel';
+COMMENT ON COLUMN head_polysemanticity_proxy.largest_share IS 'Share of the features in the largest cluster';
+COMMENT ON COLUMN head_polysemanticity_proxy.null_n_clusters IS 'Mean n_clusters of as many features drawn without replacement from all that fired in the layer, compared in the same way, at the same head';
+COMMENT ON COLUMN head_polysemanticity_proxy.null_n_clusters_sd IS 'Standard deviation of n_clusters over the draws';
+COMMENT ON COLUMN head_polysemanticity_proxy.null_effective_clusters IS 'Mean effective_clusters of the draws';
+COMMENT ON COLUMN head_polysemanticity_proxy.null_effective_features IS 'Mean effective_features of the draws';
+COMMENT ON COLUMN head_polysemanticity_proxy.null_mean_similarity IS 'Mean similarity over the pairs of the draws';
+COMMENT ON COLUMN head_polysemanticity_proxy.share_of_null_below IS 'Share of the draws with fewer clusters than the head''s features: near 0, the head writes fewer kinds of features than chance; near 1, more';
+COMMENT ON COLUMN head_polysemanticity_proxy.n_draws IS 'Draws of the null';
+COMMENT ON COLUMN head_polysemanticity_proxy.clusters IS 'Cluster of each feature, from 0, in the order of features';
+COMMENT ON COLUMN head_polysemanticity_proxy.features IS 'The features compared, by attribution';
