@@ -18,8 +18,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.circuits.ioi import equal_length_groups, position_roles
+from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import ModelOmega
+from mechinterp_assets.circuits.prompt_roles import position_roles
 from mechinterp_assets.circuits.slices import SIDES
 from mechinterp_assets.language_model import LanguageModel
 

@@ -335,9 +335,9 @@ def ioi_prompts(
             )
             if list(encode(str(row["text"]))) != row["token_ids"]:
                 raise PromptError(
-                    f"tokenizer {tokenizer_name(encode)} joins segments of {row['text']!r} into other "
-                    "tokens than those of the segments; positions of roles would be wrong: use "
-                    "templates whose slots lie on token boundaries"
+                    f"tokenizer {tokenizer_name(encode)} joins segments of {row['text']!r} into "
+                    "other tokens than those of the segments; positions of roles would be wrong: "
+                    "use templates whose slots lie on token boundaries"
                 )
             row |= {"prompt": len(rows), "pair_id": pair_id, "template": cast.template}
             row |= {"variant": variant}
@@ -490,22 +490,3 @@ def equal_length_groups(
         for group in rows.iter_slices(max_prompts or rows.height):
             ids = np.stack([np.asarray(ids, dtype=np.int64) for ids in group["token_ids"]])
             yield group, torch.from_numpy(ids)
-
-
-def position_roles(prompts: pl.DataFrame) -> list[list[str]]:
-    """Role of every position of every prompt; lengths are n_tokens.
-
-    One name a position, by ROLE_PRECEDENCE; position 0 is "BOS" and positions without a role are
-    "other". PLACE and OBJECT name their first token. Position columns that the frame does not have
-    name nothing, so any frame of token ids can be read.
-    """
-    known = [(role, column) for role, column in ROLE_PRECEDENCE if column in prompts.columns]
-    columns = [prompts[column].to_list() for _, column in known]
-    roles: list[list[str]] = []
-    for row, length in enumerate(prompts["n_tokens"].to_list()):
-        labels = ["BOS", *["other"] * (length - 1)]
-        for (role, _), positions in reversed(list(zip(known, columns, strict=True))):
-            if positions[row] is not None:
-                labels[positions[row]] = role
-        roles.append(labels)
-    return roles

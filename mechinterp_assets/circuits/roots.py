@@ -1,14 +1,15 @@
 """Roots of a trace: the heads that write the answer.
 
-Belongs here: direct logit effects and attention of heads at END on IOI prompts. Does not belong
-here: head roles in general (heads/), tracing (trace.py).
+Belongs here: direct logit effects and attention of heads at END on prompts of a task. Does not
+belong here: head roles in general (heads/), tracing (trace.py).
 
 Source: Wang et al. 2022 (arXiv 2211.00593), section 3.1: name movers attend END -> IO and raise the
 logit of IO directly. FC24 starts its traces there. A model may also answer by lowering S at END;
-such heads attend END -> S1 or S2 and are roots just as well, at that pair.
+such heads attend END -> S1 or S2 and are roots just as well, at that pair. For other tasks the
+source is any role of theirs; taking the most attended one is this project's rule.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import polars as pl
 import torch
@@ -17,23 +18,17 @@ from torch import Tensor
 from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.circuits.prompt_roles import (
+    END,
+    answer_tokens,
+    role_names,
+    role_positions,
+)
 from mechinterp_assets.circuits.slices import firing_pairs
 from mechinterp_assets.circuits.trace import Root
 from mechinterp_assets.language_model import LanguageModel
 
-_SOURCES = ("io", "s1", "s2")
-_COLUMNS = (
-    "layer",
-    "head",
-    "direct_effect",
-    "effect_share",
-    "attention_io",
-    "attention_s1",
-    "attention_s2",
-    "firing",
-    "source",
-    "is_root",
-)
+IOI_SOURCES = ("IO", "S1", "S2")
 
 
 @torch.no_grad()
@@ -41,6 +36,7 @@ def find_roots(
     model: LanguageModel,
     prompts: pl.DataFrame,
     *,
+    sources: Sequence[str] = IOI_SOURCES,
     count: int = 3,
     min_effect_share: float = 0.02,
     min_attention: float = 0.1,
@@ -51,21 +47,29 @@ def find_roots(
 ) -> pl.DataFrame:
     """Scores of all heads as roots, best first; `is_root` marks the chosen ones. Processed weights.
 
+    prompts: rows of ioi_prompts, or of one task in the common form (tasks/prompts.py). sources:
+    roles that a root may attend to; ties go to the first (`task_sources` has those of a task).
     A head qualifies when, as means over prompts,
       direct_effect > 0 and at least `min_effect_share` of the sum of all heads' positive effects,
-      attention END -> source at least `min_attention`, source being the one of IO, S1 and S2 that
-      it attends to most (IO: a name mover),
+      attention END -> source at least `min_attention`, source being the one of `sources` that it
+      attends to most (IO: a name mover),
       the pair (END, source) fires in at least the share `min_firing` of prompts (attention can be
       high with a negative score, from which there is nothing to trace);
     of these the `count` largest by direct_effect are roots.
-    Columns: layer, head, direct_effect (logit difference IO - S that the head's output at END adds
-    directly, the final norm's scale being that of the run), effect_share, attention_io,
-    attention_s1, attention_s2, firing (share of prompts whose (END, source) pair fires), source,
-    is_root.
-    Raises CircuitError when no head qualifies.
+    Columns: layer, head, direct_effect (logit difference, answers - wrong tokens, that the head's
+    output at END adds directly, the final norm's scale being that of the run), effect_share,
+    attention_<role> of each source (such as attention_io), firing (share of prompts whose (END,
+    source) pair fires), source, is_root. A prompt without a role counts as no attention to it.
+    Raises CircuitError when no head qualifies and PromptError for prompts without these roles or
+    without answers.
     """
     check_prompts_fit(prompts, model)
     config, weights = model.config, model.weights
+    columns = {role: role.lower().replace("+1", "_next") for role in sources}
+    for role in (END, *sources):
+        role_positions(prompts, role)
+    if not sources:
+        raise CircuitError("no sources; name at least one role that a root may attend to")
     if count <= 0:
         raise CircuitError(f"count is {count}; ask for at least one root")
     wanted = {
@@ -79,7 +83,7 @@ def find_roots(
         name: torch.zeros(config.n_layers, config.n_heads, dtype=torch.float64)
         for name in (
             "direct_effect",
-            *(f"{what}_{role}" for what in ("attention", "firing") for role in _SOURCES),
+            *(f"{what}_{c}" for what in ("attention", "firing") for c in columns.values()),
         )
     }
     done = 0
@@ -88,22 +92,25 @@ def find_roots(
             ids.to(model.device), names_filter=keep, logits_to_keep=1
         )
         each = torch.arange(group.height)
-        at = {
-            c: torch.tensor(group[c].to_list()) for c in ("pos_end", "pos_io", "pos_s1", "pos_s2")
-        }
-        direction = _answer_direction(model, group, cache, at["pos_end"])
+        here = set(role_names(group))
+        end = torch.tensor(role_positions(group, END))
+        direction = _answer_direction(model, group, cache, end)
         for layer in range(config.n_layers):
             prefix = f"blocks.{layer}.attn.hook_"
-            z = cache[prefix + "z"].reshape(*ids.shape, config.n_heads, -1)[each, at["pos_end"]]
+            z = cache[prefix + "z"].reshape(*ids.shape, config.n_heads, -1)[each, end]
             reads = torch.einsum("hkd,bd->bhk", weights.W_O[layer], direction)
             sums["direct_effect"][layer] += (z * reads).sum(-1).sum(0).double().cpu()
             pattern, score = cache[prefix + "pattern"], cache[prefix + "attn_scores"]
             fires = firing_pairs(pattern, score, threshold)
-            rows = pattern[each, :, at["pos_end"]].double().cpu()
-            for role in _SOURCES:
-                source = at[f"pos_{role}"]
-                sums[f"attention_{role}"][layer] += rows[each, :, source].sum(0)
-                sums[f"firing_{role}"][layer] += fires[each, :, at["pos_end"], source].sum(0).cpu()
+            rows = pattern[each, :, end].double().cpu()
+            fires = fires[each, :, end].cpu()
+            for role, column in columns.items():
+                if role not in here:
+                    continue
+                source = torch.tensor(role_positions(group, role))
+                has = (source >= 0).nonzero()[:, 0]
+                sums[f"attention_{column}"][layer] += rows[has, :, source[has]].sum(0)
+                sums[f"firing_{column}"][layer] += fires[has, :, source[has]].sum(0)
         done += group.height
         if progress is not None:
             progress(done, prompts.height)
@@ -121,11 +128,11 @@ def find_roots(
         )
         .with_columns(
             effect_share=effect / effect.clip(0).sum(),
-            _most=pl.max_horizontal(*(f"attention_{role}" for role in _SOURCES)),
+            _most=pl.max_horizontal(*(f"attention_{column}" for column in columns.values())),
         )
         .with_columns(
-            source=_of_most_attended({role: pl.lit(role.upper()) for role in _SOURCES}),
-            firing=_of_most_attended({role: pl.col(f"firing_{role}") for role in _SOURCES}),
+            source=_of_most_attended({c: pl.lit(role) for role, c in columns.items()}),
+            firing=_of_most_attended({c: pl.col(f"firing_{c}") for c in columns.values()}),
             _qualifies=(effect > 0)
             & (pl.col("effect_share") >= min_effect_share)
             & (pl.col("_most") >= min_attention),
@@ -138,15 +145,30 @@ def find_roots(
         best = scores.sort("direct_effect", descending=True).row(0, named=True)
         raise CircuitError(
             f"no head of {model.source} qualifies as a root: none has a direct effect share >= "
-            f"{min_effect_share}, attention from END to a name >= {min_attention} and a pair that "
-            f"fires in a share >= {min_firing} of prompts; the largest direct effect, "
-            f"{best['direct_effect']:.3g}, has {best['layer']}.{best['head']} with attention "
+            f"{min_effect_share}, attention from END to one of {', '.join(sources)} >= "
+            f"{min_attention} and a pair that fires in a share >= {min_firing} of prompts; the "
+            f"largest direct effect, {best['direct_effect']:.3g}, has {best['layer']}.{best['head']} with attention "
             f"{best['_most']:.2f} to {best['source']}, firing {best['firing']:.2f}. Name roots "
             "yourself or lower the limits"
         )
     return scores.with_columns(is_root=pl.col("_qualifies") & (pl.col("_rank") < count)).select(
-        *_COLUMNS
+        "layer",
+        "head",
+        "direct_effect",
+        "effect_share",
+        *(f"attention_{column}" for column in columns.values()),
+        "firing",
+        "source",
+        "is_root",
     )
+
+
+def task_sources(prompts: pl.DataFrame) -> list[str]:
+    """Roles of a task that a root may attend to: IO, S1, S2 for IOI, else all but END."""
+    names = role_names(prompts)
+    if set(IOI_SOURCES) <= set(names):
+        return list(IOI_SOURCES)
+    return [name for name in names if name != END]
 
 
 def root_heads(scores: pl.DataFrame) -> list[Root]:
@@ -156,9 +178,10 @@ def root_heads(scores: pl.DataFrame) -> list[Root]:
 
 
 def _of_most_attended(values: dict[str, pl.Expr]) -> pl.Expr:
-    """The value of the role with most attention; ties go to IO, then S1."""
-    expression = values["s2"]
-    for role in ("s1", "io"):
+    """The value of the role with most attention; ties go to the first."""
+    first, *others = reversed(values)
+    expression = values[first]
+    for role in others:
         most = pl.col(f"attention_{role}") >= pl.col("_most")
         expression = pl.when(most).then(values[role]).otherwise(expression)
     return expression
@@ -167,15 +190,17 @@ def _of_most_attended(values: dict[str, pl.Expr]) -> pl.Expr:
 def _answer_direction(
     model: LanguageModel, group: pl.DataFrame, cache: dict[str, Tensor], end: Tensor
 ) -> Tensor:
-    """Residual direction at END that adds one unit of logit IO - S [prompt, d_model]."""
+    """Residual direction at END that adds one unit of the logit difference [prompt, d_model]."""
     each = torch.arange(group.height)
     final = cache[f"blocks.{model.config.n_layers - 1}.hook_resid_post"][each, end]
     centred = model.config.normalization == "LN"
     if centred:
         final = final - final.mean(-1, keepdim=True)
     scale = (final.double().square().mean(-1, keepdim=True) + model.config.eps).sqrt()
-    io, s = (group[c].to_list() for c in ("io_token_id", "s_token_id"))
-    direction = (model.weights.W_U[:, io] - model.weights.W_U[:, s]).T
+    W_U = model.weights.W_U
+    direction = torch.stack(
+        [W_U[:, answers].mean(1) - W_U[:, wrong].mean(1) for answers, wrong in answer_tokens(group)]
+    )
     if centred:
         direction = direction - direction.mean(-1, keepdim=True)
     return direction / scale.to(direction)

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.ioi import equal_length_groups, position_roles
+from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
+from mechinterp_assets.circuits.prompt_roles import position_roles
 from mechinterp_assets.circuits.residual import (
     ResidualStream,
     attention_scale,

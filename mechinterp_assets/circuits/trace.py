@@ -5,7 +5,7 @@ over layers, table ioi_trace_edges. Does not belong here: aggregating edges to a
 choosing roots (roots.py).
 
 Algorithm, per group of prompts of equal length, after one forward pass:
-  1. roots: pair (END, IO), or the root's own source, of each root head, where it fires
+  1. roots: pair (END, source) of each root head, IO unless it names another, where it fires
      (attention >= 0.5, score >= 0)
   2. layers from the last to the first; all wanted pairs of a layer together:
      slices S of each pair; contribution of each upstream writer's output o on each side,
@@ -27,7 +27,7 @@ without the appended 1). The exact bilinear effect and the non-head writers are 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -37,6 +37,7 @@ from torch import Tensor
 from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
+from mechinterp_assets.circuits.prompt_roles import END, role_names, role_positions
 from mechinterp_assets.circuits.residual import (
     WRITER_KINDS,
     ResidualStream,
@@ -55,15 +56,13 @@ from mechinterp_assets.circuits.slices import (
 )
 from mechinterp_assets.language_model import LanguageModel
 
-RootSource = Literal["IO", "S1", "S2"]
-
 
 class Root(NamedTuple):
     """A head to trace from, and the role of the token its END -> source pair attends to."""
 
     layer: int
     head: int
-    source: RootSource = "IO"
+    source: str = "IO"
 
 
 EDGES_SCHEMA: dict[str, pl.DataType] = {
@@ -106,6 +105,7 @@ CONTRAST_SCHEMA: dict[str, pl.DataType] = {
     "correlation": pl.Float64(),
 }
 _CONTRAST = tuple(CONTRAST_SCHEMA)[9:]
+_PAIR_TYPES = {name: EDGES_SCHEMA[name] for name in ("prompt", "source")}
 
 # Items per token and round of _contract, and memory of the outputs that one product reads.
 _ROUND = 8
@@ -158,8 +158,9 @@ class TraceSettings:
 class Trace:
     """slices: table attention_slices (traced pairs and all root pairs). edges: ioi_trace_edges.
 
-    roots: layer, head, source, n_prompts, n_firing: in how many prompts the root pair fires (nearly
-    fires, where that was asked for). contrast: table ioi_slice_contrast, empty unless asked for.
+    roots: layer, head, source, n_prompts (that have this role), n_firing: in how many of them the
+    root pair fires (nearly fires, where that was asked for). contrast: table ioi_slice_contrast,
+    empty unless asked for.
     """
 
     slices: pl.DataFrame
@@ -216,7 +217,9 @@ def trace_circuit(
 ) -> Trace:
     """Trace `roots` upstream in every prompt; processed weights.
 
-    A root (layer, head) starts at its pair (END, IO); a Root may name S1 or S2 as its source.
+    prompts: rows of ioi_prompts, or of any task in the common form (tasks/prompts.py). A root
+    (layer, head) starts at its pair (END, IO); a Root may name any other role as its source.
+    Prompts without that role are not traced from it.
 
     A root pair that does not fire in a prompt is recorded in `slices` (fires = False) and not
     traced. Raises PromptError and CircuitError before the first forward pass, and CircuitError when
@@ -254,7 +257,7 @@ def trace_batches(
     memory_mib = min(settings.memory_mib for settings in rules)
     check_prompts_fit(prompts, model)
     roots = [Root(*root) for root in roots]
-    _check_roots(model, roots)
+    _check_roots(model, prompts, roots)
     omega = omega or ModelOmega(model)
     n_layers = max(root.layer for root in roots) + 1
     scale, writers = attention_scale(model), Writers.of(model, n_layers - 1)
@@ -274,7 +277,7 @@ def trace_batches(
                     Trace(
                         slices,
                         _edges_frame(slices, rows, writers),
-                        _roots_frame(slices, roots, group.height, settings.near is not None),
+                        _roots_frame(slices, roots, group, settings.near is not None),
                         _contrast_frame(slices, rows),
                     )
                 )
@@ -285,13 +288,17 @@ def trace_batches(
                 progress(done, prompts.height)
 
 
-def _check_roots(model: LanguageModel, roots: Sequence[Root]) -> None:
+def _check_roots(model: LanguageModel, prompts: pl.DataFrame, roots: Sequence[Root]) -> None:
     if not roots:
         raise CircuitError("no root heads; name some as (layer, head) or use find_roots")
+    known = role_names(prompts)
+    if END not in known:
+        raise CircuitError(f"prompts have no position of role END, only {known}; add it")
     for layer, head, source in roots:
-        if source not in get_args(RootSource):
+        if source not in known:
             raise CircuitError(
-                f"root head {layer}.{head} has source {source!r}; one of {get_args(RootSource)}"
+                f"root head {layer}.{head} has source {source!r}; roles of these prompts: "
+                f"{', '.join(known)}"
             )
         if not (0 <= layer < model.config.n_layers and 0 <= head < model.config.n_heads):
             raise CircuitError(
@@ -316,12 +323,8 @@ def _trace_group(
     device = omega.device
     n, length = stream.outputs.shape[:2]
     n_heads = stream.pattern[0].shape[1]
-    end = torch.tensor(group["pos_end"].to_list(), device=device)
-    at = {
-        source: torch.tensor(group[f"pos_{source.lower()}"].to_list(), device=device)
-        for source in {root.source for root in roots}
-    }
-    each = torch.arange(n, device=device)
+    end = torch.tensor(role_positions(group, END), device=device)
+    at = _root_sources(group, roots, device)
     # Paths that arrive at a head's output at a position: [layer, prompt, head, position].
     paths = torch.zeros(len(stream.pattern), n, n_heads, length, dtype=torch.float64, device=device)
     blocks: list[PairBlock] = []
@@ -333,7 +336,8 @@ def _trace_group(
             starts = near & (stream.pattern[layer] < settings.threshold)
         is_root = torch.zeros_like(fires)
         for root in (root for root in roots if root.layer == layer):
-            is_root[each, root.head, end, at[root.source]] = True
+            has, source = at[root.source]
+            is_root[has, root.head, end[has], source] = True
         multiplicity = paths[layer][..., None] * fires + (is_root & starts)
         wanted = (multiplicity > 0) | is_root
         block = _trace_layer(
@@ -342,6 +346,20 @@ def _trace_group(
         if block is not None:
             blocks.append(block)
     return blocks
+
+
+def _root_sources(
+    group: pl.DataFrame, roots: Sequence[Root], device: torch.device
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Role -> (rows of the prompts that have it, its positions there)."""
+    here = set(role_names(group))
+    found = {}
+    for role in {root.source for root in roots}:
+        positions = role_positions(group, role) if role in here else [-1] * group.height
+        every = torch.tensor(positions, device=device)
+        has = (every >= 0).nonzero()[:, 0]
+        found[role] = (has, every[has])
+    return found
 
 
 def _trace_layer(
@@ -583,20 +601,28 @@ def _contrast_frame(slices: pl.DataFrame, rows: _Rows) -> pl.DataFrame:
 
 
 def _roots_frame(
-    slices: pl.DataFrame, roots: Sequence[Root], n_prompts: int, near: bool
+    slices: pl.DataFrame, roots: Sequence[Root], group: pl.DataFrame, near: bool
 ) -> pl.DataFrame:
     traced = ~pl.col("fires") & (pl.col("path_multiplicity") > 0) if near else pl.col("fires")
     firing = slices.filter(pl.col("is_root") & traced)
+    n_prompts, n_firing = [], []
+    for root in roots:
+        has, positions = _root_sources(group, [root], torch.device("cpu"))[root.source]
+        # By position: where two roles share one, it is named by the other.
+        prompts = group["prompt"].gather(has.tolist())
+        pairs = pl.DataFrame(
+            {"prompt": prompts, "source": positions.numpy()}, schema_overrides=_PAIR_TYPES
+        )
+        of_root = firing.filter(layer=root.layer, head=root.head)
+        n_prompts.append(len(has))
+        n_firing.append(of_root.join(pairs, on=list(_PAIR_TYPES)).height)
     return pl.DataFrame(
         {
             "layer": [root.layer for root in roots],
             "head": [root.head for root in roots],
             "source": [root.source for root in roots],
-            "n_prompts": [n_prompts] * len(roots),
-            "n_firing": [
-                firing.filter(layer=r.layer, head=r.head, source_role=r.source).height
-                for r in roots
-            ],
+            "n_prompts": n_prompts,
+            "n_firing": n_firing,
         },
         schema_overrides={"layer": pl.Int32(), "head": pl.Int32()},
     )

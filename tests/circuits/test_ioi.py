@@ -19,9 +19,9 @@ from mechinterp_assets.circuits.ioi import (
     equal_length_groups,
     ioi_prompts,
     parse_template,
-    position_roles,
     single_token_names,
 )
+from mechinterp_assets.circuits.prompt_roles import position_roles
 from mechinterp_assets.language_model import LanguageModel
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mechinterp_assets.circuits.consensus import consensus_signal
-from mechinterp_assets.circuits.ioi import position_roles
 from mechinterp_assets.circuits.omega import ModelOmega
+from mechinterp_assets.circuits.prompt_roles import position_roles
 from mechinterp_assets.circuits.slice_usage import slice_usage, text_of_the_same_lengths
 from mechinterp_assets.circuits.slices import attention_slices, slice_terms
 from mechinterp_assets.circuits.trace import trace_circuit
