@@ -1,0 +1,202 @@
+"""One sequence's forward pass, split into what recursive attribution holds fixed and what it
+follows.
+
+Belongs here: running the raw model once and keeping, in float64, who wrote the residual stream, the
+scale of each LayerNorm, attention patterns, values and z. Does not belong here: what is made of
+them (rdfa.py).
+
+With patterns and scales held fixed, what an attention layer reads is linear in the residual stream:
+  n[s] = (x[s] - mean x[s]) / scale[s] * norm_gain + norm_bias   (RMSNorm: no mean, no bias)
+  v_k[s] = n[s] W_V,k + b_V,k        z_k[D] = sum_s A_k[D, s] v_k[s]
+and the residual stream before a layer is a sum of writers: embedding, position (absolute positions
+only), and each earlier layer's attention and MLP outputs. Blocks whose attention and MLP run in
+parallel are such sums too. Raw weights throughout, since SAEs read raw z.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mechinterp_assets.language_model import LanguageModel
+
+
+class RdfaError(ValueError):
+    """A model, SAE or feature that recursive attribution cannot start from; says what to change."""
+
+
+@dataclass(frozen=True)
+class AttentionWeights:
+    """Raw weights of one attention layer and the norm before it, float64, on the CPU.
+
+    W_V [head, d_model, d_head], b_V [head, d_head], repeated over query groups;
+    W_O [head * d_head, d_model], b_O [d_model]; norm_gain, norm_bias [d_model].
+    """
+
+    W_V: Tensor
+    b_V: Tensor
+    W_O: Tensor
+    b_O: Tensor
+    norm_gain: Tensor
+    norm_bias: Tensor
+
+
+@dataclass(frozen=True)
+class FrozenForward:
+    """What happened at one sequence before and in layer `n_layers - 1`; float64, on the CPU.
+
+    token_ids [position]; embedding [position, d_model]; position_embedding the same, None without
+    absolute positions; attention, mlp [layer] of [position, d_model], outputs of the layers before
+    the last; scale [layer] of [position]; pattern [layer] of [head, destination, source];
+    v [layer] of [position, head, d_head], repeated over query groups;
+    z [layer] of [position, head * d_head].
+    """
+
+    token_ids: Tensor
+    embedding: Tensor
+    position_embedding: Tensor | None
+    attention: tuple[Tensor, ...]
+    mlp: tuple[Tensor, ...]
+    scale: tuple[Tensor, ...]
+    pattern: tuple[Tensor, ...]
+    v: tuple[Tensor, ...]
+    z: tuple[Tensor, ...]
+
+
+class FrozenModel:
+    """A language model's raw weights in the form that attribution reads, and its forward pass."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self._layers: dict[int, AttentionWeights] = {}
+
+    @property
+    def centres(self) -> bool:
+        """Whether the norm before attention subtracts the mean."""
+        return self.model.config.normalization == "LN"
+
+    def weights(self, layer: int) -> AttentionWeights:
+        """Weights of one attention layer."""
+        if layer not in self._layers:
+            raw, gain_and_bias = self.model.raw_weights, self._norm(layer)
+            self._layers[layer] = AttentionWeights(
+                _exact(raw.W_V[layer]),
+                _exact(raw.b_V[layer]),
+                _exact(raw.W_O[layer]).flatten(0, 1),
+                _exact(raw.b_O[layer]),
+                *gain_and_bias,
+            )
+        return self._layers[layer]
+
+    @torch.no_grad()
+    def run(self, token_ids: Tensor, n_layers: int) -> FrozenForward:
+        """One sequence token_ids [position] through the first `n_layers` layers.
+
+        Raises:
+            RdfaError: the writers do not add up to the residual stream, or values are not linear in
+                the normalised residual stream: attribution would not be exact.
+        """
+        last, model = n_layers - 1, self.model
+        keep = {f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers)}
+        keep |= {
+            f"blocks.{layer}.attn.hook_{part}"
+            for layer in range(n_layers)
+            for part in ("pattern", "v", "z")
+        }
+        keep |= {
+            f"blocks.{layer}.hook_{part}"
+            for layer in range(last)
+            for part in ("attn_out", "mlp_out")
+        }
+        absolute = model.config.positional == "absolute"
+        if absolute:
+            keep.add("hook_pos_embed")
+        _, cache = model.raw.run_with_cache(
+            token_ids[None].to(model.device),
+            names_filter=keep.__contains__,
+            stop_at_layer=n_layers,
+        )
+
+        def read(name: str) -> Tensor:
+            return _exact(cache[name][0])
+
+        residual = [read(f"blocks.{layer}.hook_resid_pre") for layer in range(n_layers)]
+        positions = read("hook_pos_embed") if absolute else None
+        z = [read(f"blocks.{layer}.attn.hook_z").flatten(1) for layer in range(n_layers)]
+        values = []
+        for layer in range(n_layers):
+            v = read(f"blocks.{layer}.attn.hook_v")
+            values.append(v.repeat_interleave(model.config.n_heads // v.shape[1], dim=1))
+        forward = FrozenForward(
+            token_ids=token_ids.cpu(),
+            embedding=residual[0] if positions is None else residual[0] - positions,
+            position_embedding=positions,
+            attention=tuple(read(f"blocks.{layer}.hook_attn_out") for layer in range(last)),
+            mlp=tuple(read(f"blocks.{layer}.hook_mlp_out") for layer in range(last)),
+            scale=tuple(self._scale(x) for x in residual),
+            pattern=tuple(read(f"blocks.{layer}.attn.hook_pattern") for layer in range(n_layers)),
+            v=tuple(values),
+            z=tuple(z),
+        )
+        self._check(forward, residual)
+        return forward
+
+    def _centred(self, x: Tensor) -> Tensor:
+        return x - x.mean(-1, keepdim=True) if self.centres else x
+
+    def _scale(self, residual: Tensor) -> Tensor:
+        squares = self._centred(residual).square().mean(-1)
+        return (squares + self.model.config.eps).sqrt()
+
+    @torch.no_grad()
+    def _norm(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Gain and bias of the norm before a layer's attention, from two inputs.
+
+        Asked of the module, because architectures store them differently (some store gain - 1).
+        """
+        norm, d = self.model.raw.blocks[layer].ln1, self.model.config.d_model
+        probe = torch.ones(d, dtype=torch.float64)
+        probe[1::2] = -1
+        centred = self._centred(probe)
+        inputs = torch.stack([torch.zeros_like(probe), probe])[None]
+        bias, answer = _exact(norm(inputs.to(self.model.device, self.model.dtype))[0])
+        return (answer - bias) * self._scale(probe) / centred, bias
+
+    @cached_property
+    def _tolerance(self) -> float:
+        return 1e-3 if torch.finfo(self.model.dtype).bits >= 32 else 5e-2
+
+    def _check(self, forward: FrozenForward, residual: list[Tensor]) -> None:
+        last = len(residual) - 1
+        whole = forward.embedding.clone()
+        if forward.position_embedding is not None:
+            whole += forward.position_embedding
+        for attention, mlp in zip(forward.attention, forward.mlp, strict=True):
+            whole += attention + mlp
+        error = float((whole - residual[last]).norm() / residual[last].norm())
+        if not error <= self._tolerance:
+            raise RdfaError(
+                f"the writers of {self.model.source} add up to its residual stream before layer "
+                f"{last} only to a relative error of {error:.2g}; recursive attribution needs "
+                "blocks that add attention and MLP outputs unchanged (no norm behind them)"
+            )
+        for layer, x in enumerate(residual):
+            weights = self.weights(layer)
+            n = self._centred(x) / forward.scale[layer][:, None] * weights.norm_gain
+            v = torch.einsum("sd,kde->ske", n + weights.norm_bias, weights.W_V) + weights.b_V
+            error = float((v - forward.v[layer]).norm() / forward.v[layer].norm())
+            if not error <= self._tolerance:
+                raise RdfaError(
+                    f"the values of layer {layer} of {self.model.source} differ from W_V applied "
+                    f"to the normalised residual stream by {error:.2g} relative; recursive "
+                    "attribution needs one LayerNorm or RMSNorm before attention and nothing "
+                    "behind W_V"
+                )
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _exact(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", torch.float64)
