@@ -24,6 +24,8 @@ class StudyPartitions:
     study_to_sites: dg.StaticPartitionMapping
     # "upstream is per layer": a study depends on all its sites.
     sites_to_study: dg.StaticPartitionMapping
+    # A layer depends on itself and on all layers of its study before it.
+    sites_to_later_sites: dg.StaticPartitionMapping
 
 
 def partitions_of(studies: Iterable[Study]) -> StudyPartitions:
@@ -35,5 +37,8 @@ def partitions_of(studies: Iterable[Study]) -> StudyPartitions:
         study_to_sites=dg.StaticPartitionMapping(dict(sites)),
         sites_to_study=dg.StaticPartitionMapping(
             {key: parse_site(key)[0] for keys in sites.values() for key in keys}
+        ),
+        sites_to_later_sites=dg.StaticPartitionMapping(
+            {key: keys[i:] for keys in sites.values() for i, key in enumerate(keys)}
         ),
     )

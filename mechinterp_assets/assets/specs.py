@@ -60,14 +60,22 @@ def table_asset(
     group: str,
     study_deps: Sequence[str] = (),
     site_deps: Sequence[str] = (),
+    earlier_site_deps: Sequence[str] = (),
     kinds: Sequence[str] = (),
 ) -> dg.AssetSpec:
-    """Spec of the asset that writes `table`; `study_deps` and `site_deps` name its upstream."""
+    """Spec of the asset that writes `table`; `study_deps` and `site_deps` name its upstream.
+
+    `earlier_site_deps` are read from the site itself and from all earlier layers of its study.
+    """
     spec = table_spec(table)
     return dg.AssetSpec(
         table,
         deps=[dependency(name, "study", per) for name in study_deps]
-        + [dependency(name, "site", per) for name in site_deps],
+        + [dependency(name, "site", per) for name in site_deps]
+        + [
+            dg.AssetDep(name, partition_mapping=PARTITIONS.sites_to_later_sites)
+            for name in earlier_site_deps
+        ],
         description=spec.comment,
         group_name=group,
         kinds={"duckdb", "parquet", *kinds},

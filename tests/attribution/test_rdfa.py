@@ -1,0 +1,565 @@
+"""Recursive attribution: every level sums to its parent on random models (LayerNorm with learned
+positions; RMSNorm, rotary positions and grouped queries) with SAEs of every architecture, gradients
+of an independent frozen forward pass, a planted upstream feature."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama import modeling_llama
+
+from mechinterp_assets.attribution.frozen_forward import FrozenModel
+from mechinterp_assets.attribution.rdfa import (
+    RDFA_SCHEMA,
+    InactiveFeatureError,
+    Rdfa,
+    RdfaError,
+    RdfaSettings,
+)
+from mechinterp_assets.attribution.rdfa_selection import selected_features
+from mechinterp_assets.attribution.rdfa_tree import Node, grow
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.batchtopk import BatchTopKSAE
+from mechinterp_assets.sae.gated import GatedSAE
+from mechinterp_assets.sae.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.matryoshka import MatryoshkaSAE
+from mechinterp_assets.sae.standard import StandardSAE
+from mechinterp_assets.sae.topk import TopKSAE
+from mechinterp_assets.tables import polars_schema, table_spec
+
+LENGTH, D_SAE = 7, 14
+ARCHITECTURES = ["standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka"]
+# Everything becomes a row of its own.
+WHOLE = RdfaSettings(max_depth=9, branching=1000, min_share=0, max_nodes=10**6)
+
+
+class ExactRMSNorm(modeling_llama.LlamaRMSNorm):  # type: ignore[misc]
+    """RMSNorm in the precision of its input; the library's own rounds to float32."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        squares = hidden_states.pow(2).mean(-1, keepdim=True)
+        normalised: Tensor = self.weight * hidden_states * (squares + self.variance_epsilon).rsqrt()
+        return normalised
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=3,
+        n_head=3,
+        n_embd=18,
+        n_positions=16,
+        vocab_size=40,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return saved(GPT2LMHeadModel(config), tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        hidden_size=16,
+        intermediate_size=24,
+        vocab_size=40,
+        max_position_embeddings=32,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modeling_llama, "LlamaRMSNorm", ExactRMSNorm)
+        model = saved(LlamaForCausalLM(config), tmp_path_factory)
+        assert model.raw is not None  # its copy is made here
+    return model
+
+
+def saved(hf: Any, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """The model in float64 with every parameter, biases and norms among them, at random."""
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            is_norm = "ln_" in name or "norm" in name
+            mean = 1.0 if is_norm and name.endswith("weight") else 0.0
+            parameter.normal_(mean, 0.3)
+    folder = tmp_path_factory.mktemp("model")
+    hf.save_pretrained(folder)
+    return LanguageModel.load(folder, dtype=torch.float64)
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    found: LanguageModel = request.getfixturevalue(request.param)
+    return found
+
+
+def random_sae(model: LanguageModel, architecture: str, seed: int = 0) -> SparseAutoencoder:
+    """Random weights in float64, a fair share of features active."""
+    generator = torch.Generator().manual_seed(seed)
+    d = model.config.d_z
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    W_enc, W_dec, b_dec = normal(d, D_SAE), normal(D_SAE, d), 0.2 * normal(d)
+    bias, threshold = 0.3 * normal(D_SAE), 0.3 * normal(D_SAE).abs()
+    if architecture == "gated":
+        return GatedSAE(W_enc, bias, 0.2 * normal(D_SAE), 0.3 * normal(D_SAE), W_dec, b_dec)
+    if architecture == "topk":
+        return TopKSAE(W_enc, bias, W_dec, b_dec, k=5)
+    if architecture == "standard":
+        return StandardSAE(W_enc, bias, W_dec, b_dec)
+    kinds = {"jumprelu": JumpReLUSAE, "batchtopk": BatchTopKSAE, "matryoshka": MatryoshkaSAE}
+    return kinds[architecture](W_enc, bias, W_dec, b_dec, threshold=threshold)
+
+
+def saes_of(model: LanguageModel, architecture: str = "topk") -> dict[int, SparseAutoencoder]:
+    layers = range(model.config.n_layers)
+    return {layer: random_sae(model, architecture, seed=layer) for layer in layers}
+
+
+def tokens(model: LanguageModel, seed: int = 3, n: int = LENGTH) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, model.config.d_vocab, (n,), generator=generator)
+    ids[0] = model.bos_token_id
+    return ids
+
+
+def z_of(model: LanguageModel, ids: Tensor, layer: int) -> Tensor:
+    """z_cat [position, d_z] of the bridge's forward pass."""
+    _, cache = model.raw.run_with_cache(ids[None])
+    z: Tensor = cache[f"blocks.{layer}.attn.hook_z"][0].flatten(1)
+    return z
+
+
+def an_active_feature(
+    model: LanguageModel, saes: dict[int, SparseAutoencoder], layer: int, position: int
+) -> tuple[int, float]:
+    """The strongest feature there, and its activation."""
+    z = z_of(model, tokens(model), layer)[position]
+    value, feature = saes[layer].encode(z[None].to(saes[layer].W_enc))[0].max(dim=0)
+    assert value > 0
+    return int(feature), float(value)
+
+
+def worst_level(tree: pl.DataFrame) -> float:
+    """Largest |sum of parts - value| over all split nodes, relative to the size of the parts.
+
+    From the rows' values alone, not from the column identity_error.
+    """
+    parts = (
+        tree.drop_nulls("parent")
+        .group_by("parent")
+        .agg(total=pl.col("value").sum(), size=pl.col("value").abs().sum())
+    )
+    joined = parts.join(tree, left_on="parent", right_on="node")
+    assert len(joined) == len(parts) > 0
+    error = (joined["total"] - joined["value"]).abs() / joined["size"]
+    return float(error.to_numpy().max())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("by_head", [False, True])
+def test_every_level_sums_to_its_parent(
+    model: LanguageModel, architecture: str, by_head: bool
+) -> None:
+    saes, layer, position = saes_of(model, architecture), 2, LENGTH - 2
+    feature, activation = an_active_feature(model, saes, layer, position)
+    settings = RdfaSettings(max_depth=3, branching=4, min_share=0.001, by_head=by_head)
+    tree = Rdfa(model, saes, settings).tree(tokens(model), layer, feature, position)
+    assert worst_level(tree) < 1e-9
+    root = tree.row(0, named=True)
+    assert root["value"] == pytest.approx(activation, rel=1e-9)
+    assert tree["depth"].max() == 8  # three features, each by source and component
+    assert set(tree["kind"]) >= {"feature", "source", "attention", "sae_error", "value_bias"}
+    split = tree.filter(pl.col("identity_error").is_not_null())
+    assert (
+        split["identity_error"].to_numpy() < 1e-9 * np.abs(tree["value"].to_numpy()).max()
+    ).all()
+    leaves = tree.filter(pl.col("identity_error").is_null())
+    assert leaves["value"].sum() == pytest.approx(root["value"], rel=1e-9)
+    assert set(tree.filter(kind="source")["at_head"].is_not_null()) == {by_head}
+
+
+def test_the_root_is_the_pre_activation_of_the_models_run(model: LanguageModel) -> None:
+    """z of the Hugging Face forward pass, another implementation of attention."""
+    layer, saes = 1, saes_of(model)
+    seen: list[Tensor] = []
+    hook = model.output_projection(layer).register_forward_pre_hook(
+        lambda module, args: seen.append(args[0])
+    )
+    ids = tokens(model)
+    with torch.no_grad():
+        model.hf(ids[None])
+    hook.remove()
+    for position in (1, LENGTH - 1):
+        feature, _ = an_active_feature(model, saes, layer, position)
+        tree = Rdfa(model, saes).tree(ids, layer, feature, position)
+        expected = saes[layer].pre_activations(seen[0][0, position][None])[0, feature]
+        # The library's RMSNorm rounds to float32.
+        assert tree["value"][0] == pytest.approx(float(expected), rel=1e-5)
+        assert tree["gain"][0] == 1
+
+
+def frozen_pre_activation(
+    model: LanguageModel,
+    saes: dict[int, SparseAutoencoder],
+    ids: Tensor,
+    layer: int,
+    feature: int,
+    embedding: Tensor,
+) -> Tensor:
+    """Pre-activation at the last position with everything frozen, as a function of `embedding`.
+
+    Written from Hugging Face's parameters, without the code under test: patterns, scales, MLP
+    outputs, SAE errors and the choice of active features are constants of a first run.
+    """
+    _, cache = model.raw.run_with_cache(ids[None])
+    config, parameters = model.config, dict(model.hf.named_parameters())
+    H, dh = config.n_heads, config.d_head
+    x = embedding
+    if config.positional == "absolute":
+        x = x + parameters["transformer.wpe.weight"][: len(ids)]
+    for m in range(layer + 1):
+        resid = cache[f"blocks.{m}.hook_resid_pre"][0]
+        if config.normalization == "LN":
+            name = f"transformer.h.{m}."
+            scale = (resid.var(-1, unbiased=False, keepdim=True) + config.eps).sqrt()
+            n = (x - x.mean(-1, keepdim=True)) / scale * parameters[name + "ln_1.weight"]
+            n = n + parameters[name + "ln_1.bias"]
+            width = config.d_model
+            v = n @ parameters[name + "attn.c_attn.weight"][:, 2 * width :]
+            v = (v + parameters[name + "attn.c_attn.bias"][2 * width :]).view(-1, H, dh)
+            W_O = parameters[name + "attn.c_proj.weight"]
+            b_O = parameters[name + "attn.c_proj.bias"]
+        else:
+            name = f"model.layers.{m}."
+            scale = (resid.square().mean(-1, keepdim=True) + config.eps).sqrt()
+            n = x / scale * parameters[name + "input_layernorm.weight"]
+            v = (n @ parameters[name + "self_attn.v_proj.weight"].T).view(-1, config.n_kv_heads, dh)
+            v = v.repeat_interleave(H // config.n_kv_heads, dim=1)
+            W_O, b_O = parameters[name + "self_attn.o_proj.weight"].T, torch.zeros(())
+        z = torch.einsum("hds,she->dhe", cache[f"blocks.{m}.attn.hook_pattern"][0], v).flatten(1)
+        if m == layer:
+            return saes[m].pre_activations(z)[-1, feature]
+        before = cache[f"blocks.{m}.attn.hook_z"][0].flatten(1)
+        if m in saes:
+            gate = (saes[m].encode(before) > 0).to(z)
+            error = before - saes[m](before)
+            z = saes[m].decode(gate * saes[m].pre_activations(z)) + error
+        else:
+            z = before
+        x = x + z @ W_O + b_O + cache[f"blocks.{m}.hook_mlp_out"][0]
+    raise AssertionError
+
+
+@pytest.mark.parametrize("with_saes", [(0, 1, 2), (1, 2), (2,)])
+def test_paths_to_a_tokens_embedding_sum_to_gradient_times_input(
+    model: LanguageModel, with_saes: tuple[int, ...]
+) -> None:
+    saes = {layer: sae for layer, sae in saes_of(model).items() if layer in with_saes}
+    layer, ids = 2, tokens(model)[:4]
+    position = len(ids) - 1
+    feature, _ = an_active_feature(model, saes, layer, position)
+    tree = Rdfa(model, saes, WHOLE).tree(ids, layer, feature, position)
+    assert worst_level(tree) < 1e-9
+    embedding = model.hf.get_input_embeddings().weight[ids].clone().requires_grad_()
+    value = frozen_pre_activation(model, saes, ids, layer, feature, embedding)
+    assert float(value.detach()) == pytest.approx(tree["value"][0], rel=1e-5)
+    (gradient,) = torch.autograd.grad(value, embedding)
+    expected = (gradient * embedding).sum(-1).detach()
+    found = tree.filter(kind="embedding").group_by("at_position").agg(pl.col("value").sum())
+    assert len(found) == len(ids)
+    for source, total in found.iter_rows():
+        assert total == pytest.approx(float(expected[source]), rel=1e-6, abs=1e-8)
+
+
+def test_a_planted_upstream_feature_drives_the_downstream_one(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Layer 0 copies a token's mark to later positions, layer 1 reads the copy and nothing else.
+
+    One SAE feature of layer 0 stands for the mark: it has the whole of the downstream feature.
+    """
+    config = GPT2Config(
+        n_layer=2,
+        n_head=1,
+        n_embd=8,
+        n_positions=8,
+        vocab_size=8,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    hf = GPT2LMHeadModel(config)
+    mark, copied, other = 0, 2, 4
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+        wte = hf.transformer.wte.weight
+        # Pairs (i, i + 1) of opposite sign, so that LayerNorm's mean is 0.
+        wte[:, other], wte[:, other + 1] = 1.0, -1.0
+        wte[5] = 0
+        wte[5, mark], wte[5, mark + 1] = 1.0, -1.0
+        for block, (read, write) in zip(
+            hf.transformer.h, [(mark, copied), (copied, 6)], strict=True
+        ):
+            block.attn.c_attn.weight[read, 16] = 1.0
+            block.attn.c_proj.weight[0, write], block.attn.c_proj.weight[0, write + 1] = 1.0, -1.0
+    folder = tmp_path_factory.mktemp("planted")
+    hf.save_pretrained(folder)
+    model = LanguageModel.load(folder, dtype=torch.float64)
+    W = torch.zeros(8, 3, dtype=torch.float64)
+    W[0, 1], W[1, 0], W[2, 2] = 1.0, 1.0, 1.0  # feature 1 reads and writes what attention moves
+    zeros = torch.zeros(3, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
+    saes = {layer: StandardSAE(W, zeros[0], W.T.contiguous(), zeros[1]) for layer in (0, 1)}
+    ids = torch.tensor([0, 5, 3, 3])
+    tree = Rdfa(model, saes).tree(ids, layer=1, feature=1, position=3)
+    assert worst_level(tree) < 1e-12
+    upstream = tree.filter((pl.col("kind") == "feature") & (pl.col("at_layer") == 0))
+    assert set(upstream["at_feature"]) == {1}
+    assert upstream["share_of_root"].sum() == pytest.approx(1)
+    assert upstream["value"].to_list() == pytest.approx(
+        (upstream["gain"] * upstream["activation"]).to_list()
+    )
+    # ... and that feature comes from the marked token's embedding alone.
+    leaves = tree.filter(pl.col("identity_error").is_null() & (pl.col("value").abs() > 1e-12))
+    assert set(leaves["kind"]) == {"embedding"}
+    assert set(leaves["at_position"]) == {1}
+    assert leaves["share_of_root"].sum() == pytest.approx(1)
+
+
+def test_a_layer_without_an_sae_keeps_its_attention_in_one_piece(gpt2: LanguageModel) -> None:
+    saes = saes_of(gpt2)
+    del saes[1]
+    feature, _ = an_active_feature(gpt2, saes, 2, 5)
+    tree = Rdfa(gpt2, saes, WHOLE).tree(tokens(gpt2), 2, feature, 5)
+    assert worst_level(tree) < 1e-9
+    split = (
+        tree.filter(kind="attention")
+        .group_by("at_layer")
+        .agg(pl.col("identity_error").is_not_null().all())
+    )
+    assert dict(split.iter_rows()) == {0: True, 1: False}
+    assert set(tree.filter(kind="feature")["at_layer"]) == {0, 2}
+
+
+def test_later_tokens_do_not_matter(model: LanguageModel) -> None:
+    saes = saes_of(model)
+    feature, _ = an_active_feature(model, saes, 1, 3)
+    ids = tokens(model)
+    other = torch.cat([ids[:4], tokens(model, seed=9)])
+    first, second = (Rdfa(model, saes).tree(x, 1, feature, 3) for x in (ids, other))
+    assert first.equals(second)
+
+
+# ---- growth --------------------------------------------------------------------------------------
+
+
+def parts_of(*values: float, bias: float = 0.0) -> Callable[[], list[Node]]:
+    return lambda: [
+        Node("encoder_bias", bias, always_shown=True),
+        *(Node("source", value, position=i) for i, value in enumerate(values)),
+    ]
+
+
+def test_the_largest_parts_get_rows_and_the_others_share_one() -> None:
+    root = Node("feature", 10.5, parts_of(1.0, -4.0, 0.5, 6.0, 0.0, 5.0, bias=2.0))
+    tree = grow(root, RdfaSettings(branching=3, min_share=0.2))
+    rows = tree.select("kind", "at_position", "value", "n_left_out").rows()
+    assert rows == [
+        ("feature", None, 10.5, None),
+        ("source", 3, 6.0, None),
+        ("source", 5, 5.0, None),
+        ("source", 1, -4.0, None),
+        ("encoder_bias", None, 2.0, None),
+        ("rest", None, 1.5, 3),
+    ]
+    assert tree["share_of_root"].to_list() == pytest.approx([v / 10.5 for _, _, v, _ in rows])
+    assert tree["identity_error"].to_list() == [0, *[None] * 5]
+    few = grow(root, RdfaSettings(branching=3, min_share=0.5))
+    assert few.filter(kind="source")["value"].to_list() == [6.0]
+    assert few["value"][1:].sum() == 10.5
+
+
+def test_the_largest_nodes_are_split_until_the_tree_is_full() -> None:
+    root = Node(
+        "feature",
+        9.0,
+        lambda: [
+            Node("source", value, lambda value=value: [Node("embedding", value)], position=i)
+            for i, value in enumerate((2.0, 4.0, 3.0))
+        ],
+    )
+    tree = grow(root, RdfaSettings(max_nodes=6))
+    split = tree.filter((pl.col("kind") == "source") & pl.col("identity_error").is_not_null())
+    assert split["value"].to_list() == [4.0, 3.0]
+    assert len(tree) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_depth": 0}, "max_depth is 0; give 1 or more"),
+        ({"branching": 0}, "branching is 0"),
+        ({"max_nodes": -1}, "max_nodes is -1"),
+        ({"min_share": 1.0}, "min_share is 1.0; give a share from 0 to below 1"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RdfaSettings(**change)
+
+
+def test_max_depth_counts_features_on_a_path(gpt2: LanguageModel) -> None:
+    saes = saes_of(gpt2)
+    feature, _ = an_active_feature(gpt2, saes, 2, 5)
+    for max_depth, deepest in ((1, 3), (2, 6)):
+        settings = RdfaSettings(max_depth=max_depth, branching=50, min_share=0, max_nodes=10**5)
+        tree = Rdfa(gpt2, saes, settings).tree(tokens(gpt2), 2, feature, 5)
+        assert tree.filter(kind="feature")["depth"].max() == deepest
+        assert worst_level(tree) < 1e-9
+
+
+# ---- frames and selection ------------------------------------------------------------------------
+
+
+def examples_of(rows: list[tuple[int, int, int, int]]) -> pl.DataFrame:
+    names = ["feature", "rank", "sequence", "position"]
+    schema = {n: pl.Int64 if n == "sequence" else pl.Int32 for n in names}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def lookup(ids: Tensor) -> Callable[[NDArray[np.int64]], Tensor]:
+    return lambda sequences: ids[None].expand(len(sequences), -1)
+
+
+def test_trees_have_the_declared_columns(gpt2: LanguageModel) -> None:
+    saes = saes_of(gpt2)
+    feature, _ = an_active_feature(gpt2, saes, 1, 4)
+    rows = [(feature, 1, 70, 4), (feature, 0, 71, 4)]
+    trees = list(Rdfa(gpt2, saes).trees(1, examples_of(rows), lookup(tokens(gpt2))))
+    assert [tree.row(0)[:4] for tree in trees] == [(feature, 0, 71, 4), (feature, 1, 70, 4)]
+    declared = dict(polars_schema(table_spec("feature_rdfa")))
+    for column in ("layer", "token", "fires_on", "promotes"):  # the asset adds them
+        del declared[column]
+    assert dict(trees[0].schema) == declared == dict(RDFA_SCHEMA)
+
+
+def test_a_float32_model_stores_its_rounding(organism: LanguageModel) -> None:
+    d = organism.config.d_z
+    saes: dict[int, SparseAutoencoder] = {}
+    for layer in range(3):
+        generator = torch.Generator().manual_seed(layer)
+        W = torch.randn(d, 40, generator=generator)
+        W = W / W.norm(dim=0)
+        saes[layer] = TopKSAE(W, torch.zeros(40), W.T.contiguous(), torch.zeros(d), k=6)
+    ids = tokens(organism, n=20)
+    feature, _ = an_active_feature_at(organism, saes, ids, 2, 17)
+    tree = Rdfa(organism, saes).tree(ids, 2, feature, 17)
+    errors = tree["identity_error"].drop_nulls().to_numpy()
+    assert 0 < errors.max() < 1e-5 * tree["value"].abs().to_numpy().max()
+    assert worst_level(tree) < 1e-5
+
+
+def an_active_feature_at(
+    model: LanguageModel, saes: dict[int, SparseAutoencoder], ids: Tensor, layer: int, position: int
+) -> tuple[int, float]:
+    value, feature = saes[layer].encode(z_of(model, ids, layer)[position][None])[0].max(dim=0)
+    return int(feature), float(value)
+
+
+def test_features_are_selected_by_rule() -> None:
+    statistics = pl.DataFrame(
+        {
+            "feature": [0, 1, 2, 3, 4],
+            "n_active": [5, 90, 7, 90, 0],
+            "max_activation": [9.0, 1.0, 8.0, 2.0, None],
+        }
+    )
+    families = pl.DataFrame(
+        {
+            "feature": [0, 0, 2, 2, 3, 3, 1],
+            "family": ["induction"] * 6 + ["n_gram"],
+            "required": [True] * 7,
+            "passes": [True, True, True, None, True, False, True],
+        }
+    )
+    assert selected_features(statistics, families, 2, "frequent") == [1, 3]
+    assert selected_features(statistics, families, 2, "strongest") == [0, 2]
+    assert selected_features(statistics, families, 2, "induction") == [0, 1]
+    assert selected_features(statistics, families, 9, "induction") == [0, 1, 2, 3]
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_is_refused(gpt2: LanguageModel) -> None:
+    saes = saes_of(gpt2)
+    del saes[1]
+    rdfa, ids = Rdfa(gpt2, saes), tokens(gpt2)
+    with pytest.raises(RdfaError, match="layer 1 has no SAE; layers with one: 0, 2"):
+        rdfa.tree(ids, 1, 0, 3)
+    with pytest.raises(RdfaError, match=f"feature {D_SAE} does not exist; .* 0..{D_SAE - 1}"):
+        rdfa.tree(ids, 2, D_SAE, 3)
+    with pytest.raises(RdfaError, match=f"position {LENGTH} lies outside a sequence of {LENGTH}"):
+        rdfa.tree(ids, 2, 0, LENGTH)
+    with pytest.raises(RdfaError, match="feature 99 does not exist"):
+        next(rdfa.trees(2, examples_of([(0, 0, 0, 3), (99, 0, 0, 3)]), lookup(ids)))
+
+
+def test_a_silent_feature_has_no_tree(gpt2: LanguageModel) -> None:
+    saes, ids = saes_of(gpt2), tokens(gpt2)
+    silent = int(saes[1].encode(z_of(gpt2, ids, 1)[4][None])[0].argmin())
+    active, _ = an_active_feature(gpt2, saes, 1, 4)
+    message = f"feature {silent} of layer 1 is not active at position 4"
+    with pytest.raises(InactiveFeatureError, match=message):
+        Rdfa(gpt2, saes).tree(ids, 1, silent, 4)
+    examples = examples_of([(silent, 0, 0, 4), (active, 0, 0, 4)])
+    errors: list[InactiveFeatureError] = []
+    trees = list(Rdfa(gpt2, saes).trees(1, examples, lookup(ids), on_inactive=errors.append))
+    assert [tree["feature"][0] for tree in trees] == [active]
+    assert [message in str(error) for error in errors] == [True]
+
+
+def test_saes_that_do_not_fit_are_refused(gpt2: LanguageModel) -> None:
+    wide = StandardSAE(torch.ones(7, 2), torch.zeros(2), torch.ones(2, 7), torch.zeros(7))
+    with pytest.raises(RdfaError, match="the SAE of layer 1 reads 7 dimensions"):
+        Rdfa(gpt2, {1: wide})
+
+    class Doubled(StandardSAE):
+        def activate(self, pre: Tensor) -> Tensor:
+            return 2 * pre.relu()
+
+    saes = saes_of(gpt2)
+    doubled: dict[int, SparseAutoencoder] = {**saes, 1: Doubled(*saes[1].tensors().values())}
+    feature, _ = an_active_feature(gpt2, doubled, 1, 4)
+    with pytest.raises(RdfaError, match="needs an SAE whose activation is its pre-activation"):
+        Rdfa(gpt2, doubled).tree(tokens(gpt2), 1, feature, 4)
+
+
+def test_a_model_whose_writers_do_not_sum_is_refused(
+    gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = gpt2.raw.run_with_cache
+
+    def altered(*args: Any, **kwargs: Any) -> Any:
+        output, cache = run(*args, **kwargs)
+        return output, {name: cache[name] * (2 if name.endswith(changed) else 1) for name in cache}
+
+    monkeypatch.setattr(gpt2.raw, "run_with_cache", altered)
+    changed = "hook_mlp_out"
+    with pytest.raises(RdfaError, match="needs blocks that add attention and MLP outputs"):
+        FrozenModel(gpt2).run(tokens(gpt2), 3)
+    changed = "hook_v"
+    with pytest.raises(RdfaError, match=r"values of layer 0 .* needs one LayerNorm or RMSNorm"):
+        FrozenModel(gpt2).run(tokens(gpt2), 3)
