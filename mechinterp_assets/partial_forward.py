@@ -1,0 +1,58 @@
+"""Forward passes that start at a later layer, and cost only what lies behind it.
+
+Belongs here: running a bridge from a residual stream on. Does not belong here: what hooks change
+and what is read off the logits.
+
+TransformerLens's own `start_at_layer` (4.3) swaps the residual stream in at its block but still
+computes all blocks before it. Here these blocks are passed through, which gives the same logits bit
+for bit: attention masks and rotary angles are made by the model from the sequence length alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+NamedHook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
+
+
+def run_from(
+    bridge: TransformerBridge, residual: Tensor, layer: int, hooks: Sequence[NamedHook] = ()
+) -> Tensor:
+    """Logits at the last position [row, d_vocab] when `residual` enters block `layer`.
+
+    residual [row, position, d_model]; sequences start at position 0 and have no padding. Hooks on
+    blocks before `layer` never fire. Only the last position is unembedded.
+    """
+    with _passed_through(bridge, layer):
+        logits: Tensor = bridge.run_with_hooks(
+            residual,
+            start_at_layer=layer,
+            fwd_hooks=[*hooks, ("unembed.hook_in", last_position)],
+        )
+    return logits[:, -1]
+
+
+def last_position(residual: Tensor, hook: Any) -> Tensor:
+    """Hook for `unembed.hook_in`: keeps END alone, so that nothing else is unembedded."""
+    return residual[:, -1:]
+
+
+@contextmanager
+def _passed_through(bridge: TransformerBridge, layer: int) -> Iterator[None]:
+    """Within the block, blocks before `layer` return what they are given."""
+    blocks = list(bridge.blocks)[:layer]
+
+    def give_back(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden_states
+
+    try:
+        for block in blocks:
+            # Attributes set on a bridge land on the module it wraps; its own dictionary does not.
+            block.__dict__["forward"] = give_back
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)

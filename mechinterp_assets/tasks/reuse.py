@@ -1,0 +1,244 @@
+"""Do two tasks use the same heads? Overlap of their top heads, and what one's heads do for another.
+
+Belongs here: ranking heads by effect, overlap against chance, normalising faithfulness. Does not
+belong here: the runs (ablation.py).
+
+Merullo et al. 2024 (arXiv 2310.08744) report the overlap of two circuits in GPT-2 medium, 78%, from
+path patching with thresholds of their own. Here heads are ranked by ablation, at several shares of
+all heads, with what chance gives: the overlap of two random sets of k of N heads is hypergeometric.
+Overlap alone does not say that the shared heads do the same for both tasks, nor that they are
+specific; the faithfulness matrix runs each task on another's heads, beside random sets.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from scipy.stats import hypergeom, spearmanr
+from torch import Tensor
+
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.tasks.ablation import Floats, MeanActivations, run_head_sets
+
+Ranking = Literal["harm", "absolute"]
+RANKINGS: tuple[Ranking, ...] = ("harm", "absolute")
+# Sign with which an effect harms the task.
+HARM: Mapping[str, int] = {"loss": 1, "logit_diff": -1}
+RANDOM_SETS = 5
+
+REUSE_SCHEMA: dict[str, Any] = {
+    "task_a": pl.String(),
+    "task_b": pl.String(),
+    "mode": pl.String(),
+    "metric": pl.String(),
+    "ranking": pl.String(),
+    "top_share": pl.Float64(),
+    "n_heads": pl.Int32(),
+    "n_top": pl.Int32(),
+    "n_shared": pl.Int32(),
+    "expected_shared": pl.Float64(),
+    "p_value": pl.Float64(),
+    "jaccard": pl.Float64(),
+    "expected_jaccard": pl.Float64(),
+    "rank_correlation": pl.Float64(),
+    "shared_heads": pl.List(pl.String()),
+}
+FAITHFULNESS_SCHEMA: dict[str, Any] = {
+    "heads_of": pl.String(),
+    "measured_on": pl.String(),
+    "metric": pl.String(),
+    "top_share": pl.Float64(),
+    "n_kept": pl.Int32(),
+    "n": pl.Int64(),
+    "clean": pl.Float64(),
+    "kept": pl.Float64(),
+    "none_kept": pl.Float64(),
+    "faithfulness": pl.Float64(),
+    "ci_low": pl.Float64(),
+    "ci_high": pl.Float64(),
+    "random_faithfulness": pl.Float64(),
+    "random_sets": pl.Int32(),
+}
+
+
+def n_top_heads(share: float, n_heads: int) -> int:
+    """Size of a top set: the share of all heads, rounded, at least 1."""
+    return max(1, round(share * n_heads))
+
+
+def top_heads(effects: Floats, n: int, metric: str, ranking: Ranking) -> NDArray[np.int64]:
+    """Flat indices of the `n` heads with the largest effects [layer, head] on a metric.
+
+    harm: those that make the task worse most when ablated; absolute: those that change it most.
+    Ties go to the earlier head.
+    """
+    return np.argsort(-_strength(effects, metric, ranking).ravel(), kind="stable")[:n]
+
+
+def component_reuse(effects: pl.DataFrame, shares: Sequence[float]) -> pl.DataFrame:
+    """Table component_reuse: one row per pair of tasks, mode, metric, ranking and share.
+
+    effects: rows of task_head_effects. Pairs in which a task lacks the metric have no row.
+    """
+    rows: list[dict[str, object]] = []
+    chosen = effects.filter(pl.col("metric").is_in(list(HARM)))
+    for (mode, metric), frame in chosen.group_by(["mode", "metric"], maintain_order=True):
+        matrices = effect_matrices(frame)
+        for a, b in combinations(matrices, 2):
+            for ranking in RANKINGS:
+                strengths = [_strength(matrices[t], str(metric), ranking) for t in (a, b)]
+                correlation = _rank_correlation(*strengths)
+                for share in shares:
+                    common = {"task_a": a, "task_b": b, "mode": mode, "metric": metric}
+                    rows.append(
+                        {
+                            **common,
+                            "ranking": ranking,
+                            "top_share": share,
+                            **overlap(matrices[a], matrices[b], share, str(metric), ranking),
+                            "rank_correlation": correlation,
+                        }
+                    )
+    return pl.DataFrame(rows, schema=REUSE_SCHEMA, orient="row")
+
+
+def overlap(a: Floats, b: Floats, share: float, metric: str, ranking: Ranking) -> dict[str, object]:
+    """Heads that two tasks share among their top ones, and what chance gives."""
+    total, n = a.size, n_top_heads(share, a.size)
+    shared = np.intersect1d(*(top_heads(effects, n, metric, ranking) for effects in (a, b)))
+    sizes = np.arange(max(0, 2 * n - total), n + 1)
+    chance = hypergeom.pmf(sizes, total, n, n)
+    return {
+        "n_heads": total,
+        "n_top": n,
+        "n_shared": len(shared),
+        "expected_shared": n * n / total,
+        "p_value": float(hypergeom.sf(len(shared) - 1, total, n, n)),
+        "jaccard": len(shared) / (2 * n - len(shared)),
+        "expected_jaccard": float((chance * sizes / (2 * n - sizes)).sum()),
+        "shared_heads": [f"{i // a.shape[1]}.{i % a.shape[1]}" for i in shared],
+    }
+
+
+def effect_matrices(effects: pl.DataFrame) -> dict[str, Floats]:
+    """Task -> mean_effect [layer, head], from rows of one mode and metric."""
+    shape = tuple(int(effects[axis].to_numpy().max()) + 1 for axis in ("layer", "head"))
+    matrices: dict[str, Floats] = {}
+    for task, layer, head, effect in effects.select(
+        "task", "layer", "head", "mean_effect"
+    ).iter_rows():
+        matrices.setdefault(task, np.full(shape, np.nan))[layer, head] = effect
+    return matrices
+
+
+def reuse_faithfulness(
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    clean: Mapping[str, Floats],
+    effects: pl.DataFrame,
+    reference: MeanActivations,
+    *,
+    share: float,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    batch_rows: int = 256,
+) -> pl.DataFrame:
+    """Table component_reuse_faithfulness: each task run on the top heads of each task alone.
+
+    All other heads are mean-ablated, MLPs stay. prompts, clean: those of a Sweep, and its clean
+    metrics; effects: rows of task_head_effects with mode mean. A task's heads are the `share` that
+    harm its loss most. faithfulness = (kept - none kept) / (clean - none kept), of means over
+    prompts; its interval resamples prompts. random_faithfulness: mean over RANDOM_SETS random head
+    sets of the same size. Raises PromptError before any run.
+    """
+    of_loss = effects.filter((pl.col("mode") == "mean") & (pl.col("metric") == "loss"))
+    matrices = effect_matrices(of_loss)
+    total = model.config.n_layers * model.config.n_heads
+    n = n_top_heads(share, total)
+    generator = np.random.default_rng(seed)
+    sets = [
+        np.array([], dtype=np.int64),
+        *(top_heads(matrix, n, "loss", "harm") for matrix in matrices.values()),
+        *(generator.choice(total, n, replace=False) for _ in range(RANDOM_SETS)),
+    ]
+    kept = _masks(sets, model.config.n_layers, model.config.n_heads)
+    rows: list[dict[str, object]] = []
+    task_of = prompts["task"].to_numpy()
+    for task in matrices:
+        chosen = task_of == task
+        own = prompts.filter(pl.Series(chosen))
+        runs = run_head_sets(model, own, kept, reference, batch_rows=batch_rows)
+        for metric in HARM:
+            before = clean[metric][chosen]
+            defined = ~np.isnan(before)
+            if not defined.any():
+                continue
+            values = runs[metric][:, defined]
+            rows += [
+                {
+                    "heads_of": other,
+                    "measured_on": task,
+                    "metric": metric,
+                    "top_share": share,
+                    "n_kept": n,
+                    **_faithfulness(before[defined], values, 1 + place, n_bootstrap, seed),
+                    "random_sets": RANDOM_SETS,
+                }
+                for place, other in enumerate(matrices)
+            ]
+    return pl.DataFrame(rows, schema=FAITHFULNESS_SCHEMA, orient="row")
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _strength(effects: Floats, metric: str, ranking: Ranking) -> Floats:
+    return np.abs(effects) if ranking == "absolute" else HARM[metric] * effects
+
+
+def _rank_correlation(a: Floats, b: Floats) -> float | None:
+    """Spearman's; None where all heads of a task have the same strength."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(spearmanr(a.ravel(), b.ravel()).statistic)
+
+
+def _masks(sets: Sequence[NDArray[np.int64]], n_layers: int, n_heads: int) -> Tensor:
+    masks = torch.zeros(len(sets), n_layers * n_heads, dtype=torch.bool)
+    for row, heads in enumerate(sets):
+        masks[row, torch.from_numpy(heads)] = True
+    return masks.view(len(sets), n_layers, n_heads)
+
+
+def _faithfulness(
+    clean: Floats, runs: Floats, place: int, n_bootstrap: int, seed: int
+) -> dict[str, object]:
+    """Of the set at `place`; runs [set, prompt], the first with no head kept, random ones last."""
+    n = len(clean)
+    mean = [float(values.mean()) for values in (clean, runs[place], runs[0])]
+    weights = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
+    resampled = _share(weights @ runs[place], weights @ clean, weights @ runs[0])
+    random = _share(runs[-RANDOM_SETS:].mean(axis=1), clean.mean(), runs[0].mean())
+    low, high = np.quantile(resampled, [0.025, 0.975]) if n > 1 else (np.nan, np.nan)
+    values = {
+        "faithfulness": float(_share(np.array(mean[1]), mean[0], mean[2])),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "random_faithfulness": float(random.mean()),
+    }
+    return {
+        "n": n,
+        **dict(zip(("clean", "kept", "none_kept"), mean, strict=True)),
+        **{name: value if np.isfinite(value) else None for name, value in values.items()},
+    }
+
+
+def _share(kept: Floats, clean: Floats | float, none_kept: Floats | float) -> Floats:
+    """(kept - none kept) / (clean - none kept); NaN where ablating all heads changes nothing."""
+    whole = np.asarray(clean - none_kept, dtype=np.float64)
+    part = np.asarray(kept - none_kept, dtype=np.float64)
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=np.abs(whole) > 1e-9)

@@ -1,0 +1,146 @@
+"""Tasks that a user gives: texts with their answers, and wrong answers where there are any.
+
+Belongs here: reading and checking them, and bringing them into the common form. Does not belong
+here: tasks that the platform makes itself (a file each).
+
+Answers are read from one position, END: of an answer of several tokens the first is scored.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mechinterp_assets.circuits.ioi import Encode, PromptError
+from mechinterp_assets.tasks.prompts import BASE, END, TASK_PROMPTS_SCHEMA, check_task_prompts
+
+COLUMNS = ("text", "answer", "wrong")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt: `text` up to the answer, `answer` and `wrong` as they follow it, with spaces."""
+
+    text: str
+    answer: str
+    wrong: tuple[str, ...] = ()
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Rows of a CSV, Parquet or JSONL file with columns text, answer and, if it likes, wrong.
+
+    `wrong` is one text or, in Parquet and JSONL, a list. Raises PromptError naming file and row.
+    """
+    readers = {".csv": _read_csv, ".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson}
+    if path.suffix not in readers:
+        raise PromptError(f"{path}: not a file of prompts; name one of {', '.join(readers)}")
+    try:
+        frame = readers[path.suffix](path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise PromptError(f"{path}: not readable as {path.suffix[1:]}: {error}") from error
+    if missing := [name for name in COLUMNS[:2] if name not in frame.columns]:
+        raise PromptError(f"{path}: no column {missing[0]!r}; it has {frame.columns}")
+    if foreign := [name for name in frame.columns if name not in COLUMNS]:
+        raise PromptError(f"{path}: unknown column {foreign[0]!r}; known: {', '.join(COLUMNS)}")
+    examples = []
+    for number, row in enumerate(frame.iter_rows(named=True), 1):
+        try:
+            examples.append(_example(row))
+        except PromptError as error:
+            raise PromptError(f"{path}, row {number}: {error}") from None
+    return examples
+
+
+def own_task(
+    name: str, examples: Sequence[Example], encode: Encode, bos_token_id: int, n_ctx: int
+) -> pl.DataFrame:
+    """The examples as TASK_PROMPTS_SCHEMA: one base prompt each, END its only role.
+
+    Raises PromptError, one line for every problem: no examples; an empty text or answer; a text
+    given twice; an answer that is not cut off from its text by the tokenizer; an answer and a wrong
+    one that begin with the same token; a prompt longer than the model's context.
+    """
+    if not examples:
+        raise PromptError(f"task {name}: no prompts; give at least one")
+    rows: list[dict[str, object]] = []
+    problems: list[str] = []
+    seen: dict[str, int] = {}
+    for number, example in enumerate(examples):
+        try:
+            if example.text in seen:
+                raise PromptError(
+                    f"the text {example.text!r} is that of prompt {seen[example.text]}"
+                )
+            seen[example.text] = number
+            row = _row(example, encode, bos_token_id, n_ctx)
+        except PromptError as error:
+            problems.append(f"task {name}, prompt {number}: {error}")
+            continue
+        rows.append({"task": name, "prompt": number, "pair_id": number, **row})
+    if problems:
+        raise PromptError("\n".join(problems))
+    return check_task_prompts(pl.DataFrame(rows, schema=TASK_PROMPTS_SCHEMA, orient="row"))
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    return pl.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=True)
+
+
+def _example(row: Mapping[str, object]) -> Example:
+    wrong = row.get("wrong")
+    listed = wrong if isinstance(wrong, list) else [] if wrong in (None, "") else [wrong]
+    texts = [row["text"], row["answer"], *listed]
+    if odd := [text for text in texts if not isinstance(text, str)]:
+        raise PromptError(f"{odd[0]!r} is no text; text, answer and wrong are strings")
+    text, answer, *others = texts
+    return Example(str(text), str(answer), tuple(str(other) for other in others))
+
+
+def _row(example: Example, encode: Encode, bos_token_id: int, n_ctx: int) -> dict[str, object]:
+    if not example.text or not example.answer or "" in example.wrong:
+        raise PromptError(
+            f"empty text, answer or wrong answer in {example}; give each, or leave wrong out"
+        )
+    ids = list(encode(example.text))
+    answer = _first_token(example.text, ids, example.answer, encode)
+    wrong = {_first_token(example.text, ids, text, encode): text for text in example.wrong}
+    if answer in wrong:
+        raise PromptError(
+            f"the answer {example.answer!r} and the wrong answer {wrong[answer]!r} begin with the "
+            "same token, and the first token is what is scored; give answers that differ in it"
+        )
+    if len(ids) + 1 > n_ctx:
+        raise PromptError(
+            f"{len(ids) + 1} tokens with BOS, but the model's context is {n_ctx}; shorten the text"
+        )
+    return {
+        "template": 0,
+        "variant": BASE,
+        "text": example.text,
+        "token_ids": [bos_token_id, *ids],
+        "n_tokens": len(ids) + 1,
+        "roles": [END],
+        "positions": [len(ids)],
+        "answer_token_ids": [answer],
+        "wrong_token_ids": list(wrong),
+    }
+
+
+def _first_token(text: str, ids: Sequence[int], answer: str, encode: Encode) -> int:
+    """First token of `answer` behind `text`, which must keep its own tokens there."""
+    joined = list(encode(text + answer))
+    if joined[: len(ids)] == list(ids) and len(joined) > len(ids):
+        return joined[len(ids)]
+    remedy = "end the text at the end of a word and begin the answer with what separates them"
+    if text[-1].isspace():
+        remedy = f"move the space from the text to the answer: {' ' + answer.lstrip()!r}"
+    elif not answer[0].isspace():
+        remedy = f"if it is a new word, give it its leading space: {' ' + answer!r}"
+    raise PromptError(
+        f"the tokens of {text!r} change when {answer!r} follows, so the answer is not what the "
+        f"model would write next; {remedy}"
+    )
