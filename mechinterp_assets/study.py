@@ -40,6 +40,7 @@ from mechinterp_assets.study_sections import (
     InterventionSection,
     IoiSection,
     ModelSection,
+    PrefixInductionSection,
     RdfaSection,
     SaeSection,
     Section,
@@ -81,6 +82,7 @@ class Study(Section):
     features: FeatureSection = FeatureSection()
     rdfa: RdfaSection = RdfaSection()
     heads: HeadSection = HeadSection()
+    prefix_induction: PrefixInductionSection = PrefixInductionSection()
     ioi: IoiSection = IoiSection()
     tasks: TasksSection = TasksSection()
     interventions: InterventionSection = InterventionSection()
@@ -168,6 +170,7 @@ def load_study(file: Path) -> Study:
     study._n_layers, d_z = _check_model(file, study.model)
     _check_layers(file, study)
     _check_task_roots(file, study)
+    _check_movers(file, study)
     _check_reference_heads(file, study)
     _check_saes(file, study, d_z)
     _check_path(file, "corpus.path", study.corpus.path)
@@ -355,6 +358,17 @@ def _check_task_roots(file: Path, study: Study) -> None:
                     f"{file}: tasks.roots.{task}: layer {layer} does not exist; "
                     f"{study.model.source} has layers 0..{study.n_layers - 1}"
                 )
+
+
+def _check_movers(file: Path, study: Study) -> None:
+    if study.heads.movers == "auto":
+        return
+    for layer, _ in study.heads.movers:
+        if not 0 <= layer < study.n_layers:
+            raise StudyError(
+                f"{file}: heads.movers: layer {layer} does not exist; "
+                f"{study.model.source} has layers 0..{study.n_layers - 1}"
+            )
 
 
 def _check_reference_heads(file: Path, study: Study) -> None:

@@ -7,7 +7,14 @@ checks against a model (study.py).
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mechinterp_assets.organism import ORGANISM_FOLDER
 
@@ -394,21 +401,43 @@ class RdfaSection(Section):
 
 
 class HeadSection(Section):
-    """Random repeated token sequences and random texts that head scores are measured on.
+    """Data that head scores are measured on.
 
-    `attention_examples` held-out sequences are kept per head; `top_features` features per head are
-    listed and compared. Two of them are alike from `slice_similarity` (cosine of decoder slices) or
-    `ngram_similarity` (weighted Jaccard index) on, and `similarity_draws` sets of random features
-    are compared in the same way (head_polysemanticity_proxy).
+    `sequences` random repeated sequences of `repeat_length` tokens, twice, and as many held-out
+    texts. `suppression_tokens`: vocabulary tokens that copy suppression is measured on.
+    `cspa_sequences`: texts of the ablation that keeps only copy suppression, three forward passes
+    per head; 0 leaves it out, as one may for large models. `ioi_prompts`: base prompts of the
+    scores on IOI; `patched_prompts` of them are used for path patching into the movers' queries.
+    `movers`: [layer, head] of the name movers; auto takes the heads with the role name_mover.
     """
 
     sequences: Positive = 64
     repeat_length: Positive = 50
-    attention_examples: Positive = 6
-    top_features: Positive = 10
-    slice_similarity: Fraction = 0.5
-    ngram_similarity: Fraction = 1 / 3
-    similarity_draws: Annotated[int, Field(ge=2)] = 100
+    suppression_tokens: Positive = 1024
+    cspa_sequences: Annotated[int, Field(ge=0)] = 8
+    ioi_prompts: Positive = 128
+    patched_prompts: Positive = 32
+    movers: Literal["auto"] | list[tuple[int, int]] = "auto"
+    seed: int = 0
+
+    @field_validator("cspa_sequences")
+    @classmethod
+    def _enough_for_a_mean(cls, cspa_sequences: int) -> int:
+        if cspa_sequences in (1, 2):
+            raise ValueError("means over sequences need at least 3, or 0 to leave the score out")
+        return cspa_sequences
+
+
+class PrefixInductionSection(Section):
+    """Induction by prefix length: how many matching tokens heads need (K24 section 4.2).
+
+    `sequences` of random tokens for each prefix length 1 .. 9; `corpus_sequences` of held-out text;
+    `cases` of a head's are edited in the causal check.
+    """
+
+    sequences: Positive = 400
+    corpus_sequences: Positive = 512
+    cases: Positive = 100
     seed: int = 0
 
 
@@ -483,9 +512,11 @@ class TasksSection(Section):
 
     @field_validator("families", "traced")
     @classmethod
-    def _distinct_tasks(cls, names: Any) -> Any:
+    def _distinct_tasks(cls, names: Any, info: ValidationInfo) -> Any:
         if names != "auto" and len(set(names)) != len(names):
             raise ValueError("name each task once")
+        if info.field_name == "traced" and not names:
+            raise ValueError("name at least one task, such as ioi")
         return names
 
     @model_validator(mode="after")

@@ -11,6 +11,8 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 DATA_URI_LIMIT = 1000  # longest metadata picture that Dagster's UI shows inline
+# Seen on light and on dark backgrounds.
+_LINE_COLOURS = ("#47d", "#d62", "#393", "#a5b", "#888")
 
 
 def number(value: float | None) -> str:
@@ -122,6 +124,50 @@ def marked_histogram(
     )
 
 
+def place_among(
+    values: Sequence[float],
+    marked: float,
+    *,
+    label: str,
+    null: tuple[float, float] | None = None,
+    threshold: float | None = None,
+    width: int = 150,
+    height: int = 18,
+) -> Markup:
+    """A strip with a tick per value, one value marked; where chance and a threshold lie.
+
+    Args:
+        values: all values, drawn as thin ticks.
+        marked: the value drawn as a thick tick in the accent colour.
+        label: text alternative of the whole chart.
+        null: mean and standard deviation; a band of three standard deviations around the mean.
+        threshold: drawn as a line over the whole height.
+        width: of the strip, in pixels.
+        height: of the strip, in pixels.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    ends = [*finite, marked, 0.0, *([] if threshold is None else [threshold])]
+    low, high = min(ends), max(ends)
+    scale = (width - 4) / ((high - low) or 1.0)
+
+    def at(value: float) -> float:
+        return round(2 + (min(max(value, low), high) - low) * scale, 1)
+
+    band = ""
+    if null is not None and all(math.isfinite(part) for part in null):
+        first, last = at(null[0] - 3 * null[1]), at(null[0] + 3 * null[1])
+        band = f'<path class="band" d="M{first} 0V{height}H{max(last, first + 1):g}V0z"/>'
+    places = sorted({at(value) for value in finite})  # equal ticks are drawn once
+    ticks = "".join(f"M{x} {height - 9}v5" for x in places)
+    line = "" if threshold is None else f'<path class="limit" d="M{at(threshold)} 0v{height}"/>'
+    return Markup(
+        f'<svg class="among" role="img" aria-label="{html.escape(label)}" width="{width}" '
+        f'height="{height}" viewBox="0 0 {width} {height}">{band}'
+        f'<path class="axis" d="M0 {height - 3.5}H{width}"/><path class="tick" d="{ticks}"/>{line}'
+        f'<path class="own" d="M{at(marked)} 2v{height - 5}"/></svg>'
+    )
+
+
 def heat_map(
     values: Sequence[Sequence[float]],
     *,
@@ -212,6 +258,30 @@ def tiny_bar_chart(values: Sequence[float | None], labels: Sequence[str] | None 
         size += 1
 
 
+def tiny_line_chart(lines: Mapping[str, Sequence[float]]) -> str:
+    """Lines in one frame from zero to the largest value, as a data URI of fewer than 1,000 bytes.
+
+    For Dagster metadata. Each line's name stands on the right in its colour; where not all lines
+    fit, the first ones are drawn.
+
+    Args:
+        lines: name -> values, one for each step; all of the same number of steps.
+
+    Raises:
+        ValueError: lines differ in length, or a value is not finite.
+    """
+    if len({len(values) for values in lines.values()}) > 1:
+        sizes = {name: len(values) for name, values in lines.items()}
+        raise ValueError(f"lines have different numbers of values: {sizes}")
+    if not all(math.isfinite(value) for values in lines.values() for value in values):
+        raise ValueError("a value is NaN or infinite; a line chart needs finite values")
+    for n in range(min(len(lines), len(_LINE_COLOURS)), 0, -1):
+        uri = _data_uri(_line_svg(dict(list(lines.items())[:n])))
+        if len(uri) < DATA_URI_LIMIT:
+            return uri
+    return _data_uri(_line_svg({}))
+
+
 # ---- private -------------------------------------------------------------------------------------
 
 
@@ -244,6 +314,30 @@ def _tiny_svg(values: Sequence[float], labels: Mapping[int, str]) -> str:
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{total}'>"
         f"<path fill='#47d' d='{''.join(path)}'/><path stroke='#888' d='M0 {zero}h{width}'/>"
         f"{texts}</svg>"
+    )
+
+
+def _line_svg(lines: Mapping[str, Sequence[float]]) -> str:
+    height, row = 60, 11
+    values = [value for line in lines.values() for value in line]
+    top, bottom = max([0.0, *values]), min([0.0, *values])
+    span = (top - bottom) or 1.0
+    steps = max((len(line) for line in lines.values()), default=0)
+    width = 12 * max(1, steps - 1)
+    drawn, names = "", ""
+    for i, ((name, line), colour) in enumerate(zip(lines.items(), _LINE_COLOURS, strict=False)):
+        points = ",".join(
+            f"{12 * x},{round(height * (top - value) / span)}" for x, value in enumerate(line)
+        )
+        drawn += f"<polyline stroke='{colour}' points='{points}'/>"
+        names += f"<tspan x='{width + 4}' y='{row * i + 8}' fill='{colour}'>"
+        names += f"{html.escape(name)}</tspan>"
+    zero = round(height * top / span)
+    longest = max((len(name) for name in lines), default=0)
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width + 6 + 6 * longest}' "
+        f"height='{height + 1}' fill='none'>{drawn}<path stroke='#888' d='M0 {zero}h{width}'/>"
+        f"<text font-size='9'>{names}</text></svg>"
     )
 
 

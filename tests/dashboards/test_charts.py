@@ -15,6 +15,7 @@ from mechinterp_assets.dashboards.charts import (
     signed,
     signed_bars,
     tiny_bar_chart,
+    tiny_line_chart,
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -105,6 +106,35 @@ def test_tiny_chart_refuses_what_it_cannot_draw() -> None:
         tiny_bar_chart([1, 2], ["a"])
     with pytest.raises(ValueError, match="infinite"):
         tiny_bar_chart([math.inf])
+
+
+def lines(uri: str) -> list[list[int]]:
+    return [
+        [int(y) for y in element.attrib["points"].split(",")[1::2]]
+        for element in parsed(uri).iter(f"{SVG}polyline")
+    ]
+
+
+def test_tiny_lines_stand_on_zero_and_share_a_scale() -> None:
+    uri = tiny_line_chart({"<a>": [0.0, 0.5, 1.0], "b": [0.25, -0.5, 0.0]})
+    assert lines(uri) == [[40, 20, 0], [30, 60, 40]]
+    assert [e.text for e in parsed(uri).iter(f"{SVG}tspan")] == ["<a>", "b"]
+
+
+def test_tiny_lines_that_do_not_fit_are_left_out() -> None:
+    many = {f"{i}.10": [0.1 * i * x for x in range(9)] for i in range(9)}
+    uri = tiny_line_chart(many)
+    assert len(uri) < 1000
+    assert len(lines(uri)) >= 4
+    assert lines(tiny_line_chart({"a": [1.0, 2.0] * 200})) == []
+    assert lines(tiny_line_chart({})) == []
+
+
+def test_tiny_lines_refuse_what_they_cannot_draw() -> None:
+    with pytest.raises(ValueError, match=r"different numbers of values: \{'a': 1, 'b': 2\}"):
+        tiny_line_chart({"a": [1.0], "b": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="finite"):
+        tiny_line_chart({"a": [math.nan]})
 
 
 def test_bar_chart_heights_and_titles() -> None:

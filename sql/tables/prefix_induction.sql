@@ -1,0 +1,40 @@
+-- formula: 1
+CREATE TABLE prefix_induction (
+    study VARCHAR,
+    layer INTEGER,
+    head INTEGER,
+    prefix_length INTEGER,
+    n BIGINT,
+    attention DOUBLE,
+    attention_sd DOUBLE,
+    attention_ci_low DOUBLE,
+    attention_ci_high DOUBLE,
+    null_mean DOUBLE,
+    null_sd DOUBLE,
+    dla DOUBLE,
+    dla_null_mean DOUBLE,
+    dla_null_sd DOUBLE,
+    dla_excess DOUBLE,
+    dla_excess_ci_low DOUBLE,
+    dla_excess_ci_high DOUBLE,
+    dataset VARCHAR
+);
+COMMENT ON TABLE prefix_induction IS 'One row per attention head and prefix length p: induction score and direct logit attribution on random tokens in which a block of p tokens stands twice (Kissane et al. 2024, section 4.2). Destination d: last token of the second copy; source s: the token after the first copy. d, s and the random tokens are the same for all p, so two lengths differ by the match alone; exactly p tokens match. Processed weights. Classes of heads are the view prefix_induction_heads.';
+COMMENT ON COLUMN prefix_induction.study IS 'Study the row belongs to';
+COMMENT ON COLUMN prefix_induction.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN prefix_induction.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN prefix_induction.prefix_length IS 'p, tokens that match, from 1';
+COMMENT ON COLUMN prefix_induction.n IS 'Sequences';
+COMMENT ON COLUMN prefix_induction.attention IS 'Induction score: mean over sequences of the attention probability A[d, s]';
+COMMENT ON COLUMN prefix_induction.attention_sd IS 'Standard deviation of A[d, s] over sequences; NULL for one sequence';
+COMMENT ON COLUMN prefix_induction.attention_ci_low IS 'Lower end of the 95% percentile bootstrap interval of attention over sequences';
+COMMENT ON COLUMN prefix_induction.attention_ci_high IS 'Upper end of the same';
+COMMENT ON COLUMN prefix_induction.null_mean IS 'Mean of attention where s is replaced by another source drawn uniformly from 1 .. d, independently for every sequence; exact. BOS is no source';
+COMMENT ON COLUMN prefix_induction.null_sd IS 'Standard deviation of attention under the same null, for the same n; exact';
+COMMENT ON COLUMN prefix_induction.dla IS 'Direct logit attribution: mean direct effect of the head at d on the logit of the token at s, z_d W_O over the final norm''s scale times the W_U column; without biases; in logits, relative to the mean logit where the model has LayerNorm';
+COMMENT ON COLUMN prefix_induction.dla_null_mean IS 'Mean of dla where that token is replaced by another token of the sequence up to d, drawn uniformly from the distinct ones without BOS; exact';
+COMMENT ON COLUMN prefix_induction.dla_null_sd IS 'Standard deviation of dla under the same null, for the same n; exact';
+COMMENT ON COLUMN prefix_induction.dla_excess IS 'dla - dla_null_mean: what the head adds to the token that is due, beyond the other tokens of the sequence; logits';
+COMMENT ON COLUMN prefix_induction.dla_excess_ci_low IS 'Lower end of the 95% percentile bootstrap interval of dla_excess over sequences';
+COMMENT ON COLUMN prefix_induction.dla_excess_ci_high IS 'Upper end of the same';
+COMMENT ON COLUMN prefix_induction.dataset IS 'What it was computed on: sequences x tokens for each p, and the seed';

@@ -1,0 +1,36 @@
+-- formula: 1
+CREATE TABLE prefix_induction_corpus (
+    study VARCHAR,
+    layer INTEGER,
+    head INTEGER,
+    prefix_length INTEGER,
+    n BIGINT,
+    n_sequences BIGINT,
+    attention DOUBLE,
+    attention_ci_low DOUBLE,
+    attention_ci_high DOUBLE,
+    n_attended BIGINT,
+    attended_rate DOUBLE,
+    attended_share DOUBLE,
+    attention_share DOUBLE,
+    n_next BIGINT,
+    source_is_next_rate DOUBLE,
+    dataset VARCHAR
+);
+COMMENT ON TABLE prefix_induction_corpus IS 'One row per attention head and prefix length 0 .. 9: attention to the pairs (destination i, source s <= i) of held-out text. A pair with s < i is an induction case where the token at s - 1 is the token at i (Kissane et al. 2024, section 4.2); its prefix length is the number of tokens that match, going back from i and from s - 1 together. BOS takes no part, by position and by id, and matches whose text runs back into a BOS on both sides are left out. Raw weights.';
+COMMENT ON COLUMN prefix_induction_corpus.study IS 'Study the row belongs to';
+COMMENT ON COLUMN prefix_induction_corpus.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN prefix_induction_corpus.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN prefix_induction_corpus.prefix_length IS 'Tokens that match; 9 stands for 9 or more; 0 for every other pair, that of a token with itself included';
+COMMENT ON COLUMN prefix_induction_corpus.n IS 'Pairs of this prefix length; the same for every head. A token that occurred several times before makes several pairs';
+COMMENT ON COLUMN prefix_induction_corpus.n_sequences IS 'Sequences with such a pair';
+COMMENT ON COLUMN prefix_induction_corpus.attention IS 'Mean attention probability over these pairs; NULL without a pair';
+COMMENT ON COLUMN prefix_induction_corpus.attention_ci_low IS 'Lower end of the 95% percentile bootstrap interval of attention over sequences; NULL below two sequences with such a pair';
+COMMENT ON COLUMN prefix_induction_corpus.attention_ci_high IS 'Upper end of the same';
+COMMENT ON COLUMN prefix_induction_corpus.n_attended IS 'Of the n pairs, those with an attention above 0.3';
+COMMENT ON COLUMN prefix_induction_corpus.attended_rate IS 'n_attended / n: how often the head attends there when it could';
+COMMENT ON COLUMN prefix_induction_corpus.attended_share IS 'n_attended over the sum of the head''s n_attended of all prefix lengths: where the head attends when it attends anywhere; sums to 1 over the head''s rows. NULL where it never does';
+COMMENT ON COLUMN prefix_induction_corpus.attention_share IS 'The same for the attention itself: the share of the head''s attention outside BOS that rests on pairs of this prefix length';
+COMMENT ON COLUMN prefix_induction_corpus.n_next IS 'Of the n pairs, those whose destination is followed by a token that is not BOS; the same for every head';
+COMMENT ON COLUMN prefix_induction_corpus.source_is_next_rate IS 'Share of the n_next pairs whose source token is the token that follows the destination: how often induction would be right; the same for every head';
+COMMENT ON COLUMN prefix_induction_corpus.dataset IS 'Text: sequences x tokens';

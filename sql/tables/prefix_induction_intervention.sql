@@ -1,0 +1,36 @@
+-- formula: 1
+CREATE TABLE prefix_induction_intervention (
+    study VARCHAR,
+    layer INTEGER,
+    head INTEGER,
+    edit VARCHAR,
+    n BIGINT,
+    n_attended BIGINT,
+    n_editable BIGINT,
+    mean_prefix_length DOUBLE,
+    attention_before DOUBLE,
+    attention_after DOUBLE,
+    attention_after_ci_low DOUBLE,
+    attention_after_ci_high DOUBLE,
+    mean_drop DOUBLE,
+    drop_ci_low DOUBLE,
+    drop_ci_high DOUBLE,
+    still_attended_rate DOUBLE
+);
+COMMENT ON TABLE prefix_induction_intervention IS 'One row per induction head and edit: attention to the induction source on real text before and after one token is replaced (Kissane et al. 2024, section 4.2). Cases: pairs (destination i, source s) of prefix_induction_corpus with prefix length p >= 2 and attention above 0.3, a random sample per head; heads that attend to the same cases share them, and all edits of a head are made of the same cases. The new token occurs elsewhere in the text and nowhere in the sequence, and is the same in all edits of a case. Raw weights. A head without cases has n = 0.';
+COMMENT ON COLUMN prefix_induction_intervention.study IS 'Study the row belongs to';
+COMMENT ON COLUMN prefix_induction_intervention.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN prefix_induction_intervention.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN prefix_induction_intervention.edit IS 'Token that is replaced. match: the one at s - 2, so that a prefix of exactly 1 token is left. Controls that leave the match as it is: before_match: the one at s - 1 - p, right before the first copy; after_source: the one at s + 2, as far behind the source as match is before it';
+COMMENT ON COLUMN prefix_induction_intervention.n IS 'Cases edited';
+COMMENT ON COLUMN prefix_induction_intervention.n_attended IS 'Cases found: pairs with prefix length >= 2 and attention above 0.3';
+COMMENT ON COLUMN prefix_induction_intervention.n_editable IS 'Of these, the cases that all edits can be made of: before_match and after_source exist, are not BOS, and after_source lies before the second copy. The n cases are drawn from them';
+COMMENT ON COLUMN prefix_induction_intervention.mean_prefix_length IS 'Mean p of the n cases, not capped';
+COMMENT ON COLUMN prefix_induction_intervention.attention_before IS 'Mean A[i, s] of the n cases in the text as it is';
+COMMENT ON COLUMN prefix_induction_intervention.attention_after IS 'Mean A[i, s] of the n cases after the edit';
+COMMENT ON COLUMN prefix_induction_intervention.attention_after_ci_low IS 'Lower end of the 95% percentile bootstrap interval of attention_after over sequences; NULL for cases of one sequence';
+COMMENT ON COLUMN prefix_induction_intervention.attention_after_ci_high IS 'Upper end of the same';
+COMMENT ON COLUMN prefix_induction_intervention.mean_drop IS 'attention_before - attention_after. What match drops beyond the controls is due to the match; since cases are chosen for high attention, any edit may lower it a little';
+COMMENT ON COLUMN prefix_induction_intervention.drop_ci_low IS 'Lower end of the 95% percentile bootstrap interval of mean_drop over sequences; NULL for cases of one sequence';
+COMMENT ON COLUMN prefix_induction_intervention.drop_ci_high IS 'Upper end of the same';
+COMMENT ON COLUMN prefix_induction_intervention.still_attended_rate IS 'Share of the n cases with an attention above 0.3 after the edit';
