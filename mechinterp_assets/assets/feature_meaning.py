@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
+from mechinterp_assets.assets.head_roles import heads_with_role
 from mechinterp_assets.assets.publish import Inputs, Publisher
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES, site
 from mechinterp_assets.assets.specs import table_asset
@@ -269,16 +270,9 @@ class _LayerInputs:
 
 
 def _induction_heads(inputs: Inputs, layer: int) -> list[int]:
-    """Heads of the layer with the role induction, by the rule of the view head_roles."""
-    scores = (
-        inputs.table("head_scores", inputs.study.study)
-        .filter((pl.col("score") == "induction") & (pl.col("layer") == layer))
-        .filter(pl.col("value") > pl.col("threshold"))
-        .filter(pl.col("value") > pl.col("null_mean") + 3 * pl.col("null_sd"))
-        .sort("head")
-        .collect()
-    )
-    return [int(head) for head in scores["head"]]
+    """Heads of the layer with the role induction."""
+    scores = inputs.table("head_scores", inputs.study.study).collect()
+    return [head for at, head in heads_with_role("induction", scores) if at == layer]
 
 
 def _proxy(section: ProxySection) -> Proxy:

@@ -16,32 +16,26 @@ candidates, the null mean is mean(m) and the null standard deviation is sqrt(sum
 are needed.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mechinterp_assets.heads.datasets import TokenDataset
+from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.precision import float64
 
 
-@dataclass(frozen=True)
-class ScoreValues:
-    """One score of every head, with its null: value, null_mean, null_sd [layer, head] float64."""
-
-    value: Tensor
-    n: int
-    null_mean: Tensor
-    null_sd: Tensor
-
-
-class PatternStatistic(Protocol):
-    """Accumulates a score over batches of attention patterns."""
+class PatternReader(Protocol):
+    """Sees every layer's attention patterns, batch by batch."""
 
     def update(self, layer: int, pattern: Tensor) -> None:
         """Add a batch of one layer's patterns [batch, head, destination, source]."""
         ...
+
+
+class PatternStatistic(PatternReader, Protocol):
+    """Accumulates a score over batches of attention patterns."""
 
     def result(self) -> ScoreValues:
         """The score over everything added so far."""

@@ -7,8 +7,8 @@ running the model.
 import torch
 from torch import Tensor
 
-from mechinterp_assets.heads.attention_scores import ScoreValues
 from mechinterp_assets.heads.datasets import TokenDataset
+from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.language_model import Weights
 from mechinterp_assets.precision import float64
 

@@ -7,11 +7,13 @@ model.
 import torch
 from torch import Tensor
 
-from mechinterp_assets.heads.attention_scores import ScoreValues
-from mechinterp_assets.language_model import Weights
+from mechinterp_assets.heads.datasets import TokenDataset
+from mechinterp_assets.heads.score_values import ScoreValues
+from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.language_model import LanguageModel
 
 
-def copying(weights: Weights, *, null_draws: int, seed: int) -> ScoreValues:
+def copying(model: LanguageModel, settings: HeadScoreSettings, text: TokenDataset) -> ScoreValues:
     """Re sum(lambda) / sum |lambda| over the eigenvalues of W_E W_V W_O W_U, in [-1, 1].
 
     The non-zero eigenvalues of the d_vocab x d_vocab matrix are those of the d_head x d_head
@@ -24,6 +26,7 @@ def copying(weights: Weights, *, null_draws: int, seed: int) -> ScoreValues:
     random d_model x d_model rotation (Haar); mean and sd over `null_draws` rotations, the same
     rotations for every head.
     """
+    weights = model.weights
     layers, heads, d_model, d_head = weights.W_V.shape
     token_map = (weights.W_U @ weights.W_E).cpu().double()
     W_V = weights.W_V.cpu().double().flatten(0, 1)
@@ -34,11 +37,11 @@ def copying(weights: Weights, *, null_draws: int, seed: int) -> ScoreValues:
     floor = 1e-6 * norm(W_O) * norm(token_map) * norm(W_V)
 
     value = eigenvalue_positivity(read @ W_V, floor)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     draws = torch.stack(
         [
             eigenvalue_positivity(read @ (random_rotation(d_model, generator) @ W_V), floor)
-            for _ in range(null_draws)
+            for _ in range(settings.null_draws)
         ]
     )
     shape = (layers, heads)
@@ -47,6 +50,7 @@ def copying(weights: Weights, *, null_draws: int, seed: int) -> ScoreValues:
         n=d_head,
         null_mean=draws.mean(dim=0).view(shape),
         null_sd=draws.std(dim=0, correction=1).view(shape),
+        dataset=f"processed weights ({settings.null_draws} null draws, seed {settings.seed})",
     )
 
 

@@ -1,11 +1,13 @@
 """The registry of head scores and the frame `head_scores`.
 
 Belongs here: which scores exist, on what data, with what threshold, and the passes over the model
-that feed them. Does not belong here: how a score is computed (attention_scores.py, logit_scores.py,
-ov_scores.py) and the role labels, which are the SQL view head_roles.
+that feed them. Does not belong here: how a score is computed (a file per family: attention_scores,
+logit_scores, ov_scores, copy_suppression, successor), scores that need IOI prompts
+(ioi_scores.py), and the role labels, which are the SQL view head_roles.
 
-Adding a score: write its statistic in the file of its family and add a row to ATTENTION_SCORES,
-LOGIT_SCORES or WEIGHT_SCORES.
+Adding a score: write a function in the file of its family, add a row to ATTENTION_SCORES or
+MODEL_SCORES here, its definition to sql/tables/head_scores.sql and, where it gives a role, a row to
+sql/views/head_role_conditions.sql.
 """
 
 import logging
@@ -17,8 +19,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.heads import attention_scores, ov_scores
-from mechinterp_assets.heads.attention_scores import PatternStatistic, ScoreValues
+from mechinterp_assets.heads import attention_scores, copy_suppression, ov_scores, successor
+from mechinterp_assets.heads.attention_scores import PatternReader, PatternStatistic
 from mechinterp_assets.heads.datasets import (
     TokenDataset,
     random_tokens,
@@ -26,41 +28,14 @@ from mechinterp_assets.heads.datasets import (
     text_windows,
 )
 from mechinterp_assets.heads.logit_scores import InductionLogitAttribution
-from mechinterp_assets.language_model import LanguageModel, Weights
+from mechinterp_assets.heads.score_values import ScoreValues, all_scores, score_frame
+from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 
 Hook = Callable[[Tensor, Any], Tensor | None]
 DatasetKind = Literal["repeated", "plain"]
-
-HEAD_SCORES_SCHEMA: dict[str, Any] = {
-    "layer": pl.Int32,
-    "head": pl.Int32,
-    "score": pl.String,
-    "value": pl.Float64,
-    "n": pl.Int64,
-    "null_mean": pl.Float64,
-    "null_sd": pl.Float64,
-    "threshold": pl.Float64,
-    "dataset": pl.String,
-}
-
-
-@dataclass(frozen=True)
-class HeadScoreSettings:
-    """Sizes of the random data and of the nulls.
-
-    n_sequences, period: repeated random tokens (BOS + 2 x period tokens); sink_length: T of the
-    attention sink, previous-token and positional scores; batch_size: sequences in a forward pass;
-    null_draws: rotations behind the null of weight scores.
-    """
-
-    n_sequences: int = 32
-    period: int = 50
-    sink_length: int = 64
-    batch_size: int = 8
-    null_draws: int = 20
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,12 +49,15 @@ class AttentionScore:
 
 
 @dataclass(frozen=True)
-class WeightScore:
-    """A score of processed weights; `compute(weights, null_draws=, seed=)`."""
+class ModelScore:
+    """A score that makes its own passes: `compute(model, settings, text)`.
+
+    It says itself what it was computed on, and returns None where the model cannot have it.
+    """
 
     name: str
     threshold: float | None
-    compute: Callable[..., ScoreValues]
+    compute: Callable[[LanguageModel, HeadScoreSettings, TokenDataset], ScoreValues | None]
 
 
 ATTENTION_SCORES: tuple[AttentionScore, ...] = (
@@ -89,16 +67,22 @@ ATTENTION_SCORES: tuple[AttentionScore, ...] = (
     AttentionScore("attention_sink", "plain", 0.3, attention_scores.attention_sink),
     AttentionScore("positional", "plain", 0.7, attention_scores.positional),
 )
-LOGIT_SCORES: tuple[str, ...] = ("induction_dla",)
-WEIGHT_SCORES: tuple[WeightScore, ...] = (WeightScore("copying", 0.5, ov_scores.copying),)
+INDUCTION_DLA = "induction_dla"
+MODEL_SCORES: tuple[ModelScore, ...] = (
+    ModelScore("copying", 0.5, ov_scores.copying),
+    ModelScore("copy_suppression_ov", 0.8, copy_suppression.suppression_ov),
+    ModelScore("copy_suppression_qk", 0.5, copy_suppression.suppression_qk),
+    ModelScore("copy_suppression_explained", None, copy_suppression.suppression_explained),
+    ModelScore("successor", 0.4, successor.successor),
+)
 
 
 def score_names() -> tuple[str, ...]:
-    """Every value of the column `score`."""
+    """Every value that the column `score` of head_scores can have."""
     return (
         *(s.name for s in ATTENTION_SCORES),
-        *LOGIT_SCORES,
-        *(s.name for s in WEIGHT_SCORES),
+        INDUCTION_DLA,
+        *(s.name for s in MODEL_SCORES),
     )
 
 
@@ -113,14 +97,14 @@ def head_scores(
 
     Attention patterns come from raw weights; logit and weight scores use processed weights.
     `text` [sequence, position]: tokenized text that starts with BOS, for the previous-token,
-    attention sink and positional scores; without it they use random tokens (the column `dataset`
-    says which). Memory: one layer's patterns of one batch at a time.
+    attention sink and positional scores and CSPA; without it they use random tokens (the column
+    `dataset` says which). Memory: one layer's patterns of one batch at a time.
     Raises DatasetError where the sequences cannot be made.
     """
     settings = settings or HeadScoreSettings()
     if settings.null_draws < 2:
         raise ValueError(f"null_draws is {settings.null_draws}; a null needs at least 2 draws")
-    datasets = _datasets(model, settings, text, text_name)
+    datasets = score_datasets(model, settings, text, text_name)
     frames: list[pl.DataFrame] = []
     for kind, data in datasets.items():
         scores = [score for score in ATTENTION_SCORES if score.dataset == kind]
@@ -129,25 +113,38 @@ def head_scores(
         ]
         accumulate_patterns(model, data.token_ids, statistics, batch_size=settings.batch_size)
         for score, statistic in zip(scores, statistics, strict=True):
-            frames.append(_frame(score.name, statistic.result(), score.threshold, data.name))
+            frames.append(score_frame(score.name, statistic.result(), score.threshold, data.name))
 
     repeated = datasets["repeated"]
     dla = induction_logit_attribution(model, repeated, batch_size=settings.batch_size)
-    frames.append(_frame("induction_dla", dla, None, repeated.name))
+    frames.append(score_frame(INDUCTION_DLA, dla, None, repeated.name))
 
-    weights: Weights = model.weights
-    for weight_score in WEIGHT_SCORES:
-        values = weight_score.compute(weights, null_draws=settings.null_draws, seed=settings.seed)
-        name = f"processed weights ({settings.null_draws} null draws, seed {settings.seed})"
-        frames.append(_frame(weight_score.name, values, weight_score.threshold, name))
-    return pl.concat(frames).sort("layer", "head", "score")
+    for model_score in MODEL_SCORES:
+        values = model_score.compute(model, settings, datasets["plain"])
+        if values is not None:
+            frames.append(score_frame(model_score.name, values, model_score.threshold))
+    return all_scores(frames)
+
+
+def score_datasets(
+    model: LanguageModel, settings: HeadScoreSettings, text: Tensor | None, text_name: str
+) -> dict[DatasetKind, TokenDataset]:
+    """Repeated random tokens, and the text (plain) or, without text, random tokens."""
+    n, seed = settings.n_sequences, settings.seed
+    length = settings.sink_length
+    return {
+        "repeated": repeated_random_tokens(model, n_sequences=n, period=settings.period, seed=seed),
+        "plain": random_tokens(model, n_sequences=n, length=length, seed=seed)
+        if text is None
+        else text_windows(model, text, length=length, name=text_name),
+    }
 
 
 @torch.no_grad()
 def accumulate_patterns(
     model: LanguageModel,
     token_ids: Tensor,
-    statistics: Sequence[PatternStatistic],
+    statistics: Sequence[PatternReader],
     *,
     batch_size: int,
 ) -> None:
@@ -202,34 +199,3 @@ def _last_position(residual: Tensor, hook: Any) -> Tensor:
 def _batches(token_ids: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
     for batch in torch.split(token_ids, size):
         yield batch.to(device)
-
-
-def _datasets(
-    model: LanguageModel, settings: HeadScoreSettings, text: Tensor | None, text_name: str
-) -> dict[DatasetKind, TokenDataset]:
-    n, seed = settings.n_sequences, settings.seed
-    length = settings.sink_length
-    return {
-        "repeated": repeated_random_tokens(model, n_sequences=n, period=settings.period, seed=seed),
-        "plain": random_tokens(model, n_sequences=n, length=length, seed=seed)
-        if text is None
-        else text_windows(model, text, length=length, name=text_name),
-    }
-
-
-def _frame(name: str, values: ScoreValues, threshold: float | None, dataset: str) -> pl.DataFrame:
-    layers, heads = values.value.shape
-    return pl.DataFrame(
-        {
-            "layer": torch.arange(layers).repeat_interleave(heads).numpy(),
-            "head": torch.arange(heads).repeat(layers).numpy(),
-            "score": [name] * (layers * heads),
-            "value": values.value.flatten().numpy(),
-            "n": [values.n] * (layers * heads),
-            "null_mean": values.null_mean.flatten().numpy(),
-            "null_sd": values.null_sd.flatten().numpy(),
-            "threshold": [threshold] * (layers * heads),
-            "dataset": [dataset] * (layers * heads),
-        },
-        schema=HEAD_SCORES_SCHEMA,
-    )

@@ -1,11 +1,11 @@
 """Head scores find planted heads, equal slow references and stay silent on untrained models."""
 
-import duckdb
 import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.heads.attention_scores import OffsetExplained, ScoreValues
+from mechinterp_assets.assets.head_roles import head_roles
+from mechinterp_assets.heads.attention_scores import OffsetExplained
 from mechinterp_assets.heads.datasets import (
     DatasetError,
     TokenDataset,
@@ -15,15 +15,16 @@ from mechinterp_assets.heads.datasets import (
     text_windows,
 )
 from mechinterp_assets.heads.ov_scores import eigenvalue_positivity
+from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.scores import (
     ATTENTION_SCORES,
-    HeadScoreSettings,
     accumulate_patterns,
     head_scores,
     score_names,
 )
+from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import SQL_FOLDER, polars_schema, table_spec
+from mechinterp_assets.tables import polars_schema, table_spec
 
 SMALL = HeadScoreSettings(n_sequences=6, period=10, sink_length=20, batch_size=4)
 
@@ -35,19 +36,10 @@ def value(frame: pl.DataFrame, layer: int, head: int, score: str, column: str = 
 
 
 def roles(frame: pl.DataFrame) -> dict[tuple[int, int], set[str]]:
-    """The views head_roles and head_score_matrix, run over the frame; both must agree."""
-    with duckdb.connect() as con:
-        con.register("frame", frame.to_arrow())
-        con.execute((SQL_FOLDER / "tables" / "head_scores.sql").read_text())
-        con.execute("INSERT INTO head_scores BY NAME SELECT 'test' AS study, * FROM frame")
-        con.execute((SQL_FOLDER / "views" / "head_roles.sql").read_text())
-        con.execute((SQL_FOLDER / "views" / "head_score_matrix.sql").read_text())
-        found: dict[tuple[int, int], set[str]] = {}
-        rows = con.execute("SELECT layer, head, role FROM head_roles").fetchall()
-        for layer, head, role in rows:
-            found.setdefault((layer, head), set()).add(role)
-        matrix = con.execute("SELECT layer, head, roles FROM head_score_matrix").fetchall()
-    assert {(layer, head): set(r) for layer, head, r in matrix if r} == found
+    """Roles by head, from the view head_roles."""
+    found: dict[tuple[int, int], set[str]] = {}
+    for layer, head, role in head_roles(frame).select("layer", "head", "role").iter_rows():
+        found.setdefault((layer, head), set()).add(role)
     return found
 
 

@@ -1,0 +1,40 @@
+"""What heads of later layers read at a token when nothing but layer 0's MLP has run.
+
+Belongs here: token embeddings before and after MLP0, and the normalisation before attention, in
+processed weights. Does not belong here: scores made of them.
+"""
+
+import torch
+from torch import Tensor
+
+from mechinterp_assets.language_model import LanguageModel
+
+_BLOCK = 8192
+
+
+@torch.no_grad()
+def first_mlp_output(model: LanguageModel, token_ids: Tensor) -> Tensor:
+    """MLP0(LN2(W_E)) of tokens [token] -> [token, d_model]: no position, no attention.
+
+    Processed weights. Published successor-head code sometimes leaves out LN2; the model has it.
+    """
+    block = model.processed.blocks[0]
+    embeddings = model.weights.W_E[token_ids.to(model.device)]
+    # Modules expect [batch, position, d_model].
+    return torch.cat([block.mlp(block.ln2(part[None]))[0] for part in embeddings.split(_BLOCK)])
+
+
+def effective_embedding(model: LanguageModel, token_ids: Tensor) -> Tensor:
+    """W_EE = W_E + MLP0(LN2(W_E)) of tokens [token] -> [token, d_model].
+
+    McDougall et al. 2023 (arXiv 2310.04625), section 3: the tied embedding of GPT-2 small says
+    little before its first MLP.
+    """
+    return model.weights.W_E[token_ids.to(model.device)] + first_mlp_output(model, token_ids)
+
+
+def normalised(model: LanguageModel, residual: Tensor) -> Tensor:
+    """What a head reads of `residual` [..., d_model]: norm without its weights (folded)."""
+    if model.config.normalization == "LN":
+        residual = residual - residual.mean(dim=-1, keepdim=True)
+    return residual / (residual.square().mean(dim=-1, keepdim=True) + model.config.eps).sqrt()

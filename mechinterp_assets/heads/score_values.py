@@ -1,0 +1,72 @@
+"""What a score returns, and its rows in the tables head_scores and ioi_head_scores.
+
+Belongs here: the value of one score for all heads with its null, and the frame made of it. Does not
+belong here: how scores are computed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+HEAD_SCORES_SCHEMA: dict[str, Any] = {
+    "layer": pl.Int32,
+    "head": pl.Int32,
+    "score": pl.String,
+    "value": pl.Float64,
+    "n": pl.Int64,
+    "null_mean": pl.Float64,
+    "null_sd": pl.Float64,
+    "threshold": pl.Float64,
+    "dataset": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class ScoreValues:
+    """One score of every head, with its null: value, null_mean, null_sd [layer, head] float64.
+
+    A head with value NaN has no row: the score does not apply to it. `dataset` says what the score
+    was computed on, where the score chose that itself.
+    """
+
+    value: Tensor
+    n: int
+    null_mean: Tensor
+    null_sd: Tensor
+    dataset: str = ""
+
+
+def score_frame(
+    name: str, values: ScoreValues, threshold: float | None, dataset: str = ""
+) -> pl.DataFrame:
+    """Rows of one score, by layer and head; `dataset` where the values do not name theirs."""
+    layers, heads = values.value.shape
+    columns = {
+        "layer": torch.arange(layers).repeat_interleave(heads).numpy(),
+        "head": torch.arange(heads).repeat(layers).numpy(),
+        "value": values.value.flatten().numpy(),
+        "null_mean": values.null_mean.flatten().numpy(),
+        "null_sd": values.null_sd.flatten().numpy(),
+    }
+    return (
+        pl.DataFrame(columns)
+        .filter(pl.col("value").is_not_nan())
+        .with_columns(
+            score=pl.lit(name),
+            n=pl.lit(values.n),
+            threshold=pl.lit(threshold, pl.Float64),
+            dataset=pl.lit(values.dataset or dataset),
+        )
+        .select(HEAD_SCORES_SCHEMA.keys())
+        .cast(HEAD_SCORES_SCHEMA)
+    )
+
+
+def all_scores(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Rows of several scores in the tables' order; no rows where there are no scores."""
+    empty = pl.DataFrame(schema=HEAD_SCORES_SCHEMA)
+    return pl.concat([empty, *frames]).sort("layer", "head", "score")

@@ -1,0 +1,34 @@
+-- formula: 1
+CREATE TABLE attention_sinks (
+    study VARCHAR,
+    layer INTEGER,
+    head INTEGER,
+    tokens VARCHAR,
+    with_bos BOOLEAN,
+    position INTEGER,
+    attention DOUBLE,
+    uniform_attention DOUBLE,
+    key_norm DOUBLE,
+    value_norm DOUBLE,
+    query_key_cosine DOUBLE,
+    output_norm DOUBLE,
+    n_sequences BIGINT,
+    n_positions INTEGER,
+    dataset VARCHAR
+);
+COMMENT ON TABLE attention_sinks IS 'What each head does with the first four positions of a sequence: one row per head, kind of tokens, with or without BOS, and position k (Gu et al. 2024, arXiv 2410.10781, section 3; its positions count from 1). Raw weights. A sink takes attention without writing much: high attention, small value_norm and output_norm.';
+COMMENT ON COLUMN attention_sinks.study IS 'Study the row belongs to';
+COMMENT ON COLUMN attention_sinks.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN attention_sinks.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN attention_sinks.tokens IS 'natural: held-out text of the study. random: distinct random tokens. repeated: random tokens, repeated once';
+COMMENT ON COLUMN attention_sinks.with_bos IS 'Whether the sequences start with BOS; the others are the same without it, so that position 0 holds an ordinary token';
+COMMENT ON COLUMN attention_sinks.position IS 'Source position k, from 0';
+COMMENT ON COLUMN attention_sinks.attention IS 'alpha_k: mean over sequences and destinations t >= k of A[t, k], 0 to 1. Compare with uniform_attention, not with 1 / T';
+COMMENT ON COLUMN attention_sinks.uniform_attention IS 'alpha_k of a head that attends uniformly: mean over t >= k of 1 / (t + 1)';
+COMMENT ON COLUMN attention_sinks.key_norm IS 'Mean norm of the key at k';
+COMMENT ON COLUMN attention_sinks.value_norm IS 'Mean norm of the value at k, b_V included';
+COMMENT ON COLUMN attention_sinks.query_key_cosine IS 'Mean over sequences and t >= k of the cosine between the query at t and the key at k (rotary models: after rotation)';
+COMMENT ON COLUMN attention_sinks.output_norm IS 'Mean over sequences and t >= k of A[t, k] ||v_k W_O||: size of what the head writes because of k, in units of the residual stream';
+COMMENT ON COLUMN attention_sinks.n_sequences IS 'Number of sequences';
+COMMENT ON COLUMN attention_sinks.n_positions IS 'T, positions per sequence; one less without BOS';
+COMMENT ON COLUMN attention_sinks.dataset IS 'Sequences x tokens, and the seed of random ones';

@@ -1,0 +1,28 @@
+CREATE VIEW head_score_tests AS
+SELECT
+    study,
+    layer,
+    head,
+    score,
+    value,
+    n,
+    threshold,
+    null_mean,
+    null_sd,
+    (value - null_mean) / nullif(null_sd, 0) AS null_z,
+    coalesce(value > threshold AND value > null_mean + 3 * null_sd, false) AS passes,
+    dataset
+FROM (FROM head_scores UNION ALL BY NAME FROM ioi_head_scores);
+COMMENT ON VIEW head_score_tests IS 'Every score of every head, of head_scores and ioi_head_scores, with the one rule for "the head does this": above the threshold and more than 3 standard deviations above the null mean.';
+COMMENT ON COLUMN head_score_tests.study IS 'Study the row belongs to';
+COMMENT ON COLUMN head_score_tests.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN head_score_tests.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN head_score_tests.score IS 'Score, defined in head_scores.score or ioi_head_scores.score';
+COMMENT ON COLUMN head_score_tests.value IS 'Value of the score';
+COMMENT ON COLUMN head_score_tests.n IS 'Number of terms behind the value';
+COMMENT ON COLUMN head_score_tests.threshold IS 'Threshold; NULL: a score without a role';
+COMMENT ON COLUMN head_score_tests.null_mean IS 'Mean of the score under its null';
+COMMENT ON COLUMN head_score_tests.null_sd IS 'Standard deviation of the score under its null';
+COMMENT ON COLUMN head_score_tests.null_z IS 'Distance from the null in its standard deviations: (value - null_mean) / null_sd; NULL where null_sd is 0';
+COMMENT ON COLUMN head_score_tests.passes IS 'value > threshold and value > null_mean + 3 null_sd; false without a threshold';
+COMMENT ON COLUMN head_score_tests.dataset IS 'What the score was computed on';
