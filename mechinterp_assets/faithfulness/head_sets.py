@@ -1,0 +1,357 @@
+"""Head sets: the logit difference when only some heads know their prompt.
+
+Belongs here: runs with heads mean-ablated; faithfulness, completeness and minimality of a head set
+(Wang et al. 2022, arXiv 2211.00593, sections 3.1 and 4). Does not belong here: edges
+(edge_sets.py), how a set was found.
+
+F(C) is the mean logit difference over prompts when z of every head outside C is replaced by its
+mean over reference prompts of the same cell, at every position; MLPs stay. A cell is a template and
+the positions of all roles, so the mean is per template and position. M is the set of all heads.
+
+    faithfulness   |F(C) - F(M)|: how much of the task the set does alone
+    completeness   |F(C - K) - F(M - K)| for subsets K of C: large where the model has a way around
+                   K that C lacks
+    minimality     max over K of |F(C - K) - F(C - K - {v})| for every head v of C: small where v
+                   changes nothing even when others are gone
+
+Subsets K: none, the whole set, named ones (heads of one role) and random ones. Wang et al. also
+search for the worst K greedily; here the largest of those tried is a lower bound.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
+from mechinterp_assets.faithfulness.prompt_pairs import (
+    PromptBatch,
+    check_size,
+    logit_difference,
+    padded,
+)
+from mechinterp_assets.faithfulness.split_model import SplitModel
+from mechinterp_assets.precision import float64
+
+Head = tuple[int, int]
+Heads = frozenset[Head]
+Cell = tuple[Any, ...]
+Progress = Callable[[int, int], None]
+
+HEAD_SET_SCHEMA: dict[str, Any] = {
+    "head_set": pl.String,
+    "seed": pl.Int64,
+    "quantity": pl.String,
+    "subset": pl.String,
+    "layer": pl.Int32,
+    "head": pl.Int32,
+    "n_heads": pl.Int64,
+    "n_removed": pl.Int64,
+    "m_circuit": pl.Float64,
+    "m_other": pl.Float64,
+    "value": pl.Float64,
+    "relative": pl.Float64,
+    "m_full": pl.Float64,
+    "m_empty": pl.Float64,
+    "n_prompts": pl.Int64,
+}
+
+
+@dataclass(frozen=True)
+class HeadSet:
+    """A named set of heads; `subsets` are named groups within it that completeness takes out.
+
+    detailed: completeness and minimality too, else faithfulness alone.
+    """
+
+    name: str
+    heads: Heads
+    subsets: Mapping[str, Heads]
+    seed: int | None = None
+    detailed: bool = True
+
+
+@dataclass(frozen=True)
+class MeanZ:
+    """Mean z of reference prompts by cell.
+
+    row: cell -> index; z [layer][cell, T, head, d_head]; n: prompts behind each cell's mean.
+    """
+
+    row: dict[Cell, int]
+    z: list[Tensor]
+    n: list[int]
+
+    def of(self, cells: Sequence[Cell], length: int) -> list[Tensor]:
+        """Means [layer][prompt, length, head, d_head] for prompts of these cells."""
+        rows = [self.row[cell] for cell in cells]
+        return [z[rows, :length] for z in self.z]
+
+
+def prompt_cells(prompts: pl.DataFrame) -> list[Cell]:
+    """Cell of every task prompt: template, length and the positions of its roles."""
+    columns = ("template", "n_tokens", "roles", "positions")
+    return [
+        (template, length, *sorted(zip(roles, positions, strict=True)))
+        for template, length, roles, positions in prompts.select(columns).iter_rows()
+    ]
+
+
+@torch.no_grad()
+def mean_z(model: SplitModel, reference: pl.DataFrame, *, batch_rows: int = 64) -> MeanZ:
+    """Average z over the reference prompts of every cell (task prompts of one variant)."""
+    if reference.is_empty():
+        raise FaithfulnessError("mean ablation needs reference prompts; none were given")
+    check_size(model, reference)
+    reference = reference.sort("n_tokens", maintain_order=True)
+    cells = prompt_cells(reference)
+    row = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
+    ids = padded(reference["token_ids"].to_list(), model.device)
+    shape = (len(row), ids.shape[1], model.shape.n_heads, model.shape.d_head)
+    n = float64(torch.zeros(len(row), device=model.device))
+    sums = [n.new_zeros(shape) for _ in range(model.shape.n_layers)]
+    for start in range(0, len(ids), batch_rows):
+        run = model.run(ids[start : start + batch_rows])
+        place = torch.tensor([row[c] for c in cells[start : start + batch_rows]], device=n.device)
+        n.index_add_(0, place, torch.ones_like(place, dtype=n.dtype))
+        for total, z in zip(sums, run.z, strict=True):
+            total.index_add_(0, place, float64(z))
+    means = [(total / n[:, None, None, None]).to(model.device, model.dtype) for total in sums]
+    return MeanZ(row, means, [int(count) for count in n.tolist()])
+
+
+class HeadSetRuns:
+    """F of head sets on fixed prompts and means; every set is run once and remembered."""
+
+    def __init__(
+        self,
+        model: SplitModel,
+        pairs: PromptBatch,
+        prompts: pl.DataFrame,
+        reference: pl.DataFrame,
+        *,
+        batch_rows: int = 256,
+    ) -> None:
+        """prompts: task prompts that hold those of `pairs`; reference: those to average over.
+
+        Raises FaithfulnessError when a prompt's cell has no reference prompt.
+        """
+        self._model, self._pairs = model, pairs
+        self._batch_rows = batch_rows
+        self._known: dict[Heads, float] = {}
+        wanted = pl.DataFrame({"prompt": list(pairs.prompt)}, schema={"prompt": pl.Int64})
+        rows = wanted.join(prompts, on="prompt", how="left", maintain_order="left")
+        self._cells = prompt_cells(rows)
+        self._means = mean_z(model, reference)
+        lacking = [
+            (prompt, cell)
+            for prompt, cell in zip(pairs.prompt, self._cells, strict=True)
+            if cell not in self._means.row
+        ]
+        if lacking:
+            raise FaithfulnessError(
+                f"{len(lacking)} prompts have no reference prompt of the same template and role "
+                f"positions (prompt {lacking[0][0]}: template {lacking[0][1][0]}); make the "
+                "reference from these very prompts"
+            )
+        self.all_heads: Heads = frozenset(
+            (layer, head)
+            for layer in range(model.shape.n_layers)
+            for head in range(model.shape.n_heads)
+        )
+
+    @property
+    def n_prompts(self) -> int:
+        """Prompts behind every F."""
+        return len(self._pairs)
+
+    def check(self, heads: Iterable[Head]) -> None:
+        """Raise FaithfulnessError for heads that the model does not have."""
+        if unknown := sorted(set(heads) - self.all_heads):
+            shape = self._model.shape
+            raise FaithfulnessError(
+                f"head {unknown[0][0]}.{unknown[0][1]} does not exist; {self._model.source} has "
+                f"layers 0..{shape.n_layers - 1} of {shape.n_heads} heads"
+            )
+
+    def run(self, sets: Iterable[Heads]) -> None:
+        """Compute F of those sets that are not known yet, together."""
+        new = [heads for heads in dict.fromkeys(sets) if heads not in self._known]
+        for heads in new:
+            self.check(heads)
+        if not new:
+            return
+        values = self.logit_differences(new).mean(1)
+        self._known.update(zip(new, values.tolist(), strict=True))
+
+    def f(self, heads: Heads) -> float:
+        """F(C)."""
+        self.run([heads])
+        return self._known[heads]
+
+    @torch.no_grad()
+    def logit_differences(self, sets: Sequence[Heads]) -> np.ndarray:
+        """Logit difference of every prompt with all heads outside a set ablated [set, prompt]."""
+        shape = self._model.shape
+        keep = torch.zeros(len(sets), shape.n_layers, shape.n_heads, dtype=torch.bool)
+        for number, heads in enumerate(sets):
+            for layer, head in heads:
+                keep[number, layer, head] = True
+        keep = keep.to(self._model.device)
+        values = np.empty((len(sets), len(self._pairs)))
+        first = 0
+        for batch in self._pairs.split(min(self._batch_rows, 32)):
+            rows = slice(first, first + len(batch))
+            means = self._means.of(self._cells[rows], batch.clean.shape[1])
+            size = max(1, self._batch_rows // len(batch))
+            for start in range(0, len(sets), size):
+                found = self._ablated(batch, means, keep[start : start + size])
+                values[start : start + size, rows] = float64(found).cpu().numpy()
+            first += len(batch)
+        return values
+
+    def _ablated(self, batch: PromptBatch, means: list[Tensor], keep: Tensor) -> Tensor:
+        """Logit difference [set, b]; keep [set, layer, head]."""
+        model, n_sets = self._model, len(keep)
+        end = batch.end.repeat(n_sets)
+        rows = torch.arange(len(end), device=model.device)
+        x = model.embed(batch.clean).repeat(n_sets, 1, 1)
+        last = model.shape.n_layers - 1
+        for layer in range(model.shape.n_layers):
+            y = model.normalise(x)
+            k, v = (model.project(kind, layer, y) for kind in ("k", "v"))
+            mean = means[layer].repeat(n_sets, 1, 1, 1)
+            at = None
+            if layer == last:
+                at = end[:, None]
+                x, y, mean = (t[rows, end][:, None] for t in (x, y, mean))
+            z = model.attend(model.project("q", layer, y, positions=at), k, v, at)
+            own = keep[:, layer].repeat_interleave(len(batch), 0)[:, None, :, None]
+            x = x + model.attention_output(layer, torch.where(own, z, mean))
+            x = x + model.mlp(layer, model.normalise(x))
+        return logit_difference(model, batch, x[:, 0].view(n_sets, len(batch), -1))
+
+
+def knockout_scores(runs: HeadSetRuns) -> np.ndarray:
+    """F(M) - F(M without the head) [layer, head]: positive where the head helps."""
+    heads = sorted(runs.all_heads)
+    runs.run([runs.all_heads, *(runs.all_heads - {head} for head in heads)])
+    full = runs.f(runs.all_heads)
+    drops = [full - runs.f(runs.all_heads - {head}) for head in heads]
+    n_layers = 1 + max(layer for layer, _ in heads)
+    return np.array(drops).reshape(n_layers, -1)
+
+
+def random_head_sets(
+    runs: HeadSetRuns, size: int, *, count: int, seed: int, name: str
+) -> list[HeadSet]:
+    """`count` sets of `size` heads drawn at random, named random:<name>: faithfulness alone."""
+    heads = sorted(runs.all_heads)
+    found = []
+    for number in range(count):
+        chosen = np.random.default_rng([seed, number, size]).choice(len(heads), size, replace=False)
+        drawn = frozenset(heads[i] for i in chosen.tolist())
+        found.append(HeadSet(f"random:{name}", drawn, {}, number, detailed=False))
+    return found
+
+
+def head_set_quality(
+    runs: HeadSetRuns,
+    sets: Sequence[HeadSet],
+    *,
+    random_subsets: int = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """Faithfulness, completeness and minimality of head sets: HEAD_SET_SCHEMA.
+
+    random_subsets: subsets of half the heads of a set, drawn from `seed`, that are taken out beside
+    the named ones. `relative` is value / |F(M)|; m_other is F(M) or F(M - K) for faithfulness and
+    completeness, F(C - K - {v}) for minimality, of the subset with the largest change.
+    """
+    rows: list[dict[str, Any]] = []
+    full, empty = runs.f(runs.all_heads), runs.f(frozenset())
+    for number, one in enumerate(sets):
+        runs.check(one.heads)
+        subsets = _subsets(one, random_subsets, seed)
+        needed = [one.heads, *(one.heads - gone for gone in subsets.values())]
+        needed += [runs.all_heads - gone for gone in subsets.values()]
+        if one.detailed:
+            needed += [one.heads - gone - {head} for head in one.heads for gone in subsets.values()]
+        runs.run(needed)
+        shared = {
+            "head_set": one.name,
+            "seed": one.seed,
+            "n_heads": len(one.heads),
+            "m_full": full,
+            "m_empty": empty,
+            "n_prompts": runs.n_prompts,
+        }
+        for name, gone in subsets.items():
+            alone, other = runs.f(one.heads - gone), runs.f(runs.all_heads - gone)
+            rows.append(
+                {
+                    **shared,
+                    "quantity": "faithfulness" if name == "none" else "completeness",
+                    "subset": name,
+                    "n_removed": len(gone),
+                    "m_circuit": alone,
+                    "m_other": other,
+                    "value": abs(alone - other),
+                }
+            )
+        if one.detailed:
+            rows += [{**shared, **_minimality(runs, one, subsets, v)} for v in sorted(one.heads)]
+        if progress is not None:
+            progress(number + 1, len(sets))
+    for row in rows:
+        row["relative"] = row["value"] / abs(full) if full else None
+    return pl.DataFrame(rows, schema=HEAD_SET_SCHEMA)
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _subsets(one: HeadSet, count: int, seed: int) -> dict[str, Heads]:
+    """Named subsets to take out; distinct, none first."""
+    found: dict[str, Heads] = {"none": frozenset()}
+    if not one.detailed:
+        return found
+    found["all"] = one.heads
+    for name, heads in one.subsets.items():
+        found[name] = heads & one.heads
+    members = sorted(one.heads)
+    for number in range(count):
+        drawn = np.random.default_rng([seed, number, len(members)]).random(len(members)) < 0.5
+        found[f"random {number}"] = frozenset(h for h, d in zip(members, drawn, strict=True) if d)
+    distinct: dict[Heads, str] = {}
+    for name, gone in found.items():
+        distinct.setdefault(gone, name)
+    return {name: gone for gone, name in distinct.items()}
+
+
+def _minimality(
+    runs: HeadSetRuns, one: HeadSet, subsets: Mapping[str, Heads], head: Head
+) -> dict[str, Any]:
+    """The subset that makes the head matter most; subsets that hold the head lose it first."""
+    best: dict[str, Any] = {}
+    for name, gone in subsets.items():
+        without = gone - {head}
+        runs.run([one.heads - without, one.heads - without - {head}])
+        here, there = runs.f(one.heads - without), runs.f(one.heads - without - {head})
+        if not best or abs(here - there) > best["value"]:
+            best = {
+                "quantity": "minimality",
+                "subset": name,
+                "layer": head[0],
+                "head": head[1],
+                "n_removed": len(without) + 1,
+                "m_circuit": here,
+                "m_other": there,
+                "value": abs(here - there),
+            }
+    return best

@@ -1,0 +1,301 @@
+"""A transformer as plain functions of its processed weights, with every node's output apart.
+
+Belongs here: projections, attention, MLPs and norms for any number of leading dimensions, the plain
+forward pass that keeps what writes and reads the residual stream. Does not belong here: what is
+patched (edge_patching.py, edge_sets.py, head_sets.py, subspace.py).
+
+Why not the bridge's hooks: patching edges needs an input of its own for every head's query, key and
+value, in runs of thousands of rows that differ in one input. Written as functions, only what an
+edge changes is computed. `SplitModel.check` compares logits with the bridge.
+
+Weights: the processed view (LayerNorm folded), so that a norm here has neither weight nor bias.
+Positions are absolute or rotary; keys and values may be shared by groups of heads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.activations import ACT2FN
+
+from mechinterp_assets.circuits.omega import rotation_matrices
+from mechinterp_assets.circuits.residual import attention_scale
+from mechinterp_assets.faithfulness.edge_graph import (
+    HEAD_INPUTS,
+    EdgeGraph,
+    FaithfulnessError,
+    HeadInput,
+)
+from mechinterp_assets.language_model import LanguageModel
+
+LOGIT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Activations:
+    """A plain run of prompts [b] of T positions.
+
+    pre, mid [layer][b, T, d_model]: residual stream before attention and before the MLP; final
+    [b, T, d_model]; q [layer][b, T, head, d_head], k, v [layer][b, T, group, d_head], rotated where
+    the model rotates; z [layer][b, T, head, d_head]; mlp_in [layer][b, T, d_model], the normed mid;
+    hidden [layer][b, T, d_mlp], what W_out reads.
+    nodes [node, b, T, d_model]: the output of every node of the edge graph, without biases of the
+    attention output, or None where it was not asked for.
+    """
+
+    pre: list[Tensor]
+    mid: list[Tensor]
+    final: Tensor
+    q: list[Tensor]
+    k: list[Tensor]
+    v: list[Tensor]
+    z: list[Tensor]
+    mlp_in: list[Tensor]
+    hidden: list[Tensor]
+    nodes: Tensor | None
+
+
+class SplitModel:
+    """Functions of one model's processed weights, at least float32.
+
+    Raises FaithfulnessError for architectures that it does not compute: positions that are neither
+    absolute nor rotary, and, through `check`, blocks of another form.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        shape = model.config
+        if shape.positional == "other":
+            raise FaithfulnessError(
+                f"{model.source} ({shape.architecture}) has positions that are neither absolute "
+                "nor rotary; edges are patched in models with either"
+            )
+        dtype = torch.promote_types(model.dtype, torch.float32)
+
+        def of(weight: Tensor) -> Tensor:
+            return weight.detach().to(dtype)
+
+        weights, bridge = model.weights, model.processed
+        group = shape.n_heads // shape.n_kv_heads
+        self.source, self.shape, self.graph = model.source, shape, EdgeGraph.of(shape)
+        self.dtype, self.device = dtype, model.device
+        self.W_Q, self.b_Q = of(weights.W_Q), of(weights.b_Q)
+        self.W_K, self.b_K = of(weights.W_K[:, ::group]), of(weights.b_K[:, ::group])
+        self.W_V, self.b_V = of(weights.W_V[:, ::group]), of(weights.b_V[:, ::group])
+        self.W_O, self.b_O = of(weights.W_O), of(weights.b_O)
+        self.W_E, self.W_U, self.b_U = of(weights.W_E), of(weights.W_U), of(weights.b_U)
+        self.W_pos = None if weights.W_pos is None else of(weights.W_pos)
+        self.W_in, self.W_out = of(bridge.W_in), of(bridge.W_out)
+        gate, b_in, b_out = (getattr(bridge, name, None) for name in ("W_gate", "b_in", "b_out"))
+        self.W_gate = None if gate is None else of(gate)
+        self.b_in = torch.zeros_like(self.W_in[:, 0]) if b_in is None else of(b_in)
+        self.b_out = torch.zeros_like(self.W_out[:, 0]) if b_out is None else of(b_out)
+        self._activation = _activation(model)
+        self._scale = attention_scale(model)
+        self._turns = self._rotations(model)
+
+    @staticmethod
+    def _rotations(model: LanguageModel) -> Tensor | None:
+        """Rotation of every position [position, d_head, d_head] for row vectors, or None."""
+        if model.config.positional != "rotary":
+            return None
+        turns = rotation_matrices(model, range(model.config.n_ctx))
+        # A model may scale its angles' cosines: the product at offset 0 is that scale squared.
+        turns = turns / turns[0, 0, 0].sqrt()
+        return turns.to(torch.promote_types(model.dtype, torch.float32))
+
+    @torch.no_grad()
+    def check(self, model: LanguageModel, ids: Tensor) -> float:
+        """Largest difference to the bridge's logits at the last position, relative to the largest.
+
+        Raises FaithfulnessError above LOGIT_TOLERANCE (processed weights of a model whose blocks
+        are of another form: norms behind the sublayers, attention and MLP side by side, ...).
+        """
+        expected = model.processed(ids)[:, -1].to(self.dtype)
+        found = self.normalise(self.run(ids).final[:, -1]) @ self.W_U + self.b_U
+        error = float((found - expected).abs().max() / expected.abs().max())
+        tolerance = LOGIT_TOLERANCE if model.dtype.itemsize >= 4 else 0.05
+        if not error <= tolerance:
+            raise FaithfulnessError(
+                f"{model.source}: logits computed from its weights differ from the model's by "
+                f"{error:.2g} of the largest; its blocks ({self.shape.architecture}) are not "
+                "attention, then MLP, each behind one norm and added to the residual stream"
+            )
+        return error
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embedding, positions included [b, T, d_model]."""
+        tokens = self.W_E[ids]
+        return tokens if self.W_pos is None else tokens + self.W_pos[: ids.shape[1]]
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Norm without weight and bias, over the last dimension."""
+        if self.shape.normalization == "LN":
+            x = x - x.mean(-1, keepdim=True)
+        return x / self.scale(x)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """What a norm divides by, for x that LayerNorm has centred already [..., 1]."""
+        return (x.square().mean(-1, keepdim=True) + self.shape.eps).sqrt()
+
+    def norm_gradient(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Gradient with respect to a norm's input x, from that of its output; shapes broadcast."""
+        centred = x - x.mean(-1, keepdim=True) if self.shape.normalization == "LN" else x
+        scale = self.scale(centred)
+        y = centred / scale
+        result = gradient - y * (gradient * y).mean(-1, keepdim=True)
+        if self.shape.normalization == "LN":
+            result = result - gradient.mean(-1, keepdim=True)
+        return result / scale
+
+    def project(
+        self,
+        kind: HeadInput,
+        layer: int,
+        y: Tensor,
+        *,
+        heads: list[int] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Queries, keys or values [b, T, head or group, d_head] of normalised inputs.
+
+        y [b, T, d_model], the same for all heads, or [head, b, T, d_model], one for each of
+        `heads`. positions [b, T]: where the rows stand, default 0 .. T - 1; for rotation.
+        """
+        W, b = {
+            "q": (self.W_Q, self.b_Q),
+            "k": (self.W_K, self.b_K),
+            "v": (self.W_V, self.b_V),
+        }[kind]
+        weight, bias = W[layer], b[layer]
+        if heads is not None:
+            weight, bias = weight[heads], bias[heads]
+        if y.dim() == 3:
+            d_model = self.shape.d_model
+            flat = weight.permute(1, 0, 2).reshape(d_model, -1)
+            out = (y @ flat).view(*y.shape[:2], len(weight), -1) + bias
+        else:
+            out = torch.einsum("hbtd,hdk->bthk", y, weight) + bias
+        if self._turns is None or kind == "v":
+            return out
+        if positions is None:
+            turned: Tensor = torch.einsum("bthk,tkl->bthl", out, self._turns[: out.shape[1]])
+        else:
+            turned = torch.einsum("bthk,btkl->bthl", out, self._turns[positions])
+        return turned
+
+    def unturned(self, kind: HeadInput, gradient: Tensor) -> Tensor:
+        """Gradient before rotation, of that with respect to q, k or v [b, T, head, d_head]."""
+        if self._turns is None or kind == "v":
+            return gradient
+        return torch.einsum("bthl,tkl->bthk", gradient, self._turns[: gradient.shape[1]])
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Values weighted by attention [b, queries, head, d_head].
+
+        q [b, queries, head, d_head] at `positions` [b, queries] (default: all); k, v of the same
+        heads or of their groups [b, T, group, d_head].
+        """
+        n_heads, length = q.shape[2], k.shape[1]
+        if k.shape[2] != n_heads:
+            k = k.repeat_interleave(n_heads // k.shape[2], dim=2)
+        if v.shape[2] != n_heads:
+            v = v.repeat_interleave(n_heads // v.shape[2], dim=2)
+        scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1) * self._scale
+        every = torch.arange(length, device=q.device)
+        at = every[None] if positions is None else positions
+        future = every[None, None] > at[:, :, None]
+        pattern = scores.masked_fill(future[:, None], float("-inf")).softmax(-1)
+        return (pattern @ v.permute(0, 2, 1, 3)).permute(0, 2, 1, 3)
+
+    def head_outputs(self, layer: int, z: Tensor, heads: list[int] | None = None) -> Tensor:
+        """z W_O by head [head, b, T, d_model] of z [b, T, head, d_head]."""
+        W_O = self.W_O[layer] if heads is None else self.W_O[layer][heads]
+        return torch.einsum("bthk,hkd->hbtd", z, W_O)
+
+    def attention_output(self, layer: int, z: Tensor) -> Tensor:
+        """Sum of all heads' outputs and the bias [b, T, d_model]."""
+        return z.flatten(-2) @ self.W_O[layer].flatten(0, 1) + self.b_O[layer]
+
+    def hidden(self, layer: int, y: Tensor) -> Tensor:
+        """What W_out reads [..., d_mlp], of normalised inputs."""
+        first = y @ self.W_in[layer] + self.b_in[layer]
+        if self.W_gate is None:
+            return self._activation(first)
+        return self._activation(y @ self.W_gate[layer]) * first
+
+    def mlp(self, layer: int, y: Tensor) -> Tensor:
+        """MLP output [..., d_model] of normalised inputs."""
+        return self.hidden(layer, y) @ self.W_out[layer] + self.b_out[layer]
+
+    # ---- runs ------------------------------------------------------------------------------------
+
+    def run(self, ids: Tensor, *, nodes: bool = False) -> Activations:
+        """Plain run of ids [b, T], everything kept; `nodes`: with every node's output."""
+        return self.run_embedded(self.embed(ids), nodes=nodes)
+
+    def run_embedded(self, x: Tensor, *, nodes: bool = False) -> Activations:
+        """Plain run from input embeddings [b, T, d_model]."""
+        kept: dict[str, list[Tensor]] = {
+            name: [] for name in ("pre", "mid", "q", "k", "v", "z", "mlp_in", "hidden")
+        }
+        outputs = [x[None]]
+        for layer in range(self.shape.n_layers):
+            y = self.normalise(x)
+            q, k, v = (self.project(kind, layer, y) for kind in HEAD_INPUTS)
+            z = self.attend(q, k, v)
+            mid = x + self.attention_output(layer, z)
+            mlp_in = self.normalise(mid)
+            hidden = self.hidden(layer, mlp_in)
+            out = hidden @ self.W_out[layer] + self.b_out[layer]
+            for name, value in zip(kept, (x, mid, q, k, v, z, mlp_in, hidden), strict=True):
+                kept[name].append(value)
+            if nodes:
+                outputs += [self.head_outputs(layer, z), out[None]]
+            x = mid + out
+        return Activations(**kept, final=x, nodes=torch.cat(outputs) if nodes else None)
+
+    def finish(self, layer: int, mid: Tensor, end: Tensor) -> Tensor:
+        """Residual stream at END [b, d_model] from that before the MLP of `layer` [b, T, d_model].
+
+        end [b]: position of END. In the last layer nothing but END is computed.
+        """
+        last = self.shape.n_layers - 1
+        rows = torch.arange(len(end), device=end.device)
+        if layer == last:
+            mid = mid[rows, end]
+            return mid + self.mlp(layer, self.normalise(mid))
+        x = mid + self.mlp(layer, self.normalise(mid))
+        return self.finish_from(layer + 1, x, end)
+
+    def finish_from(self, layer: int, x: Tensor, end: Tensor) -> Tensor:
+        """Residual stream at END from that before the attention of `layer` [b, T, d_model]."""
+        last = self.shape.n_layers - 1
+        rows = torch.arange(len(end), device=end.device)
+        at = end[:, None]
+        for here in range(layer, last + 1):
+            y = self.normalise(x)
+            k, v = (self.project(kind, here, y) for kind in ("k", "v"))
+            if here == last:
+                q = self.project("q", here, y[rows, end][:, None], positions=at)
+                z = self.attend(q, k, v, at)
+                x = x[rows, end][:, None] + self.attention_output(here, z)
+            else:
+                x = x + self.attention_output(here, self.attend(self.project("q", here, y), k, v))
+            x = x + self.mlp(here, self.normalise(x))
+        return x[:, 0]
+
+
+def _activation(model: LanguageModel) -> Callable[[Tensor], Tensor]:
+    """The MLPs' activation function, by the name in the model's config."""
+    for name in ("activation_function", "hidden_act", "hidden_activation"):
+        value = getattr(model.hf.config, name, None)
+        if isinstance(value, str):
+            function: Callable[[Tensor], Tensor] = ACT2FN[value]
+            return function
+    raise FaithfulnessError(
+        f"the config of {model.source} names no activation function for its MLPs "
+        "(activation_function, hidden_act)"
+    )

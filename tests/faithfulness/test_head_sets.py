@@ -1,0 +1,142 @@
+"""Mean-ablated head sets against hooks on the bridge and the definitions."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
+from mechinterp_assets.faithfulness.head_sets import (
+    Heads,
+    HeadSet,
+    HeadSetRuns,
+    head_set_quality,
+    knockout_scores,
+    mean_z,
+    prompt_cells,
+    random_head_sets,
+)
+from mechinterp_assets.faithfulness.prompt_pairs import prompt_pairs
+from mechinterp_assets.faithfulness.split_model import SplitModel
+from mechinterp_assets.language_model import LanguageModel
+
+
+@pytest.fixture(scope="module")
+def runs(organism: LanguageModel, ioi_pairs: pl.DataFrame) -> HeadSetRuns:
+    model = SplitModel(organism)
+    pairs = prompt_pairs(model, ioi_pairs, counterfactual="ABC", count=6)
+    return HeadSetRuns(model, pairs, ioi_pairs, ioi_pairs.filter(variant="ABC"))
+
+
+def by_hooks(model: LanguageModel, prompts: pl.DataFrame, keep: Heads, count: int) -> float:
+    """Mean logit difference, prompt by prompt, with z replaced by hooks."""
+    base = prompts.filter(variant="base").head(count)
+    reference = prompts.filter(variant="ABC")
+    cells = prompt_cells(reference)
+    values = []
+    for row, cell in zip(base.iter_rows(named=True), prompt_cells(base), strict=True):
+        same = [ids for ids, c in zip(reference["token_ids"], cells, strict=True) if c == cell]
+        _, cache = model.processed.run_with_cache(torch.tensor([list(ids) for ids in same]))
+
+        def ablate(z: Tensor, hook: Any, cache: Any = cache) -> Tensor:
+            layer = int(hook.name.split(".")[1])
+            mean = cache[f"blocks.{layer}.attn.hook_z"].mean(0)
+            for head in range(z.shape[2]):
+                if (layer, head) not in keep:
+                    z[:, :, head] = mean[:, head]
+            return z
+
+        logits = model.processed.run_with_hooks(
+            torch.tensor([row["token_ids"]]),
+            fwd_hooks=[(lambda name: name.endswith("attn.hook_z"), ablate)],
+        )[0, -1]
+        values.append(logits[row["answer_token_ids"][0]] - logits[row["wrong_token_ids"][0]])
+    return float(torch.stack(values).mean())
+
+
+@torch.no_grad()
+def test_ablated_runs_are_those_of_hooks(
+    organism: LanguageModel, ioi_pairs: pl.DataFrame, runs: HeadSetRuns
+) -> None:
+    sets = [frozenset(), runs.all_heads, frozenset({(1, 0), (1, 5), (0, 6)})]
+    for keep in sets:
+        expected = by_hooks(organism, ioi_pairs, keep, 6)
+        assert runs.f(keep) == pytest.approx(expected, abs=1e-3)
+
+
+def test_all_heads_are_the_model(split: SplitModel, toy_prompts: pl.DataFrame) -> None:
+    pairs = prompt_pairs(split, toy_prompts, counterfactual="corrupt")
+    runs = HeadSetRuns(split, pairs, toy_prompts, toy_prompts.filter(variant="corrupt"))
+    clean = split.run(pairs.clean).final[torch.arange(len(pairs)), pairs.end]
+    expected = (split.normalise(clean) * pairs.direction).sum(-1) + pairs.offset
+    assert runs.f(runs.all_heads) == pytest.approx(float(expected.mean()), rel=1e-9)
+    # In batches of other sizes too, whatever else runs beside them.
+    again = HeadSetRuns(
+        split, pairs, toy_prompts, toy_prompts.filter(variant="corrupt"), batch_rows=2
+    )
+    some = frozenset(sorted(runs.all_heads)[::2])
+    again.run([frozenset(), some, runs.all_heads])
+    assert again.f(some) == pytest.approx(runs.f(some), rel=1e-9)
+
+
+def test_means_are_by_cell(split: SplitModel, toy_prompts: pl.DataFrame) -> None:
+    reference = toy_prompts.filter(variant="corrupt")
+    means = mean_z(split, reference, batch_rows=2)
+    assert sorted(means.n) == [1, 2, 2]  # lengths 6, 7, 9
+    nines = reference.filter(n_tokens=9)
+    expected = split.run(torch.tensor(nines["token_ids"].to_list())).z[1].mean(0)
+    (found,) = means.of(prompt_cells(nines)[:1], 9)[1]
+    torch.testing.assert_close(found, expected)
+
+
+def test_quality_is_by_definition(runs: HeadSetRuns) -> None:
+    heads = frozenset({(1, 0), (1, 5), (1, 7), (0, 6)})
+    one = HeadSet("chosen", heads, {"role": frozenset({(1, 0), (4, 4)})})
+    frame = head_set_quality(runs, [one], random_subsets=1, seed=0)
+    full = runs.f(runs.all_heads)
+    rows = {(r["quantity"], r["subset"]): r for r in frame.to_dicts() if r["layer"] is None}
+    alone = rows["faithfulness", "none"]
+    assert alone["value"] == pytest.approx(abs(runs.f(heads) - full))
+    assert alone["relative"] == pytest.approx(alone["value"] / abs(full))
+    role = rows["completeness", "role"]
+    gone = frozenset({(1, 0)})
+    assert role["value"] == pytest.approx(abs(runs.f(heads - gone) - runs.f(runs.all_heads - gone)))
+    assert role["n_removed"] == 1
+    whole = rows["completeness", "all"]
+    expected = abs(runs.f(frozenset()) - runs.f(runs.all_heads - heads))
+    assert whole["value"] == pytest.approx(expected)
+    minimality = frame.filter(quantity="minimality")
+    assert minimality.height == len(heads)
+    for row in minimality.to_dicts():
+        head = frozenset({(row["layer"], row["head"])})
+        assert row["value"] >= abs(runs.f(heads) - runs.f(heads - head)) - 1e-9
+
+
+def test_single_knockouts(runs: HeadSetRuns) -> None:
+    scores = knockout_scores(runs)
+    assert scores.shape == (5, 8)
+    without = runs.all_heads - {(1, 5)}
+    assert scores[1, 5] == pytest.approx(runs.f(runs.all_heads) - runs.f(without))
+
+
+def test_random_sets_have_their_size(runs: HeadSetRuns) -> None:
+    sets = random_head_sets(runs, 7, count=3, seed=0, name="trace")
+    assert [len(one.heads) for one in sets] == [7, 7, 7]
+    assert len({one.heads for one in sets}) == 3
+    frame = head_set_quality(runs, sets)
+    assert frame["quantity"].unique().to_list() == ["faithfulness"]
+    assert np.isfinite(frame["value"].to_numpy()).all()
+
+
+def test_bad_sets_are_named(
+    runs: HeadSetRuns, organism: LanguageModel, ioi_pairs: pl.DataFrame
+) -> None:
+    with pytest.raises(FaithfulnessError, match=r"head 9\.9 does not exist"):
+        runs.f(frozenset({(9, 9)}))
+    model = SplitModel(organism)
+    pairs = prompt_pairs(model, ioi_pairs, counterfactual="ABC", count=6)
+    with pytest.raises(FaithfulnessError, match="no reference prompt of the same template"):
+        HeadSetRuns(model, pairs, ioi_pairs, ioi_pairs.filter(variant="ABC").tail(1))
