@@ -7,7 +7,6 @@ made is in attribution/rdfa.py.
 from collections.abc import Iterator
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
 from mechinterp_assets.assets.features import GROUP, TokenLookup
@@ -88,14 +87,16 @@ def feature_rdfa(
                 *rdfa.trees(layer, named, lookup),
                 *rdfa.trees(layer, chosen, lookup, on_inactive=inactive.append),
             ]
-            for error in inactive:
-                context.log.warning(f"{key}: no tree, {error}")
+            for reason in inactive:
+                context.log.warning(f"{key}: no tree, {reason}")
             frame = pl.concat([pl.DataFrame(schema=RDFA_SCHEMA), *trees])
             frame = frame.sort("feature", "rank", "node")
             frame = _with_tokens(frame, model.token_strings())
             frame = _with_names(frame, inputs, [*earlier, key])
             roots = frame.filter(pl.col("parent").is_null())
-            error = (frame["identity_error"] / frame["value"].abs()).to_numpy()
+            errors = frame.select(
+                (pl.col("identity_error") / pl.col("value").first().over("feature", "rank")).abs()
+            )
             publisher.publish(
                 key,
                 inputs,
@@ -104,9 +105,7 @@ def feature_rdfa(
                     "feature_rdfa": {
                         "trees": roots.height,
                         "examples_no_longer_active": len(inactive),
-                        "largest_relative_identity_error": float(np.nanmax(error))
-                        if frame["identity_error"].count()
-                        else None,
+                        "largest_relative_identity_error": _largest(errors.to_series()),
                     }
                 },
             )
@@ -158,6 +157,11 @@ def _examples(
             "feature_top_examples; name a lower rank, or a feature that fired"
         )
     return found[0], found[1]
+
+
+def _largest(errors: pl.Series) -> float | None:
+    found = errors.drop_nulls().to_numpy()
+    return float(found.max()) if len(found) else None
 
 
 def _with_tokens(frame: pl.DataFrame, strings: list[str]) -> pl.DataFrame:

@@ -22,6 +22,7 @@ NEEDED = {
 }
 OPTIONAL = {
     "dfa_matrix": "feature_dfa_matrix",
+    "rdfa": "feature_rdfa",
     "ngrams": "feature_ngrams",
     "neighbours": "feature_neighbours",
     "families": "feature_families",
@@ -92,8 +93,11 @@ def all_names(read: Read) -> pl.DataFrame | None:
 
 
 def edges_of_layer(edges: pl.DataFrame, layer: int) -> pl.DataFrame:
-    """Rows of ioi_trace_graph in which a head of the layer takes part."""
-    return edges.filter((pl.col("upstream_layer") == layer) | (pl.col("downstream_layer") == layer))
+    """Rows of ioi_trace_graph, task ioi, in which a head of the layer takes part."""
+    of_ioi = edges.filter(task="ioi")
+    return of_ioi.filter(
+        (pl.col("upstream_layer") == layer) | (pl.col("downstream_layer") == layer)
+    )
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ class FeaturePages:
         self.intervals = IntervalBlock(frames, tokens, texts)
         self.meaning = MeaningBlock(frames)
         self.relations = RelationBlocks(frames, texts, linked)
+        self.trees = frozenset(() if frames.rdfa is None else frames.rdfa["feature"].to_list())
 
     def content(self, feature: int) -> dict[str, Any]:
         """Values of the template feature.html, without the links to other pages."""
@@ -92,6 +93,7 @@ class FeaturePages:
             "heads": heads,
             "writers": self._writers(heads),
             "has_dfa": bool(dfa),
+            "has_tree": feature in self.trees,
             **self._distances(dfa),
             **self.intervals.content(feature, maximum),
             **self.meaning.content(feature),

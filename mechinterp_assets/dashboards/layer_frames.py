@@ -58,6 +58,29 @@ _NEEDED = {
     "dfa": ("feature", "rank", "dfa_by_head", "dfa_by_source"),
     "dfa_matrix": ("feature", "rank", "head", "dfa_by_source"),
     "activations": ("feature", "sequence", "position", "activation"),
+    "rdfa": (
+        "feature",
+        "rank",
+        "sequence",
+        "position",
+        "node",
+        "parent",
+        "kind",
+        "at_layer",
+        "at_head",
+        "at_feature",
+        "at_position",
+        "token_id",
+        "fires_on",
+        "promotes",
+        "strongest_head",
+        "activation",
+        "gain",
+        "n_left_out",
+        "value",
+        "share_of_root",
+        "identity_error",
+    ),
     "ngrams": ("feature", "n", "rank", "token_ids", "share", "rate", "mean_activation"),
     "neighbours": ("feature", "kind", "rank", "neighbour", "value", "n_both"),
     "families": ("feature", "family", "measure", "value", "n", "passes", "required", "text"),
@@ -93,6 +116,7 @@ class LayerFrames:
         head_attribution: feature_head_attribution.
         dfa: feature_dfa, of all or some of the top examples; may be empty.
         dfa_matrix: feature_dfa_matrix.
+        rdfa: feature_rdfa, of the features that have a tree.
         activations: feature_activations in the sequences of interval_examples.
         ngrams: feature_ngrams.
         neighbours: feature_neighbours.
@@ -113,6 +137,7 @@ class LayerFrames:
     head_attribution: pl.DataFrame
     dfa: pl.DataFrame
     dfa_matrix: pl.DataFrame | None = None
+    rdfa: pl.DataFrame | None = None
     activations: pl.DataFrame | None = None
     ngrams: pl.DataFrame | None = None
     neighbours: pl.DataFrame | None = None
@@ -144,6 +169,8 @@ class LayerFrames:
     def example_sequences(self) -> pl.Series:
         """Sequences whose tokens the pages show, unique."""
         shown = [self.top_examples["sequence"], self.interval_examples["sequence"]]
+        if self.rdfa is not None:
+            shown.append(self.rdfa["sequence"])
         return pl.concat(shown).unique().sort()
 
 

@@ -1,0 +1,15 @@
+SELECT
+    rank,
+    node,
+    parent,
+    kind,
+    at_layer,
+    at_feature,
+    at_position,
+    token,
+    value,
+    share_of_root,
+    identity_error
+FROM feature_rdfa
+WHERE study = $study AND layer = $layer AND feature = $feature
+ORDER BY rank, node;
