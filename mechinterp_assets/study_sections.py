@@ -22,6 +22,7 @@ EMBEDDED_MODEL = "organism"
 
 Positive = Annotated[int, Field(gt=0)]
 Family = Literal["greater_than", "gendered_pronoun", "colored_objects"]
+TaskName = Literal["digit_copying", "url_completion", "successor_lists", "induction"]
 TaskRoot = tuple[int, int] | tuple[int, int, str]
 Root = tuple[int, int] | tuple[int, int, Literal["IO", "S1", "S2"]]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -493,11 +494,55 @@ class IoiSection(Section):
         return variants
 
 
+class OwnPrompt(Section):
+    """A prompt of a user's task: `text`, and how it goes on.
+
+    `answer` and `wrong` stand as they follow the text, with their leading space where a new word
+    begins; the text then ends without one. Of an answer of several tokens the first is scored.
+    """
+
+    text: Annotated[str, Field(min_length=1)]
+    answer: Annotated[str, Field(min_length=1)]
+    wrong: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] = []
+
+    @property
+    def wrong_answers(self) -> tuple[str, ...]:
+        """Wrong answers, none or several."""
+        return (self.wrong,) if isinstance(self.wrong, str) else tuple(self.wrong)
+
+
+class OwnTaskSection(Section):
+    """A user's task: its name and exactly one of `prompts` and `path`.
+
+    `path`: a CSV, Parquet or JSONL file with columns text, answer and, if it likes, wrong.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    prompts: list[OwnPrompt] = []
+    path: Path | None = None
+
+    @model_validator(mode="after")
+    def _usable(self) -> "OwnTaskSection":
+        if bool(self.prompts) == (self.path is not None):
+            raise ValueError(f"task {self.name!r}: give exactly one of prompts and path")
+        texts = [prompt.text for prompt in self.prompts]
+        if twice := [text for text in texts if texts.count(text) > 1]:
+            raise ValueError(f"task {self.name!r}: the text {twice[0]!r} is there twice; remove it")
+        for prompt in self.prompts:
+            if prompt.answer in prompt.wrong_answers:
+                raise ValueError(
+                    f"task {self.name!r}: {prompt.answer!r} is both answer and wrong of "
+                    f"{prompt.text!r}; remove it from wrong"
+                )
+        return self
+
+
 class TasksSection(Section):
     """Prompts with answers beside IOI, and the tasks whose circuit is traced (tasks/families.py).
 
     `families`: prompt families, each with `prompts` base prompts and as many corrupted ones; auto
     takes those that the model's tokenizer can express, a named one that it cannot is an error.
+    `names`: further tasks of the platform (tasks/suite.py), by the same rule; `own`: the user's.
     `traced`: tasks that are traced, ioi among them where wanted. `roots`: task -> [layer, head] or
     [layer, head, role] that its trace starts from, at END -> role; without a role, the one that the
     head attends to most. Tasks left out start from the heads with the largest direct effect, at
@@ -505,12 +550,14 @@ class TasksSection(Section):
     """
 
     families: Literal["auto"] | list[Family] = "auto"
+    names: Literal["auto"] | list[TaskName] = "auto"
+    own: list[OwnTaskSection] = []
     prompts: Positive = 64
     seed: int = 0
     traced: list[str] = ["ioi"]
     roots: dict[str, list[TaskRoot]] = {}
 
-    @field_validator("families", "traced")
+    @field_validator("families", "names", "traced")
     @classmethod
     def _distinct_tasks(cls, names: Any, info: ValidationInfo) -> Any:
         if names != "auto" and len(set(names)) != len(names):
@@ -518,6 +565,16 @@ class TasksSection(Section):
         if info.field_name == "traced" and not names:
             raise ValueError("name at least one task, such as ioi")
         return names
+
+    @field_validator("own")
+    @classmethod
+    def _distinct_own_tasks(cls, own: list[OwnTaskSection]) -> list[OwnTaskSection]:
+        taken = {"ioi", "random", *get_args(Family), *get_args(TaskName)}
+        for number, task in enumerate(own):
+            if task.name in taken:
+                raise ValueError(f"own.{number}: the name {task.name!r} is taken; choose another")
+            taken.add(task.name)
+        return own
 
     @model_validator(mode="after")
     def _traced_tasks_exist(self) -> "TasksSection":
@@ -538,6 +595,42 @@ class TasksSection(Section):
     def known(self) -> list[str]:
         """Tasks that this section asks for; with auto, those that it may come to."""
         return list(get_args(Family)) if self.families == "auto" else list(self.families)
+
+    @property
+    def to_ablate(self) -> list[str]:
+        """IOI, `names` and the user's own: tasks for head ablation; with auto, possible ones."""
+        names = get_args(TaskName) if self.names == "auto" else self.names
+        return ["ioi", *names, *(task.name for task in self.own)]
+
+
+class TaskEffectSection(Section):
+    """Ablation of every head on tasks (K24 Fig. 3), and whether tasks share heads.
+
+    `tasks`: which; auto takes ioi and those of tasks.names and tasks.own, others (prompt families)
+    must be named. `ablations`: tasks/ablation.py says what replaces a head. The first `prompts` base
+    prompts of each task are scored; all of them make the mean. `null_prompts` random prompts for
+    KL. `bootstrap` resamples. `top_shares`: sizes of the top sets that are compared, as shares of
+    all heads; `kept_share`: of the sets that are kept alone in component_reuse_faithfulness, which
+    is empty unless mean is among the ablations.
+    """
+
+    tasks: Literal["auto"] | list[str] = "auto"
+    ablations: list[Literal["zero", "mean", "uniform"]] = ["zero", "mean"]
+    prompts: Positive = 32
+    null_prompts: Annotated[int, Field(ge=16)] = 16
+    bootstrap: Positive = 1000
+    top_shares: list[Fraction] = [0.05, 0.1, 0.2]
+    kept_share: Fraction = 0.2
+    seed: int = 0
+
+    @field_validator("tasks", "ablations", "top_shares")
+    @classmethod
+    def _distinct(cls, values: Any, info: ValidationInfo) -> Any:
+        if values != "auto" and len(set(values)) != len(values):
+            raise ValueError("name each once")
+        if info.field_name != "tasks" and not values:
+            raise ValueError("name at least one")
+        return values
 
 
 class InterventionSection(Section):

@@ -54,7 +54,7 @@ def intervention_results(
     inputs, model = inputs_with_model(lake, tensors, models, study, "interventions")
     prompts = inputs.table("ioi_prompts", study.study).collect()
     base = prompts.filter(pl.col("variant") == "base").head(settings.prompts)
-    edges = inputs.table("ioi_trace_edges", study.study).collect()
+    edges = inputs.table("ioi_trace_edges", study.study).filter(pl.col("task") == "ioi").collect()
     frames = []
     planned = []
     if settings.head_ablations:

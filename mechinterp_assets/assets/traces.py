@@ -1,6 +1,11 @@
-"""Group `ioi`: the circuit that singular vector tracing finds, under several rules."""
+"""Group `ioi`: the circuits that singular vector tracing finds, task by task, under several rules.
 
-from collections.abc import Iterator
+Tables are called ioi_trace_* after the task that tracing was made for; their column task says which
+one a row is about.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -13,16 +18,19 @@ from mechinterp_assets.circuits.consensus import PAIR_COLUMNS, consensus_signal
 from mechinterp_assets.circuits.graph import graph_picture, to_graphml
 from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
 from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.reference_heads import reference_lists
-from mechinterp_assets.circuits.roots import find_roots, root_heads
+from mechinterp_assets.circuits.reference_heads import Heads, reference_lists
+from mechinterp_assets.circuits.roots import find_roots, root_heads, root_scores, task_sources
 from mechinterp_assets.circuits.trace import Root, Trace, TraceSettings, trace_batches
 from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
 from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_settings
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.dashboards.site import trace_folder
+from mechinterp_assets.dashboards.places import trace_folder
 from mechinterp_assets.dashboards.trace_page import render_trace
 from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.study_sections import IoiSection
+from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.study import Study
+from mechinterp_assets.study_sections import IoiSection, StudyError, TasksSection
+from mechinterp_assets.tasks.prompts import BASE, IOI
 from resources.compute import ComputeResource
 from resources.dashboards import DashboardsResource
 from resources.lake import Lake
@@ -50,7 +58,7 @@ TABLES = (
             name,
             per="study",
             group=GROUP,
-            study_deps=["language_model", "ioi_prompts", "ioi_baseline"],
+            study_deps=["language_model", "ioi_prompts", "ioi_baseline", "task_prompts"],
             kinds=["torch"],
         )
         for name in TABLES
@@ -70,72 +78,57 @@ def ioi_trace(
     study = STUDIES[context.partition_key]
     settings = study.ioi
     compute.prepare(settings.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "ioi")
+    inputs, model = inputs_with_model(lake, tensors, models, study, "ioi", "tasks")
     references = reference_lists(model.config, settings.reference_heads)
-    prompts = inputs.table("ioi_prompts", study.study).filter(pl.col("variant") == "base").collect()
-    roots = _roots(model, prompts, settings)
     omega = ModelOmega(model)
-    rules = TraceSettings(
-        threshold=settings.firing_threshold,
-        fraction=settings.contribution_fraction,
-        contrast=settings.slice_contrast,
-    )
-    others = [
-        variant_settings(variant, rules, settings.near_threshold)
-        for variant in settings.trace_variants
-    ]
     publisher = Publisher(context, lake)
     with lake.scratch() as folder:
-        spool = _Spool(folder)
-        counts = [VariantCounts("standard"), *map(VariantCounts, settings.trace_variants)]
-        for parts in trace_batches(model, prompts, roots, [rules, *others], omega=omega):
-            spool.add(parts[0])
-            for count, part in zip(counts, parts, strict=True):
-                count.add(part)
-        graph = aggregate_edges(pl.concat(spool.kept))
-        all_edges = pl.concat([count.edges() for count in counts])
-        nodes = [count.nodes() for count in counts]
-        all_nodes, root_counts = pl.concat(nodes), counts[0].roots()
-        summary = ioi_trace_summary(
-            all_nodes,
-            all_edges,
-            references,
-            n_prompts=prompts.height,
-            n_model_heads=model.config.n_layers * model.config.n_heads,
-        )
-        consensus, signal = consensus_signal(
-            model, prompts, pl.concat(spool.pairs), n_nodes=settings.consensus_nodes, omega=omega
-        )
-        links = _publish_graph(
-            dashboards, publisher, inputs, model, study.description, graph, nodes[0], root_counts
-        )
-        heaviest = graph.head(20)["n_prompts"].to_list()
+        traces = []
+        of_tasks = {task: _prompts(inputs, task) for task in study.tasks.traced}
+        for task, prompts in of_tasks.items():
+            roots = _roots(model, prompts, settings, study.tasks, task)
+            # Published circuits and the study's own lists are about IOI.
+            known = references if task == IOI else {}
+            spool = _Spool(folder / task)
+            traces.append(_trace_task(task, model, prompts, roots, settings, known, omega, spool))
+            context.log.info(f"traced {task}: {traces[-1].graph.height} edges")
+        provenance = publisher.provenance(inputs)
+        links = {
+            trace.task: _publish_graph(dashboards, provenance, model.source, study, trace)
+            for trace in traces
+        }
         publisher.publish(
             study.study,
             inputs,
             {
-                "attention_slices": spool.stream("slices"),
-                "ioi_trace_edges": spool.stream("edges"),
-                "ioi_slice_contrast": spool.stream("contrast"),
-                "ioi_trace_graph": graph,
-                "ioi_trace_nodes": all_nodes,
-                "ioi_trace_variants": all_edges,
-                "ioi_trace_summary": summary,
-                "attention_consensus": consensus,
-                "attention_token_signal": signal,
+                **{name: _stream(traces, name) for name in _Spool.STREAMED},
+                **{name: _stacked(traces, name) for name in traces[0].frames},
             },
             {
-                "attention_slices": {"largest_identity_error": spool.largest_error},
+                "attention_slices": {
+                    "largest_identity_error": max(trace.spool.largest_error for trace in traces)
+                },
                 "ioi_trace_edges": {
-                    "roots": ", ".join(f"{r.layer}.{r.head} (END, {r.source})" for r in roots),
-                    "root_pairs_firing": float(root_counts["n_firing"].sum()),
+                    f"{trace.task}_roots": ", ".join(
+                        f"{r.layer}.{r.head} (END, {r.source})" for r in trace.roots
+                    )
+                    for trace in traces
+                }
+                | {
+                    f"{trace.task}_root_pairs_firing": float(trace.firing["n_firing"].sum())
+                    for trace in traces
                 },
                 "ioi_trace_graph": {
-                    "edges": float(graph.height),
-                    "prompts_of_the_heaviest_edges": dg.MetadataValue.md(
-                        f"![edges]({tiny_bar_chart(heaviest)})"
-                    ),
-                    **links,
+                    key: value
+                    for trace in traces
+                    for key, value in (
+                        (f"{trace.task}_edges", float(trace.graph.height)),
+                        (
+                            f"{trace.task}_prompts_of_the_heaviest_edges",
+                            _bars(trace.graph.head(20)["n_prompts"].to_list()),
+                        ),
+                        *((f"{trace.task}_{k}", v) for k, v in links[trace.task].items()),
+                    )
                 },
                 "ioi_trace_summary": {
                     "references": ", ".join(references) or "none for a model of this shape"
@@ -145,11 +138,82 @@ def ioi_trace(
     yield from publisher.results()
 
 
+@dataclass(frozen=True)
+class _TaskTrace:
+    """The trace of one task: frames per table, without the column task; the large ones in files."""
+
+    task: str
+    roots: list[Root]
+    spool: "_Spool"
+    frames: dict[str, pl.DataFrame]
+    firing: pl.DataFrame
+
+    @property
+    def graph(self) -> pl.DataFrame:
+        return self.frames["ioi_trace_graph"]
+
+
+def _trace_task(
+    task: str,
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    roots: list[Root],
+    settings: IoiSection,
+    references: Mapping[str, Heads],
+    omega: ModelOmega,
+    spool: "_Spool",
+) -> _TaskTrace:
+    """Trace base prompts of a task by the standard rule and by the study's variants of it."""
+    rules = TraceSettings(
+        threshold=settings.firing_threshold,
+        fraction=settings.contribution_fraction,
+        contrast=settings.slice_contrast,
+    )
+    others = [
+        variant_settings(variant, rules, settings.near_threshold)
+        for variant in settings.trace_variants
+    ]
+    counts = [VariantCounts("standard"), *map(VariantCounts, settings.trace_variants)]
+    for parts in trace_batches(model, prompts, roots, [rules, *others], omega=omega):
+        spool.add(parts[0])
+        for count, part in zip(counts, parts, strict=True):
+            count.add(part)
+    edges = pl.concat([count.edges() for count in counts])
+    nodes = pl.concat([count.nodes() for count in counts])
+    pairs = pl.concat(spool.pairs)
+    consensus, signal = consensus_signal(
+        model, prompts, pairs, n_nodes=settings.consensus_nodes, omega=omega
+    )
+    return _TaskTrace(
+        task=task,
+        roots=roots,
+        spool=spool,
+        firing=counts[0].roots(),
+        frames={
+            "ioi_trace_graph": aggregate_edges(pl.concat(spool.kept)),
+            "ioi_trace_nodes": nodes,
+            "ioi_trace_variants": edges,
+            "ioi_trace_summary": ioi_trace_summary(
+                nodes,
+                edges,
+                references,
+                n_prompts=prompts.height,
+                n_model_heads=model.config.n_layers * model.config.n_heads,
+            ),
+            "attention_consensus": consensus,
+            "attention_token_signal": signal,
+        },
+    )
+
+
 class _Spool:
-    """Rows of the standard trace in files, so that memory does not grow with them, and the few
+    """Rows of a task's standard trace in files, so that memory does not grow with them, and the few
     columns that the aggregated tables need."""
 
+    STREAMED = ("attention_slices", "ioi_trace_edges", "ioi_slice_contrast")
+
     def __init__(self, folder: Path) -> None:
+        folder.mkdir()
         self._folder = folder
         self._parts = 0
         self.largest_error = 0.0
@@ -157,8 +221,8 @@ class _Spool:
         self.pairs: list[pl.DataFrame] = []
 
     def add(self, part: Trace) -> None:
-        frames = {"slices": part.slices, "edges": part.edges, "contrast": part.contrast}
-        for name, frame in frames.items():
+        frames = (part.slices, part.edges, part.contrast)
+        for name, frame in zip(self.STREAMED, frames, strict=True):
             frame.write_parquet(self._file(name, self._parts))
         self._parts += 1
         if part.slices.height:
@@ -175,36 +239,90 @@ class _Spool:
         return self._folder / f"{name}-{part:06d}.parquet"
 
 
-def _roots(model: LanguageModel, prompts: pl.DataFrame, settings: IoiSection) -> list[Root]:
-    if settings.roots != "auto":
+def _prompts(inputs: Inputs, task: str) -> pl.DataFrame:
+    """Base prompts of a task. Raises StudyError when the study has none."""
+    table = "ioi_prompts" if task == IOI else "task_prompts"
+    prompts = inputs.table(table, inputs.study.study).filter(pl.col("variant") == BASE)
+    if task != IOI:
+        prompts = prompts.filter(pl.col("task") == task)
+    found = prompts.collect()
+    if found.is_empty():
+        raise StudyError(
+            f"tasks.traced: task_prompts of {inputs.study.study} has no base prompts of {task!r}; "
+            "the model's tokenizer may not allow the task (see the log of task_prompts): remove it"
+        )
+    return found
+
+
+def _roots(
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    settings: IoiSection,
+    tasks: TasksSection,
+    task: str,
+) -> list[Root]:
+    """The study's roots of a task, or the heads with the largest direct effect on its answers."""
+    if task == IOI and settings.roots != "auto":
         return [Root(*root) for root in settings.roots]
-    scores = find_roots(
-        model, prompts, count=settings.max_roots, threshold=settings.firing_threshold
+    count, threshold, sources = (
+        settings.max_roots,
+        settings.firing_threshold,
+        task_sources(prompts),
     )
-    return root_heads(scores)
+    if task not in tasks.roots:
+        return root_heads(
+            find_roots(model, prompts, sources=sources, count=count, threshold=threshold)
+        )
+    scores = root_scores(model, prompts, sources=sources, count=count, threshold=threshold)
+    attended = {
+        (layer, head): role for layer, head, role in scores["layer", "head", "source"].rows()
+    }
+    return [
+        Root(*root) if len(root) == 3 else Root(*root, attended.get(root, sources[0]))
+        for root in tasks.roots[task]
+    ]
+
+
+def _stream(traces: Sequence[_TaskTrace], table: str) -> Iterator[pl.DataFrame]:
+    for trace in traces:
+        for frame in trace.spool.stream(table):
+            yield frame.with_columns(task=pl.lit(trace.task))
+
+
+def _stacked(traces: Sequence[_TaskTrace], table: str) -> pl.DataFrame:
+    return pl.concat(t.frames[table].with_columns(task=pl.lit(t.task)) for t in traces)
+
+
+def _bars(values: list[int]) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"![edges]({tiny_bar_chart(values)})")
 
 
 def _publish_graph(
     dashboards: DashboardsResource,
-    publisher: Publisher,
-    inputs: Inputs,
-    model: LanguageModel,
-    description: str,
-    graph: pl.DataFrame,
-    nodes: pl.DataFrame,
-    roots: pl.DataFrame,
+    provenance: Provenance,
+    model: str,
+    study: Study,
+    trace: _TaskTrace,
 ) -> dict[str, dg.MetadataValue]:
     """Write the picture, the page and GraphML; their addresses, none for a graph without edges."""
-    if graph.is_empty():
+    if trace.graph.is_empty():
         return {}
-    name = trace_folder(inputs.study.study)
+    name = trace_folder(study.study, trace.task)
+    nodes = trace.frames["ioi_trace_nodes"].filter(variant="standard")
     page = render_trace(
-        graph, nodes, roots, publisher.provenance(inputs), model.source, description
+        trace.graph,
+        nodes,
+        trace.firing,
+        provenance,
+        model,
+        study.description,
+        task=trace.task,
     )
     with dashboards.publish(name) as folder:
         (folder / "index.html").write_text(page, encoding="utf-8")
-        (folder / "trace.png").write_bytes(graph_picture(graph, title=description))
-        (folder / "trace.graphml").write_bytes(to_graphml(graph))
+        title = f"{study.description}: {trace.task}"
+        (folder / "trace.png").write_bytes(graph_picture(trace.graph, title=title))
+        (folder / "trace.graphml").write_bytes(to_graphml(trace.graph))
     return {
         "page": dg.MetadataValue.url(dashboards.url(name, "index.html")),
         "picture": dg.MetadataValue.url(dashboards.url(name, "trace.png")),

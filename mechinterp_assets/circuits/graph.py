@@ -54,7 +54,8 @@ NODES_SCHEMA: dict[str, pl.DataType] = {
     "mean_n_slices": pl.Float64(),
     "is_root": pl.Boolean(),
 }
-# Destination of a head's most frequent edge as a downstream head; others are grey.
+# Fill of a head by the role at which it acts most: IOI's have their own, other tasks' roles take
+# the spare ones in order of their names, and what is left is grey.
 ROLE_COLOURS = {
     "END": "#f5b041",
     "S2": "#58d68d",
@@ -62,6 +63,8 @@ ROLE_COLOURS = {
     "S1+1": "#85c1e9",
     "IO": "#d7bde2",
 }
+SPARE_COLOURS = ("#f7b7a3", "#f9e79f", "#76d7c4", "#c8b6a6", "#a9dfbf", "#85c1e9", "#d7bde2")
+UNNAMED = {"other", "BOS"}
 OTHER_COLOUR = "#e5e7e9"
 _SIDE_COLOURS = {"destination": "#c0392b", "source": "#2471a3"}
 
@@ -139,6 +142,14 @@ def position_colours(graph: pl.DataFrame) -> dict[tuple[int, int], str]:
     for layer, head, role, _ in most.iter_rows():
         found.setdefault((layer, head), role)
     return found
+
+
+def role_colours(graph: pl.DataFrame) -> dict[str, str]:
+    """Role -> fill, of the roles at which heads of the graph act most; others are OTHER_COLOUR."""
+    seen = set(position_colours(graph).values()) - UNNAMED
+    known = {role: colour for role, colour in ROLE_COLOURS.items() if role in seen}
+    spare = [colour for colour in SPARE_COLOURS if colour not in known.values()]
+    return known | dict(zip(sorted(seen - known.keys()), spare, strict=False))
 
 
 def to_networkx(graph: pl.DataFrame) -> nx.MultiDiGraph:
@@ -219,7 +230,7 @@ def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") ->
                 "connectionstyle": f"arc3,rad={bend}",
             },
         )
-    colours = position_colours(heaviest)
+    colours, fills = position_colours(heaviest), role_colours(heaviest)
     for name, (x, y) in place.items():
         root = nodes[name]["is_root"]
         role = colours[nodes[name]["layer"], nodes[name]["head"]]
@@ -227,7 +238,7 @@ def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") ->
             [x],
             [y],
             s=620,
-            color=ROLE_COLOURS.get(role, OTHER_COLOUR),
+            color=fills.get(role, OTHER_COLOUR),
             zorder=3,
             edgecolor="black",
             linewidth=2.4 if root else 0.9,
@@ -243,10 +254,9 @@ def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") ->
     axes.tick_params(length=0)
     for side, colour in _SIDE_COLOURS.items():
         axes.plot([], [], color=colour, label=f"writes at the {side}")
-    seen = [role for role in ROLE_COLOURS if role in set(colours.values())]
-    others = set(colours.values()) - set(ROLE_COLOURS)
-    for role in [*seen, *(["elsewhere"] if others else [])]:
-        fill = ROLE_COLOURS.get(role, OTHER_COLOUR)
+    others = set(colours.values()) - set(fills)
+    for role in [*fills, *(["elsewhere"] if others else [])]:
+        fill = fills.get(role, OTHER_COLOUR)
         axes.plot([], [], "o", color=fill, markeredgecolor="black", label=f"acts at {role}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncol=4, frameon=False, fontsize=8)
     axes.set_title(title or f"{len(lines)} heaviest edges, widest: {most} prompts", fontsize=10)

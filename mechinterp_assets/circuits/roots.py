@@ -31,8 +31,48 @@ from mechinterp_assets.language_model import LanguageModel
 IOI_SOURCES = ("IO", "S1", "S2")
 
 
-@torch.no_grad()
 def find_roots(
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    *,
+    sources: Sequence[str] = IOI_SOURCES,
+    count: int = 3,
+    min_effect_share: float = 0.02,
+    min_attention: float = 0.1,
+    min_firing: float = 0.05,
+    threshold: float = 0.5,
+    max_prompts: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> pl.DataFrame:
+    """root_scores with at least one root. Raises CircuitError when no head qualifies."""
+    scores = root_scores(
+        model,
+        prompts,
+        sources=sources,
+        count=count,
+        min_effect_share=min_effect_share,
+        min_attention=min_attention,
+        min_firing=min_firing,
+        threshold=threshold,
+        max_prompts=max_prompts,
+        progress=progress,
+    )
+    if not scores["is_root"].any():
+        best = scores.sort("direct_effect", descending=True).row(0, named=True)
+        attention = best[f"attention_{_column(best['source'])}"]
+        raise CircuitError(
+            f"no head of {model.source} qualifies as a root: none has a direct effect share >= "
+            f"{min_effect_share}, attention from END to one of {', '.join(sources)} >= "
+            f"{min_attention} and a pair that fires in a share >= {min_firing} of prompts; the "
+            f"largest direct effect, {best['direct_effect']:.3g}, has {best['layer']}."
+            f"{best['head']} with attention {attention:.2f} to {best['source']}, firing "
+            f"{best['firing']:.2f}. Name roots yourself or lower the limits"
+        )
+    return scores
+
+
+@torch.no_grad()
+def root_scores(
     model: LanguageModel,
     prompts: pl.DataFrame,
     *,
@@ -60,12 +100,11 @@ def find_roots(
     output at END adds directly, the final norm's scale being that of the run), effect_share,
     attention_<role> of each source (such as attention_io), firing (share of prompts whose (END,
     source) pair fires), source, is_root. A prompt without a role counts as no attention to it.
-    Raises CircuitError when no head qualifies and PromptError for prompts without these roles or
-    without answers.
+    Raises PromptError for prompts without these roles or without answers.
     """
     check_prompts_fit(prompts, model)
     config, weights = model.config, model.weights
-    columns = {role: role.lower().replace("+1", "_next") for role in sources}
+    columns = {role: _column(role) for role in sources}
     for role in (END, *sources):
         role_positions(prompts, role)
     if not sources:
@@ -141,16 +180,6 @@ def find_roots(
         .sort("_qualifies", "direct_effect", "layer", "head", descending=[True, True, False, False])
         .with_row_index("_rank")
     )
-    if not scores["_qualifies"].any():
-        best = scores.sort("direct_effect", descending=True).row(0, named=True)
-        raise CircuitError(
-            f"no head of {model.source} qualifies as a root: none has a direct effect share >= "
-            f"{min_effect_share}, attention from END to one of {', '.join(sources)} >= "
-            f"{min_attention} and a pair that fires in a share >= {min_firing} of prompts; the "
-            f"largest direct effect, {best['direct_effect']:.3g}, has {best['layer']}.{best['head']} with attention "
-            f"{best['_most']:.2f} to {best['source']}, firing {best['firing']:.2f}. Name roots "
-            "yourself or lower the limits"
-        )
     return scores.with_columns(is_root=pl.col("_qualifies") & (pl.col("_rank") < count)).select(
         "layer",
         "head",
@@ -175,6 +204,10 @@ def root_heads(scores: pl.DataFrame) -> list[Root]:
     """The roots in a frame of find_roots, best first."""
     chosen = scores.filter("is_root").select("layer", "head", "source")
     return [Root(*row) for row in chosen.iter_rows()]
+
+
+def _column(role: str) -> str:
+    return role.lower().replace("+1", "_next")
 
 
 def _of_most_attended(values: dict[str, pl.Expr]) -> pl.Expr:

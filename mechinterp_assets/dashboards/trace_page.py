@@ -10,9 +10,9 @@ import polars as pl
 
 from mechinterp_assets.circuits.graph import (
     OTHER_COLOUR,
-    ROLE_COLOURS,
     layered_places,
     position_colours,
+    role_colours,
     to_networkx,
 )
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
@@ -29,33 +29,43 @@ def render_trace(
     provenance: Provenance,
     model: str,
     description: str,
+    *,
+    task: str = "ioi",
 ) -> str:
     """Self-contained HTML of a trace; all text is escaped by the template engine.
 
-    graph: ioi_trace_graph, its MAX_EDGES heaviest edges are drawn; nodes: ioi_trace_nodes of the
-    standard rule; roots: layer, head, source, n_prompts, n_firing.
+    graph: ioi_trace_graph of one task, its MAX_EDGES heaviest edges are drawn; nodes:
+    ioi_trace_nodes of the standard rule; roots: layer, head, source, n_prompts, n_firing.
     """
     drawn = graph.sort("n_prompts", "mean_contribution", descending=True).head(MAX_EDGES)
     return template("trace.html").render(
         **page_parts("trace.js"),
         study=provenance.study,
         description=description,
+        task=task,
         picture=_picture(drawn),
         edges=drawn.to_dicts(),
         n_edges=graph.height,
         most=int(drawn["n_prompts"].to_numpy().max()) if drawn.height else 0,
         nodes=nodes.sort("n_prompts", descending=True).to_dicts(),
         roots=roots.to_dicts(),
-        role_colours=[*ROLE_COLOURS.items(), ("elsewhere", OTHER_COLOUR)],
+        role_colours=[*role_colours(drawn).items(), ("elsewhere", OTHER_COLOUR)],
         provenance=provenance_rows(provenance, model, {}),
-        sql={"provenance": "", "trace": _QUERY.format(study=provenance.study.replace("'", "''"))},
+        sql={
+            "provenance": "",
+            "trace": _QUERY.format(study=_quoted(provenance.study), task=_quoted(task)),
+        },
     )
 
 
 _QUERY = (
-    "SELECT * FROM ioi_trace_graph WHERE study = '{study}' ORDER BY n_prompts DESC, "
-    "mean_contribution DESC"
+    "SELECT * FROM ioi_trace_graph WHERE study = '{study}' AND task = '{task}' "
+    "ORDER BY n_prompts DESC, mean_contribution DESC"
 )
+
+
+def _quoted(value: str) -> str:
+    return value.replace("'", "''")
 
 
 def _picture(graph: pl.DataFrame) -> dict[str, Any]:
@@ -70,7 +80,7 @@ def _picture(graph: pl.DataFrame) -> dict[str, Any]:
         name: (70 + (x + widest + 0.5) * _STEP_X, 30 + (top - y) * _STEP_Y)
         for name, (x, y) in place.items()
     }
-    roles = position_colours(graph)
+    roles, fills = position_colours(graph), role_colours(graph)
     most = graph["n_prompts"].to_numpy().max()
     edges = []
     for row in graph.reverse().iter_rows(named=True):  # the heaviest are drawn last, on top
@@ -101,9 +111,7 @@ def _picture(graph: pl.DataFrame) -> dict[str, Any]:
                 "x": round(x, 1),
                 "y": round(y, 1),
                 "role": roles[heads[name]["layer"], heads[name]["head"]],
-                "colour": ROLE_COLOURS.get(
-                    roles[heads[name]["layer"], heads[name]["head"]], OTHER_COLOUR
-                ),
+                "colour": fills.get(roles[heads[name]["layer"], heads[name]["head"]], OTHER_COLOUR),
                 "is_root": heads[name]["is_root"],
             }
             for name, (x, y) in at.items()

@@ -9,5 +9,5 @@ SELECT
     n_prompts,
     mean_share
 FROM ioi_trace_graph
-WHERE study = $study AND $layer IN (upstream_layer, downstream_layer)
+WHERE study = $study AND task = 'ioi' AND $layer IN (upstream_layer, downstream_layer)
 ORDER BY n_prompts DESC;

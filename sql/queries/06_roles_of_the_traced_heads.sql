@@ -9,7 +9,7 @@ SELECT
 FROM ioi_trace_graph AS g
 LEFT JOIN head_score_matrix AS m
     ON m.study = g.study AND m.layer = g.upstream_layer AND m.head = g.upstream_head
-WHERE g.study = coalesce(getvariable('study'), 'organism') AND g.upstream_head IS NOT NULL
+WHERE g.study = coalesce(getvariable('study'), 'organism') AND g.task = 'ioi' AND g.upstream_head IS NOT NULL
 GROUP BY ALL
 ORDER BY total_contribution DESC
 LIMIT 20;

@@ -13,5 +13,5 @@ SELECT
     round(random_recall, 2) AS random_recall,
     round(p_value, 4) AS p_value
 FROM ioi_trace_summary
-WHERE study = coalesce(getvariable('study'), 'organism') AND n_heads > 0
+WHERE study = coalesce(getvariable('study'), 'organism') AND task = 'ioi' AND n_heads > 0
 ORDER BY reference, variant, counted, min_share;

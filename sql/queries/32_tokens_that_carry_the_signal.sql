@@ -8,6 +8,6 @@ SELECT
     round(mean_signal, 2) AS mean_signal,
     round(sd_signal, 2) AS sd_signal
 FROM attention_token_signal
-WHERE study = coalesce(getvariable('study'), 'organism') AND side = 'source'
+WHERE study = coalesce(getvariable('study'), 'organism') AND task = 'ioi' AND side = 'source'
 QUALIFY row_number() OVER (PARTITION BY layer, head, pair ORDER BY mean_signal DESC) <= 3
 ORDER BY head, pair, mean_signal DESC;

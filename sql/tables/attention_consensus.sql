@@ -1,6 +1,7 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE attention_consensus (
     study VARCHAR,
+    task VARCHAR,
     layer INTEGER,
     head INTEGER,
     destination_role VARCHAR,
@@ -14,6 +15,7 @@ CREATE TABLE attention_consensus (
 );
 COMMENT ON TABLE attention_consensus IS 'The slices that the traced pairs of a head and pair of roles agree on (Franco & Crovella 2024, arXiv 2410.00340, Figure 9; the majority rule is this project''s). One row per node and singular vector that any pair selects; the most frequent nodes of the standard trace. Empty for rotary models, whose singular vectors differ from offset to offset.';
 COMMENT ON COLUMN attention_consensus.study IS 'Study the row belongs to';
+COMMENT ON COLUMN attention_consensus.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
 COMMENT ON COLUMN attention_consensus.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN attention_consensus.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN attention_consensus.destination_role IS 'Role of the pair''s destination, as in attention_slices';

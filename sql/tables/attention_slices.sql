@@ -1,6 +1,7 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE attention_slices (
     study VARCHAR,
+    task VARCHAR,
     prompt BIGINT,
     layer INTEGER,
     head INTEGER,
@@ -31,12 +32,13 @@ CREATE TABLE attention_slices (
 );
 COMMENT ON TABLE attention_slices IS 'Attention from a source to a destination position, decomposed over singular vectors of Omega (Franco & Crovella 2024, arXiv 2410.00340, sections 3 and 4); processed weights, float64 sums. One row per prompt, head and traced (destination, source) pair, and per root pair whether it fires or not. u_k, v_k: singular vectors, x_i, x_j: normalised inputs with a 1 appended, s: scale of the normalisation.';
 COMMENT ON COLUMN attention_slices.study IS 'Study the row belongs to';
-COMMENT ON COLUMN attention_slices.prompt IS 'Prompt number, as in ioi_prompts';
+COMMENT ON COLUMN attention_slices.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
+COMMENT ON COLUMN attention_slices.prompt IS 'Prompt number within the task, as in ioi_prompts or task_prompts';
 COMMENT ON COLUMN attention_slices.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN attention_slices.head IS 'Head within the layer, from 0';
 COMMENT ON COLUMN attention_slices.destination IS 'Position that attends (query), BOS at 0';
 COMMENT ON COLUMN attention_slices.source IS 'Position attended to (key), BOS at 0';
-COMMENT ON COLUMN attention_slices.destination_role IS 'Role of the destination in the prompt: IO, S1, S2, END, S1+1, AND, PUNCT, VERB, PLACE, OBJECT, BOS or other; the first that applies';
+COMMENT ON COLUMN attention_slices.destination_role IS 'Role of the destination in the prompt. ioi: IO, S1, S2, END, S1+1, AND, PUNCT, VERB, PLACE, OBJECT; other tasks: as in task_prompts.roles. BOS, or other where there is none; the first that applies';
 COMMENT ON COLUMN attention_slices.source_role IS 'Role of the source in the prompt, as destination_role';
 COMMENT ON COLUMN attention_slices.score IS 'Attention score before softmax as the model computes it: q . k / sqrt(d_head)';
 COMMENT ON COLUMN attention_slices.attention IS 'Attention weight after softmax, 0 to 1';
@@ -46,7 +48,7 @@ COMMENT ON COLUMN attention_slices.n_slices IS 'Number of selected slices, 0 to 
 COMMENT ON COLUMN attention_slices.slice_sum IS 'Sum of the terms in S, at least q . k';
 COMMENT ON COLUMN attention_slices.slice_terms IS 'All terms c_k = sigma_k (u_k . x_i)(v_k . x_j), k from 0; they sum to q . k = score * sqrt(d_head)';
 COMMENT ON COLUMN attention_slices.identity_error IS '|sum of terms - score of the model * sqrt(d_head)| / sum of |terms|; rounding only, below 1e-4 in single precision';
-COMMENT ON COLUMN attention_slices.is_root IS 'Whether the pair is a root: (END, IO) of a root head, or (END, S1) or (END, S2) where the root names that source';
+COMMENT ON COLUMN attention_slices.is_root IS 'Whether the pair is a root: (END, source) of a root head, IO in IOI unless the root names another role';
 COMMENT ON COLUMN attention_slices.path_multiplicity IS 'Number of paths from root pairs to this pair along kept heads (1 for a root alone, 0 for a root that does not fire), exact up to 2^53; NULL when not traced. Published counts are these, not prompts';
 COMMENT ON COLUMN attention_slices.destination_heads IS 'Sum over upstream heads of their contribution at the destination: sum over k in S of e_k sqrt(sigma_k) u_k . o / s, e_k = sign(u_k . x_i), o = z W_O without bias (eq. 8). NULL when not traced';
 COMMENT ON COLUMN attention_slices.destination_writers IS 'The same sum over all writers of the residual stream: heads, MLPs, embedding, position, attention output biases';

@@ -1,6 +1,7 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE attention_token_signal (
     study VARCHAR,
+    task VARCHAR,
     layer INTEGER,
     head INTEGER,
     destination_role VARCHAR,
@@ -14,6 +15,7 @@ CREATE TABLE attention_token_signal (
 );
 COMMENT ON TABLE attention_token_signal IS 'What tokens carry along the consensus subspace of a traced node (Franco & Crovella 2024, arXiv 2410.00340, Figure 9): sum over its k of e_k sqrt(sigma_k) u_k . x (destination) or v_k . x (source), x the normalised input with a 1 appended, e_k the majority of sign(u_k . x_i). One row per node, side and role of the position, over all base prompts. A head attends where the product of both signals is large.';
 COMMENT ON COLUMN attention_token_signal.study IS 'Study the row belongs to';
+COMMENT ON COLUMN attention_token_signal.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
 COMMENT ON COLUMN attention_token_signal.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN attention_token_signal.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN attention_token_signal.destination_role IS 'Role of the pair''s destination, as in attention_slices';

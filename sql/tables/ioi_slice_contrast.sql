@@ -1,6 +1,7 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE ioi_slice_contrast (
     study VARCHAR,
+    task VARCHAR,
     prompt BIGINT,
     layer INTEGER,
     head INTEGER,
@@ -19,7 +20,8 @@ CREATE TABLE ioi_slice_contrast (
 );
 COMMENT ON TABLE ioi_slice_contrast IS 'What the selection of slices changes (Franco & Crovella 2024, arXiv 2410.00340, Figures 4 and 16): contributions of upstream heads through S against those through all slices. One row per prompt, traced pair of the standard trace and side.';
 COMMENT ON COLUMN ioi_slice_contrast.study IS 'Study the row belongs to';
-COMMENT ON COLUMN ioi_slice_contrast.prompt IS 'Prompt number, as in ioi_prompts';
+COMMENT ON COLUMN ioi_slice_contrast.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
+COMMENT ON COLUMN ioi_slice_contrast.prompt IS 'Prompt number within the task, as in ioi_prompts or task_prompts';
 COMMENT ON COLUMN ioi_slice_contrast.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN ioi_slice_contrast.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN ioi_slice_contrast.destination IS 'Position that attends';

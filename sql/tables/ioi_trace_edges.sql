@@ -1,6 +1,7 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE ioi_trace_edges (
     study VARCHAR,
+    task VARCHAR,
     prompt BIGINT,
     upstream_kind VARCHAR,
     upstream_layer INTEGER,
@@ -23,7 +24,8 @@ CREATE TABLE ioi_trace_edges (
 );
 COMMENT ON TABLE ioi_trace_edges IS 'Singular vector tracing (Franco & Crovella 2024, arXiv 2410.00340, sections 4 and 5): what upstream writers contribute to the selected slices of a traced downstream pair. One row per prompt, upstream writer, downstream head, (destination, source) pair and side. All kept heads and all writers that are not heads; other heads only as sums in attention_slices unless the study keeps all. Processed weights.';
 COMMENT ON COLUMN ioi_trace_edges.study IS 'Study the row belongs to';
-COMMENT ON COLUMN ioi_trace_edges.prompt IS 'Prompt number, as in ioi_prompts';
+COMMENT ON COLUMN ioi_trace_edges.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
+COMMENT ON COLUMN ioi_trace_edges.prompt IS 'Prompt number within the task, as in ioi_prompts or task_prompts';
 COMMENT ON COLUMN ioi_trace_edges.upstream_kind IS 'Writer of the residual stream: head (z W_O without bias), mlp, embedding, position or bias (attention output bias of a layer, value bias folded in)';
 COMMENT ON COLUMN ioi_trace_edges.upstream_layer IS 'Layer of the writer; NULL for embedding and position';
 COMMENT ON COLUMN ioi_trace_edges.upstream_head IS 'Head of the writer; NULL for all but heads';

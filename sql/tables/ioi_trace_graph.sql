@@ -1,6 +1,7 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE ioi_trace_graph (
     study VARCHAR,
+    task VARCHAR,
     upstream_layer INTEGER,
     upstream_head INTEGER,
     downstream_layer INTEGER,
@@ -18,6 +19,7 @@ CREATE TABLE ioi_trace_graph (
 );
 COMMENT ON TABLE ioi_trace_graph IS 'Circuit graph of singular vector tracing: kept head-to-head edges of ioi_trace_edges aggregated over prompts. One row per upstream head, downstream head, roles of the downstream pair and side.';
 COMMENT ON COLUMN ioi_trace_graph.study IS 'Study the row belongs to';
+COMMENT ON COLUMN ioi_trace_graph.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
 COMMENT ON COLUMN ioi_trace_graph.upstream_layer IS 'Layer of the head that writes';
 COMMENT ON COLUMN ioi_trace_graph.upstream_head IS 'Head that writes';
 COMMENT ON COLUMN ioi_trace_graph.downstream_layer IS 'Layer of the head that reads';

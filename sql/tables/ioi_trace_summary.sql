@@ -1,6 +1,7 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE ioi_trace_summary (
     study VARCHAR,
+    task VARCHAR,
     variant VARCHAR,
     counted VARCHAR,
     min_share DOUBLE,
@@ -21,6 +22,7 @@ CREATE TABLE ioi_trace_summary (
 );
 COMMENT ON TABLE ioi_trace_summary IS 'Size of the traced circuit under several rules and filters, and its agreement with lists of heads: published circuits of the model and lists of the study. One row per rule, kind of count, filter and reference list. Sharing heads with a published circuit is no measure of faithfulness.';
 COMMENT ON COLUMN ioi_trace_summary.study IS 'Study the row belongs to';
+COMMENT ON COLUMN ioi_trace_summary.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
 COMMENT ON COLUMN ioi_trace_summary.variant IS 'Rule of the trace. standard: heads that contribute to S (FC24 eq. 8), from firing root pairs; near: from root pairs whose attention lies between ioi.near_threshold and the firing threshold; negative: heads that contribute against S; all_slices: every slice in place of S; published: the published code''s, with a 1 appended to every head''s output and the two sides merged';
 COMMENT ON COLUMN ioi_trace_summary.counted IS 'What the filter counts: prompts (distinct) or paths (path_multiplicity, as published)';
 COMMENT ON COLUMN ioi_trace_summary.min_share IS 'Filter: nodes and edges whose count is at least this share of the prompts; 0.664 is 170 of 256, the published filter';

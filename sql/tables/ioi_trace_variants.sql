@@ -1,6 +1,7 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE ioi_trace_variants (
     study VARCHAR,
+    task VARCHAR,
     variant VARCHAR,
     upstream_layer INTEGER,
     upstream_head INTEGER,
@@ -16,6 +17,7 @@ CREATE TABLE ioi_trace_variants (
 );
 COMMENT ON TABLE ioi_trace_variants IS 'Edges of the circuit that singular vector tracing finds (Franco & Crovella 2024, arXiv 2410.00340, section 5), under several rules, aggregated over prompts: kept head-to-head edges. The rule `standard` has the rows of ioi_trace_graph. One row per rule, upstream head, downstream head, roles of the downstream pair and side.';
 COMMENT ON COLUMN ioi_trace_variants.study IS 'Study the row belongs to';
+COMMENT ON COLUMN ioi_trace_variants.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
 COMMENT ON COLUMN ioi_trace_variants.variant IS 'Rule of the trace. standard: heads that contribute to S (FC24 eq. 8), from firing root pairs; near: from root pairs whose attention lies between ioi.near_threshold and the firing threshold; negative: heads that contribute against S; all_slices: every slice in place of S; published: the published code''s, with a 1 appended to every head''s output and the two sides merged';
 COMMENT ON COLUMN ioi_trace_variants.upstream_layer IS 'Layer of the head that writes';
 COMMENT ON COLUMN ioi_trace_variants.upstream_head IS 'Head that writes';

@@ -61,7 +61,11 @@ def edges() -> pl.DataFrame:
 
 def test_aggregation(edges: pl.DataFrame) -> None:
     graph = ioi_trace_graph(edges)
-    declared = {c.name: c.polars_type for c in table_specs()["ioi_trace_graph"].science_columns}
+    declared = {
+        c.name: c.polars_type
+        for c in table_specs()["ioi_trace_graph"].science_columns
+        if c.name != "task"
+    }
     assert dict(graph.schema) == declared
     rows = {(r["upstream_layer"], r["downstream_layer"], r["side"]): r for r in graph.to_dicts()}
     assert len(rows) == graph.height == 3
