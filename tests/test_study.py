@@ -53,6 +53,15 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         ({"sea": {}}, ["sea", "unknown key", "did you mean 'sae'"]),
+        (
+            {"activations": {"layers": [0, 2]}, "rdfa": {"features": [{"layer": 1, "feature": 3}]}},
+            ["rdfa.features.0.layer", "layer 1 has no SAE", "layers with one: 0, 2"],
+        ),
+        (
+            {"rdfa": {"features": [{"layer": 1, "feature": 3}] * 2}},
+            ["rdfa.features", "features[1] is there twice"],
+        ),
+        ({"rdfa": {"min_share": 1}}, ["rdfa.min_share", "less than 1"]),
         ({"sae": {"d_sea": 3}}, ["sae.d_sea", "did you mean 'd_sae'", "3"]),
         ({"sae": {"d_sae": -1}}, ["sae.d_sae", "greater than 0", "-1"]),
         ({"sae": {"k": 65}}, ["sae: ", "k is 65", "from 1 to d_sae (64)"]),

@@ -84,6 +84,19 @@ RULES = (
         lambda study: (0, IDENTITY_TOLERANCE),
     ),
     Rule(
+        "feature_rdfa",
+        "tree_levels_sum",
+        "The parts of every node of a recursive attribution tree sum to it (error relative to the"
+        " sum of their sizes)",
+        "site",
+        "WITH parts AS (SELECT feature, rank, parent AS node, sum(value) AS total,"
+        " sum(abs(value)) AS size FROM feature_rdfa"
+        " WHERE study = $study AND layer = $layer AND parent IS NOT NULL GROUP BY ALL)"
+        " SELECT coalesce(max(abs(total - value) / size), 0) FROM feature_rdfa"
+        " JOIN parts USING (feature, rank, node) WHERE study = $study AND layer = $layer",
+        lambda study: (0, IDENTITY_TOLERANCE),
+    ),
+    Rule(
         "attention_slices",
         "slices_sum_to_scores",
         "The slices of Omega sum to the attention score of every traced pair",

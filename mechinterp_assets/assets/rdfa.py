@@ -19,10 +19,9 @@ from mechinterp_assets.attribution.rdfa import (
     RDFA_SCHEMA,
     InactiveFeatureError,
     Rdfa,
-    RdfaError,
     RdfaSettings,
 )
-from mechinterp_assets.attribution.rdfa_selection import selected_features
+from mechinterp_assets.attribution.rdfa_selection import examples_of, selected_features
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.study import Study, parse_site, site_key
@@ -145,18 +144,7 @@ def _examples(
     top = inputs.table("feature_top_examples", key).select(
         "feature", "rank", "sequence", "position"
     )
-    found = []
-    for pairs in (named, chosen):
-        schema = {"feature": pl.Int32, "rank": pl.Int32}
-        wanted = pl.LazyFrame(sorted(pairs), schema=schema, orient="row")
-        found.append(top.join(wanted, on=["feature", "rank"], how="semi").collect())
-    if missing := named - set(found[0].select("feature", "rank").rows()):
-        feature, rank = min(missing)
-        raise RdfaError(
-            f"rdfa.features: feature {feature} of layer {layer} has no example of rank {rank} in "
-            "feature_top_examples; name a lower rank, or a feature that fired"
-        )
-    return found[0], found[1]
+    return examples_of(top, named, required=True), examples_of(top, chosen)
 
 
 def _largest(errors: pl.Series) -> float | None:

@@ -1,11 +1,14 @@
-"""Which features get an attribution tree when the study does not name them.
+"""Which features and examples get an attribution tree.
 
 Belongs here: rules over the tables of features. Does not belong here: the trees (rdfa.py).
 """
 
+from collections.abc import Set
 from typing import Literal
 
 import polars as pl
+
+from mechinterp_assets.attribution.frozen_forward import RdfaError
 
 SelectionRule = Literal["induction", "frequent", "strongest"]
 
@@ -41,3 +44,24 @@ def selected_features(
     descending = [True] * len(by) + [False]
     chosen = fired.sort(*by, "feature", descending=descending).head(n)
     return sorted(chosen["feature"].to_list())
+
+
+def examples_of(
+    top_examples: pl.LazyFrame, pairs: Set[tuple[int, int]], *, required: bool = False
+) -> pl.DataFrame:
+    """Rows of feature_top_examples of some (feature, rank).
+
+    Raises:
+        RdfaError: one of them is `required` and not there.
+    """
+    schema = {"feature": pl.Int32, "rank": pl.Int32}
+    wanted = pl.LazyFrame(sorted(pairs), schema=schema, orient="row")
+    found = top_examples.join(wanted, on=["feature", "rank"], how="semi").collect()
+    missing = pairs - set(found.select("feature", "rank").rows())
+    if required and missing:
+        feature, rank = min(missing)
+        raise RdfaError(
+            f"rdfa.features: feature {feature} has no example of rank {rank} in "
+            "feature_top_examples; name a lower rank, or a feature that fired"
+        )
+    return found

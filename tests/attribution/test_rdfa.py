@@ -22,6 +22,7 @@ from mechinterp_assets.attribution.rdfa import (
     RdfaError,
     RdfaSettings,
 )
+from mechinterp_assets.attribution.rdfa_selection import examples_of as rows_of
 from mechinterp_assets.attribution.rdfa_selection import selected_features
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
 from mechinterp_assets.language_model import LanguageModel
@@ -498,6 +499,15 @@ def test_features_are_selected_by_rule() -> None:
     assert selected_features(statistics, families, 2, "strongest") == [0, 2]
     assert selected_features(statistics, families, 2, "induction") == [0, 1]
     assert selected_features(statistics, families, 9, "induction") == [0, 1, 2, 3]
+
+
+def test_examples_are_taken_by_feature_and_rank() -> None:
+    top = examples_of([(2, 0, 40, 3), (2, 1, 41, 5), (6, 0, 42, 7)]).lazy()
+    found = rows_of(top, {(2, 1), (6, 0), (9, 0)})
+    assert found.rows() == [(2, 1, 41, 5), (6, 0, 42, 7)]
+    assert rows_of(top, set(), required=True).is_empty()
+    with pytest.raises(RdfaError, match=r"feature 6 has no example of rank 4 .* a lower rank"):
+        rows_of(top, {(2, 1), (6, 4)}, required=True)
 
 
 # ---- refusals ------------------------------------------------------------------------------------
