@@ -113,21 +113,30 @@ def export(
 @app.command()
 def label_sheet(
     study: Annotated[str, typer.Argument(help="Name of a study")],
-    layer: Annotated[int, typer.Option(help="Layer of the SAE")],
-    n: Annotated[int, typer.Option(help="Features to draw at random among those that fired")] = 30,
+    layer: Annotated[int | None, typer.Option(help="Layer of the SAE; heads: default all")] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(help="Features (default 30) that fired, or heads (default all), to draw"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw")] = 0,
     output: Annotated[Path | None, typer.Option(help="File to write; without it: print")] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="Heads with their top features")] = False,
 ) -> None:
-    """Write a CSV sheet of randomly drawn features for a person to label."""
+    """Write a CSV sheet of randomly drawn features, or of heads, for a person to label."""
     from mechinterp_assets.assets.registry import STUDIES
-    from mechinterp_assets.label_sheets import SheetError, sheet_of
+    from mechinterp_assets.label_sheets import SheetError, head_sheet_of, sheet_of
 
     if study not in STUDIES:
         raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
     if output is not None and output.exists():
         raise typer.BadParameter(f"{output} exists and may hold labels; name another file")
+    if layer is None and not heads:
+        raise typer.BadParameter("name a layer with --layer, or ask for heads with --heads")
     try:
-        text = sheet_of(_lake(), STUDIES[study], layer, n, seed)
+        if layer is None or heads:
+            text = head_sheet_of(_lake(), STUDIES[study], layer, n, seed)
+        else:
+            text = sheet_of(_lake(), STUDIES[study], layer, 30 if n is None else n, seed)
     except SheetError as error:
         raise typer.BadParameter(str(error)) from None
     if output is None:
@@ -135,8 +144,12 @@ def label_sheet(
         return
     output.write_text(text, encoding="utf-8")
     console.print(
-        f"{output}: fill in rater, label and verdict (yes, no, unsure), then name the file under "
-        f"`labels` in the study file and materialize feature_labels",
+        f"{output}: fill in rater and, on the lines without a feature, class (monosemantic, minor "
+        "exception, bisemantic, polysemantic), then name the file under `head_labels` in the study "
+        "file and materialize head_labels"
+        if heads
+        else f"{output}: fill in rater, label and verdict (yes, no, unsure), then name the file "
+        "under `labels` in the study file and materialize feature_labels",
         markup=False,
     )
 
@@ -228,6 +241,7 @@ def sae_folder(
 def trace_graph(
     study: Annotated[str, typer.Argument(help="Name of a study")],
     path: Annotated[Path, typer.Argument(help="File to write, such as trace.graphml")],
+    task: Annotated[str, typer.Option(help="Which of the study's traced tasks")] = "ioi",
 ) -> None:
     """Write a study's traced circuit as GraphML, for Gephi, yEd, Cytoscape or networkx."""
     from mechinterp_assets.circuits.graph import to_graphml
@@ -235,7 +249,13 @@ def trace_graph(
     lake = _lake()
     if not lake.exists("ioi_trace_graph", study):
         raise typer.BadParameter(f"study {study!r} has no trace; materialize ioi_trace_graph first")
-    graph = lake.read("ioi_trace_graph", study).collect()
+    every = lake.read("ioi_trace_graph", study).collect()
+    tasks = every["task"].unique(maintain_order=True).to_list()
+    if task not in tasks:
+        raise typer.BadParameter(
+            f"study {study!r} has no traced edges of {task!r}; it has those of: {', '.join(tasks)}"
+        )
+    graph = every.filter(task=task)
     path.write_bytes(to_graphml(graph))
     console.print(f"{path}: {graph.height} edges", markup=False)
 

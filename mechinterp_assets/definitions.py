@@ -16,6 +16,7 @@ from mechinterp_assets.assets import (
     feature_meaning,
     feature_relations,
     features,
+    head_dashboards,
     head_features,
     heads,
     interventions,
@@ -25,6 +26,7 @@ from mechinterp_assets.assets import (
     sae_comparison,
     saes,
     sweeps,
+    task_effects,
     tasks,
     traces,
 )
@@ -52,9 +54,11 @@ ASSET_MODULES = [
     heads,
     prefix_induction,
     head_features,
+    head_dashboards,
     ioi,
     interventions,
     tasks,
+    task_effects,
     traces,
 ]
 

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Literal
 
 import polars as pl
 
@@ -23,9 +24,10 @@ from mechinterp_assets.dashboards.collect import (
 from mechinterp_assets.dashboards.context import LayerContext, sae_details, shown_name
 from mechinterp_assets.dashboards.density import density_counts
 from mechinterp_assets.dashboards.feature_page import fired
+from mechinterp_assets.dashboards.places import heads_folder
 from mechinterp_assets.dashboards.site import FeatureRenderer
 from mechinterp_assets.dashboards.tokens import TokenTexts
-from mechinterp_assets.study import parse_site
+from mechinterp_assets.study import parse_site, site_key
 from resources.lake import Lake
 
 KEPT_PAGES = 512
@@ -77,7 +79,7 @@ class LivePages:
         self._layers: dict[str, _Layer | None] = {}
         self._previous: dict[str, _Layer | None] = {}
         self._texts: OrderedDict[str, TokenTexts] = OrderedDict()
-        self._pages: OrderedDict[tuple[str, int], str] = OrderedDict()
+        self._pages: OrderedDict[tuple[str, int, str], str] = OrderedDict()
         self._lock = Lock()
 
     def covers(self, site: str) -> bool:
@@ -87,7 +89,14 @@ class LivePages:
 
     def page(self, site: str, feature: int) -> str | None:
         """HTML of a feature's page; None for a site or feature that the lake does not have."""
-        key = (site, feature)
+        return self._kept_page(site, feature, "feature")
+
+    def tree(self, site: str, feature: int) -> str | None:
+        """HTML of the page of a feature's recursive attribution; None where it has no tree."""
+        return self._kept_page(site, feature, "tree")
+
+    def _kept_page(self, site: str, feature: int, kind: Literal["feature", "tree"]) -> str | None:
+        key = (site, feature, kind)
         with self._lock:
             layer = self._layer(site)
             if layer is None:
@@ -95,7 +104,7 @@ class LivePages:
             if key in self._pages:
                 self._pages.move_to_end(key)
                 return self._pages[key]
-        html = _render(layer, feature)
+        html = _render(layer, feature, kind)
         with self._lock:
             if html is not None and self._layers.get(site) is layer:
                 self._pages[key] = html
@@ -166,6 +175,7 @@ class LivePages:
                 texts=self._vocabulary(tables["vocabulary"], versions["vocabulary"]),
                 details=sae_details(sae),
                 study_href=f"../{study}/index.html",
+                heads_href=f"../{heads_folder(study)}/",
             ),
             order=fired(frame),
             density=density_counts(frame),
@@ -188,7 +198,7 @@ class LivePages:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _render(layer: _Layer, feature: int) -> str | None:
+def _render(layer: _Layer, feature: int, kind: Literal["feature", "tree"]) -> str | None:
     frames = layer_frames(
         layer.tables.get,
         layer.context.layer,
@@ -207,5 +217,10 @@ def _render(layer: _Layer, feature: int) -> str | None:
         .select("sequence", "token_ids")
         .collect()
     )
-    renderer = FeatureRenderer(layer.context, frames, sequences, layer.order, layer.density)
-    return renderer.html(feature)
+    study = layer.context.provenance.study
+
+    def link(earlier: int, of: int) -> str:
+        return f"../../{site_key(study, earlier)}/features/{of}.html"
+
+    renderer = FeatureRenderer(layer.context, frames, sequences, layer.order, layer.density, link)
+    return renderer.html(feature) if kind == "feature" else renderer.tree(feature)

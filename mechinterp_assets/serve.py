@@ -17,8 +17,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from mechinterp_assets.dashboards.places import head_page, heads_folder
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
 from mechinterp_assets.home import PROJECT, dashboard_folder, lake_folder
+from mechinterp_assets.live_head_pages import LiveHeadPages
 from mechinterp_assets.live_pages import LivePages
 from mechinterp_assets.materialize import prepare_instance_folder
 from resources.lake import Lake
@@ -27,14 +29,16 @@ HOST = "127.0.0.1"
 
 
 def dashboard_app() -> Starlette:
-    """The dashboards folder as a read-only web application, with feature pages from the lake.
+    """The dashboards folder as a read-only web application, with pages from the lake.
 
     A layer's published folder has pages of its most active features, for reading without a server.
     Here every feature has one: pages are made on request, and the layer's index links all of them.
+    Pages of heads are made on request too, so that they follow every table they show.
     """
     folder = dashboard_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    pages = LivePages(Lake(lake_folder()))
+    lake = Lake(lake_folder())
+    pages, heads = LivePages(lake), LiveHeadPages(lake)
     files = StaticFiles(directory=folder, html=True, follow_symlink=True)
 
     def feature(request: Request) -> Response:
@@ -44,6 +48,13 @@ def dashboard_app() -> Starlette:
             return HTMLResponse(page)
         return _file(folder / site / "features" / f"{number}.html", folder)
 
+    def tree(request: Request) -> Response:
+        site, number = request.path_params["site"], request.path_params["feature"]
+        page = pages.tree(site, number)
+        if page is not None:
+            return HTMLResponse(page)
+        return _file(folder / site / "trees" / f"{number}.html", folder)
+
     def index(request: Request) -> Response:
         site = request.path_params["site"]
         answer = _file(folder / site / "index.html", folder)
@@ -52,9 +63,27 @@ def dashboard_app() -> Starlette:
             return HTMLResponse(text.replace(SOME_LINKED, ALL_LINKED, 1))
         return answer
 
+    def head(request: Request) -> Response:
+        study, layer, number = (request.path_params[name] for name in ("study", "layer", "head"))
+        page = heads.page(study, layer, number)
+        if page is not None:
+            return HTMLResponse(page)
+        return _file(folder / heads_folder(study) / head_page(layer, number), folder)
+
+    def head_index(request: Request) -> Response:
+        study = request.path_params["study"]
+        page = heads.index(study)
+        if page is not None:
+            return HTMLResponse(page)
+        return _file(folder / heads_folder(study) / "index.html", folder)
+
     return Starlette(
         routes=[
+            Route("/{study}.heads/L{layer:int}H{head:int}.html", head),
+            Route("/{study}.heads/index.html", head_index),
+            Route("/{study}.heads/", head_index),
             Route("/{site}/features/{feature:int}.html", feature),
+            Route("/{site}/trees/{feature:int}.html", tree),
             Route("/{site}/index.html", index),
             Route("/{site}/", index),
             Mount("/", app=files),

@@ -31,6 +31,10 @@ class DashboardsResource(dg.ConfigurableResource["DashboardsResource"]):
         """Whether a folder of this name was published."""
         return (Path(self.root) / name / "index.html").is_file()
 
+    def pages(self, name: str, below: str) -> set[str]:
+        """Names without .html of the pages in a subfolder of a published folder."""
+        return {path.stem for path in (Path(self.root) / name / below).glob("*.html")}
+
     @contextmanager
     def publish(self, name: str) -> Iterator[Path]:
         """A private folder that becomes `<root>/<name>` when the block ends without an error.

@@ -18,12 +18,8 @@ from mechinterp_assets.dashboards.collect import (
     layer_frames,
 )
 from mechinterp_assets.dashboards.context import LayerContext, sae_details, shown_name
-from mechinterp_assets.dashboards.site import (
-    frontier_folder,
-    render_layer,
-    render_study,
-    trace_folder,
-)
+from mechinterp_assets.dashboards.places import frontier_folder, heads_folder, trace_folder
+from mechinterp_assets.dashboards.site import render_layer, render_study
 from mechinterp_assets.dashboards.tokens import TokenTexts
 from resources.dashboards import DashboardsResource
 from resources.lake import Lake
@@ -81,7 +77,10 @@ def feature_dashboards(
 
         edges = read("ioi_trace_graph")
         fired = inputs.table("feature_statistics", key).filter(pl.col("n_active") > 0).collect()
-        shown = fired.top_k(study.features.pages, by=["n_active", "feature"])["feature"].to_list()
+        most_active = fired.top_k(study.features.pages, by=["n_active", "feature"])["feature"]
+        trees = read("feature_rdfa")
+        with_tree = [] if trees is None else trees.select("feature").collect()["feature"].to_list()
+        shown = sorted({*most_active.to_list(), *with_tree})
         frames = layer_frames(
             read,
             layer,
@@ -108,6 +107,7 @@ def feature_dashboards(
                     texts=TokenTexts(tokens.collect()["token"].to_list()),
                     details=sae_details(sae),
                     study_href=f"../{study.study}/index.html",
+                    heads_href=f"../{heads_folder(study.study)}/",
                 ),
                 features=shown,
                 sequences=sequences.select("sequence", "token_ids").collect(),
@@ -147,7 +147,7 @@ def feature_dashboards(
             "study_dashboards",
             per="study",
             group=GROUP,
-            study_deps=["language_model"],
+            study_deps=["language_model", "head_dashboards"],
             site_deps=["feature_dashboards", "feature_statistics", "sae_evaluation"],
             kinds=["html"],
         )
@@ -185,7 +185,11 @@ def study_dashboards(
             related={
                 title: f"../{name}/index.html"
                 for title, name in (
-                    ("the traced circuit", trace_folder(study.study)),
+                    ("its attention heads", heads_folder(study.study)),
+                    *(
+                        (f"the traced circuit of {task}", trace_folder(study.study, task))
+                        for task in study.tasks.traced
+                    ),
                     ("the frontier of its sweep", frontier_folder(study.study)),
                 )
                 if dashboards.has(name)

@@ -24,7 +24,7 @@ from mechinterp_assets.assets.saes import (
 )
 from mechinterp_assets.assets.specs import GPU_POOL, table_asset
 from mechinterp_assets.dashboards.frontier import frontier_thumbnail, render_frontier
-from mechinterp_assets.dashboards.site import frontier_folder
+from mechinterp_assets.dashboards.places import frontier_folder
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_variants

@@ -19,6 +19,7 @@ def number(value: float | None) -> str:
     """Three significant digits; a dash for None and NaN."""
     if value is None or math.isnan(value):
         return "–"
+    value += 0.0  # no minus sign in front of zero
     if value != 0 and not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.2e}".split("e")
         text = f"{mantissa}e{int(exponent)}"
@@ -177,6 +178,7 @@ def heat_map(
     columns: Sequence[str],
     titles: Sequence[str],
     gaps: Collection[int] = (),
+    turned: bool = True,
 ) -> Markup:
     """Cells coloured by sign and size, strongest = the largest absolute value of all.
 
@@ -187,15 +189,17 @@ def heat_map(
         label: text alternative of the whole chart.
         rows: name of each row, drawn on the left.
         totals: what stands on the right of each row.
-        columns: name of each column, drawn below, upright.
+        columns: name of each column, drawn below.
         titles: hover text of each column; a cell's is its row, this, and its value.
         gaps: columns that have a gap in front, since some were left out.
+        turned: draw the columns' names downwards; otherwise they must be of one or two characters.
     """
     cell, left, right = 13, 34, 52
     place = [left + cell * i + 6 * sum(gap <= i for gap in gaps) for i in range(len(columns))]
     body = cell * len(rows)
     tallest = max((len(name) for name in columns), default=0)
-    width, height = (place[-1] + cell if place else left) + right, body + 8 + round(6.1 * tallest)
+    below = 8 + round(6.1 * tallest) if turned else 12
+    width, height = (place[-1] + cell if place else left) + right, body + below
     largest = max((abs(value) for row in values for value in row), default=0.0) or 1.0
     parts = []
     for i, (name, row, total) in enumerate(zip(rows, values, totals, strict=True)):
@@ -215,8 +219,12 @@ def heat_map(
     end = place[-1] + cell if place else left
     frame = f'<path class="field" d="M{left - 2} -1V{body}H{end + 1}V-1z"/>'
     names = "".join(
-        f'<text transform="translate({x + 10} {body + 4}) rotate(90)" class="up">'
-        f"<title>{html.escape(title)}</title>{html.escape(name)}</text>"
+        (
+            f'<text transform="translate({x + 10} {body + 4}) rotate(90)" class="up">'
+            if turned
+            else f'<text x="{x + 6}" y="{body + 11}" class="below">'
+        )
+        + f"<title>{html.escape(title)}</title>{html.escape(name)}</text>"
         for x, name, title in zip(place, columns, titles, strict=True)
     )
     return Markup(

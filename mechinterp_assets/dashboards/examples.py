@@ -73,7 +73,7 @@ def example_text(
             far += 1
     name, title = marks.get(position, ("", ""))
     marks[position] = (f"{name} d".strip(), title)
-    return Markup(_join(sorted(spans), marks, token_ids, texts))
+    return marked_text(sorted(spans), marks, token_ids, texts)
 
 
 def sources_in_words(
@@ -92,16 +92,20 @@ def sources_in_words(
     return Markup(", ".join(parts))
 
 
-# ---- private -------------------------------------------------------------------------------------
-
-
-def _join(
+def marked_text(
     spans: list[tuple[int, int]],
     marks: dict[int, tuple[str, str]],
     token_ids: NDArray[np.integer],
     texts: TokenTexts,
-) -> str:
-    """HTML of ascending, possibly overlapping spans, with an ellipsis where tokens are left out."""
+) -> Markup:
+    """Ascending, possibly overlapping spans of a text, an ellipsis where tokens are left out.
+
+    Args:
+        spans: (first position, one past the last).
+        marks: position -> (CSS classes, hover text after the position, may be empty).
+        token_ids: [length] the whole sequence.
+        texts: of the vocabulary.
+    """
     parts = []
     at = 0
     running = texts.running
@@ -121,4 +125,4 @@ def _join(
         at = max(at, end)
     if at < len(token_ids):
         parts.append("<u> …</u>")
-    return "".join(parts)
+    return Markup("".join(parts))

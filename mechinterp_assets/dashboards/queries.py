@@ -1,7 +1,7 @@
-"""The SQL that makes each block of a page, with the page's study, layer and feature filled in.
+"""The SQL that makes each block of a page, with the page's study, layer, feature, head filled in.
 
-The statements are files in `sql/dashboards`, with DuckDB's named parameters $study, $layer and
-$feature.
+The statements are files in `sql/dashboards`, with DuckDB's named parameters $study, $layer,
+$feature and $head.
 """
 
 import re
@@ -25,10 +25,17 @@ def statements() -> dict[str, str]:
     return found
 
 
-def filled_statements(study: str, layer: int = 0, feature: int = 0) -> dict[str, str]:
+def filled_statements(
+    study: str, layer: int = 0, feature: int = 0, head: int = 0
+) -> dict[str, str]:
     """Statements that can be pasted into DuckDB as they are."""
-    values = {"study": quote_text(study), "layer": str(layer), "feature": str(feature)}
+    values = {
+        "study": quote_text(study),
+        "layer": str(layer),
+        "feature": str(feature),
+        "head": str(head),
+    }
     return {
-        name: re.sub(r"\$(study|layer|feature)\b", lambda match: values[match[1]], text)
+        name: re.sub(r"\$(study|layer|feature|head)\b", lambda match: values[match[1]], text)
         for name, text in statements().items()
     }

@@ -3,6 +3,7 @@
     <study>/index.html                    render_study
     <study>/<layer>/index.html            render_layer
     <study>/<layer>/features/<n>.html
+    <study>/<layer>/trees/<n>.html        features with a tree of recursive attribution
 
 Belongs here: which files there are, and writing them. Publishing a finished folder is the caller's.
 Pages are self-contained: they load nothing and work from a file system.
@@ -21,6 +22,7 @@ from mechinterp_assets.dashboards.feature_page import FeaturePages, fired
 from mechinterp_assets.dashboards.index_pages import layer_content, study_content
 from mechinterp_assets.dashboards.layer_frames import LayerFrames, SequenceTokens
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
+from mechinterp_assets.dashboards.tree_page import FeatureLink, TreePages
 from mechinterp_assets.provenance import Provenance
 
 # The layer's index links the features with a page; a server that makes any page says so here.
@@ -51,6 +53,7 @@ class FeatureRenderer:
         sequences: columns sequence and token_ids of all sequences with examples.
         order: features with a page, ascending: what previous and next lead to.
         density: features of the whole layer per bin of log10 density.
+        link: of features of earlier layers; by default they are not linked.
 
     Raises:
         ValueError: an example's sequence or token is missing.
@@ -63,6 +66,7 @@ class FeatureRenderer:
         sequences: pl.DataFrame,
         order: Sequence[int],
         density: Mapping[float, int],
+        link: FeatureLink = lambda layer, feature: None,
     ) -> None:
         tokens = SequenceTokens(sequences)
         tokens.require(frames.example_sequences())
@@ -81,6 +85,7 @@ class FeatureRenderer:
             density,
             self._linked.__contains__,
         )
+        self.trees = None if frames.rdfa is None else TreePages(frames.rdfa, context, tokens, link)
 
     def html(self, feature: int) -> str:
         """The page of one feature."""
@@ -91,9 +96,15 @@ class FeatureRenderer:
             **page_parts("feature.js"),
             **self._pages.content(feature),
             study_href=f"../{self._context.study_href}",
+            head_href=self._context.head_link("../"),
             previous=self._order[before] if before >= 0 else None,
             next=self._order[after] if after < len(self._order) else None,
         )
+
+
+    def tree(self, feature: int) -> str | None:
+        """The page of a feature's recursive attribution; None where it has no tree."""
+        return None if self.trees is None else self.trees.html(feature)
 
 
 def render_layer(
@@ -129,9 +140,13 @@ def render_layer(
     renderer = FeatureRenderer(context, frames, sequences, shown, density)
     _check_empty(folder)
     (folder / "features").mkdir(parents=True, exist_ok=True)
-    size = 0
+    size, n_trees = 0, 0
     for i, feature in enumerate(shown):
         size += _write(folder / "features" / f"{feature}.html", renderer.html(feature))
+        if (tree := renderer.tree(feature)) is not None:
+            (folder / "trees").mkdir(exist_ok=True)
+            size += _write(folder / "trees" / f"{feature}.html", tree)
+            n_trees += 1
         if progress is not None and (i + 1) % 100 == 0:
             progress(i + 1, len(shown))
     index = template("layer.html").render(
@@ -139,9 +154,11 @@ def render_layer(
         **page_parts("layer.js"),
         **layer_content(frames, context, set(shown), evaluation or {}),
         study_href=context.study_href,
+        head_href=context.head_link(),
+        has_head_pages=context.heads_href is not None,
     )
     size += _write(folder / "index.html", index)
-    return RenderedFolder(len(shown), len(shown) + 1, size)
+    return RenderedFolder(len(shown), len(shown) + n_trees + 1, size)
 
 
 def render_study(
@@ -179,16 +196,6 @@ def render_study(
         provenance=provenance_rows(provenance, model, details or {}),
     )
     return RenderedFolder(0, 1, _write(folder / "index.html", text))
-
-
-def frontier_folder(study: str) -> str:
-    """Name of the folder with the frontier page of a study's sweep."""
-    return f"{study}.frontier"
-
-
-def trace_folder(study: str) -> str:
-    """Name of the folder with the page of a study's traced circuit."""
-    return f"{study}.trace"
 
 
 # ---- private -------------------------------------------------------------------------------------
