@@ -1,6 +1,6 @@
 """Recursive attribution: every level sums to its parent on random models (LayerNorm with learned
-positions; RMSNorm, rotary positions and grouped queries) with SAEs of every architecture, gradients
-of an independent frozen forward pass, a planted upstream feature."""
+positions; RMSNorm, rotary positions and grouped queries; attention and MLP in parallel) with SAEs
+of every architecture, gradients of an independent frozen forward pass, a planted upstream feature."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from transformers.models.llama import modeling_llama
 
 from mechinterp_assets.attribution.frozen_forward import FrozenModel
@@ -86,6 +93,23 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     return model
 
 
+@pytest.fixture(scope="module")
+def neox(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    torch.manual_seed(2)
+    config = GPTNeoXConfig(
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        hidden_size=16,
+        intermediate_size=24,
+        vocab_size=40,
+        max_position_embeddings=32,
+        use_parallel_residual=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return saved(GPTNeoXForCausalLM(config), tmp_path_factory)
+
+
 def saved(hf: Any, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """The model in float64 with every parameter, biases and norms among them, at random."""
     with torch.no_grad():
@@ -98,7 +122,7 @@ def saved(hf: Any, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     return LanguageModel.load(folder, dtype=torch.float64)
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=["gpt2", "llama", "neox"])
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     found: LanguageModel = request.getfixturevalue(request.param)
     return found
@@ -265,9 +289,11 @@ def frozen_pre_activation(
 
 
 @pytest.mark.parametrize("with_saes", [(0, 1, 2), (1, 2), (2,)])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_paths_to_a_tokens_embedding_sum_to_gradient_times_input(
-    model: LanguageModel, with_saes: tuple[int, ...]
+    request: pytest.FixtureRequest, name: str, with_saes: tuple[int, ...]
 ) -> None:
+    model: LanguageModel = request.getfixturevalue(name)
     saes = {layer: sae for layer, sae in saes_of(model).items() if layer in with_saes}
     layer, ids = 2, tokens(model)[:4]
     position = len(ids) - 1
