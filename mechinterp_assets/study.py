@@ -33,6 +33,7 @@ from mechinterp_assets.model_shape import ModelError, read_shape
 from mechinterp_assets.study_sections import (
     ActivationSection,
     CheckSection,
+    CircuitsSection,
     ComparisonSection,
     CorpusSection,
     FeatureSection,
@@ -46,6 +47,7 @@ from mechinterp_assets.study_sections import (
     Section,
     StudyError,
     SweepSection,
+    TaskEffectSection,
     TasksSection,
 )
 
@@ -85,7 +87,9 @@ class Study(Section):
     prefix_induction: PrefixInductionSection = PrefixInductionSection()
     ioi: IoiSection = IoiSection()
     tasks: TasksSection = TasksSection()
+    task_effects: TaskEffectSection = TaskEffectSection()
     interventions: InterventionSection = InterventionSection()
+    circuits: CircuitsSection = CircuitsSection()
     checks: CheckSection = CheckSection()
     comparisons: list[ComparisonSection] = Field(default_factory=list)
     labels: list[Path] = Field(default_factory=list)
@@ -99,6 +103,33 @@ class Study(Section):
             raise ValueError(
                 "interventions.head_ablations has mean, whose reference are the ABC prompts; add "
                 "ABC to ioi.variants or leave mean out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ablated_tasks_exist(self) -> "Study":
+        known = [*self.tasks.to_ablate, *self.tasks.known]
+        named = self.task_effects.tasks
+        if named != "auto" and (unknown := [name for name in named if name not in known]):
+            raise ValueError(
+                f"task_effects.tasks names {unknown[0]!r}, which is no task of this study; known: "
+                f"{', '.join(known)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _circuits_have_prompts(self) -> "Study":
+        known = ["ioi", *self.tasks.known]
+        if unknown := [name for name in self.circuits.tasks if name not in known]:
+            raise ValueError(
+                f"circuits.tasks names {unknown[0]!r}, which is no task of this study; known: "
+                f"{', '.join(known)}"
+            )
+        variants = [name for name in self.ioi.variants if name != "base"]
+        if "ioi" in self.circuits.tasks and self.circuits.counterfactual not in variants:
+            raise ValueError(
+                f"circuits.counterfactual {self.circuits.counterfactual!r} is none of ioi.variants "
+                f"({', '.join(variants)}); add it there or name another"
             )
         return self
 
@@ -174,6 +205,8 @@ def load_study(file: Path) -> Study:
     _check_reference_heads(file, study)
     _check_saes(file, study, d_z)
     _check_path(file, "corpus.path", study.corpus.path)
+    for number, task in enumerate(study.tasks.own):
+        _check_path(file, f"tasks.own.{number}.path", task.path)
     _check_feature_settings(file, study)
     return study
 
@@ -239,6 +272,17 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name in ("labels", "head_labels"):
         if isinstance(files := resolved.get(name), list):
             resolved[name] = [resolve(path) for path in files]
+    tasks = resolved.get("tasks")
+    if isinstance(tasks, dict) and isinstance(own := tasks.get("own"), list):
+        resolved["tasks"] = {
+            **tasks,
+            "own": [
+                {**task, "path": resolve(task["path"])}
+                if isinstance(task, dict) and "path" in task
+                else task
+                for task in own
+            ],
+        }
     return resolved
 
 

@@ -448,10 +448,13 @@ class IoiSection(Section):
     `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; auto takes the heads with
     the largest direct effect on the logit difference. `trace_variants` are rules traced beside the
     standard one (circuits/trace_variants.py); `near_threshold` is the least attention of a pair
-    that nearly fires. `slice_contrast`: table ioi_slice_contrast. `usage_sequences` corpus
-    sequences are compared with the prompts in slice usage. `consensus_nodes`: traced nodes whose
-    consensus subspace is read. `reference_heads`: name -> [layer, head] pairs to compare the
-    circuit with, beside published circuits of the same model.
+    that nearly fires. `firing_score_min`: least score of a root pair, 0 as in FC24, or null: by
+    attention alone; where the score is then negative, what raises it above the mean score of the
+    other sources is traced (this project's rule; absolute positions only). `slice_contrast`: table
+    ioi_slice_contrast. `usage_sequences` corpus sequences are compared with the prompts in slice
+    usage. `consensus_nodes`: traced nodes whose consensus subspace is read. `reference_heads`:
+    name -> [layer, head] pairs to compare the circuit with, beside published circuits of the same
+    model. What is said of rules, thresholds and variants holds for the traces of other tasks too.
     """
 
     prompts: Positive = 128
@@ -461,6 +464,7 @@ class IoiSection(Section):
     roots: Literal["auto"] | list[Root] = "auto"
     max_roots: Positive = 3
     firing_threshold: Fraction = 0.5
+    firing_score_min: Literal[0] | None = 0
     contribution_fraction: Fraction = 0.7
     trace_variants: list[Literal["near", "negative", "all_slices", "published"]] = [
         "near",
@@ -607,11 +611,11 @@ class TaskEffectSection(Section):
     """Ablation of every head on tasks (K24 Fig. 3), and whether tasks share heads.
 
     `tasks`: which; auto takes ioi and those of tasks.names and tasks.own, others (prompt families)
-    must be named. `ablations`: tasks/ablation.py says what replaces a head. The first `prompts` base
-    prompts of each task are scored; all of them make the mean. `null_prompts` random prompts for
-    KL. `bootstrap` resamples. `top_shares`: sizes of the top sets that are compared, as shares of
-    all heads; `kept_share`: of the sets that are kept alone in component_reuse_faithfulness, which
-    is empty unless mean is among the ablations.
+    must be named. `ablations`: tasks/ablation.py says what replaces a head. The first `prompts`
+    base prompts of each task are scored; all of them make the mean. `null_prompts` random prompts
+    are KL's null. `bootstrap` resamples. `top_shares`: sizes of the top sets that are compared, as
+    shares of all heads; `kept_share`: of the sets that are kept alone in
+    component_reuse_faithfulness, which is empty unless mean is among the ablations.
     """
 
     tasks: Literal["auto"] | list[str] = "auto"
@@ -647,6 +651,43 @@ class InterventionSection(Section):
         if not self.head_ablations and not self.edges:
             raise ValueError("nothing would run: name a mode in head_ablations or set edges")
         return self
+
+
+class CircuitsSection(Section):
+    """Circuit quality: edge attribution, faithfulness of edge and head sets, the subspace check.
+
+    `tasks`: ioi or tasks of this study that have corrupted prompts. IOI's counterfactual is the
+    variant `counterfactual`, that of other tasks is their corrupt variant. `prompts` pairs are run;
+    the first `exact_prompts` of them for exact patching of every edge, or of `exact_edges` edges
+    drawn at random where the model has more (then exact effects rank no circuit). `ig_steps` points
+    of EAP-IG by each of `ig_rules`; the first rule's ranking has a curve. `random_rankings` and
+    `random_head_sets` are controls. `head_set_size`: heads of the trace's and of the ablation's
+    set; sets of at most `minimality_heads` heads have minimality. `random_subsets` of each set are
+    taken out for completeness. `subspace_features`: SAE features per layer and role whose decoder
+    rows are patched, those that differ most between prompts and counterfactuals.
+    """
+
+    tasks: list[str] = ["ioi"]
+    counterfactual: str = "ABC"
+    prompts: Positive = 16
+    ig_steps: Positive = 5
+    ig_rules: list[Literal["library", "paper", "midpoint"]] = ["library", "paper", "midpoint"]
+    exact_prompts: Positive = 4
+    exact_edges: Positive = 5000
+    random_rankings: Annotated[int, Field(ge=0)] = 3
+    head_set_size: Positive = 8
+    minimality_heads: Annotated[int, Field(ge=0)] = 12
+    random_head_sets: Annotated[int, Field(ge=0)] = 5
+    random_subsets: Annotated[int, Field(ge=0)] = 3
+    subspace_features: Annotated[int, Field(ge=0)] = 2
+    seed: int = 0
+
+    @field_validator("tasks", "ig_rules")
+    @classmethod
+    def _distinct_and_some(cls, names: list[str]) -> list[str]:
+        if not names or len(set(names)) < len(names):
+            raise ValueError("name at least one, each once")
+        return names
 
 
 class CheckSection(Section):

@@ -7,7 +7,7 @@ import dagster as dg
 from mechinterp_assets.assets.publish import Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.specs import table_asset
-from mechinterp_assets.tasks.families import family_prompts
+from mechinterp_assets.assets.task_suites import study_suite
 from resources.lake import Lake
 from resources.language_model import LanguageModelResource
 from resources.tensors import Tensors
@@ -26,17 +26,10 @@ def task_prompts(
     tensors: dg.ResourceParam[Tensors],
     models: LanguageModelResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Assemble the prompts of every family from segments, with every role's position."""
+    """Assemble the prompts of every task from segments, with every role's position."""
     study = STUDIES[context.partition_key]
-    settings = study.tasks
     inputs, model = inputs_with_model(lake, tensors, models, study, "tasks")
-    built = family_prompts(
-        None if settings.families == "auto" else settings.families,
-        model.encode,
-        settings.prompts,
-        settings.seed,
-        model.bos_token_id,
-    )
+    built = study_suite(study, model, inputs)
     for name, reason in built.skipped.items():
         context.log.warning(f"{name} is left out: {reason}")
     counts = built.prompts["task"].value_counts(sort=True)

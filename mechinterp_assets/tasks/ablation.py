@@ -21,6 +21,7 @@ are kept; all heads of a layer and all modes are rows of passes that start at th
 last layer these passes have END as their only position.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -241,9 +242,7 @@ def run_head_sets(
     for group in clean_groups(model, prompts, batch_rows):
         rows = np.array([place[key] for key in group.frame.select("task", "prompt").iter_rows()])
         targets = reference.targets(group)
-        grid = torch.cartesian_prod(torch.arange(len(kept)), torch.arange(group.n_rows))
-        for chunk in grid.split(batch_rows):
-            sets, row = chunk.T
+        for sets, row in _grid((len(kept), group.n_rows), batch_rows):
             hooks = [
                 _set_hook(layer, kept[sets, layer].to(model.device), targets[layer][row])
                 for layer in range(model.config.n_layers)
@@ -284,15 +283,14 @@ def replacements(
     group: CleanGroup, modes: Sequence[AblationMode], reference: MeanActivations | None
 ) -> list[Tensor]:
     """Per layer what replaces z [mode, row, position, head, d_head]; position 0 keeps its own."""
-    means = reference.targets(group) if reference is not None and "mean" in modes else []
+    by_mode: dict[AblationMode, list[Tensor]] = {"zero": [torch.zeros_like(z) for z in group.z]}
+    if reference is not None and "mean" in modes:
+        by_mode["mean"] = reference.targets(group)
+    if "uniform" in modes:
+        by_mode["uniform"] = [_uniform(v, z) for v, z in zip(group.v, group.z, strict=True)]
     out = []
     for layer, z in enumerate(group.z):
-        by_mode = {
-            "zero": lambda z=z: torch.zeros_like(z),
-            "mean": lambda layer=layer: means[layer],
-            "uniform": lambda layer=layer, z=z: _uniform(group.v[layer], z),
-        }
-        stacked = torch.stack([by_mode[mode]() for mode in modes])
+        stacked = torch.stack([by_mode[mode][layer] for mode in modes])
         stacked[:, :, 0] = z[:, 0]
         out.append(stacked)
     return out
@@ -326,9 +324,16 @@ class _Job:
 def _jobs(
     n_modes: int, n_heads: int, n_rows: int, batch_rows: int, device: torch.device
 ) -> Iterator[_Job]:
-    axes = (torch.arange(size, device=device) for size in (n_modes, n_heads, n_rows))
-    for chunk in torch.cartesian_prod(*axes).split(batch_rows):
-        yield _Job(*chunk.T)
+    for mode, head, row in _grid((n_modes, n_heads, n_rows), batch_rows):
+        yield _Job(mode.to(device), head.to(device), row.to(device))
+
+
+def _grid(sizes: tuple[int, ...], batch_rows: int) -> Iterator[Sequence[Tensor]]:
+    """All combinations of indices below `sizes`, at most `batch_rows` at a time, by axis."""
+    total = math.prod(sizes)
+    for start in range(0, total, batch_rows):
+        flat = torch.arange(start, min(total, start + batch_rows))
+        yield torch.unravel_index(flat, sizes)
 
 
 def _run_job(

@@ -51,7 +51,7 @@ def induction_prompts(
             f"task {INDUCTION}: the vocabulary has {len(ids)} tokens that are not special; at "
             f"least {needed} are needed: leave {INDUCTION} out of tasks.names"
         )
-    rows = []
+    rows: list[dict[str, object]] = []
     design = balanced_design(range(len(LENGTHS)), n, f"{INDUCTION}/{seed}/design")
     for pair_id, template in enumerate(design):
         distinct, repeated = LENGTHS[template]

@@ -109,7 +109,8 @@ def component_reuse(effects: pl.DataFrame, shares: Sequence[float]) -> pl.DataFr
 def overlap(a: Floats, b: Floats, share: float, metric: str, ranking: Ranking) -> dict[str, object]:
     """Heads that two tasks share among their top ones, and what chance gives."""
     total, n = a.size, n_top_heads(share, a.size)
-    shared = np.intersect1d(*(top_heads(effects, n, metric, ranking) for effects in (a, b)))
+    tops = [top_heads(effects, n, metric, ranking) for effects in (a, b)]
+    shared = np.intersect1d(tops[0], tops[1])
     sizes = np.arange(max(0, 2 * n - total), n + 1)
     chance = hypergeom.pmf(sizes, total, n, n)
     return {
@@ -150,46 +151,51 @@ def reuse_faithfulness(
     """Table component_reuse_faithfulness: each task run on the top heads of each task alone.
 
     All other heads are mean-ablated, MLPs stay. prompts, clean: those of a Sweep, and its clean
-    metrics; effects: rows of task_head_effects with mode mean. A task's heads are the `share` that
-    harm its loss most. faithfulness = (kept - none kept) / (clean - none kept), of means over
-    prompts; its interval resamples prompts. random_faithfulness: mean over RANDOM_SETS random head
-    sets of the same size. Raises PromptError before any run.
+    metrics; effects: rows of task_head_effects, mode mean among them. A task's heads are the
+    `share` whose ablation harms the measured metric most on it. faithfulness = (kept - none kept) /
+    (clean - none kept), of means over prompts; its interval resamples prompts.
+    random_faithfulness: mean over RANDOM_SETS random head sets of the same size. Raises PromptError
+    before any run.
     """
-    of_loss = effects.filter((pl.col("mode") == "mean") & (pl.col("metric") == "loss"))
-    matrices = effect_matrices(of_loss)
     total = model.config.n_layers * model.config.n_heads
     n = n_top_heads(share, total)
     generator = np.random.default_rng(seed)
-    sets = [
-        np.array([], dtype=np.int64),
-        *(top_heads(matrix, n, "loss", "harm") for matrix in matrices.values()),
-        *(generator.choice(total, n, replace=False) for _ in range(RANDOM_SETS)),
-    ]
-    kept = _masks(sets, model.config.n_layers, model.config.n_heads)
+    random_sets = [generator.choice(total, n, replace=False) for _ in range(RANDOM_SETS)]
+    # The first set is empty; then those of every metric and task that has it; random ones last.
+    sets = [np.array([], dtype=np.int64)]
+    places: dict[tuple[str, str], int] = {}
+    of_mean = effects.filter((pl.col("mode") == "mean") & pl.col("metric").is_in(list(HARM)))
+    for (metric,), frame in of_mean.group_by(["metric"], maintain_order=True):
+        for task, matrix in effect_matrices(frame).items():
+            places[str(metric), task] = len(sets)
+            sets.append(top_heads(matrix, n, str(metric), "harm"))
+    kept = _masks([*sets, *random_sets], model.config.n_layers, model.config.n_heads)
+
     rows: list[dict[str, object]] = []
     task_of = prompts["task"].to_numpy()
-    for task in matrices:
+    for task in dict.fromkeys(task_of.tolist()):
         chosen = task_of == task
         own = prompts.filter(pl.Series(chosen))
         runs = run_head_sets(model, own, kept, reference, batch_rows=batch_rows)
-        for metric in HARM:
+        for (metric, other), place in places.items():
             before = clean[metric][chosen]
             defined = ~np.isnan(before)
             if not defined.any():
                 continue
-            values = runs[metric][:, defined]
-            rows += [
+            values = _faithfulness(
+                before[defined], runs[metric][:, defined], place, n_bootstrap, seed
+            )
+            rows.append(
                 {
                     "heads_of": other,
                     "measured_on": task,
                     "metric": metric,
                     "top_share": share,
                     "n_kept": n,
-                    **_faithfulness(before[defined], values, 1 + place, n_bootstrap, seed),
+                    **values,
                     "random_sets": RANDOM_SETS,
                 }
-                for place, other in enumerate(matrices)
-            ]
+            )
     return pl.DataFrame(rows, schema=FAITHFULNESS_SCHEMA, orient="row")
 
 

@@ -51,8 +51,9 @@ def successor_list_prompts(encode: Encode, n: int, seed: int, bos_token_id: int)
     """`n` pairs of prompts, two lists of one kind each: TASK_PROMPTS_SCHEMA.
 
     No base prompt occurs twice, so there are fewer pairs where the kinds have fewer starts (66 in
-    all for a tokenizer with numbers up to 21). The kinds take turns until they run out. `template` is the place of the list's kind in KINDS. Kinds whose items are not single tokens
-    are left out or, numbers and letters, shortened. Roles: FIRST and LAST (items shown), END.
+    all for a tokenizer with numbers up to 21). The kinds take turns until they run out. `template`
+    is the place of the list's kind in KINDS. Kinds whose items are not single tokens are left out
+    or, numbers and letters, shortened. Roles: FIRST and LAST (items shown), END.
     Raises PromptError when no kind is left.
     """
     encoder = SegmentEncoder(encode)

@@ -16,6 +16,7 @@ from mechinterp_assets.circuits.ioi import Encode, PromptError
 from mechinterp_assets.tasks.prompts import BASE, END, TASK_PROMPTS_SCHEMA, check_task_prompts
 
 COLUMNS = ("text", "answer", "wrong")
+SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,10 @@ def read_examples(path: Path) -> list[Example]:
 
     `wrong` is one text or, in Parquet and JSONL, a list. Raises PromptError naming file and row.
     """
-    readers = {".csv": _read_csv, ".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson}
-    if path.suffix not in readers:
-        raise PromptError(f"{path}: not a file of prompts; name one of {', '.join(readers)}")
+    if path.suffix not in SUFFIXES:
+        raise PromptError(f"{path}: not a file of prompts; name a file ending in {SUFFIXES}")
     try:
-        frame = readers[path.suffix](path)
+        frame = _read(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise PromptError(f"{path}: not readable as {path.suffix[1:]}: {error}") from error
     if missing := [name for name in COLUMNS[:2] if name not in frame.columns]:
@@ -86,14 +86,16 @@ def own_task(
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _read_csv(path: Path) -> pl.DataFrame:
-    return pl.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=True)
+def _read(path: Path) -> pl.DataFrame:
+    if path.suffix == ".csv":
+        return pl.read_csv(path, infer_schema=False)  # all columns are text
+    return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
 
 
 def _example(row: Mapping[str, object]) -> Example:
     wrong = row.get("wrong")
     listed = wrong if isinstance(wrong, list) else [] if wrong in (None, "") else [wrong]
-    texts = [row["text"], row["answer"], *listed]
+    texts = [row["text"] or "", row["answer"] or "", *listed]
     if odd := [text for text in texts if not isinstance(text, str)]:
         raise PromptError(f"{odd[0]!r} is no text; text, answer and wrong are strings")
     text, answer, *others = texts

@@ -1,0 +1,36 @@
+-- formula: 1
+CREATE TABLE component_reuse (
+    study VARCHAR,
+    task_a VARCHAR,
+    task_b VARCHAR,
+    mode VARCHAR,
+    metric VARCHAR,
+    ranking VARCHAR,
+    top_share DOUBLE,
+    n_heads INTEGER,
+    n_top INTEGER,
+    n_shared INTEGER,
+    expected_shared DOUBLE,
+    p_value DOUBLE,
+    jaccard DOUBLE,
+    expected_jaccard DOUBLE,
+    rank_correlation DOUBLE,
+    shared_heads VARCHAR[]
+);
+COMMENT ON TABLE component_reuse IS 'Do two tasks depend on the same heads? Overlap of their top heads by ablation effect (task_head_effects), one row per pair of tasks, mode, metric, ranking and size of the top set, beside what random sets of that size give. Merullo et al. 2024 (arXiv 2310.08744) report 78% for two circuits of GPT-2 medium found by path patching. Overlap does not say that the shared heads do the same for both tasks: see component_reuse_faithfulness.';
+COMMENT ON COLUMN component_reuse.study IS 'Study the row belongs to';
+COMMENT ON COLUMN component_reuse.task_a IS 'One task; every pair occurs once';
+COMMENT ON COLUMN component_reuse.task_b IS 'The other task';
+COMMENT ON COLUMN component_reuse.mode IS 'Ablation, as in task_head_effects';
+COMMENT ON COLUMN component_reuse.metric IS 'loss or logit_diff, as in task_head_effects; pairs in which a task lacks it have no row';
+COMMENT ON COLUMN component_reuse.ranking IS 'harm: heads in order of how much worse their ablation makes the task; absolute: of how much it changes the metric either way';
+COMMENT ON COLUMN component_reuse.top_share IS 'Size of both top sets as a share of all heads';
+COMMENT ON COLUMN component_reuse.n_heads IS 'Number of heads of the model, N';
+COMMENT ON COLUMN component_reuse.n_top IS 'Number of heads in each top set, k: top_share * N, rounded, at least 1';
+COMMENT ON COLUMN component_reuse.n_shared IS 'Number of heads in both top sets';
+COMMENT ON COLUMN component_reuse.expected_shared IS 'Mean of n_shared over pairs of random sets of k of N heads: k^2 / N';
+COMMENT ON COLUMN component_reuse.p_value IS 'Probability that two random sets of k of N heads share at least n_shared (hypergeometric); not corrected for the number of pairs';
+COMMENT ON COLUMN component_reuse.jaccard IS 'n_shared / size of the union of both top sets, 0 to 1';
+COMMENT ON COLUMN component_reuse.expected_jaccard IS 'Mean of jaccard over pairs of random sets of k of N heads; exact';
+COMMENT ON COLUMN component_reuse.rank_correlation IS 'Spearman correlation over all heads of the strengths by which they are ranked; the same for every top_share; NULL where all heads of a task are equally strong';
+COMMENT ON COLUMN component_reuse.shared_heads IS 'The shared heads as layer.head';

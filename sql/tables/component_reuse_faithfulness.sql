@@ -1,0 +1,34 @@
+-- formula: 1
+CREATE TABLE component_reuse_faithfulness (
+    study VARCHAR,
+    heads_of VARCHAR,
+    measured_on VARCHAR,
+    metric VARCHAR,
+    top_share DOUBLE,
+    n_kept INTEGER,
+    n BIGINT,
+    clean DOUBLE,
+    kept DOUBLE,
+    none_kept DOUBLE,
+    faithfulness DOUBLE,
+    ci_low DOUBLE,
+    ci_high DOUBLE,
+    random_faithfulness DOUBLE,
+    random_sets INTEGER
+);
+COMMENT ON TABLE component_reuse_faithfulness IS 'How well a task is done with the top heads of a task alone, every other head mean-ablated together (the mean of task_head_effects.mode, MLPs kept): one row per pair of tasks, in both directions and with itself, and metric. A task whose own heads do it and another''s do not has a circuit of its own.';
+COMMENT ON COLUMN component_reuse_faithfulness.study IS 'Study the row belongs to';
+COMMENT ON COLUMN component_reuse_faithfulness.heads_of IS 'Task whose top heads are kept: those whose ablation (mode mean) harms the same metric most on it';
+COMMENT ON COLUMN component_reuse_faithfulness.measured_on IS 'Task whose prompts are run';
+COMMENT ON COLUMN component_reuse_faithfulness.metric IS 'loss or logit_diff, as in task_head_effects';
+COMMENT ON COLUMN component_reuse_faithfulness.top_share IS 'Share of all heads that is kept';
+COMMENT ON COLUMN component_reuse_faithfulness.n_kept IS 'Number of heads kept';
+COMMENT ON COLUMN component_reuse_faithfulness.n IS 'Number of prompts';
+COMMENT ON COLUMN component_reuse_faithfulness.clean IS 'Mean of the metric with all heads';
+COMMENT ON COLUMN component_reuse_faithfulness.kept IS 'Mean of the metric with the kept heads alone';
+COMMENT ON COLUMN component_reuse_faithfulness.none_kept IS 'Mean of the metric with every head mean-ablated';
+COMMENT ON COLUMN component_reuse_faithfulness.faithfulness IS '(kept - none_kept) / (clean - none_kept), of the means: 1 as good as the whole model, 0 as bad as without heads; can lie outside. NULL where ablating all heads changes nothing';
+COMMENT ON COLUMN component_reuse_faithfulness.ci_low IS 'Lower end of the 95% percentile bootstrap interval of faithfulness over prompts; NULL for one prompt';
+COMMENT ON COLUMN component_reuse_faithfulness.ci_high IS 'Upper end of the 95% percentile bootstrap interval of faithfulness over prompts; NULL for one prompt';
+COMMENT ON COLUMN component_reuse_faithfulness.random_faithfulness IS 'Mean faithfulness of random_sets random sets of n_kept heads on the same prompts';
+COMMENT ON COLUMN component_reuse_faithfulness.random_sets IS 'Number of random head sets';

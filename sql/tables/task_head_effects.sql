@@ -1,0 +1,36 @@
+-- formula: 1
+CREATE TABLE task_head_effects (
+    study VARCHAR,
+    task VARCHAR,
+    mode VARCHAR,
+    layer INTEGER,
+    head INTEGER,
+    metric VARCHAR,
+    n BIGINT,
+    mean_clean DOUBLE,
+    mean_ablated DOUBLE,
+    mean_effect DOUBLE,
+    sd_effect DOUBLE,
+    ci_low DOUBLE,
+    ci_high DOUBLE,
+    null_n BIGINT,
+    null_mean DOUBLE,
+    null_ratio DOUBLE
+);
+COMMENT ON TABLE task_head_effects IS 'Every head ablated alone on base prompts of every task of task_effects.tasks (Kissane et al. 2024, arXiv 2406.17759, Fig. 3): one row per task, mode, head and metric. z of the head, of the processed weights, is replaced at every position from 1 on; everything behind it is computed anew. Position 0 (BOS) attends to itself alone and is the same in all prompts.';
+COMMENT ON COLUMN task_head_effects.study IS 'Study the row belongs to';
+COMMENT ON COLUMN task_head_effects.task IS 'Task, as in task_prompts, or ioi';
+COMMENT ON COLUMN task_head_effects.mode IS 'What replaces z. zero: 0 (b_V is folded into b_O and stays). mean: its mean over the other base prompts of the same cell, position by position, where a cell is a task, a template, a length and the positions of all roles; prompts whose cell has fewer than 4 prompts take the mean over all positions from 1 on of the task''s other base prompts. A prompt never takes part in its own mean. uniform: z under equal attention to every position up to its own, as for a query of 0';
+COMMENT ON COLUMN task_head_effects.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN task_head_effects.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN task_head_effects.metric IS 'loss: -log of the probability of the answers, in nats. logit_diff: mean logit of the answers - mean logit of the wrong tokens, over the prompts that have wrong tokens. kl: KL(clean || ablated) over the next token, in nats. All at END, where the first token of the answer is due';
+COMMENT ON COLUMN task_head_effects.n IS 'Number of prompts';
+COMMENT ON COLUMN task_head_effects.mean_clean IS 'Mean of the metric without ablation (processed weights); 0 for kl';
+COMMENT ON COLUMN task_head_effects.mean_ablated IS 'Mean of the metric with the head ablated';
+COMMENT ON COLUMN task_head_effects.mean_effect IS 'mean_ablated - mean_clean: positive loss and negative logit_diff mean that the model got worse at the task';
+COMMENT ON COLUMN task_head_effects.sd_effect IS 'Standard deviation of the effect over prompts (n - 1); NULL for one prompt';
+COMMENT ON COLUMN task_head_effects.ci_low IS 'Lower end of the 95% percentile bootstrap interval of mean_effect over prompts; NULL for one prompt';
+COMMENT ON COLUMN task_head_effects.ci_high IS 'Upper end of the 95% percentile bootstrap interval of mean_effect over prompts; NULL for one prompt';
+COMMENT ON COLUMN task_head_effects.null_n IS 'Number of random prompts; kl only';
+COMMENT ON COLUMN task_head_effects.null_mean IS 'Mean kl of the same head and mode on prompts of BOS and random tokens, whose lengths are four quantiles of the tasks'' lengths, mode mean with their own means; kl only. A head that shapes the output whatever the text has a large one';
+COMMENT ON COLUMN task_head_effects.null_ratio IS 'mean_effect / null_mean: how much more the head matters on the task than on random tokens; kl only, NULL where null_mean is 0';
