@@ -24,32 +24,39 @@ import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.interventions.residual import cosine_and_norm_ratio
-from mechinterp_assets.interventions.runner import (
+from mechinterp_assets.interventions.runner import run_interventions
+from mechinterp_assets.interventions.runs import (
     CleanRun,
     Edit,
     LiveRun,
     NamedHook,
     Pairs,
     Progress,
-    run_interventions,
+    Runs,
 )
 from mechinterp_assets.interventions.spec import (
+    ALL_POSITIONS,
+    Index,
     Intervention,
     InterventionError,
-    Mode,
-    Receiver,
     Scope,
+    Side,
+    Site,
+    Weights,
+    check_shared_keys,
 )
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model_shape import ModelShape
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +71,99 @@ EDGE_KEY = (
 )
 SITE_COLUMNS = ("prompt", *EDGE_KEY, "destination", "source", "slices")
 Key = tuple[Any, ...]
+EdgeMode = Literal["ablate", "boost"]
+EdgeReceiver = Literal["q", "k", "qkv"]
+
+
+class EditEdge(Intervention):
+    """What head `upstream_head` of `upstream_layer` writes into the slices through which head
+    `head` of `layer` reads it: ablate or boost.
+
+    `side` says whether it is written at the destination (query) or the source (key) of the
+    downstream head's pair, whose roles are `destination_role` and `source_role`.
+    scope global: the upstream head's attention output is edited, every later reader sees it.
+    scope local: only the downstream head's normalised input is; `receiver` says through which of
+    its weights: "q" (destination side), "k" (source side) or "qkv" (the authors' variant).
+    is_control: as many slices drawn at random, with `seed`, outside the edge's own.
+    """
+
+    kind: Literal["edge"] = "edge"
+    mode: EdgeMode
+    head: Index
+    upstream_layer: Index
+    upstream_head: Index
+    destination_role: str
+    source_role: str
+    side: Side
+    scope: Scope
+    receiver: EdgeReceiver | None = None
+    is_control: bool = False
+    seed: int | None = None
+
+    possible_weights: ClassVar[tuple[Weights, ...]] = ("processed",)
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> "EditEdge":
+        if self.upstream_layer >= self.layer:
+            raise ValueError(
+                f"upstream layer {self.upstream_layer} does not lie before layer {self.layer}; "
+                "an edge goes from an earlier head to a later one"
+            )
+        fits = {"destination": ("q", "qkv"), "source": ("k", "qkv")}[self.side]
+        if self.scope == "local" and self.receiver not in fits:
+            raise ValueError(f"a local edit on the {self.side} side needs receiver in {fits}")
+        if self.scope == "global" and self.receiver is not None:
+            raise ValueError("a global edit is seen by every reader; leave receiver out")
+        if self.is_control != (self.seed is not None):
+            raise ValueError("seed is given exactly for a control")
+        if self.position_role not in (ALL_POSITIONS, self.edited_role):
+            raise ValueError(f"the edited position of this edge is {self.edited_role}")
+        return self
+
+    @property
+    def edited_role(self) -> str:
+        return self.destination_role if self.side == "destination" else self.source_role
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """None: an edge is edited where it was traced."""
+        return ()
+
+    @property
+    def edited_site(self) -> str:
+        return "attn_out" if self.scope == "global" else f"{self.receiver}_input"
+
+    @property
+    def edge(self) -> str:
+        """The edge without what is done to it: upstream head > downstream head, pair, side."""
+        return (
+            f"L{self.upstream_layer}H{self.upstream_head}>L{self.layer}H{self.head}"
+            f":{self.destination_role}<-{self.source_role}:{self.side}"
+        )
+
+    @property
+    def label(self) -> str:
+        where = f"{self.scope}" + (f"-{self.receiver}" if self.receiver else "")
+        control = f":control-{self.seed}" if self.is_control else ""
+        return f"{self.mode}:{where}:{self.edge}{control}"
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        reader = f"L{self.layer}H{self.head}" if self.scope == "local" else ""
+        own = Site(
+            what="the output",
+            layer=self.upstream_layer,
+            head=self.upstream_head,
+            role=self.edited_role,
+            detail=reader,
+        )
+        return (own,)
+
+    def check_shape(self, shape: ModelShape) -> None:
+        super().check_shape(shape)
+        self.check_indices([("upstream_head", self.upstream_head, shape.n_heads)])
+        if self.receiver is not None:
+            check_shared_keys(self.id, self.receiver, [self.head], shape)
 
 
 # ---- choosing edges ------------------------------------------------------------------------------
@@ -90,27 +190,26 @@ def heaviest_edges(trace_edges: pl.DataFrame, n_edges: int) -> pl.DataFrame:
 def edge_interventions(
     edges: pl.DataFrame,
     *,
-    modes: Sequence[Mode] = ("ablate", "boost"),
+    modes: Sequence[EdgeMode] = ("ablate", "boost"),
     scopes: Sequence[Scope] = ("local", "global"),
     n_controls: int = 1,
     seed: int = 0,
     authors_receiver: bool = False,
-) -> list[Intervention]:
+) -> list[EditEdge]:
     """Every edge in every mode and scope, with its controls (seeds seed .. seed + n_controls - 1).
 
     edges: rows with the key columns, as `heaviest_edges` returns them. Local edits go through q
     (destination side) or k (source side); `authors_receiver` adds the variant through q, k and v.
     """
-    interventions: list[Intervention] = []
+    interventions: list[EditEdge] = []
     for edge in edges.select(EDGE_KEY).iter_rows(named=True):
-        own: Receiver = "q" if edge["side"] == "destination" else "k"
-        local: tuple[Receiver, ...] = (own, "qkv") if authors_receiver else (own,)
+        own: EdgeReceiver = "q" if edge["side"] == "destination" else "k"
+        local: tuple[EdgeReceiver, ...] = (own, "qkv") if authors_receiver else (own,)
         variants = [(s, r) for s in scopes for r in (local if s == "local" else (None,))]
         for control in (None, *range(seed, seed + n_controls)):
             for scope, receiver in variants:
                 interventions += [
-                    Intervention(
-                        kind="edge",
+                    EditEdge(
                         mode=mode,
                         layer=edge["downstream_layer"],
                         head=edge["downstream_head"],
@@ -135,7 +234,7 @@ def intervene_on_edges(
     trace_edges: pl.DataFrame,
     *,
     n_edges: int = 10,
-    modes: Sequence[Mode] = ("ablate", "boost"),
+    modes: Sequence[EdgeMode] = ("ablate", "boost"),
     scopes: Sequence[Scope] = ("local", "global"),
     n_controls: int = 1,
     seed: int = 0,
@@ -220,7 +319,7 @@ class EdgeStep:
     upstream_head: int
     layer: int
     head: int
-    receiver: Receiver | None
+    receiver: EdgeReceiver | None
     strength: float
     row: Tensor
     position: Tensor
@@ -306,6 +405,7 @@ class EdgeEditor:
     def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
         ids = prompts["prompt"].implode()
         for one in interventions:
+            assert isinstance(one, EditEdge)
             sites = self._sites.get(_key(one))
             if sites is None or sites.filter(pl.col("prompt").is_in(ids)).is_empty():
                 raise InterventionError(
@@ -313,12 +413,11 @@ class EdgeEditor:
                     f"{prompts.height} prompts; choose edges of ioi_trace_graph"
                 )
 
-    def plan(self, intervention: Intervention, run: CleanRun) -> Edit | None:
+    def plan(self, intervention: EditEdge, runs: Runs) -> Edit | None:
+        run = runs.of()
         places = self._places(intervention, run)
         if places is None:
             return None
-        assert intervention.upstream_layer is not None
-        assert intervention.upstream_head is not None
         is_global = intervention.scope == "global"
         sign = 1.0 if intervention.mode == "boost" else -1.0
         step = EdgeStep(
@@ -339,16 +438,16 @@ class EdgeEditor:
         cosine, norm_ratio = cosine_and_norm_ratio(
             before, before + step.strength * h, places.row, len(places.members)
         )
-        return Edit(places.members, (step,), cosine, norm_ratio, places.n_slices, places.pairs)
+        return Edit(run, places.members, (step,), cosine, norm_ratio, places.n_slices, places.pairs)
 
-    def _places(self, one: Intervention, run: CleanRun) -> _Places | None:
+    def _places(self, one: EditEdge, run: CleanRun) -> _Places | None:
         """Positions and bases; kept for the next call, which is often the same edge."""
         name = (run.group.prompt, one.edge, one.is_control, one.seed)
         if self._last is None or self._last[0] != name:
             self._last = (name, self._work_out(one, run))
         return self._last[1]
 
-    def _work_out(self, one: Intervention, run: CleanRun) -> _Places | None:
+    def _work_out(self, one: EditEdge, run: CleanRun) -> _Places | None:
         device = run.logits.device
         place_of = {prompt: row for row, prompt in enumerate(run.group.prompt)}
         sites = self._sites[_key(one)].filter(pl.col("prompt").is_in(list(place_of)))
@@ -387,7 +486,7 @@ class EdgeEditor:
         )
 
     def _slices(
-        self, one: Intervention, sites: pl.DataFrame
+        self, one: EditEdge, sites: pl.DataFrame
     ) -> list[tuple[int, int, int, list[int] | None]]:
         """(prompt, destination, source, slices) of every pair; None where a control runs out."""
         rows = sites.select("prompt", "destination", "source", "slices").iter_rows()
@@ -399,7 +498,7 @@ class EdgeEditor:
             for p, i, j, s in rows
         ]
 
-    def _vectors(self, one: Intervention, offset: int) -> Tensor:
+    def _vectors(self, one: EditEdge, offset: int) -> Tensor:
         """Singular vectors of the edited side without the appended coordinate [d_model, rank]."""
         U, _, V = self.omega.vectors(one.layer, one.head, offset)
         return (U if one.side == "destination" else V)[:-1]
@@ -408,7 +507,7 @@ class EdgeEditor:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _key(one: Intervention) -> Key:
+def _key(one: EditEdge) -> Key:
     return (
         one.upstream_layer,
         one.upstream_head,

@@ -1,22 +1,23 @@
 """Runs interventions over prompts and returns the tidy frame intervention_results.
 
-Belongs here: the clean run, stacking edits into forward passes, metrics of each run. Does not
-belong here: what a kind of intervention changes (heads.py, edges.py) and summaries (summary.py).
+Belongs here: which runs an intervention needs, stacking edits into forward passes, metrics of each
+run. Does not belong here: what a kind of intervention changes (its own file) and summaries
+(summary.py).
 
-Weights: the processed view (LayerNorm folded, writing weights centred, b_V folded into b_O). The
-probabilities are those of the raw model; z is not, so zero ablation leaves b_V W_O, a part of b_O,
-in place.
+Weights: an intervention says which view it runs on (`view`); clean, corrupt and reference values of
+a row come from the same one. The probabilities of both views are those of the model. z is not the
+same: with processed weights zero ablation of a head leaves b_V W_O, a part of b_O, in place.
 
-How a run works: prompts are grouped by length. Each group has one clean run, whose residual streams
-are kept. Edits that start at the same layer are stacked along the batch dimension, up to
-`batch_rows` rows, and run from that layer on, so that everything before the edit is shared. Only
-END is unembedded.
+How a run works: prompts are grouped by their length and that of their counterfactuals. Each group
+has unedited runs, whose residual streams are kept. Edits of one such run that start at the same
+layer are stacked along the batch dimension, up to `batch_rows` rows, and run from that layer on, so
+that everything before the edit is shared. Only END is unembedded.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,25 +28,43 @@ from mechinterp_assets.interventions.metrics import LOGIT_METRICS, logit_metrics
 from mechinterp_assets.interventions.prompts import (
     PromptGroup,
     absent_roles,
+    aligned_groups,
     check_prompts,
-    prompt_groups,
+    common_form,
+    counterparts,
+    donors,
+)
+from mechinterp_assets.interventions.runs import (
+    KEPT,
+    CleanRun,
+    Edit,
+    Editor,
+    LiveRun,
+    NamedHook,
+    Progress,
+    Runs,
+    bridge_of,
+    donor_key,
+    hook_name,
+    watched_pairs,
 )
 from mechinterp_assets.interventions.spec import (
     Intervention,
     InterventionError,
     InterventionSet,
     Planned,
+    Weights,
+    check_roles,
+    corrupt_source,
+    edited_source,
     members,
+    reference_of,
     validate,
 )
 from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.precision import float64
+from mechinterp_assets.partial_forward import run_from
 
 logger = logging.getLogger(__name__)
-
-Hook = Callable[[Tensor, Any], Tensor | None]
-NamedHook = tuple[str, Hook]
-Progress = Callable[[int, int], None]
 
 SPEC_SCHEMA: dict[str, Any] = {
     "intervention": pl.String,
@@ -68,6 +87,15 @@ SPEC_SCHEMA: dict[str, Any] = {
     "is_control": pl.Boolean,
     "alpha": pl.Float64,
     "seed": pl.Int64,
+    "weights": pl.String,
+    "source_variant": pl.String,
+    "senders": pl.String,
+    "receivers": pl.String,
+    "receiver_role": pl.String,
+    "direction": pl.String,
+    "channel": pl.Int32,
+    "reference_run": pl.String,
+    "watched": pl.String,
 }
 VALUE_SCHEMA: dict[str, Any] = {
     "n_slices": pl.Int32,
@@ -79,125 +107,13 @@ VALUE_SCHEMA: dict[str, Any] = {
     "cosine": pl.Float64,
     "norm_ratio": pl.Float64,
 }
-RESULTS_SCHEMA: dict[str, Any] = {"prompt": pl.Int64, **SPEC_SCHEMA, **VALUE_SCHEMA}
-
-
-@dataclass(frozen=True)
-class CleanRun:
-    """Activations of one group of prompts, unedited, processed weights.
-
-    resid_pre, resid_mid [layer][row, position, d_model]; z [layer][row, position, head, d_head];
-    attn_scores [layer][row, head, destination, source], after division by sqrt(d_head);
-    logits [row, d_vocab] at END.
-    """
-
-    group: PromptGroup
-    resid_pre: list[Tensor]
-    resid_mid: list[Tensor]
-    z: list[Tensor]
-    attn_scores: list[Tensor]
-    logits: Tensor
-
-
-@dataclass
-class LiveRun:
-    """What an edited run has computed so far; clean values for the layers before its start.
-
-    index [row]: the clean run's row behind each stacked row.
-    """
-
-    clean: CleanRun
-    index: Tensor
-    start: int
-    z_seen: dict[int, Tensor] = field(default_factory=dict)
-    scale_seen: dict[int, Tensor] = field(default_factory=dict)
-
-    def z(self, layer: int, rows: slice) -> Tensor:
-        """z of a layer for stacked rows [row, position, head, d_head]."""
-        if layer >= self.start:
-            return self.z_seen[layer][rows]
-        return self.clean.z[layer][self.index[rows]]
-
-    def scale(self, layer: int, rows: slice) -> Tensor:
-        """Scale of the norm before attention [row, position, 1]."""
-        return self.scale_seen[layer][rows]
-
-
-class Step(Protocol):
-    """One change to a forward pass, for the rows of its edit."""
-
-    @property
-    def first_layer(self) -> int:
-        """First layer whose computation changes."""
-        ...
-
-    @property
-    def reads(self) -> tuple[tuple[str, int], ...]:
-        """Activations it reads from the edited run: ("z" or "scale", layer)."""
-        ...
-
-    def hooks(self, rows: slice, live: LiveRun) -> list[NamedHook]:
-        """Hooks that make the change to the stacked rows `rows`."""
-        ...
-
-    def select(self, keep: Tensor) -> "Step":
-        """The same change for the edit's rows `keep` [row], renumbered from 0."""
-        ...
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """(destination, source) pairs of one head whose attention score is a metric.
-
-    row, destination, source [pair]; rows are those of the edit. A row with several pairs scores
-    their mean.
-    """
-
-    layer: int
-    head: int
-    row: Tensor
-    destination: Tensor
-    source: Tensor
-
-    def mean_scores(self, scores: Tensor, n_rows: int) -> Tensor:
-        """[row] mean score over each row's pairs; scores [row, head, destination, source]."""
-        values = float64(scores[self.row, self.head, self.destination, self.source])
-        row = self.row.to(values.device)
-        total = values.new_zeros(n_rows).index_add_(0, row, values)
-        return total / torch.bincount(row, minlength=n_rows)
-
-
-@dataclass(frozen=True)
-class Edit:
-    """An intervention worked out for the prompts of one group that it applies to.
-
-    members [row]: rows of the clean run. cosine, norm_ratio [row]: between the residual stream at
-    the edited site with and without the edit, mean over edited positions. n_slices [row] for edges.
-    """
-
-    members: Tensor
-    steps: tuple[Step, ...]
-    cosine: Tensor
-    norm_ratio: Tensor
-    n_slices: Tensor | None = None
-    pairs: Pairs | None = None
-
-    @property
-    def first_layer(self) -> int:
-        """First layer whose computation changes."""
-        return min(step.first_layer for step in self.steps)
-
-
-class Editor(Protocol):
-    """Works out one kind of intervention for a group of prompts."""
-
-    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
-        """Raise InterventionError for what cannot be run, before anything is."""
-        ...
-
-    def plan(self, intervention: Intervention, run: CleanRun) -> Edit | None:
-        """The edit, or None where it applies to no prompt of the group."""
-        ...
+RESULTS_SCHEMA: dict[str, Any] = {
+    "task": pl.String,
+    "prompt": pl.Int64,
+    **SPEC_SCHEMA,
+    **VALUE_SCHEMA,
+}
+METRICS = (*LOGIT_METRICS, "attn_score")
 
 
 @torch.no_grad()
@@ -207,57 +123,43 @@ def run_interventions(
     interventions: Sequence[Planned],
     editors: Mapping[str, Editor],
     *,
+    counterfactuals: pl.DataFrame | None = None,
+    reference_prompts: pl.DataFrame | None = None,
     batch_rows: int = 256,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Run every intervention on every prompt it applies to: frame intervention_results.
 
-    prompts: rows of table ioi_prompts; editors: one per kind of intervention that occurs.
-    One row per prompt, intervention and metric (logit_diff, kl, loss, prob and, for edges,
-    attn_score). `batch_rows` bounds the rows of a forward pass and of a clean run.
-    Raises InterventionError before any run.
+    prompts: rows of ioi_prompts, or task prompts of one task; editors: one per kind of intervention
+    that occurs. counterfactuals: prompts of the variants that activations come from, found by
+    pair_id. reference_prompts: where resampling draws from (default: the prompts).
+    One row per prompt, intervention and metric (logit_diff, kl, loss, prob and, where a head is
+    watched and for edges, attn_score). `batch_rows` bounds the rows of a forward pass and of an
+    unedited run. Raises InterventionError before any run.
     """
     if batch_rows < 1:
         raise InterventionError(f"batch_rows is {batch_rows}; at least 1 row must fit")
     check_prompts(prompts, model.config)
     validate(interventions, model.config, absent_roles(prompts))
-    _check_kinds(interventions, prompts, editors)
+    work = _with_references(interventions)
+    _check_kinds(work, prompts, editors)
+    frames = _frames_by_source(work, prompts, counterfactuals, reference_prompts)
+    for frame in frames.values():
+        check_prompts(frame, model.config)
 
-    collected = _Collected()
+    collected = _Collected(work, len(interventions))
     if not interventions:
-        return collected.frame(interventions)
-    done, total = 0, len(interventions) * prompts.height
-    for group in prompt_groups(prompts, max_prompts=batch_rows, device=model.device):
-        run = clean_run(model, group)
-        for stack in _stacks(run, interventions, editors, batch_rows):
-            collected.add(run, stack, *_run_stack(model, run, stack))
-        done += len(interventions) * len(group.prompt)
+        return collected.frame()
+    done, total = 0, len(work) * prompts.height
+    keep = _sites_to_keep(work)
+    for groups in aligned_groups(frames, max_prompts=batch_rows, device=model.device):
+        runs = Runs(model, groups, keep)
+        for stack in _stacks(runs, work, editors, batch_rows):
+            collected.add(runs, stack, *_run_stack(model, stack))
+        done += len(work) * len(runs.group.prompt)
         if progress is not None:
             progress(done, total)
-    return collected.frame(interventions)
-
-
-@torch.no_grad()
-def clean_run(model: LanguageModel, group: PromptGroup) -> CleanRun:
-    """Run a group unedited and keep what edits start from and read."""
-    layers = range(model.config.n_layers)
-    names = ("hook_resid_pre", "hook_resid_mid", "attn.hook_z", "attn.hook_attn_scores")
-    kept: dict[str, Tensor] = {}
-
-    def keep_as(name: str) -> NamedHook:
-        def keep(value: Tensor, hook: Any) -> None:
-            kept[name] = value.clone()
-
-        return name, keep
-
-    hooks = [keep_as(f"blocks.{layer}.{name}") for layer in layers for name in names]
-    logits = model.processed.run_with_hooks(
-        group.token_ids, fwd_hooks=[*hooks, ("unembed.hook_in", _last_position)]
-    )
-    resid_pre, resid_mid, z, scores = (
-        [kept[f"blocks.{layer}.{name}"] for layer in layers] for name in names
-    )
-    return CleanRun(group, resid_pre, resid_mid, z, scores, logits[:, -1])
+    return collected.frame()
 
 
 def spec_frame(interventions: Sequence[Planned]) -> pl.DataFrame:
@@ -265,32 +167,41 @@ def spec_frame(interventions: Sequence[Planned]) -> pl.DataFrame:
     return pl.DataFrame([_spec_row(planned) for planned in interventions], schema=SPEC_SCHEMA)
 
 
-def intervention_sets(interventions: Sequence[Planned]) -> pl.DataFrame:
+def intervention_sets(interventions: Sequence[Planned], task: str = "ioi") -> pl.DataFrame:
     """Members of the sets among `interventions`: frame intervention_sets."""
     rows = [
-        {**_spec_row(member), "intervention": planned.id, "member": place, "member_id": member.id}
+        {
+            **_spec_row(member),
+            "task": task,
+            "intervention": planned.id,
+            "member": place,
+            "member_id": member.id,
+        }
         for planned in interventions
         if isinstance(planned, InterventionSet)
         for place, member in enumerate(planned.members)
     ]
-    kept = [name for name in SPEC_SCHEMA if name != "intervention"]
-    schema = {"intervention": pl.String, "member": pl.Int32, "member_id": pl.String}
+    kept = [name for name in SPEC_SCHEMA if name not in ("intervention", "watched")]
+    schema = {
+        "task": pl.String,
+        "intervention": pl.String,
+        "member": pl.Int32,
+        "member_id": pl.String,
+    }
     return pl.DataFrame(rows, schema={**schema, **{name: SPEC_SCHEMA[name] for name in kept}})
 
 
-# ---- private -------------------------------------------------------------------------------------
+# ---- what is needed ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """An edit and its rows in a stack."""
-
-    place: int  # index of the intervention
-    edit: Edit
-    rows: slice
-
-
-Stack = list[_Placed]
+def _with_references(interventions: Sequence[Planned]) -> list[Planned]:
+    """The interventions and, behind them, the runs they are normalised by."""
+    work = {planned.id: planned for planned in interventions}
+    for planned in interventions:
+        reference = reference_of(planned)
+        if reference is not None:
+            work.setdefault(reference.id, reference)
+    return list(work.values())
 
 
 def _check_kinds(
@@ -308,35 +219,100 @@ def _check_kinds(
         editors[kind].check(ones, prompts)
 
 
+def _frames_by_source(
+    interventions: Sequence[Planned],
+    prompts: pl.DataFrame,
+    counterfactuals: pl.DataFrame | None,
+    reference_prompts: pl.DataFrame | None,
+) -> dict[str | None, pl.DataFrame]:
+    """The prompts (None) and what belongs to each of them, row by row."""
+    roles: dict[str, dict[str, set[str]]] = {}
+    frames: dict[str | None, pl.DataFrame] = {None: common_form(prompts)}
+    for planned in interventions:
+        for one in members(planned):
+            if one.source is not None:
+                for role in one.exchanged_roles:
+                    roles.setdefault(one.source, {}).setdefault(role, set()).add(one.id)
+            if one.donor_seed is not None:
+                frames.setdefault(
+                    donor_key(one.donor_seed), donors(prompts, reference_prompts, one.donor_seed)
+                )
+    for variant, owners in roles.items():
+        frames[variant] = counterparts(prompts, counterfactuals, variant, owners)
+    for planned in interventions:
+        source = corrupt_source(planned)
+        if source is not None and planned.watch is not None:
+            watch = planned.watch
+            check_roles(
+                planned.id,
+                (watch.destination_role, watch.source_role),
+                absent_roles(frames[source]),
+            )
+    return frames
+
+
+def _sites_to_keep(interventions: Sequence[Planned]) -> list[str]:
+    """Activations that unedited runs keep beside the residual stream and z."""
+    ones = [one for planned in interventions for one in members(planned)]
+    keep = {*KEPT}
+    if any(planned.watch is not None for planned in interventions):
+        keep.add("attn_scores")
+    if any(one.kind == "edge" for one in ones):
+        keep.add("attn_scores")
+    for one in ones:
+        keep.update(one.needs)
+    return sorted(keep)
+
+
+# ---- stacks --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """An edit and its rows in a stack."""
+
+    place: int  # index of the intervention
+    edit: Edit
+    rows: slice
+
+
+Stack = list[_Placed]
+
+
 def _stacks(
-    run: CleanRun,
+    runs: Runs,
     interventions: Sequence[Planned],
     editors: Mapping[str, Editor],
     batch_rows: int,
 ) -> Iterator[Stack]:
-    """Edits of one first layer, together at most `batch_rows` rows."""
-    waiting: dict[int, Stack] = {}
+    """Edits of one run and first layer, together at most `batch_rows` rows."""
+    waiting: dict[tuple[int, int], Stack] = {}
     for place, planned in enumerate(interventions):
-        edit = _plan(planned, run, editors)
+        edit = _plan(planned, runs, editors)
         if edit is None:
             continue
-        stack = waiting.setdefault(edit.first_layer, [])
+        key = (id(edit.run), edit.first_layer)
+        stack = waiting.setdefault(key, [])
         used = stack[-1].rows.stop if stack else 0
         if stack and used + len(edit.members) > batch_rows:
             yield stack
-            stack = waiting[edit.first_layer] = []
+            stack = waiting[key] = []
             used = 0
         stack.append(_Placed(place, edit, slice(used, used + len(edit.members))))
     yield from (stack for stack in waiting.values() if stack)
 
 
-def _plan(planned: Planned, run: CleanRun, editors: Mapping[str, Editor]) -> Edit | None:
+def _plan(planned: Planned, runs: Runs, editors: Mapping[str, Editor]) -> Edit | None:
     if isinstance(planned, Intervention):
-        return editors[planned.kind].plan(planned, run)
-    edits = [editors[member.kind].plan(member, run) for member in planned.members]
-    if any(edit is None for edit in edits):
-        return None
-    return _merge([edit for edit in edits if edit is not None])
+        edit = editors[planned.kind].plan(planned, runs)
+    else:
+        edits = [editors[member.kind].plan(member, runs) for member in planned.members]
+        if any(one is None for one in edits):
+            return None
+        edit = _merge([one for one in edits if one is not None])
+    if edit is None or planned.watch is None:
+        return edit
+    return replace(edit, pairs=watched_pairs(planned.watch, edit.run.group, edit.members))
 
 
 def _merge(edits: Sequence[Edit]) -> Edit | None:
@@ -351,6 +327,7 @@ def _merge(edits: Sequence[Edit]) -> Edit | None:
     first = keeps[0].to(edits[0].members.device)
     pairs = list(zip(edits, keeps, strict=True))
     return Edit(
+        run=edits[0].run,
         members=edits[0].members[first],
         steps=tuple(
             step.select(keep.to(edit.members.device)) for edit, keep in pairs for step in edit.steps
@@ -360,11 +337,9 @@ def _merge(edits: Sequence[Edit]) -> Edit | None:
     )
 
 
-def _run_stack(
-    model: LanguageModel, run: CleanRun, stack: Stack
-) -> tuple[Tensor, dict[int, Tensor]]:
+def _run_stack(model: LanguageModel, stack: Stack) -> tuple[Tensor, dict[int, Tensor]]:
     """Logits at END [row, d_vocab] and, by intervention, mean attention scores of its pairs."""
-    start = stack[0].edit.first_layer
+    run, start = stack[0].edit.run, stack[0].edit.first_layer
     index = torch.cat([placed.edit.members for placed in stack])
     live = LiveRun(run, index, start)
     edit_hooks: list[NamedHook] = []
@@ -375,30 +350,27 @@ def _run_stack(
             reads.update(read for read in step.reads if read[0] == "scale" or read[1] >= start)
 
     scores: dict[int, Tensor] = {}
-    hooks = [_reading_hook(what, layer, live) for what, layer in sorted(reads)] + edit_hooks
+    hooks = [_reading_hook(site, layer, live) for site, layer in sorted(reads)] + edit_hooks
     for layer in sorted({p.edit.pairs.layer for p in stack if p.edit.pairs is not None}):
-        hooks.append((f"blocks.{layer}.attn.hook_attn_scores", _score_hook(stack, layer, scores)))
-    logits = model.processed.run_with_hooks(
-        run.resid_pre[start][index],
-        start_at_layer=start,
-        fwd_hooks=[*hooks, ("unembed.hook_in", _last_position)],
-    )
-    return logits[:, -1], scores
+        if layer >= start:
+            hooks.append((hook_name("attn_scores", layer), _score_hook(stack, layer, scores)))
+    logits = run_from(bridge_of(model, run.view), run.resid_pre[start][index], start, hooks)
+    for placed in stack:
+        pairs = placed.edit.pairs
+        if pairs is not None and pairs.layer < start:
+            own = run.attn_scores[pairs.layer][placed.edit.members]
+            scores[placed.place] = pairs.mean_scores(own, len(placed.edit.members))
+    return logits, scores
 
 
-def _reading_hook(what: str, layer: int, live: LiveRun) -> NamedHook:
-    def read_z(z: Tensor, hook: Any) -> None:
-        live.z_seen[layer] = z
+def _reading_hook(site: str, layer: int, live: LiveRun) -> NamedHook:
+    def read(value: Tensor, hook: Any) -> None:
+        live.seen[site, layer] = value
 
-    def read_scale(scale: Tensor, hook: Any) -> None:
-        live.scale_seen[layer] = scale
-
-    if what == "z":
-        return f"blocks.{layer}.attn.hook_z", read_z
-    return f"blocks.{layer}.ln1.hook_scale", read_scale
+    return hook_name(site, layer), read
 
 
-def _score_hook(stack: Stack, layer: int, scores: dict[int, Tensor]) -> Hook:
+def _score_hook(stack: Stack, layer: int, scores: dict[int, Tensor]) -> Any:
     def hook(attn_scores: Tensor, hook: Any) -> None:
         for placed in stack:
             pairs = placed.edit.pairs
@@ -409,72 +381,145 @@ def _score_hook(stack: Stack, layer: int, scores: dict[int, Tensor]) -> Hook:
     return hook
 
 
-def _last_position(residual: Tensor, hook: Any) -> Tensor:
-    return residual[:, -1:]
+# ---- results -------------------------------------------------------------------------------------
 
 
 class _Collected:
     """Values of all runs, column by column."""
 
-    def __init__(self) -> None:
+    def __init__(self, interventions: Sequence[Planned], n_asked: int) -> None:
+        self._work = interventions
+        self._n_asked = n_asked
         self._columns: dict[str, list[np.ndarray]] = {}
+        self._task = "ioi"
+        self._unedited: tuple[Runs | None, dict[Any, dict[str, Tensor]]] = (None, {})
 
-    def add(
-        self, run: CleanRun, stack: Stack, logits: Tensor, scores: Mapping[int, Tensor]
-    ) -> None:
-        group = run.group
+    def add(self, runs: Runs, stack: Stack, logits: Tensor, scores: Mapping[int, Tensor]) -> None:
+        """Values of one stack: clean and corrupt ones from the group's unedited runs."""
+        group, view = runs.group, stack[0].edit.run.view
+        self._task = str(group.frame["task"][0])
         index = torch.cat([placed.edit.members for placed in stack])
-        io, s = group.io[index], group.s[index]
-        patched = logit_metrics(logits, run.logits[index], io, s)
-        clean = logit_metrics(run.logits[index], run.logits[index], io, s)
-        place = np.concatenate([[p.place] * len(p.edit.members) for p in stack])
+        rows = index.tolist()
+        clean_run = runs.of(None, view)
+        answers, wrong = ([ids[row] for row in rows] for ids in (group.answers, group.wrong))
+        patched = logit_metrics(logits, clean_run.logits[index], answers, wrong)
         common = {
-            "place": place,
+            "place": np.concatenate([[p.place] * len(p.edit.members) for p in stack]),
             "prompt": np.asarray(group.prompt)[index.cpu().numpy()],
             "cosine": _numpy(torch.cat([p.edit.cosine for p in stack])),
             "norm_ratio": _numpy(torch.cat([p.edit.norm_ratio for p in stack])),
             "n_slices": np.concatenate([_slice_counts(p.edit) for p in stack]),
         }
+        clean = self._unedited_metrics(runs, None, view)
+        sources = [corrupt_source(self._work[placed.place]) for placed in stack]
+        corrupt = [
+            None if source is None else self._unedited_metrics(runs, source, view)
+            for source in sources
+        ]
         for number, name in enumerate(LOGIT_METRICS):
-            self._append(common, number, _numpy(clean[name]), _numpy(patched[name]))
-        for placed in stack:
-            pairs, rows = placed.edit.pairs, placed.rows
+            self._append(
+                common,
+                number,
+                _numpy(clean[name][index.to(clean[name].device)]),
+                np.concatenate(
+                    [
+                        np.full(len(placed.edit.members), np.nan)
+                        if own is None
+                        else _numpy(own[name][placed.edit.members.to(own[name].device)])
+                        for placed, own in zip(stack, corrupt, strict=True)
+                    ]
+                ),
+                _numpy(patched[name]),
+            )
+        for placed, source in zip(stack, sources, strict=True):
+            pairs, own_rows = placed.edit.pairs, placed.rows
             if pairs is None:
                 continue
-            before = pairs.mean_scores(
-                run.attn_scores[pairs.layer][placed.edit.members], len(placed.edit.members)
-            )
+            n = len(placed.edit.members)
+            before = self._score(runs, placed, None)
             self._append(
-                {name: column[rows] for name, column in common.items()},
+                {name: column[own_rows] for name, column in common.items()},
                 len(LOGIT_METRICS),
                 _numpy(before),
+                np.full(n, np.nan) if source is None else _numpy(self._score(runs, placed, source)),
                 _numpy(scores[placed.place]),
             )
 
+    def _unedited_metrics(self, runs: Runs, source: str | None, view: Weights) -> dict[str, Tensor]:
+        """Metrics of an unedited run with the answers of the clean prompts [row of the group]."""
+        if self._unedited[0] is not runs:
+            self._unedited = (runs, {})
+        known = self._unedited[1]
+        if (source, view) not in known:
+            known[source, view] = logit_metrics(
+                runs.of(source, view).logits,
+                runs.of(None, view).logits,
+                runs.group.answers,
+                runs.group.wrong,
+            )
+        return known[source, view]
+
+    def _score(self, runs: Runs, placed: _Placed, source: str | None) -> Tensor:
+        """Attention score of the edit's pairs in an unedited run."""
+        run: CleanRun = runs.of(source, placed.edit.run.view)
+        members_, pairs = placed.edit.members, placed.edit.pairs
+        assert pairs is not None
+        watch = self._work[placed.place].watch
+        if watch is not None:
+            group: PromptGroup = runs.groups[source]
+            pairs = watched_pairs(watch, group, members_)
+        return pairs.mean_scores(run.attn_scores[pairs.layer][members_], len(members_))
+
     def _append(
-        self, common: Mapping[str, np.ndarray], metric: int, clean: np.ndarray, patched: np.ndarray
+        self,
+        common: Mapping[str, np.ndarray],
+        metric: int,
+        clean: np.ndarray,
+        corrupt: np.ndarray,
+        patched: np.ndarray,
     ) -> None:
-        columns = {**common, "clean": clean, "patched": patched}
+        columns = {**common, "clean": clean, "corrupt": corrupt, "patched": patched}
         columns["metric"] = np.full(len(clean), metric)
         for name, values in columns.items():
             self._columns.setdefault(name, []).append(values)
 
-    def frame(self, interventions: Sequence[Planned]) -> pl.DataFrame:
+    def frame(self) -> pl.DataFrame:
         """The frame intervention_results, ordered by intervention as given, metric, prompt."""
         if not self._columns:
             return pl.DataFrame(schema=RESULTS_SCHEMA)
         values = pl.DataFrame({name: np.concatenate(c) for name, c in self._columns.items()})
-        names = pl.Series("metric", [*LOGIT_METRICS, "attn_score"])
-        specs = spec_frame(interventions).with_row_index("place").cast({"place": pl.Int64})
+        values = values.cast({"place": pl.Int64}).with_columns(
+            pl.col("clean", "corrupt", "patched").fill_nan(None),
+            pl.col("n_slices").replace(-1, None),
+        )
+        place_of = {planned.id: place for place, planned in enumerate(self._work)}
+        references = pl.DataFrame(
+            [
+                {"place": place, "reference_place": place_of[reference.id]}
+                for place, planned in enumerate(self._work)
+                if (reference := reference_of(planned)) is not None
+            ],
+            schema={"place": pl.Int64, "reference_place": pl.Int64},
+        )
+        by_reference = values.select(
+            pl.col("place").alias("reference_place"),
+            "prompt",
+            "metric",
+            pl.col("patched").alias("reference"),
+        )
+        specs = spec_frame(self._work).with_row_index("place").cast({"place": pl.Int64})
+        names = pl.Series("metric", METRICS)
+        ordered = (
+            values.filter(pl.col("place") < self._n_asked)
+            .join(references, on="place", how="left")
+            .join(by_reference, on=["reference_place", "prompt", "metric"], how="left")
+            .sort("place", "metric", "prompt")
+        )
         return (
-            values.sort("place", "metric", "prompt")
-            .cast({"place": pl.Int64})
-            .join(specs, on="place", how="left", maintain_order="left")
+            ordered.join(specs, on="place", how="left", maintain_order="left")
             .with_columns(
-                names.gather(values.sort("place", "metric", "prompt")["metric"]).alias("metric"),
-                pl.col("n_slices").replace(-1, None),
-                pl.lit(None, pl.Float64).alias("corrupt"),
-                pl.lit(None, pl.Float64).alias("reference"),
+                names.gather(ordered["metric"]).alias("metric"),
+                pl.lit(self._task).alias("task"),
             )
             .select(RESULTS_SCHEMA.keys())
             .cast(pl.Schema(RESULTS_SCHEMA))
@@ -492,20 +537,32 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _spec_row(planned: Planned) -> dict[str, object]:
+    reference = reference_of(planned)
+    shared: dict[str, object] = {
+        "intervention": planned.id,
+        "reference_run": None if reference is None else reference.id,
+        "watched": None if planned.watch is None else str(planned.watch),
+    }
     if isinstance(planned, InterventionSet):
         return {
-            "intervention": planned.id,
+            **shared,
             "kind": "set",
             "site": "set",
             "via_mlp": True,
-            "is_control": all(member.is_control for member in planned.members),
+            "is_control": all(getattr(m, "is_control", False) for m in planned.members),
+            "weights": planned.members[0].view,
+            "source_variant": corrupt_source(planned) or edited_source(planned),
         }
     given = planned.model_dump()
     row = {name: given[name] for name in SPEC_SCHEMA if name in given}
     return {
-        **row,
-        "intervention": planned.id,
-        "site": planned.site,
-        "position_role": planned.edited_role,
         "via_mlp": True,
+        "is_control": False,
+        **row,
+        **shared,
+        "site": planned.edited_site,
+        "position_role": planned.edited_role,
+        "weights": planned.view,
+        "source_variant": planned.source,
+        **planned.columns,
     }

@@ -1,6 +1,7 @@
 CREATE VIEW intervention_effects AS
 SELECT
     study,
+    task,
     prompt,
     intervention,
     kind,
@@ -17,12 +18,20 @@ SELECT
     side,
     receiver,
     scope,
+    via_mlp,
     is_control,
     alpha,
     seed,
+    weights,
+    source_variant,
+    senders,
+    receivers,
+    reference_run,
     n_slices,
     metric,
     clean,
+    corrupt,
+    reference,
     patched,
     patched - clean AS effect,
     (patched - corrupt) / nullif(clean - corrupt, 0) AS recovered_from_corrupt,
@@ -30,7 +39,7 @@ SELECT
     cosine,
     norm_ratio
 FROM intervention_results;
-COMMENT ON VIEW intervention_effects IS 'One row per prompt, intervention and metric: what the edit changed. Normalise means, not single prompts: fractions of single prompts blow up where clean and corrupt are close.';
+COMMENT ON VIEW intervention_effects IS 'One row per prompt, intervention and metric: what the edit changed. Normalise means, not single prompts: fractions of single prompts blow up where clean and corrupt are close; the view intervention_recovery has the fractions of means.';
 COMMENT ON COLUMN intervention_effects.effect IS 'patched - clean; negative logit_diff and prob, positive loss and kl mean worse at the task';
 COMMENT ON COLUMN intervention_effects.recovered_from_corrupt IS '(patched - corrupt) / (clean - corrupt): 1 as good as clean, 0 as bad as corrupt; NULL without a corrupt run';
-COMMENT ON COLUMN intervention_effects.recovered_from_reference IS '(patched - reference) / (clean - reference), the reference usually zero-ablated (Kissane et al. 2024); NULL without a reference run';
+COMMENT ON COLUMN intervention_effects.recovered_from_reference IS '(patched - reference) / (clean - reference); NULL without a reference run';

@@ -60,6 +60,34 @@ def two_layers(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
+def busy(organism: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """Random GPT-2 of five layers and eight heads in which every activation matters.
+
+    The embedded model's vocabulary, no two weights alike (LayerNorms and biases too).
+    """
+    torch.manual_seed(2)
+    config = GPT2Config(
+        vocab_size=organism.config.d_vocab,
+        n_positions=64,
+        n_embd=64,
+        n_layer=5,
+        n_head=8,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = GPT2LMHeadModel(config).eval()
+    for name, parameter in model.named_parameters():
+        scale = 0.5 if ".ln" in name else 0.4
+        parameter.data.add_(scale * torch.randn(parameter.shape))
+    folder = tmp_path_factory.mktemp("busy")
+    model.save_pretrained(folder)
+    return LanguageModel.load(folder)
+
+
+@pytest.fixture(scope="session")
 def toy_prompts() -> pl.DataFrame:
     """Random token prompts with the roles IO, S2 and END, of two lengths."""
     generator = torch.Generator().manual_seed(0)

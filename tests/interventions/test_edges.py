@@ -11,6 +11,7 @@ from torch import Tensor
 from mechinterp_assets.interventions.edges import (
     EDGE_KEY,
     EdgeEditor,
+    EditEdge,
     control_slices,
     edge_interventions,
     heaviest_edges,
@@ -19,7 +20,11 @@ from mechinterp_assets.interventions.edges import (
 )
 from mechinterp_assets.interventions.prompts import ROLE_COLUMNS
 from mechinterp_assets.interventions.runner import run_interventions
-from mechinterp_assets.interventions.spec import Intervention, InterventionError, InterventionSet
+from mechinterp_assets.interventions.spec import (
+    InterventionError,
+    InterventionSet,
+    Planned,
+)
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.tables import polars_schema, table_spec
 
@@ -28,7 +33,7 @@ EdgeFrame = Callable[..., pl.DataFrame]
 UP, DOWN = (0, 1), (1, 2)
 
 
-def edge(side: str = "destination", **changes: object) -> Intervention:
+def edge(side: str = "destination", **changes: object) -> EditEdge:
     fields: dict[str, object] = {
         "kind": "edge",
         "mode": "ablate",
@@ -42,10 +47,10 @@ def edge(side: str = "destination", **changes: object) -> Intervention:
         "scope": "local",
         "receiver": "q" if side == "destination" else "k",
     }
-    return Intervention.model_validate({**fields, **changes})
+    return EditEdge.model_validate({**fields, **changes})
 
 
-def global_edge(side: str = "destination", **changes: object) -> Intervention:
+def global_edge(side: str = "destination", **changes: object) -> EditEdge:
     return edge(side, scope="global", receiver=None, **changes)
 
 
@@ -53,7 +58,7 @@ def run(
     model: LanguageModel,
     prompts: pl.DataFrame,
     traced: pl.DataFrame,
-    *what: Intervention | InterventionSet,
+    *what: Planned,
 ) -> pl.DataFrame:
     return run_interventions(model, prompts, list(what), {"edge": EdgeEditor(model, traced)})
 
@@ -73,7 +78,7 @@ def dense_singular_vectors(model: LanguageModel, layer: int, head: int) -> tuple
 
 
 def reference_run(
-    model: LanguageModel, prompt: dict[str, object], one: Intervention, slices: list[int]
+    model: LanguageModel, prompt: dict[str, object], one: EditEdge, slices: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Clean score, patched score and patched logits of one prompt, from its tokens, in float64."""
     w = model.weights

@@ -18,6 +18,7 @@ from mechinterp_assets.interventions.spec import (
     Intervention,
     InterventionError,
     InterventionSet,
+    parse_intervention,
 )
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.tables import polars_schema, table_spec
@@ -25,7 +26,7 @@ from mechinterp_assets.tables import polars_schema, table_spec
 
 def ablation(mode: str, layer: int, head: int, **more: object) -> Intervention:
     fields = {"kind": "head_ablation", "mode": mode, "layer": layer, "head": head}
-    return Intervention.model_validate({**fields, **more})
+    return parse_intervention({**fields, **more})
 
 
 def logits_at_end(

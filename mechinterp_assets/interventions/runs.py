@@ -1,0 +1,286 @@
+"""Unedited runs, and what an edit is: the vocabulary that kinds and runner share.
+
+Belongs here: runs of a group of prompts and of what belongs to them (counterfactuals, donors), the
+protocol of editors and steps. Does not belong here: what a kind changes (its own file), stacking
+edits and metrics (runner.py).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import polars as pl
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from mechinterp_assets.interventions.prompts import PromptGroup
+from mechinterp_assets.interventions.spec import Intervention, Watched
+from mechinterp_assets.interventions.spec import Weights as View
+from mechinterp_assets.language_model import LanguageModel, Weights
+from mechinterp_assets.partial_forward import last_position
+from mechinterp_assets.precision import float64
+
+Hook = Callable[[Tensor, Any], Tensor | None]
+NamedHook = tuple[str, Hook]
+Progress = Callable[[int, int], None]
+HOOKS = {
+    "resid_pre": "hook_resid_pre",
+    "resid_mid": "hook_resid_mid",
+    "resid_post": "hook_resid_post",
+    "attn_out": "hook_attn_out",
+    "mlp_out": "hook_mlp_out",
+    "z": "attn.hook_z",
+    "q": "attn.hook_q",
+    "k": "attn.hook_k",
+    "v": "attn.hook_v",
+    "attn_scores": "attn.hook_attn_scores",
+    "scale": "ln1.hook_scale",
+}
+KEPT = ("resid_pre", "resid_mid", "z")
+
+
+def hook_name(site: str, layer: int) -> str:
+    """TransformerLens's name of an activation of a layer."""
+    return f"blocks.{layer}.{HOOKS[site]}"
+
+
+def bridge_of(model: LanguageModel, view: View) -> TransformerBridge:
+    """The model with raw or processed weights."""
+    return model.raw if view == "raw" else model.processed
+
+
+def weights_of(model: LanguageModel, view: View) -> Weights:
+    """Its weights."""
+    return model.raw_weights if view == "raw" else model.weights
+
+
+@dataclass(frozen=True)
+class CleanRun:
+    """Activations of one group of prompts, unedited.
+
+    kept: site -> [layer], None where a layer's was not kept. resid_pre, resid_mid, attn_out,
+    mlp_out [row, position, d_model]; z [row, position, head, d_head]; attn_scores [row, head,
+    destination, source], after division by sqrt(d_head). last [row, position, d_model] is the
+    residual stream behind the last layer, logits [row, d_vocab] those at END.
+    """
+
+    group: PromptGroup
+    view: View
+    kept: dict[str, list[Tensor]]
+    last: Tensor
+    logits: Tensor
+
+    @property
+    def resid_pre(self) -> list[Tensor]:
+        """[layer][row, position, d_model]."""
+        return self.kept["resid_pre"]
+
+    @property
+    def resid_mid(self) -> list[Tensor]:
+        """[layer][row, position, d_model]."""
+        return self.kept["resid_mid"]
+
+    @property
+    def z(self) -> list[Tensor]:
+        """[layer][row, position, head, d_head]."""
+        return self.kept["z"]
+
+    @property
+    def attn_scores(self) -> list[Tensor]:
+        """[layer][row, head, destination, source]."""
+        return self.kept["attn_scores"]
+
+    def at(self, site: str, layer: int) -> Tensor:
+        """An activation of a layer [row, position, ...]."""
+        if site == "resid_post":
+            last = layer == len(self.resid_pre) - 1
+            return self.last if last else self.resid_pre[layer + 1]
+        return self.kept[site][layer]
+
+
+@torch.no_grad()
+def clean_run(
+    model: LanguageModel,
+    group: PromptGroup,
+    *,
+    view: View = "processed",
+    keep: Sequence[str] = (*KEPT, "attn_scores"),
+) -> CleanRun:
+    """Run a group unedited and keep the activations `keep` of every layer."""
+    layers = range(model.config.n_layers)
+    sites = list(dict.fromkeys([*KEPT, *keep]))
+    kept: dict[tuple[str, int], Tensor] = {}
+
+    def keep_as(site: str, layer: int) -> NamedHook:
+        def keep_it(value: Tensor, hook: Any) -> None:
+            kept[site, layer] = value.clone()
+
+        return hook_name(site, layer), keep_it
+
+    hooks = [keep_as(site, layer) for layer in layers for site in sites]
+    hooks.append(keep_as("resid_post", layers[-1]))
+    logits = bridge_of(model, view).run_with_hooks(
+        group.token_ids, fwd_hooks=[*hooks, ("unembed.hook_in", last_position)]
+    )
+    return CleanRun(
+        group,
+        view,
+        {site: [kept[site, layer] for layer in layers] for site in sites},
+        kept["resid_post", layers[-1]],
+        logits[:, -1],
+    )
+
+
+class Runs:
+    """Unedited runs of one group of prompts and of what belongs to each prompt, made when asked.
+
+    groups: None for the prompts themselves, the name of a variant for their counterfactuals,
+    `donor_key(seed)` for the prompts that resampling takes activations from; rows correspond.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        groups: Mapping[str | None, PromptGroup],
+        keep: Sequence[str] = (*KEPT, "attn_scores"),
+    ) -> None:
+        self.model = model
+        self.groups = groups
+        self._keep = keep
+        self._runs: dict[tuple[str | None, View], CleanRun] = {}
+
+    @property
+    def group(self) -> PromptGroup:
+        """The prompts themselves."""
+        return self.groups[None]
+
+    def of(self, source: str | None = None, view: View = "processed") -> CleanRun:
+        """The run of the prompts (None), of a variant or of donors."""
+        if (source, view) not in self._runs:
+            self._runs[source, view] = clean_run(
+                self.model, self.groups[source], view=view, keep=self._keep
+            )
+        return self._runs[source, view]
+
+
+def donor_key(seed: int) -> str:
+    """Key of the donors drawn with `seed` among the groups of Runs."""
+    return f"(resample {seed})"
+
+
+@dataclass
+class LiveRun:
+    """What an edited run has computed so far; clean values for the layers before its start.
+
+    index [row]: the clean run's row behind each stacked row.
+    """
+
+    clean: CleanRun
+    index: Tensor
+    start: int
+    seen: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def at(self, site: str, layer: int, rows: slice) -> Tensor:
+        """An activation of a layer for stacked rows [row, position, ...]."""
+        if (site, layer) in self.seen:
+            return self.seen[site, layer][rows]
+        return self.clean.at(site, layer)[self.index[rows]]
+
+    def z(self, layer: int, rows: slice) -> Tensor:
+        """z of a layer for stacked rows [row, position, head, d_head]."""
+        return self.at("z", layer, rows)
+
+    def scale(self, layer: int, rows: slice) -> Tensor:
+        """Scale of the norm before attention [row, position, 1]."""
+        return self.seen["scale", layer][rows]
+
+
+class Step(Protocol):
+    """One change to a forward pass, for the rows of its edit."""
+
+    @property
+    def first_layer(self) -> int:
+        """First layer whose computation changes."""
+        ...
+
+    @property
+    def reads(self) -> tuple[tuple[str, int], ...]:
+        """Activations it reads from the edited run: (site, layer)."""
+        ...
+
+    def hooks(self, rows: slice, live: LiveRun) -> list[NamedHook]:
+        """Hooks that make the change to the stacked rows `rows`."""
+        ...
+
+    def select(self, keep: Tensor) -> "Step":
+        """The same change for the edit's rows `keep` [row], renumbered from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """(destination, source) pairs of one head whose attention score is a metric.
+
+    row, destination, source [pair]; rows are those of the edit. A row with several pairs scores
+    their mean.
+    """
+
+    layer: int
+    head: int
+    row: Tensor
+    destination: Tensor
+    source: Tensor
+
+    def mean_scores(self, scores: Tensor, n_rows: int) -> Tensor:
+        """[row] mean score over each row's pairs; scores [row, head, destination, source]."""
+        values = float64(scores[self.row, self.head, self.destination, self.source])
+        row = self.row.to(values.device)
+        total = values.new_zeros(n_rows).index_add_(0, row, values)
+        return total / torch.bincount(row, minlength=n_rows)
+
+
+def watched_pairs(watch: Watched, group: PromptGroup, members: Tensor) -> Pairs:
+    """The pair of roles that is watched, in the rows `members` of a group."""
+    return Pairs(
+        watch.layer,
+        watch.head,
+        torch.arange(len(members), device=members.device),
+        group.positions[watch.destination_role][members],
+        group.positions[watch.source_role][members],
+    )
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An intervention worked out for the prompts of one group that it applies to.
+
+    run: the unedited run that is edited. members [row]: its rows. cosine, norm_ratio [row]: between
+    the residual stream at the edited site with and without the edit, mean over edited positions.
+    n_slices [row] for edges.
+    """
+
+    run: CleanRun
+    members: Tensor
+    steps: tuple[Step, ...]
+    cosine: Tensor
+    norm_ratio: Tensor
+    n_slices: Tensor | None = None
+    pairs: Pairs | None = None
+
+    @property
+    def first_layer(self) -> int:
+        """First layer whose computation changes."""
+        return min(step.first_layer for step in self.steps)
+
+
+class Editor(Protocol):
+    """Works out one kind of intervention for a group of prompts."""
+
+    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
+        """Raise InterventionError for what cannot be run, before anything is."""
+        ...
+
+    def plan(self, intervention: Any, runs: Runs) -> Edit | None:
+        """The edit, or None where it applies to no prompt of the group."""
+        ...

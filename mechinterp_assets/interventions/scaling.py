@@ -1,0 +1,100 @@
+"""Scaling of a head's output.
+
+Belongs here: kind head_scaling. Does not belong here: zero ablation (heads.py), of which it is the
+continuous form.
+
+z -> alpha z of one head, or of one of its d_head channels. alpha = 1 changes nothing, 0 is zero
+ablation, negative values turn the head's output around.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+import torch
+
+from mechinterp_assets.interventions.runs import Edit, Runs, weights_of
+from mechinterp_assets.interventions.sites import Places, Scale, edit_of
+from mechinterp_assets.interventions.spec import (
+    ALL_POSITIONS,
+    Head,
+    Index,
+    Intervention,
+    Site,
+)
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model_shape import ModelShape
+
+
+class ScaleHead(Intervention):
+    """z of `head` of `layer` at `position_role` times alpha; `channel`: one dimension of it alone.
+
+    cosine and norm ratio are those of the residual stream after the layer's attention.
+    """
+
+    kind: Literal["head_scaling"] = "head_scaling"
+    head: Index
+    channel: Index | None = None
+
+    @property
+    def edited_site(self) -> str:
+        return "z"
+
+    @property
+    def label(self) -> str:
+        channel = "" if self.channel is None else f"C{self.channel}"
+        return f"scale:L{self.layer}H{self.head}{channel}:{self.position_role}"
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        own = Site(
+            what="z",
+            layer=self.layer,
+            head=self.head,
+            role=self.position_role,
+            part=self.channel,
+        )
+        return (own,)
+
+    def check_shape(self, shape: ModelShape) -> None:
+        super().check_shape(shape)
+        if self.channel is not None:
+            self.check_indices([("channel", self.channel, shape.d_head)])
+
+
+@dataclass(frozen=True)
+class ScalingEditor:
+    """Editor of kind head_scaling."""
+
+    model: LanguageModel
+
+    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
+        """Nothing beyond the model's shape."""
+
+    def plan(self, intervention: ScaleHead, runs: Runs) -> Edit | None:
+        one = intervention
+        run = runs.of(None, one.view)
+        factor = torch.full((self.model.config.d_head,), one.alpha, device=run.logits.device)
+        if one.channel is not None:
+            factor = torch.ones_like(factor)
+            factor[one.channel] = one.alpha
+        places = Places.of(run.group, one.position_role)
+        step = Scale("z", one.layer, one.head, places, factor.to(self.model.dtype))
+        return edit_of(run, step, weights_of(self.model, one.view))
+
+
+def head_scalings(
+    heads: Iterable[Head],
+    alphas: Iterable[float],
+    *,
+    position_roles: Iterable[str] = (ALL_POSITIONS,),
+) -> list[ScaleHead]:
+    """Every head by every factor at every role."""
+    factors, roles = list(alphas), list(position_roles)
+    return [
+        ScaleHead(layer=layer, head=head, alpha=alpha, position_role=role)
+        for layer, head in heads
+        for alpha in factors
+        for role in roles
+    ]
