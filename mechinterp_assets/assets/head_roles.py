@@ -27,7 +27,8 @@ def head_roles(*scores: pl.DataFrame) -> pl.DataFrame:
             con.execute(f"INSERT INTO head_scores BY NAME FROM scores_{number}")
         for view in ROLE_VIEWS:
             con.execute((SQL_FOLDER / "views" / f"{view}.sql").read_text())
-        return con.sql("FROM head_roles ORDER BY study, layer, head, role").pl()
+        roles: pl.DataFrame = con.sql("FROM head_roles ORDER BY study, layer, head, role").pl()
+    return roles
 
 
 def heads_with_role(role: str, *scores: pl.DataFrame) -> list[tuple[int, int]]:

@@ -203,8 +203,7 @@ class _Cspa:
         columns = model.weights.W_U.T
 
         def unit(tokens: Tensor) -> Tensor:
-            rows = columns[tokens.to(ids.device)]
-            return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+            return torch.nn.functional.normalize(columns[tokens.to(ids.device)], dim=-1)
 
         clean = logits[:, 1:].log_softmax(dim=-1)
         return cls(model, ids, kept, clean, unit(ids), unit(drawn))

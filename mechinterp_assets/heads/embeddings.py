@@ -21,7 +21,9 @@ def first_mlp_output(model: LanguageModel, token_ids: Tensor) -> Tensor:
     block = model.processed.blocks[0]
     embeddings = model.weights.W_E[token_ids.to(model.device)]
     # Modules expect [batch, position, d_model].
-    return torch.cat([block.mlp(block.ln2(part[None]))[0] for part in embeddings.split(_BLOCK)])
+    return torch.cat(
+        [block.mlp(block.ln2(part[None]))[0] for part in torch.split(embeddings, _BLOCK)]
+    )
 
 
 def effective_embedding(model: LanguageModel, token_ids: Tensor) -> Tensor:

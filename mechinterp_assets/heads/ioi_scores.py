@@ -19,11 +19,11 @@ from mechinterp_assets.heads.score_values import ScoreValues, all_scores, score_
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.precision import float64
 
-THRESHOLDS: dict[str, float] = {
+THRESHOLDS: dict[str, float | None] = {
     "ioi_direct_effect": 0.0,
     "ioi_negative_effect": 0.0,
     "ioi_attention_io": 0.1,
-    "ioi_attention_s1": 0.1,
+    "ioi_attention_s1": None,
     "ioi_attention_s2": 0.1,
     "name_copy": 0.95,
     "negative_copy": 0.8,

@@ -23,6 +23,8 @@ from mechinterp_assets.precision import float64
 
 Head = tuple[int, int]
 
+BACKUP_EFFECT, S_INHIBITION = "ioi_backup_effect", "ioi_s_inhibition"
+MOVER_SCORES = (BACKUP_EFFECT, S_INHIBITION)
 EFFECT_SHARE = 0.02
 
 
@@ -41,7 +43,8 @@ def mover_scores(
 
     `prompts`: rows of table ioi_prompts; variants base and ABC are used. `movers`: (layer, head).
     Thresholds are EFFECT_SHARE of the mean clean logit difference. No rows where there are no
-    movers, no ABC prompts, or no positive logit difference to take a share of.
+    movers, no ABC prompts, or no logit difference to take a share of (its mean more than 3
+    standard errors above 0).
     `patched_prompts`: base prompts that path patching uses; `max_prompts`, `max_rows`: rows of a
     clean and of a patched forward pass. Raises PromptError for movers that do not exist and prompts
     that do not belong together.
@@ -56,15 +59,16 @@ def mover_scores(
     if not movers or abc.is_empty():
         return all_scores([])
     pool = name_pool(model, base)
-    difference = _mean_logit_difference(model, base, max_prompts)
-    if difference <= 0:
+    differences = _logit_differences(model, base, max_prompts)
+    difference, error = differences.mean(), differences.std() / len(differences) ** 0.5
+    if not difference > 3 * error:
         return all_scores([])
-    threshold = EFFECT_SHARE * difference
+    threshold = EFFECT_SHARE * float(difference)
     named = ", ".join(f"{layer}.{head}" for layer, head in sorted(movers))
     backup = _backup_effects(model, base, abc, movers, pool, max_prompts)
     frames = [
         score_frame(
-            "ioi_backup_effect",
+            BACKUP_EFFECT,
             backup,
             threshold,
             f"{dataset} ({base.height}), {named} mean-ablated",
@@ -75,7 +79,7 @@ def mover_scores(
     if inhibition is not None:
         frames.append(
             score_frame(
-                "ioi_s_inhibition",
+                S_INHIBITION,
                 inhibition,
                 threshold,
                 f"{dataset} ({used.height}), END output from ABC into the queries of {named}",
@@ -98,13 +102,13 @@ def _logit_difference(logits: Tensor, io: Tensor, s: Tensor) -> Tensor:
     return float64(picked[:, 0] - picked[:, 1]).cpu()
 
 
-def _mean_logit_difference(model: LanguageModel, base: pl.DataFrame, max_prompts: int) -> float:
-    total = 0.0
+def _logit_differences(model: LanguageModel, base: pl.DataFrame, max_prompts: int) -> Tensor:
+    """logit(IO) - logit(S) of the untouched model, prompt by prompt [prompt]."""
+    found = []
     for group, ids in equal_length_groups(base, max_prompts):
         logits, _ = run_and_keep(model.processed, ids.to(model.device), [], last_logits_only=True)
-        answers = _answer_ids(group, model.device)
-        total += float(_logit_difference(logits[:, -1], *answers).sum())
-    return total / base.height
+        found.append(_logit_difference(logits[:, -1], *_answer_ids(group, model.device)))
+    return torch.cat(found)
 
 
 def _backup_effects(
@@ -259,7 +263,7 @@ class _QueryPatching:
         heads = self.model.config.n_heads
         residual = self.clean[f"blocks.{start}.hook_resid_pre"]
         found = []
-        for chosen in torch.arange(heads).split(max(1, max_rows // n)):
+        for chosen in torch.split(torch.arange(heads), max(1, max_rows // n)):
             hooks = [
                 _set_query(head_of, query[chosen].flatten(0, 1))
                 for head_of, query in queries.items()

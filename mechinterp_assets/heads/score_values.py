@@ -6,23 +6,24 @@ belong here: how scores are computed.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 
-HEAD_SCORES_SCHEMA: dict[str, Any] = {
-    "layer": pl.Int32,
-    "head": pl.Int32,
-    "score": pl.String,
-    "value": pl.Float64,
-    "n": pl.Int64,
-    "null_mean": pl.Float64,
-    "null_sd": pl.Float64,
-    "threshold": pl.Float64,
-    "dataset": pl.String,
-}
+HEAD_SCORES_SCHEMA = pl.Schema(
+    {
+        "layer": pl.Int32,
+        "head": pl.Int32,
+        "score": pl.String,
+        "value": pl.Float64,
+        "n": pl.Int64,
+        "null_mean": pl.Float64,
+        "null_sd": pl.Float64,
+        "threshold": pl.Float64,
+        "dataset": pl.String,
+    }
+)
 
 
 @dataclass(frozen=True)

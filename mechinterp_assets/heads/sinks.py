@@ -28,37 +28,41 @@ from mechinterp_assets.precision import float64
 
 POSITIONS = 4
 LARGEST = 3
-ATTENTION_SINKS_SCHEMA = {
-    "layer": pl.Int32(),
-    "head": pl.Int32(),
-    "tokens": pl.String(),
-    "with_bos": pl.Boolean(),
-    "position": pl.Int32(),
-    "attention": pl.Float64(),
-    "uniform_attention": pl.Float64(),
-    "key_norm": pl.Float64(),
-    "value_norm": pl.Float64(),
-    "query_key_cosine": pl.Float64(),
-    "output_norm": pl.Float64(),
-    "n_sequences": pl.Int64(),
-    "n_positions": pl.Int32(),
-    "dataset": pl.String(),
-}
-MASSIVE_ACTIVATIONS_SCHEMA = {
-    "layer": pl.Int32(),
-    "tokens": pl.String(),
-    "with_bos": pl.Boolean(),
-    "rank": pl.Int32(),
-    "magnitude": pl.Float64(),
-    "median": pl.Float64(),
-    "ratio": pl.Float64(),
-    "position": pl.Int32(),
-    "dimension": pl.Int32(),
-    "place_share": pl.Float64(),
-    "n_sequences": pl.Int64(),
-    "n_positions": pl.Int32(),
-    "dataset": pl.String(),
-}
+ATTENTION_SINKS_SCHEMA = pl.Schema(
+    {
+        "layer": pl.Int32(),
+        "head": pl.Int32(),
+        "tokens": pl.String(),
+        "with_bos": pl.Boolean(),
+        "position": pl.Int32(),
+        "attention": pl.Float64(),
+        "uniform_attention": pl.Float64(),
+        "key_norm": pl.Float64(),
+        "value_norm": pl.Float64(),
+        "query_key_cosine": pl.Float64(),
+        "output_norm": pl.Float64(),
+        "n_sequences": pl.Int64(),
+        "n_positions": pl.Int32(),
+        "dataset": pl.String(),
+    }
+)
+MASSIVE_ACTIVATIONS_SCHEMA = pl.Schema(
+    {
+        "layer": pl.Int32(),
+        "tokens": pl.String(),
+        "with_bos": pl.Boolean(),
+        "rank": pl.Int32(),
+        "magnitude": pl.Float64(),
+        "median": pl.Float64(),
+        "ratio": pl.Float64(),
+        "position": pl.Int32(),
+        "dimension": pl.Int32(),
+        "place_share": pl.Float64(),
+        "n_sequences": pl.Int64(),
+        "n_positions": pl.Int32(),
+        "dataset": pl.String(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class _Measured:
             largest, place = torch.cat(batches), torch.cat(self.place[layer])
             median = float(torch.cat(self.median[layer]).mean())
             for rank in range(LARGEST):
-                where, count = place[:, rank].unique(return_counts=True)
+                where, count = torch.unique(place[:, rank], return_counts=True)
                 most = int(where[count.argmax()])
                 magnitude = float(largest[:, rank].mean())
                 rows.append(
@@ -187,8 +191,9 @@ def _measure(model: LanguageModel, token_ids: Tensor, batch_size: int) -> _Measu
     shape = (config.n_layers, config.n_heads, n_positions)
     for name in ("attention", "key_norm", "value_norm", "query_key_cosine", "output_norm"):
         found.sums[name] = torch.zeros(shape, dtype=torch.float64)
-    found.largest, found.place, found.median = ([[] for _ in resid] for _ in range(3))
-    for ids in token_ids.split(batch_size):
+    for batches in (found.largest, found.place, found.median):
+        batches += [[] for _ in resid]
+    for ids in torch.split(token_ids, batch_size):
         _, kept = run_and_keep(
             model.raw, ids.to(model.device), [*wanted.values(), *resid], last_logits_only=True
         )

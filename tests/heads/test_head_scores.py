@@ -1,5 +1,7 @@
 """Head scores find planted heads, equal slow references and stay silent on untrained models."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 import torch
@@ -26,7 +28,9 @@ from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.tables import polars_schema, table_spec
 
-SMALL = HeadScoreSettings(n_sequences=6, period=10, sink_length=20, batch_size=4)
+SMALL = HeadScoreSettings(
+    n_sequences=6, period=10, sink_length=20, batch_size=4, cspa_sequences=3, cspa_length=12
+)
 
 
 def value(frame: pl.DataFrame, layer: int, head: int, score: str, column: str = "value") -> float:
@@ -92,7 +96,15 @@ def test_untrained_model_has_no_roles(untrained: LanguageModel) -> None:
 
 
 def test_organism_has_strong_induction_heads(organism: LanguageModel) -> None:
-    settings = HeadScoreSettings(n_sequences=4, period=30, sink_length=32, null_draws=5)
+    settings = HeadScoreSettings(
+        n_sequences=4,
+        period=30,
+        sink_length=32,
+        null_draws=5,
+        suppression_tokens=64,
+        cspa_sequences=3,
+        cspa_length=8,
+    )
     frame = head_scores(organism, settings)
     assert frame.schema == polars_schema(table_spec("head_scores"))
     per_head = organism.config.n_layers * organism.config.n_heads
@@ -103,8 +115,8 @@ def test_organism_has_strong_induction_heads(organism: LanguageModel) -> None:
 
 
 def test_scores_do_not_depend_on_the_batch_size(planted: LanguageModel) -> None:
-    one = HeadScoreSettings(n_sequences=5, period=8, sink_length=16, batch_size=1)
-    five = HeadScoreSettings(n_sequences=5, period=8, sink_length=16, batch_size=5)
+    one = HeadScoreSettings(n_sequences=5, period=8, sink_length=16, batch_size=1, cspa_sequences=0)
+    five = replace(one, batch_size=5)
     left, right = head_scores(planted, one), head_scores(planted, five)
     assert left.drop("value", "null_mean", "null_sd").equals(
         right.drop("value", "null_mean", "null_sd")
@@ -114,7 +126,10 @@ def test_scores_do_not_depend_on_the_batch_size(planted: LanguageModel) -> None:
 
 
 def test_rope_and_grouped_queries(stories: LanguageModel) -> None:
-    frame = head_scores(stories, HeadScoreSettings(n_sequences=4, period=20, sink_length=32))
+    settings = HeadScoreSettings(
+        n_sequences=4, period=20, sink_length=32, cspa_sequences=3, cspa_length=12
+    )
+    frame = head_scores(stories, settings)
     assert frame.drop_nulls("threshold")["value"].is_finite().all()
     for score in ATTENTION_SCORES:
         values = frame.filter(score=score.name)["value"]
