@@ -168,6 +168,7 @@ def _trace_task(
         threshold=settings.firing_threshold,
         fraction=settings.contribution_fraction,
         contrast=settings.slice_contrast,
+        any_score=settings.firing_score_min is None,
     )
     others = [
         variant_settings(variant, rules, settings.near_threshold)
@@ -264,22 +265,24 @@ def _roots(
     """The study's roots of a task, or the heads with the largest direct effect on its answers."""
     if task == IOI and settings.roots != "auto":
         return [Root(*root) for root in settings.roots]
-    count, threshold, sources = (
-        settings.max_roots,
-        settings.firing_threshold,
-        task_sources(prompts),
+    sources = task_sources(prompts)
+    named = tasks.roots.get(task)
+    scores = (find_roots if named is None else root_scores)(
+        model,
+        prompts,
+        sources=sources,
+        count=settings.max_roots,
+        threshold=settings.firing_threshold,
+        any_score=settings.firing_score_min is None,
     )
-    if task not in tasks.roots:
-        return root_heads(
-            find_roots(model, prompts, sources=sources, count=count, threshold=threshold)
-        )
-    scores = root_scores(model, prompts, sources=sources, count=count, threshold=threshold)
+    if named is None:
+        return root_heads(scores)
     attended = {
         (layer, head): role for layer, head, role in scores["layer", "head", "source"].rows()
     }
     return [
         Root(*root) if len(root) == 3 else Root(*root, attended.get(root, sources[0]))
-        for root in tasks.roots[task]
+        for root in named
     ]
 
 

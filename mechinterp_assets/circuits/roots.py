@@ -41,6 +41,7 @@ def find_roots(
     min_attention: float = 0.1,
     min_firing: float = 0.05,
     threshold: float = 0.5,
+    any_score: bool = False,
     max_prompts: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> pl.DataFrame:
@@ -54,6 +55,7 @@ def find_roots(
         min_attention=min_attention,
         min_firing=min_firing,
         threshold=threshold,
+        any_score=any_score,
         max_prompts=max_prompts,
         progress=progress,
     )
@@ -82,6 +84,7 @@ def root_scores(
     min_attention: float = 0.1,
     min_firing: float = 0.05,
     threshold: float = 0.5,
+    any_score: bool = False,
     max_prompts: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> pl.DataFrame:
@@ -94,7 +97,7 @@ def root_scores(
       attention END -> source at least `min_attention`, source being the one of `sources` that it
       attends to most (IO: a name mover),
       the pair (END, source) fires in at least the share `min_firing` of prompts (attention can be
-      high with a negative score, from which there is nothing to trace);
+      high with a negative score, from which FC24's rule traces nothing; any_score lets it fire);
     of these the `count` largest by direct_effect are roots.
     Columns: layer, head, direct_effect (logit difference, answers - wrong tokens, that the head's
     output at END adds directly, the final norm's scale being that of the run), effect_share,
@@ -140,7 +143,7 @@ def root_scores(
             reads = torch.einsum("hkd,bd->bhk", weights.W_O[layer], direction)
             sums["direct_effect"][layer] += (z * reads).sum(-1).sum(0).double().cpu()
             pattern, score = cache[prefix + "pattern"], cache[prefix + "attn_scores"]
-            fires = firing_pairs(pattern, score, threshold)
+            fires = firing_pairs(pattern, score, threshold, any_score=any_score)
             rows = pattern[each, :, end].double().cpu()
             fires = fires[each, :, end].cpu()
             for role, column in columns.items():

@@ -61,9 +61,14 @@ def select_slices(terms: Tensor, tolerance: float = SELECTION_TOLERANCE) -> Tens
     return torch.zeros_like(kept).scatter(-1, order, kept)
 
 
-def firing_pairs(pattern: Tensor, score: Tensor, threshold: float = 0.5) -> Tensor:
-    """Mask [..., destination, source] of attention >= threshold, score >= 0 and source >= 1."""
-    fires = (pattern >= threshold) & (score >= 0)
+def firing_pairs(
+    pattern: Tensor, score: Tensor, threshold: float = 0.5, *, any_score: bool = False
+) -> Tensor:
+    """Mask [..., destination, source] of attention >= threshold, score >= 0 and source >= 1.
+
+    any_score: whatever the score is (this project's; FC24 asks for score >= 0).
+    """
+    fires = (pattern >= threshold) & (score >= 0) if not any_score else pattern >= threshold
     fires[..., 0] = False
     return fires
 
@@ -100,12 +105,16 @@ def pair_slices(
     reading_dtype: torch.dtype | None = torch.float64,
     every_slice: bool = False,
     contrast: bool = False,
+    relative_to: tuple[Tensor, Tensor] | None = None,
 ) -> PairSlices:
     """Slices of one head for pairs with normalised inputs [pair, d_model] (no appended 1).
 
     offset [pair] = destination - source, below `n_offsets`; it matters for rotary models alone.
     `reading_dtype` is that of the writers' outputs; None leaves reading, constant and whole empty.
     every_slice: S is all slices. contrast: a third kind, equation 8 over all slices.
+    relative_to: mask [pair] and inputs [pair, d_model]: S, reading and whole of these pairs are
+    those of the source's key minus the key of this input, whose appended 1 cancels; terms stay
+    those of the source alone. Not for rotary models.
     """
     factors = omega.factors(layer)
     u, S, v = (tensor[:, head] for tensor in omega.inner(layer, n_offsets))
@@ -118,7 +127,11 @@ def pair_slices(
     a, b = inward(x_destination, Q_query, u), inward(x_source, Q_key, v)
     sigma = S[offset] if omega.rotary else S[:1]
     terms = sigma * a * b
-    selected = torch.ones_like(terms, dtype=torch.bool) if every_slice else select_slices(terms)
+    if relative_to is not None:
+        mask, reference = relative_to
+        b = torch.where(mask[:, None], b - inward(reference, Q_key, v), b)
+    chosen = sigma * a * b
+    selected = torch.ones_like(terms, dtype=torch.bool) if every_slice else select_slices(chosen)
     if reading_dtype is None:
         none = terms.new_zeros(0)
         return PairSlices(terms, selected, none, none, none)
@@ -139,6 +152,8 @@ def pair_slices(
     for side, (Q, rotation) in enumerate(((Q_query, u), (Q_key, v))):
         y = coefficients[:, side] @ (rotation[offset] if omega.rotary else rotation[0]).mT
         constant[:, side] = y @ Q[-1]
+        if relative_to is not None and side == 1:
+            constant[relative_to[0], side] = 0
         rows = Q[:-1] - Q[:-1].mean(0) if omega.centred else Q[:-1]
         reading[:, side] = y.to(reading_dtype) @ rows.to(reading_dtype).T
     return PairSlices(terms, selected, reading, constant, whole)

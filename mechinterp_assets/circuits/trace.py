@@ -125,6 +125,10 @@ class TraceSettings:
     contributions reach `fraction` of the sum of all negative ones. every_slice: S is all slices.
     published: the published code's contributions, with a 1 appended to every head's output, and its
     path multiplicities; what equation 8 says is left out of edges then. contrast: Trace.contrast.
+    any_score: root pairs fire by attention alone (this project's rule). Softmax sees scores only
+    relative to one another, so where a root's score is negative, S and contributions are those of
+    the score minus the mean score of the destination's other sources: the key side reads o_j / s_j
+    minus its mean over them. Absolute positions only.
     """
 
     threshold: float = 0.5
@@ -137,6 +141,7 @@ class TraceSettings:
     every_slice: bool = False
     published: bool = False
     contrast: bool = False
+    any_score: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -259,6 +264,12 @@ def trace_batches(
     roots = [Root(*root) for root in roots]
     _check_roots(model, prompts, roots)
     omega = omega or ModelOmega(model)
+    if omega.rotary and any(settings.any_score for settings in rules):
+        raise CircuitError(
+            f"{model.source} has rotary positions: its singular vectors differ from offset to "
+            "offset, so keys of several sources have no mean; trace root pairs with score >= 0 "
+            "(any_score=False; ioi.firing_score_min: 0)"
+        )
     n_layers = max(root.layer for root in roots) + 1
     scale, writers = attention_scale(model), Writers.of(model, n_layers - 1)
     done = 0
@@ -277,7 +288,7 @@ def trace_batches(
                     Trace(
                         slices,
                         _edges_frame(slices, rows, writers),
-                        _roots_frame(slices, roots, group, settings.near is not None),
+                        _roots_frame(slices, roots, group, settings),
                         _contrast_frame(slices, rows),
                     )
                 )
@@ -330,10 +341,11 @@ def _trace_group(
     blocks: list[PairBlock] = []
     for layer in reversed(range(len(stream.pattern))):
         fires = firing_pairs(stream.pattern[layer], stream.score[layer], settings.threshold)
-        starts = fires
+        pattern, score = stream.pattern[layer], stream.score[layer]
+        least = settings.threshold if settings.near is None else settings.near
+        starts = firing_pairs(pattern, score, least, any_score=settings.any_score)
         if settings.near is not None:
-            near = firing_pairs(stream.pattern[layer], stream.score[layer], settings.near)
-            starts = near & (stream.pattern[layer] < settings.threshold)
+            starts &= pattern < settings.threshold
         is_root = torch.zeros_like(fires)
         for root in (root for root in roots if root.layer == layer):
             has, source = at[root.source]
@@ -379,6 +391,8 @@ def _trace_layer(
     n = len(head)
     if n == 0:
         return None
+    at_pair = (prompt, head, i, j)
+    relative = (stream.score[layer][at_pair] < 0) & (multiplicity[at_pair] > 0)
     x, length = stream.normalised(layer), wanted.shape[-1]
     rank = omega.inner(layer, length)[1].shape[-1]
     outputs = stream.outputs
@@ -392,6 +406,7 @@ def _trace_layer(
         if low == high:
             continue
         b, d, s = prompt[low:high], i[low:high], j[low:high]
+        negative = relative[low:high]
         pairs = pair_slices(
             omega,
             layer,
@@ -403,12 +418,12 @@ def _trace_layer(
             reading_dtype=outputs.dtype,
             every_slice=settings.every_slice,
             contrast=settings.contrast,
+            relative_to=(negative, _mean_of_others(x, b, d, s)) if negative.any() else None,
         )
         terms[low:high], selected[low:high] = pairs.terms, pairs.selected
         reading[low:high], whole[low:high] = pairs.reading, pairs.whole[..., 0]
         constant[low:high] = pairs.constant[..., 0]
 
-    at_pair = (prompt, head, i, j)
     count = multiplicity[at_pair]
     live = count > 0
     n_writers = stream.writers.before(layer)
@@ -420,6 +435,11 @@ def _trace_layer(
     scale = stream.scale(layer).flatten()[token]
     flat = _contract(reading[live].flatten(0, 1), token.flatten(), outputs.flatten(0, 1), n_writers)
     effects = flat.double().reshape(-1, 2, kinds, n_writers) / scale[..., None, None]
+    for at in relative[live].nonzero()[:, 0].tolist():
+        b, d, s = prompt[live][at], i[live][at], j[live][at]
+        written = outputs[b, : d + 1, :n_writers] @ reading[live][at, 1].mT
+        each = written.double() / stream.scale(layer)[b, : d + 1, None, None]
+        effects[at, 1] -= ((each.sum(0) - each[s]) / d).mT
     contribution, exact = effects[:, :, 0], effects[:, :, 1]
     if settings.published:
         contribution[..., is_head] += (constant[live] / scale)[..., None]
@@ -478,6 +498,11 @@ def _trace_layer(
         totals=totals,
         kept=kept_count,
     )
+
+
+def _mean_of_others(x: Tensor, prompt: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Mean input [pair, d_model] over the sources 0 .. i without j, for pairs (i, j), j <= i."""
+    return (x.cumsum(1)[prompt, i] - x[prompt, j]) / i[:, None]
 
 
 def _kept(of_heads: Tensor, settings: TraceSettings) -> Tensor:
@@ -601,9 +626,11 @@ def _contrast_frame(slices: pl.DataFrame, rows: _Rows) -> pl.DataFrame:
 
 
 def _roots_frame(
-    slices: pl.DataFrame, roots: Sequence[Root], group: pl.DataFrame, near: bool
+    slices: pl.DataFrame, roots: Sequence[Root], group: pl.DataFrame, settings: TraceSettings
 ) -> pl.DataFrame:
-    traced = ~pl.col("fires") & (pl.col("path_multiplicity") > 0) if near else pl.col("fires")
+    traced = pl.col("path_multiplicity") > 0
+    if settings.near is not None:  # a nearly firing pair may be reached from downstream as well
+        traced &= pl.col("attention") < settings.threshold
     firing = slices.filter(pl.col("is_root") & traced)
     n_prompts, n_firing = [], []
     for root in roots:

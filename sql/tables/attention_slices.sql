@@ -42,10 +42,10 @@ COMMENT ON COLUMN attention_slices.destination_role IS 'Role of the destination 
 COMMENT ON COLUMN attention_slices.source_role IS 'Role of the source in the prompt, as destination_role';
 COMMENT ON COLUMN attention_slices.score IS 'Attention score before softmax as the model computes it: q . k / sqrt(d_head)';
 COMMENT ON COLUMN attention_slices.attention IS 'Attention weight after softmax, 0 to 1';
-COMMENT ON COLUMN attention_slices.fires IS 'attention >= threshold (0.5 unless the study says otherwise), score >= 0 and source >= 1; only firing pairs are traced';
-COMMENT ON COLUMN attention_slices.slices IS 'Selected set S of singular vector indices k: what is left after dropping terms in ascending order while their running sum stays <= 0 (tolerance 1e-12 of the sum of absolute terms). Empty when q . k <= 0';
+COMMENT ON COLUMN attention_slices.fires IS 'attention >= threshold (0.5 unless the study says otherwise), score >= 0 and source >= 1; only firing pairs are traced, and root pairs of any score where the study says so (ioi.firing_score_min: null)';
+COMMENT ON COLUMN attention_slices.slices IS 'Selected set S of singular vector indices k: what is left after dropping terms in ascending order while their running sum stays <= 0 (tolerance 1e-12 of the sum of absolute terms). Empty when q . k <= 0. For traced root pairs with a negative score (ioi.firing_score_min: null, this project''s rule) chosen from the terms minus their mean over the destination''s other sources';
 COMMENT ON COLUMN attention_slices.n_slices IS 'Number of selected slices, 0 to d_head';
-COMMENT ON COLUMN attention_slices.slice_sum IS 'Sum of the terms in S, at least q . k';
+COMMENT ON COLUMN attention_slices.slice_sum IS 'Sum of the terms in S, at least q . k but for traced root pairs with a negative score';
 COMMENT ON COLUMN attention_slices.slice_terms IS 'All terms c_k = sigma_k (u_k . x_i)(v_k . x_j), k from 0; they sum to q . k = score * sqrt(d_head)';
 COMMENT ON COLUMN attention_slices.identity_error IS '|sum of terms - score of the model * sqrt(d_head)| / sum of |terms|; rounding only, below 1e-4 in single precision';
 COMMENT ON COLUMN attention_slices.is_root IS 'Whether the pair is a root: (END, source) of a root head, IO in IOI unless the root names another role';
@@ -55,7 +55,7 @@ COMMENT ON COLUMN attention_slices.destination_writers IS 'The same sum over all
 COMMENT ON COLUMN attention_slices.destination_whole IS 'sum over k in S of sqrt(sigma_k) |u_k . x_i|: destination_writers plus the constant of the appended 1';
 COMMENT ON COLUMN attention_slices.destination_coverage IS 'destination_heads / destination_writers: share of the heads in what all writers contribute; signed, can leave 0 to 1; NULL when not traced or undefined';
 COMMENT ON COLUMN attention_slices.destination_kept IS 'Number of upstream heads kept at the destination by the 70% rule';
-COMMENT ON COLUMN attention_slices.source_heads IS 'Sum over upstream heads of their contribution at the source: sum over k in S of e_k sqrt(sigma_k) v_k . o / s (eq. 8). NULL when not traced';
+COMMENT ON COLUMN attention_slices.source_heads IS 'Sum over upstream heads of their contribution at the source: sum over k in S of e_k sqrt(sigma_k) v_k . o / s (eq. 8); for root pairs with a negative score of o / s minus its mean over the destination''s other sources. NULL when not traced';
 COMMENT ON COLUMN attention_slices.source_writers IS 'The same sum over all writers of the residual stream';
 COMMENT ON COLUMN attention_slices.source_whole IS 'sum over k in S of sqrt(sigma_k) |v_k . x_j|: source_writers plus the constant of the appended 1';
 COMMENT ON COLUMN attention_slices.source_coverage IS 'source_heads / source_writers; signed, can leave 0 to 1; NULL when not traced or undefined';

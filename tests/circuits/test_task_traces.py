@@ -4,8 +4,10 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
+from mechinterp_assets.circuits.residual import residual_stream
 from mechinterp_assets.circuits.roots import find_roots, root_heads, root_scores, task_sources
+from mechinterp_assets.circuits.slices import select_slices
 from mechinterp_assets.circuits.trace import Root, Trace, TraceSettings, trace_circuit
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.tasks.gendered_pronoun import gendered_pronoun
@@ -146,3 +148,67 @@ def test_what_cannot_be_traced_is_named(organism: LanguageModel, years: pl.DataF
     pronouns = gendered_pronoun(organism.encode, 4, 0, organism.bos_token_id)
     with pytest.raises(CircuitError, match="attention from END to one of NAME, VERB"):
         find_roots(organism, pronouns, sources=["NAME", "VERB"], min_attention=1.0)
+
+
+def test_roots_with_a_negative_score(
+    organism: LanguageModel, organism_prompts: pl.DataFrame
+) -> None:
+    """By attention alone: S and writers of the score minus the mean of the other sources."""
+    roots = [Root(1, 0, "S2"), Root(3, 3)]
+    strict = trace_circuit(organism, organism_prompts, roots, TraceSettings(keep_all=True))
+    every = trace_circuit(
+        organism, organism_prompts, roots, TraceSettings(keep_all=True, any_score=True)
+    )
+    assert_identities(every, 2e-4)
+    negative = every.slices.filter((pl.col("score") < 0) & (pl.col("path_multiplicity") > 0))
+    assert negative.height > 3
+    assert not negative["fires"].any()
+    assert (negative["attention"] >= 0.5).all()
+    assert (negative["n_slices"] > 0).all()
+    assert every.roots["n_firing"].sum() == strict.roots["n_firing"].sum() + negative.height
+    # Nothing else changes.
+    key = [*PAIR, "slices", "path_multiplicity"]
+    of_root = negative.select("prompt").unique()
+    others = strict.slices.join(of_root, on="prompt", how="anti").select(key).sort(PAIR)
+    assert others.equals(every.slices.join(of_root, on="prompt", how="anti").select(key).sort(PAIR))
+
+    omega = ModelOmega(organism)
+    for row in negative.head(3).iter_rows(named=True):
+        layer, head, i, j = (row[name] for name in ("layer", "head", "destination", "source"))
+        ids = organism_prompts.filter(prompt=row["prompt"])["token_ids"][0].to_list()
+        stream = residual_stream(organism, torch.tensor([ids]), layer + 1, device=omega.device)
+        x = torch.cat([stream.normalised(layer)[0], torch.ones(len(ids), 1)], 1).double()
+        U, sigma, V = omega.vectors(layer, head)
+        terms = sigma * (x[i] @ U) * (x[: i + 1] @ V)
+        rest = [s for s in range(i + 1) if s != j]
+        relative = terms[j] - terms[rest].mean(0)
+        assert float(relative.sum()) > 0
+        chosen = select_slices(relative[None])[0]
+        assert row["slices"] == chosen.nonzero()[:, 0].tolist()
+        weight = torch.where(x[i] @ U < 0, -1.0, 1.0) * sigma.sqrt() * chosen
+        written = stream.outputs[0].double() - stream.outputs[0].double().mean(-1, keepdim=True)
+        written = written / stream.scale(layer)[0][:, None, None]
+        expected = {
+            "destination": written[i] @ (U[:-1] @ weight),
+            "source": (written[j] - written[rest].mean(0)) @ (V[:-1] @ weight),
+        }
+        for side, values in expected.items():
+            assert row[f"{side}_writers"] == pytest.approx(float(values.sum()), rel=1e-3, abs=1e-3)
+            size = float(values.abs().sum())
+            edges = every.edges.filter(
+                prompt=row["prompt"], downstream_layer=layer, downstream_head=head, side=side,
+                source=j, upstream_kind="head",
+            ).sort("upstream_layer", "upstream_head")  # fmt: skip
+            of_heads = values[torch.from_numpy(stream.writers.is_head(layer))]
+            difference = edges["contribution"].to_numpy() - of_heads.numpy()
+            assert abs(difference).max() < 2e-4 * size
+        whole = float((weight * ((x[j] - x[rest].mean(0)) @ V)).sum())
+        assert row["source_whole"] == pytest.approx(whole, rel=1e-3)
+        assert row["source_writers"] == pytest.approx(whole, rel=1e-3)
+
+
+def test_rotary_models_have_no_mean_key(stories: LanguageModel) -> None:
+    with pytest.raises(CircuitError, match="rotary positions"):
+        trace_circuit(
+            stories, repeats(stories, 1, 6), [Root(0, 0, "SAME")], TraceSettings(any_score=True)
+        )
