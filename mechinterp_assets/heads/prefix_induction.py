@@ -39,6 +39,9 @@ PREFIX_INDUCTION_SCHEMA: dict[str, Any] = {
     "attention_sd": pl.Float64,
     "attention_ci_low": pl.Float64,
     "attention_ci_high": pl.Float64,
+    "gain": pl.Float64,
+    "gain_ci_low": pl.Float64,
+    "gain_ci_high": pl.Float64,
     "null_mean": pl.Float64,
     "null_sd": pl.Float64,
     "dla": pl.Float64,
@@ -121,7 +124,8 @@ def prefix_induction(model: LanguageModel, settings: PrefixSettings | None = Non
     raw ones. One forward pass per batch for all heads.
 
     attention: A[d, s]. Its null: s replaced by another source drawn uniformly from 1 .. d,
-    independently for every sequence; exact (see attention_scores.py).
+    independently for every sequence; exact (see attention_scores.py). gain: attention minus that
+    at prefix length 1, sequence by sequence.
     dla: the head's output at d, z_d W_O over the final norm's scale, times the W_U column of the
     token at s. Its null: that token replaced by another token of the sequence up to d, drawn
     uniformly from the distinct ones; exact. dla_excess is dla minus the null mean.
@@ -143,12 +147,17 @@ def prefix_induction(model: LanguageModel, settings: PrefixSettings | None = Non
         )
 
     attention_low, attention_high = interval(measured.attention)
+    gain = measured.attention - measured.attention[:1]
+    gain_low, gain_high = interval(gain)
     excess_low, excess_high = interval(excess)
     columns = {
         "attention": measured.attention.mean(axis=1),
         "attention_sd": _sd(measured.attention),
         "attention_ci_low": attention_low,
         "attention_ci_high": attention_high,
+        "gain": gain.mean(axis=1),
+        "gain_ci_low": gain_low,
+        "gain_ci_high": gain_high,
         "null_mean": measured.null_mean.mean(axis=1),
         "null_sd": np.sqrt(measured.null_variance.sum(axis=1)) / n,
         "dla": measured.dla.mean(axis=1),

@@ -47,6 +47,9 @@ PREFIX_INTERVENTION_SCHEMA: dict[str, Any] = {
     "mean_drop": pl.Float64,
     "drop_ci_low": pl.Float64,
     "drop_ci_high": pl.Float64,
+    "excess_drop": pl.Float64,
+    "excess_ci_low": pl.Float64,
+    "excess_ci_high": pl.Float64,
     "still_attended_rate": pl.Float64,
 }
 Integers = NDArray[np.int64]
@@ -174,10 +177,15 @@ def prefix_intervention(
             "n_attended": int(is_head.sum()),
             "n_editable": int((cases.of_entry[is_head] >= 0).sum()),
         }
+        before = attended.attention[own]
+        drops = before - after[:, number, layer, head]
         for edit, name in enumerate(EDITS):
+            excess = (
+                drops[edit] - drops[1:].mean(axis=0) if edit == 0 else np.full(len(own), np.nan)
+            )
             values = _summary(
-                attended.attention[own],
-                after[edit, number, layer, head],
+                before,
+                np.stack([before - drops[edit], drops[edit], excess], axis=1),
                 drawn.prefix_length[number],
                 drawn.sequence[number],
                 n_bootstrap=n_bootstrap,
@@ -238,28 +246,33 @@ def _attention(
 
 def _summary(
     before: NDArray[np.float64],
-    after: NDArray[np.float64],
+    values: NDArray[np.float64],
     prefix_length: Integers,
     sequence: Integers,
     *,
     n_bootstrap: int,
     seed: int,
-) -> dict[str, float | None]:
+) -> dict[str, float]:
+    """Means and intervals; values [case, 3]: attention after, drop, drop beyond the controls'."""
     if not len(before):
         return {}
     _, cluster = np.unique(sequence, return_inverse=True)
-    sums = np.zeros((cluster.max() + 1, 2))
-    np.add.at(sums, cluster, np.stack([after, before - after], axis=1))
+    sums = np.zeros((cluster.max() + 1, 3))
+    np.add.at(sums, cluster, values)
     counts = np.bincount(cluster).astype(np.float64)[:, None]
     low, high = cluster_bootstrap(sums, counts, n_bootstrap=n_bootstrap, seed=seed)
+    after, drop, excess = values.mean(axis=0)
     return {
         "mean_prefix_length": float(prefix_length.mean()),
         "attention_before": float(before.mean()),
-        "attention_after": float(after.mean()),
-        "attention_after_ci_low": float(low[0]),
-        "attention_after_ci_high": float(high[0]),
-        "mean_drop": float((before - after).mean()),
-        "drop_ci_low": float(low[1]),
-        "drop_ci_high": float(high[1]),
-        "still_attended_rate": float((after > ATTENDS).mean()),
+        "attention_after": after,
+        "attention_after_ci_low": low[0],
+        "attention_after_ci_high": high[0],
+        "mean_drop": drop,
+        "drop_ci_low": low[1],
+        "drop_ci_high": high[1],
+        "excess_drop": excess,
+        "excess_ci_low": low[2],
+        "excess_ci_high": high[2],
+        "still_attended_rate": float((values[:, 0] > ATTENDS).mean()),
     }

@@ -4,6 +4,7 @@ SELECT
     h.head,
     h.prefix_class,
     round(h.score_1, 3) AS score_1,
+    round(h.score_1_ci_low, 2) || ' to ' || round(h.score_1_ci_high, 2) AS interval_1,
     round(h.score_2, 3) AS score_2,
     round(h.score_longest, 3) AS score_longest,
     round(h.dla_excess_1, 3) AS logits_1,
@@ -20,5 +21,5 @@ FROM prefix_induction_heads AS h
 JOIN prefix_induction_corpus AS c USING (study, layer, head)
 WHERE study = coalesce(getvariable('study'), 'organism')
 GROUP BY ALL
-ORDER BY h.score_longest DESC
+ORDER BY score_longest DESC, layer, head
 LIMIT 20;

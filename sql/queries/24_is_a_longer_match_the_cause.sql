@@ -8,11 +8,12 @@ SELECT
     round(max(i.attention_after) FILTER (WHERE i.edit = 'match'), 3) AS match_cut_to_one,
     round(max(i.attention_after) FILTER (WHERE i.edit = 'before_match'), 3) AS token_before_match,
     round(max(i.attention_after) FILTER (WHERE i.edit = 'after_source'), 3) AS token_after_source,
-    round(max(i.drop_ci_low) FILTER (WHERE i.edit = 'match'), 3) AS drop_low,
-    round(max(i.drop_ci_high) FILTER (WHERE i.edit <> 'match'), 3) AS control_drop_high
+    round(max(i.excess_drop), 3) AS drop_beyond_controls,
+    round(max(i.excess_ci_low), 3) AS ci_low,
+    round(max(i.excess_ci_high), 3) AS ci_high
 FROM prefix_induction_intervention AS i
 JOIN prefix_induction_heads AS h USING (study, layer, head)
 WHERE study = coalesce(getvariable('study'), 'organism')
     AND i.n > 0
 GROUP BY ALL
-ORDER BY match_cut_to_one - token_before_match, i.layer, i.head;
+ORDER BY drop_beyond_controls DESC, layer, head;

@@ -15,6 +15,9 @@ CREATE TABLE prefix_induction_intervention (
     mean_drop DOUBLE,
     drop_ci_low DOUBLE,
     drop_ci_high DOUBLE,
+    excess_drop DOUBLE,
+    excess_ci_low DOUBLE,
+    excess_ci_high DOUBLE,
     still_attended_rate DOUBLE
 );
 COMMENT ON TABLE prefix_induction_intervention IS 'One row per induction head and edit: attention to the induction source on real text before and after one token is replaced (Kissane et al. 2024, section 4.2). Cases: pairs (destination i, source s) of prefix_induction_corpus with prefix length p >= 2 and attention above 0.3, a random sample per head; heads that attend to the same cases share them, and all edits of a head are made of the same cases. The new token occurs elsewhere in the text and nowhere in the sequence, and is the same in all edits of a case. Raw weights. A head without cases has n = 0.';
@@ -30,7 +33,10 @@ COMMENT ON COLUMN prefix_induction_intervention.attention_before IS 'Mean A[i, s
 COMMENT ON COLUMN prefix_induction_intervention.attention_after IS 'Mean A[i, s] of the n cases after the edit';
 COMMENT ON COLUMN prefix_induction_intervention.attention_after_ci_low IS 'Lower end of the 95% percentile bootstrap interval of attention_after over sequences; NULL for cases of one sequence';
 COMMENT ON COLUMN prefix_induction_intervention.attention_after_ci_high IS 'Upper end of the same';
-COMMENT ON COLUMN prefix_induction_intervention.mean_drop IS 'attention_before - attention_after. What match drops beyond the controls is due to the match; since cases are chosen for high attention, any edit may lower it a little';
+COMMENT ON COLUMN prefix_induction_intervention.mean_drop IS 'attention_before - attention_after. Since cases are chosen for high attention, any edit may lower it a little';
 COMMENT ON COLUMN prefix_induction_intervention.drop_ci_low IS 'Lower end of the 95% percentile bootstrap interval of mean_drop over sequences; NULL for cases of one sequence';
 COMMENT ON COLUMN prefix_induction_intervention.drop_ci_high IS 'Upper end of the same';
+COMMENT ON COLUMN prefix_induction_intervention.excess_drop IS 'For match: mean over cases of its drop minus the mean drop of both controls on the same case, which is what the longer match itself brings. NULL for the controls';
+COMMENT ON COLUMN prefix_induction_intervention.excess_ci_low IS 'Lower end of the 95% percentile bootstrap interval of excess_drop over sequences; NULL where that is, and for cases of one sequence';
+COMMENT ON COLUMN prefix_induction_intervention.excess_ci_high IS 'Upper end of the same';
 COMMENT ON COLUMN prefix_induction_intervention.still_attended_rate IS 'Share of the n cases with an attention above 0.3 after the edit';

@@ -89,6 +89,9 @@ def test_planted_heads_need_one_and_two_tokens(scores: pl.DataFrame) -> None:
     one, *more = by_length(scores, LONG, "attention")
     assert one < 0.01
     assert min(more) > 0.99
+    assert by_length(scores, LONG, "gain") == pytest.approx([0, *[a - one for a in more]])
+    assert min(by_length(scores, LONG, "gain_ci_low")[1:]) > 0.98
+    assert max(map(abs, by_length(scores, SHORT, "gain"))) < 0.01
     short, long = by_length(scores, SHORT, "dla_excess"), by_length(scores, LONG, "dla_excess")
     assert min(short) > 1
     assert abs(long[0]) < 0.01 * min(short)
@@ -323,6 +326,8 @@ def test_planted_heads_under_edits(model: LanguageModel, text: Tensor) -> None:
             assert row["attention_before"] > 0.99
             assert row["attention_after"] == pytest.approx(0 if breaks else 1, abs=0.01)
             assert row["drop_ci_low"] <= row["mean_drop"] <= row["drop_ci_high"]
+            expected = None if edit != "match" else pytest.approx(int(breaks), abs=0.01)
+            assert row["excess_drop"] == row["excess_ci_low"] == expected
             assert row["still_attended_rate"] == (0 if breaks else 1)
     nothing = rows[1, 3, "match"]
     assert (nothing["n"], nothing["attention_before"], nothing["drop_ci_low"]) == (0, None, None)
