@@ -49,7 +49,7 @@ def head_dashboards(
     tensors: dg.ResourceParam[Tensors],
     dashboards: DashboardsResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Self-contained HTML: scores, attention examples, features, edges and effects of every head."""
+    """Self-contained HTML: scores, attention examples, features, edges, effects of every head."""
     study = STUDIES[context.partition_key]
     inputs = Inputs(lake, tensors, study)
     model = inputs.table("language_model", study.study).collect().row(0, named=True)
@@ -61,9 +61,7 @@ def head_dashboards(
 
     for table in SCORE_TABLES:
         read(table, None)  # behind the views that the frames read
-    frames = head_frames(
-        read, lambda query: lake.sql(query, {"study": study.study}), study.sites
-    )
+    frames = head_frames(read, lambda query: lake.sql(query, {"study": study.study}), study.sites)
     linked = _features_with_pages(inputs, lake, dashboards)
     sequences = (
         inputs.table("tokenized_corpus", study.study)

@@ -42,7 +42,6 @@ class LayerContext:
             "provenance": provenance_rows(self.provenance, self.model, self.details),
         }
 
-
     def head_link(self, up: str = "") -> Callable[[int], str]:
         """Address of a head's page, from a page of the layer that is `up` below the index."""
 

@@ -138,9 +138,7 @@ def head_frames(
     for name, table in OF_SITE.items():
         found = [rows for key in sites if (rows := read(table, key)) is not None]
         lazy[name] = pl.concat(found) if found else None
-    there = {
-        name: rows.select(_NEEDED[name]) for name, rows in lazy.items() if rows is not None
-    }
+    there = {name: rows.select(_NEEDED[name]) for name, rows in lazy.items() if rows is not None}
     frames = dict(zip(there, pl.collect_all(there.values()), strict=True))
     return HeadFrames(
         **frames,

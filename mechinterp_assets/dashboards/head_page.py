@@ -148,9 +148,7 @@ class HeadPages:
             )
         return shown
 
-    def _features(
-        self, at: tuple[int, int], labels: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def _features(self, at: tuple[int, int], labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
         layer = at[0]
         named: dict[int, list[str]] = {}
         for row in labels:

@@ -27,6 +27,7 @@ def heads_content(frames: HeadFrames, study: str) -> dict[str, Any]:
     edges = _edge_counts(frames)
     clusters = _clusters(frames)
     classes = _classes(frames)
+    sql = filled_statements(study)
     return {
         "rows": [
             {
@@ -49,7 +50,7 @@ def heads_content(frames: HeadFrames, study: str) -> dict[str, Any]:
         "has_clusters": bool(clusters),
         "has_classes": bool(classes),
         "maps": _maps(frames, effects),
-        "sql": {**filled_statements(study), "provenance": filled_statements(study)["head_provenance"]},
+        "sql": {**sql, "provenance": sql["head_provenance"]},
     }
 
 
@@ -86,8 +87,10 @@ def _clusters(frames: HeadFrames) -> dict[tuple[int, int], str]:
         return {}
     rows = frames.proxy.filter(pl.col("measure") == "ngrams")
     return {
-        (row["layer"], row["head"]): f"{row['n_clusters']} (random {number(row['null_n_clusters'])})"
-        for row in rows.iter_rows(named=True)
+        (layer, head): f"{n} (random {number(null)})"
+        for layer, head, n, null in rows.select(
+            "layer", "head", "n_clusters", "null_n_clusters"
+        ).iter_rows()
     }
 
 
@@ -103,7 +106,7 @@ def _classes(frames: HeadFrames) -> dict[tuple[int, int], list[str]]:
 
 
 def _maps(frames: HeadFrames, effects: dict[tuple[int, int], float]) -> list[dict[str, Any]]:
-    """A map of layers by heads for every score that gives a role, and for the effect of ablation."""
+    """A map of layers by heads for every score with a threshold, and for the ablation effect."""
     layers = [int(layer) for layer in frames.scores["layer"].unique().sort()]
     heads = [int(head) for head in frames.scores["head"].unique().sort()]
     values: dict[str, dict[tuple[int, int], float]] = {}

@@ -101,7 +101,6 @@ class FeatureRenderer:
             next=self._order[after] if after < len(self._order) else None,
         )
 
-
     def tree(self, feature: int) -> str | None:
         """The page of a feature's recursive attribution; None where it has no tree."""
         return None if self.trees is None else self.trees.html(feature)

@@ -36,7 +36,8 @@ details summary pre span form output button noscript script svg rect path
 ATTRIBUTE_NAMES = """
 lang charset name content http-equiv class href id aria-label aria-current aria-labelledby aria-live
 title dir type value checked style scope role tabindex rel placeholder autocomplete spellcheck
-data-key viewbox width height x y d data-pages data-feature data-layer aria-sort open transform
+data-key viewbox width height x y d data-pages data-feature data-layer data-order aria-sort open
+transform
 """
 TAGS = set(TAG_NAMES.split())
 ATTRIBUTES = set(ATTRIBUTE_NAMES.split())
@@ -91,7 +92,7 @@ def assert_nothing_injected(page: Page) -> None:
     scripts = page.inside("script")
     files = [
         "\n".join((TEMPLATES / name).read_text().strip() for name in names)
-        for names in (("copy.js", f"{page}.js") for page in ("feature", "layer", "study"))
+        for names in (("copy.js", f"{page}.js") for page in ("feature", "layer", "study", "heads"))
     ]
     for script in scripts:
         assert script in files or json.loads(script)
@@ -501,11 +502,14 @@ def database(frames: LayerFrames, provenance: Provenance) -> Iterator[duckdb.Duc
     tables["head_scores"] = scores.with_columns(
         threshold=pl.lit(0.1), null_mean=pl.lit(0.0), null_sd=pl.lit(0.01)
     )
-    con.execute((SQL_FOLDER / "tables" / "sae_evaluation.sql").read_text())
+    for name in ("sae_evaluation", "ioi_head_scores"):
+        con.execute((SQL_FOLDER / "tables" / f"{name}.sql").read_text())
     for name, frame in tables.items():
         con.execute((SQL_FOLDER / "tables" / f"{name}.sql").read_text())
         rows = frame.with_columns(pl.lit(provenance.study).alias("study"))
-        if name != "ioi_trace_graph":
+        if name == "ioi_trace_graph":
+            rows = rows.with_columns(pl.lit("ioi").alias("task"))
+        else:
             rows = rows.with_columns(pl.lit(LAYER, pl.Int32).alias("layer"))
         con.register("rows", rows)
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM rows")
@@ -518,6 +522,8 @@ def database(frames: LayerFrames, provenance: Provenance) -> Iterator[duckdb.Duc
         "feature_dfa_by_head",
         "feature_dfa_by_source",
         "feature_proxy_shares",
+        "head_score_tests",
+        "head_role_conditions",
         "head_roles",
     ):
         con.execute((SQL_FOLDER / "views" / f"{view}.sql").read_text())
