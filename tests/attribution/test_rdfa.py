@@ -1,6 +1,6 @@
 """Recursive attribution: every level sums to its parent on random models (LayerNorm with learned
 positions; RMSNorm, rotary positions and grouped queries; attention and MLP in parallel) with SAEs
-of every architecture, gradients of an independent frozen forward pass, a planted upstream feature."""
+of every architecture, gradients of an independent frozen pass, a planted upstream feature."""
 
 from collections.abc import Callable
 from typing import Any
