@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.heads.datasets import TokenDataset
+from mechinterp_assets.heads.embeddings import effective_embedding
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.language_model import LanguageModel
@@ -26,9 +27,49 @@ def copying(model: LanguageModel, settings: HeadScoreSettings, text: TokenDatase
     random d_model x d_model rotation (Haar); mean and sd over `null_draws` rotations, the same
     rotations for every head.
     """
+    return _copying(model, settings, model.weights.W_E)
+
+
+def copying_effective(
+    model: LanguageModel, settings: HeadScoreSettings, text: TokenDataset
+) -> ScoreValues:
+    """`copying` with the effective embedding W_EE = W_E + MLP0(LN2(W_E)) in place of W_E.
+
+    Heads of later layers read tokens after MLP0, which can turn an embedding around: copying heads
+    then look like suppressing ones through W_E. The same null.
+    """
+    ids = torch.arange(model.config.d_vocab)
+    return _copying(model, settings, effective_embedding(model, ids))
+
+
+def eigenvalue_positivity(matrices: Tensor, floor: Tensor | float = 0.0) -> Tensor:
+    """Re sum(lambda) / sum |lambda| of square matrices [..., n, n] -> [...].
+
+    0 where the Frobenius norm is at most `floor`, or the eigenvalues vanish beside it (nilpotent).
+    """
+    norm = torch.linalg.matrix_norm(matrices)
+    present = norm > floor
+    unit = matrices / norm.where(present, torch.ones_like(norm))[..., None, None]
+    eigenvalues = torch.linalg.eigvals(unit.where(present[..., None, None], 0.0))
+    size = eigenvalues.abs().sum(dim=-1)
+    present = present & (size > 1e-9)
+    ratio = eigenvalues.real.sum(dim=-1) / size.where(present, torch.ones_like(size))
+    return torch.where(present, ratio, 0.0)
+
+
+def random_rotation(size: int, generator: torch.Generator) -> Tensor:
+    """Orthogonal matrix [size, size] drawn from the Haar measure (Mezzadri 2007), float64."""
+    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
+    return torch.as_tensor(q * r.diagonal().sign())
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _copying(model: LanguageModel, settings: HeadScoreSettings, embedding: Tensor) -> ScoreValues:
     weights = model.weights
     layers, heads, d_model, d_head = weights.W_V.shape
-    token_map = (weights.W_U @ weights.W_E).cpu().double()
+    token_map = (weights.W_U @ embedding).cpu().double()
     W_V = weights.W_V.cpu().double().flatten(0, 1)
     W_O = weights.W_O.cpu().double().flatten(0, 1)
     read = W_O @ token_map
@@ -52,24 +93,3 @@ def copying(model: LanguageModel, settings: HeadScoreSettings, text: TokenDatase
         null_sd=draws.std(dim=0, correction=1).view(shape),
         dataset=f"processed weights ({settings.null_draws} null draws, seed {settings.seed})",
     )
-
-
-def eigenvalue_positivity(matrices: Tensor, floor: Tensor | float = 0.0) -> Tensor:
-    """Re sum(lambda) / sum |lambda| of square matrices [..., n, n] -> [...].
-
-    0 where the Frobenius norm is at most `floor`, or the eigenvalues vanish beside it (nilpotent).
-    """
-    norm = torch.linalg.matrix_norm(matrices)
-    present = norm > floor
-    unit = matrices / norm.where(present, torch.ones_like(norm))[..., None, None]
-    eigenvalues = torch.linalg.eigvals(unit.where(present[..., None, None], 0.0))
-    size = eigenvalues.abs().sum(dim=-1)
-    present = present & (size > 1e-9)
-    ratio = eigenvalues.real.sum(dim=-1) / size.where(present, torch.ones_like(size))
-    return torch.where(present, ratio, 0.0)
-
-
-def random_rotation(size: int, generator: torch.Generator) -> Tensor:
-    """Orthogonal matrix [size, size] drawn from the Haar measure (Mezzadri 2007), float64."""
-    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return torch.as_tensor(q * r.diagonal().sign())

@@ -70,6 +70,7 @@ ATTENTION_SCORES: tuple[AttentionScore, ...] = (
 INDUCTION_DLA = "induction_dla"
 MODEL_SCORES: tuple[ModelScore, ...] = (
     ModelScore("copying", 0.5, ov_scores.copying),
+    ModelScore("copying_effective", 0.5, ov_scores.copying_effective),
     ModelScore("copy_suppression_ov", 0.8, copy_suppression.suppression_ov),
     ModelScore("copy_suppression_qk", 0.5, copy_suppression.suppression_qk),
     ModelScore("copy_suppression_explained", None, copy_suppression.suppression_explained),

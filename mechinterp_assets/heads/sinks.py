@@ -28,6 +28,7 @@ from mechinterp_assets.precision import float64
 
 POSITIONS = 4
 LARGEST = 3
+MAXIMUM_SEQUENCES = 32
 ATTENTION_SINKS_SCHEMA = pl.Schema(
     {
         "layer": pl.Int32(),
@@ -76,10 +77,14 @@ class Sinks:
 def sink_datasets(
     model: LanguageModel, settings: HeadScoreSettings, text: Tensor, text_name: str
 ) -> dict[str, TokenDataset]:
-    """Natural text, random tokens and repeated random tokens, BOS first. Raises DatasetError."""
+    """Natural text, random tokens and repeated random tokens, BOS first. Raises DatasetError.
+
+    At most MAXIMUM_SEQUENCES of each: what is measured varies little between sequences.
+    """
     n, length, seed = settings.n_sequences, settings.sink_length, settings.seed
+    n = min(n, MAXIMUM_SEQUENCES)
     return {
-        "natural": text_windows(model, text, length=length, name=text_name),
+        "natural": text_windows(model, text[:n], length=length, name=text_name),
         "random": random_tokens(model, n_sequences=n, length=length, seed=seed),
         "repeated": repeated_random_tokens(model, n_sequences=n, period=settings.period, seed=seed),
     }

@@ -8,6 +8,7 @@ FROM (
         ('attention_sink', 0, 'attention_sink'),
         ('positional', 0, 'positional'),
         ('copying', 0, 'copying'),
+        ('copying_effective', 0, 'copying_effective'),
         ('copy_suppression', 0, 'copy_suppression_ov'),
         ('copy_suppression', 1, 'copy_suppression_qk'),
         ('successor', 0, 'successor'),

@@ -13,6 +13,7 @@ SELECT
     any_value(value) FILTER (WHERE score = 'induction') AS induction,
     any_value(value) FILTER (WHERE score = 'induction_dla') AS induction_dla,
     any_value(value) FILTER (WHERE score = 'copying') AS copying,
+    any_value(value) FILTER (WHERE score = 'copying_effective') AS copying_effective,
     any_value(value) FILTER (WHERE score = 'attention_sink') AS attention_sink,
     any_value(value) FILTER (WHERE score = 'positional') AS positional_r2,
     any_value(value) FILTER (WHERE score = 'copy_suppression_ov') AS copy_suppression_ov,
@@ -40,6 +41,7 @@ COMMENT ON COLUMN head_score_matrix.duplicate_token IS 'Mean attention to the ea
 COMMENT ON COLUMN head_score_matrix.induction IS 'Mean attention to the token after the earlier same token, on repeated random tokens';
 COMMENT ON COLUMN head_score_matrix.induction_dla IS 'Direct effect on the next token''s logit in the second half of repeated random tokens, in logits';
 COMMENT ON COLUMN head_score_matrix.copying IS 'Re sum(lambda) / sum |lambda| of the full OV circuit, -1 to 1';
+COMMENT ON COLUMN head_score_matrix.copying_effective IS 'The same with the embedding after MLP0, which later heads read';
 COMMENT ON COLUMN head_score_matrix.attention_sink IS 'Mean attention to position 0';
 COMMENT ON COLUMN head_score_matrix.positional_r2 IS 'R^2 of the attention probabilities explained by offset alone';
 COMMENT ON COLUMN head_score_matrix.copy_suppression_ov IS 'Share of tokens among the 10 that attending to them lowers most';

@@ -16,7 +16,7 @@ from mechinterp_assets.heads.datasets import (
     repeated_random_tokens,
     text_windows,
 )
-from mechinterp_assets.heads.ov_scores import eigenvalue_positivity
+from mechinterp_assets.heads.ov_scores import copying_effective, eigenvalue_positivity
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.scores import (
     ATTENTION_SCORES,
@@ -62,7 +62,7 @@ def test_planted_heads_are_found(planted_scores: pl.DataFrame) -> None:
     found = roles(planted_scores)
     assert found[0, 0] >= {"previous_token", "positional"}
     assert "duplicate_token" in found[0, 1]
-    assert found[1, 0] == {"induction", "copying"}
+    assert found[1, 0] == {"induction", "copying", "copying_effective"}
     assert (1, 1) not in found
 
 
@@ -226,6 +226,21 @@ def test_copying_equals_the_full_vocabulary_matrix(planted: LanguageModel) -> No
             size = float(eigenvalues.abs().sum())
             expected = float(eigenvalues.real.sum()) / size if size > 1e-6 else 0.0
             assert value(frame, layer, head, "copying") == pytest.approx(expected, abs=1e-4)
+
+
+def test_effective_copying_reads_tokens_after_the_first_mlp(organism: LanguageModel) -> None:
+    """Against the eigenvalues of the d_head x d_head product, one head at a time."""
+    settings = HeadScoreSettings(null_draws=2)
+    data = random_tokens(organism, n_sequences=1, length=8, seed=0)
+    found = copying_effective(organism, settings, data).value
+    w, block = organism.weights, organism.processed.blocks[0]
+    with torch.no_grad():
+        W_EE = (w.W_E + block.mlp(block.ln2(w.W_E[None]))[0]).double()
+    for layer, head in ((1, 6), (3, 3)):
+        product = w.W_O[layer, head].double() @ w.W_U.double() @ W_EE @ w.W_V[layer, head].double()
+        eigenvalues = torch.linalg.eigvals(product)
+        expected = float(eigenvalues.real.sum() / eigenvalues.abs().sum())
+        assert float(found[layer, head]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_eigenvalue_positivity_of_known_matrices() -> None:

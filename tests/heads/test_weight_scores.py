@@ -129,7 +129,9 @@ def test_planted_suppression_and_successor_heads_are_found(planted_scores: pl.Da
     # All tokens but the lowered one tie up to rounding: about 10 in V by chance.
     assert value(planted_scores, 1, 2, "copy_suppression_ov") < 0.4
     roles = head_roles(planted_scores).filter(
-        pl.col("role").is_in(["copy_suppression", "successor", "copying", "induction"])
+        pl.col("role").is_in(
+            ["copy_suppression", "successor", "copying", "copying_effective", "induction"]
+        )
     )
     found = roles.select("layer", "head", "role").rows()
     assert found == [(1, 0, "copy_suppression"), (1, 1, "successor")]
