@@ -11,6 +11,7 @@ import dagster as dg
 
 from mechinterp_assets.assets import (
     activations,
+    circuit_quality,
     corpus,
     dashboards,
     feature_meaning,
@@ -60,6 +61,7 @@ ASSET_MODULES = [
     tasks,
     task_effects,
     traces,
+    circuit_quality,
 ]
 
 

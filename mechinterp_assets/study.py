@@ -107,6 +107,25 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _experiments_have_prompts(self) -> "Study":
+        for number, experiment in enumerate(self.interventions.experiments):
+            where = f"interventions.experiments.{number}"
+            known = ["ioi", *self.tasks.to_ablate, *self.tasks.known]
+            if experiment.task not in known:
+                raise ValueError(
+                    f"{where}: task {experiment.task!r} is no task of this study; known: "
+                    f"{', '.join(dict.fromkeys(known))}"
+                )
+            wanted = [experiment.variant, *experiment.source_variants]
+            unknown = [name for name in wanted if name not in self.ioi.variants]
+            if experiment.task == "ioi" and unknown:
+                raise ValueError(
+                    f"{where}: variant {unknown[0]!r} is not among ioi.variants "
+                    f"({', '.join(self.ioi.variants)}); add it there"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _ablated_tasks_exist(self) -> "Study":
         known = [*self.tasks.to_ablate, *self.tasks.known]
         named = self.task_effects.tasks
@@ -272,6 +291,17 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name in ("labels", "head_labels"):
         if isinstance(files := resolved.get(name), list):
             resolved[name] = [resolve(path) for path in files]
+    causal = resolved.get("interventions")
+    if isinstance(causal, dict) and isinstance(given := causal.get("experiments"), list):
+        resolved["interventions"] = {
+            **causal,
+            "experiments": [
+                {**one, "file": resolve(one["file"])}
+                if isinstance(one, dict) and "file" in one
+                else one
+                for one in given
+            ],
+        }
     tasks = resolved.get("tasks")
     if isinstance(tasks, dict) and isinstance(own := tasks.get("own"), list):
         resolved["tasks"] = {

@@ -410,10 +410,20 @@ class HeadSection(Section):
     per head; 0 leaves it out, as one may for large models. `ioi_prompts`: base prompts of the
     scores on IOI; `patched_prompts` of them are used for path patching into the movers' queries.
     `movers`: [layer, head] of the name movers; auto takes the heads with the role name_mover.
+
+    `attention_examples` held-out sequences are kept per head; `top_features` features per head are
+    listed and compared. Two of them are alike from `slice_similarity` (cosine of decoder slices) or
+    `ngram_similarity` (weighted Jaccard index) on, and `similarity_draws` sets of random features
+    are compared in the same way (head_polysemanticity_proxy).
     """
 
     sequences: Positive = 64
     repeat_length: Positive = 50
+    attention_examples: Positive = 6
+    top_features: Positive = 10
+    slice_similarity: Fraction = 0.5
+    ngram_similarity: Fraction = 1 / 3
+    similarity_draws: Annotated[int, Field(ge=2)] = 100
     suppression_tokens: Positive = 1024
     cspa_sequences: Annotated[int, Field(ge=0)] = 8
     ioi_prompts: Positive = 128
@@ -597,8 +607,9 @@ class TasksSection(Section):
 
     @property
     def known(self) -> list[str]:
-        """Tasks that this section asks for; with auto, those that it may come to."""
-        return list(get_args(Family)) if self.families == "auto" else list(self.families)
+        """Tasks in task_prompts; with auto, those that it may come to."""
+        families = get_args(Family) if self.families == "auto" else self.families
+        return [*families, *(name for name in self.to_ablate if name != "ioi")]
 
     @property
     def to_ablate(self) -> list[str]:
@@ -637,18 +648,72 @@ class TaskEffectSection(Section):
         return values
 
 
+class ExperimentSection(Section):
+    """Interventions of the user's own on the prompts of one task (docs/interventions.md).
+
+    `interventions`: descriptions, or `file`, a YAML file that is a list of them. `task`: ioi or a
+    task of this study. The first `prompts` prompts of `variant` are run (default: as many as
+    interventions.prompts); activations come from the other variants, means and resampled
+    activations from `reference_variant`.
+    """
+
+    task: str = "ioi"
+    variant: str = "base"
+    reference_variant: str = "ABC"
+    prompts: Positive | None = None
+    file: Path | None = None
+    interventions: list[dict[str, Any]] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_file(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("file") is None:
+            return data
+        from mechinterp_assets.interventions.api import read_descriptions  # imports torch
+
+        if data.get("interventions"):
+            raise ValueError("give either interventions or file")
+        # Their text becomes part of the settings, so that a changed file makes results stale.
+        return {**data, "interventions": read_descriptions(Path(data["file"]))}
+
+    @model_validator(mode="after")
+    def _descriptions_are_valid(self) -> "ExperimentSection":
+        if not self.interventions:
+            raise ValueError("nothing would run: give interventions or file")
+        _ = self.source_variants
+        return self
+
+    @property
+    def source_variants(self) -> list[str]:
+        """Variants that activations are taken from. Raises InterventionError for what is invalid.
+
+        What needs the model's shape (does this head exist?) is checked before the run.
+        """
+        from mechinterp_assets.interventions.api import expand
+        from mechinterp_assets.interventions.spec import members
+
+        planned = expand(self.interventions)
+        sources = [one.source for many in planned for one in members(many)]
+        return sorted({source for source in sources if source is not None})
+
+
 class InterventionSection(Section):
-    """Ablations that run by default."""
+    """Ablations of heads and edits of traced edges that run by default, on `prompts` IOI prompts.
+
+    `experiments`: interventions of the user's own, on IOI or another task. `bootstrap` resamples
+    of prompts give the intervals.
+    """
 
     head_ablations: list[Literal["zero", "mean"]] = ["zero", "mean"]
     edges: Annotated[int, Field(ge=0)] = 10
     prompts: Positive = 64
     bootstrap: Positive = 1000
     seed: int = 0
+    experiments: list[ExperimentSection] = []
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "InterventionSection":
-        if not self.head_ablations and not self.edges:
+        if not self.head_ablations and not self.edges and not self.experiments:
             raise ValueError("nothing would run: name a mode in head_ablations or set edges")
         return self
 

@@ -22,8 +22,11 @@ def head_roles(*scores: pl.DataFrame) -> pl.DataFrame:
     with duckdb.connect() as con:
         for table in SCORE_TABLES:
             con.execute((SQL_FOLDER / "tables" / f"{table}.sql").read_text())
+        declared = [str(row[0]) for row in con.execute("DESCRIBE head_scores").fetchall()]
         for number, frame in enumerate(scores):
-            con.register(f"scores_{number}", frame.to_arrow())
+            # Rows from the lake have provenance too, which the declaration leaves out.
+            own = frame.select(name for name in declared if name in frame.columns)
+            con.register(f"scores_{number}", own.to_arrow())
             con.execute(f"INSERT INTO head_scores BY NAME FROM scores_{number}")
         for view in ROLE_VIEWS:
             con.execute((SQL_FOLDER / "views" / f"{view}.sql").read_text())

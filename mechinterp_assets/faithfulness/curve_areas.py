@@ -19,7 +19,7 @@ from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
 
 SUMMARY_SCHEMA: dict[str, Any] = {
     "ranking": pl.String,
-    "by": pl.String,
+    "ranked_by": pl.String,
     "seed": pl.Int64,
     "cpr": pl.Float64,
     "cmd": pl.Float64,
@@ -49,7 +49,9 @@ def curve_summary(curves: pl.DataFrame) -> pl.DataFrame:
     smallest_k_90: smallest stored k from which on |1 - f| stays at most .1; NULL where none.
     """
     rows = []
-    for (ranking, by, seed), curve in curves.group_by("ranking", "by", "seed", maintain_order=True):
+    for (ranking, ranked_by, seed), curve in curves.group_by(
+        "ranking", "ranked_by", "seed", maintain_order=True
+    ):
         curve = curve.sort("k")
         k, f = curve["k"].to_list(), curve["faithfulness"].to_numpy()
         gap = np.abs(1 - f)
@@ -57,7 +59,7 @@ def curve_summary(curves: pl.DataFrame) -> pl.DataFrame:
         rows.append(
             {
                 "ranking": ranking,
-                "by": by,
+                "ranked_by": ranked_by,
                 "seed": seed,
                 "cpr": trapezoid(k, f.tolist()),
                 "cmd": trapezoid(k, gap.tolist()),

@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 CURVE_SCHEMA: dict[str, Any] = {
     "ranking": pl.String,
-    "by": pl.String,
+    "ranked_by": pl.String,
     "seed": pl.Int64,
     "k": pl.Float64,
     "n_edges": pl.Int64,
@@ -123,7 +123,7 @@ def circuit_curves(
             rows.append(
                 {
                     "ranking": ranking.name,
-                    "by": ranking.by,
+                    "ranked_by": ranking.ranked_by,
                     "seed": ranking.seed,
                     "k": float(k),
                     "n_edges": int(masks[at].sum()),

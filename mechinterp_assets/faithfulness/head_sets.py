@@ -65,7 +65,7 @@ HEAD_SET_SCHEMA: dict[str, Any] = {
 class HeadSet:
     """A named set of heads; `subsets` are named groups within it that completeness takes out.
 
-    detailed: completeness and minimality too, else faithfulness alone.
+    detailed: completeness and, with `minimality`, minimality too; else faithfulness alone.
     """
 
     name: str
@@ -73,6 +73,7 @@ class HeadSet:
     subsets: Mapping[str, Heads]
     seed: int | None = None
     detailed: bool = True
+    minimality: bool = True
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ def head_set_quality(
         subsets = _subsets(one, random_subsets, seed)
         needed = [one.heads, *(one.heads - gone for gone in subsets.values())]
         needed += [runs.all_heads - gone for gone in subsets.values()]
-        if one.detailed:
+        if one.detailed and one.minimality:
             needed += [one.heads - gone - {head} for head in one.heads for gone in subsets.values()]
         runs.run(needed)
         shared = {
@@ -304,7 +305,7 @@ def head_set_quality(
                     "value": abs(alone - other),
                 }
             )
-        if one.detailed:
+        if one.detailed and one.minimality:
             rows += [{**shared, **_minimality(runs, one, subsets, v)} for v in sorted(one.heads)]
         if progress is not None:
             progress(number + 1, len(sets))

@@ -19,7 +19,7 @@ By = Literal["signed", "absolute"]
 
 @dataclass(frozen=True)
 class Ranking:
-    """Scores [edge] in descending order of the score or of its absolute value (`by`).
+    """Scores [edge] in descending order of the score or of its absolute value (`ranked_by`).
 
     NaN: not ranked; such edges come last. Ties and unranked edges stand in an order drawn from
     `seed` and the name, so that they favour no layer.
@@ -27,13 +27,13 @@ class Ranking:
 
     name: str
     scores: np.ndarray
-    by: By = "signed"
+    ranked_by: By = "signed"
     seed: int = 0
 
     @property
     def order(self) -> np.ndarray:
         """Numbers of all edges, first the highest."""
-        key = self.scores if self.by == "signed" else np.abs(self.scores)
+        key = self.scores if self.ranked_by == "signed" else np.abs(self.scores)
         key = np.where(np.isnan(key), -np.inf, key)
         shuffled = np.random.default_rng([self.seed, zlib.crc32(self.name.encode())]).permutation(
             len(key)

@@ -76,24 +76,31 @@ class Split:
     share_row: float
 
 
-def split_direction(vector: Tensor, weights: Tensor, tolerance: float = NULL_TOLERANCE) -> Split:
-    """Parts of `vector` [width] inside and outside of what `weights` [width, d_model] read.
+def row_space(weights: Tensor, tolerance: float = NULL_TOLERANCE) -> Tensor:
+    """Orthonormal basis [width, rank] of what `weights` [width, d_model] read, float64.
 
-    Computed in float64. Raises FaithfulnessError for a zero vector or one of another width.
+    Singular values up to `tolerance` of the largest count as zero.
     """
-    if vector.shape != weights.shape[:1]:
+    U, S, _ = torch.linalg.svd(float64(weights), full_matrices=False)
+    basis: Tensor = U[:, : int(S.gt(tolerance * S[0]).sum())]
+    return basis
+
+
+def split_direction(vector: Tensor, basis: Tensor) -> Split:
+    """Parts of `vector` [width] inside and outside of a row space `basis` [width, rank], float64.
+
+    Raises FaithfulnessError for a zero vector or one of another width.
+    """
+    if vector.shape != basis.shape[:1]:
         raise FaithfulnessError(
-            f"the direction has {tuple(vector.shape)} entries; the weights read {weights.shape[0]}"
+            f"the direction has {tuple(vector.shape)} entries; the weights read {basis.shape[0]}"
         )
     v = float64(vector)
     if not bool(v.isfinite().all()) or float(v.norm()) == 0:
         raise FaithfulnessError("the direction is zero or not finite: there is nothing to patch")
-    U, S, _ = torch.linalg.svd(float64(weights), full_matrices=False)
-    rank = int(S.gt(tolerance * S[0]).sum())
-    basis = U[:, :rank]
     row = basis @ (basis.T @ v)
     share = float(row.square().sum() / v.square().sum())
-    return Split(row, v - row, rank, min(share, 1.0))
+    return Split(row, v - row, basis.shape[1], min(share, 1.0))
 
 
 def site_weights(model: SplitModel, site: Site, layer: int) -> Tensor:
@@ -112,6 +119,22 @@ def site_weights(model: SplitModel, site: Site, layer: int) -> Tensor:
 def site_values(run: Activations, site: Site, layer: int) -> Tensor:
     """The site's activations [b, T, width]."""
     return run.z[layer].flatten(-2) if site == "z" else run.hidden[layer]
+
+
+def feature_directions(
+    layer: int, role: str, difference: Tensor, decoder: Tensor, count: int
+) -> list[Direction]:
+    """Decoder rows, at z, of the `count` features whose mean activation differs most.
+
+    difference [d_sae]: mean clean less mean counterfactual activation at the role; decoder [d_sae,
+    d_z]. Features that do not differ are left out.
+    """
+    order = difference.abs().argsort(descending=True, stable=True)[:count].tolist()
+    return [
+        Direction("z", layer, role, "sae_decoder", decoder[feature], feature)
+        for feature in order
+        if float(difference[feature]) != 0
+    ]
 
 
 def swapped_tokens(pairs: PromptBatch, first: Tensor, second: Tensor) -> PromptBatch:
@@ -192,13 +215,17 @@ def subspace_patching(
     """
     rows: list[dict[str, Any]] = []
     splits = []
+    bases: dict[tuple[Site, int], Tensor] = {}
     for one in directions:
         if one.position_role not in positions:
             raise FaithfulnessError(
                 f"direction {one.name!r}: no positions of role {one.position_role!r} are given "
                 f"(there are {sorted(positions)})"
             )
-        splits.append(split_direction(one.vector, site_weights(model, one.site, one.layer)))
+        key = (one.site, one.layer)
+        if key not in bases:
+            bases[key] = row_space(site_weights(model, *key))
+        splits.append(split_direction(one.vector, bases[key]))
     patched = np.zeros((len(directions), len(PARTS)))
     m_clean: list[float] = []
     m_source: list[float] = []

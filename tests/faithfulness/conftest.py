@@ -102,7 +102,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     hf = LlamaForCausalLM(config)
     with torch.no_grad():
         for name, parameter in hf.named_parameters():
-            parameter.normal_(1.0 if "norm" in name else 0.0, 0.2 if "norm" in name else 0.5)
+            parameter.normal_(1.0 if "norm" in name else 0.0, 0.2 if "norm" in name else 0.35)
     folder = tmp_path_factory.mktemp("llama")
     hf.save_pretrained(folder)
     return LanguageModel.load(folder, dtype=torch.float64)

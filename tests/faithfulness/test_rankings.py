@@ -113,7 +113,14 @@ def test_agreement_is_scipys() -> None:
 
 def curve(values: list[float]) -> pl.DataFrame:
     rows = [
-        {"ranking": "a", "by": "signed", "seed": 0, "k": k, "faithfulness": f, "n_prompts": 4}
+        {
+            "ranking": "a",
+            "ranked_by": "signed",
+            "seed": 0,
+            "k": k,
+            "faithfulness": f,
+            "n_prompts": 4,
+        }
         for k, f in zip(FRACTIONS, values, strict=True)
     ]
     return pl.DataFrame(rows, schema=CURVE_SCHEMA, orient="row")

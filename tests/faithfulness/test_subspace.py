@@ -14,6 +14,7 @@ from mechinterp_assets.faithfulness.subspace import (
     Direction,
     Site,
     mean_difference_directions,
+    row_space,
     site_weights,
     split_direction,
     subspace_patching,
@@ -32,7 +33,7 @@ def test_parts_add_up_and_the_null_part_is_not_read(split: SplitModel) -> None:
     for site in ("z", "mlp_hidden"):
         weights = site_weights(split, site, 1)
         v = torch.randn(len(weights), generator=generator, dtype=torch.float64)
-        parts = split_direction(v, weights)
+        parts = split_direction(v, row_space(weights))
         torch.testing.assert_close(parts.row + parts.null, v)
         assert float((parts.null @ weights).norm()) < 1e-4 * float(v.norm())
         assert 0 < parts.share_row <= 1
@@ -43,7 +44,7 @@ def test_centred_weights_are_rank_deficient(gpt2: LanguageModel) -> None:
     """W_O is 16 x 16 here, but what it writes is centred: rank 15, which a QR would not show."""
     model = SplitModel(gpt2)
     v = torch.randn(16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert split_direction(v, site_weights(model, "z", 0)).rank == 15
+    assert split_direction(v, row_space(site_weights(model, "z", 0))).rank == 15
 
 
 def test_null_is_a_no_op_and_component_is_the_source(
@@ -114,7 +115,7 @@ def test_a_planted_null_direction_is_dormant(
     weights = site_weights(split, "mlp_hidden", 0)
     generator = torch.Generator().manual_seed(2)
     v = torch.randn(len(weights), generator=generator, dtype=torch.float64)
-    null = split_direction(v, weights).null
+    null = split_direction(v, row_space(weights)).null
     one = Direction("mlp_hidden", 0, "END", "planted", null)
     frame = subspace_patching(split, pairs, positions, [one])
     by_part = {row["part"]: row for row in frame.to_dicts()}
@@ -141,9 +142,9 @@ def test_groups_and_swaps(split: SplitModel, pairs: PromptBatch) -> None:
 def test_bad_directions_are_named(split: SplitModel, pairs: PromptBatch) -> None:
     weights = site_weights(split, "z", 0)
     with pytest.raises(FaithfulnessError, match="zero or not finite"):
-        split_direction(torch.zeros(len(weights)), weights)
+        split_direction(torch.zeros(len(weights)), row_space(weights))
     with pytest.raises(FaithfulnessError, match="the weights read 16"):
-        split_direction(torch.ones(3), weights)
+        split_direction(torch.ones(3), row_space(weights))
     with pytest.raises(FaithfulnessError, match="layer 7 does not exist"):
         site_weights(split, "z", 7)
     one = Direction("z", 0, "S2", "x", torch.ones(16, dtype=torch.float64))

@@ -1,0 +1,40 @@
+-- formula: 1
+CREATE TABLE head_set_quality (
+    study VARCHAR,
+    task VARCHAR,
+    head_set VARCHAR,
+    seed BIGINT,
+    quantity VARCHAR,
+    subset VARCHAR,
+    layer INTEGER,
+    head INTEGER,
+    n_heads BIGINT,
+    n_removed BIGINT,
+    m_circuit DOUBLE,
+    m_other DOUBLE,
+    value DOUBLE,
+    relative DOUBLE,
+    m_full DOUBLE,
+    m_empty DOUBLE,
+    n_prompts BIGINT,
+    reference VARCHAR
+);
+COMMENT ON TABLE head_set_quality IS 'Faithfulness, completeness and minimality of head sets (Wang et al. 2022, arXiv 2211.00593, section 4). F(C) is the mean logit difference over prompts with z of every head outside C replaced by its mean over reference prompts of the same template and role positions; MLPs stay; M is the set of all heads. Processed weights.';
+COMMENT ON COLUMN head_set_quality.study IS 'Study the row belongs to';
+COMMENT ON COLUMN head_set_quality.task IS 'Task: ioi, or a task of task_prompts';
+COMMENT ON COLUMN head_set_quality.head_set IS 'The set C. trace: heads in most prompts of ioi_trace_graph; head_ablation: heads whose ablation lowers m most; roles: all heads of view head_roles; role <name>: heads of one role; published circuits and the study''s reference heads by name; random:<n> heads: control of that size';
+COMMENT ON COLUMN head_set_quality.seed IS 'Number of a random set; NULL for the others';
+COMMENT ON COLUMN head_set_quality.quantity IS 'faithfulness |F(C) - F(M)|; completeness |F(C - K) - F(M - K)|; minimality of a head v: the largest |F(C - K) - F(C - K - {v})| over the subsets K tried';
+COMMENT ON COLUMN head_set_quality.subset IS 'The subset K taken out: none, all (the whole of C), role <name> (C''s heads of that role) or random <n>; for minimality the one with the largest change (v itself is kept before it is taken out)';
+COMMENT ON COLUMN head_set_quality.layer IS 'Layer of the head v, for minimality';
+COMMENT ON COLUMN head_set_quality.head IS 'The head v, for minimality';
+COMMENT ON COLUMN head_set_quality.n_heads IS 'Heads in C';
+COMMENT ON COLUMN head_set_quality.n_removed IS 'Heads of C taken out: K, and v for minimality';
+COMMENT ON COLUMN head_set_quality.m_circuit IS 'F(C), F(C - K)';
+COMMENT ON COLUMN head_set_quality.m_other IS 'What it is compared with: F(M), F(M - K); for minimality F(C - K - {v})';
+COMMENT ON COLUMN head_set_quality.value IS '|m_circuit - m_other|, in logits';
+COMMENT ON COLUMN head_set_quality.relative IS 'value / |F(M)|';
+COMMENT ON COLUMN head_set_quality.m_full IS 'F(M): the untouched model';
+COMMENT ON COLUMN head_set_quality.m_empty IS 'F of no head: all ablated';
+COMMENT ON COLUMN head_set_quality.n_prompts IS 'Prompts';
+COMMENT ON COLUMN head_set_quality.reference IS 'Variant of the prompts that z is averaged over';
