@@ -16,7 +16,7 @@ study_foundations = dg.define_asset_job(
     "study_foundations",
     selection=PER_STUDY - OVERVIEWS,
     partitions_def=PARTITIONS.studies,
-    description="Everything of a study that needs no SAE: corpus, heads, IOI, interventions",
+    description="Everything of a study that needs no SAE: corpus, tasks, heads, traces",
 )
 study_layers = dg.define_asset_job(
     "study_layers",

@@ -49,6 +49,7 @@ def run(
     *,
     variant: str = "base",
     reference_variant: str = "ABC",
+    limit: int | None = None,
     saes: Mapping[int, SparseAutoencoder] | None = None,
     trace_edges: pl.DataFrame | None = None,
     directions: Mapping[str, Tensor] | None = None,
@@ -58,11 +59,12 @@ def run(
     """Run interventions on prompts: frame intervention_results.
 
     model: a loaded model, or its folder or hub name. prompts: rows of ioi_prompts or of one task,
-    with all variants that activations are taken from; those of `variant` are run, those of
-    `reference_variant` are what means and resampled activations come from (without any: the
-    prompts that are run). interventions: objects, or mappings as in YAML, where keys of SWEPT may
-    hold lists. saes: layer -> SAE; trace_edges: frame ioi_trace_edges, for kind edge; directions:
-    name -> vector [d_model], for steering. Raises InterventionError before any run.
+    with all variants that activations are taken from; those of `variant` are run (the first
+    `limit`), those of `reference_variant` are what means and resampled activations come from
+    (without any: resampling draws from the prompts that are run). interventions: objects, or
+    mappings as in YAML, where keys of SWEPT may hold lists. saes: layer -> SAE; trace_edges: frame
+    ioi_trace_edges, for kind edge; directions: name -> vector [d_model], for steering. Raises
+    InterventionError before any run.
     """
     loaded = model if isinstance(model, LanguageModel) else LanguageModel.load(model)
     planned = expand(interventions, loaded.config)
@@ -71,6 +73,7 @@ def run(
     if chosen.is_empty():
         known = sorted(form["variant"].unique())
         raise InterventionError(f"there are no prompts of variant {variant!r}; given: {known}")
+    chosen = chosen if limit is None else chosen.head(limit)
     reference = prompts.filter(form["variant"] == reference_variant)
     editors = all_editors(
         loaded,
@@ -97,8 +100,8 @@ def expand(
 ) -> list[Planned]:
     """Interventions of descriptions, one for each combination of the values of swept keys.
 
-    `layer: all` and `head: all` need the model's shape. Raises InterventionError for descriptions
-    that cannot be read, with their number.
+    `layer: all` and `head: all` stand for layer and head 0 without the model's shape. Raises
+    InterventionError for descriptions that cannot be read, with their number.
     """
     planned: list[Planned] = []
     for number, given in enumerate(interventions):
@@ -144,7 +147,9 @@ def layers_with_saes(interventions: Sequence[Planned]) -> list[int]:
 def _combinations(
     given: Mapping[str, Any], shape: ModelShape | None
 ) -> Iterable[Mapping[str, Any]]:
-    sizes = {} if shape is None else {"layer": shape.n_layers, "head": shape.n_heads}
+    sizes = {"layer": 1, "head": 1}
+    if shape is not None:
+        sizes = {"layer": shape.n_layers, "head": shape.n_heads}
     swept: dict[str, Sequence[Any]] = {}
     for key in SWEPT:
         value = given.get(key)

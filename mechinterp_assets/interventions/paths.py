@@ -14,7 +14,7 @@ from torch import Tensor
 from mechinterp_assets.interventions.frozen import frozen_residual, receiver_inputs
 from mechinterp_assets.interventions.residual import cosine_and_norm_ratio
 from mechinterp_assets.interventions.runs import CleanRun, Edit, weights_of
-from mechinterp_assets.interventions.sites import Blend, Places, at_places
+from mechinterp_assets.interventions.sites import Blend, Places, Shift, SiteStep, at_places
 from mechinterp_assets.interventions.spec import (
     ALL_POSITIONS,
     Head,
@@ -128,19 +128,24 @@ def path_edit(
 ) -> Edit:
     """Receivers read the residual stream in which `changes` were made with all heads frozen.
 
+    Queries, keys and values are set to what that gives, whatever earlier receivers did (Wang et
+    al. 2022); before the unembedding the difference is added, so that paths to heads and the one to
+    the logits can be taken together.
+
     changes: layer -> what is added to its attention output [row, position, d_model], of the run
     that is edited. cosine and norm ratio are those of the residual stream that receivers read.
     """
     residual = frozen_residual(model, run, changes, via_mlp=one.via_mlp)
     places = Places.of(run.group, one.read_role)
     n_layers, n_rows = model.config.n_layers, len(run.group.prompt)
-    steps: list[Blend] = []
+    steps: list[SiteStep] = []
     before: list[Tensor] = []
     after: list[Tensor] = []
     if one.receivers is None:
         after.append(at_places(residual[n_layers], places))
         before.append(at_places(run.last, places))
-        steps.append(Blend("resid_post", n_layers - 1, None, places, after[0], one.alpha))
+        moved = one.alpha * (after[0] - before[0])
+        steps.append(Shift("resid_post", n_layers - 1, None, places, moved))
     else:
         layers = dict.fromkeys(layer for layer, _ in one.receivers)
         inputs = {
@@ -153,9 +158,9 @@ def path_edit(
         for layer in layers:
             before.append(at_places(run.resid_pre[layer], places))
             after.append(at_places(residual[layer], places))
-    moved = [old + one.alpha * (new - old) for old, new in zip(before, after, strict=True)]
+    edited = [old + one.alpha * (new - old) for old, new in zip(before, after, strict=True)]
     rows = places.row.repeat(len(before))
-    cosine, ratio = cosine_and_norm_ratio(torch.cat(before), torch.cat(moved), rows, n_rows)
+    cosine, ratio = cosine_and_norm_ratio(torch.cat(before), torch.cat(edited), rows, n_rows)
     members = torch.arange(n_rows, device=run.logits.device)
     return Edit(run, members, tuple(steps), cosine, ratio)
 

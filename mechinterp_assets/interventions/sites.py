@@ -130,6 +130,19 @@ class Blend(SiteStep):
 
 
 @dataclass(frozen=True)
+class Shift(SiteStep):
+    """x -> x + by; by [place, ...]."""
+
+    by: Tensor
+
+    def change(self, x: Tensor) -> Tensor:
+        return self.by
+
+    def kept(self, places: Tensor) -> dict[str, Any]:
+        return {"by": self.by[places]}
+
+
+@dataclass(frozen=True)
 class Scale(SiteStep):
     """x -> factor x; factor broadcasts over x [place, ...]."""
 

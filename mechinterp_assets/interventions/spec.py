@@ -257,7 +257,9 @@ def parse_intervention(data: object) -> Intervention:
 
     kind = data.get("kind")
     if kind not in Intervention.kinds:
-        raise InterventionError(f"unknown kind {kind!r}; one of {', '.join(Intervention.kinds)}")
+        raise InterventionError(
+            f"unknown kind {kind!r}; one of {', '.join(sorted(Intervention.kinds))}"
+        )
     try:
         return Intervention.kinds[str(kind)].model_validate(dict(data))
     except ValidationError as error:
