@@ -17,7 +17,12 @@ from mechinterp_assets.tasks.baseline import task_accuracy
 from mechinterp_assets.tasks.baseline import task_baseline as answer_prompts
 from mechinterp_assets.tasks.head_effects import EFFECTS_SCHEMA, head_effects, random_prompts
 from mechinterp_assets.tasks.prompts import BASE, IOI, from_ioi
-from mechinterp_assets.tasks.reuse import FAITHFULNESS_SCHEMA, component_reuse, reuse_faithfulness
+from mechinterp_assets.tasks.reuse import (
+    FAITHFULNESS_SCHEMA,
+    component_reuse,
+    fresh_prompts,
+    reuse_faithfulness,
+)
 from resources.compute import ComputeResource
 from resources.lake import Lake
 from resources.language_model import LanguageModelResource
@@ -107,13 +112,14 @@ def task_effects(
             found, sweep(random), n_bootstrap=settings.bootstrap, seed=settings.seed
         )
         if "mean" in settings.ablations:
+            fresh, held_out = fresh_prompts(base, settings.prompts)
             faithfulness = reuse_faithfulness(
                 model,
-                scored,
-                found.clean,
+                fresh,
                 effects,
                 reference,
                 share=settings.kept_share,
+                held_out=held_out,
                 n_bootstrap=settings.bootstrap,
                 seed=settings.seed,
             )

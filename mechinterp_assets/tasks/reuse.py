@@ -10,7 +10,7 @@ Overlap alone does not say that the shared heads do the same for both tasks, nor
 specific; the faithfulness matrix runs each task on another's heads, beside random sets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ RANKINGS: tuple[Ranking, ...] = ("harm", "absolute")
 # Sign with which an effect harms the task.
 HARM: Mapping[str, int] = {"loss": 1, "logit_diff": -1}
 RANDOM_SETS = 5
+NONE_KEPT, ALL_KEPT = 0, 1  # places of these sets among those that are run
 
 REUSE_SCHEMA: dict[str, Any] = {
     "task_a": pl.String(),
@@ -54,6 +55,7 @@ FAITHFULNESS_SCHEMA: dict[str, Any] = {
     "top_share": pl.Float64(),
     "n_kept": pl.Int32(),
     "n": pl.Int64(),
+    "held_out": pl.Boolean(),
     "clean": pl.Float64(),
     "kept": pl.Float64(),
     "none_kept": pl.Float64(),
@@ -136,33 +138,46 @@ def effect_matrices(effects: pl.DataFrame) -> dict[str, Floats]:
     return matrices
 
 
+def fresh_prompts(base: pl.DataFrame, n: int) -> tuple[pl.DataFrame, frozenset[str]]:
+    """Of each task the `n` prompts behind its first `n`, which were used to rank heads.
+
+    Tasks with fewer than 2 `n` prompts give their first `n` again. Returns the prompts, and the
+    tasks whose prompts are fresh.
+    """
+    place = pl.int_range(pl.len()).over("task")
+    fresh = pl.len().over("task") >= 2 * n
+    first = pl.when(fresh).then(n).otherwise(0)
+    chosen = base.filter((place >= first) & (place < first + n))
+    return chosen, frozenset(base.filter(fresh)["task"])
+
+
 def reuse_faithfulness(
     model: LanguageModel,
     prompts: pl.DataFrame,
-    clean: Mapping[str, Floats],
     effects: pl.DataFrame,
     reference: MeanActivations,
     *,
     share: float,
+    held_out: Collection[str] = (),
     n_bootstrap: int = 1000,
     seed: int = 0,
     batch_rows: int = 256,
 ) -> pl.DataFrame:
     """Table component_reuse_faithfulness: each task run on the top heads of each task alone.
 
-    All other heads are mean-ablated, MLPs stay. prompts, clean: those of a Sweep, and its clean
-    metrics; effects: rows of task_head_effects, mode mean among them. A task's heads are the
-    `share` whose ablation harms the measured metric most on it. faithfulness = (kept - none kept) /
-    (clean - none kept), of means over prompts; its interval resamples prompts.
-    random_faithfulness: mean over RANDOM_SETS random head sets of the same size. Raises PromptError
-    before any run.
+    All other heads are mean-ablated, MLPs stay. prompts: rows of TASK_PROMPTS_SCHEMA; effects: rows
+    of task_head_effects, mode mean among them. A task's heads are the `share` whose ablation harms
+    the measured metric most on it; held_out: tasks whose `prompts` took no part in that.
+    faithfulness = (kept - none kept) / (clean - none kept), of means over prompts; its interval
+    resamples prompts. random_faithfulness: mean over RANDOM_SETS random head sets of the same size.
+    Raises PromptError before any run.
     """
     total = model.config.n_layers * model.config.n_heads
     n = n_top_heads(share, total)
     generator = np.random.default_rng(seed)
     random_sets = [generator.choice(total, n, replace=False) for _ in range(RANDOM_SETS)]
-    # The first set is empty; then those of every metric and task that has it; random ones last.
-    sets = [np.array([], dtype=np.int64)]
+    # No head, all heads, those of every metric and task that has it, and last the random ones.
+    sets = [np.array([], dtype=np.int64), np.arange(total)]
     places: dict[tuple[str, str], int] = {}
     of_mean = effects.filter((pl.col("mode") == "mean") & pl.col("metric").is_in(list(HARM)))
     for (metric,), frame in of_mean.group_by(["metric"], maintain_order=True):
@@ -178,13 +193,10 @@ def reuse_faithfulness(
         own = prompts.filter(pl.Series(chosen))
         runs = run_head_sets(model, own, kept, reference, batch_rows=batch_rows)
         for (metric, other), place in places.items():
-            before = clean[metric][chosen]
-            defined = ~np.isnan(before)
+            defined = ~np.isnan(runs[metric][ALL_KEPT])
             if not defined.any():
                 continue
-            values = _faithfulness(
-                before[defined], runs[metric][:, defined], place, n_bootstrap, seed
-            )
+            values = _faithfulness(runs[metric][:, defined], place, n_bootstrap, seed)
             rows.append(
                 {
                     "heads_of": other,
@@ -192,6 +204,7 @@ def reuse_faithfulness(
                     "metric": metric,
                     "top_share": share,
                     "n_kept": n,
+                    "held_out": task in held_out,
                     **values,
                     "random_sets": RANDOM_SETS,
                 }
@@ -220,15 +233,13 @@ def _masks(sets: Sequence[NDArray[np.int64]], n_layers: int, n_heads: int) -> Te
     return masks.view(len(sets), n_layers, n_heads)
 
 
-def _faithfulness(
-    clean: Floats, runs: Floats, place: int, n_bootstrap: int, seed: int
-) -> dict[str, object]:
-    """Of the set at `place`; runs [set, prompt], the first with no head kept, random ones last."""
-    n = len(clean)
-    mean = [float(values.mean()) for values in (clean, runs[place], runs[0])]
+def _faithfulness(runs: Floats, place: int, n_bootstrap: int, seed: int) -> dict[str, object]:
+    """Of the set at `place`; runs [set, prompt], random sets last."""
+    clean, none_kept, n = runs[ALL_KEPT], runs[NONE_KEPT], runs.shape[1]
+    mean = [float(values.mean()) for values in (clean, runs[place], none_kept)]
     weights = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
-    resampled = _share(weights @ runs[place], weights @ clean, weights @ runs[0])
-    random = _share(runs[-RANDOM_SETS:].mean(axis=1), clean.mean(), runs[0].mean())
+    resampled = _share(weights @ runs[place], weights @ clean, weights @ none_kept)
+    random = _share(runs[-RANDOM_SETS:].mean(axis=1), clean.mean(), none_kept.mean())
     low, high = np.quantile(resampled, [0.025, 0.975]) if n > 1 else (np.nan, np.nan)
     values = {
         "faithfulness": float(_share(np.array(mean[1]), mean[0], mean[2])),

@@ -7,6 +7,7 @@ CREATE TABLE component_reuse_faithfulness (
     top_share DOUBLE,
     n_kept INTEGER,
     n BIGINT,
+    held_out BOOLEAN,
     clean DOUBLE,
     kept DOUBLE,
     none_kept DOUBLE,
@@ -24,6 +25,7 @@ COMMENT ON COLUMN component_reuse_faithfulness.metric IS 'loss or logit_diff, as
 COMMENT ON COLUMN component_reuse_faithfulness.top_share IS 'Share of all heads that is kept';
 COMMENT ON COLUMN component_reuse_faithfulness.n_kept IS 'Number of heads kept';
 COMMENT ON COLUMN component_reuse_faithfulness.n IS 'Number of prompts';
+COMMENT ON COLUMN component_reuse_faithfulness.held_out IS 'Whether these prompts took no part in ranking heads (those behind the first task_effects.prompts of the task); false where a task has too few, and its own heads look better than they are';
 COMMENT ON COLUMN component_reuse_faithfulness.clean IS 'Mean of the metric with all heads';
 COMMENT ON COLUMN component_reuse_faithfulness.kept IS 'Mean of the metric with the kept heads alone';
 COMMENT ON COLUMN component_reuse_faithfulness.none_kept IS 'Mean of the metric with every head mean-ablated';

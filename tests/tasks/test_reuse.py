@@ -12,6 +12,7 @@ from mechinterp_assets.tasks.head_effects import head_effects
 from mechinterp_assets.tasks.reuse import (
     component_reuse,
     effect_matrices,
+    fresh_prompts,
     n_top_heads,
     overlap,
     reuse_faithfulness,
@@ -86,6 +87,13 @@ def test_effect_matrices_keep_layers_and_heads() -> None:
     np.testing.assert_array_equal(effect_matrices(shuffled)["a"], matrix)
 
 
+def test_fresh_prompts_are_not_those_that_rank_heads() -> None:
+    base = pl.DataFrame({"task": ["a"] * 5 + ["b"] * 3, "prompt": [*range(5), *range(3)]})
+    prompts, fresh = fresh_prompts(base, 2)
+    assert fresh == {"a"}
+    assert prompts.rows() == [("a", 2), ("a", 3), ("b", 0), ("b", 1)]
+
+
 def test_planted_head_is_faithful_alone(tmp_path: Path) -> None:
     """One kept head of four does the whole task; heads kept for an unrelated task do nothing."""
     model = planted_gpt2(tmp_path)
@@ -101,7 +109,7 @@ def test_planted_head_is_faithful_alone(tmp_path: Path) -> None:
     # ablation helps this task, so it ranks last among the harmful ones.
     assert effects.filter(planted, task="last", metric="loss", mode="mean")["mean_effect"][0] < 0
     frame = reuse_faithfulness(
-        model, prompts, sweep.clean, effects, reference, share=0.25, n_bootstrap=50
+        model, prompts, effects, reference, share=0.25, held_out={"last"}, n_bootstrap=50
     )
     loss = {
         (row["heads_of"], row["measured_on"]): row
@@ -113,5 +121,8 @@ def test_planted_head_is_faithful_alone(tmp_path: Path) -> None:
     assert own["ci_low"] == pytest.approx(1.0, abs=1e-5)
     assert loss["last", "copy"]["faithfulness"] == pytest.approx(0.0, abs=1e-5)
     assert 0 <= own["random_faithfulness"] < 1
+    assert own["held_out"] is False
+    assert loss["copy", "last"]["held_out"] is True
+    assert own["clean"] == pytest.approx(sweep.clean["loss"][:4].mean(), abs=1e-5)
     diff = frame.filter(metric="logit_diff")
     assert set(diff["measured_on"]) == set(diff["heads_of"]) == {"copy"}  # last has no wrong tokens
