@@ -111,7 +111,10 @@ def root_scores(
     for role in (END, *sources):
         role_positions(prompts, role)
     if not sources:
-        raise CircuitError("no sources; name at least one role that a root may attend to")
+        raise CircuitError(
+            "no sources; name at least one role that a root may attend to (prompts without roles "
+            "but END have none)"
+        )
     if count <= 0:
         raise CircuitError(f"count is {count}; ask for at least one root")
     wanted = {

@@ -57,6 +57,22 @@ def _file(folder: Path, more: str) -> Path:
             "own.0: the name 'ioi' is taken; choose another",
         ),
         ("tasks: {names: [digit_copyin]}", "tasks.names"),
+        ("tasks: {families: [shapes]}", "tasks.families"),
+        ("tasks: {families: [greater_than, greater_than]}", "name each task once"),
+        ("tasks: {traced: []}", "name at least one task, such as ioi"),
+        (
+            "tasks: {families: [greater_than], traced: [colored_objects]}",
+            "traced names 'colored_objects', which is no task of this study; known: ioi, greater",
+        ),
+        (
+            "tasks: {roots: {greater_than: [[1, 0]]}}",
+            "roots names 'greater_than'; give roots of tasks in traced, those of ioi in ioi.roots",
+        ),
+        (
+            "tasks: {traced: [greater_than], roots: {greater_than: [[9, 0, YEAR]]}}",
+            "tasks.roots.greater_than: layer 9 does not exist",
+        ),
+        ("ioi: {firing_score_min: 1}", "ioi.firing_score_min"),
         (
             "task_effects: {tasks: [ioi, mine]}",
             "task_effects.tasks names 'mine', which is no task of this study; known: ioi, ",
