@@ -165,27 +165,36 @@ def _run(
     edges = torch.from_numpy(mask).to(model.device, model.dtype)
 
     def inputs(receivers: list[int], base: Tensor) -> Tensor:
-        """What receivers read [receiver, b, T, d_model]."""
-        used = torch.from_numpy(np.flatnonzero(mask[receivers].any(0))).to(model.device)
-        weights = edges[receivers][:, used]
-        mixed: Tensor = (weights @ change[used].flatten(1)).view(len(receivers), *base.shape)
-        return base + mixed
+        """What receivers of the same sources read [receiver, b, T, d_model]."""
+        used = np.flatnonzero(mask[receivers].any(0))
+        # Gathering copies: worth it only where few of the sources are used.
+        dense = 2 * len(used) > used[-1]
+        chosen = slice(0, int(used[-1]) + 1) if dense else used.tolist()
+        mixed: Tensor = edges[receivers][:, chosen] @ change[chosen].flatten(1)
+        return base + mixed.view(len(receivers), *base.shape)
 
     for layer in range(model.shape.n_layers):
         active = np.zeros(model.shape.n_heads, dtype=bool)
-        stored = {"q": corrupt.q[layer], "k": corrupt.k[layer], "v": corrupt.v[layer]}
-        streams = dict(stored)
-        for kind in HEAD_INPUTS:
-            first = graph.head_inputs(layer, kind)
-            own = np.flatnonzero(mask[first].any(1)).tolist()
-            if not own:
-                continue
-            receivers = [first.start + place for place in own]
+        streams = {"q": corrupt.q[layer], "k": corrupt.k[layer], "v": corrupt.v[layer]}
+        readers = {
+            kind: np.flatnonzero(mask[graph.head_inputs(layer, kind)].any(1)).tolist()
+            for kind in HEAD_INPUTS
+        }
+        receivers = [
+            graph.head_inputs(layer, kind).start + place
+            for kind in HEAD_INPUTS
+            for place in readers[kind]
+        ]
+        if receivers:
             y = model.normalise(inputs(receivers, corrupt.pre[layer]))
-            streams[kind] = stored[kind].clone()
-            streams[kind][:, :, own] = model.project(kind, layer, y, heads=own)
-            for receiver in receivers:
-                active[[node - graph.nodes_before(layer) for node in graph.feeds(receiver)]] = True
+            parts = torch.split(y, [len(readers[kind]) for kind in HEAD_INPUTS])  # type: ignore[no-untyped-call]
+            for kind, part in zip(HEAD_INPUTS, parts, strict=True):
+                own = readers[kind]
+                if own:
+                    streams[kind] = streams[kind].clone()
+                    streams[kind][:, :, own] = model.project(kind, layer, part, heads=own)
+        for receiver in receivers:
+            active[[node - graph.nodes_before(layer) for node in graph.feeds(receiver)]] = True
         heads = np.flatnonzero(active).tolist()
         if heads:
             groups = [head // (model.shape.n_heads // model.shape.n_kv_heads) for head in heads]
