@@ -16,6 +16,7 @@ OF_STUDY = {
     "edges": "ioi_trace_graph",
     "nodes": "ioi_trace_nodes",
     "effects": "intervention_summary",
+    "task_effects": "task_head_effects",
 }
 OF_SITE = {"features": "head_features", "proxy": "head_polysemanticity_proxy"}
 # Frames that are views: what their rows come from, and the SQL.
@@ -58,6 +59,9 @@ _NEEDED = {
         *("task", "layer", "head", "mode", "position_role", "metric", "mean_effect"),
         *("ci_low", "ci_high", "n"),
     ),
+    "task_effects": (
+        *("task", "mode", "layer", "head", "metric", "n", "mean_effect", "ci_low", "ci_high"),
+    ),
 }
 
 
@@ -78,6 +82,7 @@ class HeadFrames:
         edges: ioi_trace_graph.
         nodes: ioi_trace_nodes of the standard rule.
         effects: rows of intervention_summary that ablate one head.
+        task_effects: task_head_effects: the same on other tasks' prompts.
     """
 
     scores: pl.DataFrame
@@ -90,6 +95,7 @@ class HeadFrames:
     edges: pl.DataFrame | None = None
     nodes: pl.DataFrame | None = None
     effects: pl.DataFrame | None = None
+    task_effects: pl.DataFrame | None = None
 
     def __post_init__(self) -> None:
         for name, columns in _NEEDED.items():

@@ -46,9 +46,11 @@ class HeadPages:
         self.known = set(frames.heads)
         # Rows by head, looked up once for all pages.
         self._rows: dict[str, dict[tuple[int, int], list[dict[str, Any]]]] = {}
-        for name in ("scores", "roles", "examples", "features", "proxy", "labels", "effects"):
+        for name in (
+            *("scores", "roles", "examples", "features", "proxy", "labels", "nodes", "effects"),
+            "task_effects",
+        ):
             self._rows[name] = _by_head(getattr(frames, name), "layer", "head")
-        self._rows["nodes"] = _by_head(frames.nodes, "layer", "head")
         self._rows["in"] = _by_head(frames.edges, "downstream_layer", "downstream_head")
         self._rows["out"] = _by_head(frames.edges, "upstream_layer", "upstream_head")
         self._all_values = {
@@ -89,6 +91,7 @@ class HeadPages:
             "shown_edges": EDGES,
             "nodes": self._nodes(at),
             "effects": self._effects(at),
+            **self._task_effects(at),
             "sql": {
                 **filled_statements(self.study, layer, head=head),
                 "provenance": filled_statements(self.study)["head_provenance"],
@@ -259,6 +262,22 @@ class HeadPages:
             for row in rows
         ]
 
+    def _task_effects(self, at: tuple[int, int]) -> dict[str, Any]:
+        """Change of the loss per task (rows) and mode of ablation (columns)."""
+        rows = [row for row in self._of("task_effects", at) if row["metric"] == "loss"]
+        modes = sorted({row["mode"] for row in rows})
+        found = {(row["task"], row["mode"]): row for row in rows}
+        return {
+            "task_modes": modes,
+            "task_effects": [
+                {
+                    "task": task.replace("_", " "),
+                    "cells": [_loss_change(found.get((task, mode))) for mode in modes],
+                }
+                for task in sorted({row["task"] for row in rows})
+            ],
+        }
+
 
 # ---- private -------------------------------------------------------------------------------------
 
@@ -270,6 +289,18 @@ def _by_head(
     for row in [] if frame is None else frame.iter_rows(named=True):
         found.setdefault((row[layer], row[head]), []).append(row)
     return found
+
+
+def _loss_change(row: dict[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        return {"effect": "–", "excludes_zero": False, "title": ""}
+    low, high = row["ci_low"], row["ci_high"]
+    interval = "" if low is None else f", 95% interval {signed(low)} to {signed(high)}"
+    return {
+        "effect": signed(row["mean_effect"]),
+        "excludes_zero": low is not None and low * high > 0,
+        "title": f"{row['n']:,} prompts{interval}",
+    }
 
 
 def _letter(cluster: int | None) -> str:

@@ -40,6 +40,7 @@ def frames(sequences: pl.DataFrame) -> HeadFrames:
         edges=_edges(random),
         nodes=_nodes(),
         effects=_effects(random),
+        task_effects=_task_effects(),
     )
 
 
@@ -217,4 +218,24 @@ def _effects(random: np.random.Generator) -> pl.DataFrame:
                     ci_high=effect + 0.5,
                 )
                 rows.append(row)
+    return pl.DataFrame(rows, schema=spec)
+
+
+def _task_effects() -> pl.DataFrame:
+    spec = polars_schema(table_spec("task_head_effects"))
+    rows = []
+    for task, mode, low in ((ATTACK, "zero", 0.1), ("url", "zero", -0.1), ("url", "mean", 0.1)):
+        row: dict[str, object] = dict.fromkeys(spec.names())
+        row.update(
+            task=task,
+            mode=mode,
+            layer=SAE_LAYER,
+            head=0,
+            metric="loss",
+            n=8,
+            mean_effect=0.25,
+            ci_low=low,
+            ci_high=0.5,
+        )
+        rows += [row, {**row, "metric": "kl"}]
     return pl.DataFrame(rows, schema=spec)

@@ -175,11 +175,16 @@ def test_effects_that_exclude_zero_are_bold(pages: dict[str, Page], frames: Head
     bold = rows.filter(pl.col("ci_low") * pl.col("ci_high") > 0).height
     assert block.count("<td><b>") == bold
     assert block.count('<th scope="row">') == rows.height == 4
+    tasks = pages[FIRST].path.read_text().split('<h2 id="tasks">')[1].split("</section>")[0]
+    assert 'mean ablation</th><th scope="col">zero ablation' in tasks
+    assert tasks.count("+0.25") == 3
+    assert tasks.count("<b>+0.25</b>") == 2
+    assert tasks.count(">–<") == 1  # one task was not ablated by the mean
 
 
 def test_pages_without_optional_frames_leave_their_blocks_out(frames: HeadFrames) -> None:
     optional = [f.name for f in fields(HeadFrames) if f.default is None]
-    assert len(optional) == 9
+    assert len(optional) == 10
     bare = HeadFrames(**{**vars(frames), **dict.fromkeys(optional)})
     empty = pl.DataFrame(schema={"sequence": pl.Int64, "token_ids": pl.List(pl.Int32)})
     renderer = HeadRenderer(context(hostile_layer.provenance()), bare, empty)
@@ -212,6 +217,7 @@ TABLES = {
     "edges": "ioi_trace_graph",
     "nodes": "ioi_trace_nodes",
     "effects": "intervention_summary",
+    "task_effects": "task_head_effects",
 }
 
 
@@ -239,7 +245,7 @@ def test_the_sql_on_every_page_runs(
     counts = {}
     for name in ("index.html", FIRST):
         statements = pages[name].inside("pre")
-        assert len(statements) == (3 if name == "index.html" else 10)
+        assert len(statements) == (3 if name == "index.html" else 11)
         for statement in statements:
             assert "$" not in statement
             counts[name, statement.split("FROM ")[1].split("\n")[0]] = (
