@@ -18,6 +18,10 @@ VALID: dict[str, Any] = {
     "sae": {"d_sae": 64, "k": 8, "training_tokens": 1000, "batch_size": 100},
 }
 
+SPLICE = {"kind": "sae_splice", "layer": 0}
+PATCH = {"kind": "activation_patching", "mode": "noise", "site": "attn_out", "layer": 0}
+PATCH |= {"source_variant": "swap"}
+
 
 def write(folder: Path, change: dict[str, Any] | None = None, name: str = "mine.yaml") -> Path:
     """A study file: VALID with `change` merged into its sections."""
@@ -111,9 +115,32 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
         ({"ioi": {"reference_heads": {"mine": []}}}, ["reference_heads.mine", "at least one"]),
         ({"ioi": {"variants": ["base", "CBA"]}}, ["ioi.variants", "base and any of", "CBA"]),
         ({"ioi": {"variants": ["base"]}}, ["add ABC to ioi.variants"]),
+        ({"circuits": {"tasks": ["chess"]}}, ["circuits.tasks", "'chess'", "known: ioi"]),
+        ({"circuits": {"tasks": []}}, ["circuits.tasks", "at least one"]),
+        ({"circuits": {"ig_rules": ["simpson"]}}, ["circuits.ig_rules.0", "'midpoint'"]),
+        (
+            {"circuits": {"counterfactual": "swap"}},
+            ["circuits.counterfactual 'swap'", "none of ioi.variants (ABC)"],
+        ),
         (
             {"interventions": {"head_ablations": [], "edges": 0}},
             ["interventions", "nothing would run"],
+        ),
+        (
+            {"interventions": {"experiments": [{"interventions": [{"kind": "ablate"}]}]}},
+            ["experiments.0", "interventions.0", "unknown kind 'ablate'", "head_ablation"],
+        ),
+        (
+            {"interventions": {"experiments": [{"file": "gone.yaml"}]}},
+            ["interventions.experiments.0", "gone.yaml", "not readable"],
+        ),
+        (
+            {"interventions": {"experiments": [{"task": "chess", "interventions": [SPLICE]}]}},
+            ["experiments.0", "'chess' is no task of this study", "ioi, "],
+        ),
+        (
+            {"interventions": {"experiments": [{"interventions": [PATCH]}]}},
+            ["experiments.0", "variant 'swap' is not among ioi.variants (base, ABC)"],
         ),
         ({"features": {"proxies": [{"name": "a"}]}}, ["proxies.0", "exactly one of", "'a'"]),
         (

@@ -187,7 +187,7 @@ def _run(
         ]
         if receivers:
             y = model.normalise(inputs(receivers, corrupt.pre[layer]))
-            parts = torch.split(y, [len(readers[kind]) for kind in HEAD_INPUTS])  # type: ignore[no-untyped-call]
+            parts = torch.split(y, [len(readers[kind]) for kind in HEAD_INPUTS])
             for kind, part in zip(HEAD_INPUTS, parts, strict=True):
                 own = readers[kind]
                 if own:
