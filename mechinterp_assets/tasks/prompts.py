@@ -265,21 +265,3 @@ def from_ioi(prompts: pl.DataFrame) -> pl.DataFrame:
             }
         )
     return pl.DataFrame(rows, schema=TASK_PROMPTS_SCHEMA, orient="row")
-
-
-def position_columns(prompts: pl.DataFrame) -> pl.DataFrame:
-    """The frame with a column pos_<role> per role in place of roles and positions.
-
-    The wide form, as ioi_prompts has it: names in lower case, "+1" written "_next", NULL where a
-    prompt does not have the role.
-    """
-    names = dict.fromkeys(role for roles in prompts["roles"] for role in roles)
-    wide = {role: f"pos_{role.lower().replace('+1', '_next')}" for role in names}
-    rows = [
-        dict(zip(roles, positions, strict=True))
-        for roles, positions in zip(prompts["roles"], prompts["positions"], strict=True)
-    ]
-    return prompts.drop("roles", "positions").with_columns(
-        pl.Series(column, [row.get(role) for row in rows], dtype=pl.Int32())
-        for role, column in wide.items()
-    )

@@ -10,7 +10,6 @@ from mechinterp_assets.tasks.prompts import (
     Segment,
     check_pairs,
     check_task_prompts,
-    position_columns,
     prompts_frame,
     single_token_words,
 )
@@ -48,15 +47,12 @@ def test_roles_stand_where_their_segments_begin() -> None:
     assert answer_tokens(frame) == [([6], [7])] * 2
     # END is listed first, so it names the position that it shares.
     assert position_roles(frame)[0] == ["BOS", "other", "WHO", "other", "other", "END"]
-    wide = position_columns(frame)
-    assert wide.select("pos_who", "pos_other", "pos_end").row(0) == (2, 5, 5)
 
 
 def test_a_role_that_some_prompts_lack() -> None:
     short = draft(Segment("The"), Segment(" dog", "OTHER"))
     frame = prompts_frame("pets", [CAT, short], encode, 0)
     assert role_positions(frame, "WHO") == [2, -1]
-    assert position_columns(frame)["pos_who"].to_list() == [2, None]
     with pytest.raises(PromptError, match="role 'WHERE'; roles: END, WHO, OTHER"):
         role_positions(frame, "WHERE")
 
