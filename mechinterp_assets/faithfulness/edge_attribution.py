@@ -81,13 +81,13 @@ def attribute_edges(
 ) -> dict[str, np.ndarray]:
     """Scores of all edges by attribution name [edge] float64, mean over prompts.
 
-    Memory: the outputs of all nodes for `batch_rows` prompts, and one layer's input gradients.
+    batch_rows: prompts that run together, fewer where their nodes' outputs do not fit.
     """
     if not attributions or len({a.name for a in attributions}) < len(attributions):
         raise FaithfulnessError("name at least one attribution, each once")
     weights = _point_weights(attributions)
     totals = {a.name: np.zeros(model.graph.n_edges) for a in attributions}
-    for batch in pairs.split(batch_rows):
+    for batch in pairs.split(model.prompts_that_fit(pairs.clean.shape[1], batch_rows)):
         with torch.no_grad():
             clean, corrupt = (
                 model.run(batch.clean, nodes=True),

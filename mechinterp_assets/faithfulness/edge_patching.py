@@ -13,7 +13,7 @@ into a head, then MLP and later layers; edges into one receiver run as one batch
 only END. An edge into the logits costs a norm.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -37,13 +37,17 @@ def exact_edge_effects(
 ) -> np.ndarray:
     """m(clean) - m(edge corrupted) of every prompt [prompt, edge] float64; edges [n] default all.
 
-    batch_rows: rows (edges x prompts) that run together.
+    batch_rows: rows (edges x prompts) that run together, fewer where they do not fit.
     """
     chosen = np.arange(model.graph.n_edges) if edges is None else np.asarray(edges, dtype=np.int64)
     places = model.graph.edges[chosen]
     effects = np.empty((len(pairs), len(chosen)))
     done = 0
-    for first, batch in _numbered(pairs, max(1, batch_rows // 8)):
+    length = pairs.clean.shape[1]
+    batch_rows = model.rows_that_fit(length, batch_rows)
+    together = model.prompts_that_fit(length, max(1, batch_rows // 8))
+    for number, batch in enumerate(pairs.split(together)):
+        first = number * together
         rows = slice(first, first + len(batch))
         clean, corrupt = model.run(batch.clean, nodes=True), model.run(batch.corrupt, nodes=True)
         assert clean.nodes is not None
@@ -73,11 +77,6 @@ def sampled_edges(n_edges: int, count: int, seed: int) -> np.ndarray:
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _numbered(pairs: PromptBatch, size: int) -> Sequence[tuple[int, PromptBatch]]:
-    batches = list(pairs.split(size))
-    return [(i * size, batch) for i, batch in enumerate(batches)]
 
 
 def _patched(

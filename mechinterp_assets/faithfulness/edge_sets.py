@@ -72,7 +72,7 @@ def edge_set_logit_differences(
         place.setdefault(np.packbits(mask).tobytes(), []).append(number)
     values = np.empty((len(masks), len(pairs)))
     first = 0
-    for batch in pairs.split(batch_rows):
+    for batch in pairs.split(model.prompts_that_fit(pairs.clean.shape[1], batch_rows)):
         corrupt = model.run(batch.corrupt, nodes=True)
         embedding = model.embed(batch.clean)
         for done, numbers in enumerate(place.values()):

@@ -142,7 +142,7 @@ class HeadSetRuns:
         Raises FaithfulnessError when a prompt's cell has no reference prompt.
         """
         self._model, self._pairs = model, pairs
-        self._batch_rows = batch_rows
+        self._batch_rows = model.rows_that_fit(pairs.clean.shape[1], batch_rows)
         self._known: dict[Heads, float] = {}
         wanted = pl.DataFrame({"prompt": list(pairs.prompt)}, schema={"prompt": pl.Int64})
         rows = wanted.join(prompts, on="prompt", how="left", maintain_order="left")

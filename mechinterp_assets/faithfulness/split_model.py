@@ -30,6 +30,7 @@ from mechinterp_assets.faithfulness.edge_graph import (
 from mechinterp_assets.language_model import LanguageModel
 
 LOGIT_TOLERANCE = 1e-4
+MEMORY_MIB = 2048  # for the activations of one batch
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,21 @@ class SplitModel:
                 "attention, then MLP, each behind one norm and added to the residual stream"
             )
         return error
+
+    def prompts_that_fit(self, length: int, limit: int) -> int:
+        """Prompts of `length` tokens, at most `limit`, whose nodes fit MEMORY_MIB: two copies of
+        all outputs and the inputs of one layer's heads."""
+        streams = 2 * self.graph.n_nodes + 3 * (self.shape.n_heads + 2 * self.shape.n_kv_heads)
+        return self._fitting(streams * self.shape.d_model * length, limit)
+
+    def rows_that_fit(self, length: int, limit: int) -> int:
+        """Rows of `length` tokens, at most `limit`, that run on from a layer in MEMORY_MIB."""
+        shape = self.shape
+        per_token = 8 * shape.d_model + 3 * shape.d_mlp + 6 * shape.d_z
+        return self._fitting((per_token + 3 * shape.n_heads * length) * length, limit)
+
+    def _fitting(self, numbers: int, limit: int) -> int:
+        return max(1, min(limit, MEMORY_MIB * 2**20 // (numbers * self.dtype.itemsize)))
 
     # ---- parts -----------------------------------------------------------------------------------
 

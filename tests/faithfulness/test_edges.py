@@ -178,6 +178,18 @@ def test_a_ragged_last_batch_weighs_by_prompts(split: SplitModel, pairs: PromptB
         np.testing.assert_allclose(found, whole["eap_ig_library"], rtol=1e-9, atol=1e-12)
 
 
+def test_little_memory_makes_small_batches(
+    split: SplitModel, pairs: PromptBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edges = np.arange(0, split.graph.n_edges, 9)
+    before = [attribute_edges(split, pairs, [EAP])["eap"], exact_edge_effects(split, pairs, edges)]
+    monkeypatch.setattr("mechinterp_assets.faithfulness.split_model.MEMORY_MIB", 0)
+    assert split.prompts_that_fit(9, 32) == split.rows_that_fit(9, 32) == 1
+    after = [attribute_edges(split, pairs, [EAP])["eap"], exact_edge_effects(split, pairs, edges)]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+
+
 def test_bad_attributions_are_named() -> None:
     with pytest.raises(FaithfulnessError, match="rule 'simpson' is unknown"):
         eap_ig("simpson")
