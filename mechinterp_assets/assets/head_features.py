@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
 from mechinterp_assets.assets.heads import GROUP
@@ -82,7 +81,7 @@ def head_features(
                 int(head[0]): part["feature"].to_list()
                 for head, part in alive.partition_by("head", as_dict=True).items()
             },
-            statistics.filter(pl.col("n_active") > 0)["feature"].to_numpy().astype(np.int64),
+            statistics,
             ngrams,
             layer=layer,
             n_heads=model.config.n_heads,

@@ -9,14 +9,17 @@ Two features are alike
   decoder_slice  cosine of the head's slices of their decoder rows: the head writes alike for both;
   ngrams         weighted Jaccard index (sum of minima over sum of maxima) of their n-gram profiles:
                  they fire on the same text. The profile is the listed n-grams (n = 1, 2, 3) with
-                 the share of the feature's activity that ends in each;
+                 the share of the feature's activity that ends in each, less the share of all tokens
+                 that do: what any feature would have of a frequent token says nothing;
   either         the larger of the two, each divided by its threshold.
 Clusters are those of average linkage, cut where the mean likeness of two clusters falls below the
 threshold. Decoder rows of one SAE compete, so those that live in one head tend towards orthogonal
-slices: decoder_slice alone calls nearly every head polysemantic, which is why the null of features
-drawn from the same layer stands beside each number.
+slices: decoder_slice alone calls nearly every head polysemantic. Features of one head are also
+denser than most, and dense features fire on the same frequent text. So beside each number stands
+that of features drawn from the same layer with about the same densities.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +33,7 @@ from scipy.spatial.distance import squareform
 # A third: two profiles of equal mass that share half of it.
 SLICE_THRESHOLD, NGRAM_THRESHOLD = 0.5, 1 / 3
 NULL_DRAWS = 100
+DENSITY_WINDOW = 0.05  # null features lie within this share of the ranks by density, either way
 MEASURES = ("decoder_slice", "ngrams", "either")
 
 PROXY_SCHEMA: dict[str, Any] = {
@@ -136,19 +140,27 @@ def effective_features(similarity: Array) -> Array:
     return result
 
 
-def ngram_profiles(ngrams: pl.DataFrame) -> dict[int, dict[tuple[int, ...], float]]:
-    """feature -> n-gram (token ids) -> share, from feature_ngrams: feature, token_ids, share."""
+def ngram_profiles(ngrams: pl.DataFrame, n_tokens: int) -> dict[int, dict[tuple[int, ...], float]]:
+    """feature -> n-gram (token ids) -> its share of the activity beyond its share of all tokens.
+
+    Args:
+        ngrams: feature_ngrams: feature, token_ids, share, n_occurrences.
+        n_tokens: tokens of the feature pass (feature_statistics.n_tokens).
+    """
     found: dict[int, dict[tuple[int, ...], float]] = {}
-    columns = (ngrams[name].to_list() for name in ("feature", "token_ids", "share"))
-    for feature, ids, share in zip(*columns, strict=True):
-        found.setdefault(feature, {})[tuple(ids)] = share
+    beyond = ngrams.with_columns(
+        excess=pl.col("share") - pl.col("n_occurrences") / max(n_tokens, 1)
+    ).filter(pl.col("excess") > 0)
+    columns = (beyond[name].to_list() for name in ("feature", "token_ids", "excess"))
+    for feature, ids, excess in zip(*columns, strict=True):
+        found.setdefault(feature, {})[tuple(ids)] = excess
     return found
 
 
 def head_polysemanticity_proxy(
     W_dec: Array,
     top_features: Mapping[int, list[int]],
-    alive: NDArray[np.int64],
+    statistics: pl.DataFrame,
     ngrams: pl.DataFrame,
     *,
     layer: int,
@@ -157,14 +169,14 @@ def head_polysemanticity_proxy(
 ) -> pl.DataFrame:
     """Rows of the table head_polysemanticity_proxy of one layer: one per head and measure.
 
-    The null of a head is sets of as many features drawn without replacement from the layer's
-    features that fired, compared in the same way; the same sets for all heads with as many.
+    The null of a head is sets of as many features of the layer that fired, compared in the same
+    way: one for each of the head's, drawn from those closest in density, none twice in a set.
 
     Args:
         W_dec: [feature, n_heads * d_head] decoder of the layer's SAE, head-major.
         top_features: head -> its features, best first (head_features with alive_rank < 10); heads
             with fewer than two features have no row.
-        alive: features that fired.
+        statistics: feature_statistics of the layer: feature, n_active, n_tokens.
         ngrams: feature_ngrams of the layer.
         layer: layer.
         n_heads: heads of the layer.
@@ -179,20 +191,21 @@ def head_polysemanticity_proxy(
             f"decoder rows of width {W_dec.shape[1]} cannot be split into {n_heads} heads"
         )
     slices = W_dec.reshape(len(W_dec), n_heads, -1)
+    by_density = statistics.filter(pl.col("n_active") > 0).sort("n_active", "feature")
+    pool: list[int] = by_density["feature"].to_list()
     named = [f for features in top_features.values() for f in features]
-    if unknown := sorted({f for f in [*named, *alive.tolist()] if not 0 <= f < len(W_dec)}):
+    if unknown := sorted({f for f in [*named, *pool] if not 0 <= f < len(W_dec)}):
         raise ValueError(f"features {unknown[:5]} are not in W_dec (0..{len(W_dec) - 1})")
-    profiles = ngram_profiles(ngrams)
-    nulls: dict[int, tuple[NDArray[np.int64], Array]] = {}
+    if silent := sorted(set(named) - set(pool)):
+        raise ValueError(f"features {silent[:5]} never fired; pass features with an alive_rank")
+    profiles = ngram_profiles(ngrams, int(statistics["n_tokens"][0]) if len(statistics) else 0)
     rows: list[dict[str, Any]] = []
     for head, features in sorted(top_features.items()):
-        n = len(features)
-        if n < 2:
+        if len(features) < 2:
             continue
-        if n not in nulls:
-            drawn = _draws(alive, n, settings)
-            nulls[n] = drawn, np.stack([_overlap(profiles, one.tolist()) for one in drawn])
-        drawn, null_overlap = nulls[n]
+        random = np.random.default_rng([settings.seed, layer, head])
+        drawn = [_alike_in_density(features, pool, random) for _ in range(settings.n_draws)]
+        null_overlap = np.stack([_overlap(profiles, one) for one in drawn])
         observed = _likeness(slices[features, head], _overlap(profiles, features), settings)
         null = _likeness(slices[drawn, head], null_overlap, settings)
         thresholds = (settings.slice_threshold, settings.ngram_threshold, 1.0)
@@ -219,12 +232,19 @@ def _with_unit_diagonal(similarity: Array) -> Array:
     return similarity
 
 
-def _draws(alive: NDArray[np.int64], n: int, settings: ProxySettings) -> NDArray[np.int64]:
-    """[draw, n] features; all of them in every draw where fewer than n fired."""
-    random = np.random.default_rng([settings.seed, n])
-    pool = np.sort(alive)
-    size = min(n, len(pool))
-    return np.stack([random.choice(pool, size, replace=False) for _ in range(settings.n_draws)])
+def _alike_in_density(
+    features: list[int], pool: list[int], random: np.random.Generator
+) -> list[int]:
+    """As many other features, each near one of `features` in `pool`, which is sorted by density."""
+    place = {feature: i for i, feature in enumerate(pool)}
+    reach = max(len(features), math.ceil(DENSITY_WINDOW * len(pool)))
+    taken: set[int] = set()
+    for feature in features:
+        at = place[feature]
+        near = [f for f in pool[max(0, at - reach) : at + reach + 1] if f not in taken]
+        # The window holds more features than a set does, unless fewer fired.
+        taken.add(int(random.choice(near)))
+    return sorted(taken)
 
 
 def _overlap(profiles: dict[int, dict[tuple[int, ...], float]], features: list[int]) -> Array:

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE head_polysemanticity_proxy (
     study VARCHAR,
     layer INTEGER NOT NULL,
@@ -25,7 +25,7 @@ COMMENT ON TABLE head_polysemanticity_proxy IS 'One row per head and measure of 
 COMMENT ON COLUMN head_polysemanticity_proxy.study IS 'Study the row belongs to';
 COMMENT ON COLUMN head_polysemanticity_proxy.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN head_polysemanticity_proxy.head IS 'Head within its layer, from 0';
-COMMENT ON COLUMN head_polysemanticity_proxy.measure IS 'When two features are alike. decoder_slice: cosine of the head''s slices of their decoder rows (the head writes alike; rows of one SAE that live in one head tend to be orthogonal there). ngrams: weighted Jaccard index of their n-gram profiles, feature_ngrams with n = 1, 2, 3 weighted by share (they fire on the same text). either: the larger of the two, each divided by its threshold';
+COMMENT ON COLUMN head_polysemanticity_proxy.measure IS 'When two features are alike. decoder_slice: cosine of the head''s slices of their decoder rows (the head writes alike; rows of one SAE that live in one head tend to be orthogonal there). ngrams: weighted Jaccard index of their n-gram profiles, feature_ngrams with n = 1, 2, 3, weighted by share - n_occurrences / n_tokens where positive (they fire on the same text, frequent tokens aside). either: the larger of the two, each divided by its threshold';
 COMMENT ON COLUMN head_polysemanticity_proxy.threshold IS 'Least mean similarity between two clusters that are joined (average linkage)';
 COMMENT ON COLUMN head_polysemanticity_proxy.n_features IS 'Features compared: the first ten of the head that fired (head_features.alive_rank < 10), or fewer where fewer fired';
 COMMENT ON COLUMN head_polysemanticity_proxy.mean_similarity IS 'Mean similarity over their pairs; for either in units of the thresholds';
@@ -33,7 +33,7 @@ COMMENT ON COLUMN head_polysemanticity_proxy.n_clusters IS 'Clusters found, 1 to
 COMMENT ON COLUMN head_polysemanticity_proxy.effective_clusters IS 'exp of the entropy of the clusters'' sizes: as many equally large clusters would be as even, 1 to n_clusters';
 COMMENT ON COLUMN head_polysemanticity_proxy.effective_features IS 'exp of the entropy of the eigenvalues of the similarity matrix over n_features, 1 (all the same) to n_features (nothing in common), without a threshold (Friedman & Dieng 2023); NULL for either, which is no kernel';
 COMMENT ON COLUMN head_polysemanticity_proxy.largest_share IS 'Share of the features in the largest cluster';
-COMMENT ON COLUMN head_polysemanticity_proxy.null_n_clusters IS 'Mean n_clusters of as many features drawn without replacement from all that fired in the layer, compared in the same way, at the same head';
+COMMENT ON COLUMN head_polysemanticity_proxy.null_n_clusters IS 'Mean n_clusters of as many features of the layer, compared in the same way at the same head: for each of the heads features one drawn from those within 5% of the ranks by density, since features of one head are denser than most';
 COMMENT ON COLUMN head_polysemanticity_proxy.null_n_clusters_sd IS 'Standard deviation of n_clusters over the draws';
 COMMENT ON COLUMN head_polysemanticity_proxy.null_effective_clusters IS 'Mean effective_clusters of the draws';
 COMMENT ON COLUMN head_polysemanticity_proxy.null_effective_features IS 'Mean effective_features of the draws';

@@ -15,11 +15,12 @@ from mechinterp_assets.heads.polysemanticity import (
     effective_features,
     effective_number,
     head_polysemanticity_proxy,
+    ngram_profiles,
     profile_similarity,
 )
 from mechinterp_assets.tables import polars_schema, table_spec
 
-N_HEADS, D_HEAD, N_FEATURES = 3, 64, 60
+N_HEADS, D_HEAD, N_FEATURES, N_TOKENS = 3, 64, 60, 1000
 NO_NGRAMS = pl.DataFrame(
     schema={
         "feature": pl.Int32,
@@ -28,6 +29,17 @@ NO_NGRAMS = pl.DataFrame(
         "token_ids": pl.List(pl.Int32),
         "text": pl.String,
         "share": pl.Float64,
+        "n_occurrences": pl.Int64,
+    }
+)
+
+
+# Feature i fired on 1 + i tokens.
+ALIVE = pl.DataFrame(
+    {
+        "feature": range(N_FEATURES),
+        "n_active": range(1, N_FEATURES + 1),
+        "n_tokens": [N_TOKENS] * N_FEATURES,
     }
 )
 
@@ -64,6 +76,7 @@ def ngrams_of(profiles: dict[int, dict[tuple[int, ...], float]]) -> pl.DataFrame
             "token_ids": list(ids),
             "text": " ".join(map(str, ids)),
             "share": share,
+            "n_occurrences": N_TOKENS // 10 if ids == (1,) else 0,
         }
         for feature, profile in profiles.items()
         for rank, (ids, share) in enumerate(profile.items())
@@ -162,7 +175,7 @@ def proxy(
     frame = head_polysemanticity_proxy(
         W_dec,
         {0: list(range(10)), 1: list(range(10)), 2: [3]},
-        np.arange(N_FEATURES),
+        ALIVE,
         ngrams,
         layer=2,
         n_heads=N_HEADS,
@@ -185,7 +198,8 @@ def test_three_planted_kinds_of_slices_are_three_clusters() -> None:
     assert 2.5 < float(str(found["effective_features"])) < 3.5
     assert rows[1, "either"]["n_clusters"] == 3
     assert rows[1, "ngrams"]["n_clusters"] == 10
-    assert float(str(found["null_n_clusters"])) > 8
+    # Drawn from the 20 sparsest features, half of which are planted.
+    assert float(str(found["null_n_clusters"])) > 5
     assert found["share_of_null_below"] == 0
     # The other head's slices of the same features are random.
     assert rows[0, "decoder_slice"]["n_clusters"] == 10
@@ -208,7 +222,33 @@ def test_features_of_the_same_text_are_one_cluster(W_dec: np.ndarray) -> None:
     row = proxy(W_dec, ngrams_of({**same, **other}))[0, "ngrams"]
     assert row["clusters"] == [0, 0, 0, 0, 0, 1, 2, 3, 4, 5]
     assert row["mean_similarity"] == pytest.approx(10 / 45)
-    assert float(str(row["null_n_clusters"])) > 9
+
+
+def test_frequent_tokens_make_no_features_alike() -> None:
+    """Token 1 is a tenth of the text: features that fire on it a tenth of the time ignore it."""
+    ngrams = ngrams_of({0: {(1,): 0.1, (7,): 0.4}, 1: {(1,): 0.1, (8,): 0.4}, 2: {(1,): 0.6}})
+    assert ngram_profiles(ngrams, N_TOKENS) == {
+        0: {(7,): pytest.approx(0.4)},
+        1: {(8,): pytest.approx(0.4)},
+        2: {(1,): pytest.approx(0.5)},
+    }
+
+
+def test_null_features_have_the_densities_of_the_heads(W_dec: np.ndarray) -> None:
+    """The densest features alone share a text: a head of dense features is no exception."""
+    shared = {f: {(2,): 0.9} if f >= 30 else {(100 + f,): 0.9} for f in range(N_FEATURES)}
+    frame = head_polysemanticity_proxy(
+        W_dec,
+        {0: list(range(50, 60)), 1: list(range(10))},
+        ALIVE,
+        ngrams_of(shared),
+        layer=0,
+        n_heads=N_HEADS,
+        settings=ProxySettings(n_draws=20),
+    )
+    rows = {row["head"]: row for row in frame.filter(pl.col("measure") == "ngrams").to_dicts()}
+    assert (rows[0]["n_clusters"], rows[0]["null_n_clusters"]) == (1, 1)
+    assert (rows[1]["n_clusters"], rows[1]["null_n_clusters"]) == (10, 10)
 
 
 def test_the_null_has_a_seed_and_mistakes_are_refused(W_dec: np.ndarray) -> None:
@@ -216,10 +256,12 @@ def test_the_null_has_a_seed_and_mistakes_are_refused(W_dec: np.ndarray) -> None
     assert proxy(W, seed=1) == proxy(W, seed=1)
     assert proxy(W, seed=1) != proxy(W, seed=2)
     with pytest.raises(ValueError, match="cannot be split into 5 heads"):
-        head_polysemanticity_proxy(W_dec, {0: [1, 2]}, np.arange(3), NO_NGRAMS, layer=0, n_heads=5)
+        head_polysemanticity_proxy(W_dec, {0: [1, 2]}, ALIVE, NO_NGRAMS, layer=0, n_heads=5)
     with pytest.raises(ValueError, match=r"features \[600\] are not in W_dec"):
+        head_polysemanticity_proxy(W_dec, {0: [1, 600]}, ALIVE, NO_NGRAMS, layer=0, n_heads=3)
+    with pytest.raises(ValueError, match=r"features \[59\] never fired"):
         head_polysemanticity_proxy(
-            W_dec, {0: [1, 600]}, np.arange(3), NO_NGRAMS, layer=0, n_heads=3
+            W_dec, {0: [1, 59]}, ALIVE.head(59), NO_NGRAMS, layer=0, n_heads=3
         )
     with pytest.raises(ValueError, match="slice_threshold is 0"):
         ProxySettings(slice_threshold=0)
