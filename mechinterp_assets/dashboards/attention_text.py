@@ -65,7 +65,7 @@ def attention_in_words(
     def label(position: int) -> str:
         return f'<bdi class="token">{escape(texts.labels[int(token_ids[position])])}</bdi>'
 
-    parts = []
+    parts: list[str] = []
     for source in np.argsort(-np.asarray(attention), kind="stable").tolist()[:NAMED]:
         if parts and attention[source] < MARKED:
             break
