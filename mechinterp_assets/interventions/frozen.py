@@ -6,66 +6,51 @@ change (path_patching.py, sae_paths.py).
 
 Wang et al. 2022 (appendix B): the change reaches a receiver through the residual stream alone. With
 MLPs recomputed (via_mlp) they react to it, with frozen ones it is passed on unchanged. LayerNorms
-are recomputed in both.
+are recomputed in both. With all heads frozen positions do not see one another, so that only those
+at which receivers read are computed, by MLPs alone: no attention, no forward pass.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mechinterp_assets.interventions.runs import (
-    CleanRun,
-    NamedHook,
-    bridge_of,
-    hook_name,
-    weights_of,
-)
+from mechinterp_assets.interventions.runs import CleanRun, bridge_of, weights_of
+from mechinterp_assets.interventions.sites import Places, at_places
+from mechinterp_assets.interventions.spec import InterventionError
 from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import run_from
+
+MLP_TOLERANCE = 1e-3
 
 
 def frozen_residual(
-    model: LanguageModel, run: CleanRun, changes: Mapping[int, Tensor], *, via_mlp: bool
+    model: LanguageModel,
+    run: CleanRun,
+    changes: Mapping[int, Tensor],
+    places: Places,
+    *,
+    via_mlp: bool,
 ) -> dict[int, Tensor]:
-    """Residual stream before every layer behind the first change, and behind the last one.
+    """Residual stream at places, before every layer behind the first change and behind the last.
 
     changes: layer -> what is added to its attention output [row, position, d_model]. Returns layer
-    -> resid_pre [row, position, d_model]; n_layers stands for the end of the last layer.
+    -> resid_pre [place, d_model]; n_layers stands for the end of the last layer. Raises
+    InterventionError with via_mlp for a model whose MLPs do not read the stream behind attention.
     """
     n_layers, first = model.config.n_layers, min(changes)
-    if not via_mlp:
-        total = torch.zeros_like(changes[first])
-        residual = {}
-        for layer in range(first, n_layers):
-            if layer in changes:
-                total = total + changes[layer]
-            residual[layer + 1] = run.at("resid_post", layer) + total
-        return residual
-
-    seen: dict[int, Tensor] = {}
-
-    def freeze(layer: int) -> NamedHook:
-        own = run.at("attn_out", layer)
-        own = own + changes[layer] if layer in changes else own
-
-        def hook(attn_out: Tensor, hook: Any) -> Tensor:
-            attn_out.copy_(own)
-            return attn_out
-
-        return hook_name("attn_out", layer), hook
-
-    def read(layer: int) -> NamedHook:
-        def hook(value: Tensor, hook: Any) -> None:
-            seen[layer + 1] = value.clone()
-
-        return hook_name("resid_post", layer), hook
-
-    layers = range(first, n_layers)
-    hooks = [freeze(layer) for layer in layers] + [read(layer) for layer in layers]
-    run_from(bridge_of(model, run.view), run.resid_pre[first].clone(), first, hooks)
-    return seen
+    moved = torch.zeros_like(at_places(changes[first], places))
+    residual = {}
+    for layer in range(first, n_layers):
+        if layer in changes:
+            moved = moved + at_places(changes[layer], places)
+        before = at_places(run.resid_mid[layer], places)
+        after = at_places(run.at("resid_post", layer), places)
+        if via_mlp:
+            if layer == first:
+                _check_mlp(model, run, layer, before, after)
+            moved = before + moved + _mlp(model, run, layer, before + moved) - after
+        residual[layer + 1] = after + moved
+    return residual
 
 
 def receiver_inputs(
@@ -73,8 +58,8 @@ def receiver_inputs(
 ) -> Tensor:
     """Queries, keys or values (receiver q, k, v) of a layer that reads `residual`.
 
-    residual [row, position, d_model] -> [row, position, head, d_head], before any rotation. Keys
-    and values of grouped-query models are repeated over their query group.
+    residual [place, d_model] -> [place, head, d_head], before any rotation. Keys and values of
+    grouped-query models are repeated over their query group.
     """
     weights = weights_of(model, run.view)
     matrix, bias = {
@@ -82,6 +67,25 @@ def receiver_inputs(
         "k": (weights.W_K, weights.b_K),
         "v": (weights.W_V, weights.b_V),
     }[receiver]
-    normalised = bridge_of(model, run.view).blocks[layer].ln1(residual)
-    projected: Tensor = torch.einsum("rpd,hdk->rphk", normalised, matrix[layer])
+    normalised = bridge_of(model, run.view).blocks[layer].ln1(residual[None])[0]
+    projected: Tensor = torch.einsum("pd,hdk->phk", normalised, matrix[layer])
     return projected + bias[layer]
+
+
+def _mlp(model: LanguageModel, run: CleanRun, layer: int, residual: Tensor) -> Tensor:
+    block = bridge_of(model, run.view).blocks[layer]
+    out: Tensor = block.mlp(block.ln2(residual[None]))[0]
+    return out
+
+
+def _check_mlp(
+    model: LanguageModel, run: CleanRun, layer: int, before: Tensor, after: Tensor
+) -> None:
+    expected = after - before
+    error = (_mlp(model, run, layer, before) - expected).norm() / expected.norm().clamp_min(1e-12)
+    if expected.any() and not error <= MLP_TOLERANCE:
+        raise InterventionError(
+            f"the MLP of layer {layer} of {model.source} does not read the residual stream behind "
+            f"attention (relative error {float(error):.2g}), so that it cannot be recomputed with "
+            "heads frozen; use via_mlp: false"
+        )

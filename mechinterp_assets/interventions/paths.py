@@ -98,10 +98,6 @@ class PathIntervention(Intervention):
         )
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        return ("attn_out",)
-
-    @property
     def columns(self) -> dict[str, object]:
         return {
             "receivers": None if self.receivers is None else heads_text(self.receivers),
@@ -135,17 +131,17 @@ def path_edit(
     changes: layer -> what is added to its attention output [row, position, d_model], of the run
     that is edited. cosine and norm ratio are those of the residual stream that receivers read.
     """
-    residual = frozen_residual(model, run, changes, via_mlp=one.via_mlp)
     places = Places.of(run.group, one.read_role)
+    residual = frozen_residual(model, run, changes, places, via_mlp=one.via_mlp)
     n_layers, n_rows = model.config.n_layers, len(run.group.prompt)
     steps: list[SiteStep] = []
     before: list[Tensor] = []
     after: list[Tensor] = []
     if one.receivers is None:
-        after.append(at_places(residual[n_layers], places))
+        after.append(residual[n_layers])
         before.append(at_places(run.last, places))
         moved = one.alpha * (after[0] - before[0])
-        steps.append(Shift("resid_post", n_layers - 1, None, places, moved))
+        steps.append(Shift("final", n_layers, None, places, moved))
     else:
         layers = dict.fromkeys(layer for layer, _ in one.receivers)
         inputs = {
@@ -153,11 +149,11 @@ def path_edit(
             for layer in layers
         }
         for layer, head in one.receivers:
-            target = at_places(inputs[layer], places, head)
+            target = inputs[layer][:, head]
             steps.append(Blend(one.receiver, layer, head, places, target, one.alpha))
         for layer in layers:
             before.append(at_places(run.resid_pre[layer], places))
-            after.append(at_places(residual[layer], places))
+            after.append(residual[layer])
     edited = [old + one.alpha * (new - old) for old, new in zip(before, after, strict=True)]
     rows = places.row.repeat(len(before))
     cosine, ratio = cosine_and_norm_ratio(torch.cat(before), torch.cat(edited), rows, n_rows)

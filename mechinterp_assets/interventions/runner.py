@@ -354,13 +354,33 @@ def _run_stack(model: LanguageModel, stack: Stack) -> tuple[Tensor, dict[int, Te
     for layer in sorted({p.edit.pairs.layer for p in stack if p.edit.pairs is not None}):
         if layer >= start:
             hooks.append((hook_name("attn_scores", layer), _score_hook(stack, layer, scores)))
-    logits = run_from(bridge_of(model, run.view), run.resid_pre[start][index], start, hooks)
+    if start == model.config.n_layers:
+        logits = _unembedded(model, run, run.last[index], hooks)
+    else:
+        logits = run_from(bridge_of(model, run.view), run.before(start)[index], start, hooks)
     for placed in stack:
         pairs = placed.edit.pairs
         if pairs is not None and pairs.layer < start:
             own = run.attn_scores[pairs.layer][placed.edit.members]
             scores[placed.place] = pairs.mean_scores(own, len(placed.edit.members))
     return logits, scores
+
+
+def _unembedded(
+    model: LanguageModel, run: CleanRun, residual: Tensor, hooks: Sequence[NamedHook]
+) -> Tensor:
+    """Logits at END when only the residual stream behind the last layer is edited."""
+    bridge = bridge_of(model, run.view)
+    for _, hook in hooks:
+        residual = hook(residual, None)  # type: ignore[assignment]
+    ends = torch.cat([run.last[:1, -1:], residual[:, -1:]])
+    logits: Tensor = bridge.unembed(bridge.ln_final(ends))[:, -1]
+    if not torch.allclose(logits[0], run.logits[0], rtol=1e-3, atol=1e-3):
+        raise InterventionError(
+            f"the logits of {model.source} are not its final norm and unembedding alone; paths to "
+            "its logits cannot be patched"
+        )
+    return logits[1:]
 
 
 def _reading_hook(site: str, layer: int, live: LiveRun) -> NamedHook:

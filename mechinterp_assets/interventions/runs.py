@@ -41,7 +41,9 @@ KEPT = ("resid_pre", "resid_mid", "z")
 
 
 def hook_name(site: str, layer: int) -> str:
-    """TransformerLens's name of an activation of a layer."""
+    """TransformerLens's name of an activation of a layer; "final" is what the last norm reads."""
+    if site == "final":
+        return "ln_final.hook_in"
     return f"blocks.{layer}.{HOOKS[site]}"
 
 
@@ -91,11 +93,14 @@ class CleanRun:
         """[layer][row, head, destination, source]."""
         return self.kept["attn_scores"]
 
+    def before(self, layer: int) -> Tensor:
+        """Residual stream before a layer; n_layers stands for the end of the last one."""
+        return self.last if layer == len(self.resid_pre) else self.resid_pre[layer]
+
     def at(self, site: str, layer: int) -> Tensor:
         """An activation of a layer [row, position, ...]."""
         if site == "resid_post":
-            last = layer == len(self.resid_pre) - 1
-            return self.last if last else self.resid_pre[layer + 1]
+            return self.before(layer + 1)
         return self.kept[site][layer]
 
 

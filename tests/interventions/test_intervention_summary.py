@@ -7,13 +7,26 @@ import pytest
 
 from mechinterp_assets.interventions.runner import RESULTS_SCHEMA
 from mechinterp_assets.interventions.spec import InterventionError
-from mechinterp_assets.interventions.summary import bootstrap_interval, intervention_summary
+from mechinterp_assets.interventions.summary import (
+    bootstrap_interval,
+    intervention_summary,
+    recovered_fraction,
+)
 from mechinterp_assets.tables import SQL_FOLDER, polars_schema, table_spec
+
+VIEWS = (
+    "intervention_effects",
+    "intervention_recovery",
+    "intervention_magnitudes",
+    "edge_ablation_vs_control",
+    "edge_mode_comparison",
+)
 
 
 def rows(name: str, effects: dict[int, float], **spec: object) -> list[dict[str, object]]:
     return [
         {
+            "task": "ioi",
             "prompt": prompt,
             "intervention": name,
             "is_control": False,
@@ -85,6 +98,33 @@ def test_bootstrap_interval_matches_the_normal_interval() -> None:
     assert bootstrap_interval(values[:1], 100, seed=0) == (None, None)
 
 
+def test_recovered_fractions_normalise_means() -> None:
+    clean, corrupt = np.array([2.0, 4.0, 1.0]), np.array([-2.0, 0.0, 0.9])
+    patched = corrupt + np.array([1.0, 3.0, 0.1])
+    fraction, low, high = recovered_fraction(clean, corrupt, patched, 2000, seed=0)
+    assert fraction == pytest.approx((1.0 + 3.0 + 0.1) / (4.0 + 4.0 + 0.1))
+    assert low is not None
+    assert high is not None
+    assert 0.25 <= low < fraction < high <= 1.0  # the prompts' own fractions: 1/4, 3/4, 1
+    assert recovered_fraction(clean, clean, patched, 100, seed=0) == (None, None, None)
+    assert recovered_fraction(clean[:1], corrupt[:1], patched[:1], 100, 0) == (0.25, None, None)
+    shared = {"kind": "activation_patching", "mode": "noise", "site": "attn_out", "layer": 1}
+    made = [
+        {**row, "clean": c, "corrupt": k, "reference": k - 1.0, "patched": p}
+        for row, c, k, p in zip(
+            rows("patch", {0: 0.0, 1: 0.0, 2: 0.0}, **shared), clean, corrupt, patched, strict=True
+        )
+    ]
+    results = pl.DataFrame(made, schema=RESULTS_SCHEMA, infer_schema_length=None)
+    (row,) = intervention_summary(results, n_bootstrap=2000).rows(named=True)
+    assert row["recovered"] == pytest.approx(fraction)
+    assert (row["recovered_ci_low"], row["recovered_ci_high"]) == (low, high)
+    assert row["mean_corrupt"] == pytest.approx(corrupt.mean())
+    assert row["recovered_reference"] == pytest.approx((4.1 + 3.0) / (8.1 + 3.0))
+    undefined = results.with_columns(pl.lit(None, pl.Float64).alias("patched"))
+    assert intervention_summary(undefined).is_empty()
+
+
 def test_bad_settings_and_empty_results(results: pl.DataFrame) -> None:
     with pytest.raises(InterventionError, match="n_bootstrap is 0"):
         intervention_summary(results, n_bootstrap=0)
@@ -98,7 +138,10 @@ def test_views_agree_with_the_summary(results: pl.DataFrame) -> None:
         con.execute((SQL_FOLDER / "tables" / "intervention_results.sql").read_text())
         con.register("frame", results.to_arrow())
         con.execute("INSERT INTO intervention_results BY NAME SELECT 's' AS study, * FROM frame")
-        for view in ("intervention_effects", "edge_ablation_vs_control"):
+        con.execute((SQL_FOLDER / "tables" / "intervention_summary.sql").read_text())
+        con.register("means", intervention_summary(results, n_bootstrap=100).to_arrow())
+        con.execute("INSERT INTO intervention_summary BY NAME SELECT 's' AS study, * FROM means")
+        for view in VIEWS:
             con.execute((SQL_FOLDER / "views" / f"{view}.sql").read_text())
         effects = con.execute(
             "SELECT effect FROM intervention_effects WHERE intervention = 'edge' ORDER BY prompt"
@@ -108,6 +151,17 @@ def test_views_agree_with_the_summary(results: pl.DataFrame) -> None:
             "SELECT edge, n, mean_effect, control_mean_effect, difference, difference_se,"
             " share_larger FROM edge_ablation_vs_control"
         ).fetchall()
+        modes = con.execute(
+            "SELECT edge, n, ablate_effect, boost_effect, random_ablate_effect"
+            " FROM edge_mode_comparison"
+        ).fetchall()
+        moved = con.execute(
+            "SELECT kind, n, cosine_50, norm_ratio_95 FROM intervention_magnitudes ORDER BY ALL"
+        ).fetchall()
+        recovery = con.execute("SELECT count(*) FROM intervention_recovery").fetchall()
+    assert modes == [("L0H3 > L2H1", 3, pytest.approx(-2.0), None, pytest.approx(0.1))]
+    assert moved == []  # counted once per prompt, by its KL
+    assert recovery == [(0,)]
     (row,) = compared
     assert row[0] == "L0H3 > L2H1"
     assert row[1:] == pytest.approx((2, -1.5, 0.1, -1.6, 0.6, 1.0))
