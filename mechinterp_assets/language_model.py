@@ -30,6 +30,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.activations import NewGELUActivation
 from transformers.utils import logging as transformers_logging
 
 from mechinterp_assets.model_shape import ModelError, ModelShape, shape_of
@@ -107,7 +108,7 @@ class LanguageModel:
                 f"model {name!r} cannot be loaded ({type(error).__name__}: {error}); give a folder "
                 "with config.json and *.safetensors as `path:`, or a hub name with network access"
             ) from error
-        hf = hf.to(device).eval().requires_grad_(False)
+        hf = _with_fused_gelu(hf.to(device).eval().requires_grad_(False))
         return cls(name, hf, _tokenizer(name, hf.config), device=torch.device(device), dtype=dtype)
 
     # ---- views -----------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ class LanguageModel:
         with torch.device("cpu"):
             copy = type(self.hf)(config)
         copy.load_state_dict(self.hf.state_dict())
-        copy = copy.to(self.device, self.dtype).eval().requires_grad_(False)
+        copy = _with_fused_gelu(copy.to(self.device, self.dtype).eval().requires_grad_(False))
         bridge = TransformerBridge.boot_transformers(
             self.source, hf_model=copy, tokenizer=self.tokenizer, device=str(self.device)
         )
@@ -273,6 +274,17 @@ def _placeholder_tokenizer(config: Any) -> Any:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     tokenizer.save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
+
+
+def _with_fused_gelu(hf: Any) -> Any:
+    """GELU with tanh in one kernel: the formula that transformers computes in seven, of which each
+    passes over the MLP's whole width.
+    """
+    for module in list(hf.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+    return hf
 
 
 def _find_output_projections(trunk: nn.Module, n_layers: int) -> list[nn.Module]:

@@ -26,13 +26,19 @@ def run_from(
     residual [row, position, d_model]; sequences start at position 0 and have no padding. Hooks on
     blocks before `layer` never fire. Only the last position is unembedded.
     """
+    hooks = [*hooks, ("unembed.hook_in", last_position)]
+    return all_logits_from(bridge, residual, layer, hooks)[:, -1]
+
+
+def all_logits_from(
+    bridge: TransformerBridge, residual: Tensor, layer: int, hooks: Sequence[NamedHook] = ()
+) -> Tensor:
+    """As run_from, the logits of every position [row, position, d_vocab]."""
     with _passed_through(bridge, layer):
         logits: Tensor = bridge.run_with_hooks(
-            residual,
-            start_at_layer=layer,
-            fwd_hooks=[*hooks, ("unembed.hook_in", last_position)],
+            residual, start_at_layer=layer, fwd_hooks=list(hooks)
         )
-    return logits[:, -1]
+    return logits
 
 
 def last_position(residual: Tensor, hook: Any) -> Tensor:

@@ -25,6 +25,7 @@ from mechinterp_assets.heads.kept_run import run_and_keep
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.partial_forward import all_logits_from
 from mechinterp_assets.precision import float64
 
 MOST_NEGATIVE = 10
@@ -248,11 +249,9 @@ class _Cspa:
         def add(out: Tensor, hook: Any) -> Tensor:
             return out + change
 
-        logits = self.model.processed.run_with_hooks(
-            self.cache[f"blocks.{layer}.hook_resid_pre"].clone(),
-            start_at_layer=layer,
-            fwd_hooks=[(f"blocks.{layer}.hook_attn_out", add)],
-        )
+        residual = self.cache[f"blocks.{layer}.hook_resid_pre"].clone()
+        hooks = [(f"blocks.{layer}.hook_attn_out", add)]
+        logits = all_logits_from(self.model.processed, residual, layer, hooks)
         ablated = logits[:, 1:].log_softmax(dim=-1)
         divergence = (self.clean.exp() * (self.clean - ablated)).sum(dim=-1)
         return float64(divergence).sum(dim=1).clamp_min(0).cpu()

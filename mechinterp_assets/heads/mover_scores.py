@@ -19,6 +19,7 @@ from mechinterp_assets.heads.ioi_scores import EffectMoments, name_pool
 from mechinterp_assets.heads.kept_run import NamedHook, run_and_keep
 from mechinterp_assets.heads.score_values import ScoreValues, all_scores, score_frame
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.partial_forward import run_from
 from mechinterp_assets.precision import float64
 
 Head = tuple[int, int]
@@ -268,13 +269,10 @@ class _QueryPatching:
                 _set_query(head_of, query[chosen].flatten(0, 1))
                 for head_of, query in queries.items()
             ]
-            logits = self.model.processed.run_with_hooks(
-                residual.repeat(len(chosen), 1, 1),
-                start_at_layer=start,
-                fwd_hooks=[*hooks, ("unembed.hook_in", _last_position)],
-            )
+            rows = residual.repeat(len(chosen), 1, 1)
+            logits = run_from(self.model.processed, rows, start, hooks)
             io, s = (ids.repeat(len(chosen)) for ids in self.answers)
-            found.append(_logit_difference(logits[:, -1], io, s).view(-1, n))
+            found.append(_logit_difference(logits, io, s).view(-1, n))
         return torch.cat(found) - self.difference
 
     def _queries(self, sender_layer: int) -> dict[Head, Tensor]:
@@ -311,7 +309,3 @@ def _set_query(mover: Head, query: Tensor) -> NamedHook:
         return q
 
     return f"blocks.{layer}.attn.hook_q", hook
-
-
-def _last_position(residual: Tensor, hook: Any) -> Tensor:
-    return residual[:, -1:]
