@@ -11,8 +11,8 @@ from mechinterp_assets.queries import all_queries, run_query
 from mechinterp_assets.tables import table_specs
 from tests.assets.conftest import Materialized
 
-# Tables that may be empty: this study makes no multi-site edits.
-MAY_BE_EMPTY = {"intervention_sets"}
+# Tables that may be empty: nobody has labelled this study's heads.
+MAY_BE_EMPTY = {"head_label_summary"}
 
 
 def test_every_stage_succeeds_and_every_check_passes(tiny: Materialized) -> None:
@@ -50,6 +50,23 @@ def test_every_row_can_be_traced(tiny: Materialized) -> None:
 
 def test_nothing_is_stale(tiny: Materialized) -> None:
     assert tiny.lake.sql("FROM stale_partitions").is_empty()
+
+
+def test_experiments_of_the_study_are_in_the_one_table(tiny: Materialized) -> None:
+    summary = tiny.lake.read("intervention_summary", "tiny").collect().filter(metric="logit_diff")
+    splices = summary.filter(pl.col("intervention").str.contains("splice"))
+    assert splices["n"].to_list() == [4, 4, 4]
+    assert set(splices["weights"]) == {"raw"}
+    assert splices["recovered_reference"].null_count() == 0
+    patches = summary.filter(kind="activation_patching")
+    assert set(patches["task"]) == {"gendered_pronoun"}
+    assert patches["mean_corrupt"].null_count() == 0
+    assert summary.filter(pl.col("task") == "ioi", kind="path_patching").height == 1
+    members = tiny.lake.read("intervention_sets", "tiny").collect()
+    assert members["member_id"].to_list() == [
+        "splice:sae:L0:all:vs-mean",
+        "splice:sae:L2:all:vs-mean",
+    ]
 
 
 def test_feature_tables_agree_with_each_other(tiny: Materialized) -> None:

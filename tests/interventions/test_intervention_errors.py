@@ -43,7 +43,7 @@ def prompts(organism: LanguageModel) -> pl.DataFrame:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({**PATCH, "kind": "patching"}, "unknown kind 'patching'; one of activation_patching, edge, "),
+        ({**PATCH, "kind": "patching"}, "unknown kind 'patching'; one of activation"),
         ({**PATCH, "hed": 3}, r"activation_patching: hed: Extra inputs .* \(value 3\)"),
         ({**PATCH, "head": 3}, "head belongs to site 'z'; attn_out has no heads"),
         ({**PATCH, "site": "resid_pre", "reference": "zero"}, "ablated resid_pre is no reference"),
