@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from mechinterp_assets.assets.feature_meaning import study_proxies
+from mechinterp_assets.assets.proxies import study_proxies
 from mechinterp_assets.assets.publish import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.specs import table_asset

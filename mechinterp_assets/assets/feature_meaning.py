@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.assets.head_roles import heads_with_role
+from mechinterp_assets.assets.proxies import study_proxies
 from mechinterp_assets.assets.publish import Inputs, Publisher
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES, site
 from mechinterp_assets.assets.specs import table_asset
@@ -15,30 +16,14 @@ from mechinterp_assets.features.families import LayerTables
 from mechinterp_assets.features.families import feature_families as measure_families
 from mechinterp_assets.features.induction import induction_test
 from mechinterp_assets.features.labels import label_summary, read_labels
-from mechinterp_assets.features.proxies import (
-    WINDOW,
-    AnyByInduction,
-    InTokens,
-    MatchesContext,
-    NextByInduction,
-    PromotedByInduction,
-    Proxy,
-)
 from mechinterp_assets.features.sparse_activations import feature_blocks
 from mechinterp_assets.features.specificity import compare_with_proxies
 from mechinterp_assets.label_files import LabelledSae
-from mechinterp_assets.study import Study
-from mechinterp_assets.study_sections import ProxySection
 from resources.lake import Lake
 from resources.tensors import Tensors
 
 GROUP = "features"
 STUDY_TABLES = ["language_model", "tokenized_corpus", "vocabulary"]
-
-
-def study_proxies(study: Study) -> list[Proxy]:
-    """The proxies that a study names; whether its tokenizer has their tokens is not checked."""
-    return [_proxy(section) for section in study.features.proxies]
 
 
 @dg.multi_asset(
@@ -273,15 +258,3 @@ def _induction_heads(inputs: Inputs, layer: int) -> list[int]:
     """Heads of the layer with the role induction."""
     scores = inputs.table("head_scores", inputs.study.study).collect()
     return [head for at, head in heads_with_role("induction", scores) if at == layer]
-
-
-def _proxy(section: ProxySection) -> Proxy:
-    if section.tokens is not None:
-        return InTokens(section.name, tuple(section.tokens))
-    if section.regex is not None:
-        return MatchesContext(section.name, section.regex, section.window or WINDOW)
-    if section.next_by_induction is not None:
-        return NextByInduction(section.name, section.next_by_induction)
-    if section.promoted_by_induction is not None:
-        return PromotedByInduction(section.name)
-    return AnyByInduction(section.name)
