@@ -700,21 +700,39 @@ class ExperimentSection(Section):
 class InterventionSection(Section):
     """Ablations of heads and edits of traced edges that run by default, on `prompts` IOI prompts.
 
-    `experiments`: interventions of the user's own, on IOI or another task. `bootstrap` resamples
-    of prompts give the intervals.
+    `published`: experiments of the papers, by name (interventions/published.py), on the first
+    `published_prompts` IOI prompts, with up to `published_edges` edges of each chosen head and
+    `published_features` SAE features per layer. `experiments`: interventions of the user's own, on
+    IOI or another task. `bootstrap` resamples of prompts give the intervals.
     """
 
     head_ablations: list[Literal["zero", "mean"]] = ["zero", "mean"]
     edges: Annotated[int, Field(ge=0)] = 10
     prompts: Positive = 64
+    published: Literal["all"] | list[str] = "all"
+    published_prompts: Positive = 32
+    published_edges: Positive = 3
+    published_features: Positive = 3
     bootstrap: Positive = 1000
     seed: int = 0
     experiments: list[ExperimentSection] = []
 
+    @field_validator("published")
+    @classmethod
+    def _known_experiments(cls, names: Any) -> Any:
+        if names and names != "all":
+            from mechinterp_assets.interventions.published import published_experiments
+
+            published_experiments(names)
+        return names
+
     @model_validator(mode="after")
     def _something_to_do(self) -> "InterventionSection":
-        if not self.head_ablations and not self.edges and not self.experiments:
-            raise ValueError("nothing would run: name a mode in head_ablations or set edges")
+        if not (self.head_ablations or self.edges or self.experiments or self.published):
+            raise ValueError(
+                "nothing would run: name a mode in head_ablations, an experiment in published, or "
+                "set edges"
+            )
         return self
 
 

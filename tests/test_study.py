@@ -123,7 +123,7 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
             ["circuits.counterfactual 'swap'", "none of ioi.variants (ABC)"],
         ),
         (
-            {"interventions": {"head_ablations": [], "edges": 0}},
+            {"interventions": {"head_ablations": [], "edges": 0, "published": []}},
             ["interventions", "nothing would run"],
         ),
         (

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
+from mechinterp_assets.assets.head_roles import SCORE_TABLES, head_roles
 from mechinterp_assets.assets.publish import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
 from mechinterp_assets.assets.saes import open_sae
@@ -16,11 +17,17 @@ from mechinterp_assets.interventions.edges import (
     heaviest_edges,
     intervene_on_edges,
 )
+from mechinterp_assets.interventions.experiment_context import (
+    PublishedSettings,
+    experiment_context,
+)
 from mechinterp_assets.interventions.heads import ablate_heads, head_ablations
+from mechinterp_assets.interventions.published import choose_published
 from mechinterp_assets.interventions.runner import intervention_sets
 from mechinterp_assets.interventions.spec import InterventionError, Planned
 from mechinterp_assets.interventions.summary import intervention_summary as summarise
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.study import site_key
 from mechinterp_assets.study_sections import ExperimentSection
 from mechinterp_assets.tasks.prompts import BASE, IOI
@@ -39,11 +46,19 @@ GROUP = "interventions"
             name,
             per="study",
             group=GROUP,
-            study_deps=["language_model", "ioi_prompts", "ioi_trace_edges", "task_prompts"],
+            study_deps=[
+                "language_model",
+                "ioi_prompts",
+                "ioi_trace_edges",
+                "ioi_trace_graph",
+                "task_prompts",
+                "head_scores",
+                "ioi_head_scores",
+            ],
             site_deps=["attention_sae"],
             kinds=["torch"],
         )
-        for name in ("intervention_results", "intervention_sets")
+        for name in ("intervention_results", "intervention_sets", "intervention_experiments")
     ],
     partitions_def=PARTITIONS.studies,
     pool=GPU_POOL,
@@ -55,7 +70,7 @@ def intervention_results(
     models: LanguageModelResource,
     compute: ComputeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Ablation of every head, edits of traced edges with controls, and the study's experiments."""
+    """Ablation of every head, edits of traced edges, published experiments and the study's own."""
     study = STUDIES[context.partition_key]
     settings = study.interventions
     compute.prepare(settings.seed)
@@ -76,6 +91,16 @@ def intervention_results(
         (experiment, _expanded(experiment, number, model, planned))
         for number, experiment in enumerate(settings.experiments)
     ]
+    own = [one for _, interventions in experiments for one in interventions]
+    needed = study.layers if settings.published else layers_with_saes(own)
+    saes = {
+        layer: open_sae(inputs, site_key(study.study, layer), model)
+        for layer in needed
+        if layer in study.layers
+    }
+    chosen, listed = _published(context, inputs, model, prompts, edges, saes)
+    chosen = _not_run_yet(chosen, planned[IOI], settings.experiments, model)
+    planned[IOI] += chosen
     frames = []
     if settings.head_ablations:
         reference = prompts.filter(pl.col("variant") == "ABC")
@@ -93,12 +118,19 @@ def intervention_results(
                 variant=experiment.variant,
                 reference_variant=experiment.reference_variant,
                 limit=experiment.prompts or settings.prompts,
-                saes={
-                    layer: open_sae(inputs, site_key(study.study, layer), model)
-                    for layer in layers_with_saes(interventions)
-                    if layer in study.layers
-                },
+                saes=saes,
                 trace_edges=_traced(inputs, experiment.task),
+            )
+        )
+    if chosen:
+        frames.append(
+            run(
+                model,
+                prompts,
+                chosen,
+                limit=settings.published_prompts,
+                saes=saes,
+                trace_edges=None if edges.is_empty() else edges,
             )
         )
     results = pl.concat(frames)
@@ -114,6 +146,7 @@ def intervention_results(
             "intervention_sets": pl.concat(
                 intervention_sets(own, task) for task, own in planned.items()
             ),
+            "intervention_experiments": listed,
         },
         {
             "intervention_results": {
@@ -197,6 +230,65 @@ def _expanded(
         )
     own += interventions
     return interventions
+
+
+def _published(
+    context: dg.AssetExecutionContext,
+    inputs: Inputs,
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    edges: pl.DataFrame,
+    saes: dict[int, SparseAutoencoder],
+) -> tuple[list[Planned], pl.DataFrame]:
+    """Interventions of the study's published experiments, and their rows."""
+    study = inputs.study
+    settings = study.interventions
+    scores = [inputs.table(name, study.study).collect() for name in SCORE_TABLES]
+    graph = inputs.table("ioi_trace_graph", study.study).filter(pl.col("task") == IOI).collect()
+    with_role: dict[str, list[tuple[int, int]]] = {}
+    for layer, head, role in head_roles(*scores).select("layer", "head", "role").iter_rows():
+        with_role.setdefault(role, []).append((layer, head))
+    experiments = experiment_context(
+        model,
+        prompts,
+        limit=settings.published_prompts,
+        with_role=with_role,
+        scores=pl.concat(frame.select("layer", "head", "score", "value") for frame in scores),
+        trace_edges=edges,
+        trace_graph=graph,
+        saes=saes,
+        settings=PublishedSettings(
+            edges=settings.published_edges,
+            features=settings.published_features,
+            seed=settings.seed,
+        ),
+    )
+    return choose_published(settings.published, experiments, context.log.info)
+
+
+def _not_run_yet(
+    chosen: list[Planned],
+    planned: list[Planned],
+    experiments: list[ExperimentSection],
+    model: LanguageModel,
+) -> list[Planned]:
+    """Those of the published interventions that neither the defaults nor the user's own include.
+
+    Raises InterventionError where an own experiment has one of them on other prompts.
+    """
+    for number, experiment in enumerate(experiments):
+        given = (experiment.task, experiment.variant, experiment.reference_variant)
+        if given[0] != IOI or given == (IOI, BASE, "ABC"):
+            continue
+        ids = {one.id for one in expand(experiment.interventions, model.config)}
+        if shared := [one.id for one in chosen if one.id in ids]:
+            raise InterventionError(
+                f"interventions.experiments.{number}: {shared[0]} is part of a published "
+                "experiment too, on other prompts (variant base, reference ABC); leave that "
+                "experiment out of interventions.published, or this intervention"
+            )
+    known = {one.id for one in planned}
+    return [one for one in chosen if one.id not in known]
 
 
 def _traced(inputs: Inputs, task: str) -> pl.DataFrame:

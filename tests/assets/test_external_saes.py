@@ -36,7 +36,7 @@ STUDY = {
     "features": {"max_tokens": 6000, "top_examples": 4, "dfa_examples": 2},
     "heads": {"sequences": 4, "repeat_length": 8},
     "ioi": {"prompts": 16},
-    "interventions": {"edges": 1, "prompts": 8, "bootstrap": 50},
+    "interventions": {"edges": 1, "prompts": 8, "bootstrap": 50, "published": []},
     "checks": {"l0": [0, 64], "ce_recovered_min": -9},
 }
 
