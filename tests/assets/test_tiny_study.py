@@ -12,7 +12,7 @@ from mechinterp_assets.tables import table_specs
 from tests.assets.conftest import Materialized
 
 # Tables that may be empty: nobody has labelled this study's heads.
-MAY_BE_EMPTY = {"head_label_summary"}
+MAY_BE_EMPTY = {"head_labels", "head_label_summary"}
 
 
 def test_every_stage_succeeds_and_every_check_passes(tiny: Materialized) -> None:
@@ -54,7 +54,7 @@ def test_nothing_is_stale(tiny: Materialized) -> None:
 
 def test_experiments_of_the_study_are_in_the_one_table(tiny: Materialized) -> None:
     summary = tiny.lake.read("intervention_summary", "tiny").collect().filter(metric="logit_diff")
-    splices = summary.filter(pl.col("intervention").str.contains("splice"))
+    splices = summary.filter(pl.col("kind").is_in(["sae_splice", "set"]))
     assert splices["n"].to_list() == [4, 4, 4]
     assert set(splices["weights"]) == {"raw"}
     assert splices["recovered_reference"].null_count() == 0
