@@ -13,7 +13,8 @@ only), and each earlier layer's attention and MLP outputs. Blocks whose attentio
 parallel are such sums too. Raw weights throughout, since SAEs read raw z.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -43,6 +44,19 @@ class AttentionWeights:
 
 
 @dataclass(frozen=True)
+class QueryKeyWeights:
+    """Raw query and key weights of one attention layer, float64, on the CPU.
+
+    W_Q, W_K [head, d_model, d_head], b_Q, b_K [head, d_head]; keys repeated over query groups.
+    """
+
+    W_Q: Tensor
+    b_Q: Tensor
+    W_K: Tensor
+    b_K: Tensor
+
+
+@dataclass(frozen=True)
 class FrozenForward:
     """What happened at one sequence before and in layer `n_layers - 1`; float64, on the CPU.
 
@@ -50,7 +64,8 @@ class FrozenForward:
     absolute positions; attention, mlp [layer] of [position, d_model], outputs of the layers before
     the last; scale [layer] of [position]; pattern [layer] of [head, destination, source];
     v [layer] of [position, head, d_head], repeated over query groups;
-    z [layer] of [position, head * d_head].
+    z [layer] of [position, head * d_head]; score: layers asked for -> [head, destination, source],
+    what the softmax is taken of.
     """
 
     token_ids: Tensor
@@ -62,6 +77,7 @@ class FrozenForward:
     pattern: tuple[Tensor, ...]
     v: tuple[Tensor, ...]
     z: tuple[Tensor, ...]
+    score: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 class FrozenModel:
@@ -89,9 +105,20 @@ class FrozenModel:
             )
         return self._layers[layer]
 
+    def query_key(self, layer: int) -> QueryKeyWeights:
+        """Query and key weights of one attention layer."""
+        raw = self.model.raw_weights
+        return QueryKeyWeights(
+            *(_exact(part[layer]) for part in (raw.W_Q, raw.b_Q, raw.W_K, raw.b_K))
+        )
+
     @torch.no_grad()
-    def run(self, token_ids: Tensor, n_layers: int) -> FrozenForward:
+    def run(
+        self, token_ids: Tensor, n_layers: int, *, scores: Collection[int] = ()
+    ) -> FrozenForward:
         """One sequence token_ids [position] through the first `n_layers` layers.
+
+        scores: layers whose attention scores are kept too.
 
         Raises:
             RdfaError: the writers do not add up to the residual stream, or values are not linear in
@@ -109,6 +136,7 @@ class FrozenModel:
             for layer in range(last)
             for part in ("attn_out", "mlp_out")
         }
+        keep |= {f"blocks.{layer}.attn.hook_attn_scores" for layer in scores}
         absolute = model.config.positional == "absolute"
         if absolute:
             keep.add("hook_pos_embed")
@@ -138,6 +166,7 @@ class FrozenModel:
             pattern=tuple(read(f"blocks.{layer}.attn.hook_pattern") for layer in range(n_layers)),
             v=tuple(values),
             z=tuple(z),
+            score={layer: read(f"blocks.{layer}.attn.hook_attn_scores") for layer in scores},
         )
         self._check(forward, residual)
         return forward
@@ -164,7 +193,7 @@ class FrozenModel:
         return (answer - bias) * self._scale(probe) / centred, bias
 
     @cached_property
-    def _tolerance(self) -> float:
+    def tolerance(self) -> float:
         return 1e-3 if torch.finfo(self.model.dtype).bits >= 32 else 5e-2
 
     def _check(self, forward: FrozenForward, residual: list[Tensor]) -> None:
@@ -175,7 +204,7 @@ class FrozenModel:
         for attention, mlp in zip(forward.attention, forward.mlp, strict=True):
             whole += attention + mlp
         error = float((whole - residual[last]).norm() / residual[last].norm())
-        if not error <= self._tolerance:
+        if not error <= self.tolerance:
             raise RdfaError(
                 f"the writers of {self.model.source} add up to its residual stream before layer "
                 f"{last} only to a relative error of {error:.2g}; recursive attribution needs "
@@ -186,7 +215,7 @@ class FrozenModel:
             n = self._centred(x) / forward.scale[layer][:, None] * weights.norm_gain
             v = torch.einsum("sd,kde->ske", n + weights.norm_bias, weights.W_V) + weights.b_V
             error = float((v - forward.v[layer]).norm() / forward.v[layer].norm())
-            if not error <= self._tolerance:
+            if not error <= self.tolerance:
                 raise RdfaError(
                     f"the values of layer {layer} of {self.model.source} differ from W_V applied "
                     f"to the normalised residual stream by {error:.2g} relative; recursive "

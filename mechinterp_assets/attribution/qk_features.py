@@ -1,0 +1,289 @@
+"""Attention scores split into pairs of SAE features: what the query and the key are made of.
+
+Belongs here: exact contributions of (query part, key part) pairs to a head's score from one role to
+others (K24 section 4.3, Fig. 18). Does not belong here: the parts themselves (residual_parts.py),
+statistics over prompts (qk_pairs.py), the choice of heads.
+
+With the LayerNorm's scale s of the run held fixed, queries and keys are linear in the residual
+stream x = sum_p x_p, so that
+  q = sum_p q_p + q_0,  q_p = centre(x_p) / s * gain W_Q,  q_0 = norm_bias W_Q + b_Q   (k alike)
+  score = c sum_pr (q_p R_i) . (k_r R_j),  c what the model multiplies q . k by,
+with R the rotation of rotary positions at destination i and source j, the identity for absolute
+ones. The pairs sum to the score exactly. A contrast of two roles is the difference of their scores:
+a pair contributes what it contributes to the first less what it contributes to the second, so that
+query parts meet what differs between the keys (K24 reads keys through SAEs on the residual stream:
+`residual_saes`; without them the key side has the same parts as the query side).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from mechinterp_assets.attribution.frozen_forward import FrozenModel
+from mechinterp_assets.attribution.qk_pairs import PairTables, RolePairs, pair_tables
+from mechinterp_assets.attribution.residual_parts import (
+    Active,
+    MappedParts,
+    PartNumbers,
+    active_parts,
+    joined,
+    role_streams,
+)
+from mechinterp_assets.circuits.omega import rotation_matrices
+from mechinterp_assets.circuits.residual import attention_scale
+from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.sae.base import SparseAutoencoder
+
+Head = tuple[int, int]
+
+
+class QkFeatureError(ValueError):
+    """A model, SAE, head or role whose scores cannot be split; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class QkSettings:
+    """Which scores are split and what is kept of them.
+
+    destination: role whose query attends; sources: roles attended to; contrasts: pairs of sources
+    whose difference of scores is split too. top_pairs: pairs kept per head and role, by each of
+    the two orders; top_k: numbers of pairs in whose sum the explained variance is measured.
+    """
+
+    destination: str = "END"
+    sources: tuple[str, ...] = ("IO", "S1", "S2")
+    contrasts: tuple[tuple[str, str], ...] = (("IO", "S1"), ("IO", "S2"))
+    top_pairs: int = 20
+    top_k: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+    def __post_init__(self) -> None:
+        if not self.sources or len(set(self.sources)) != len(self.sources):
+            raise QkFeatureError(f"sources {self.sources}: name at least one role, each once")
+        for contrast in self.contrasts:
+            if unknown := [role for role in contrast if role not in self.sources]:
+                raise QkFeatureError(
+                    f"contrast {'-'.join(contrast)}: {unknown[0]} is none of the sources "
+                    f"{', '.join(self.sources)}; add it there"
+                )
+        if self.top_pairs < 1 or not self.top_k or min(self.top_k) < 1:
+            raise QkFeatureError("top_pairs and every top_k are at least 1")
+
+
+def qk_features(
+    model: LanguageModel,
+    saes: Mapping[int, SparseAutoencoder],
+    prompts: pl.DataFrame,
+    heads: Sequence[Head],
+    settings: QkSettings | None = None,
+    *,
+    residual_saes: Mapping[int, SparseAutoencoder] | None = None,
+    centre_residual: bool = False,
+) -> PairTables:
+    """Tables qk_feature_pairs, qk_feature_kinds and qk_feature_summary, without study and task.
+
+    Args:
+        model: its raw view runs the prompts, one at a time.
+        saes: SAEs on raw z by layer; a layer without one has its attention output in one piece.
+        prompts: rows of ioi_prompts or of TASK_PROMPTS_SCHEMA with the roles of the settings; at
+            least 4, so that halves of them have a variance.
+        heads: (layer, head), distinct.
+        settings: roles and how much is kept.
+        residual_saes: SAEs on hook_resid_pre by layer, which then split the keys of heads of that
+            layer; centre_residual: they read the stream less its mean over d_model.
+
+    Raises:
+        QkFeatureError: no or unknown heads, SAEs of another width, too few prompts, a model whose
+            score is not c q . k of one normalised stream (query-key norms, another position
+            scheme).
+        PromptError: a prompt lacks a role. RdfaError: see FrozenModel.run.
+    """
+    settings, residual_saes = settings or QkSettings(), residual_saes or {}
+    _check(model, saes, residual_saes, prompts, heads)
+    splitter = _Splitter(model, saes, residual_saes, prompts, heads, settings, centre_residual)
+    return pair_tables(
+        [role_pairs for head in heads for role_pairs in splitter.role_pairs(head)],
+        splitter.numbers,
+        top_pairs=settings.top_pairs,
+        top_k=settings.top_k,
+    )
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+class _Splitter:
+    """Pairs of heads on one set of prompts."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        saes: Mapping[int, SparseAutoencoder],
+        residual_saes: Mapping[int, SparseAutoencoder],
+        prompts: pl.DataFrame,
+        heads: Sequence[Head],
+        settings: QkSettings,
+        centre_residual: bool,
+    ) -> None:
+        self._model, self._frozen, self._settings = model, FrozenModel(model), settings
+        layers = sorted({layer for layer, _ in heads})
+        roles = list(dict.fromkeys((settings.destination, *settings.sources)))
+        self._streams = role_streams(self._frozen, saes, prompts, roles, layers)
+        self._centre_residual = centre_residual
+        self._residual = {
+            layer: Active.of(sae, self._read_by_residual_sae(layer))
+            for layer, sae in residual_saes.items()
+            if layer in layers
+        }
+        self.numbers = PartNumbers(
+            model.config.n_layers,
+            {
+                **{("feature", layer): sae.d_sae for layer, sae in saes.items()},
+                **{
+                    ("residual_feature", layer): residual_saes[layer].d_sae
+                    for layer in self._residual
+                },
+            },
+        )
+        self._rotation = self._rotations()
+
+    def role_pairs(self, head: Head) -> list[RolePairs]:
+        """Contributions of all pairs to the head's score, for every source role and contrast."""
+        layer, _ = head
+        query, key = self._side(head, "query"), self._side(head, "key")
+        streams, found = self._streams, {}
+        for role in self._settings.sources:
+            at = streams.roles.index(role)
+            pairs = self._pairs(query, key, role)
+            score = streams.scores[layer][:, head[1], at]
+            size = self._size(query, key, role)
+            gap = (pairs.totals(len(score)) - score).abs()
+            if bool((gap > self._frozen.tolerance * size).any()):
+                raise QkFeatureError(
+                    f"the score of head {layer}.{head[1]} of {self._model.source} is not its "
+                    f"scaled q . k (off by {float(gap.max()):.3g}); models with query-key norms "
+                    "or position schemes other than absolute and rotary cannot be split"
+                )
+            found[role] = replace(
+                pairs,
+                layer=layer,
+                head=head[1],
+                score=score,
+                attention=streams.attends[layer][:, head[1], at],
+            )
+        contrasts = [found[a].minus(found[b]) for a, b in self._settings.contrasts]
+        return [*found.values(), *contrasts]
+
+    def _side(self, head: Head, side: str) -> MappedParts:
+        """Parts of queries or keys at all rows, bias included, rotated where positions are."""
+        layer, number = head
+        weights, norm = self._frozen.query_key(layer), self._frozen.weights(layer)
+        is_query = side == "query"
+        W = (weights.W_Q if is_query else weights.W_K)[number]
+        b = (weights.b_Q if is_query else weights.b_K)[number]
+        read = norm.norm_gain[:, None] * W
+        if self._frozen.centres:
+            read = read - read.mean(0)
+        streams = self._streams
+        if not is_query and layer in self._residual:
+            parts = self._residual_parts(layer, read)
+        else:
+            parts = streams.mapped(layer, read, self.numbers)
+        rows = torch.arange(len(streams.position))
+        scaled = parts.vector / streams.scale[layer][parts.row, None]
+        constant = (norm.norm_bias @ W + b).expand(len(rows), -1)
+        bias = MappedParts(rows, torch.full_like(rows, self.numbers.of(f"{side}_bias")), constant)
+        whole = joined([replace(parts, vector=scaled), bias])
+        if self._rotation is None:
+            return whole
+        turned = torch.empty_like(whole.vector)
+        for position, matrix in self._rotation.items():
+            here = streams.position[whole.row] == position
+            turned[here] = whole.vector[here] @ matrix
+        return replace(whole, vector=turned)
+
+    def _residual_parts(self, layer: int, read: Tensor) -> MappedParts:
+        kinds = ("residual_feature", "residual_error", "residual_bias")
+        return joined(active_parts(self._residual[layer], read, self.numbers, *kinds, layer))
+
+    def _read_by_residual_sae(self, layer: int) -> Tensor:
+        x = self._streams.residual(layer)
+        return x - x.mean(-1, keepdim=True) if self._centre_residual else x
+
+    def _pairs(self, query: MappedParts, key: MappedParts, role: str) -> RolePairs:
+        streams, scale = self._streams, attention_scale(self._model)
+        of_query = _by_row(query, streams.rows(self._settings.destination))
+        of_key = _by_row(key, streams.rows(role))
+        prompts, pairs, values = [], [], []
+        for prompt, ((q_part, q), (k_part, k)) in enumerate(zip(of_query, of_key, strict=True)):
+            value = (scale * (q @ k.T)).flatten()
+            pairs.append((q_part[:, None] * self.numbers.count + k_part).flatten())
+            values.append(value)
+            prompts.append(torch.full_like(pairs[-1], prompt))
+        none = torch.empty(0)
+        return RolePairs(
+            -1, -1, role, torch.cat(prompts), torch.cat(pairs), torch.cat(values), none, none
+        )
+
+    def _size(self, query: MappedParts, key: MappedParts, role: str) -> Tensor:
+        """c |q| |k| of every prompt, which rounding is relative to."""
+        streams = self._streams
+
+        def norms(parts: MappedParts, rows: Tensor) -> Tensor:
+            return torch.stack([v.sum(0).norm() for _, v in _by_row(parts, rows)])
+
+        of_query = norms(query, streams.rows(self._settings.destination))
+        return attention_scale(self._model) * of_query * norms(key, streams.rows(role))
+
+    def _rotations(self) -> dict[int, Tensor] | None:
+        """Position -> matrix that rotates a row vector there, of rotary models."""
+        if self._model.config.positional != "rotary":
+            return None
+        positions = sorted(set(self._streams.position.tolist()))
+        # The matrix of an offset p is R_p^T R_0, and position 0 is not rotated.
+        inverse = rotation_matrices(self._model, positions).cpu()
+        return dict(zip(positions, inverse, strict=True))
+
+
+def _by_row(parts: MappedParts, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Parts and vectors of some rows, row by row."""
+    order = parts.row.argsort(stable=True)
+    sizes = torch.bincount(parts.row, minlength=int(rows.max()) + 1).tolist()
+    split = torch.split(order, sizes)
+    return [(parts.part[split[row]], parts.vector[split[row]]) for row in rows.tolist()]
+
+
+def _check(
+    model: LanguageModel,
+    saes: Mapping[int, SparseAutoencoder],
+    residual_saes: Mapping[int, SparseAutoencoder],
+    prompts: pl.DataFrame,
+    heads: Sequence[Head],
+) -> None:
+    config = model.config
+    if config.positional == "other":
+        raise QkFeatureError(
+            f"{model.source} has neither absolute nor rotary positions; its scores cannot be split"
+        )
+    if not heads or len(set(heads)) != len(heads):
+        raise QkFeatureError(f"heads {list(heads)}: name at least one, each once")
+    for layer, head in heads:
+        if not (0 <= layer < config.n_layers and 0 <= head < config.n_heads):
+            raise QkFeatureError(
+                f"head {layer}.{head} does not exist; {model.source} has layers "
+                f"0..{config.n_layers - 1} with heads 0..{config.n_heads - 1}"
+            )
+    for what, given, width in (
+        ("attention-output", saes, config.d_z),
+        ("residual-stream", residual_saes, config.d_model),
+    ):
+        for layer, sae in given.items():
+            if sae.d_in != width:
+                raise QkFeatureError(
+                    f"the {what} SAE of layer {layer} reads {sae.d_in} dimensions, the model has "
+                    f"{width}; use SAEs of this model"
+                )
+    if prompts.height < 4:
+        raise QkFeatureError(f"{prompts.height} prompts; give at least 4")
