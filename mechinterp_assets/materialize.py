@@ -4,6 +4,7 @@ Belongs here: the order of the stages and the Dagster instance they are recorded
 command line and the UI see the same runs. Does not belong here: printing (cli.py).
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,10 @@ from pathlib import Path
 import dagster as dg
 
 from mechinterp_assets.home import dagster_folder
+from mechinterp_assets.killed_runs import close_killed_runs, living_process, runs_in_the_way
 from mechinterp_assets.study import Study
+
+_log = logging.getLogger(__name__)
 
 INSTANCE_TEMPLATE = Path(__file__).parent / "dagster.yaml"
 RANGE_START = "dagster/asset_partition_range_start"
@@ -52,19 +56,25 @@ def materialize_study(
     study's layers, then per-study assets that read them.
     Raises StudyFailedError when a stage fails; what earlier stages published stays.
     """
+    folder = Path(on_instance.root_directory)
+    for run_id in close_killed_runs(on_instance, folder):
+        _log.warning("run %s was killed: closed it, its slots are free", run_id)
+    for pool, runs in runs_in_the_way(on_instance).items():
+        _log.warning("pool %s is taken by %s: waiting for its turn", pool, ", ".join(runs))
     for job_name, tags in (
         ("study_foundations", {"dagster/partition": study.study}),
         ("study_layers", {RANGE_START: study.sites[0], RANGE_END: study.sites[-1]}),
         ("study_overviews", {"dagster/partition": study.study}),
     ):
         job = definitions.resolve_job_def(job_name)
-        result = job.execute_in_process(
-            instance=on_instance,
-            partition_key=tags.get("dagster/partition"),
-            tags=tags,
-            run_config={"loggers": {"console": {}}},  # the short one of the code location
-            raise_on_error=False,
-        )
+        with living_process(folder) as process:
+            result = job.execute_in_process(
+                instance=on_instance,
+                partition_key=tags.get("dagster/partition"),
+                tags=tags | process,
+                run_config={"loggers": {"console": {}}},  # the short one of the code location
+                raise_on_error=False,
+            )
         if not result.success:
             raise StudyFailedError(_why(job_name, study, result))
         yield result
