@@ -29,6 +29,7 @@ from mechinterp_assets.interventions.prompts import (
     PromptGroup,
     absent_roles,
     aligned_groups,
+    check_positions,
     check_prompts,
     common_form,
     counterparts,
@@ -82,6 +83,7 @@ SPEC_SCHEMA: dict[str, Any] = {
     "side": pl.String,
     "receiver": pl.String,
     "scope": pl.String,
+    "occurrence": pl.String,
     "via_mlp": pl.Boolean,
     "error_kept": pl.Boolean,
     "is_control": pl.Boolean,
@@ -141,6 +143,7 @@ def run_interventions(
         raise InterventionError(f"batch_rows is {batch_rows}; at least 1 row must fit")
     check_prompts(prompts, model.config)
     validate(interventions, model.config, absent_roles(prompts))
+    check_positions(interventions, prompts)
     work = _with_references(interventions)
     _check_kinds(work, prompts, editors)
     frames = _frames_by_source(work, prompts, counterfactuals, reference_prompts)

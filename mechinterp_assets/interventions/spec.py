@@ -219,11 +219,15 @@ class Site(Frozen):
 
     def overlaps(self, other: "Site") -> bool:
         """Whether an edit of one touches what an edit of the other does."""
+        roles = self.role == other.role or ALL_POSITIONS in (self.role, other.role)
+        return roles and self.overlaps_at_one_position(other)
+
+    def overlaps_at_one_position(self, other: "Site") -> bool:
+        """Whether the two would overlap if their roles stood at the same position."""
         same = (self.what, self.layer, self.detail) == (other.what, other.layer, other.detail)
         heads = None in (self.head, other.head) or self.head == other.head
-        roles = self.role == other.role or ALL_POSITIONS in (self.role, other.role)
         parts = None in (self.part, other.part) or self.part == other.part
-        return same and heads and roles and parts
+        return same and heads and parts
 
     def __str__(self) -> str:
         head = "" if self.head is None else f"H{self.head}"
@@ -294,6 +298,11 @@ class InterventionSet(Frozen):
     def _members_fit_together(self) -> "InterventionSet":
         if len(self.members) < 2:
             raise ValueError(f"set {self.name!r} has {len(self.members)} members; give at least 2")
+        if watching := [member.id for member in self.members if member.watch is not None]:
+            raise ValueError(
+                f"member {watching[0]} of set {self.name!r} has a watch of its own; members run in "
+                "one pass: give `watch` to the set"
+            )
         seen: list[tuple[Site, Intervention]] = []
         for member in self.members:
             for site in member.sites:

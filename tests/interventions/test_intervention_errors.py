@@ -14,6 +14,7 @@ from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.tasks.prompts import from_ioi
 
+WATCH = {"layer": 2, "head": 0, "destination_role": "END", "source_role": "IO"}
 PATCH = {
     "kind": "activation_patching",
     "mode": "noise",
@@ -116,6 +117,17 @@ def prompts(organism: LanguageModel) -> pl.DataFrame:
         (
             {"name": "x", "members": [FEATURE, {"kind": "sae_splice", "layer": 1}]},
             r"set 'x' edits SAE feature of L1 at all twice",
+        ),
+        (
+            {
+                "name": "x",
+                "members": [{**PATCH, "position_role": role} for role in ("AND", "S1+1")],
+            },
+            r"set:x: attn_out of L1 at AND and attn_out of L1 at S1\+1 are one site in prompt",
+        ),
+        (
+            {"name": "x", "members": [PATCH, {**PATCH, "layer": 2, "watch": WATCH}]},
+            r"member noise.* of set 'x' has a watch of its own; .* give `watch` to the set",
         ),
     ],
 )  # fmt: skip
