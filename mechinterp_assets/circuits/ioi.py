@@ -35,6 +35,7 @@ Variant = Literal[
     "random_names",
     "filler_before",
     "filler_between",
+    "names_and_fillers",
     "and_alongside",
     "and_besides",
     "and_plus",
@@ -305,6 +306,7 @@ def ioi_prompts(
       random_names    two fresh names in the same places
       filler_before   "It was a nice day. " before the text
       filler_between  a filler after the first clause
+      names_and_fillers  two fresh names and both fillers: only template, order and "and" are kept
       and_*           "and" replaced by alongside / besides / plus / with / , / including
     `io`, `subject`, `subject2` and the positions are those of the row's own text: always
     `token_ids[pos_io] == io_token_id` and `token_ids[pos_s1] == s_token_id`.
@@ -397,7 +399,7 @@ def _assemble(
     """Text, ids and positions (before BOS) of one prompt."""
     io, subject, order = cast.io, cast.subject, cast.order
     subject2 = subject
-    if variant in {"ABC", "random_names"}:
+    if variant in {"ABC", "random_names", "names_and_fillers"}:
         others = [name for name in names if name not in {cast.io, cast.subject}]
         io, subject = _draw_pair(rng, others, allowed_pair)
         subject2 = subject
@@ -418,7 +420,7 @@ def _assemble(
         "and": "and",
     }
     segments: list[tuple[str, str]] = []
-    if variant == "filler_before":
+    if variant in {"filler_before", "names_and_fillers"}:
         segments.append(("filler", FILLER_BEFORE))
     for slot in slots:
         text = words.get(slot.kind, slot.text)
@@ -426,7 +428,7 @@ def _assemble(
         if slot.kind == "and" and variant in CONJUNCTIONS:
             text = CONJUNCTIONS[variant]
         segments.append((slot.kind, text))
-        if slot.kind == "punct" and variant == "filler_between":
+        if slot.kind == "punct" and variant in {"filler_between", "names_and_fillers"}:
             segments.append(("filler", FILLER_BETWEEN[slot.text]))
 
     ids: list[int] = []

@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from mechinterp_assets.interventions.kinds import SAE_KINDS, all_editors
-from mechinterp_assets.interventions.prompts import common_form
+from mechinterp_assets.interventions.prompts import variants_of
 from mechinterp_assets.interventions.runner import run_interventions
 from mechinterp_assets.interventions.runs import Progress
 from mechinterp_assets.interventions.spec import (
@@ -68,13 +68,13 @@ def run(
     """
     loaded = model if isinstance(model, LanguageModel) else LanguageModel.load(model)
     planned = expand(interventions, loaded.config)
-    form = common_form(prompts)
-    chosen = prompts.filter(form["variant"] == variant)
+    variants = variants_of(prompts)
+    chosen = prompts.filter(variants == variant)
     if chosen.is_empty():
-        known = sorted(form["variant"].unique())
+        known = sorted(variants.unique())
         raise InterventionError(f"there are no prompts of variant {variant!r}; given: {known}")
     chosen = chosen if limit is None else chosen.head(limit)
-    reference = prompts.filter(form["variant"] == reference_variant)
+    reference = prompts.filter(variants == reference_variant)
     editors = all_editors(
         loaded,
         reference_prompts=None if reference.is_empty() else reference,

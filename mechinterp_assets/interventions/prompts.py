@@ -92,6 +92,13 @@ def common_form(prompts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def variants_of(prompts: pl.DataFrame) -> pl.Series:
+    """Variant of every prompt, as in the common form, which takes longer to make."""
+    if "variant" in prompts.columns:
+        return prompts["variant"]
+    return pl.repeat("base", prompts.height, eager=True)
+
+
 def check_prompts(prompts: pl.DataFrame, shape: ModelShape) -> None:
     """Raises InterventionError for prompts that cannot be run, before anything is."""
     if "pos_end" in prompts.columns:
@@ -211,13 +218,13 @@ def counterparts(
     """
     form = common_form(prompts)
     asked = sorted({owner for owners in roles.values() for owner in owners})
-    known = [] if pool is None else sorted(common_form(pool)["variant"].unique())
+    known = [] if pool is None else sorted(variants_of(pool).unique())
     if pool is None or variant not in known:
         raise InterventionError(
             f"{asked[0]}: there are no prompts of variant {variant!r}; given: {known or 'none'}; "
             "add it to the variants of the prompts"
         )
-    theirs = common_form(pool).filter(variant=variant)
+    theirs = common_form(pool.filter(variants_of(pool) == variant))
     row_of = {pair: row for row, pair in enumerate(theirs["pair_id"])}
     lacking = [pair for pair in form["pair_id"] if pair not in row_of]
     if lacking:

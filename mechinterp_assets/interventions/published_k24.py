@@ -1,32 +1,263 @@
 """Experiments of Kissane et al. 2024 (K24, arXiv 2406.17759) for any model.
 
 Belongs here: which interventions each figure consists of, chosen from an ExperimentContext. Does
-not belong here: families of interventions (experiments.py) and running.
+not belong here: families of interventions (experiments.py), layers of GPT-2 small as published
+(published_sets.yaml) and running.
+
+Which layers are noised at S2. K24 noise layers 5 and 6 of GPT-2 small, whose attention output at S2
+S-inhibition heads read. For any model: the two layers whose heads' outputs at S2, exchanged for
+those of the ABC prompt on their direct paths into the values of the heads with the role
+s_inhibition alone, lower the logit difference most. A model without such heads: the two layers
+whose attention output at S2, zeroed, lowers it most; zero ablation is what K24 normalise by. What
+was measured to choose is part of the experiment. A model of the published shape has both choices.
 """
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
 
 from mechinterp_assets.interventions.experiment_context import (
     Chosen,
     ExperimentContext,
+    HeadChoice,
     NothingToRun,
 )
-from mechinterp_assets.interventions.experiments import splicing
+from mechinterp_assets.interventions.experiments import (
+    features_at_a_role,
+    noising_of_attention,
+    splicing,
+)
+from mechinterp_assets.interventions.feature_attribution import top_features
+from mechinterp_assets.interventions.layers import layer_ablations
+from mechinterp_assets.interventions.path_patching import PatchPath
 from mechinterp_assets.interventions.published_experiment import Published
+from mechinterp_assets.interventions.published_sets import published_layers
+from mechinterp_assets.interventions.sae_paths import FeaturePath
+from mechinterp_assets.interventions.spec import Planned, ReferenceMode
+
+REFERENCE = "ABC"
+NOISED_LAYERS = 2
+REFERENCES: tuple[ReferenceMode, ...] = ("zero", "zero_all")
+
+# ---- Fig. 5, Table 4 -----------------------------------------------------------------------------
+
+
+def _noising(context: ExperimentContext) -> list[Chosen]:
+    """Every variant in the published layers and in those that are chosen by data."""
+    variants = [name for name in context.variants if name != "base"]
+    if not variants:
+        raise NothingToRun("no counterfactual prompts; add variants to ioi.variants")
+    published = published_layers("k24-noised-layers", context.shape)
+    groups = dict.fromkeys(published, "published for a model of this shape")
+    chosen: list[Chosen] = []
+    measured, layers, reason = _layers_by_data(context)
+    groups[layers] = f"{groups[layers]}; {reason}" if layers in groups else reason
+    chosen += measured
+    for layers, reason in groups.items():
+        for variant in variants:
+            noised = noising_of_attention(layers, [variant], references=REFERENCES)
+            chosen += [Chosen(one, f"{_name(layers)}: {variant}", reason) for one in noised]
+    return _distinct(chosen)
+
+
+def _layers_by_data(context: ExperimentContext) -> tuple[list[Chosen], tuple[int, ...], str]:
+    """What was measured to choose layers by, the layers, and why these."""
+    by_layer: dict[int, Planned] = _paths_into_values(context)
+    how = "the ABC prompt's heads at S2 as values of heads with the role s_inhibition read them"
+    if not by_layer:
+        zeroed = layer_ablations(
+            context.shape.n_layers, sites=("attn_out",), position_roles=("S2",)
+        )
+        by_layer = {one.layer: one for one in zeroed}
+        how = "zero attention output at S2 (no head with the role s_inhibition reads from there)"
+    effects = context.mean_effects(list(by_layer.values()))
+    change = {layer: effects[one.id] for layer, one in by_layer.items()}
+    ranked = sorted(change, key=lambda layer: (change[layer], layer))[:NOISED_LAYERS]
+    shown = ", ".join(f"L{layer} {change[layer]:+.3f}" for layer in ranked)
+    reason = f"largest falls of the logit difference with {how}: {shown}"
+    measured = [
+        Chosen(one, f"choice of layers: L{layer}", "every layer, to choose from")
+        for layer, one in by_layer.items()
+    ]
+    return measured, tuple(sorted(ranked)), reason
+
+
+def _paths_into_values(context: ExperimentContext) -> dict[int, Planned]:
+    """Layer -> path of all its heads at S2 into the values of later S-inhibition heads."""
+    if _values_are_shared(context) or REFERENCE not in context.variants:
+        return {}
+    receivers = context.with_role.get("s_inhibition", ())
+    paths: dict[int, Planned] = {}
+    for layer in range(context.shape.n_layers):
+        if later := tuple(head for head in receivers if head[0] > layer):
+            paths[layer] = PatchPath(
+                layer=layer,
+                senders=tuple((layer, head) for head in range(context.shape.n_heads)),
+                position_role="S2",
+                receiver="v",
+                receivers=later,
+                receiver_role="S2",
+                source_variant=REFERENCE,
+            )
+    return paths
+
+
+# ---- Fig. 14, 15 ---------------------------------------------------------------------------------
 
 
 def _splices(context: ExperimentContext) -> list[Chosen]:
+    """Every layer's SAE alone."""
+    layers = _layers_with_saes(context)
+    planned = splicing(layers, references=_splice_references(context))
+    return [
+        Chosen(one, _name((layer,)), "every layer with an SAE")
+        for layer, one in zip(layers, planned, strict=True)
+    ]
+
+
+def _cross_section(context: ExperimentContext) -> list[Chosen]:
+    """SAEs of groups of layers at once."""
+    layers = _layers_with_saes(context)
+    published = published_layers("k24-cross-section", context.shape)
+    groups = [group for group in published if set(group) <= set(layers)]
+    reason = "published for a model of this shape"
+    if not groups:
+        groups = pairs_in_order(layers)
+        reason = "layers with an SAE in order, in pairs (three where one is left over)"
+    if not groups:
+        raise NothingToRun("only one layer has an SAE")
+    planned = splicing((), groups, references=_splice_references(context))
+    return [Chosen(one, _name(group), reason) for group, one in zip(groups, planned, strict=True)]
+
+
+def pairs_in_order(layers: Sequence[int]) -> list[tuple[int, ...]]:
+    """Layers two by two; the last group has three where their number is odd, none has one."""
+    pairs = [tuple(layers[start : start + 2]) for start in range(0, len(layers) - 1, 2)]
+    if pairs and len(layers) % 2:
+        pairs[-1] = (*pairs[-1], layers[-1])
+    return pairs
+
+
+def _splice_references(context: ExperimentContext) -> tuple[ReferenceMode, ...]:
+    """Mean ablation over ABC prompts, or zero ablation where there are none."""
+    return ("mean",) if REFERENCE in context.variants else ("zero",)
+
+
+# ---- Fig. 16 -------------------------------------------------------------------------------------
+
+
+def _features_at_s2(context: ExperimentContext) -> list[Chosen]:
+    """Ablation of the features with the largest attribution, and of their paths into values."""
+    _layers_with_saes(context)
+    # In the last layer nothing at S2 reaches END.
+    attribution = context.attribution("S2").filter(pl.col("attribution") != 0)
+    features = top_features(attribution, context.settings.features)
+    if not features:
+        raise NothingToRun("no SAE feature at S2 has an attribution")
+    receivers = _receivers(context)
+    reasons = _reasons(attribution)
+    chosen = []
+    for layer, own in sorted(features.items()):
+        for feature in own:
+            reason = f"among the {len(own)} features of L{layer} {reasons[layer, feature]}"
+            chosen += [
+                Chosen(one, f"L{layer}F{feature}", reason)
+                for one in features_at_a_role({layer: [feature]}, position_role="S2")
+            ]
+            chosen += [
+                Chosen(path, f"L{layer}F{feature}", f"{reason}; receivers: {receivers.reason}")
+                for path in _paths(layer, feature, receivers)
+            ]
+    return chosen
+
+
+def _paths(layer: int, feature: int, receivers: HeadChoice) -> list[FeaturePath]:
+    """The feature's direct path into the receivers' values, and the one through MLPs too."""
+    later = tuple(head for head in receivers.heads if head[0] > layer)
+    return [
+        FeaturePath(
+            layer=layer,
+            feature=feature,
+            position_role="S2",
+            receiver="v",
+            receivers=later,
+            via_mlp=via_mlp,
+        )
+        for via_mlp in (False, True)
+        if later
+    ]
+
+
+def _receivers(context: ExperimentContext) -> HeadChoice:
+    """Heads whose values are read; none where there are none, or where heads share values."""
+    if _values_are_shared(context):
+        return HeadChoice((), "heads of this model share values", False)
+    try:
+        return context.heads("s_inhibition")
+    except NothingToRun as reason:
+        return HeadChoice((), str(reason), False)
+
+
+def _reasons(attribution: pl.DataFrame) -> Mapping[tuple[int, int], str]:
+    rows = attribution.select("layer", "feature", "attribution").iter_rows()
+    return {
+        (layer, feature): f"with the largest attribution at S2 ({value:+.3f})"
+        for layer, feature, value in rows
+    }
+
+
+# ---- shared --------------------------------------------------------------------------------------
+
+
+def _layers_with_saes(context: ExperimentContext) -> tuple[int, ...]:
     if not context.sae_layers:
         raise NothingToRun("no layer has an SAE")
-    return [
-        Chosen(one, f"L{layer}", "every layer with an SAE")
-        for layer, one in zip(context.sae_layers, splicing(context.sae_layers), strict=True)
-    ]
+    return context.sae_layers
+
+
+def _values_are_shared(context: ExperimentContext) -> bool:
+    """Grouped-query attention: a value cannot be changed as one of several heads reads it."""
+    return context.shape.n_kv_heads != context.shape.n_heads
+
+
+def _name(layers: Sequence[int]) -> str:
+    return "+".join(f"L{layer}" for layer in layers)
+
+
+def _distinct(chosen: Sequence[Chosen]) -> list[Chosen]:
+    """Without repetitions of an intervention under the same part."""
+    return list({(one.part, one.planned.id): one for one in chosen}.values())
 
 
 K24_EXPERIMENTS: tuple[Published, ...] = (
     Published(
+        name="k24_noising",
+        source="K24 Fig. 5, Table 4",
+        question=(
+            "How much of the logit difference is kept when attention outputs at S2 come from a "
+            "prompt with other names, fillers, order or conjunction?"
+        ),
+        choose=_noising,
+    ),
+    Published(
         name="k24_splicing",
-        source="K24 Fig. 14, 15",
-        question="Does the task survive when SAE reconstructions replace attention outputs?",
+        source="K24 Fig. 14",
+        question="How much of the task survives SAE reconstructions in one layer?",
         choose=_splices,
+    ),
+    Published(
+        name="k24_cross_section",
+        source="K24 Fig. 15",
+        question="How much of the task survives SAE reconstructions in several layers at once?",
+        choose=_cross_section,
+    ),
+    Published(
+        name="k24_features_at_s2",
+        source="K24 Fig. 16",
+        question=(
+            "Which features at S2 does the logit difference depend on, and how much of it goes "
+            "through the values of S-inhibition heads?"
+        ),
+        choose=_features_at_s2,
     ),
 )

@@ -33,7 +33,7 @@ COMMENT ON COLUMN ioi_prompts.prompt IS 'Number of the prompt, unique within the
 COMMENT ON COLUMN ioi_prompts.pair_id IS 'Number of the base prompt that this prompt is or was varied from';
 COMMENT ON COLUMN ioi_prompts.template IS 'Index of the sentence template; templates and name orders are balanced';
 COMMENT ON COLUMN ioi_prompts.name_order IS 'ABBA: the indirect object is named first; BABA: the subject is named first. Of this row''s text (variant swap flips it)';
-COMMENT ON COLUMN ioi_prompts.variant IS 'base; ABC (three fresh names); swap (IO and S1 exchange places); S2_to_IO (second subject mention becomes the IO name, so S is the answer); random_names (two fresh names); filler_before, filler_between (an extra sentence or phrase); and_alongside, and_besides, and_plus, and_with, and_comma, and_including (conjunction replaced)';
+COMMENT ON COLUMN ioi_prompts.variant IS 'base; ABC (three fresh names); swap (IO and S1 exchange places); S2_to_IO (second subject mention becomes the IO name, so S is the answer); random_names (two fresh names); filler_before, filler_between (an extra sentence or phrase); names_and_fillers (two fresh names and both fillers); and_alongside, and_besides, and_plus, and_with, and_comma, and_including (conjunction replaced)';
 COMMENT ON COLUMN ioi_prompts.io IS 'Name at the IO position of this text: the indirect object, which is the answer in every variant but S2_to_IO (answer: subject) and ABC (no answer)';
 COMMENT ON COLUMN ioi_prompts.subject IS 'Name at the S1 position of this text';
 COMMENT ON COLUMN ioi_prompts.subject2 IS 'Name at the S2 position of this text';

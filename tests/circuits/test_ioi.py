@@ -78,7 +78,7 @@ def test_variants_change_what_they_say_and_nothing_else(prompts: pl.DataFrame) -
             people = {row["io"], row["subject"], row["subject2"]}
             if variant == "ABC":
                 assert len(people | {plain["io"], plain["subject"]}) == 5
-            elif variant == "random_names":
+            elif variant in {"random_names", "names_and_fillers"}:
                 assert row["subject"] == row["subject2"] != row["io"]
                 assert not people & {plain["io"], plain["subject"]}
             elif variant == "S2_to_IO":
@@ -95,6 +95,9 @@ def test_variants_change_what_they_say_and_nothing_else(prompts: pl.DataFrame) -
                 assert row["text"] != plain["text"]
             if variant == "filler_before":
                 assert row["text"] == f"It was a nice day. {plain['text']}"
+            if variant == "names_and_fillers":
+                text = str(row["text"])
+                assert text.startswith("It was a nice day. ") and text.count("nice day") == 2
 
 
 def test_templates_and_orders_are_balanced(organism: LanguageModel) -> None:
