@@ -18,6 +18,9 @@ alone on the destination side, k alone on the source side, or "qkv": all three, 
 Control: as many slices, drawn without replacement and with a seed from the complement of S, in the
 place of S. Prompts whose S covers more than half of the slices have no control of equal size and
 are left out of it.
+Occurrence: an edge is kept in some of the prompts in which D's pair was traced. "kept" edits it in
+those; "traced" in every prompt in which D's pair was traced, through that pair's S, as FC24's code
+does, so that all edges into one pair are compared on the same prompts.
 """
 
 import logging
@@ -73,6 +76,8 @@ SITE_COLUMNS = ("prompt", *EDGE_KEY, "destination", "source", "slices")
 Key = tuple[Any, ...]
 EdgeMode = Literal["ablate", "boost"]
 EdgeReceiver = Literal["q", "k", "qkv"]
+Occurrence = Literal["kept", "traced"]
+PAIR_KEY = ("downstream_layer", "downstream_head", "destination_role", "source_role")
 
 
 class EditEdge(Intervention):
@@ -85,6 +90,8 @@ class EditEdge(Intervention):
     scope local: only the downstream head's normalised input is; `receiver` says through which of
     its weights: "q" (destination side), "k" (source side) or "qkv" (the authors' variant).
     is_control: as many slices drawn at random, with `seed`, outside the edge's own.
+    occurrence: edited in the prompts in which the edge was "kept", or in all in which the
+    downstream head's pair was "traced" (as FC24's code does).
     """
 
     kind: Literal["edge"] = "edge"
@@ -99,6 +106,7 @@ class EditEdge(Intervention):
     receiver: EdgeReceiver | None = None
     is_control: bool = False
     seed: int | None = None
+    occurrence: Occurrence = "kept"
 
     possible_weights: ClassVar[tuple[Weights, ...]] = ("processed",)
 
@@ -145,7 +153,8 @@ class EditEdge(Intervention):
     def label(self) -> str:
         where = f"{self.scope}" + (f"-{self.receiver}" if self.receiver else "")
         control = f":control-{self.seed}" if self.is_control else ""
-        return f"{self.mode}:{where}:{self.edge}{control}"
+        prompts = ":traced" if self.occurrence == "traced" else ""
+        return f"{self.mode}:{where}:{self.edge}{prompts}{control}"
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -195,6 +204,7 @@ def edge_interventions(
     n_controls: int = 1,
     seed: int = 0,
     authors_receiver: bool = False,
+    occurrence: Occurrence = "kept",
 ) -> list[EditEdge]:
     """Every edge in every mode and scope, with its controls (seeds seed .. seed + n_controls - 1).
 
@@ -222,6 +232,7 @@ def edge_interventions(
                         receiver=receiver,
                         is_control=control is not None,
                         seed=control,
+                        occurrence=occurrence,
                     )
                     for mode in modes
                 ]
@@ -400,13 +411,17 @@ class EdgeEditor:
             subset=("prompt", *EDGE_KEY, "destination", "source"), maintain_order=True
         )
         self._sites: dict[Key, pl.DataFrame] = dict(sites.group_by(EDGE_KEY, maintain_order=True))
+        pairs = trace_edges.select("prompt", *PAIR_KEY, "destination", "source", "slices").unique(
+            subset=("prompt", *PAIR_KEY, "destination", "source"), maintain_order=True
+        )
+        self._pairs: dict[Key, pl.DataFrame] = dict(pairs.group_by(PAIR_KEY, maintain_order=True))
         self._last: tuple[object, _Places | None] | None = None
 
     def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
         ids = prompts["prompt"].implode()
         for one in interventions:
             assert isinstance(one, EditEdge)
-            sites = self._sites.get(_key(one))
+            sites = self._sites_of(one)
             if sites is None or sites.filter(pl.col("prompt").is_in(ids)).is_empty():
                 raise InterventionError(
                     f"{one.id}: the edge {one.edge} was not traced in any of the "
@@ -442,7 +457,7 @@ class EdgeEditor:
 
     def _places(self, one: EditEdge, run: CleanRun) -> _Places | None:
         """Positions and bases; kept for the next call, which is often the same edge."""
-        name = (run.group.prompt, one.edge, one.is_control, one.seed)
+        name = (run.group.prompt, one.edge, one.is_control, one.seed, one.occurrence)
         if self._last is None or self._last[0] != name:
             self._last = (name, self._work_out(one, run))
         return self._last[1]
@@ -450,7 +465,9 @@ class EdgeEditor:
     def _work_out(self, one: EditEdge, run: CleanRun) -> _Places | None:
         device = run.logits.device
         place_of = {prompt: row for row, prompt in enumerate(run.group.prompt)}
-        sites = self._sites[_key(one)].filter(pl.col("prompt").is_in(list(place_of)))
+        known = self._sites_of(one)
+        assert known is not None  # `check` has seen to it
+        sites = known.filter(pl.col("prompt").is_in(list(place_of)))
         slices = self._slices(one, sites)
         members = sorted({place_of[p] for p, _, _, s in slices if s is not None})
         # A prompt takes part only if all of its pairs have slices (controls can run out).
@@ -484,6 +501,12 @@ class EdgeEditor:
             n_slices=counts,
             pairs=Pairs(one.layer, one.head, row_index, destinations, sources),
         )
+
+    def _sites_of(self, one: EditEdge) -> pl.DataFrame | None:
+        """Rows (prompt, destination, source, slices) of an edge, None where it was not traced."""
+        if one.occurrence == "kept":
+            return self._sites.get(_key(one))
+        return self._pairs.get((one.layer, one.head, one.destination_role, one.source_role))
 
     def _slices(
         self, one: EditEdge, sites: pl.DataFrame

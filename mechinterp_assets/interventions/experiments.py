@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
-from mechinterp_assets.interventions.edges import EDGE_KEY, EdgeMode, EditEdge, edge_interventions
+from mechinterp_assets.interventions.edges import (
+    EDGE_KEY,
+    PAIR_KEY,
+    EdgeMode,
+    EditEdge,
+    Occurrence,
+    edge_interventions,
+)
 from mechinterp_assets.interventions.patching import PatchActivation
 from mechinterp_assets.interventions.paths import Inputs
 from mechinterp_assets.interventions.sae_features import feature_ablations
@@ -21,6 +28,7 @@ from mechinterp_assets.interventions.spec import (
     Planned,
     ReferenceMode,
     Scope,
+    Watched,
 )
 
 
@@ -113,6 +121,7 @@ def edges_of_a_head(
     scopes: Sequence[Scope] = ("local", "global"),
     n_controls: int = 1,
     seed: int = 0,
+    occurrence: Occurrence = "kept",
 ) -> list[EditEdge]:
     """Edges into a head, or out of it (FC24 Fig. 6, 7), each with its controls.
 
@@ -120,35 +129,60 @@ def edges_of_a_head(
     """
     side = "upstream" if out else "downstream"
     own = edges.filter((pl.col(f"{side}_layer") == head[0]) & (pl.col(f"{side}_head") == head[1]))
-    return edge_interventions(own, modes=modes, scopes=scopes, n_controls=n_controls, seed=seed)
+    return edge_interventions(
+        own,
+        modes=modes,
+        scopes=scopes,
+        n_controls=n_controls,
+        seed=seed,
+        occurrence=occurrence,
+    )
 
 
 def parallel_sets(
-    edges: pl.DataFrame, *, mode: EdgeMode = "ablate", scope: Scope = "local"
+    edges: pl.DataFrame,
+    *,
+    mode: EdgeMode = "ablate",
+    scope: Scope = "local",
+    occurrence: Occurrence = "kept",
+    watch: Watched | None = None,
 ) -> list[InterventionSet]:
-    """Edges into the same head, pair and side made together (FC24 Fig. 17-22), pairs of them."""
-    key = ["downstream_layer", "downstream_head", "destination_role", "source_role", "side"]
+    """Edges into the same pair of a head made together (FC24 Fig. 17-22).
+
+    For every pair of `edges`: those that write at its destination, those at its source, and all of
+    them, each where there are two or more. watch: see Watched; for edges into one pair.
+    """
     planned = []
-    for _, own in edges.select(EDGE_KEY).group_by(key, maintain_order=True):
-        made = edge_interventions(own, modes=(mode,), scopes=(scope,), n_controls=0)
-        planned += [
-            _edge_set("parallel", (first, second))
-            for place, first in enumerate(made)
-            for second in made[place + 1 :]
+    for _, own in edges.select(EDGE_KEY).group_by(PAIR_KEY, maintain_order=True):
+        sides = [own.filter(pl.col("side") == side) for side in ("destination", "source")]
+        groups = [*sides, own] if all(side.height for side in sides) else sides
+        made = [
+            edges_together(
+                group, "parallel", mode=mode, scope=scope, occurrence=occurrence, watch=watch
+            )
+            for group in groups
         ]
+        planned += [one for one in made if one is not None]
     return planned
 
 
 def serial_sets(
-    edges: pl.DataFrame, *, mode: EdgeMode = "ablate", scope: Scope = "local"
+    edges: pl.DataFrame,
+    *,
+    mode: EdgeMode = "ablate",
+    scope: Scope = "local",
+    occurrence: Occurrence = "kept",
+    watch: Watched | None = None,
 ) -> list[InterventionSet]:
     """Two edges in a row, the second from the head that the first goes into (FC24 Fig. 23-28).
 
     The second edge starts where the first one's reader writes: at its pair's destination.
     """
-    made = edge_interventions(edges, modes=(mode,), scopes=(scope,), n_controls=0)
+    made = edge_interventions(
+        edges, modes=(mode,), scopes=(scope,), n_controls=0, occurrence=occurrence
+    )
     return [
-        _edge_set("serial", (first, second))
+        _edge_set("serial", (first, second), watch)
         for first in made
         for second in made
         if (first.layer, first.head) == (second.upstream_layer, second.upstream_head)
@@ -156,5 +190,37 @@ def serial_sets(
     ]
 
 
-def _edge_set(kind: str, members: tuple[EditEdge, ...]) -> InterventionSet:
-    return InterventionSet(name=f"{kind}:{' & '.join(one.id for one in members)}", members=members)
+def edges_together(
+    edges: pl.DataFrame,
+    kind: str,
+    *,
+    mode: EdgeMode = "ablate",
+    scope: Scope = "local",
+    occurrence: Occurrence = "kept",
+    watch: Watched | None = None,
+) -> InterventionSet | None:
+    """All `edges` as one set, None below two of them.
+
+    A global edit changes what a head wrote at a position: of several edges of one head from one
+    position the first alone takes part, since the same output cannot be edited twice. (FC24's code
+    adds such edits up, which takes out twice what their slices share.)
+    """
+    members: list[EditEdge] = []
+    for one in edge_interventions(
+        edges, modes=(mode,), scopes=(scope,), n_controls=0, occurrence=occurrence
+    ):
+        known = [site for member in members for site in member.sites]
+        if not any(site.overlaps(other) for site in one.sites for other in known):
+            members.append(one)
+    return _edge_set(kind, tuple(members), watch) if len(members) > 1 else None
+
+
+def _edge_set(
+    kind: str, members: tuple[EditEdge, ...], watch: Watched | None = None
+) -> InterventionSet:
+    """A set of edges with the same mode, scope and occurrence, and a name that says which."""
+    first = members[0]
+    edges = " & ".join(one.edge for one in members)
+    suffix = ":traced" if first.occurrence == "traced" else ""
+    name = f"{kind}:{first.mode}:{first.scope}:{edges}{suffix}"
+    return InterventionSet(name=name, members=members, watch=watch)

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE intervention_sets (
     study VARCHAR,
     task VARCHAR,
@@ -19,6 +19,7 @@ CREATE TABLE intervention_sets (
     side VARCHAR,
     receiver VARCHAR,
     scope VARCHAR,
+    occurrence VARCHAR,
     via_mlp BOOLEAN,
     error_kept BOOLEAN,
     is_control BOOLEAN,
@@ -53,6 +54,7 @@ COMMENT ON COLUMN intervention_sets.source_role IS 'Edge: role of the downstream
 COMMENT ON COLUMN intervention_sets.side IS 'Edge: whether the upstream head writes at the pair''s destination or at its source';
 COMMENT ON COLUMN intervention_sets.receiver IS 'What of the readers sees the edit: q, k, v, qkv or logits; NULL where every later reader does';
 COMMENT ON COLUMN intervention_sets.scope IS 'Edge: local (only the downstream head''s normalised input changes, by h / s) or global (the upstream head''s attention output changes by h)';
+COMMENT ON COLUMN intervention_sets.occurrence IS 'Edge: kept (edited in the prompts in which the trace kept it) or traced (in all prompts in which the downstream head''s pair was traced, as in the published code)';
 COMMENT ON COLUMN intervention_sets.via_mlp IS 'Whether MLPs after the edit were computed anew. Paths: whether MLPs between sender and receiver were; false: they were frozen. All other heads are frozen on a path';
 COMMENT ON COLUMN intervention_sets.error_kept IS 'SAE kinds: whether the reconstruction error was kept; NULL for others';
 COMMENT ON COLUMN intervention_sets.is_control IS 'Edge: as many slices as the edge has, drawn at random from the others';

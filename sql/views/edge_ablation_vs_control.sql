@@ -7,7 +7,8 @@ WITH effects AS (
 control AS (
     SELECT
         study, prompt, mode, layer, head, upstream_layer, upstream_head, destination_role,
-        source_role, side, scope, receiver, alpha, metric, avg(effect) AS control_effect
+        source_role, side, scope, receiver, occurrence, alpha, metric,
+        avg(effect) AS control_effect
     FROM effects
     WHERE is_control
     GROUP BY ALL
@@ -28,6 +29,7 @@ paired AS (
         AND own.side = control.side
         AND own.scope = control.scope
         AND own.receiver IS NOT DISTINCT FROM control.receiver
+        AND own.occurrence IS NOT DISTINCT FROM control.occurrence
         AND own.alpha = control.alpha
         AND own.metric = control.metric
     WHERE NOT own.is_control
@@ -45,6 +47,7 @@ SELECT
     mode,
     scope,
     receiver,
+    occurrence,
     alpha,
     metric,
     count(*) AS n,
@@ -58,7 +61,7 @@ SELECT
 FROM paired
 GROUP BY
     study, upstream_layer, upstream_head, layer, head, destination_role, source_role, side,
-    mode, scope, receiver, alpha, metric;
+    mode, scope, receiver, occurrence, alpha, metric;
 COMMENT ON VIEW edge_ablation_vs_control IS 'One row per traced edge, edit and metric: its effect beside that of as many random slices, on the prompts that have both (Franco & Crovella 2024, section 5).';
 COMMENT ON COLUMN edge_ablation_vs_control.study IS 'Study the row belongs to';
 COMMENT ON COLUMN edge_ablation_vs_control.edge IS 'Upstream head > downstream head';

@@ -18,6 +18,7 @@ SELECT
     side,
     receiver,
     scope,
+    occurrence,
     via_mlp,
     is_control,
     alpha,
