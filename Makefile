@@ -9,10 +9,13 @@ STUDY ?= organism
 # Other programs that tests and benchmarks compare with, in an environment of their own.
 PEERS := .venv-peers
 
-.PHONY: quickstart ui test peers test-peers lint types check-defs format export refresh clean
+.PHONY: quickstart reproduce ui test peers test-peers lint types check-defs format export refresh clean
 
 quickstart: $(VENV)/.installed ## Materialize the organism study, print its tables and three answers
 	$(BIN)/mechinterp quickstart $(STUDY)
+
+reproduce: $(VENV)/.installed ## Run a study and print its results beside the published numbers (STUDY=gpt2-small)
+	$(BIN)/mechinterp reproduce $(STUDY)
 
 ui: $(VENV)/.installed ## Dagster UI on 127.0.0.1:3000, dashboards on 127.0.0.1:3001
 	$(BIN)/mechinterp ui

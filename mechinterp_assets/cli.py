@@ -55,6 +55,51 @@ def materialize(
 
 
 @app.command()
+def reproduce(
+    study: Annotated[str, typer.Argument(help="Name of a study")] = "organism",
+    no_run: Annotated[bool, typer.Option("--no-run", help="Compare what is there already")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Ids of references to show")] = None,
+    write_reference: Annotated[
+        bool, typer.Option("--write-reference", help="Make this run the study's reference file")
+    ] = False,
+) -> None:
+    """Materialize a study and print its results beside published ones, or an earlier run's.
+
+    Exit code 1 where a value is outside the tolerance of its reference; published ones have none.
+    """
+    from mechinterp_assets.assets.registry import STUDIES
+    from mechinterp_assets.reproduction.comparison import failures
+    from mechinterp_assets.reproduction.printing import print_comparison
+    from mechinterp_assets.reproduction.reference_file import ReferenceFileError
+    from mechinterp_assets.reproduction.report import compared, missing_tables, write_measured
+
+    if study not in STUDIES:
+        raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
+    chosen = STUDIES[study]
+    try:
+        if not write_reference:
+            compared(None, chosen, only or [])  # mistakes in the file show before hours of work
+        if not no_run:
+            materialize(study)
+        lake = _lake()
+        if missing := missing_tables(lake, chosen):
+            console.print(
+                f"not materialized, so without values: {', '.join(missing)}; leave out --no-run "
+                f"or run `mechinterp materialize {study}`",
+                style="yellow",
+                markup=False,
+            )
+        if write_reference:
+            console.print(f"wrote {write_measured(lake, chosen)}", markup=False, soft_wrap=True)
+        rows = compared(lake, chosen, only or [])
+    except ReferenceFileError as error:
+        raise typer.BadParameter(str(error)) from None
+    print_comparison(console, rows)
+    if failures(rows).height:
+        raise typer.Exit(1)
+
+
+@app.command()
 def quickstart(
     study: Annotated[str, typer.Argument(help="Name of a study")] = "organism",
 ) -> None:

@@ -14,6 +14,7 @@ from mechinterp_assets.assets import (
     circuit_quality,
     corpus,
     dashboards,
+    experiment_dashboards,
     feature_meaning,
     feature_relations,
     features,
@@ -24,6 +25,7 @@ from mechinterp_assets.assets import (
     ioi,
     prefix_induction,
     rdfa,
+    reproduction,
     sae_comparison,
     saes,
     sweeps,
@@ -52,6 +54,7 @@ ASSET_MODULES = [
     rdfa,
     sae_comparison,
     dashboards,
+    experiment_dashboards,
     heads,
     prefix_induction,
     head_features,
@@ -62,6 +65,7 @@ ASSET_MODULES = [
     task_effects,
     traces,
     circuit_quality,
+    reproduction,
 ]
 
 

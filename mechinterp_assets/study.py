@@ -71,7 +71,8 @@ class Study(Section):
     """One model on one corpus, with every setting that its results depend on.
 
     `labels`: CSV files in which people say what features mean (features/labels.py has the format);
-    `head_labels`: what heads do (heads/labels.py).
+    `head_labels`: what heads do (heads/labels.py). `reference`: a file of numbers that results are
+    compared with (reproduction/reference_file.py); studies of the package have theirs there.
     """
 
     study: str
@@ -94,6 +95,7 @@ class Study(Section):
     comparisons: list[ComparisonSection] = Field(default_factory=list)
     labels: list[Path] = Field(default_factory=list)
     head_labels: list[Path] = Field(default_factory=list)
+    reference: Path | None = None
     _file: Path = PrivateAttr(default=Path())
     _n_layers: int = PrivateAttr(default=0)
 
@@ -291,6 +293,8 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name in ("labels", "head_labels"):
         if isinstance(files := resolved.get(name), list):
             resolved[name] = [resolve(path) for path in files]
+    if "reference" in resolved:
+        resolved["reference"] = resolve(resolved["reference"])
     causal = resolved.get("interventions")
     if isinstance(causal, dict) and isinstance(given := causal.get("experiments"), list):
         resolved["interventions"] = {

@@ -8,6 +8,7 @@ import pytest
 
 from mechinterp_assets.assets.checks import CHECKS
 from mechinterp_assets.assets.registry import PARTITIONS, STUDIES
+from mechinterp_assets.assets.reproduction import SITE_TABLES, STUDY_TABLES
 from mechinterp_assets.definitions import build_definitions
 from mechinterp_assets.tables import table_specs
 
@@ -176,9 +177,22 @@ GRAPH = {
     "study_dashboards": {
         "language_model",
         "head_dashboards",
+        "experiment_dashboards",
         "feature_dashboards",
         "feature_statistics",
         "sae_evaluation",
+    },
+    "experiment_dashboards": {
+        "language_model",
+        "ioi_prompts",
+        "intervention_experiments",
+        "intervention_results",
+        "intervention_sets",
+        "intervention_summary",
+        "circuit_faithfulness",
+        "circuit_faithfulness_summary",
+        "component_reuse_faithfulness",
+        "prefix_induction",
     },
     "head_scores": {"language_model", "tokenized_corpus"},
     "ioi_head_scores": {"language_model", "ioi_prompts"},
@@ -308,6 +322,7 @@ GRAPH = {
         "attention_sae",
     },
     "intervention_summary": {"intervention_results"},
+    "reproduction": {"language_model", *STUDY_TABLES, *SITE_TABLES},
 }
 
 

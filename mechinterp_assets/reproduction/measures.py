@@ -1,0 +1,109 @@
+"""Measures: what a study's tables say, by key, for comparison with references.
+
+Belongs here: reading and running sql/reproduce/*.sql. Such a file is one SELECT over the catalog
+about the DuckDB variable `study`; its first comment line says what it is, and its columns are `key`
+and either `value` (a number) or `heads` (a list of `layer.head`). All studies share them.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import duckdb
+
+from mechinterp_assets.reproduction.reference_file import ReferenceFileError
+from mechinterp_assets.tables import SQL_FOLDER, declarations, quote_text
+from resources.lake import Lake
+
+MEASURE_FOLDER = SQL_FOLDER / "reproduce"
+Value = float | list[str] | None
+Measured = Mapping[str, Mapping[str, Value]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure: its name, what it is, its SQL."""
+
+    name: str
+    what: str
+    sql: str
+
+
+@lru_cache(maxsize=8)
+def all_measures(folder: Path = MEASURE_FOLDER) -> dict[str, Measure]:
+    """Every measure by name."""
+    return {file.stem: _read(file) for file in sorted(folder.glob("*.sql"))}
+
+
+def find_measure(name: str) -> Measure:
+    """The measure of that name. Raises ReferenceFileError."""
+    known = all_measures()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)
+        raise ReferenceFileError(
+            f"no measure {name!r} in sql/reproduce; perhaps {', '.join(close)}"
+        )
+    return known[name]
+
+
+def measure(lake: Lake, study: str, names: Iterable[str]) -> dict[str, dict[str, Value]]:
+    """Values of the named measures by key, from the lake's current tables.
+
+    A measure whose tables have no rows of the study is an empty mapping.
+    """
+    wanted = [find_measure(name) for name in dict.fromkeys(names)]
+    found: dict[str, dict[str, Value]] = {}
+    with lake.connect() as con:
+        con.execute(f"SET VARIABLE study = {quote_text(study)}")
+        for one in wanted:
+            found[one.name] = _run(con, one)
+    return found
+
+
+def tables_read() -> set[str]:
+    """Tables that the measures read, directly or through views."""
+    declared = declarations()
+    views = {view.name: view.statements for view in declared.views}
+    pending = [one.sql for one in all_measures().values()]
+    seen: set[str] = set()
+    while pending:
+        for word in set(re.findall(r"\w+", _code(pending.pop()))) - seen:
+            if word in views:
+                pending.append(views[word])
+            if word in views or word in declared.tables:
+                seen.add(word)
+    return seen & declared.tables.keys()
+
+
+def _run(con: duckdb.DuckDBPyConnection, one: Measure) -> dict[str, Value]:
+    frame = con.sql(one.sql).pl()
+    if frame.columns not in (["key", "value"], ["key", "heads"]):
+        raise ReferenceFileError(
+            f"sql/reproduce/{one.name}.sql has columns {frame.columns}; it must have key and "
+            "either value or heads"
+        )
+    values: dict[str, Value] = {}
+    for key, value in frame.iter_rows():
+        if key in values:
+            raise ReferenceFileError(f"sql/reproduce/{one.name}.sql gives the key {key!r} twice")
+        if value is None or isinstance(value, list):
+            values[str(key)] = value
+        else:
+            values[str(key)] = float(value)
+    return values
+
+
+def _code(sql: str) -> str:
+    """SQL without comments and texts, which name tables that are not read."""
+    return re.sub(r"--[^\n]*|'[^']*'", " ", sql)
+
+
+def _read(file: Path) -> Measure:
+    sql = file.read_text()
+    first = sql.partition("\n")[0]
+    if not first.startswith("-- "):
+        raise ReferenceFileError(f"{file} must start with a comment that says what it measures")
+    return Measure(file.stem, first.removeprefix("-- ").strip(), sql)

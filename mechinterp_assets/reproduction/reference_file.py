@@ -1,0 +1,183 @@
+"""Reference files: numbers and sets of heads that a study's results are compared with.
+
+Belongs here: the format, its checks, where a study's file is. Does not belong here: the comparison.
+
+A file is of kind `published` (numbers from papers, which another corpus, prompt set or SAE may
+honestly miss) or `measured` (a run of this platform, which a rerun must meet). Only measured
+references have a tolerance, and only a tolerance can fail.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mechinterp_assets.circuits.reference_heads import published_circuits
+from mechinterp_assets.study import Study
+
+PACKAGED_REFERENCES = Path(__file__).resolve().parent.parent / "references"
+
+
+class ReferenceFileError(ValueError):
+    """A reference file that is missing or wrong; the message names file, entry and remedy."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tolerance(_Part):
+    """How far a rerun may be off: the larger of `absolute` and `relative` times the value.
+
+    For sets of heads: `absolute` heads that are in one of both sets.
+    """
+
+    absolute: Annotated[float, Field(ge=0)] = 0.0
+    relative: Annotated[float, Field(ge=0)] = 0.0
+
+    def allowed(self, value: float) -> float:
+        """The largest difference from `value` that is within."""
+        return max(self.absolute, self.relative * abs(value))
+
+
+class Number(_Part):
+    """A number and, where the source gives one or it follows from counts, its interval."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Number":
+        if self.interval is not None and not self.interval[0] <= self.value <= self.interval[1]:
+            raise ValueError(f"interval {self.interval} does not hold the value {self.value}")
+        return self
+
+
+class PublishedHeads(_Part):
+    """Part of a circuit in circuits/reference_heads.yaml."""
+
+    circuit: str
+    part: str
+
+    @model_validator(mode="after")
+    def _exists(self) -> "PublishedHeads":
+        circuits = published_circuits()
+        if self.circuit not in circuits:
+            raise ValueError(f"no circuit {self.circuit!r}; one of {', '.join(circuits)}")
+        parts = circuits[self.circuit]["heads"]
+        if self.part not in parts:
+            raise ValueError(f"{self.circuit} has no part {self.part!r}; one of {', '.join(parts)}")
+        return self
+
+    @property
+    def heads(self) -> list[tuple[int, int]]:
+        """Its heads as (layer, head)."""
+        found = published_circuits()[self.circuit]["heads"][self.part]
+        return [(int(layer), int(head)) for layer, head in found]
+
+
+class Reference(_Part):
+    """Numbers or sets of heads of one measure (a file of sql/reproduce), by the measure's keys.
+
+    what: one line for a table. source: paper, section, table or figure. dataset: what the source
+    computed it on. needs: what must be given for there to be an own value. reason: why ours may
+    differ, as far as is known.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    what: str
+    measure: str
+    source: str
+    dataset: str | None = None
+    values: dict[str, Number] = {}
+    heads: dict[str, list[tuple[int, int]] | PublishedHeads] = {}
+    tolerance: Tolerance | None = None
+    needs: str | None = None
+    reason: str | None = None
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _plain_numbers(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {
+            str(key): {"value": value} if isinstance(value, int | float) else value
+            for key, value in values.items()
+        }
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Reference":
+        if bool(self.values) == bool(self.heads):
+            raise ValueError(f"{self.id}: give either values or heads")
+        return self
+
+    def heads_of(self, key: str) -> list[str]:
+        """Heads of one key as `layer.head`, in order."""
+        found = self.heads[key]
+        pairs = found.heads if isinstance(found, PublishedHeads) else found
+        return [f"{layer}.{head}" for layer, head in sorted(pairs)]
+
+
+class ReferenceFile(_Part):
+    """One study's references. Ids are distinct; published ones have no tolerance."""
+
+    study: str
+    kind: Literal["published", "measured"]
+    about: str
+    references: list[Reference]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ReferenceFile":
+        ids = [one.id for one in self.references]
+        if twice := [name for name in ids if ids.count(name) > 1]:
+            raise ValueError(f"the id {twice[0]!r} is there twice; rename one")
+        judged = [one.id for one in self.references if one.tolerance is not None]
+        if self.kind == "published" and judged:
+            raise ValueError(
+                f"{judged[0]}: a published number has no tolerance, since it was computed on other "
+                "data; give the source's interval instead, or make the file's kind measured"
+            )
+        return self
+
+    def only(self, ids: list[str]) -> list[Reference]:
+        """References of these ids, all without any. Raises ReferenceFileError for unknown ones."""
+        known = [one.id for one in self.references]
+        if unknown := [name for name in ids if name not in known]:
+            raise ReferenceFileError(
+                f"no reference {unknown[0]!r} of {self.study}; one of {', '.join(known)}"
+            )
+        return [one for one in self.references if not ids or one.id in ids]
+
+
+def reference_path(study: Study) -> Path:
+    """Where a study's reference file is, or would be: its own setting, else the packaged one."""
+    return study.reference or PACKAGED_REFERENCES / f"{study.study}.yaml"
+
+
+def load_references(file: Path, study: str) -> ReferenceFile:
+    """Read and check a reference file of a study. Raises ReferenceFileError."""
+    if not file.is_file():
+        raise ReferenceFileError(
+            f"study {study!r} has no reference file ({file} does not exist): name one under "
+            f"`reference` in the study file, and write it from a run with `mechinterp reproduce "
+            f"{study} --write-reference`"
+        )
+    try:
+        data = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ReferenceFileError(f"{file}: not readable as YAML: {error}") from error
+    try:
+        found = ReferenceFile.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{file}: {'.'.join(str(part) for part in problem['loc']) or '(top level)'}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        ]
+        raise ReferenceFileError("\n".join(lines)) from None
+    if found.study != study:
+        raise ReferenceFileError(
+            f"{file}: study: {found.study!r} is not {study!r}, the study that names this file"
+        )
+    return found

@@ -1,0 +1,88 @@
+"""A study's comparison from its lake.
+
+Belongs here: putting reference file, measures and comparison together for the command line. Does
+not belong here: printing (cli.py), the asset (assets/reproduction.py).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from mechinterp_assets.reproduction.comparison import compare
+from mechinterp_assets.reproduction.measures import (
+    all_measures,
+    find_measure,
+    measure,
+    tables_read,
+)
+from mechinterp_assets.reproduction.reference_file import (
+    PACKAGED_REFERENCES,
+    ReferenceFileError,
+    load_references,
+    reference_path,
+)
+from mechinterp_assets.reproduction.writing import new, to_yaml, updated
+from mechinterp_assets.study import PACKAGED_STUDIES, Study
+from resources.lake import Lake
+
+TEMPLATE = "organism"
+
+
+def compared(lake: Lake | None, study: Study, only: Sequence[str]) -> pl.DataFrame:
+    """Frame reproduction of a study from its current tables; `only` these references, or all.
+
+    Without a lake only the file, the ids and the measures' names are checked, and no value is ours.
+    Raises ReferenceFileError.
+    """
+    references = load_references(reference_path(study), study.study).only(list(only))
+    names = [find_measure(one.measure).name for one in references]
+    return compare(references, {} if lake is None else measure(lake, study.study, names))
+
+
+def missing_tables(lake: Lake, study: Study) -> list[str]:
+    """Tables behind the measures that have no partition of this study.
+
+    Raises ReferenceFileError where there is none at all.
+    """
+    tables = sorted(tables_read())
+    missing = [
+        table for table in tables if not {study.study, *study.sites} & set(lake.partitions(table))
+    ]
+    if len(missing) == len(tables):
+        raise ReferenceFileError(
+            f"nothing of study {study.study!r} is materialized in {lake.root}; leave out --no-run, "
+            f"or run `mechinterp materialize {study.study}` first"
+        )
+    return missing
+
+
+def write_measured(lake: Lake, study: Study) -> Path:
+    """Write the study's reference file from its current tables; returns where.
+
+    An existing file keeps its references, keys and tolerances; a new one takes those of the
+    packaged organism study, with this study's keys. Raises ReferenceFileError.
+    """
+    file = reference_path(study)
+    if file.is_file():
+        before = load_references(file, study.study)
+        written = updated(
+            before, measure(lake, study.study, (one.measure for one in before.references))
+        )
+    else:
+        if study.reference is None and study.file.parent != PACKAGED_STUDIES:
+            raise ReferenceFileError(
+                f"{study.file}: say where the reference file is to be: `reference: "
+                f"references/{study.study}.yaml`, relative to the study file, in a folder without "
+                "studies"
+            )
+        template = load_references(PACKAGED_REFERENCES / f"{TEMPLATE}.yaml", TEMPLATE)
+        written = new(
+            study.study,
+            f"A run of study {study.study}",
+            template.references,
+            measure(lake, study.study, all_measures()),
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(to_yaml(written), encoding="utf-8")
+    return file

@@ -1,0 +1,18 @@
+-- Share of the tested features that behave as induction features, all layers together, by group of features
+-- Keys: selected and control; "same prefix" where the token before must match too; "tested" how many features.
+WITH summed AS (
+    SELECT
+        feature_group || if(measure = 'induction_behaviour_same_prefix', ' same prefix', '') AS name,
+        sum(n_tested) AS n_tested,
+        sum(n_passed) AS n_passed
+    FROM induction_test
+    WHERE study = coalesce(getvariable('study'), 'organism')
+        AND feature_group IN ('selected', 'control')
+    GROUP BY ALL
+)
+SELECT name AS key, n_passed / nullif(n_tested, 0) AS value
+FROM summed
+UNION ALL
+SELECT name || ' tested', n_tested
+FROM summed
+ORDER BY key;

@@ -1,0 +1,10 @@
+-- Largest value of every score over heads
+SELECT score AS key, max(value) AS value
+FROM (
+    FROM head_scores SELECT study, score, value
+    UNION ALL
+    FROM ioi_head_scores SELECT study, score, value
+) AS scores
+WHERE study = coalesce(getvariable('study'), 'organism')
+GROUP BY score
+ORDER BY key;

@@ -1,0 +1,97 @@
+"""Reference files and measures: what is packaged parses, mistakes say what to do."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mechinterp_assets.assets.registry import STUDIES
+from mechinterp_assets.assets.reproduction import SITE_TABLES, STUDY_TABLES
+from mechinterp_assets.reproduction.measures import (
+    all_measures,
+    find_measure,
+    measure,
+    tables_read,
+)
+from mechinterp_assets.reproduction.reference_file import (
+    PACKAGED_REFERENCES,
+    ReferenceFileError,
+    load_references,
+    reference_path,
+)
+from resources.lake import Lake
+
+GOOD = {
+    "study": "tiny",
+    "kind": "published",
+    "about": "a paper",
+    "references": [
+        {"id": "a", "what": "w", "measure": "sae_l0", "source": "s", "values": {0: 3, 1: 2.5}},
+    ],
+}
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGED_REFERENCES.glob("*.yaml")), ids=lambda f: f.stem)
+def test_packaged_file_is_of_a_study_and_names_measures_that_exist(file: Path) -> None:
+    references = load_references(file, file.stem)
+    assert reference_path(STUDIES[file.stem]) == file
+    for one in references.references:
+        assert one.measure in all_measures()
+        assert (references.kind == "measured") == (one.tolerance is not None), one.id
+        assert references.kind == "measured" or one.reason, one.id
+
+
+def test_heads_of_published_circuits_are_not_written_twice() -> None:
+    references = load_references(PACKAGED_REFERENCES / "gpt2-small.yaml", "gpt2-small")
+    movers = next(one for one in references.references if one.id == "heads-name-mover")
+    assert movers.heads_of("name_mover") == ["9.6", "9.9", "10.0"]
+    l0 = next(one for one in references.references if one.id == "k24-sae-l0")
+    assert [l0.values[str(layer)].value for layer in (0, 1, 11)] == [3, 20, 8]
+
+
+def test_every_measure_runs_on_an_empty_lake(tmp_path: Path) -> None:
+    found = measure(Lake(tmp_path), "tiny", all_measures())
+    assert not any(value for values in found.values() for value in values.values())
+    assert tables_read() == {*STUDY_TABLES, *SITE_TABLES}
+
+
+def _with(**changes: object) -> dict[str, object]:
+    entry = {**GOOD["references"][0], **changes}  # type: ignore[dict-item]
+    return {**GOOD, "references": [{k: v for k, v in entry.items() if v is not None}]}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (_with(values=None), "a: give either values or heads"),
+        (_with(heads={"x": [[0, 1]]}), "a: give either values or heads"),
+        (_with(tolerance={"absolute": 1}), "a published number has no tolerance"),
+        (_with(tolerence={}), "references.0.tolerence: Extra inputs"),
+        (_with(values={0: {"value": 3, "interval": [4, 5]}}), "does not hold the value 3.0"),
+        (_with(values=None, heads={"x": {"circuit": "wang", "part": "y"}}), "wang-2022-ioi"),
+        (
+            _with(values=None, heads={"x": {"circuit": "wang-2022-ioi", "part": "y"}}),
+            "has no part 'y'; one of name mover",
+        ),
+        ({**GOOD, "references": GOOD["references"] * 2}, "the id 'a' is there twice"),  # type: ignore[operator]
+        ({**GOOD, "study": "other"}, "'other' is not 'tiny'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, data: dict[str, object], expected: str) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(ReferenceFileError) as error:
+        load_references(file, "tiny")
+    assert expected in str(error.value)
+    assert str(file) in str(error.value)
+
+
+def test_missing_file_and_unknown_names_have_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ReferenceFileError, match="--write-reference"):
+        load_references(tmp_path / "none.yaml", "tiny")
+    with pytest.raises(ReferenceFileError, match="perhaps sae_l0"):
+        find_measure("sae_10")
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(GOOD))
+    with pytest.raises(ReferenceFileError, match="no reference 'b' of tiny; one of a"):
+        load_references(file, "tiny").only(["b"])
