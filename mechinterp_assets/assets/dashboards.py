@@ -18,7 +18,12 @@ from mechinterp_assets.dashboards.collect import (
     layer_frames,
 )
 from mechinterp_assets.dashboards.context import LayerContext, sae_details, shown_name
-from mechinterp_assets.dashboards.places import frontier_folder, heads_folder, trace_folder
+from mechinterp_assets.dashboards.places import (
+    experiments_folder,
+    frontier_folder,
+    heads_folder,
+    trace_folder,
+)
 from mechinterp_assets.dashboards.site import render_layer, render_study
 from mechinterp_assets.dashboards.tokens import TokenTexts
 from resources.dashboards import DashboardsResource
@@ -147,7 +152,7 @@ def feature_dashboards(
             "study_dashboards",
             per="study",
             group=GROUP,
-            study_deps=["language_model", "head_dashboards"],
+            study_deps=["language_model", "head_dashboards", "experiment_dashboards"],
             site_deps=["feature_dashboards", "feature_statistics", "sae_evaluation"],
             kinds=["html"],
         )
@@ -186,6 +191,7 @@ def study_dashboards(
                 title: f"../{name}/index.html"
                 for title, name in (
                     ("its attention heads", heads_folder(study.study)),
+                    ("its experiments", experiments_folder(study.study)),
                     *(
                         (f"the traced circuit of {task}", trace_folder(study.study, task))
                         for task in study.tasks.traced

@@ -11,6 +11,11 @@ def trace_folder(study: str, task: str = "ioi") -> str:
     return f"{study}.trace" if task == "ioi" else f"{study}.trace.{task}"
 
 
+def experiments_folder(study: str) -> str:
+    """Name of the folder with the page of a study's experiments."""
+    return f"{study}.experiments"
+
+
 def heads_folder(study: str) -> str:
     """Name of the folder with the pages of a study's heads."""
     return f"{study}.heads"

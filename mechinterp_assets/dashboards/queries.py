@@ -1,7 +1,7 @@
 """The SQL that makes each block of a page, with the page's study, layer, feature, head filled in.
 
 The statements are files in `sql/dashboards`, with DuckDB's named parameters $study, $layer,
-$feature and $head.
+$feature, $head, $task and $experiment.
 """
 
 import re
@@ -26,7 +26,13 @@ def statements() -> dict[str, str]:
 
 
 def filled_statements(
-    study: str, layer: int = 0, feature: int = 0, head: int = 0
+    study: str,
+    layer: int = 0,
+    feature: int = 0,
+    head: int = 0,
+    *,
+    task: str = "ioi",
+    experiment: str = "",
 ) -> dict[str, str]:
     """Statements that can be pasted into DuckDB as they are."""
     values = {
@@ -34,8 +40,10 @@ def filled_statements(
         "layer": str(layer),
         "feature": str(feature),
         "head": str(head),
+        "task": quote_text(task),
+        "experiment": quote_text(experiment),
     }
     return {
-        name: re.sub(r"\$(study|layer|feature|head)\b", lambda match: values[match[1]], text)
+        name: re.sub(rf"\$({'|'.join(values)})\b", lambda match: values[match[1]], text)
         for name, text in statements().items()
     }

@@ -32,12 +32,13 @@ TAG_NAMES = """
 html head meta title style body a header nav ol li main h1 h2 small dl dt dd div section p b bdi
 fieldset legend label input u i sub ul text table caption thead tbody tr th td figure figcaption
 details summary pre span form output button noscript script svg rect path
+h3 g circle
 """
 ATTRIBUTE_NAMES = """
 lang charset name content http-equiv class href id aria-label aria-current aria-labelledby aria-live
 title dir type value checked style scope role tabindex rel placeholder autocomplete spellcheck
 data-key viewbox width height x y d data-pages data-feature data-layer data-order aria-sort open
-transform
+transform cx cy r aria-hidden
 """
 TAGS = set(TAG_NAMES.split())
 ATTRIBUTES = set(ATTRIBUTE_NAMES.split())
@@ -92,13 +93,16 @@ def assert_nothing_injected(page: Page) -> None:
     scripts = page.inside("script")
     files = [
         "\n".join((TEMPLATES / name).read_text().strip() for name in names)
-        for names in (("copy.js", f"{page}.js") for page in ("feature", "layer", "study", "heads"))
+        for names in (
+            ("copy.js",),
+            *(("copy.js", f"{page}.js") for page in ("feature", "layer", "study", "heads")),
+        )
     ]
     for script in scripts:
         assert script in files or json.loads(script)
     for tag, attributes in page.elements:
         if tag == "rect" and "class" in attributes:
-            assert re.fullmatch(r"[pn][1-5]", attributes["class"] or "")
+            assert re.fullmatch(r"[pn][1-5]|field", attributes["class"] or "")
         if tag == "script":
             assert set(attributes) <= {"type", "id"}
         if "style" in attributes:

@@ -1,0 +1,189 @@
+"""Pictures of circuits: faithfulness over size, induction over prefix length, reuse between tasks.
+
+Belongs here: which columns of a statement's rows become which marks. Does not belong here: the
+statements (sql/dashboards), geometry (plots.py), experiments (experiment_figures.py).
+"""
+
+import polars as pl
+
+from mechinterp_assets.dashboards.charts import number
+from mechinterp_assets.dashboards.experiment_figures import Figure
+from mechinterp_assets.dashboards.plots import N_COLOURS, Point, colour, line_plot, value_map
+
+LOWEST, HIGHEST = -1.0, 2.0  # faithfulness beyond is drawn at the edge
+RANKED = {"signed": "largest score first", "absolute": "largest |score| first"}
+CLASSES = {"short": "s0", "long": "s1", "other": "rest"}
+
+
+def faithfulness(frame: pl.DataFrame) -> list[Figure]:
+    """Curves of faithfulness over the share of edges kept: a Figure per task."""
+    figures = []
+    for (task,), own in frame.partition_by("task", as_dict=True, maintain_order=True).items():
+        by_cmd = own.group_by("ranking").agg(pl.col("cmd_log").min()).sort("cmd_log", "ranking")
+        order = [name for name in by_cmd["ranking"].to_list() if name != "random"]
+        kinds = {name: colour(i) if i < N_COLOURS else "rest" for i, name in enumerate(order)}
+        kinds["random"] = "rest"
+        pictures = []
+        for ranked_by, meaning in RANKED.items():
+            curves = own.filter(pl.col("ranked_by") == ranked_by)
+            names = [name for name in ("random", *order) if name in set(curves["ranking"])]
+            lines = [
+                (name, [_curve_point(row) for row in _of(curves, "ranking", name)])
+                for name in names
+            ]
+            if names:
+                picture = line_plot(
+                    lines,
+                    label=f"faithfulness over circuit size on {task}, {meaning}",
+                    x_axis="share of edges in the circuit",
+                    y_axis="faithfulness",
+                    log_x=True,
+                    levels=(0.0, 1.0),
+                    classes=[kinds[name] for name in names],
+                )
+                pictures.append((meaning, picture))
+        areas = own.unique(["ranking", "ranked_by"]).sort("cmd_log", "ranking", "ranked_by")
+        legend = []
+        for name in [*order, "random"]:
+            rows = {row["ranked_by"]: row for row in _of(areas, "ranking", name)}
+            if rows:
+                first, last = rows.get("signed"), rows.get("absolute", rows.get("signed"))
+                text = "" if first is None else f": CPR {number(first['cpr'])}"
+                text += "" if last is None else f", CMD {number(last['cmd'])}"
+                legend.append((name + text, kinds[name]))
+        figures.append(
+            Figure(
+                f"Faithfulness over circuit size: {task}",
+                pictures,
+                own,
+                legend=legend,
+                note=(
+                    "1: as good as the whole model, 0: as bad as no circuit. CPR is the area under "
+                    "the curve ranked by score (large is good), CMD the area between it and 1 "
+                    "ranked by |score| where there is such a ranking (small is good). "
+                    "Random rankings: mean, with the range over seeds."
+                ),
+                hidden=("task",),
+            )
+        )
+    return figures
+
+
+def prefix_curves(frame: pl.DataFrame) -> Figure | None:
+    """Induction score over prefix length, a line per head."""
+    if frame.is_empty():
+        return None
+    heads = frame.group_by("head", maintain_order=True).agg(pl.col("prefix_class").first())
+    # Drawn last is on top: heads of a class above the others.
+    order = sorted(heads.rows(), key=lambda row: row[1] != "other")
+    lines = []
+    for head, kind in order:
+        shown = kind != "other"
+        points = [
+            Point(
+                row["prefix_length"],
+                row["attention"],
+                f"{row['prefix_length']} tokens: {number(row['attention'])}, "
+                f"{number(row['dla_excess'])} logits",
+                low=row["attention_ci_low"] if shown else None,
+                high=row["attention_ci_high"] if shown else None,
+            )
+            for row in _of(frame, "head", head)
+        ]
+        lines.append((str(head), points))
+    names = {kind: [head for head, own in heads.rows() if own == kind] for kind in CLASSES}
+    legend = [(f"{kind}: {_listed(own)}", CLASSES[kind]) for kind, own in names.items() if own]
+    picture = line_plot(
+        lines,
+        label="induction score over prefix length",
+        x_axis="matching tokens",
+        y_axis="induction score",
+        levels=(0.3, 0.7),
+        classes=[CLASSES.get(kind, "rest") for _, kind in order],
+    )
+    return Figure(
+        "Induction by prefix length",
+        [("", picture)],
+        frame,
+        legend=legend,
+        note=(
+            "Attention from the last token of a repeated block to the token after its first copy. "
+            "Short: 0.7 or more at one matching token; long: below 0.3 at one and above 0.7 at all "
+            "longer (dashed). Whiskers: 95% bootstrap intervals, for heads of a class."
+        ),
+    )
+
+
+def reuse(frame: pl.DataFrame) -> Figure | None:
+    """How well each task is done with the heads of each task alone, a map per metric."""
+    if frame.is_empty():
+        return None
+    pictures = []
+    for (metric,), own in frame.partition_by("metric", as_dict=True, maintain_order=True).items():
+        of, on = own["heads_of"].unique().sort(), own["measured_on"].unique().sort()
+        rows = {(row["heads_of"], row["measured_on"]): row for row in own.to_dicts()}
+        found = [[rows.get((a, b)) for b in on] for a in of]
+        pictures.append(
+            (
+                f"{metric}: heads of (rows) on (columns)",
+                value_map(
+                    [
+                        [None if row is None else row["faithfulness"] for row in line]
+                        for line in found
+                    ],
+                    label=f"faithfulness of each task's heads on each task, {metric}",
+                    rows=of.to_list(),
+                    columns=on.to_list(),
+                    titles=[
+                        [
+                            ""
+                            if row is None
+                            else f"heads of {row['heads_of']} on {row['measured_on']}: "
+                            f"{number(row['faithfulness'])} ({number(row['ci_low'])} to "
+                            f"{number(row['ci_high'])}); random heads "
+                            f"{number(row['random_faithfulness'])}"
+                            for row in line
+                        ]
+                        for line in found
+                    ],
+                ),
+            )
+        )
+    kept = frame["n_kept"].max()
+    return Figure(
+        "Heads shared between tasks",
+        pictures,
+        frame,
+        note=(
+            f"Faithfulness with the {kept} heads alone whose ablation harms the task of the row "
+            "most, the others mean-ablated: 1 is the whole model, 0 no heads. Hover for the "
+            "interval and for random heads."
+        ),
+    )
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _of(frame: pl.DataFrame, column: str, value: str) -> list[dict[str, object]]:
+    return frame.filter(pl.col(column) == value).to_dicts()
+
+
+def _curve_point(row: dict[str, object]) -> Point:
+    several = row["n_seeds"] != 1
+    return Point(
+        row["k"],
+        _within(row["faithfulness"]),
+        f"{row['n_edges']} edges ({number(row['k'])}): {number(row['faithfulness'])}",
+        low=_within(row["lowest"]) if several else None,
+        high=_within(row["highest"]) if several else None,
+    )
+
+
+def _within(value: float | None) -> float | None:
+    return None if value is None else min(max(value, LOWEST), HIGHEST)
+
+
+def _listed(names: list[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

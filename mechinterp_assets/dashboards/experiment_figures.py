@@ -1,0 +1,481 @@
+"""Pictures of intervention experiments, a function per kind of experiment.
+
+Belongs here: which columns of a statement's rows become which marks, and what a picture says of
+itself. Does not belong here: the statements (sql/dashboards), geometry (plots.py), and which
+experiments there are (experiments_page.py).
+
+Every function takes the rows of one statement and gives a Figure, or None where they have nothing
+to draw.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from mechinterp_assets.dashboards.charts import number, tiny_bar_chart
+from mechinterp_assets.dashboards.plots import (
+    Mark,
+    Point,
+    colour,
+    interval_plot,
+    scatter_plot,
+    value_map,
+)
+
+MAX_ROWS = 40  # rows drawn in one plot; the strongest where there are more
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Pictures of one statement's rows.
+
+    Attributes:
+        title: what is shown.
+        pictures: caption and SVG of each.
+        legend: name and CSS class of each colour.
+        note: how to read it.
+        frame: the rows, for the table of numbers.
+        hidden: columns that the table of numbers leaves out.
+        thumbnail: a small picture of the same as a data URI, for metadata.
+    """
+
+    title: str
+    pictures: Sequence[tuple[str, Markup]]
+    frame: pl.DataFrame
+    legend: Sequence[tuple[str, str]] = ()
+    note: str = ""
+    hidden: Sequence[str] = field(default=())
+    thumbnail: str = ""
+
+
+def noising(frame: pl.DataFrame) -> Figure | None:
+    """Share of the logit difference that is left, per variant, layer and baseline."""
+    if frame.is_empty():
+        return None
+    rows = frame.to_dicts()
+    references = sorted({_baseline(row["reference_run"]) for row in rows if row["reference_run"]})
+    series = references or ["the counterfactual"]
+    pictures = []
+    for (layers, site, role), own in _grouped(rows, "layers", "site", "position_role"):
+        by_variant: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in own:
+            name = _baseline(row["reference_run"]) if references else series[0]
+            by_variant.setdefault(row["source_variant"] or "–", {})[name] = row
+        drawn = [
+            (variant, [_kept(found.get(name), name) for name in series])
+            for variant, found in by_variant.items()
+        ]
+        pictures.append(
+            (
+                f"{layers}, {site} at {role}",
+                interval_plot(
+                    drawn[:MAX_ROWS],
+                    label=f"share recovered by variant, {layers}",
+                    axis="share of the logit difference that is left",
+                    bars=True,
+                    lines={1.0: "unedited run"},
+                    width=300,
+                ),
+            )
+        )
+    return Figure(
+        "Activations of another prompt, by variant",
+        pictures,
+        frame,
+        legend=[(f"0 is: {name}", colour(i)) for i, name in enumerate(series)],
+        note=(
+            "(patched - base) / (clean - base), of means over prompts; 1 (dashed) is the unedited "
+            "run. Whiskers: 95% bootstrap intervals over prompts."
+        ),
+        thumbnail=_thumbnail(frame["recovered_reference" if references else "recovered"]),
+    )
+
+
+def splice(frame: pl.DataFrame) -> Figure | None:
+    """Logit difference recovered and KL when z is replaced by its reconstruction."""
+    if frame.is_empty():
+        return None
+    pictures = []
+    score = frame.filter(pl.col("metric") == "logit_diff").to_dicts()
+    several = len(
+        {row["reference_run"] is not None and _kind(row["reference_run"]) for row in score}
+    )
+    if score:
+        rows = [
+            (
+                _of_reference(row) if several > 1 else row["layers"],
+                [
+                    Mark(
+                        row["recovered_reference"],
+                        row["recovered_reference_ci_low"],
+                        row["recovered_reference_ci_high"],
+                        f"{row['layers']} spliced",
+                    )
+                ],
+            )
+            for row in score
+        ]
+        pictures.append(
+            (
+                "Logit difference recovered",
+                interval_plot(
+                    rows[:MAX_ROWS],
+                    label="logit difference recovered by layers",
+                    axis="share of the logit difference recovered",
+                    bars=True,
+                    lines={1.0: "unedited run"},
+                    width=300,
+                ),
+            )
+        )
+    divergence = frame.filter(pl.col("metric") == "kl").to_dicts()
+    if divergence:
+        rows = [
+            (
+                _of_reference(row) if several > 1 else row["layers"],
+                [
+                    Mark(row["mean_patched"], row["ci_low"], row["ci_high"], "spliced"),
+                    Mark(row["mean_reference"], title="ablated"),
+                ],
+            )
+            for row in divergence
+        ]
+        pictures.append(
+            (
+                "KL of the next token",
+                interval_plot(
+                    rows[:MAX_ROWS],
+                    label="KL by layers, spliced and ablated",
+                    axis="KL(clean || edited), nats",
+                    bars=True,
+                    width=300,
+                ),
+            )
+        )
+    return Figure(
+        "SAEs in place of z",
+        pictures,
+        frame,
+        legend=[("spliced", colour(0)), ("the same layers ablated", colour(1))],
+        note=(
+            "Recovered: 1 is the unedited run, 0 the run with z of these layers ablated, at every "
+            "position but BOS. A row with several layers has all of their SAEs at once."
+        ),
+        thumbnail=_thumbnail(frame.filter(pl.col("metric") == "logit_diff")["recovered_reference"]),
+    )
+
+
+def features(frame: pl.DataFrame) -> Figure | None:
+    """Effect of ablating features, whole or as receivers see them; by template as a map."""
+    if frame.is_empty():
+        return None
+    rows = sorted(frame.to_dicts(), key=lambda row: row["mean_effect"])
+    kept = sorted(
+        sorted(rows, key=lambda row: -abs(row["mean_effect"]))[:MAX_ROWS],
+        key=lambda row: (row["layer"], row["mean_effect"], row["feature"]),
+    )
+    paths = [("sae_feature_ablation", "whole feature"), ("sae_feature_path", "path into heads")]
+    present = [(kind, name) for kind, name in paths if any(row["kind"] == kind for row in rows)]
+    drawn: dict[str, dict[str, Mark]] = {}
+    for row in kept:
+        receivers = f"{row['receiver']} of {row['receivers']}" if row["receivers"] else "all"
+        mark = Mark(row["mean_effect"], row["ci_low"], row["ci_high"], f"as read by {receivers}")
+        drawn.setdefault(_feature(row), {})[row["kind"]] = mark
+    pictures = [
+        (
+            "All prompts",
+            interval_plot(
+                [
+                    (name, [found.get(kind, Mark(None)) for kind, _ in present])
+                    for name, found in drawn.items()
+                ],
+                label="effect of ablating each feature",
+                axis="change of the logit difference",
+                width=320,
+            ),
+        )
+    ]
+    for kind, name in present:
+        own = [row for row in kept if row["kind"] == kind]
+        by_template = [
+            {one["template"]: one["effect"] for one in row["by_template"] or () if one["template"]}
+            for row in own
+        ]
+        templates = sorted({name for found in by_template for name in found}, key=_natural)
+        if len(templates) > 1:
+            largest = max(abs(value) for found in by_template for value in found.values())
+            pictures.append(
+                (
+                    f"By name order and template, {name}",
+                    value_map(
+                        [[found.get(one) for one in templates] for found in by_template],
+                        label=f"effect by template, {name}",
+                        rows=[_feature(row) for row in own],
+                        columns=templates,
+                        titles=[
+                            [
+                                f"{_feature(row)}, {one}: {number(found.get(one))}"
+                                for one in templates
+                            ]
+                            for row, found in zip(own, by_template, strict=True)
+                        ],
+                        full=largest or 1.0,
+                    ),
+                )
+            )
+    return Figure(
+        "Features ablated",
+        pictures,
+        frame,
+        legend=[(name, colour(i)) for i, (_, name) in enumerate(present)],
+        note=(
+            "Below zero the feature helped the answer. The reconstruction error stays. "
+            "Names are layer and feature, with the position at which it is ablated."
+        ),
+        hidden=("by_template",),
+        thumbnail=_thumbnail(frame["mean_effect"]),
+    )
+
+
+def edges(frame: pl.DataFrame) -> Figure | None:
+    """Ablation and boosting of each edge beside random slices, local and global apart."""
+    if frame.is_empty():
+        return None
+    rows = frame.to_dicts()
+    into = len({row["downstream"] for row in rows}) <= len({row["upstream"] for row in rows})
+    head, other = ("downstream", "upstream") if into else ("upstream", "downstream")
+    series = (("ablate", False), ("ablate", True), ("boost", True), ("boost", False))
+    kinds = ("s0", "s0 hollow", "s1 hollow", "s1")
+    pictures = []
+    for (name, scope, receiver), own in _grouped(rows, head, "scope", "receiver"):
+        by_edge: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in own:
+            text = f"{'from' if into else 'to'} {row[other]}, {row['pair']}, {row['side'] or ''}"
+            by_edge.setdefault(text.removesuffix(", "), {})[row["mode"]] = row
+        strongest = sorted(
+            by_edge.items(), key=lambda item: -max(abs(r["mean_effect"]) for r in item[1].values())
+        )[:MAX_ROWS]
+        read = "" if receiver is None else f", as {receiver} reads it"
+        pictures.append(
+            (
+                f"{'Into' if into else 'Out of'} {name}, {scope}{read}",
+                interval_plot(
+                    [
+                        (text, [_edge_mark(found.get(mode), random) for mode, random in series])
+                        for text, found in strongest
+                    ],
+                    label=f"effect of edges {'into' if into else 'out of'} {name}, {scope}",
+                    axis="change of the logit difference",
+                    classes=kinds,
+                    width=300,
+                ),
+            )
+        )
+    names = ("ablated", "random slices ablated", "random slices boosted", "boosted")
+    return Figure(
+        "Edges ablated, boosted, and random slices",
+        pictures,
+        frame,
+        legend=list(zip(names, kinds, strict=True)),
+        note=(
+            "Local: only the reading head sees the edit; global: every later reader does. Franco & "
+            "Crovella find ablated < random < boosted. Whiskers: 95% bootstrap intervals."
+        ),
+        thumbnail=_thumbnail(frame["mean_effect"]),
+    )
+
+
+def sets(frame: pl.DataFrame) -> Figure | None:
+    """Edits made together against the sum of what they do alone."""
+    if frame.is_empty():
+        return None
+    grouped = _grouped(frame.to_dicts(), "arrangement", "mode", "scope")
+    series = [
+        (
+            ", ".join(str(part) for part in key if part),
+            [
+                Point(
+                    row["sum_of_singles"],
+                    row["mean_effect"],
+                    f"{row['members']}: {number(row['mean_effect'])} together, "
+                    f"{number(row['sum_of_singles'])} summed",
+                )
+                for row in own
+            ],
+        )
+        for key, own in grouped
+    ]
+    placed = frame["sum_of_singles"].is_not_null().sum()
+    missing = frame.height - placed
+    return Figure(
+        "Edits made together against the sum of each alone",
+        [
+            (
+                "",
+                scatter_plot(
+                    series,
+                    label="joint effect against the sum of single effects",
+                    x_axis="sum of single effects on the logit difference",
+                    y_axis="effect together",
+                    diagonal=True,
+                ),
+            )
+        ],
+        frame,
+        legend=[(name, colour(i)) for i, (name, _) in enumerate(series)],
+        note="On the dashed line the effects add up."
+        + (f" {missing} sets have members not run alone, and no place here." if missing else ""),
+        thumbnail=_thumbnail(frame["mean_effect"]),
+    )
+
+
+def magnitudes(frame: pl.DataFrame) -> Figure | None:
+    """Cosine and norm ratio of the edited residual stream, a point per edit."""
+    if frame.is_empty():
+        return None
+    grouped = _grouped(frame.to_dicts(), "scope", "mode")
+    series = [
+        (
+            ", ".join(key),
+            [
+                Point(
+                    row["mean_cosine"],
+                    row["mean_norm_ratio"],
+                    f"{row['edge'] or row['intervention']} {row['side'] or ''}: cosine "
+                    f"{row['mean_cosine']:.4f}, norm x {row['mean_norm_ratio']:.4f}",
+                )
+                for row in own
+            ],
+        )
+        for key, own in grouped
+    ]
+    return Figure(
+        "How far edits move the residual stream",
+        [
+            (
+                "",
+                scatter_plot(
+                    series,
+                    label="norm ratio against cosine of edits",
+                    x_axis="cosine with and without the edit",
+                    y_axis="norm with / norm without",
+                    cross=(1.0, 1.0),
+                ),
+            )
+        ],
+        frame,
+        legend=[(name, colour(i)) for i, (name, _) in enumerate(series)],
+        note=(
+            "Means over prompts, of the stream where it is edited; an edit that changes nothing is "
+            "at (1, 1). The view intervention_magnitudes has quantiles over prompts."
+        ),
+    )
+
+
+def effects(frame: pl.DataFrame) -> Figure | None:
+    """Mean effects of any interventions, with their random controls where there are some."""
+    if frame.is_empty():
+        return None
+    controls = frame["control_mean_effect"].is_not_null().any()
+    pictures = []
+    for (metric,), own in _grouped(frame.to_dicts(), "metric"):
+        strongest = sorted(own, key=lambda row: -abs(row["mean_effect"]))[:MAX_ROWS]
+        rows = []
+        for row in sorted(strongest, key=lambda row: row["mean_effect"]):
+            marks = [Mark(row["mean_effect"], row["ci_low"], row["ci_high"], row["intervention"])]
+            if controls:
+                low, high = row["control_ci_low"], row["control_ci_high"]
+                marks.append(Mark(row["control_mean_effect"], low, high, "random control"))
+            rows.append((_told_apart(row, own), marks))
+        pictures.append(
+            (
+                f"{metric}",
+                interval_plot(
+                    rows, label=f"effects on {metric}", axis=f"change of {metric}", width=320
+                ),
+            )
+        )
+    legend = [("effect", colour(0)), ("random control", colour(1))] if controls else []
+    note = "Patched - clean, means over prompts with 95% bootstrap intervals."
+    thumbnail = _thumbnail(frame["mean_effect"])
+    return Figure("Effects", pictures, frame, legend, note, thumbnail=thumbnail)
+
+
+# What draws the interventions of a kind: the statement, the drawing.
+BY_KIND: dict[str, tuple[str, Callable[[pl.DataFrame], Figure | None]]] = {
+    "activation_patching": ("experiment_noising", noising),
+    "path_patching": ("experiment_effects", effects),
+    "sae_splice": ("experiment_splice", splice),
+    "sae_feature_ablation": ("experiment_features", features),
+    "sae_feature_path": ("experiment_features", features),
+    "edge": ("experiment_edges", edges),
+}
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _thumbnail(values: pl.Series) -> str:
+    return tiny_bar_chart([v if v is None or isfinite(v) else None for v in values.to_list()])
+
+
+def _grouped(rows: Rows, *keys: str) -> list[tuple[tuple[Any, ...], Rows]]:
+    found: dict[tuple[Any, ...], Rows] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(found.items())
+
+
+def _kind(reference: str) -> str:
+    return reference.removeprefix("set:").split(":")[0]
+
+
+def _baseline(reference: str | None) -> str:
+    """What a reference run is, in words, from its identifier."""
+    if reference is None:
+        return "the counterfactual"
+    words = {"zero": "zero", "mean": "mean", "resample": "resampled"}
+    kind = words.get(_kind(reference), _kind(reference))
+    where = "at all positions" if "all" in reference.split(":") else "at the role"
+    return f"{kind} ablation {where}"
+
+
+def _kept(row: dict[str, Any] | None, name: str) -> Mark:
+    if row is None:
+        return Mark(None)
+    column = "recovered" if row["reference_run"] is None else "recovered_reference"
+    return Mark(row[column], row[f"{column}_ci_low"], row[f"{column}_ci_high"], name)
+
+
+def _of_reference(row: dict[str, Any]) -> str:
+    return f"{row['layers']} ({_kind(row['reference_run'])})" if row["reference_run"] else "–"
+
+
+def _feature(row: dict[str, Any]) -> str:
+    return f"{row['layer']}.{row['feature']} at {row['position_role']}"
+
+
+def _natural(name: str) -> tuple[str, int]:
+    order, _, number_of = name.rpartition(" ")
+    return order, int(number_of) if number_of.isdigit() else 0
+
+
+def _edge_mark(row: dict[str, Any] | None, random: bool) -> Mark:
+    if row is None:
+        return Mark(None)
+    if random:
+        ends = (row["control_ci_low"], row["control_ci_high"])
+        return Mark(row["control_mean_effect"], *ends, f"random slices, {row['mode']}")
+    return Mark(row["mean_effect"], row["ci_low"], row["ci_high"], str(row["mode"]))
+
+
+def _told_apart(row: dict[str, Any], rows: Rows) -> str:
+    """The part's name, or the intervention's where several share a part."""
+    part = row["part"]
+    shared = part is None or sum(one["part"] == part for one in rows) > 1
+    return str(row["intervention"] if shared else part)

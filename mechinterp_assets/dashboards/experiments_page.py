@@ -1,0 +1,191 @@
+"""The page of a study's experiments: what was asked, how it was chosen, pictures with their SQL.
+
+Belongs here: which blocks the page has and their order. Does not belong here: the pictures
+(experiment_figures.py, circuit_figures.py), and where rows come from: the caller runs the
+statements that the page shows.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import polars as pl
+
+from mechinterp_assets.dashboards import circuit_figures
+from mechinterp_assets.dashboards.charts import number
+from mechinterp_assets.dashboards.experiment_figures import (
+    BY_KIND,
+    Figure,
+    effects,
+    magnitudes,
+    sets,
+)
+from mechinterp_assets.dashboards.queries import filled_statements
+from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
+from mechinterp_assets.provenance import Provenance
+
+# What the statements of the page read.
+TABLES = (
+    "ioi_prompts",
+    "intervention_experiments",
+    "intervention_results",
+    "intervention_sets",
+    "intervention_summary",
+    "circuit_faithfulness",
+    "circuit_faithfulness_summary",
+    "component_reuse_faithfulness",
+    "prefix_induction",
+)
+Query = Callable[[str], pl.DataFrame]
+MAX_TABLE_ROWS = 200  # rows of a table of numbers; the SQL gives all
+
+
+@dataclass(frozen=True)
+class ExperimentsPage:
+    """The page and what it shows.
+
+    Attributes:
+        html: self-contained.
+        n_experiments: experiments with interventions that were run.
+        n_pictures: SVGs on the page.
+        thumbnails: a small picture of each experiment as a data URI, for metadata.
+    """
+
+    html: str
+    n_experiments: int
+    n_pictures: int
+    thumbnails: Mapping[str, str]
+
+
+def render_experiments(
+    query: Query, *, provenance: Provenance, model: str, study_href: str
+) -> ExperimentsPage:
+    """The page of a study; blocks without rows are left out.
+
+    Args:
+        query: runs one statement, with the study filled in, on its tables.
+        provenance: of the study, which it names.
+        model: its name, for display.
+        study_href: address of the study's page.
+    """
+    study = provenance.study
+    sql = filled_statements(study)
+    circuits = list(_circuits(query, sql))
+    found = _experiments(query, study, query(sql["experiments"]))
+    run = [one for one in found if one["n_interventions"]]
+    html = template("experiments.html").render(
+        **page_parts(),
+        study=study,
+        study_href=study_href,
+        circuits=circuits,
+        experiments=run,
+        not_run=[one for one in found if not one["n_interventions"]],
+        max_rows=MAX_TABLE_ROWS,
+        provenance=provenance_rows(provenance, model, {}),
+        sql={**sql, "provenance": ""},
+    )
+    small = {one["name"]: [block["thumbnail"] for block in one["figures"]] for one in run}
+    first = {name: next(filter(None, pictures), "") for name, pictures in small.items()}
+    return ExperimentsPage(
+        html, len(run), html.count("<svg "), {name: uri for name, uri in first.items() if uri}
+    )
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _circuits(query: Query, sql: dict[str, str]) -> Iterable[dict[str, Any]]:
+    for figure in circuit_figures.faithfulness(query(sql["faithfulness_curves"])):
+        yield _block(figure, sql["faithfulness_curves"])
+    for name, draw in (
+        ("reuse_faithfulness", circuit_figures.reuse),
+        ("prefix_curves", circuit_figures.prefix_curves),
+    ):
+        figure = draw(query(sql[name]))
+        if figure is not None:
+            yield _block(figure, sql[name])
+
+
+def _experiments(query: Query, study: str, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Experiments with their figures, in the order of the statement."""
+    found = []
+    in_order = rows.sort("task", "experiment", maintain_order=True).to_dicts()
+    for (task, name), group in groupby(in_order, key=lambda row: (row["task"], row["experiment"])):
+        own = list(group)
+        sql = filled_statements(study, task=task, experiment=name)
+        made = {row["intervention"] for row in own if row["intervention"] is not None}
+        figures = [
+            _block(figure, sql[statement])
+            for statement, draw in _drawings(own)
+            if (figure := draw(query(sql[statement]))) is not None
+        ]
+        found.append(
+            {
+                "anchor": f"experiment-{len(found)}",
+                "name": name,
+                "task": task,
+                "source": own[0]["source"],
+                "question": own[0]["question"],
+                "chosen": _chosen(own),
+                "figures": figures,
+                "n_interventions": len(made),
+                "n_prompts": max((row["n"] or 0 for row in own), default=0),
+            }
+        )
+    return found
+
+
+def _drawings(
+    rows: Sequence[dict[str, Any]],
+) -> list[tuple[str, Callable[[pl.DataFrame], Figure | None]]]:
+    """Statements and drawings for the kinds of interventions of an experiment."""
+    chosen: dict[str, Callable[[pl.DataFrame], Figure | None]] = {}
+    for row in rows:
+        if row["kind"] is None:
+            continue
+        if row["kind"] == "edge":
+            if row["is_set"]:
+                chosen["experiment_sets"] = sets
+            else:
+                chosen["experiment_edges"] = BY_KIND["edge"][1]
+            chosen["experiment_magnitudes"] = magnitudes
+        else:
+            statement, draw = BY_KIND.get(row["kind"], ("experiment_effects", effects))
+            chosen[statement] = draw
+    order = list(filled_statements(""))
+    return sorted(chosen.items(), key=lambda item: order.index(item[0]))
+
+
+def _chosen(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Reasons, each with the parts that it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        parts = reasons.setdefault(row["chosen_by"] or "–", [])
+        if row["part"] is not None and row["part"] not in parts:
+            parts.append(row["part"])
+    return [{"reason": reason, "parts": parts} for reason, parts in reasons.items()]
+
+
+def _block(figure: Figure, sql: str) -> dict[str, Any]:
+    names = [name for name in figure.frame.columns if name not in figure.hidden]
+    return {
+        "title": figure.title,
+        "pictures": figure.pictures,
+        "legend": figure.legend,
+        "note": figure.note,
+        "thumbnail": figure.thumbnail,
+        "columns": [name.replace("_", " ") for name in names],
+        "rows": [
+            [_cell(value) for value in row]
+            for row in figure.frame.select(names).head(MAX_TABLE_ROWS).iter_rows()
+        ],
+        "n_rows": figure.frame.height,
+        "sql": sql,
+    }
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return number(value) if isinstance(value, float) else str(value)

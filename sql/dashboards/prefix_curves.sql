@@ -1,0 +1,17 @@
+-- Induction score over the number of matching tokens, for every head.
+SELECT
+    p.layer || '.' || p.head AS head,
+    h.prefix_class,
+    p.prefix_length,
+    p.attention,
+    p.attention_ci_low,
+    p.attention_ci_high,
+    p.null_mean + 3 * p.null_sd AS above_chance,
+    p.gain,
+    p.dla_excess,
+    p.n
+FROM prefix_induction AS p
+JOIN prefix_induction_heads AS h USING (study, layer, head)
+WHERE p.study = $study
+ORDER BY max(p.attention) OVER (PARTITION BY p.layer, p.head) DESC, p.layer, p.head,
+    p.prefix_length;

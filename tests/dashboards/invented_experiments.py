@@ -1,0 +1,184 @@
+"""Rows of a study's experiments whose every text is hostile, in a lake of their own.
+
+A study "odd" with an experiment of every kind, and circuits; a study "bare" with none.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from hostile_layer import ATTACK
+
+from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.table_spec import polars_schema
+from mechinterp_assets.tables import table_spec
+from resources.lake_store import Lake
+
+STUDY, BARE = "odd", "bare"
+TASK = f"ioi{ATTACK}"
+PATCHING = {"kind": "activation_patching", "mode": "noise", "site": "attn_out"}
+EDGE = {
+    "kind": "edge",
+    "upstream_layer": 1,
+    "destination_role": "END",
+    "source_role": "IO",
+    "side": "destination",
+    "layer": 3,
+    "head": 2,
+}
+
+
+def provenance(study: str = STUDY) -> Provenance:
+    """Of everything here."""
+    return Provenance(study=study, run_id=f"run {ATTACK}", code_version="0")
+
+
+def lake(root: Path) -> Lake:
+    """A lake with the study's tables."""
+    made = Lake(root)
+    summary = [
+        _row(name, effect, **fields) for _, name, effect, fields in _interventions() if fields
+    ]
+    experiments = [
+        {"experiment": experiment, "intervention": name, "part": f"{name} {ATTACK}"}
+        for experiment, name, _, _ in _interventions()
+    ]
+    experiments.append({"experiment": "unrun", "chosen_by": f"not run: {ATTACK}"})
+    tables: dict[str, list[dict[str, Any]]] = {
+        "intervention_summary": summary,
+        "intervention_experiments": [
+            {
+                "task": TASK,
+                "source": f"K24 {ATTACK}",
+                "question": f"Why? {ATTACK}",
+                "chosen_by": f"by {ATTACK}",
+                **row,
+            }
+            for row in experiments
+        ],
+        "intervention_sets": [
+            {
+                **EDGE,
+                "task": TASK,
+                "intervention": "set:parallel:both",
+                "member": member,
+                "member_id": f"edge {member} ablate",
+                "mode": "ablate",
+                "scope": "local",
+                "upstream_head": member,
+            }
+            for member in (0, 1)
+        ],
+        "circuit_faithfulness": [
+            {
+                "task": TASK,
+                "ranking": ranking,
+                "ranked_by": "signed",
+                "seed": seed,
+                "k": k,
+                "n_edges": int(100 * k),
+                "n_connected": 1,
+                "faithfulness": value,
+                "n_prompts": 4,
+            }
+            for ranking, seeds in ((ATTACK, (0,)), ("random", (0, 1)))
+            for seed in seeds
+            for k, value in ((0.01, None), (0.1, 40.0), (1.0, 1.0 - 0.5 * seed))
+        ],
+        "component_reuse_faithfulness": [
+            {
+                "heads_of": of,
+                "measured_on": on,
+                "metric": "loss",
+                "n_kept": 2,
+                "faithfulness": None if of != on else -0.5,
+                "random_faithfulness": 0.1,
+            }
+            for of in (ATTACK, "b")
+            for on in (ATTACK, "b")
+        ],
+        "prefix_induction": [
+            {"layer": 0, "head": head, "prefix_length": p, "attention": 0.95 * head, "n": 5}
+            for head in (0, 1)
+            for p in (1, 2, 3)
+        ],
+    }
+    frames = {table: _frame(table, rows) for table, rows in tables.items()}
+    made.write_many(frames, STUDY, provenance())
+    return made
+
+
+def _interventions() -> list[tuple[str, str, float, dict[str, Any]]]:
+    """Experiment, intervention, effect, fields of its summary row."""
+    noising = [
+        (
+            "noising",
+            f"noise {variant} {reference}",
+            -0.5,
+            {
+                **PATCHING,
+                "layer": 2,
+                "position_role": "S2",
+                "source_variant": f"{variant} {ATTACK}",
+                "reference_run": reference,
+                "recovered_reference": share,
+                "recovered_reference_ci_low": share - 0.1,
+                "recovered_reference_ci_high": share + 0.1,
+            },
+        )
+        for variant, share in (("with", 0.9), ("swap", 0.2))
+        for reference in ("zero:attn_out:L2:S2", "zero:attn_out:L2:all")
+    ]
+    features = [
+        (
+            "features",
+            f"{kind} {feature}",
+            effect,
+            {"kind": kind, "layer": 1, "feature": feature, "position_role": f"S2 {ATTACK}"},
+        )
+        for kind in ("sae_feature_ablation", "sae_feature_path")
+        for feature, effect in ((3, -0.4), (7, float("nan")))
+    ]
+    edges = [
+        (
+            "edges",
+            f"edge {head} {mode}",
+            effect,
+            {**EDGE, "upstream_head": head, "mode": mode, "scope": "local"},
+        )
+        for head in (0, 1)
+        for mode, effect in (("ablate", -0.3), ("boost", 0.25))
+    ]
+    splice = {"kind": "sae_splice", "layer": 0, "reference_run": "mean:z:L0:all:raw"}
+    return [
+        *noising,
+        *features,
+        *edges,
+        ("splicing", "splice 0", -0.1, splice),
+        ("together", "set:parallel:both", -0.7, {"kind": "set", "mode": None}),
+        ("other", "scaled", -0.2, {"kind": "head_scaling", "layer": 0, "head": 0}),
+        ("lost", "never run", 0.0, {}),
+    ]
+
+
+def _row(name: str, effect: float, **fields: Any) -> dict[str, Any]:
+    return {
+        "task": TASK,
+        "intervention": name,
+        "metric": "logit_diff",
+        "is_control": False,
+        "n": 8,
+        "mean_clean": 2.0,
+        "mean_patched": 2.0 + effect,
+        "mean_effect": effect,
+        "ci_low": effect - 0.1,
+        "ci_high": effect + 0.1,
+        "mean_cosine": 0.99,
+        "mean_norm_ratio": 1.01,
+        **fields,
+    }
+
+
+def _frame(table: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    schema = polars_schema(table_spec(table))
+    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)

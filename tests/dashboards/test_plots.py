@@ -1,0 +1,175 @@
+"""Plots with axes: values to coordinates, gaps, empty and single rows, escaped text."""
+
+import math
+import re
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mechinterp_assets.dashboards.plots import (
+    Mark,
+    Point,
+    interval_plot,
+    line_plot,
+    scatter_plot,
+    value_map,
+)
+
+HOSTILE = "<script>alert('&')</script>"
+NAN = math.nan
+
+
+def parsed(plot: str) -> ElementTree.Element:
+    return ElementTree.fromstring(plot)
+
+
+def circles(plot: str) -> list[tuple[float, float]]:
+    return [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in parsed(plot).iter("circle")]
+
+
+def ticks(plot: str) -> list[tuple[float, float]]:
+    """Place and value of the numbers below the plot."""
+    found = re.findall(r'<text x="([\d.]+)" y="[\d.]+" class="middle">([−\d.e]+)<', plot)
+    return [(float(x), float(value.replace("−", "-"))) for x, value in found]
+
+
+def test_dots_stand_where_the_axis_says() -> None:
+    values = [-1.0, 0.5, 2.0]
+    plot = interval_plot(
+        [(str(v), [Mark(v, v - 0.25, v + 0.25, "m")]) for v in values], label="l", axis="a"
+    )
+    (x0, v0), *_, (x1, v1) = ticks(plot)
+    per_unit = (x1 - x0) / (v1 - v0)
+    for (x, _), value in zip(circles(plot), values, strict=True):
+        assert x == pytest.approx(x0 + per_unit * (value - v0), abs=0.2)
+    whiskers = re.findall(r'class="whisker" d="M([\d.]+) [\d.]+H([\d.]+)"', plot)
+    assert [float(b) - float(a) for a, b in whiskers] == pytest.approx([per_unit / 2] * 3, abs=0.2)
+    assert "m: +0.5 (0.25 to 0.75)" in plot
+
+
+def test_bars_start_at_zero_and_are_in_proportion() -> None:
+    plot = interval_plot(
+        [("a", [Mark(1.0), Mark(-2.0)]), ("b", [Mark(0.5), Mark(None)])],
+        label="l",
+        axis="a",
+        bars=True,
+    )
+    bars = [(float(r.attrib["x"]), float(r.attrib["width"])) for r in parsed(plot).iter("rect")]
+    (a, wide), (b, widest), (c, narrow) = bars
+    assert a == c == pytest.approx(b + widest, abs=0.2)
+    assert wide == pytest.approx(2 * narrow, abs=0.2)
+    assert widest == pytest.approx(2 * wide, abs=0.2)
+
+
+def test_what_has_no_value_has_no_mark() -> None:
+    rows = [("a", [Mark(None, 0, 1), Mark(NAN)]), ("b", [Mark(1.0, NAN, 2.0), Mark(2.0, None, 3)])]
+    plot = interval_plot(rows, label="l", axis="a")
+    assert len(circles(plot)) == 2
+    assert "whisker" not in plot
+    assert "nan" not in plot
+    line = line_plot(
+        [("l", [Point(1, 1), Point(2, NAN), Point(3, 2), Point(4, None), Point(5, 1)])],
+        label="l",
+        x_axis="x",
+        y_axis="y",
+    )
+    assert len(circles(line)) == 3
+    path = re.search(r'class="line" d="([^"]*)"', line)
+    assert path is not None
+    assert path[1].count("M") == 3  # two gaps
+    assert path[1].count("L") == 0
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        interval_plot([], label="l", axis="a"),
+        interval_plot([("a", [])], label="l", axis="a"),
+        interval_plot([("a", [Mark(0.0)])], label="l", axis="a", bars=True),
+        interval_plot([("a", [Mark(None)])], label="l", axis="a"),
+        line_plot([], label="l", x_axis="x", y_axis="y", log_x=True),
+        line_plot([("l", [])], label="l", x_axis="x", y_axis="y"),
+        line_plot([("l", [Point(3, 3)])], label="l", x_axis="x", y_axis="y", log_x=True),
+        scatter_plot([], label="l", x_axis="x", y_axis="y", diagonal=True),
+        scatter_plot([("s", [Point(1, 1)])], label="l", x_axis="x", y_axis="y"),
+        scatter_plot([("s", [Point(None, 1)])], label="l", x_axis="x", y_axis="y", cross=(1, 1)),
+        value_map([], label="l", rows=[], columns=[], titles=[]),
+        value_map([[NAN]], label="l", rows=["a"], columns=["b"], titles=[[""]]),
+    ],
+)
+def test_plots_of_nothing_or_one_thing_are_whole(plot: str) -> None:
+    svg = parsed(plot)
+    assert svg.attrib["role"] == "img"
+    assert svg.attrib["aria-label"] == "l"
+    assert float(svg.attrib["width"]) > 0
+    assert not re.search(r"nan|inf", plot)
+
+
+def test_logarithmic_axis_has_equal_steps_for_equal_factors() -> None:
+    points = [Point(x, 1.0) for x in (0.0, 0.001, 0.01, 0.1, 1.0)]
+    plot = line_plot([("l", points)], label="l", x_axis="x", y_axis="y", log_x=True)
+    xs = [x for x, _ in circles(plot)]
+    assert len(xs) == 4  # zero has no place
+    steps = [b - a for a, b in pairwise(xs)]
+    assert steps == pytest.approx([steps[0]] * 3, abs=0.2)
+
+
+def test_points_on_the_diagonal_are_drawn_on_it() -> None:
+    plot = scatter_plot(
+        [("s", [Point(-1, -1), Point(2, 2)])], label="l", x_axis="x", y_axis="y", diagonal=True
+    )
+    ends = re.search(r'class="limit" d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', plot)
+    assert ends is not None
+    x0, y0, x1, y1 = map(float, ends.groups())
+    for x, y in circles(plot):
+        assert (y - y0) / (y1 - y0) == pytest.approx((x - x0) / (x1 - x0), abs=0.002)
+
+
+def test_maps_shade_by_sign_and_size_and_leave_gaps() -> None:
+    plot = value_map(
+        [[1.0, -0.5], [0.0, None]],
+        label="l",
+        rows=["a", "b"],
+        columns=["c", "d"],
+        titles=[["t0", "t1"], ["t2", "t3"]],
+    )
+    assert [r.attrib["class"] for r in parsed(plot).iter("rect")] == ["p5", "n2", "field", "field"]
+    assert ">−0.5<" in plot
+    assert "t3" not in plot
+
+
+def test_text_is_escaped_and_long_names_cut() -> None:
+    long = HOSTILE * 3
+    marks = [Mark(1.0, title=HOSTILE)]
+    plots = [
+        interval_plot([(long, marks)], label=HOSTILE, axis=HOSTILE, lines={1.0: HOSTILE}),
+        line_plot([(HOSTILE, [Point(1, 1)])], label=HOSTILE, x_axis=HOSTILE, y_axis=HOSTILE),
+        scatter_plot(
+            [(HOSTILE, [Point(1, 1, HOSTILE)])], label=HOSTILE, x_axis=HOSTILE, y_axis=HOSTILE
+        ),
+        value_map([[1.0]], label=HOSTILE, rows=[long], columns=[long], titles=[[HOSTILE]]),
+    ]
+    for plot in plots:
+        assert "<script" not in plot
+        assert parsed(plot).attrib["aria-label"] == HOSTILE
+    assert "…" in plots[0]
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="different numbers of marks"):
+        interval_plot([("a", [Mark(1.0)]), ("b", [])], label="l", axis="a")
+    with pytest.raises(ValueError, match="2 rows of 1"):
+        value_map([[1.0]], label="l", rows=["a", "b"], columns=["c"], titles=[[""]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1e12, 1e12) | st.none(), max_size=12))
+def test_any_values_stay_within_the_picture(values: list[float | None]) -> None:
+    plot = interval_plot([("r", [Mark(v, v, v)]) for v in values], label="l", axis="a")
+    width, height = (float(parsed(plot).attrib[name]) for name in ("width", "height"))
+    for x, y in circles(plot):
+        assert 0 <= x <= width
+        assert 0 <= y <= height
