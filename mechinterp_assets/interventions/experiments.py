@@ -172,7 +172,6 @@ def serial_sets(
     mode: EdgeMode = "ablate",
     scope: Scope = "local",
     occurrence: Occurrence = "kept",
-    watch: Watched | None = None,
 ) -> list[InterventionSet]:
     """Two edges in a row, the second from the head that the first goes into (FC24 Fig. 23-28).
 
@@ -182,7 +181,7 @@ def serial_sets(
         edges, modes=(mode,), scopes=(scope,), n_controls=0, occurrence=occurrence
     )
     return [
-        _edge_set("serial", (first, second), watch)
+        _edge_set("serial", (first, second))
         for first in made
         for second in made
         if (first.layer, first.head) == (second.upstream_layer, second.upstream_head)

@@ -40,7 +40,7 @@ from mechinterp_assets.interventions.published_experiment import Published
 from mechinterp_assets.interventions.published_sets import published_entries
 from mechinterp_assets.interventions.spec import Head, Planned, Scope, Watched
 
-ROOTS = 3
+ROOTS = 4
 WRITERS = 2
 SCOPES: tuple[Scope, ...] = ("local", "global")
 SIDES = ("destination", "source")
@@ -143,13 +143,12 @@ def _serial(context: ExperimentContext) -> list[Chosen]:
     """Two edges in a row."""
     chosen = []
     for edges, reason in serial_pairs(context):
-        watch = _watch(context, _last_reader(edges))
         sets: list[Planned] = [
             one
             for scope in SCOPES
-            for one in serial_sets(edges, scope=scope, occurrence="traced", watch=watch)
+            for one in serial_sets(edges, scope=scope, occurrence="traced")
         ]
-        first, second = edges.rows(named=True)
+        first = edges.row(0, named=True)
         middle = (first["downstream_layer"], first["downstream_head"])
         chosen += _with_members(
             sets, edges, f"through {_name(middle)} to {_last_reader(edges)}", reason

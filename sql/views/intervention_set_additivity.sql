@@ -5,6 +5,11 @@ WITH sizes AS (
     FROM intervention_sets
     GROUP BY study, task, intervention
 ),
+watched AS (
+    SELECT DISTINCT study, task, intervention, watched
+    FROM intervention_results
+    WHERE watched IS NOT NULL
+),
 alone AS (
     SELECT
         s.study,
@@ -17,7 +22,18 @@ alone AS (
     FROM intervention_sets AS s
     INNER JOIN intervention_results AS r
         ON s.study = r.study AND s.task = r.task AND s.member_id = r.intervention
+    LEFT JOIN watched AS w
+        ON s.study = w.study AND s.task = w.task AND s.intervention = w.intervention
     WHERE r.patched IS NOT NULL
+        -- Scores of one pair add up, those of different pairs do not.
+        AND (
+            r.metric <> 'attn_score'
+            OR w.watched = coalesce(
+                r.watched,
+                'L' || r.layer || 'H' || r.head || ':' || r.destination_role || '<-'
+                || r.source_role
+            )
+        )
     GROUP BY s.study, s.task, s.intervention, r.prompt, r.metric
 ),
 together AS (
@@ -55,7 +71,7 @@ SELECT
     sqrt(avg((effect - sum_of_members) ** 2) / nullif(avg(effect ** 2), 0)) AS relative_deviation
 FROM together
 GROUP BY study, task, intervention, metric;
-COMMENT ON VIEW intervention_set_additivity IS 'One row per set and metric: the effect of edits made together beside the sum of what they do alone, on the prompts that have all of them (Franco & Crovella 2024, Fig. 17-28). Sets whose members were not all run alone have no row.';
+COMMENT ON VIEW intervention_set_additivity IS 'One row per set and metric: the effect of edits made together beside the sum of what they do alone, on the prompts that have all of them (Franco & Crovella 2024, Fig. 17-28). Sets whose members were not all run alone have no row, and for attn_score sets whose members read other pairs than the one that is watched.';
 COMMENT ON COLUMN intervention_set_additivity.mode IS 'Mode of the members';
 COMMENT ON COLUMN intervention_set_additivity.scope IS 'Scope of the members, for edges';
 COMMENT ON COLUMN intervention_set_additivity.members IS 'Number of edits in the set';
