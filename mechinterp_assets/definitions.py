@@ -24,6 +24,7 @@ from mechinterp_assets.assets import (
     interventions,
     ioi,
     prefix_induction,
+    qk_features,
     rdfa,
     reproduction,
     sae_comparison,
@@ -65,6 +66,7 @@ ASSET_MODULES = [
     task_effects,
     traces,
     circuit_quality,
+    qk_features,
     reproduction,
 ]
 

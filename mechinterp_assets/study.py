@@ -42,6 +42,7 @@ from mechinterp_assets.study_sections import (
     IoiSection,
     ModelSection,
     PrefixInductionSection,
+    QkFeatureSection,
     RdfaSection,
     SaeSection,
     Section,
@@ -91,6 +92,7 @@ class Study(Section):
     task_effects: TaskEffectSection = TaskEffectSection()
     interventions: InterventionSection = InterventionSection()
     circuits: CircuitsSection = CircuitsSection()
+    qk_features: QkFeatureSection = QkFeatureSection()
     checks: CheckSection = CheckSection()
     comparisons: list[ComparisonSection] = Field(default_factory=list)
     labels: list[Path] = Field(default_factory=list)
@@ -151,6 +153,16 @@ class Study(Section):
             raise ValueError(
                 f"circuits.counterfactual {self.circuits.counterfactual!r} is none of ioi.variants "
                 f"({', '.join(variants)}); add it there or name another"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _split_scores_have_prompts(self) -> "Study":
+        known = ["ioi", *self.tasks.known]
+        if self.qk_features.task not in known:
+            raise ValueError(
+                f"qk_features.task {self.qk_features.task!r} is no task of this study; known: "
+                f"{', '.join(known)}"
             )
         return self
 
@@ -290,6 +302,9 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(path, dict):
             path = {layer: resolve(value) for layer, value in path.items()}
         resolved["sae"] = {**sae, "path": resolve(path)}
+    split = resolved.get("qk_features")
+    if isinstance(split, dict) and "residual_sae" in split:
+        resolved["qk_features"] = {**split, "residual_sae": resolve(split["residual_sae"])}
     for name in ("labels", "head_labels"):
         if isinstance(files := resolved.get(name), list):
             resolved[name] = [resolve(path) for path in files]
@@ -419,7 +434,7 @@ def _check_layers(file: Path, study: Study) -> None:
                     f"{file}: activations.layers: layer {layer} does not exist; "
                     f"{study.model.source} has layers 0..{study.n_layers - 1}"
                 )
-    if study.ioi.roots != "auto":
+    if not isinstance(study.ioi.roots, str):
         for layer, *_ in study.ioi.roots:
             if layer >= study.n_layers:
                 raise StudyError(

@@ -21,6 +21,7 @@ from mechinterp_assets.organism import ORGANISM_FOLDER
 EMBEDDED_MODEL = "organism"
 
 Positive = Annotated[int, Field(gt=0)]
+Index = Annotated[int, Field(ge=0)]
 Family = Literal["greater_than", "gendered_pronoun", "colored_objects"]
 TaskName = Literal["digit_copying", "url_completion", "successor_lists", "induction"]
 TaskRoot = tuple[int, int] | tuple[int, int, str]
@@ -455,8 +456,9 @@ class PrefixInductionSection(Section):
 class IoiSection(Section):
     """Indirect object identification: prompts and singular vector tracing (FC24).
 
-    `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; auto takes the heads with
-    the largest direct effect on the logit difference. `trace_variants` are rules traced beside the
+    `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; or the name of a part of a
+    published circuit of this model, such as "wang-2022-ioi: name mover", at (END, IO); auto takes
+    the heads with the largest direct effect on the logit difference. `trace_variants` are rules traced beside the
     standard one (circuits/trace_variants.py); `near_threshold` is the least attention of a pair
     that nearly fires. `firing_score_min`: least score of a root pair, 0 as in FC24, or null: by
     attention alone; where the score is then negative, what raises it above the mean score of the
@@ -471,7 +473,7 @@ class IoiSection(Section):
     variants: list[str] = ["base", "ABC"]
     held_out_pairs: bool = False
     seed: int = 0
-    roots: Literal["auto"] | list[Root] = "auto"
+    roots: str | list[Root] = "auto"
     max_roots: Positive = 3
     firing_threshold: Fraction = 0.5
     firing_score_min: Literal[0] | None = 0
@@ -487,6 +489,18 @@ class IoiSection(Section):
     usage_sequences: Positive = 64
     consensus_nodes: Positive = 12
     reference_heads: dict[str, list[tuple[int, int]]] = {}
+
+    @field_validator("roots")
+    @classmethod
+    def _named_roots_exist(cls, roots: Any) -> Any:
+        if isinstance(roots, str) and roots != "auto":
+            from mechinterp_assets.circuits.reference_heads import part_names  # imports torch
+
+            if roots not in (known := part_names()):
+                raise ValueError(
+                    f"give a list of [layer, head], auto, or one of {', '.join(known)}"
+                )
+        return roots
 
     @model_validator(mode="after")
     def _near_is_below_firing(self) -> "IoiSection":
@@ -771,6 +785,58 @@ class CircuitsSection(Section):
         if not names or len(set(names)) < len(names):
             raise ValueError("name at least one, each once")
         return names
+
+
+class QkFeatureSection(Section):
+    """Attention scores split into pairs of SAE features (K24 Fig. 18), on `prompts` of one task.
+
+    `heads`: [layer, head] pairs, or auto (of ioi alone): the `max_heads` name movers with the
+    largest direct effect or, where no head is one, the `max_heads` that attend END -> IO most.
+    Scores from the role `destination` to the roles `sources` are split, and the differences
+    `contrasts` between two of those; auto: between the first source and every other one. The first
+    `top_pairs` pairs by each order are kept; `top_k`: numbers of pairs whose explained variance is
+    measured. `residual_sae`: folders with {layer} in their name, in SAELens's format for
+    hook_resid_pre, that split the keys; `centre_residual`: they read the stream less its mean, as
+    those trained on centred weights do.
+    """
+
+    task: str = "ioi"
+    heads: Literal["auto"] | list[tuple[Index, Index]] = "auto"
+    max_heads: Positive = 2
+    prompts: Annotated[int, Field(ge=4)] = 64
+    destination: str = "END"
+    sources: list[str] = ["IO", "S1", "S2"]
+    contrasts: Literal["auto"] | list[tuple[str, str]] = "auto"
+    top_pairs: Positive = 20
+    top_k: list[Positive] = [1, 2, 5, 10, 20, 50, 100, 200, 500]
+    residual_sae: str | None = None
+    centre_residual: bool = False
+
+    @model_validator(mode="after")
+    def _usable(self) -> "QkFeatureSection":
+        if self.heads == "auto" and self.task != "ioi":
+            raise ValueError("heads are found for task ioi alone; name [layer, head] pairs")
+        if self.heads != "auto" and (not self.heads or len(set(self.heads)) < len(self.heads)):
+            raise ValueError("heads: name at least one, each once")
+        if not self.sources or len(set(self.sources)) < len(self.sources):
+            raise ValueError("sources: name at least one role, each once")
+        if unknown := [role for pair in self.compared for role in pair if role not in self.sources]:
+            raise ValueError(
+                f"contrasts: {unknown[0]!r} is none of the sources ({', '.join(self.sources)}); "
+                "add it there"
+            )
+        if not self.top_k:
+            raise ValueError("top_k: name at least one number of pairs")
+        if self.residual_sae is not None and "{layer}" not in self.residual_sae:
+            raise ValueError(f"residual_sae: {self.residual_sae!r} has no {{layer}} in it")
+        return self
+
+    @property
+    def compared(self) -> list[tuple[str, str]]:
+        """Pairs of sources whose difference is split."""
+        if self.contrasts != "auto":
+            return self.contrasts
+        return [(self.sources[0], role) for role in self.sources[1:]]
 
 
 class CheckSection(Section):

@@ -203,7 +203,7 @@ class FrozenModel:
             whole += forward.position_embedding
         for attention, mlp in zip(forward.attention, forward.mlp, strict=True):
             whole += attention + mlp
-        error = float((whole - residual[last]).norm() / residual[last].norm())
+        error = _relative(whole, residual[last])
         if not error <= self.tolerance:
             raise RdfaError(
                 f"the writers of {self.model.source} add up to its residual stream before layer "
@@ -214,7 +214,7 @@ class FrozenModel:
             weights = self.weights(layer)
             n = self._centred(x) / forward.scale[layer][:, None] * weights.norm_gain
             v = torch.einsum("sd,kde->ske", n + weights.norm_bias, weights.W_V) + weights.b_V
-            error = float((v - forward.v[layer]).norm() / forward.v[layer].norm())
+            error = _relative(v, forward.v[layer])
             if not error <= self.tolerance:
                 raise RdfaError(
                     f"the values of layer {layer} of {self.model.source} differ from W_V applied "
@@ -225,6 +225,12 @@ class FrozenModel:
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    """Norm of the difference relative to what is expected; 0 where both are 0."""
+    difference, size = float((found - expected).norm()), float(expected.norm())
+    return difference / size if size else (float("inf") if difference else 0.0)
 
 
 def _exact(value: Tensor) -> Tensor:

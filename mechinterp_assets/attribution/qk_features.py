@@ -92,7 +92,8 @@ def qk_features(
         heads: (layer, head), distinct.
         settings: roles and how much is kept.
         residual_saes: SAEs on hook_resid_pre by layer, which then split the keys of heads of that
-            layer; centre_residual: they read the stream less its mean over d_model.
+            layer; centre_residual: they read the stream less its mean over d_model, as those
+            trained on weights whose writing matrices are centred do.
 
     Raises:
         QkFeatureError: no or unknown heads, SAEs of another width, too few prompts, a model whose
@@ -131,9 +132,8 @@ class _Splitter:
         layers = sorted({layer for layer, _ in heads})
         roles = list(dict.fromkeys((settings.destination, *settings.sources)))
         self._streams = role_streams(self._frozen, saes, prompts, roles, layers)
-        self._centre_residual = centre_residual
         self._residual = {
-            layer: Active.of(sae, self._read_by_residual_sae(layer))
+            layer: Active.of(sae, self._streams.residual(layer), centre_residual)
             for layer, sae in residual_saes.items()
             if layer in layers
         }
@@ -207,10 +207,6 @@ class _Splitter:
     def _residual_parts(self, layer: int, read: Tensor) -> MappedParts:
         kinds = ("residual_feature", "residual_error", "residual_bias")
         return joined(active_parts(self._residual[layer], read, self.numbers, *kinds, layer))
-
-    def _read_by_residual_sae(self, layer: int) -> Tensor:
-        x = self._streams.residual(layer)
-        return x - x.mean(-1, keepdim=True) if self._centre_residual else x
 
     def _pairs(self, query: MappedParts, key: MappedParts, role: str) -> RolePairs:
         streams, scale = self._streams, attention_scale(self._model)

@@ -86,10 +86,14 @@ class Active:
     b_dec: Tensor
 
     @classmethod
-    def of(cls, sae: SparseAutoencoder, x: Tensor) -> "Active":
-        """Features by the SAE's own answer for x [row, d_in]."""
+    def of(cls, sae: SparseAutoencoder, x: Tensor, centre: bool = False) -> "Active":
+        """Features by the SAE's own answer for x [row, d_in], or for x less its mean over d_in.
+
+        The error makes up the whole of x either way.
+        """
+        seen = x - x.mean(-1, keepdim=True) if centre else x
         with torch.no_grad():
-            row, feature, value = (t.cpu() for t in sae.encode_sparse(x.to(sae.W_enc)))
+            row, feature, value = (t.cpu() for t in sae.encode_sparse(seen.to(sae.W_enc)))
         value = value.double()
         used, place = torch.unique(feature, return_inverse=True)
         decoder = sae.W_dec.detach()[used.to(sae.W_dec.device)].cpu().double()

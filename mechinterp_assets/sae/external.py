@@ -19,7 +19,14 @@ from torch import Tensor
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.evaluation import Measure, evaluate_reconstruction
-from mechinterp_assets.sae.io import CONFIG, WEIGHTS, SaeMetadata, load_sae, read_metadata
+from mechinterp_assets.sae.io import (
+    CONFIG,
+    WEIGHTS,
+    SaeMetadata,
+    load_sae,
+    read_hook,
+    read_metadata,
+)
 from mechinterp_assets.sae.train import SAE_SCHEMA
 
 # Names under which one model is known, beside that of its folder.
@@ -89,6 +96,23 @@ def read_external(
         metadata=metadata,
         warnings=tuple(_mismatches(metadata, model, context_size)),
     )
+
+
+def read_residual(folder: Path, model: LanguageModel, layer: int) -> SparseAutoencoder:
+    """The SAE in `folder`, for the residual stream before `layer` of `model`.
+
+    Raises SaeError for a folder that is none, another hook than hook_resid_pre of this layer, or
+    another width.
+    """
+    sae, hook = load_sae(folder), read_hook(folder)
+    if hook != f"blocks.{layer}.hook_resid_pre":
+        raise SaeError(f"{folder} is for hook {hook!r}; give one for blocks.{layer}.hook_resid_pre")
+    if sae.d_in != model.config.d_model:
+        raise SaeError(
+            f"the SAE in {folder} has d_in {sae.d_in}, but the residual stream of {model.source} "
+            f"has width {model.config.d_model}; it was trained on another model"
+        )
+    return sae
 
 
 def check_explains(external: ExternalSae, rows: Tensor, minimum: float) -> dict[str, Measure]:

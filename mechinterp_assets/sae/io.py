@@ -212,13 +212,18 @@ def copy_sae_folder(folder: Path, to: Path) -> None:
         shutil.copyfile(folder / name, to / name)
 
 
+def read_hook(folder: Path) -> str:
+    """TransformerLens name of the activation that an SAE folder says it is for, "" if none."""
+    return str((_config(folder).get("metadata") or {}).get("hook_name", ""))
+
+
 def read_metadata(folder: Path) -> SaeMetadata:
     """Metadata of an SAE folder; fingerprints are None when another program wrote it."""
     metadata = _config(folder).get("metadata") or {}
     ours = metadata.get("mechinterp")
     if ours is not None:
         return SaeMetadata(**{name: ours[name] for name in SaeMetadata.__dataclass_fields__})
-    hook = str(metadata.get("hook_name", ""))
+    hook = read_hook(folder)
     parts = hook.split(".")
     if len(parts) != 4 or parts[0] != "blocks" or parts[2:] != ["attn", "hook_z"]:
         raise SaeError(

@@ -322,6 +322,30 @@ GRAPH = {
         "attention_sae",
     },
     "intervention_summary": {"intervention_results"},
+    "qk_feature_pairs": {
+        "language_model",
+        "ioi_prompts",
+        "task_prompts",
+        "head_scores",
+        "ioi_head_scores",
+        "attention_sae",
+    },
+    "qk_feature_kinds": {
+        "language_model",
+        "ioi_prompts",
+        "task_prompts",
+        "head_scores",
+        "ioi_head_scores",
+        "attention_sae",
+    },
+    "qk_feature_summary": {
+        "language_model",
+        "ioi_prompts",
+        "task_prompts",
+        "head_scores",
+        "ioi_head_scores",
+        "attention_sae",
+    },
     "reproduction": {"language_model", *STUDY_TABLES, *SITE_TABLES},
 }
 

@@ -14,12 +14,7 @@ from torch import Tensor
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
 )
-from transformers.models.llama import modeling_llama
 
 from mechinterp_assets.attribution.frozen_forward import FrozenModel
 from mechinterp_assets.attribution.rdfa import (
@@ -34,123 +29,21 @@ from mechinterp_assets.attribution.rdfa_selection import selected_features
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.batchtopk import BatchTopKSAE
-from mechinterp_assets.sae.gated import GatedSAE
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
-from mechinterp_assets.sae.matryoshka import MatryoshkaSAE
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.sae.topk import TopKSAE
 from mechinterp_assets.tables import polars_schema, table_spec
+from tests.attribution.random_models import D_SAE, saes_of
 
-LENGTH, D_SAE = 7, 14
+LENGTH = 7
 ARCHITECTURES = ["standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka"]
 # Everything becomes a row of its own.
 WHOLE = RdfaSettings(max_depth=9, branching=1000, min_share=0, max_nodes=10**6)
-
-
-class ExactRMSNorm(modeling_llama.LlamaRMSNorm):  # type: ignore[misc]
-    """RMSNorm in the precision of its input; the library's own rounds to float32."""
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        squares = hidden_states.pow(2).mean(-1, keepdim=True)
-        normalised: Tensor = self.weight * hidden_states * (squares + self.variance_epsilon).rsqrt()
-        return normalised
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=3,
-        n_head=3,
-        n_embd=18,
-        n_positions=16,
-        vocab_size=40,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return saved(GPT2LMHeadModel(config), tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        hidden_size=16,
-        intermediate_size=24,
-        vocab_size=40,
-        max_position_embeddings=32,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(modeling_llama, "LlamaRMSNorm", ExactRMSNorm)
-        model = saved(LlamaForCausalLM(config), tmp_path_factory)
-        assert model.raw is not None  # its copy is made here
-    return model
-
-
-@pytest.fixture(scope="module")
-def neox(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    torch.manual_seed(2)
-    config = GPTNeoXConfig(
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        hidden_size=16,
-        intermediate_size=24,
-        vocab_size=40,
-        max_position_embeddings=32,
-        use_parallel_residual=True,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return saved(GPTNeoXForCausalLM(config), tmp_path_factory)
-
-
-def saved(hf: Any, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    """The model in float64 with every parameter, biases and norms among them, at random."""
-    with torch.no_grad():
-        for name, parameter in hf.named_parameters():
-            is_norm = "ln_" in name or "norm" in name
-            mean = 1.0 if is_norm and name.endswith("weight") else 0.0
-            parameter.normal_(mean, 0.3)
-    folder = tmp_path_factory.mktemp("model")
-    hf.save_pretrained(folder)
-    return LanguageModel.load(folder, dtype=torch.float64)
 
 
 @pytest.fixture(params=["gpt2", "llama", "neox"])
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     found: LanguageModel = request.getfixturevalue(request.param)
     return found
-
-
-def random_sae(model: LanguageModel, architecture: str, seed: int = 0) -> SparseAutoencoder:
-    """Random weights in float64, a fair share of features active."""
-    generator = torch.Generator().manual_seed(seed)
-    d = model.config.d_z
-
-    def normal(*size: int) -> Tensor:
-        return torch.randn(*size, generator=generator, dtype=torch.float64)
-
-    W_enc, W_dec, b_dec = normal(d, D_SAE), normal(D_SAE, d), 0.2 * normal(d)
-    bias, threshold = 0.3 * normal(D_SAE), 0.3 * normal(D_SAE).abs()
-    if architecture == "gated":
-        return GatedSAE(W_enc, bias, 0.2 * normal(D_SAE), 0.3 * normal(D_SAE), W_dec, b_dec)
-    if architecture == "topk":
-        return TopKSAE(W_enc, bias, W_dec, b_dec, k=5)
-    if architecture == "standard":
-        return StandardSAE(W_enc, bias, W_dec, b_dec)
-    kinds = {"jumprelu": JumpReLUSAE, "batchtopk": BatchTopKSAE, "matryoshka": MatryoshkaSAE}
-    return kinds[architecture](W_enc, bias, W_dec, b_dec, threshold=threshold)
-
-
-def saes_of(model: LanguageModel, architecture: str = "topk") -> dict[int, SparseAutoencoder]:
-    layers = range(model.config.n_layers)
-    return {layer: random_sae(model, architecture, seed=layer) for layer in layers}
 
 
 def tokens(model: LanguageModel, seed: int = 3, n: int = LENGTH) -> Tensor:
