@@ -1,0 +1,46 @@
+-- Which heads make the IOI circuit by direct effect, by mean ablation and by the trace, and where do these disagree?
+WITH traced AS (
+    SELECT study, upstream_layer AS layer, upstream_head AS head, sum(n_prompts) AS n_prompts
+    FROM ioi_trace_graph
+    WHERE task = 'ioi'
+    GROUP BY ALL
+), heads AS (
+    SELECT
+        s.study,
+        s.layer,
+        s.head,
+        d.value AS direct_effect,
+        s.mean_effect AS ablation_effect,
+        coalesce(t.n_prompts, 0) AS traced_prompts
+    FROM intervention_summary AS s
+    LEFT JOIN ioi_head_scores AS d
+        ON d.study = s.study AND d.layer = s.layer AND d.head = s.head
+        AND d.score = 'ioi_direct_effect'
+    LEFT JOIN traced AS t ON t.study = s.study AND t.layer = s.layer AND t.head = s.head
+    WHERE s.study = coalesce(getvariable('study'), 'organism')
+        AND s.task = 'ioi'
+        AND s.kind = 'head_ablation'
+        AND s.mode = 'mean'
+        AND s.position_role = 'all'
+        AND s.metric = 'logit_diff'
+), ranked AS (
+    SELECT
+        *,
+        rank() OVER (ORDER BY direct_effect DESC NULLS LAST) AS direct_rank,
+        rank() OVER (ORDER BY ablation_effect) AS ablation_rank,
+        rank() OVER (ORDER BY traced_prompts DESC) AS trace_rank
+    FROM heads
+)
+SELECT
+    layer || '.' || head AS head,
+    round(direct_effect, 2) AS direct_effect,
+    direct_rank,
+    round(ablation_effect, 2) AS ablation_effect,
+    ablation_rank,
+    traced_prompts,
+    trace_rank
+FROM ranked
+WHERE least(direct_rank, ablation_rank, trace_rank) <= 8
+ORDER BY
+    greatest(direct_rank, ablation_rank, trace_rank) - least(direct_rank, ablation_rank, trace_rank) DESC,
+    ablation_rank;
