@@ -56,7 +56,12 @@ def _noising(context: ExperimentContext) -> list[Chosen]:
     for layers, reason in groups.items():
         for variant in variants:
             noised = noising_of_attention(layers, [variant], references=REFERENCES)
-            chosen += [Chosen(one, f"{_name(layers)}: {variant}", reason) for one in noised]
+            chosen += [
+                Chosen(one, f"{_name(layers)}: {variant}", reason)
+                for one in noised
+                # Both baselines for the layers together, as in K24; one for each layer alone.
+                if len(layers) == 1 or getattr(one, "reference", None) != "zero_all"
+            ]
     return _distinct(chosen)
 
 
