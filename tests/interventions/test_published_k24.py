@@ -344,7 +344,7 @@ def test_on_a_model_identities_hold(busy: LanguageModel, organism: LanguageModel
     assert spliced.height == 4
     for kept in (*noised["recovered_reference"], *spliced["recovered_reference"]):
         assert kept == pytest.approx(1.0, abs=1e-3)
-    assert (moved["mean_effect"].abs() > 1e-3).any()  # type: ignore[union-attr]
+    assert (moved["mean_effect"].abs() > 1e-3).any()
 
     tables = {
         "intervention_experiments": listed,
