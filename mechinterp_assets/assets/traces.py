@@ -18,7 +18,7 @@ from mechinterp_assets.circuits.consensus import PAIR_COLUMNS, consensus_signal
 from mechinterp_assets.circuits.graph import graph_picture, to_graphml
 from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
 from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.reference_heads import Heads, reference_lists
+from mechinterp_assets.circuits.reference_heads import Heads, published_part, reference_lists
 from mechinterp_assets.circuits.roots import find_roots, root_heads, root_scores, task_sources
 from mechinterp_assets.circuits.trace import Root, Trace, TraceSettings, trace_batches
 from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
@@ -264,6 +264,8 @@ def _roots(
 ) -> list[Root]:
     """The study's roots of a task, or the heads with the largest direct effect on its answers."""
     if task == IOI and settings.roots != "auto":
+        if isinstance(settings.roots, str):
+            return [Root(*head) for head in sorted(published_part(model.config, settings.roots))]
         return [Root(*root) for root in settings.roots]
     sources = task_sources(prompts)
     named = tasks.roots.get(task)

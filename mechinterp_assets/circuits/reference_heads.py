@@ -49,5 +49,26 @@ def reference_lists(
     return lists
 
 
+def part_names() -> list[str]:
+    """Names of the parts of all published circuits, "circuit: role"."""
+    return [
+        f"{name}: {role}"
+        for name, circuit in published_circuits().items()
+        for role in circuit["heads"]
+    ]
+
+
+def published_part(shape: ModelShape, name: str) -> Heads:
+    """Heads of a part of a published circuit. Raises CircuitError if it is not of this model."""
+    lists = reference_lists(shape)
+    if name not in lists:
+        known = [part for part in part_names() if part in lists]
+        raise CircuitError(
+            f"{name!r} is no part of a published circuit of this model; "
+            + (f"one of {', '.join(known)}" if known else "none is published: name heads yourself")
+        )
+    return lists[name]
+
+
 def _heads(pairs: Sequence[Sequence[int]]) -> Heads:
     return frozenset((int(layer), int(head)) for layer, head in pairs)

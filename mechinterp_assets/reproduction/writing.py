@@ -64,13 +64,14 @@ def new(study: str, about: str, template: Sequence[Reference], measured: Measure
 def to_yaml(file: ReferenceFile) -> str:
     """The file's text; reading it gives the same references."""
     data = file.model_dump(mode="json", exclude_defaults=True)
-    for one in data["references"]:
-        one["values"] = {key: _plain(number) for key, number in one.get("values", {}).items()}
-        one["heads"] = {key: _Row(heads) for key, heads in one.get("heads", {}).items()}
-        one["tolerance"] = _Row(one.get("tolerance") or {})
-        for name in ("values", "heads", "tolerance"):
-            if not one[name]:
-                del one[name]
+    for one, written in zip(file.references, data["references"], strict=True):
+        if one.values:
+            written["values"] = {key: _plain(number) for key, number in written["values"].items()}
+        if one.heads:
+            written["heads"] = {key: _Row(heads) for key, heads in written["heads"].items()}
+        if one.tolerance is not None:
+            # A tolerance of 0 is all defaults and is still one.
+            written["tolerance"] = _Row(written["tolerance"] or {"absolute": 0})
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
     return HEADER.format(study=file.study) + text
 
@@ -102,9 +103,6 @@ class _Row:
 
     def __init__(self, content: Any) -> None:
         self.content = content
-
-    def __bool__(self) -> bool:
-        return bool(self.content)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -5,13 +5,20 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from mechinterp_assets.circuits.graph import NODES_SCHEMA
 from mechinterp_assets.circuits.omega import CircuitError
-from mechinterp_assets.circuits.reference_heads import published_circuits, reference_lists
+from mechinterp_assets.circuits.reference_heads import (
+    part_names,
+    published_circuits,
+    published_part,
+    reference_lists,
+)
 from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
 from mechinterp_assets.circuits.trace_variants import VARIANTS_SCHEMA
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.study_sections import IoiSection
 from mechinterp_assets.tables import table_specs
 
 
@@ -109,6 +116,24 @@ def test_published_circuits_serve_models_of_their_shape(organism: LanguageModel)
     assert len(parts) == 7
     assert sum(map(len, parts)) == len(whole)
     assert all(circuit["citation"] for circuit in published_circuits().values())
+    movers = published_part(small, "wang-2022-ioi: name mover")
+    assert sorted(movers) == [(9, 6), (9, 9), (10, 0)]
+    assert "wang-2022-ioi: S-inhibition" in part_names()
+    with pytest.raises(CircuitError, match="one of wang-2022-ioi: name mover"):
+        published_part(small, "wang-2022-ioi: movers")
+    with pytest.raises(CircuitError, match="none is published: name heads yourself"):
+        published_part(organism.config, "wang-2022-ioi: name mover")
+
+
+def test_roots_of_a_study_may_be_a_part_of_a_published_circuit() -> None:
+    assert IoiSection(roots="wang-2022-ioi: name mover").roots == "wang-2022-ioi: name mover"
+    assert IoiSection.model_validate({"roots": [[3, 3], [1, 0, "S2"]]}).roots == [
+        (3, 3),
+        (1, 0, "S2"),
+    ]
+    for wrong in ("movers", "wang-2022-ioi"):
+        with pytest.raises(ValidationError, match=r"auto, or one of wang-2022-ioi: name mover"):
+            IoiSection(roots=wrong)
 
 
 def test_own_lists_are_checked(organism: LanguageModel) -> None:

@@ -117,6 +117,7 @@ def test_a_written_file_reads_back_and_agrees_with_its_run() -> None:
         yaml.safe_load(to_yaml(updated(heads, {"m": {"x": ["2.3", "10.1"]}})))
     )
     assert read.references[0].heads_of("x") == ["2.3", "10.1"]
+    assert read.references[0].tolerance == Tolerance(absolute=0)
     with pytest.raises(ReferenceFileError, match="no value for 'y' any more"):
         updated(numbers, {"m": {"x": 1.0}})
     with pytest.raises(ReferenceFileError, match="published numbers, which a run does not replace"):
