@@ -527,10 +527,11 @@ class OwnPrompt(Section):
 
     `answer` and `wrong` stand as they follow the text, with their leading space where a new word
     begins; the text then ends without one. Of an answer of several tokens the first is scored.
+    A task whose prompts have no `answer` has no loss; its heads are measured by KL alone.
     """
 
     text: Annotated[str, Field(min_length=1)]
-    answer: Annotated[str, Field(min_length=1)]
+    answer: Annotated[str, Field(min_length=1)] | None = None
     wrong: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] = []
 
     @property
@@ -542,7 +543,8 @@ class OwnPrompt(Section):
 class OwnTaskSection(Section):
     """A user's task: its name and exactly one of `prompts` and `path`.
 
-    `path`: a CSV, Parquet or JSONL file with columns text, answer and, if it likes, wrong.
+    `path`: a CSV, Parquet or JSONL file with columns text and, if it likes, answer and wrong.
+    Either all prompts have an answer or none has.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -556,7 +558,17 @@ class OwnTaskSection(Section):
         texts = [prompt.text for prompt in self.prompts]
         if twice := [text for text in texts if texts.count(text) > 1]:
             raise ValueError(f"task {self.name!r}: the text {twice[0]!r} is there twice; remove it")
+        without = [prompt.text for prompt in self.prompts if prompt.answer is None]
+        if 0 < len(without) < len(self.prompts):
+            raise ValueError(
+                f"task {self.name!r}: {without[0]!r} has no answer while others have one; give it, "
+                "or make a task of the texts without answers"
+            )
         for prompt in self.prompts:
+            if prompt.answer is None and prompt.wrong_answers:
+                raise ValueError(
+                    f"task {self.name!r}: {prompt.text!r} has wrong answers and no answer; give it"
+                )
             if prompt.answer in prompt.wrong_answers:
                 raise ValueError(
                     f"task {self.name!r}: {prompt.answer!r} is both answer and wrong of "

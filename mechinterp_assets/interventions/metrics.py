@@ -25,7 +25,7 @@ def logit_metrics(
     logits, clean_logits [row, d_vocab] at END; answers, wrong: token ids of each row.
       logit_diff  mean logit of the answers - mean logit of the wrong tokens; NaN without wrong ones
       kl          KL(clean || patched) over the next token, in nats; 0 for the clean run itself
-      loss        -log p of the answers together, in nats
+      loss        -log p of the answers together, in nats; NaN without answers, as the others but kl
       prob        p of the answers together
     """
     logits = float64(logits)
@@ -34,6 +34,7 @@ def logit_metrics(
     right, n_right = _padded(answers, logits.device)
     other, n_other = _padded(wrong, logits.device)
     log_p = log_probs.gather(1, right).masked_fill(~n_right, -torch.inf).logsumexp(dim=-1)
+    log_p = log_p.masked_fill(~n_right.any(dim=-1), torch.nan)
     return {
         "logit_diff": _mean(logits.gather(1, right), n_right)
         - _mean(logits.gather(1, other), n_other),

@@ -123,8 +123,6 @@ def check_prompts(prompts: pl.DataFrame, shape: ModelShape) -> None:
             raise InterventionError(
                 f"prompt {prompt}: END is not its last token; cut prompts after END"
             )
-        if not answers:
-            raise InterventionError(f"prompt {prompt} has no answer tokens; give at least one")
         if (highest := max(*ids, *answers)) >= shape.d_vocab:
             raise InterventionError(
                 f"prompt {prompt} has token id {highest} but the model has {shape.d_vocab} tokens; "

@@ -44,7 +44,8 @@ def answer_metrics(
 ) -> dict[str, Tensor]:
     """Metrics of each row: name -> [row] float64; logits [row, d_vocab] at END.
 
-    loss        -log of the probability of all answer tokens together, in nats
+    loss        -log of the probability of all answer tokens together, in nats; like prob, rank and
+                logit_diff NaN without answer tokens
     prob        that probability
     rank        1 + number of tokens that are no answer and score above the best answer
     logit_diff  mean logit of the answers - mean logit of the wrong tokens; NaN without wrong tokens
@@ -76,10 +77,12 @@ def _metrics(
     loss = -log_probs.gather(1, answer).masked_fill(~mask, absent).logsumexp(dim=1)
     best = logits.gather(1, answer).masked_fill(~mask, absent).amax(dim=1)
     better = (logits > best[:, None]).sum(dim=1)
+    undefined = ~mask.any(dim=1)
+    loss = loss.masked_fill(undefined, torch.nan)
     metrics = {
         "loss": loss,
         "prob": (-loss).exp(),
-        "rank": 1 + better.double(),
+        "rank": (1 + better.double()).masked_fill(undefined, torch.nan),
         "logit_diff": _mean_logit(logits, answer, mask)
         - _mean_logit(logits, answers.wrong.to(device), answers.wrong_mask.to(device)),
     }

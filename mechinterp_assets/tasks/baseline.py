@@ -52,8 +52,8 @@ def task_baseline(
         frames.append(
             group.select("task", "prompt", "template", "variant")
             .hstack(values)
+            .with_columns(pl.col("loss", "prob", "rank", "logit_diff").fill_nan(None))
             .with_columns(
-                pl.col("logit_diff").fill_nan(None),
                 correct=pl.col("rank") == 1,
                 top_token_id=pl.Series(logits.argmax(-1).cpu().numpy()),
                 skipped=pl.lit(None, pl.String),
@@ -68,9 +68,10 @@ def task_baseline(
 
 
 def task_accuracy(baseline: pl.DataFrame) -> dict[str, float]:
-    """Task -> share of its base prompts whose most likely token is an answer."""
+    """Task -> share of its base prompts whose most likely token is an answer; of those that have
+    one."""
     shares = (
-        baseline.filter(pl.col("variant") == BASE)
+        baseline.filter((pl.col("variant") == BASE) & pl.col("correct").is_not_null())
         .group_by("task")
         .agg(pl.col("correct").cast(pl.Float64).mean())
         .sort("task")

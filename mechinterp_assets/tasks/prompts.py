@@ -31,8 +31,8 @@ BASE, CORRUPT = "base", "corrupt"
 # One row per prompt. prompt: row number within the task. pair_id: shared by a base prompt and what
 # was varied from it. token_ids: BOS first. roles, positions: role i stands at positions[i]; where
 # two roles share a position the first listed names it; END is the last position. answer_token_ids
-# and wrong_token_ids belong to the row's own text; without wrong tokens only loss and probability
-# are defined.
+# and wrong_token_ids belong to the row's own text; without wrong tokens only loss, probability and KL
+# are defined, without answers KL alone.
 TASK_PROMPTS_SCHEMA: dict[str, pl.DataType] = {
     "task": pl.String(),
     "prompt": pl.Int64(),
@@ -174,10 +174,11 @@ def balanced_design(cells: Sequence[Choice], n: int, key: str) -> list[Choice]:
 # ---- checks --------------------------------------------------------------------------------------
 
 
-def check_task_prompts(prompts: pl.DataFrame) -> pl.DataFrame:
+def check_task_prompts(prompts: pl.DataFrame, *, need_answers: bool = True) -> pl.DataFrame:
     """`prompts` unchanged if it is a frame of TASK_PROMPTS_SCHEMA that can be used.
 
-    Raises PromptError that names the task and prompt: other columns or types, none at all, prompt
+    need_answers: without, prompts may have neither answers nor wrong tokens: KL is defined then and
+    nothing else. Raises PromptError that names the task and prompt: other columns or types, none at all, prompt
     numbers given twice in a task, token counts or positions that do not fit, a role given twice, no
     END at the last position, no answers, or a token that is both an answer and wrong.
     """
@@ -191,12 +192,12 @@ def check_task_prompts(prompts: pl.DataFrame) -> pl.DataFrame:
         twice = prompts.filter(pl.struct("task", "prompt").is_duplicated()).row(0, named=True)
         raise PromptError(f"task {twice['task']} has two prompts numbered {twice['prompt']}")
     for row in prompts.iter_rows(named=True):
-        if problem := _problem(row):
+        if problem := _problem(row, need_answers):
             raise PromptError(f"task {row['task']}, prompt {row['prompt']}: {problem}")
     return prompts
 
 
-def _problem(row: dict[str, object]) -> str | None:
+def _problem(row: dict[str, object], need_answers: bool) -> str | None:
     ids, roles, positions = row["token_ids"], row["roles"], row["positions"]
     answers, wrong, length = row["answer_token_ids"], row["wrong_token_ids"], row["n_tokens"]
     assert isinstance(ids, list)
@@ -215,7 +216,7 @@ def _problem(row: dict[str, object]) -> str | None:
         return f"position {outside[0]} of {roles} is outside 1..{length - 1}"
     if END not in roles or positions[roles.index(END)] != length - 1:
         return f"END must stand at the last position, {length - 1}; roles {roles} at {positions}"
-    if not answers:
+    if not answers and (need_answers or wrong):
         return "it has no answer tokens; give at least one"
     if both := sorted(set(answers) & set(wrong)):
         return f"token {both[0]} is an answer and wrong; remove it from one"

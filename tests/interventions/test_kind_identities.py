@@ -8,12 +8,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.circuits.ioi import ioi_prompts
-from mechinterp_assets.interventions import run
+from mechinterp_assets.interventions import intervention_summary, run
 from mechinterp_assets.interventions.api import Planned, expand
 from mechinterp_assets.interventions.path_patching import path_sweep
 from mechinterp_assets.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.standard import StandardSAE
+from mechinterp_assets.tasks.prompts import from_ioi
 
 LAYERS = "all"
 
@@ -100,6 +101,51 @@ def test_zero_size_edits_change_nothing(organism: LanguageModel, prompts: pl.Dat
     assert frame["norm_ratio"].is_between(1 - 1e-6, 1 + 1e-6).all()
     denoised = run(organism, prompts, [{**patch, "mode": "denoise", "site": sites}])
     assert biggest_change(denoised, "corrupt") < 1e-5
+
+
+@pytest.mark.parametrize("view", ["raw", "processed"])
+def test_a_head_scaled_by_zero_is_zero_ablated(
+    organism: LanguageModel, prompts: pl.DataFrame, view: str
+) -> None:
+    """As a whole, or channel by channel; scaled by one (above) it is as it was."""
+    head: dict[str, Any] = {"layer": 1, "head": 5, "weights": view}
+    scaling = {**head, "kind": "head_scaling", "alpha": 0.0}
+    channels = [{**scaling, "channel": channel} for channel in range(organism.config.d_head)]
+    frame = run(
+        organism,
+        prompts,
+        [
+            {**head, "kind": "head_ablation", "mode": "zero"},
+            scaling,
+            {"name": "every channel", "members": channels},
+            channels[0],
+        ],
+    )
+    ablated, whole, by_channel, one = (
+        own.sort("metric", "prompt")["patched"].to_numpy()
+        for _, own in frame.group_by("intervention", maintain_order=True)
+    )
+    clean = frame.filter(kind="head_ablation").sort("metric", "prompt")["clean"].to_numpy()
+    assert abs(ablated - clean).max() > 0.1
+    assert abs(whole - ablated).max() < 1e-5
+    assert abs(by_channel - ablated).max() < 1e-5
+    assert 1e-6 < abs(one - clean).max() < abs(ablated - clean).max()
+
+
+def test_prompts_without_answers_have_kl_alone(
+    organism: LanguageModel, prompts: pl.DataFrame
+) -> None:
+    common = from_ioi(prompts.filter(variant="base"))
+    none = pl.lit([], pl.List(pl.Int32))
+    bare = common.with_columns(answer_token_ids=none, wrong_token_ids=none)
+    given = [{"kind": "head_ablation", "mode": "zero", "layer": 1, "head": [0, 5]}]
+    found, expected = run(organism, bare, given), run(organism, common, given)
+    for metric in ("loss", "prob", "logit_diff"):
+        rows = found.filter(metric=metric)
+        assert rows["patched"].null_count() == len(rows)
+    kl = found.filter(metric="kl")["patched"]
+    assert kl.to_list() == expected.filter(metric="kl")["patched"].to_list()
+    assert set(intervention_summary(found)["metric"]) == {"kl"}
 
 
 def test_perfect_sae_and_inactive_features_change_nothing(

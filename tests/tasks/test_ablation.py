@@ -230,6 +230,21 @@ def test_kl_stands_beside_random_prompts(model: LanguageModel, prompts: pl.DataF
     assert effects.filter(pl.col("metric") != "kl")["null_mean"].is_null().all()
 
 
+def test_importance_by_kl_needs_no_answers(
+    model: LanguageModel, prompts: pl.DataFrame, sweep: Sweep
+) -> None:
+    none = pl.lit([], pl.List(pl.Int32))
+    bare = prompts.with_columns(answer_token_ids=none, wrong_token_ids=none)
+    reference = MeanActivations(model, bare, 3)
+    found = sweep_heads(model, bare, modes=ABLATION_MODES, reference=reference, batch_rows=7)
+    assert np.array_equal(found.ablated["kl"], sweep.ablated["kl"])
+    assert np.isnan(found.ablated["loss"]).all()
+    effects, whole = head_effects(found, found), head_effects(sweep, sweep)
+    assert set(effects["metric"]) == {"kl"}
+    assert effects.equals(whole.filter(metric="kl"))
+    assert set(effects["null_n"]) == {len(bare)}
+
+
 def test_refused_before_any_run(tmp_path: Path, prompts: pl.DataFrame) -> None:
     model = random_gpt2(tmp_path)
     with pytest.raises(PromptError, match="mean ablation needs reference prompts"):

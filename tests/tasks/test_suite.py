@@ -137,6 +137,16 @@ def test_metrics_of_several_answers() -> None:
     assert found["kl"].abs().max() < 1e-12
 
 
+def test_prompts_without_answers_have_no_loss(organism: LanguageModel) -> None:
+    frame = own(organism, Example("The opposite of hot is"), Example("It is"))
+    assert frame["answer_token_ids"].to_list() == [[], []]
+    baseline = task_baseline(organism, frame)
+    undefined = ["loss", "prob", "rank", "logit_diff", "correct"]
+    assert baseline.select(undefined).null_count().row(0) == (2,) * len(undefined)
+    assert baseline["top_token_id"].null_count() == 0
+    assert task_accuracy(baseline) == {}
+
+
 # ---- the user's own ------------------------------------------------------------------------------
 
 
@@ -186,6 +196,12 @@ def test_own_task(organism: LanguageModel) -> None:
             "in it",
         ),
         (
+            (Example("A", " b"), Example("C")),
+            "task mine, prompt 1: the text 'C' has no answer while others have one; give it, or "
+            "make a task of the texts without answers",
+        ),
+        ((Example("A", None, (" b",)),), "task mine, prompt 0: wrong answers without an answer in"),
+        (
             (Example("and " * 127 + "and", " so"),),
             "task mine, prompt 0: 129 tokens with BOS, but the model's context is 128; shorten the "
             "text",
@@ -223,11 +239,21 @@ def test_files_of_examples(tmp_path: Path) -> None:
     assert read_examples(parquet) == expected
 
 
+def test_a_file_without_answers(tmp_path: Path) -> None:
+    csv = tmp_path / "a.csv"
+    csv.write_text("text\nIt is\nSo far\n")
+    assert read_examples(csv) == [Example("It is"), Example("So far")]
+    csv.write_text("text,answer\nIt is, so\nSo far,\n")
+    # An empty cell is a mistake, which own_task refuses.
+    assert read_examples(csv)[1] == Example("So far", "")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.txt", "", "not a file of prompts; name a file ending in"),
-        ("a.csv", "text,reply\nA, b\n", r"no column 'answer'; it has \['text', 'reply'\]"),
+        ("a.csv", "prompt,answer\nA, b\n", r"no column 'text'; it has \['prompt', 'answer'\]"),
+        ("a.csv", "text,reply\nA, b\n", "unknown column 'reply'; known: text, answer, wrong"),
         (
             "a.csv",
             "text,answer,note\nA, b,c\n",

@@ -53,6 +53,15 @@ def _file(folder: Path, more: str) -> Path:
             "task 'mine': 'b' is both answer and wrong of 'A'; remove it from wrong",
         ),
         (
+            "tasks: {own: [{name: mine, prompts: [{text: A, answer: b}, {text: B}]}]}",
+            "task 'mine': 'B' has no answer while others have one; give it, or make a task of the "
+            "texts without answers",
+        ),
+        (
+            "tasks: {own: [{name: mine, prompts: [{text: A, wrong: c}]}]}",
+            "task 'mine': 'A' has wrong answers and no answer; give it",
+        ),
+        (
             "tasks: {own: [{name: ioi, prompts: [{text: A, answer: b}]}]}",
             "own.0: the name 'ioi' is taken; choose another",
         ),
