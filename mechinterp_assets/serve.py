@@ -17,9 +17,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from mechinterp_assets.dashboards.places import head_page, heads_folder
+from mechinterp_assets.dashboards.places import experiments_folder, head_page, heads_folder
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
 from mechinterp_assets.home import PROJECT, dashboard_folder, lake_folder
+from mechinterp_assets.live_experiment_pages import LiveExperimentPages
 from mechinterp_assets.live_head_pages import LiveHeadPages
 from mechinterp_assets.live_pages import LivePages
 from mechinterp_assets.materialize import prepare_instance_folder
@@ -33,12 +34,13 @@ def dashboard_app() -> Starlette:
 
     A layer's published folder has pages of its most active features, for reading without a server.
     Here every feature has one: pages are made on request, and the layer's index links all of them.
-    Pages of heads are made on request too, so that they follow every table they show.
+    Pages of heads and of experiments are made on request too, so that they follow every table that
+    they show.
     """
     folder = dashboard_folder()
     folder.mkdir(parents=True, exist_ok=True)
     lake = Lake(lake_folder())
-    pages, heads = LivePages(lake), LiveHeadPages(lake)
+    pages, heads, experiments = LivePages(lake), LiveHeadPages(lake), LiveExperimentPages(lake)
     files = StaticFiles(directory=folder, html=True, follow_symlink=True)
 
     def feature(request: Request) -> Response:
@@ -77,8 +79,17 @@ def dashboard_app() -> Starlette:
             return HTMLResponse(page)
         return _file(folder / heads_folder(study) / "index.html", folder)
 
+    def experiment_page(request: Request) -> Response:
+        study = request.path_params["study"]
+        page = experiments.page(study)
+        if page is not None:
+            return HTMLResponse(page)
+        return _file(folder / experiments_folder(study) / "index.html", folder)
+
     return Starlette(
         routes=[
+            Route("/{study}.experiments/index.html", experiment_page),
+            Route("/{study}.experiments/", experiment_page),
             Route("/{study}.heads/L{layer:int}H{head:int}.html", head),
             Route("/{study}.heads/index.html", head_index),
             Route("/{study}.heads/", head_index),

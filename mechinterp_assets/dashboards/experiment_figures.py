@@ -60,22 +60,28 @@ def noising(frame: pl.DataFrame) -> Figure | None:
     rows = frame.to_dicts()
     references = sorted({_baseline(row["reference_run"]) for row in rows if row["reference_run"]})
     series = references or ["the counterfactual"]
-    pictures = []
+    panels: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for (layers, site, role), own in _grouped(rows, "layers", "site", "position_role"):
-        by_variant: dict[str, dict[str, dict[str, Any]]] = {}
+        variants = {row["source_variant"] or "–" for row in own}
+        # Layers with one variant share a panel.
+        alone = len(variants) == 1
+        panel = f"{variants.pop()} in each layer" if alone else f"{layers}, {site} at {role}"
         for row in own:
             name = _baseline(row["reference_run"]) if references else series[0]
-            by_variant.setdefault(row["source_variant"] or "–", {})[name] = row
+            line = f"{layers}, {site} at {role}" if alone else row["source_variant"] or "–"
+            panels.setdefault(panel, {}).setdefault(line, {})[name] = row
+    pictures = []
+    for panel, by_line in panels.items():
         drawn = [
-            (variant, [_kept(found.get(name), name) for name in series])
-            for variant, found in by_variant.items()
+            (line, [_kept(found.get(name), name) for name in series])
+            for line, found in by_line.items()
         ]
         pictures.append(
             (
-                f"{layers}, {site} at {role}",
+                panel,
                 interval_plot(
                     drawn[:MAX_ROWS],
-                    label=f"share recovered by variant, {layers}",
+                    label=f"share recovered: {panel}",
                     axis="share of the logit difference that is left",
                     bars=True,
                     lines={1.0: "unedited run"},
@@ -179,19 +185,23 @@ def features(frame: pl.DataFrame) -> Figure | None:
         sorted(rows, key=lambda row: -abs(row["mean_effect"]))[:MAX_ROWS],
         key=lambda row: (row["layer"], row["mean_effect"], row["feature"]),
     )
-    paths = [("sae_feature_ablation", "whole feature"), ("sae_feature_path", "path into heads")]
-    present = [(kind, name) for kind, name in paths if any(row["kind"] == kind for row in rows)]
-    drawn: dict[str, dict[str, Mark]] = {}
+    paths = {
+        "whole feature": ("sae_feature_ablation", None),
+        "direct path into heads": ("sae_feature_path", False),
+        "path into heads, MLPs recomputed": ("sae_feature_path", True),
+    }
+    present = [(key, name) for name, key in paths.items() if any(_way(row) == key for row in rows)]
+    drawn: dict[str, dict[tuple[str, bool | None], Mark]] = {}
     for row in kept:
         receivers = f"{row['receiver']} of {row['receivers']}" if row["receivers"] else "all"
         mark = Mark(row["mean_effect"], row["ci_low"], row["ci_high"], f"as read by {receivers}")
-        drawn.setdefault(_feature(row), {})[row["kind"]] = mark
+        drawn.setdefault(_feature(row), {})[_way(row)] = mark
     pictures = [
         (
             "All prompts",
             interval_plot(
                 [
-                    (name, [found.get(kind, Mark(None)) for kind, _ in present])
+                    (name, [found.get(way, Mark(None)) for way, _ in present])
                     for name, found in drawn.items()
                 ],
                 label="effect of ablating each feature",
@@ -200,8 +210,8 @@ def features(frame: pl.DataFrame) -> Figure | None:
             ),
         )
     ]
-    for kind, name in present:
-        own = [row for row in kept if row["kind"] == kind]
+    for way, name in present:
+        own = [row for row in kept if _way(row) == way]
         by_template = [
             {one["template"]: one["effect"] for one in row["by_template"] or () if one["template"]}
             for row in own
@@ -291,46 +301,47 @@ def edges(frame: pl.DataFrame) -> Figure | None:
 
 
 def sets(frame: pl.DataFrame) -> Figure | None:
-    """Edits made together against the sum of what they do alone."""
+    """Edits made together against the sum of what they do alone, a plot per metric."""
     if frame.is_empty():
         return None
-    grouped = _grouped(frame.to_dicts(), "arrangement", "mode", "scope")
-    series = [
-        (
-            ", ".join(str(part) for part in key if part),
-            [
-                Point(
-                    row["sum_of_singles"],
-                    row["mean_effect"],
-                    f"{row['members']}: {number(row['mean_effect'])} together, "
-                    f"{number(row['sum_of_singles'])} summed",
-                )
-                for row in own
-            ],
+    kinds = [key for key, _ in _grouped(frame.to_dicts(), "scope", "mode")]
+    pictures = []
+    for (metric,), own in _grouped(frame.to_dicts(), "metric"):
+        by_kind = dict(_grouped(own, "scope", "mode"))
+        series = [
+            (
+                _words(key),
+                [
+                    Point(
+                        row["sum_of_members"],
+                        row["joint_effect"],
+                        f"{row['part']}: {row['edits']}, {_words(key)}: "
+                        f"{number(row['joint_effect'])} together, "
+                        f"{number(row['sum_of_members'])} summed",
+                    )
+                    for row in by_kind.get(key, ())
+                ],
+            )
+            for key in kinds
+        ]
+        picture = scatter_plot(
+            series,
+            label=f"joint effect against the sum of single effects, {metric}",
+            x_axis=f"sum of single effects on {metric}",
+            y_axis="effect together",
+            diagonal=True,
         )
-        for key, own in grouped
-    ]
-    placed = frame["sum_of_singles"].is_not_null().sum()
-    missing = frame.height - placed
+        pictures.append((metric, picture))
     return Figure(
         "Edits made together against the sum of each alone",
-        [
-            (
-                "",
-                scatter_plot(
-                    series,
-                    label="joint effect against the sum of single effects",
-                    x_axis="sum of single effects on the logit difference",
-                    y_axis="effect together",
-                    diagonal=True,
-                ),
-            )
-        ],
+        pictures,
         frame,
-        legend=[(name, colour(i)) for i, (name, _) in enumerate(series)],
-        note="On the dashed line the effects add up."
-        + (f" {missing} sets have members not run alone, and no place here." if missing else ""),
-        thumbnail=_thumbnail(frame["mean_effect"]),
+        legend=[(_words(key), colour(i)) for i, key in enumerate(kinds)],
+        note=(
+            "On the dashed line effects add up. A point is a set, with means over the prompts that "
+            "have it and each member alone; sets whose members were not all run have none."
+        ),
+        thumbnail=_thumbnail(frame["joint_effect"]),
     )
 
 
@@ -341,7 +352,7 @@ def magnitudes(frame: pl.DataFrame) -> Figure | None:
     grouped = _grouped(frame.to_dicts(), "scope", "mode")
     series = [
         (
-            ", ".join(key),
+            _words(key),
             [
                 Point(
                     row["mean_cosine"],
@@ -377,6 +388,48 @@ def magnitudes(frame: pl.DataFrame) -> Figure | None:
     )
 
 
+def magnitude_spread(frame: pl.DataFrame) -> Figure | None:
+    """Quantiles of cosine and norm ratio over prompts and edits, controls beside them."""
+    if frame.is_empty():
+        return None
+    by_kind: dict[str, dict[bool, dict[str, Any]]] = {}
+    for row in frame.to_dicts():
+        name = _words((row["part"], row["scope"], row["mode"]))
+        by_kind.setdefault(name, {})[bool(row["is_control"])] = row
+    controls = (False, True) if frame["is_control"].any() else (False,)
+
+    def mark(row: dict[str, Any] | None, name: str) -> Mark:
+        ends = ("50", "05", "95")
+        return Mark(None) if row is None else Mark(*(row[f"{name}_{end}"] for end in ends))
+
+    pictures = [
+        (
+            title,
+            interval_plot(
+                [
+                    (kind, [mark(found.get(control), name) for control in controls])
+                    for kind, found in by_kind.items()
+                ],
+                label=f"{title} by kind of edit",
+                axis=f"{title}, with and without the edit",
+                lines={1.0: "no change"},
+                around=1.0,
+                classes=("s0", "s0 hollow")[: len(controls)],
+                width=260,
+            ),
+        )
+        for name, title in (("cosine", "cosine"), ("norm_ratio", "ratio of norms"))
+    ]
+    legend = [("edits", "s0"), ("random slices", "s0 hollow")][: len(controls)]
+    return Figure(
+        "How far edits move it, over prompts",
+        pictures,
+        frame,
+        legend=legend,
+        note="Medians over prompts and edits, with the range from the 5% to the 95% quantile.",
+    )
+
+
 def effects(frame: pl.DataFrame) -> Figure | None:
     """Mean effects of any interventions, with their random controls where there are some."""
     if frame.is_empty():
@@ -406,6 +459,13 @@ def effects(frame: pl.DataFrame) -> Figure | None:
     return Figure("Effects", pictures, frame, legend, note, thumbnail=thumbnail)
 
 
+# Experiments that are about one thing of their interventions: statements and drawings.
+BY_NAME: dict[str, dict[str, Callable[[pl.DataFrame], Figure | None]]] = {
+    "fc24_magnitudes": {
+        "experiment_magnitude_spread": magnitude_spread,
+        "experiment_magnitudes": magnitudes,
+    },
+}
 # What draws the interventions of a kind: the statement, the drawing.
 BY_KIND: dict[str, tuple[str, Callable[[pl.DataFrame], Figure | None]]] = {
     "activation_patching": ("experiment_noising", noising),
@@ -458,6 +518,15 @@ def _of_reference(row: dict[str, Any]) -> str:
 
 def _feature(row: dict[str, Any]) -> str:
     return f"{row['layer']}.{row['feature']} at {row['position_role']}"
+
+
+def _way(row: dict[str, Any]) -> tuple[str, bool | None]:
+    path = row["kind"] == "sae_feature_path"
+    return row["kind"], bool(row["via_mlp"]) if path else None
+
+
+def _words(key: Sequence[Any]) -> str:
+    return ", ".join(str(part) for part in key if part is not None)
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -16,9 +16,9 @@ from mechinterp_assets.dashboards import circuit_figures
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.experiment_figures import (
     BY_KIND,
+    BY_NAME,
     Figure,
     effects,
-    magnitudes,
     sets,
 )
 from mechinterp_assets.dashboards.queries import filled_statements
@@ -140,21 +140,16 @@ def _drawings(
     rows: Sequence[dict[str, Any]],
 ) -> list[tuple[str, Callable[[pl.DataFrame], Figure | None]]]:
     """Statements and drawings for the kinds of interventions of an experiment."""
-    chosen: dict[str, Callable[[pl.DataFrame], Figure | None]] = {}
-    for row in rows:
-        if row["kind"] is None:
-            continue
-        if row["kind"] == "edge":
-            if row["is_set"]:
+    chosen = dict(BY_NAME.get(rows[0]["experiment"], {}))
+    if not chosen:
+        in_sets = any(row["kind"] == "edge" and row["is_set"] for row in rows)
+        for row in rows:
+            if row["kind"] == "edge" and in_sets:  # single edges are there to compare with
                 chosen["experiment_sets"] = sets
-            else:
-                chosen["experiment_edges"] = BY_KIND["edge"][1]
-            chosen["experiment_magnitudes"] = magnitudes
-        else:
-            statement, draw = BY_KIND.get(row["kind"], ("experiment_effects", effects))
-            chosen[statement] = draw
-    order = list(filled_statements(""))
-    return sorted(chosen.items(), key=lambda item: order.index(item[0]))
+            elif row["kind"] is not None:
+                statement, draw = BY_KIND.get(row["kind"], ("experiment_effects", effects))
+                chosen[statement] = draw
+    return sorted(chosen.items())
 
 
 def _chosen(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

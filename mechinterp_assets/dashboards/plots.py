@@ -73,6 +73,7 @@ def interval_plot(
     bars: bool = False,
     lines: Mapping[float, str] | None = None,
     classes: Sequence[str] | None = None,
+    around: float = 0.0,
     width: int = 420,
 ) -> Markup:
     """Rows from top to bottom, in each a mark per series with a whisker, along one value axis.
@@ -84,6 +85,7 @@ def interval_plot(
         bars: bars from zero, one below the other, instead of dots.
         lines: further values marked by a line over the whole height, with what they mean.
         classes: CSS class of each series, by default its colour; `hollow` leaves dots unfilled.
+        around: value that the axis includes and where bars start.
         width: of the value axis, in pixels.
 
     Raises:
@@ -98,7 +100,7 @@ def interval_plot(
     left = 10 + round(_CHARACTER * max((len(_cut(name)) for name, _ in rows), default=0))
     marks = [mark for _, row in rows for mark in row if mark.drawn]
     values = [mark.value for mark in marks] + [end for mark in marks for end in mark.ends or ()]
-    scale = _Scale.over([*values, 0.0, *lines], left + 6, left + 6 + width)
+    scale = _Scale.over([*values, around, *lines], left + 6, left + 6 + width)
     body = each * len(rows)
     parts = [_vertical_grid(scale, body)]
     for value, meaning in lines.items():
@@ -106,7 +108,7 @@ def interval_plot(
             f'<path class="limit" d="M{scale.at(value):.1f} 0V{body}"><title>'
             f"{html.escape(f'{meaning}: {number(value)}')}</title></path>"
         )
-    zero = scale.at(0.0)
+    zero = scale.at(around)
     parts.append(f'<path class="axis" d="M{zero:.1f} 0V{body}"/>')
     for i, (name, row) in enumerate(rows):
         middle = each * (i + 0.5)

@@ -18,6 +18,7 @@ SELECT
     s.position_role,
     s.receiver,
     s.receivers,
+    s.via_mlp,
     s.mean_clean,
     s.mean_effect,
     s.ci_low,
@@ -34,4 +35,4 @@ WHERE e.study = $study
   AND s.metric = 'logit_diff'
   AND s.kind IN ('sae_feature_ablation', 'sae_feature_path')
 GROUP BY ALL
-ORDER BY s.layer, s.feature, s.kind, s.receiver;
+ORDER BY s.layer, s.feature, s.kind, s.receiver, s.via_mlp;

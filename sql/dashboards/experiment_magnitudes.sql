@@ -1,5 +1,6 @@
 -- How far edits move the residual stream: mean over prompts for each edge and edit.
 SELECT
+    e.part,
     coalesce(s.scope, 'sets') AS scope,
     coalesce(s.mode, 'together') AS mode,
     s.mean_cosine,

@@ -1,50 +1,43 @@
--- Edits made together: their effect, and the sum of the effects that they have alone.
-WITH parts AS (
+-- Edits made together: their effect, and the sum of the effects that they have alone, on the
+-- prompts that have all of them.
+WITH made AS (
     SELECT
-        m.study,
-        m.task,
-        m.intervention,
-        count(*) AS n_members,
-        count(alone.mean_effect) AS n_measured,
-        sum(alone.mean_effect) AS sum_of_singles,
-        min(m.mode) AS mode,
-        min(m.scope) AS scope,
+        study,
+        task,
+        intervention,
         string_agg(
-            coalesce(m.upstream_layer || '.' || m.upstream_head || ' > ', '')
-            || m.layer || coalesce('.' || m.head, '')
-            || coalesce(' ' || m.side, ''),
-            ' & ' ORDER BY m.member
-        ) AS members
-    FROM intervention_sets AS m
-    LEFT JOIN intervention_summary AS alone
-        ON alone.study = m.study
-        AND alone.task = m.task
-        AND alone.intervention = m.member_id
-        AND alone.metric = 'logit_diff'
-    WHERE m.kind = 'edge'
-    GROUP BY m.study, m.task, m.intervention
+            coalesce(upstream_layer || '.' || upstream_head || ' > ', '')
+            || coalesce(layer || coalesce('.' || head, ''), '')
+            || coalesce(' ' || side, ''),
+            ' & ' ORDER BY member
+        ) AS edits
+    FROM intervention_sets
+    GROUP BY study, task, intervention
+),
+parts AS (
+    SELECT study, task, intervention, min(part) AS part
+    FROM intervention_experiments
+    WHERE experiment = $experiment
+    GROUP BY study, task, intervention
 )
-SELECT DISTINCT
-    CASE
-        WHEN s.intervention LIKE 'set:parallel:%' THEN 'parallel'
-        WHEN s.intervention LIKE 'set:serial:%' THEN 'serial'
-        ELSE 'other'
-    END AS arrangement,
-    parts.mode,
-    parts.scope,
-    parts.members,
-    s.mean_clean,
-    s.mean_effect,
-    s.ci_low,
-    s.ci_high,
-    CASE WHEN parts.n_measured = parts.n_members THEN parts.sum_of_singles END AS sum_of_singles,
-    s.n,
-    s.intervention
-FROM intervention_experiments AS e
-JOIN intervention_summary AS s USING (study, task, intervention)
-JOIN parts USING (study, task, intervention)
-WHERE e.study = $study
-  AND e.task = $task
-  AND e.experiment = $experiment
-  AND s.metric = 'logit_diff'
-ORDER BY arrangement, parts.mode, parts.scope, parts.members;
+SELECT
+    a.metric,
+    a.scope,
+    a.mode,
+    parts.part,
+    made.edits,
+    a.members,
+    a.joint_effect,
+    a.sum_of_members,
+    a.interaction,
+    a.interaction_se,
+    a.relative_deviation,
+    a.n,
+    a.intervention
+FROM parts
+JOIN intervention_set_additivity AS a USING (study, task, intervention)
+JOIN made USING (study, task, intervention)
+WHERE a.study = $study
+  AND a.task = $task
+  AND a.metric IN ('logit_diff', 'attn_score')
+ORDER BY a.metric DESC, a.scope, a.mode, parts.part, made.edits;

@@ -15,6 +15,7 @@ from mechinterp_assets.dashboards.neuronpedia import Publication
 from mechinterp_assets.dashboards.neuronpedia_lines import ActivationLine, FeatureLine
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.live_experiment_pages import LiveExperimentPages
 from mechinterp_assets.live_pages import LivePages
 from mechinterp_assets.neuronpedia_export import export_study
 from mechinterp_assets.provenance import Provenance
@@ -163,3 +164,22 @@ def test_the_export_of_a_study_fits_the_schema(
         ActivationLine.model_validate(line, strict=True)
     first = next(line for line in activations if line["dfaTargetIndex"] is not None)
     assert first["dfaTargetIndex"] == first["maxValueTokenIndex"]
+
+
+def test_experiments_on_request_are_those_in_bulk(tiny: Materialized) -> None:
+    study = tiny.study.study
+    bulk = (tiny.home / "dashboards" / f"{study}.experiments" / "index.html").read_text()
+    pages = LiveExperimentPages(tiny.lake)
+    page = pages.page(study)
+    assert page is not None
+    assert page.split('id="provenance"')[0] == bulk.split('id="provenance"')[0]
+    assert pages.page(study) is page
+    assert pages.page("no-such-study") is None
+    row = tiny.lake.read("experiment_dashboards", study).collect().row(0, named=True)
+    assert row["n_pictures"] == bulk.count("<svg ") > 10
+    run = tiny.lake.read("intervention_experiments", study).drop_nulls("intervention").collect()
+    assert row["n_experiments"] == run["experiment"].n_unique()
+    for name in run["experiment"].unique():
+        assert f">{name} <small>" in bulk
+    linked = (tiny.home / "dashboards" / study / "index.html").read_text()
+    assert f"../{study}.experiments/index.html" in linked

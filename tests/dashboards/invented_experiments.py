@@ -56,6 +56,26 @@ def lake(root: Path) -> Lake:
             }
             for row in experiments
         ],
+        "intervention_results": [
+            {
+                "task": TASK,
+                "prompt": prompt,
+                "intervention": name,
+                "kind": "edge",
+                "scope": "local",
+                "mode": "boost" if "boost" in name else "ablate",
+                "is_control": False,
+                "metric": metric,
+                "clean": 2.0,
+                "patched": 2.0 + effect,
+                "cosine": 0.9,
+                "norm_ratio": 1.2,
+            }
+            for _, name, effect, _ in _interventions()
+            if name.startswith(("edge", "set"))
+            for metric in ("logit_diff", "kl")
+            for prompt in (0, 1)
+        ],
         "intervention_sets": [
             {
                 **EDGE,
@@ -156,6 +176,7 @@ def _interventions() -> list[tuple[str, str, float, dict[str, Any]]]:
         *edges,
         ("splicing", "splice 0", -0.1, splice),
         ("together", "set:parallel:both", -0.7, {"kind": "set", "mode": None}),
+        ("fc24_magnitudes", "edge 0 boost", 0.25, {}),
         ("other", "scaled", -0.2, {"kind": "head_scaling", "layer": 0, "head": 0}),
         ("lost", "never run", 0.0, {}),
     ]

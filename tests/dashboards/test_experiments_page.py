@@ -68,12 +68,15 @@ def test_every_kind_has_its_pictures(made: ExperimentsPage) -> None:
     for name, title in pictures.items():
         assert f"<h3>{title}</h3>" in block(made.html, name)
         assert "<svg " in block(made.html, name)
-    assert "How far edits move the residual stream" in block(made.html, "edges")
+    moved = block(made.html, "fc24_magnitudes")
+    assert "How far edits move the residual stream" in moved
+    assert "cosine" in moved
+    assert "Edges ablated" not in moved
     assert "no rows in intervention_summary" in block(made.html, "lost")
     assert "<b>unrun</b>" in made.html.split('id="not-run"')[1]
-    assert made.n_experiments == len(pictures) + 1
+    assert made.n_experiments == len(pictures) + 2
     assert made.n_pictures == made.html.count("<svg ")
-    assert set(made.thumbnails) == set(pictures)
+    assert set(made.thumbnails) == set(pictures)  # the others have no bars
     assert all(uri.startswith("data:image/svg+xml,") for uri in made.thumbnails.values())
 
 
