@@ -8,9 +8,18 @@ import polars as pl
 
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.experiment_figures import Figure
-from mechinterp_assets.dashboards.plots import N_COLOURS, Point, colour, line_plot, value_map
+from mechinterp_assets.dashboards.plots import (
+    N_COLOURS,
+    Mark,
+    Point,
+    colour,
+    interval_plot,
+    line_plot,
+    value_map,
+)
 
 LOWEST, HIGHEST = -1.0, 2.0  # faithfulness beyond is drawn at the edge
+MAX_PANELS = 12  # heads and roles with a plot of their pairs
 RANKED = {"signed": "largest score first", "absolute": "largest |score| first"}
 CLASSES = {"short": "s0", "long": "s1", "other": "rest"}
 
@@ -158,6 +167,97 @@ def reuse(frame: pl.DataFrame) -> Figure | None:
             f"Faithfulness with the {kept} heads alone whose ablation harms the task of the row "
             "most, the others mean-ablated: 1 is the whole model, 0 no heads. Hover for the "
             "interval and for random heads."
+        ),
+    )
+
+
+def qk_pairs(frame: pl.DataFrame) -> Figure | None:
+    """Contributions of pairs of parts to attention scores, a plot per head and source role."""
+    if frame.is_empty():
+        return None
+    pictures = []
+    panels = frame.partition_by("head", "source_role", as_dict=True, maintain_order=True)
+    for (head, role), own in list(panels.items())[:MAX_PANELS]:
+        rows = [
+            (
+                f"{row['query_part']} x {row['key_part']}",
+                [
+                    Mark(
+                        row["mean"],
+                        row["mean"] - row["sd"],
+                        row["mean"] + row["sd"],
+                        f"in {row['n_active']} of {row['n']} prompts",
+                    )
+                ],
+            )
+            for row in own.to_dicts()
+        ]
+        title = f"{head}, key at {role}"
+        picture = interval_plot(
+            rows,
+            label=f"contributions to the attention score of {title}",
+            axis="mean contribution to the score",
+            bars=True,
+            width=240,
+        )
+        pictures.append((f"{title} (mean score {number(own['mean_score'][0])})", picture))
+    reasons = frame.unique(["head", "chosen_by"], maintain_order=True).select("head", "chosen_by")
+    return Figure(
+        "What the query and the key of movers meet in",
+        pictures,
+        frame,
+        note=(
+            "Query part x key part: an SAE feature by its layer and number, or another part of the "
+            "residual stream (K24 Fig. 18). Whiskers: one standard deviation over prompts. "
+            + "; ".join(f"{head}: {reason}" for head, reason in reasons.rows())
+        ),
+        hidden=("chosen_by",),
+    )
+
+
+def qk_variance(frame: pl.DataFrame) -> Figure | None:
+    """Variance of attention scores explained by the first k pairs, a line per head and role."""
+    if frame.is_empty():
+        return None
+    pictures = []
+    names: dict[str, str] = {}
+    for (order,), own in frame.partition_by("ordered_by", as_dict=True).items():
+        lines = []
+        for (head, role), rows in own.partition_by(
+            "head", "source_role", as_dict=True, maintain_order=True
+        ).items():
+            name = f"{head} at {role}"
+            names.setdefault(name, colour(len(names)))
+            points = [
+                Point(
+                    row["k"],
+                    _within(row["variance_explained_held_out"]),
+                    f"{row['k']} pairs: {number(row['variance_explained_held_out'])} held out, "
+                    f"{number(row['variance_explained'])} on the prompts they were chosen on",
+                )
+                for row in rows.to_dicts()
+            ]
+            lines.append((name, points))
+        picture = line_plot(
+            lines,
+            label=f"variance of scores explained, pairs by {order}",
+            x_axis="pairs",
+            y_axis="variance explained, held out",
+            log_x=True,
+            levels=(0.0, 1.0),
+            classes=[names[name] for name, _ in lines],
+            width=400,
+        )
+        pictures.append((f"pairs with the largest {order} first", picture))
+    return Figure(
+        "Variance of attention scores explained by pairs",
+        pictures,
+        frame,
+        legend=list(names.items()),
+        note=(
+            "The sum of the first k pairs, with nothing fitted; pairs were chosen on every second "
+            "prompt and measured on the others. Below 0 where other pairs undo what these do "
+            "(drawn no lower than -1)."
         ),
     )
 

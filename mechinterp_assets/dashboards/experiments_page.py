@@ -36,6 +36,8 @@ TABLES = (
     "circuit_faithfulness_summary",
     "component_reuse_faithfulness",
     "prefix_induction",
+    "qk_feature_pairs",
+    "qk_feature_summary",
 )
 Query = Callable[[str], pl.DataFrame]
 MAX_TABLE_ROWS = 200  # rows of a table of numbers; the SQL gives all
@@ -100,6 +102,8 @@ def _circuits(query: Query, sql: dict[str, str]) -> Iterable[dict[str, Any]]:
         yield _block(figure, sql["faithfulness_curves"])
     for name, draw in (
         ("reuse_faithfulness", circuit_figures.reuse),
+        ("qk_pairs", circuit_figures.qk_pairs),
+        ("qk_variance", circuit_figures.qk_variance),
         ("prefix_curves", circuit_figures.prefix_curves),
     ):
         figure = draw(query(sql[name]))

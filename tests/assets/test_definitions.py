@@ -193,6 +193,8 @@ GRAPH = {
         "circuit_faithfulness_summary",
         "component_reuse_faithfulness",
         "prefix_induction",
+        "qk_feature_pairs",
+        "qk_feature_summary",
     },
     "head_scores": {"language_model", "tokenized_corpus"},
     "ioi_head_scores": {"language_model", "ioi_prompts"},

@@ -16,6 +16,7 @@ from resources.lake_store import Lake
 
 STUDY, BARE = "odd", "bare"
 TASK = f"ioi{ATTACK}"
+QK = {"task": TASK, "layer": 4, "head": 1, "source_role": f"IO {ATTACK}", "n": 8}
 PATCHING = {"kind": "activation_patching", "mode": "noise", "site": "attn_out"}
 EDGE = {
     "kind": "edge",
@@ -116,6 +117,39 @@ def lake(root: Path) -> Lake:
             }
             for of in (ATTACK, "b")
             for on in (ATTACK, "b")
+        ],
+        "qk_feature_pairs": [
+            {
+                **QK,
+                "chosen_by": ATTACK,
+                "query_kind": ATTACK,
+                "key_kind": "feature",
+                "key_layer": 1,
+                "key_feature": rank,
+                "rank": rank,
+                "mean": 0.5 - rank,
+                "sd": 0.1,
+                "n_pairs": 1,
+                "mean_score": 3.0,
+                "identity_error": 0.0,
+            }
+            for rank in (0, 1, 30)
+        ],
+        "qk_feature_summary": [
+            {
+                **QK,
+                "chosen_by": ATTACK,
+                "ordered_by": "mean",
+                "k": k,
+                "n_pairs": 2,
+                "mean_score": 3.0,
+                "sd_score": 1.0,
+                "mean_attention": 0.5,
+                "mean_part": 1.0,
+                "variance_explained_held_out": value,
+                "identity_error": 0.0,
+            }
+            for k, value in ((1, -7.0), (2, None), (4, 0.5))
         ],
         "prefix_induction": [
             {"layer": 0, "head": head, "prefix_length": p, "attention": 0.95 * head, "n": 5}

@@ -99,6 +99,15 @@ def test_faithfulness_far_outside_is_drawn_at_the_edge_and_told(made: Experiment
     assert min(heights) >= 0
 
 
+def test_pairs_of_query_and_key(made: ExperimentsPage) -> None:
+    pairs = made.html.split("What the query and the key of movers meet in")[2]
+    assert pairs.split("</svg>")[0].count("<rect") == 2  # the first ranks alone
+    assert " x 1.0</title>" in pairs
+    variance = made.html.split("Variance of attention scores explained by pairs")[2]
+    assert variance.split("</svg>")[0].count("<circle") == 2
+    assert "1 pairs: −7 held out" in variance
+
+
 def test_sql_of_every_block_can_be_pasted(lake: Lake, page: Page) -> None:
     statements = page.inside("pre")
     assert len(statements) >= 12

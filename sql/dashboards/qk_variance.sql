@@ -1,0 +1,16 @@
+-- How much of the variance of a head's attention score the first k pairs explain.
+SELECT
+    task,
+    layer || '.' || head AS head,
+    source_role,
+    ordered_by,
+    k,
+    variance_explained,
+    variance_explained_held_out,
+    r_squared,
+    share,
+    n_pairs,
+    n
+FROM qk_feature_summary
+WHERE study = $study
+ORDER BY task, layer, qk_feature_summary.head, source_role, ordered_by, k;
