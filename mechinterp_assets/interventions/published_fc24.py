@@ -75,9 +75,7 @@ def _edges_in(context: ExperimentContext) -> list[Chosen]:
     for reader in readers(context):
         for side in SIDES:
             edges = edges_into(context, reader).filter(pl.col("side") == side)
-            chosen += _singles(
-                context, edges, reader.head, f"into {reader}: {side}", reader.reason
-            )
+            chosen += _singles(context, edges, reader.head, f"into {reader}: {side}", reader.reason)
     return _some(chosen, "no edge enters the chosen heads")
 
 
@@ -144,9 +142,7 @@ def _serial(context: ExperimentContext) -> list[Chosen]:
     chosen = []
     for edges, reason in serial_pairs(context):
         sets: list[Planned] = [
-            one
-            for scope in SCOPES
-            for one in serial_sets(edges, scope=scope, occurrence="traced")
+            one for scope in SCOPES for one in serial_sets(edges, scope=scope, occurrence="traced")
         ]
         first = edges.row(0, named=True)
         middle = (first["downstream_layer"], first["downstream_head"])
@@ -281,7 +277,7 @@ def edges_out_of(context: ExperimentContext, head: Head) -> pl.DataFrame:
 
 
 def serial_pairs(context: ExperimentContext) -> list[tuple[pl.DataFrame, str]]:
-    """Two edges in a row as frames of two rows, and why these: settings.edges and published ones."""
+    """Pairs of edges in a row, as frames of two rows, and why: settings.edges and published ones."""
     kept = _kept(context).select("prompt", *EDGE_KEY)
     written_at = pl.when(pl.col("side") == "destination").then("destination_role")
     second = kept.with_columns(_at=written_at.otherwise("source_role")).rename(
