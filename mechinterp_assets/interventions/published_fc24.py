@@ -123,7 +123,7 @@ def _parallel(context: ExperimentContext) -> list[Chosen]:
         ]
         chosen += _with_members(sets, edges, part, f"{reader.reason}; its heaviest edges together")
     leading = writers(context)[:WRITERS]
-    groups = [((head,), reason) for head, reason in leading]
+    groups: list[tuple[tuple[Head, ...], str]] = [((head,), reason) for head, reason in leading]
     if len(leading) > 1:
         groups.append((tuple(head for head, _ in leading), "both of these writers"))
     for heads in published_entries("fc24-writers", "together", context.shape):
@@ -277,7 +277,7 @@ def edges_out_of(context: ExperimentContext, head: Head) -> pl.DataFrame:
 
 
 def serial_pairs(context: ExperimentContext) -> list[tuple[pl.DataFrame, str]]:
-    """Pairs of edges in a row, as frames of two rows, and why: settings.edges and published ones."""
+    """Pairs of edges in a row as frames of two rows, and why: settings.edges and published ones."""
     kept = _kept(context).select("prompt", *EDGE_KEY)
     written_at = pl.when(pl.col("side") == "destination").then("destination_role")
     second = kept.with_columns(_at=written_at.otherwise("source_role")).rename(
