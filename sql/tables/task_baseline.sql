@@ -19,7 +19,7 @@ COMMENT ON COLUMN task_baseline.task IS 'Task, as in task_prompts, or ioi';
 COMMENT ON COLUMN task_baseline.prompt IS 'Prompt number within the task, as in task_prompts or ioi_prompts; NULL: the task was left out';
 COMMENT ON COLUMN task_baseline.template IS 'Index of the wording within the task';
 COMMENT ON COLUMN task_baseline.variant IS 'base or corrupt, as in task_prompts; of ioi_prompts base alone';
-COMMENT ON COLUMN task_baseline.loss IS '-log of the probability of all answer tokens together at END, in nats';
+COMMENT ON COLUMN task_baseline.loss IS '-log of the probability of all answer tokens together at END, in nats; like prob, rank and correct NULL for prompts without answers';
 COMMENT ON COLUMN task_baseline.prob IS 'Probability of all answer tokens together over the whole vocabulary, 0 to 1';
 COMMENT ON COLUMN task_baseline.rank IS '1 + number of tokens that are no answer and have a larger logit than the best answer token';
 COMMENT ON COLUMN task_baseline.logit_diff IS 'Mean logit of the answers - mean logit of the wrong tokens, in nats; NULL without wrong tokens';

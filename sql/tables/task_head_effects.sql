@@ -23,7 +23,7 @@ COMMENT ON COLUMN task_head_effects.task IS 'Task, as in task_prompts, or ioi';
 COMMENT ON COLUMN task_head_effects.mode IS 'What replaces z. zero: 0 (b_V is folded into b_O and stays). mean: its mean over the other base prompts of the same cell, position by position, where a cell is a task, a template, a length and the positions of all roles; prompts whose cell has fewer than 4 prompts take the mean over all positions from 1 on of the task''s other base prompts. A prompt never takes part in its own mean. uniform: z under equal attention to every position up to its own, as for a query of 0';
 COMMENT ON COLUMN task_head_effects.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN task_head_effects.head IS 'Head within its layer, from 0';
-COMMENT ON COLUMN task_head_effects.metric IS 'loss: -log of the probability of the answers, in nats. logit_diff: mean logit of the answers - mean logit of the wrong tokens, over the prompts that have wrong tokens. kl: KL(clean || ablated) over the next token, in nats. All at END, where the first token of the answer is due';
+COMMENT ON COLUMN task_head_effects.metric IS 'loss: -log of the probability of the answers, in nats. logit_diff: mean logit of the answers - mean logit of the wrong tokens, over the prompts that have wrong tokens. kl: KL(clean || ablated) over the next token, in nats. All at END, where the first token of the answer is due. A task without answers has kl alone';
 COMMENT ON COLUMN task_head_effects.n IS 'Number of prompts';
 COMMENT ON COLUMN task_head_effects.mean_clean IS 'Mean of the metric without ablation (processed weights); 0 for kl';
 COMMENT ON COLUMN task_head_effects.mean_ablated IS 'Mean of the metric with the head ablated';
