@@ -27,6 +27,7 @@ from mechinterp_assets.dashboards.plots import (
 )
 
 MAX_ROWS = 40  # rows drawn in one plot; the strongest where there are more
+SHARES = (-1.0, 2.0)  # shares recovered beyond are drawn up to there
 Rows = list[dict[str, Any]]
 
 
@@ -85,6 +86,7 @@ def noising(frame: pl.DataFrame) -> Figure | None:
                     axis="share of the logit difference that is left",
                     bars=True,
                     lines={1.0: "unedited run"},
+                    within=SHARES,
                     width=300,
                 ),
             )
@@ -96,7 +98,7 @@ def noising(frame: pl.DataFrame) -> Figure | None:
         legend=[(f"0 is: {name}", colour(i)) for i, name in enumerate(series)],
         note=(
             "(patched - base) / (clean - base), of means over prompts; 1 (dashed) is the unedited "
-            "run. Whiskers: 95% bootstrap intervals over prompts."
+            "run. Whiskers: 95% bootstrap intervals over prompts. Drawn from -1 to 2."
         ),
         thumbnail=_thumbnail(frame["recovered_reference" if references else "recovered"]),
     )
@@ -135,6 +137,7 @@ def splice(frame: pl.DataFrame) -> Figure | None:
                     axis="share of the logit difference recovered",
                     bars=True,
                     lines={1.0: "unedited run"},
+                    within=SHARES,
                     width=300,
                 ),
             )
@@ -170,7 +173,8 @@ def splice(frame: pl.DataFrame) -> Figure | None:
         legend=[("spliced", colour(0)), ("the same layers ablated", colour(1))],
         note=(
             "Recovered: 1 is the unedited run, 0 the run with z of these layers ablated, at every "
-            "position but BOS. A row with several layers has all of their SAEs at once."
+            "position but BOS; drawn from -1 to 2. A row with several layers has all of their SAEs "
+            "at once."
         ),
         thumbnail=_thumbnail(frame.filter(pl.col("metric") == "logit_diff")["recovered_reference"]),
     )

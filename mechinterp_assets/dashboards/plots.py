@@ -74,6 +74,7 @@ def interval_plot(
     lines: Mapping[float, str] | None = None,
     classes: Sequence[str] | None = None,
     around: float = 0.0,
+    within: tuple[float, float] | None = None,
     width: int = 420,
 ) -> Markup:
     """Rows from top to bottom, in each a mark per series with a whisker, along one value axis.
@@ -86,6 +87,7 @@ def interval_plot(
         lines: further values marked by a line over the whole height, with what they mean.
         classes: CSS class of each series, by default its colour; `hollow` leaves dots unfilled.
         around: value that the axis includes and where bars start.
+        within: where the axis ends at most; what lies beyond is drawn up to there.
         width: of the value axis, in pixels.
 
     Raises:
@@ -100,7 +102,10 @@ def interval_plot(
     left = 10 + round(_CHARACTER * max((len(_cut(name)) for name, _ in rows), default=0))
     marks = [mark for _, row in rows for mark in row if mark.drawn]
     values = [mark.value for mark in marks] + [end for mark in marks for end in mark.ends or ()]
-    scale = _Scale.over([*values, around, *lines], left + 6, left + 6 + width)
+    values = [value for value in [*values, around, *lines] if value is not None]
+    if within is not None:
+        values = [min(max(value, within[0]), within[1]) for value in values]
+    scale = _Scale.over(values, left + 6, left + 6 + width)
     body = each * len(rows)
     parts = [_vertical_grid(scale, body)]
     for value, meaning in lines.items():
@@ -352,23 +357,37 @@ class _Scale:
             share = (value - self.low) / (self.high - self.low)
         return self.first + share * (self.last - self.first)
 
-    def ticks(self, most: int) -> list[float]:
-        """Round values within, at most `most` of them or so."""
+    def within(self, value: float) -> float:
+        """Pixel of a value, that of the nearest end for one beyond."""
+        return self.at(min(max(value, self.low), self.high))
+
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        """Round values within, at most `most` of them or so, and their texts."""
         if self.log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             every = max(1, math.ceil((last - first) / most))
             digits = (1, 2, 5) if last - first <= most / 2 else (1,)
             found = [d * 10.0**i for i in range(first, last + 1, every) for d in digits]
-            return [value for value in found if self.low <= value <= self.high]
+            return [(value, number(value)) for value in found if self.low <= value <= self.high]
         rough = (self.high - self.low) / most
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
+        exponent = math.floor(math.log10(rough))
+        steps = ((m, m * 10.0**exponent) for m in (1, 2, 5, 10))
+        factor, step = next(pair for pair in steps if pair[1] >= rough * (1 - 1e-9))
+        decimals = -exponent - (factor == 10)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [i * step for i in range(first, last + 1)]
+        values = [i * step + 0.0 for i in range(first, last + 1)]
+        return [(value, _tick_text(value, decimals)) for value in values]
 
 
 def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
+
+
+def _tick_text(value: float, decimals: int) -> str:
+    """As many decimals as the step between ticks has, so that no two look the same."""
+    if not -5 <= decimals <= 7:
+        return number(value)
+    return f"{value:.{max(0, decimals)}f}".replace("-", "−")
 
 
 def _cut(name: str) -> str:
@@ -385,11 +404,11 @@ def _svg(kind: str, label: str, width: float, height: float, content: str) -> Ma
 def _mark(mark: Mark, scale: _Scale, zero: float, y: float, kind: str, bars: bool) -> str:
     if mark.value is None or not mark.drawn:
         return ""
-    x = scale.at(mark.value)
+    x = scale.within(mark.value)
     ends = mark.ends
     whisker = ""
     if ends is not None:
-        low, high = scale.at(ends[0]), scale.at(ends[1])
+        low, high = scale.within(ends[0]), scale.within(ends[1])
         whisker = f'<path class="whisker" d="M{low:.1f} {y:.1f}H{high:.1f}"/>'
     if bars:
         drawn = (
@@ -406,14 +425,14 @@ def _mark(mark: Mark, scale: _Scale, zero: float, y: float, kind: str, bars: boo
 
 def _vertical_grid(scale: _Scale, body: float) -> str:
     return "".join(
-        f'<path class="grid" d="M{scale.at(tick):.1f} 0V{body}"/>' for tick in scale.ticks(6)
+        f'<path class="grid" d="M{scale.at(tick):.1f} 0V{body}"/>' for tick, _ in scale.ticks(6)
     )
 
 
 def _bottom(scale: _Scale, body: float, axis: str) -> str:
     texts = "".join(
-        f'<text x="{scale.at(tick):.1f}" y="{body + 14}" class="middle">{number(tick)}</text>'
-        for tick in scale.ticks(6)
+        f'<text x="{scale.at(tick):.1f}" y="{body + 14}" class="middle">{text}</text>'
+        for tick, text in scale.ticks(6)
     )
     middle = (scale.first + scale.last) / 2
     return (
@@ -435,13 +454,13 @@ def _frame(
     foot = top + height
     parts = [
         f'<path class="grid" d="M{left} {up.at(tick):.1f}h{width}"/><text x="{left - 6}" '
-        f'y="{up.at(tick) + 4:.1f}" class="end">{number(tick)}</text>'
-        for tick in up.ticks(6)
+        f'y="{up.at(tick) + 4:.1f}" class="end">{text}</text>'
+        for tick, text in up.ticks(6)
     ]
     parts += [
         f'<path class="grid" d="M{across.at(tick):.1f} {top}v{height}"/>'
-        f'<text x="{across.at(tick):.1f}" y="{foot + 15}" class="middle">{number(tick)}</text>'
-        for tick in across.ticks(6)
+        f'<text x="{across.at(tick):.1f}" y="{foot + 15}" class="middle">{text}</text>'
+        for tick, text in across.ticks(6)
     ]
     parts.append(
         f'<path class="axis" d="M{left} {top}V{foot}h{width}"/>'

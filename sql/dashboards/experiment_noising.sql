@@ -35,5 +35,5 @@ WHERE e.study = $study
   AND e.task = $task
   AND e.experiment = $experiment
   AND s.metric = 'logit_diff'
-  AND coalesce(made.kind, s.kind) IN ('activation_patching', 'path_patching')
+  AND coalesce(made.kind, s.kind) = 'activation_patching'
 ORDER BY layers, position_role, source_variant, reference_run;

@@ -117,6 +117,25 @@ def test_logarithmic_axis_has_equal_steps_for_equal_factors() -> None:
     assert steps == pytest.approx([steps[0]] * 3, abs=0.2)
 
 
+def test_ticks_have_the_decimals_of_their_step() -> None:
+    plot = interval_plot([("a", [Mark(0.9991, 0.9990, 0.9999)])], label="l", axis="a", around=1.0)
+    values = [value for _, value in ticks(plot)]
+    assert len(values) == len(set(values)) > 3
+    wide = interval_plot([("a", [Mark(250000.0)])], label="l", axis="a")
+    assert [value for _, value in ticks(wide)][-1] == 250000
+
+
+def test_what_lies_beyond_the_ends_is_drawn_up_to_there() -> None:
+    marks = [Mark(0.5, -30.0, 40.0, "m")]
+    plot = interval_plot([("a", marks)], label="l", axis="a", within=(-1.0, 2.0))
+    assert [value for _, value in ticks(plot)] == [-1.0, 0.0, 1.0, 2.0]
+    assert "m: +0.5 (−30 to 40)" in plot
+    found = re.search(r'class="whisker" d="M([\d.]+) [\d.]+H([\d.]+)"', plot)
+    assert found is not None
+    places = [x for x, _ in ticks(plot)]
+    assert places[0] - 20 < float(found[1]) <= places[0] < places[-1] <= float(found[2])
+
+
 def test_points_on_the_diagonal_are_drawn_on_it() -> None:
     plot = scatter_plot(
         [("s", [Point(-1, -1), Point(2, 2)])], label="l", x_axis="x", y_axis="y", diagonal=True
