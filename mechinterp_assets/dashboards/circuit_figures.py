@@ -216,44 +216,41 @@ def qk_pairs(frame: pl.DataFrame) -> Figure | None:
 
 
 def qk_variance(frame: pl.DataFrame) -> Figure | None:
-    """Variance of attention scores explained by the first k pairs, a line per head and role."""
+    """Variance of attention scores explained by the first k pairs, a plot per head and order."""
     if frame.is_empty():
         return None
+    roles = frame["source_role"].unique(maintain_order=True).to_list()
     pictures = []
-    names: dict[str, str] = {}
-    for (order,), own in frame.partition_by("ordered_by", as_dict=True).items():
+    panels = frame.partition_by("head", "ordered_by", as_dict=True, maintain_order=True)
+    for (head, order), own in list(panels.items())[:MAX_PANELS]:
         lines = []
-        for (head, role), rows in own.partition_by(
-            "head", "source_role", as_dict=True, maintain_order=True
-        ).items():
-            name = f"{head} at {role}"
-            names.setdefault(name, colour(len(names)))
+        for role in roles:
             points = [
                 Point(
                     row["k"],
                     _within(row["variance_explained_held_out"]),
                     f"{row['k']} pairs: {number(row['variance_explained_held_out'])} held out, "
-                    f"{number(row['variance_explained'])} on the prompts they were chosen on",
+                    f"{number(row['variance_explained'])} on all prompts",
                 )
-                for row in rows.to_dicts()
+                for row in _of(own, "source_role", role)
             ]
-            lines.append((name, points))
+            lines.append((f"key at {role}", points))
         picture = line_plot(
             lines,
-            label=f"variance of scores explained, pairs by {order}",
+            label=f"variance of the score of {head} explained, pairs by {order}",
             x_axis="pairs",
             y_axis="variance explained, held out",
             log_x=True,
             levels=(0.0, 1.0),
-            classes=[names[name] for name, _ in lines],
             width=400,
+            height=200,
         )
-        pictures.append((f"pairs with the largest {order} first", picture))
+        pictures.append((f"{head}, pairs with the largest {order} first", picture))
     return Figure(
         "Variance of attention scores explained by pairs",
         pictures,
         frame,
-        legend=list(names.items()),
+        legend=[(f"key at {role}", colour(i)) for i, role in enumerate(roles)],
         note=(
             "The sum of the first k pairs, with nothing fitted; pairs were chosen on every second "
             "prompt and measured on the others. Below 0 where other pairs undo what these do "

@@ -153,7 +153,8 @@ def _drawings(
             elif row["kind"] is not None:
                 statement, draw = BY_KIND.get(row["kind"], ("experiment_effects", effects))
                 chosen[statement] = draw
-    return sorted(chosen.items())
+    # What no other picture shows comes last.
+    return sorted(chosen.items(), key=lambda item: (item[0] == "experiment_effects", item[0]))
 
 
 def _chosen(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
