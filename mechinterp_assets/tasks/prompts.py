@@ -31,8 +31,8 @@ BASE, CORRUPT = "base", "corrupt"
 # One row per prompt. prompt: row number within the task. pair_id: shared by a base prompt and what
 # was varied from it. token_ids: BOS first. roles, positions: role i stands at positions[i]; where
 # two roles share a position the first listed names it; END is the last position. answer_token_ids
-# and wrong_token_ids belong to the row's own text; without wrong tokens only loss, probability and KL
-# are defined, without answers KL alone.
+# and wrong_token_ids belong to the row's own text; without wrong tokens only loss, probability and
+# KL are defined, without answers KL alone.
 TASK_PROMPTS_SCHEMA: dict[str, pl.DataType] = {
     "task": pl.String(),
     "prompt": pl.Int64(),
@@ -178,9 +178,10 @@ def check_task_prompts(prompts: pl.DataFrame, *, need_answers: bool = True) -> p
     """`prompts` unchanged if it is a frame of TASK_PROMPTS_SCHEMA that can be used.
 
     need_answers: without, prompts may have neither answers nor wrong tokens: KL is defined then and
-    nothing else. Raises PromptError that names the task and prompt: other columns or types, none at all, prompt
-    numbers given twice in a task, token counts or positions that do not fit, a role given twice, no
-    END at the last position, no answers, or a token that is both an answer and wrong.
+    nothing else. Raises PromptError that names the task and prompt: other columns or types, none at
+    all, prompt numbers given twice in a task, token counts or positions that do not fit, a role
+    given twice, no END at the last position, no answers, or a token that is both an answer and
+    wrong.
     """
     if dict(prompts.schema) != TASK_PROMPTS_SCHEMA:
         raise PromptError(

@@ -63,8 +63,9 @@ def own_task(
     """The examples as TASK_PROMPTS_SCHEMA: one base prompt each, END its only role.
 
     Either all examples have an answer or none has. Raises PromptError, one line for every problem:
-    no examples; an empty text or answer; an answer missing; a text given twice; an answer that is not cut off from its text by the tokenizer; an answer and a wrong
-    one that begin with the same token; a prompt longer than the model's context.
+    no examples; an empty text or answer; an answer missing; a text given twice; an answer that is
+    not cut off from its text by the tokenizer; an answer and a wrong one that begin with the same
+    token; a prompt longer than the model's context.
     """
     if not examples:
         raise PromptError(f"task {name}: no prompts; give at least one")

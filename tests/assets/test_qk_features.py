@@ -1,4 +1,4 @@
-"""Scores by pairs of features in a study: heads chosen by role or its fallback, sums, task names."""
+"""Scores by pairs of features in a study: heads by role or its fallback, sums, task names."""
 
 import polars as pl
 

@@ -97,7 +97,8 @@ def test_variants_change_what_they_say_and_nothing_else(prompts: pl.DataFrame) -
                 assert row["text"] == f"It was a nice day. {plain['text']}"
             if variant == "names_and_fillers":
                 text = str(row["text"])
-                assert text.startswith("It was a nice day. ") and text.count("nice day") == 2
+                assert text.startswith("It was a nice day. ")
+                assert text.count("nice day") == 2
 
 
 def test_templates_and_orders_are_balanced(organism: LanguageModel) -> None:
