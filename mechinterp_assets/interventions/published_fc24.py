@@ -24,7 +24,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from mechinterp_assets.circuits.prompt_roles import role_names, role_positions
-from mechinterp_assets.interventions.edges import EDGE_KEY, PAIR_KEY, edge_interventions
+from mechinterp_assets.interventions.edges import (
+    EDGE_KEY,
+    PAIR_KEY,
+    EditEdge,
+    edge_interventions,
+)
 from mechinterp_assets.interventions.experiment_context import (
     Chosen,
     ExperimentContext,
@@ -101,7 +106,11 @@ def _singles(
     out: bool = False,
 ) -> list[Chosen]:
     seed = context.settings.seed
-    made = edges_of_a_head(edges, head, out=out, seed=seed, occurrence="traced")
+    made = [
+        one
+        for one in edges_of_a_head(edges, head, out=out, seed=seed, occurrence="traced")
+        if not one.is_control or _has_control(context, one)
+    ]
     which = f"{reason}; its {edges.height} heaviest" if edges.height > 1 else reason
     return [Chosen(one, part, which) for one in made]
 
@@ -131,9 +140,9 @@ def _parallel(context: ExperimentContext) -> list[Chosen]:
     for heads, reason in groups:
         edges = pl.concat([edges_out_of(context, head) for head in heads])
         part = f"out of {', '.join(_name(head) for head in heads)}"
-        chosen += _together(edges, "parallel", part, reason)
+        chosen += _together(context, edges, "parallel", part, reason)
     for edges in _published_edges(context, "fc24-parallel-sets"):
-        chosen += _together(edges, "parallel", "published sets", _AS_PUBLISHED)
+        chosen += _together(context, edges, "parallel", "published sets", _AS_PUBLISHED)
     return _some(chosen, "no two edges enter, or leave, one of the chosen heads")
 
 
@@ -152,8 +161,22 @@ def _serial(context: ExperimentContext) -> list[Chosen]:
     return _some(chosen, "no traced edge enters a head that another traced edge leaves")
 
 
-def _together(edges: pl.DataFrame, kind: str, part: str, reason: str) -> list[Chosen]:
-    """All edges as one set in every scope, and its members alone."""
+def _together(
+    context: ExperimentContext, edges: pl.DataFrame, kind: str, part: str, reason: str
+) -> list[Chosen]:
+    """Edges as one set in every scope, and its members alone.
+
+    The first edge, and all after it whose pairs were traced in a prompt that those before share.
+    """
+    traced = _prompts_of_pairs(context)
+    common: set[int] = set()
+    rows = []
+    for number, key in enumerate(edges.select(PAIR_KEY).rows()):
+        shared = (common or traced[key]) & traced[key]
+        if shared:
+            common = shared
+            rows.append(number)
+    edges = edges[rows]
     made = [edges_together(edges, kind, scope=scope, occurrence="traced") for scope in SCOPES]
     return _with_members([one for one in made if one is not None], edges, part, reason)
 
@@ -301,7 +324,12 @@ def serial_pairs(context: ExperimentContext) -> list[tuple[pl.DataFrame, str]]:
         reason = f"both edges are kept in {row['n_prompts']} prompts"
         found.append((_edge_frame(kept, rows), reason))
     known = [edges.rows() for edges, _ in found]
-    published = _published_edges(context, "fc24-serial-sets")
+    traced = _prompts_of_pairs(context)
+    published = [
+        edges
+        for edges in _published_edges(context, "fc24-serial-sets")
+        if set.intersection(*(traced[key] for key in edges.select(PAIR_KEY).rows()))
+    ]
     return found + [(edges, _AS_PUBLISHED) for edges in published if edges.rows() not in known]
 
 
@@ -342,6 +370,23 @@ def _published_edges(context: ExperimentContext, name: str) -> list[pl.DataFrame
 def _edge_frame(like: pl.DataFrame, rows: Sequence[Sequence[object]]) -> pl.DataFrame:
     types = {name: like.schema[name] for name in EDGE_KEY}
     return pl.DataFrame([list(row) for row in rows], schema=types, orient="row")
+
+
+def _prompts_of_pairs(context: ExperimentContext) -> dict[tuple[object, ...], set[int]]:
+    """Pair (PAIR_KEY) -> prompts in which it was traced."""
+    pairs = context.trace_edges.group_by(PAIR_KEY).agg(pl.col("prompt").unique())
+    return {tuple(key): set(prompts) for *key, prompts in pairs.iter_rows()}
+
+
+def _has_control(context: ExperimentContext, edge: EditEdge) -> bool:
+    """Whether in some prompt as many slices as those of its pairs are left outside of them."""
+    key = (edge.layer, edge.head, edge.destination_role, edge.source_role)
+    sizes = (
+        context.trace_edges.filter(**dict(zip(PAIR_KEY, key, strict=True)))
+        .group_by("prompt")
+        .agg(pl.col("slices").list.len().max())
+    )
+    return bool((2 * sizes["slices"] <= context.shape.d_head).any())
 
 
 def _last_reader(edges: pl.DataFrame) -> Reader:

@@ -119,6 +119,27 @@ def test_every_experiment_of_a_planted_trace(planted: ExperimentContext) -> None
     assert {one.occurrence for one in singles} == {"traced"}
 
 
+def test_what_could_be_run_in_no_prompt_is_not_chosen(
+    organism: LanguageModel, ioi: pl.DataFrame, base: pl.DataFrame, traced_edge: EdgeFrame
+) -> None:
+    early: list[Planted] = [((0, 7), (1, 0), ("END", "S2"), "destination", 2.0, 2, True)]
+    late: list[Planted] = [((0, 7), (1, 3), ("END", "S2"), "destination", 1.0, 2, True)]
+    apart = pl.concat(
+        [planted_trace(base, traced_edge, early), planted_trace(base.tail(4), traced_edge, late)]
+    )
+    half = organism.config.d_head // 2
+    slices = pl.when(pl.col("downstream_head") == 0).then(pl.lit(list(range(half + 1))))
+    apart = apart.with_columns(slices=slices.otherwise("slices").cast(pl.List(pl.Int32)))
+    chosen, listed = choose_published(NAMES, context_of(organism, ioi, apart))
+    # 0.7's readers share no prompt, so that its edges cannot be ablated together; the slices of 1.0
+    # are more than half of all, so that none are left for a control.
+    assert not any(isinstance(one, InterventionSet) for one in chosen)
+    controls = {one.head for one in chosen if isinstance(one, EditEdge) and one.is_control}
+    assert controls == {3}
+    results = run(organism, ioi, chosen, trace_edges=apart)
+    assert set(listed["intervention"].drop_nulls()) == set(results["intervention"])
+
+
 def test_nothing_traced_is_said(
     organism: LanguageModel, ioi: pl.DataFrame, planted: ExperimentContext
 ) -> None:
