@@ -4,6 +4,8 @@ Belongs here: which columns of a statement's rows become which marks. Does not b
 statements (sql/dashboards), geometry (plots.py), experiments (experiment_figures.py).
 """
 
+from typing import Any
+
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import number
@@ -158,7 +160,7 @@ def reuse(frame: pl.DataFrame) -> Figure | None:
                 ),
             )
         )
-    kept = frame["n_kept"].max()
+    kept = max(frame["n_kept"].to_list())
     return Figure(
         "Heads shared between tasks",
         pictures,
@@ -209,7 +211,7 @@ def qk_pairs(frame: pl.DataFrame) -> Figure | None:
         note=(
             "Query part x key part: an SAE feature by its layer and number, or another part of the "
             "residual stream (K24 Fig. 18). Whiskers: one standard deviation over prompts. "
-            + "; ".join(f"{head}: {reason}" for head, reason in reasons.rows())
+            + "; ".join(f"{row['head']}: {row['chosen_by']}" for row in reasons.to_dicts())
         ),
         hidden=("chosen_by",),
     )
@@ -262,11 +264,11 @@ def qk_variance(frame: pl.DataFrame) -> Figure | None:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _of(frame: pl.DataFrame, column: str, value: str) -> list[dict[str, object]]:
+def _of(frame: pl.DataFrame, column: str, value: str) -> list[dict[str, Any]]:
     return frame.filter(pl.col(column) == value).to_dicts()
 
 
-def _curve_point(row: dict[str, object]) -> Point:
+def _curve_point(row: dict[str, Any]) -> Point:
     several = row["n_seeds"] != 1
     return Point(
         row["k"],

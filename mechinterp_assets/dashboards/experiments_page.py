@@ -106,14 +106,14 @@ def _circuits(query: Query, sql: dict[str, str]) -> Iterable[dict[str, Any]]:
         ("qk_variance", circuit_figures.qk_variance),
         ("prefix_curves", circuit_figures.prefix_curves),
     ):
-        figure = draw(query(sql[name]))
-        if figure is not None:
-            yield _block(figure, sql[name])
+        drawn = draw(query(sql[name]))
+        if drawn is not None:
+            yield _block(drawn, sql[name])
 
 
 def _experiments(query: Query, study: str, rows: pl.DataFrame) -> list[dict[str, Any]]:
     """Experiments with their figures, in the order of the statement."""
-    found = []
+    found: list[dict[str, Any]] = []
     in_order = rows.sort("task", "experiment", maintain_order=True).to_dicts()
     for (task, name), group in groupby(in_order, key=lambda row: (row["task"], row["experiment"])):
         own = list(group)

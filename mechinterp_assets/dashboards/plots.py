@@ -101,8 +101,8 @@ def interval_plot(
     each = max(18, step * n_series + 8)
     left = 10 + round(_CHARACTER * max((len(_cut(name)) for name, _ in rows), default=0))
     marks = [mark for _, row in rows for mark in row if mark.drawn]
-    values = [mark.value for mark in marks] + [end for mark in marks for end in mark.ends or ()]
-    values = [value for value in [*values, around, *lines] if value is not None]
+    values = [mark.value for mark in marks if mark.value is not None]
+    values += [around, *lines, *(end for mark in marks for end in mark.ends or ())]
     if within is not None:
         values = [min(max(value, within[0]), within[1]) for value in values]
     scale = _Scale.over(values, left + 6, left + 6 + width)
@@ -344,8 +344,10 @@ class _Scale:
                 low, high = low / 2, high * 2
             return cls(low / 1.15, high * 1.15, first, last, log)
         low, high = min(known, default=0.0), max(known, default=1.0)
-        if low == high:
-            low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
+        size = max(abs(low), abs(high))
+        if high - low <= max(1e-12 * size, 1e-300):  # all but equal: no ticks would tell them apart
+            size = size if size > 1e-300 else 1.0
+            low, high = low - size / 2, high + size / 2
         space = pad * (high - low)
         return cls(low - space, high + space, first, last)
 
