@@ -18,6 +18,7 @@ SELECT
     layer || '.' || head AS downstream,
     side,
     scope,
+    occurrence,
     n,
     round(mean_effect, 3) AS effect,
     round(control_mean_effect, 3) AS control_effect,

@@ -4,6 +4,7 @@ SELECT
     destination_role || ' <- ' || source_role AS pair,
     side,
     scope,
+    occurrence,
     n,
     round(ablate_effect, 3) AS ablate,
     round(random_ablate_effect, 3) AS random_ablate,
@@ -13,5 +14,5 @@ SELECT
 FROM edge_mode_comparison
 WHERE study = coalesce(getvariable('study'), 'organism')
     AND metric = 'logit_diff'
-ORDER BY abs(ablate_effect) DESC, edge, scope
+ORDER BY abs(ablate_effect) DESC, edge, scope, occurrence
 LIMIT 40;

@@ -73,3 +73,4 @@ COMMENT ON COLUMN edge_ablation_vs_control.difference IS 'Mean over prompts of t
 COMMENT ON COLUMN edge_ablation_vs_control.difference_se IS 'Standard error of that difference over prompts';
 COMMENT ON COLUMN edge_ablation_vs_control.share_larger IS 'Share of prompts where the edge''s effect is larger than its control''s, both as absolute values';
 COMMENT ON COLUMN edge_ablation_vs_control.mean_n_slices IS 'Mean number of slices projected on';
+COMMENT ON COLUMN edge_ablation_vs_control.occurrence IS 'kept: on the prompts in which the trace kept the edge; traced: on all in which the reader''s pair was traced';

@@ -67,3 +67,4 @@ COMMENT ON COLUMN edge_mode_comparison.ablate_raises IS 'Whether it lies above 0
 COMMENT ON COLUMN edge_mode_comparison.boost_raises IS 'Whether the whole interval of boost_effect lies above 0';
 COMMENT ON COLUMN edge_mode_comparison.boost_lowers IS 'Whether it lies below 0';
 COMMENT ON COLUMN edge_mode_comparison.random_neither IS 'Whether the intervals of both random effects hold 0; NULL without controls';
+COMMENT ON COLUMN edge_mode_comparison.occurrence IS 'kept: on the prompts in which the trace kept the edge; traced: on all in which the reader''s pair was traced';
