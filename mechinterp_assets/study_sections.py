@@ -460,10 +460,10 @@ class IoiSection(Section):
     published circuit of this model, such as "wang-2022-ioi: name mover", at (END, IO); auto takes
     the heads with the largest direct effect on the logit difference. `trace_variants` are rules
     traced beside the standard one (circuits/trace_variants.py); `near_threshold` is the least
-    attention of a pair that nearly fires. `firing_score_min`: least score of a root pair, 0 as in FC24, or null: by
-    attention alone; where the score is then negative, what raises it above the mean score of the
-    other sources is traced (this project's rule; absolute positions only). `slice_contrast`: table
-    ioi_slice_contrast. `usage_sequences` corpus sequences are compared with the prompts in slice
+    attention of a pair that nearly fires. `firing_score_min`: least score of a root pair, 0 as in
+    FC24, or null: by attention alone; where the score is then negative, what raises it above the
+    mean score of the other sources is traced (this project's rule; absolute positions only).
+    `slice_contrast`: table ioi_slice_contrast. `usage_sequences` corpus sequences are compared with the prompts in slice
     usage. `consensus_nodes`: traced nodes whose consensus subspace is read. `reference_heads`:
     name -> [layer, head] pairs to compare the circuit with, beside published circuits of the same
     model. What is said of rules, thresholds and variants holds for the traces of other tasks too.
