@@ -40,7 +40,7 @@ def test_picture_table_and_escaping() -> None:
     svg = text[text.index('<svg id="trace"') : text.index("</svg>", text.index('<svg id="trace"'))]
     assert len(re.findall(r'class="node"', svg)) == 3
     assert len(re.findall(r'class="edge"', svg)) == 2
-    assert svg.count("#2471a3") == 1
+    assert svg.count("#3a8fd1") == 1
     # Later layers are drawn above.
     y = {name: float(at) for name, at in re.findall(r'data-head="([\d.]+)".*?cy="([\d.]+)"', svg)}
     assert y["2.3"] < y["1.0"] < y["0.4"]
