@@ -30,4 +30,4 @@ SELECT
     max(receivers) AS heads
 FROM by_template
 GROUP BY part, name_order
-ORDER BY max(abs(ablated)) DESC, part, name_order;
+ORDER BY max(max(abs(ablated))) OVER (PARTITION BY part) DESC, part, name_order;

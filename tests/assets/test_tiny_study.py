@@ -7,6 +7,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from mechinterp_assets.interventions.published import PUBLISHED
 from mechinterp_assets.queries import all_queries, run_query
 from mechinterp_assets.tables import table_specs
 from tests.assets.conftest import Materialized
@@ -54,19 +55,40 @@ def test_nothing_is_stale(tiny: Materialized) -> None:
 
 def test_experiments_of_the_study_are_in_the_one_table(tiny: Materialized) -> None:
     summary = tiny.lake.read("intervention_summary", "tiny").collect().filter(metric="logit_diff")
-    splices = summary.filter(pl.col("kind").is_in(["sae_splice", "set"]))
+    own = [f"splice:sae:L{layer}:all:vs-mean" for layer in (0, 2)]
+    splices = summary.filter(pl.col("intervention").is_in([*own, "set:both"]))
     assert splices["n"].to_list() == [4, 4, 4]
     assert set(splices["weights"]) == {"raw"}
     assert splices["recovered_reference"].null_count() == 0
-    patches = summary.filter(kind="activation_patching")
-    assert set(patches["task"]) == {"gendered_pronoun"}
+    patches = summary.filter(kind="activation_patching", task="gendered_pronoun")
+    assert patches.height == 2
     assert patches["mean_corrupt"].null_count() == 0
-    assert summary.filter(pl.col("task") == "ioi", kind="path_patching").height == 1
+    paths = summary.filter(kind="path_patching", receiver="logits")
+    assert paths["task"].to_list() == ["ioi"]
     members = tiny.lake.read("intervention_sets", "tiny").collect()
-    assert members["member_id"].to_list() == [
-        "splice:sae:L0:all:vs-mean",
-        "splice:sae:L2:all:vs-mean",
-    ]
+    assert members.filter(intervention="set:both")["member_id"].to_list() == own
+
+
+def test_published_experiments_are_in_the_same_table(tiny: Materialized) -> None:
+    listed = tiny.lake.read("intervention_experiments", "tiny").collect()
+    results = tiny.lake.read("intervention_results", "tiny").collect()
+    summary = tiny.lake.read("intervention_summary", "tiny").collect().filter(metric="logit_diff")
+    assert set(listed["experiment"]) == set(PUBLISHED)
+    assert set(listed["intervention"].drop_nulls()) <= set(results["intervention"])
+    once = results.filter(metric="kl").select("task", "intervention", "prompt")
+    assert once.n_unique() == once.height
+    by = listed.join(summary, on=["study", "task", "intervention"]).filter(
+        pl.col("experiment").str.starts_with("k24_")
+    )
+    counts = dict(by.group_by("experiment").agg(pl.col("part").n_unique()).rows())
+    # Five layers to choose from and three variants; SAEs of two layers, two features of each.
+    assert counts["k24_noising"] == 5 + 3
+    assert counts["k24_splicing"] == 2
+    assert counts["k24_cross_section"] == 1
+    assert counts["k24_features_at_s2"] == 4
+    # The study's own splices are not run again.
+    assert set(by.filter(experiment="k24_splicing")["n"]) == {4}
+    assert set(by.filter(experiment="k24_noising")["n"]) == {8}
 
 
 def test_feature_tables_agree_with_each_other(tiny: Materialized) -> None:
