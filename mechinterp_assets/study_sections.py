@@ -464,9 +464,10 @@ class IoiSection(Section):
     FC24, or null: by attention alone; where the score is then negative, what raises it above the
     mean score of the other sources is traced (this project's rule; absolute positions only).
     `slice_contrast`: table ioi_slice_contrast. `usage_sequences` corpus sequences are compared
-    with the prompts in slice usage. `consensus_nodes`: traced nodes whose consensus subspace is read. `reference_heads`:
-    name -> [layer, head] pairs to compare the circuit with, beside published circuits of the same
-    model. What is said of rules, thresholds and variants holds for the traces of other tasks too.
+    with the prompts in slice usage. `consensus_nodes`: traced nodes whose consensus subspace is
+    read. `reference_heads`: name -> [layer, head] pairs to compare the circuit with, beside
+    published circuits of the same model. What is said of rules, thresholds and variants holds
+    for the traces of other tasks too.
     """
 
     prompts: Positive = 128
