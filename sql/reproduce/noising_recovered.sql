@@ -1,11 +1,11 @@
 -- Share of the logit difference that is kept when attention outputs at S2 come from another prompt
 -- (patched - zero-ablated) / (clean - zero-ablated), as K24 normalises. Keys: layers, variant, baseline: zero (at S2) or zero_all.
 SELECT
-    regexp_replace(intervention, '^noise:attn_out:(.+):S2:(.+):vs-(.+)$', '\1 \2 \3') AS key,
+    regexp_replace(intervention, '^(?:set:)?noise:attn_out:(.+):S2:(.+):vs-(.+)$', '\1 \2 \3') AS key,
     recovered_reference AS value
 FROM intervention_summary
 WHERE study = coalesce(getvariable('study'), 'organism')
     AND task = 'ioi'
     AND metric = 'logit_diff'
-    AND regexp_matches(intervention, '^noise:attn_out:.+:S2:.+:vs-zero(_all)?$')
+    AND regexp_matches(intervention, '^(set:)?noise:attn_out:.+:S2:.+:vs-zero(_all)?$')
 ORDER BY key;

@@ -1,9 +1,11 @@
 -- Share of the logit difference that is kept when SAE reconstructions replace z, against mean ablation
-SELECT regexp_replace(intervention, ':all:vs-mean$', '') AS key, recovered_reference AS value
+-- Keys: a layer, or layers at once, such as L0 and L0+L3.
+SELECT
+    regexp_extract(intervention, '^(?:set:splice|splice:sae):(.+):all:vs-mean$', 1) AS key,
+    recovered_reference AS value
 FROM intervention_summary
 WHERE study = coalesce(getvariable('study'), 'organism')
     AND task = 'ioi'
     AND metric = 'logit_diff'
-    AND contains(intervention, 'splice:sae:')
-    AND ends_with(intervention, ':vs-mean')
+    AND regexp_matches(intervention, '^(set:splice|splice:sae):.+:all:vs-mean$')
 ORDER BY key;

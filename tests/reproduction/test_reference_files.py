@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import duckdb
 import pytest
 import yaml
 
 from mechinterp_assets.assets.registry import STUDIES
 from mechinterp_assets.assets.reproduction import SITE_TABLES, STUDY_TABLES
+from mechinterp_assets.interventions.experiments import noising_of_attention
 from mechinterp_assets.reproduction.measures import (
     all_measures,
     find_measure,
@@ -19,6 +21,7 @@ from mechinterp_assets.reproduction.reference_file import (
     load_references,
     reference_path,
 )
+from mechinterp_assets.tables import SQL_FOLDER
 from resources.lake import Lake
 
 GOOD = {
@@ -47,6 +50,31 @@ def test_heads_of_published_circuits_are_not_written_twice() -> None:
     assert movers.heads_of("name_mover") == ["9.6", "9.9", "10.0"]
     l0 = next(one for one in references.references if one.id == "k24-sae-l0")
     assert [l0.values[str(layer)].value for layer in (0, 1, 11)] == [3, 20, 8]
+
+
+def test_keys_of_noising_are_those_of_the_published_experiment() -> None:
+    """The measure turns ids of interventions into keys; the reference file names such keys."""
+    found = find_measure("noising_recovered").sql
+    references = load_references(PACKAGED_REFERENCES / "gpt2-small.yaml", "gpt2-small")
+    named = {
+        key
+        for one in references.references
+        if one.measure == "noising_recovered"
+        for key in one.values
+    }
+    planned = noising_of_attention([5, 6], [key.split()[1] for key in named])
+    with duckdb.connect() as con:
+        con.execute((SQL_FOLDER / "tables" / "intervention_summary.sql").read_text())
+        for one in planned:
+            con.execute(
+                "INSERT INTO intervention_summary BY NAME SELECT 'tiny' AS study, 'ioi' AS task,"
+                " ? AS intervention, 'logit_diff' AS metric, 0.5 AS recovered_reference",
+                [one.id],
+            )
+        con.execute("SET VARIABLE study = 'tiny'")
+        keys = {row[0] for row in con.sql(found).fetchall()}
+    assert named <= keys
+    assert len(keys) == len(planned) == 6 * len(named)
 
 
 def test_every_measure_runs_on_an_empty_lake(tmp_path: Path) -> None:
