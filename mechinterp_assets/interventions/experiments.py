@@ -147,7 +147,7 @@ def parallel_sets(
     occurrence: Occurrence = "kept",
     watch: Watched | None = None,
 ) -> list[InterventionSet]:
-    """Edges into the same pair of a head made together (FC24 Fig. 17-22).
+    """Edges into the same pair of a head made together (FC24 Fig. 17-28).
 
     For every pair of `edges`: those that write at its destination, those at its source, and all of
     them, each where there are two or more. watch: see Watched; for edges into one pair.
@@ -173,7 +173,7 @@ def serial_sets(
     scope: Scope = "local",
     occurrence: Occurrence = "kept",
 ) -> list[InterventionSet]:
-    """Two edges in a row, the second from the head that the first goes into (FC24 Fig. 23-28).
+    """Two edges in a row, the second from the head that the first goes into (FC24 Fig. 17-28).
 
     The second edge starts where the first one's reader writes: at its pair's destination.
     """
