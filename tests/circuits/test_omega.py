@@ -9,6 +9,7 @@ from mechinterp_assets.circuits.omega import (
     CircuitError,
     ModelOmega,
     OmegaFactors,
+    _small_svd,
     attention_svd,
     omega_svd,
     rotation_matrices,
@@ -190,3 +191,22 @@ def test_attention_svd_frame(which: str, request: pytest.FixtureRequest) -> None
         assert np.allclose(rows["singular_value"].to_numpy(), S)
         assert rows["cumulative_energy"][-1] == pytest.approx(1)
         assert np.allclose(rows["energy_share"].to_numpy(), S**2 / (S**2).sum())
+
+
+@pytest.mark.parametrize("condition", [1.0, 30.0, 9e2, 1.1e3, 1e6, 1e14, np.inf])
+def test_small_svd_at_any_condition(condition: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.linalg.qr(torch.randn(4, 12, 12, dtype=torch.float64, generator=generator)).Q
+        for _ in range(2)
+    )
+    values = torch.logspace(0, -np.log10(min(condition, 1e200)), 12, dtype=torch.float64)
+    if condition == np.inf:
+        values[-3:] = 0
+    core = left @ values.diag() @ right.mT
+    u, S, vt = _small_svd(core)
+    eye = torch.eye(12, dtype=torch.float64).expand(4, -1, -1)
+    torch.testing.assert_close(S, values.expand(4, -1), rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(u @ S.diag_embed() @ vt, core, rtol=0, atol=1e-14)
+    torch.testing.assert_close(u.mT @ u, eye, rtol=0, atol=1e-9)
+    torch.testing.assert_close(vt @ vt.mT, eye, rtol=0, atol=1e-12)
