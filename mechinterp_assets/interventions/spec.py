@@ -342,7 +342,8 @@ def parse_planned(data: object) -> Planned:
         try:
             return InterventionSet.model_validate(dict(data))
         except ValidationError as error:
-            raise InterventionError(f"set {data.get('name')!r}: {explain(error)}") from None
+            why, name = explain(error), f"set {data.get('name')!r}"
+            raise InterventionError(why if name in why else f"{name}: {why}") from None
     return parse_intervention(data)
 
 
