@@ -1,15 +1,14 @@
-"""Metrics of a run at END, and of a pair's attention score.
+"""Metrics of a run at END.
 
-Belongs here: numbers computed from logits. Does not belong here: effects (patched - clean), which
-are views.
+Belongs here: which of the metrics of tasks/answers.py interventions have. Does not belong here:
+effects (patched - clean), which are views.
 """
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from mechinterp_assets.precision import float64
+from mechinterp_assets.tasks.answers import AnswerTokens, answer_metrics
 
 LOGIT_METRICS = ("logit_diff", "kl", "loss", "prob")
 
@@ -28,29 +27,6 @@ def logit_metrics(
       loss        -log p of the answers together, in nats; NaN without answers, as the others but kl
       prob        p of the answers together
     """
-    logits = float64(logits)
-    log_probs = logits.log_softmax(dim=-1)
-    clean = float64(clean_logits).log_softmax(dim=-1)
-    right, n_right = _padded(answers, logits.device)
-    other, n_other = _padded(wrong, logits.device)
-    log_p = log_probs.gather(1, right).masked_fill(~n_right, -torch.inf).logsumexp(dim=-1)
-    log_p = log_p.masked_fill(~n_right.any(dim=-1), torch.nan)
-    return {
-        "logit_diff": _mean(logits.gather(1, right), n_right)
-        - _mean(logits.gather(1, other), n_other),
-        "kl": (clean.exp() * (clean - log_probs)).sum(dim=-1),
-        "loss": -log_p,
-        "prob": log_p.exp(),
-    }
-
-
-def _padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids [row, widest] and which of them are there."""
-    width = max([1, *map(len, ids)])
-    padded = torch.tensor([[*own, *([0] * (width - len(own)))] for own in ids], device=device)
-    there = torch.tensor([[i < len(own) for i in range(width)] for own in ids], device=device)
-    return padded, there
-
-
-def _mean(values: Tensor, there: Tensor) -> Tensor:
-    return values.masked_fill(~there, 0.0).sum(dim=-1) / there.sum(dim=-1)
+    tokens = AnswerTokens.padded(answers, wrong, logits.device)
+    metrics = answer_metrics(logits, tokens, clean_logits)
+    return {name: metrics[name] for name in LOGIT_METRICS}

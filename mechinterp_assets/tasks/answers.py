@@ -3,6 +3,7 @@
 Belongs here: numbers computed from logits and a prompt's answer tokens. Does not belong here: runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -29,9 +30,15 @@ class AnswerTokens:
     @classmethod
     def of(cls, prompts: pl.DataFrame, device: torch.device) -> "AnswerTokens":
         """Those of rows of TASK_PROMPTS_SCHEMA."""
-        answer = _padded(prompts["answer_token_ids"].to_list(), device)
-        wrong = _padded(prompts["wrong_token_ids"].to_list(), device)
-        return cls(*answer, *wrong)
+        answers, wrong = (prompts[f"{kind}_token_ids"].to_list() for kind in ("answer", "wrong"))
+        return cls.padded(answers, wrong, device)
+
+    @classmethod
+    def padded(
+        cls, answers: Sequence[Sequence[int]], wrong: Sequence[Sequence[int]], device: torch.device
+    ) -> "AnswerTokens":
+        """Those of token ids [row][choice]."""
+        return cls(*_padded(answers, device), *_padded(wrong, device))
 
     def __getitem__(self, rows: Tensor | slice) -> "AnswerTokens":
         return AnswerTokens(
@@ -97,11 +104,11 @@ def _mean_logit(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     return total / mask.sum(dim=1)
 
 
-def _padded(lists: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(1, *(len(tokens) for tokens in lists))
+def _padded(lists: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max([1, *map(len, lists)])
     ids = torch.zeros(len(lists), width, dtype=torch.long)
     mask = torch.zeros(len(lists), width, dtype=torch.bool)
     for row, tokens in enumerate(lists):
-        ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        ids[row, : len(tokens)] = torch.tensor(list(tokens), dtype=torch.long)
         mask[row, : len(tokens)] = True
     return ids.to(device), mask.to(device)
