@@ -3,13 +3,13 @@
 Belongs here: running one batch. Does not belong here: what is computed of it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-NamedHook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
+from mechinterp_assets.partial_forward import NamedHook, last_position
 
 
 def run_and_keep(
@@ -32,9 +32,6 @@ def run_and_keep(
             kept[name] = value.clone()
 
         return name, keep
-
-    def last_position(residual: Tensor, hook: Any) -> Tensor:
-        return residual[:, -1:]
 
     all_hooks = [*hooks, *(keep_as(name) for name in names)]
     if last_logits_only:

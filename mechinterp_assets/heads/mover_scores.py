@@ -16,10 +16,10 @@ from torch import Tensor
 
 from mechinterp_assets.circuits.ioi import PromptError, equal_length_groups
 from mechinterp_assets.heads.ioi_scores import EffectMoments, name_pool
-from mechinterp_assets.heads.kept_run import NamedHook, run_and_keep
+from mechinterp_assets.heads.kept_run import run_and_keep
 from mechinterp_assets.heads.score_values import ScoreValues, all_scores, score_frame
 from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import run_from
+from mechinterp_assets.partial_forward import NamedHook, run_from
 from mechinterp_assets.precision import float64
 
 Head = tuple[int, int]

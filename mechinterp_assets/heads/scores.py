@@ -31,6 +31,7 @@ from mechinterp_assets.heads.logit_scores import InductionLogitAttribution
 from mechinterp_assets.heads.score_values import ScoreValues, all_scores, score_frame
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.partial_forward import last_position
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def accumulate_patterns(
         (f"blocks.{layer}.attn.hook_pattern", hook_of(layer))
         for layer in range(model.config.n_layers)
     ]
-    hooks.append(("unembed.hook_in", _last_position))
+    hooks.append(("unembed.hook_in", last_position))
     for ids in _batches(token_ids, batch_size, model.device):
         model.raw.run_with_hooks(ids, fwd_hooks=hooks)
 
@@ -182,7 +183,7 @@ def induction_logit_attribution(
             kept[hook.name] = value
 
         hooks = [(name, keep) for name in wanted]
-        model.processed.run_with_hooks(ids, fwd_hooks=[*hooks, ("unembed.hook_in", _last_position)])
+        model.processed.run_with_hooks(ids, fwd_hooks=[*hooks, ("unembed.hook_in", last_position)])
         for layer in range(model.config.n_layers):
             z = kept[f"blocks.{layer}.attn.hook_z"]
             statistic.update(layer, ids, z, kept["ln_final.hook_scale"])
@@ -190,11 +191,6 @@ def induction_logit_attribution(
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _last_position(residual: Tensor, hook: Any) -> Tensor:
-    """Unembed the last position only: no score here reads logits."""
-    return residual[:, -1:]
 
 
 def _batches(token_ids: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:

@@ -34,8 +34,9 @@ from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.circuits.ioi import PromptError, equal_length_groups
+from mechinterp_assets.heads.kept_run import run_and_keep
 from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import NamedHook, last_position, run_from
+from mechinterp_assets.partial_forward import NamedHook, run_from
 from mechinterp_assets.precision import float64
 from mechinterp_assets.tasks.answers import AnswerTokens, answer_metrics
 
@@ -91,18 +92,10 @@ def clean_groups(
     """Runs `prompts` unedited, in groups of equal length and at most `max_prompts`."""
     layers = range(model.config.n_layers)
     names = ("hook_resid_pre", "attn.hook_z", "attn.hook_v")
-    kept: dict[str, Tensor] = {}
-
-    def keep_as(name: str) -> NamedHook:
-        def keep(value: Tensor, hook: Any) -> None:
-            kept[name] = value.clone()
-
-        return name, keep
-
-    hooks = [keep_as(f"blocks.{layer}.{name}") for layer in layers for name in names]
+    wanted = [f"blocks.{layer}.{name}" for layer in layers for name in names]
     for frame, ids in equal_length_groups(prompts, max_prompts):
-        logits = model.processed.run_with_hooks(
-            ids.to(model.device), fwd_hooks=[*hooks, ("unembed.hook_in", last_position)]
+        logits, kept = run_and_keep(
+            model.processed, ids.to(model.device), wanted, last_logits_only=True
         )
         resid_pre, z, v = ([kept[f"blocks.{layer}.{name}"] for layer in layers] for name in names)
         yield CleanGroup(
