@@ -23,7 +23,7 @@ class LiveExperimentPages:
     def page(self, study: str) -> str | None:
         """HTML of a study's page; None for a study that has none of what it shows."""
         with self._lock:
-            catalog = self._catalog_state()
+            catalog = self._lake.catalog_state()
             if catalog != self._catalog:
                 self._catalog, self._pages = catalog, {}
             if study not in self._pages:
@@ -42,11 +42,3 @@ class LiveExperimentPages:
                 model=shown_name(model["source"]),
                 study_href=f"../{study}/index.html",
             ).html
-
-    def _catalog_state(self) -> tuple[int, int] | None:
-        # Every write swaps in a new catalog: a new file under the old name.
-        try:
-            state = self._lake.database.stat()
-        except FileNotFoundError:
-            return None
-        return state.st_ino, state.st_mtime_ns

@@ -61,7 +61,7 @@ class LiveHeadPages:
 
     def _study(self, study: str) -> _Study | None:
         with self._lock:
-            catalog = self._catalog_state()
+            catalog = self._lake.catalog_state()
             if catalog != self._catalog:
                 self._catalog, self._previous, self._studies = catalog, self._studies, {}
             if study not in self._studies:
@@ -74,14 +74,6 @@ class LiveHeadPages:
                 else:
                     self._studies[study] = _Study(versions, self._read(study, versions))
             return self._studies[study]
-
-    def _catalog_state(self) -> tuple[int, int] | None:
-        # Every write swaps in a new catalog: a new file under the old name.
-        try:
-            state = self._lake.database.stat()
-        except FileNotFoundError:
-            return None
-        return state.st_ino, state.st_mtime_ns
 
     def _versions(self, study: str) -> dict[tuple[str, str], str] | None:
         """Data versions of all tables that its pages read; None where a needed one is missing."""

@@ -114,7 +114,7 @@ class LivePages:
 
     def _layer(self, site: str) -> _Layer | None:
         """The layer as of now: looked at again when the lake's catalog has changed."""
-        catalog = self._catalog_state()
+        catalog = self._lake.catalog_state()
         if catalog != self._catalog:
             self._catalog, self._previous, self._layers = catalog, self._layers, {}
         if site not in self._layers:
@@ -127,14 +127,6 @@ class LivePages:
                     del self._pages[key]
                 self._layers[site] = None if found is None else self._read_layer(site, found)
         return self._layers[site]
-
-    def _catalog_state(self) -> tuple[int, int] | None:
-        # Every write swaps in a new catalog: a new file under the old name.
-        try:
-            state = self._lake.database.stat()
-        except FileNotFoundError:
-            return None
-        return state.st_ino, state.st_mtime_ns
 
     def _versions(self, site: str) -> dict[str, str] | None:
         """Data version by table; None for what is no site, or one that lacks a needed table."""

@@ -120,6 +120,15 @@ class Lake:
         """The catalog, for the DuckDB command line and other programs."""
         return self.root / DATABASE_NAME
 
+    def catalog_state(self) -> tuple[int, int] | None:
+        """Something that differs after every write; None where nothing was written yet."""
+        # Every write swaps in a new catalog: a new file under the old name.
+        try:
+            state = self.database.stat()
+        except FileNotFoundError:
+            return None
+        return state.st_ino, state.st_mtime_ns
+
     @property
     def declared(self) -> Declarations:
         """The declarations as they are in the `sql` folder now."""

@@ -15,6 +15,11 @@ DATA_URI_LIMIT = 1000  # longest metadata picture that Dagster's UI shows inline
 _LINE_COLOURS = ("#47d", "#d62", "#393", "#a5b", "#888")
 
 
+def percent(share: float | None) -> str:
+    """A share in percent, three significant digits; a dash for None."""
+    return "–" if share is None else f"{100 * share:.3g}%"
+
+
 def number(value: float | None) -> str:
     """Three significant digits; a dash for None and NaN."""
     if value is None or math.isnan(value):

@@ -17,7 +17,7 @@ from mechinterp_assets.dashboards.head_page import HeadPages
 from mechinterp_assets.dashboards.heads_index import heads_content
 from mechinterp_assets.dashboards.layer_frames import SequenceTokens
 from mechinterp_assets.dashboards.places import head_page
-from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
+from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template, write_page
 from mechinterp_assets.dashboards.site import RenderedFolder
 from mechinterp_assets.dashboards.tokens import TokenTexts
 from mechinterp_assets.provenance import Provenance
@@ -108,15 +108,9 @@ class HeadRenderer:
 def render_heads(renderer: HeadRenderer, folder: Path) -> RenderedFolder:
     """Write the index and all head pages into `folder`, private to the caller until published."""
     folder.mkdir(parents=True, exist_ok=True)
-    size = _write(folder / "index.html", renderer.index())
+    size = write_page(folder / "index.html", renderer.index())
     for layer, head in renderer.heads:
         text = renderer.page(layer, head)
         assert text is not None
-        size += _write(folder / head_page(layer, head), text)
+        size += write_page(folder / head_page(layer, head), text)
     return RenderedFolder(0, len(renderer.heads) + 1, size)
-
-
-def _write(path: Path, text: str) -> int:
-    content = text.encode()
-    path.write_bytes(content)
-    return len(content)

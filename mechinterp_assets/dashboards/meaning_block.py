@@ -6,7 +6,7 @@ the feature packages.
 
 from typing import Any
 
-from mechinterp_assets.dashboards.charts import number
+from mechinterp_assets.dashboards.charts import number, percent
 from mechinterp_assets.dashboards.layer_frames import ByFeature, LayerFrames
 from mechinterp_assets.dashboards.tokens import token_label
 
@@ -86,18 +86,14 @@ def _proxy(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "proxy": row["proxy"],
         "definition": row["definition"],
-        "specificity": _percent(specificity),
-        "interval": "" if None in bounds else " to ".join(_percent(b) for b in bounds),
+        "specificity": percent(specificity),
+        "interval": "" if None in bounds else " to ".join(percent(b) for b in bounds),
         "width": round(BAR * (specificity or 0.0)),
-        "weighted": _percent(_share(row["activation_sum_true"], row["activation_sum"])),
-        "recall": _percent(_share(row["n_active_true"], row["n_true"])),
-        "base": _percent(_share(row["n_true"], row["n_tokens"])),
+        "weighted": percent(_share(row["activation_sum_true"], row["activation_sum"])),
+        "recall": percent(_share(row["n_active_true"], row["n_true"])),
+        "base": percent(_share(row["n_true"], row["n_tokens"])),
     }
 
 
 def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.3g}%"

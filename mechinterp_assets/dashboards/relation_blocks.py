@@ -6,7 +6,7 @@ Belongs here: how those tables are shown. They are computed in the feature packa
 from collections.abc import Callable
 from typing import Any
 
-from mechinterp_assets.dashboards.charts import number, signed
+from mechinterp_assets.dashboards.charts import number, percent, signed
 from mechinterp_assets.dashboards.layer_frames import ByFeature, LayerFrames
 from mechinterp_assets.dashboards.tokens import TokenTexts
 
@@ -88,9 +88,9 @@ class RelationBlocks:
                 rows.append(
                     {
                         "tokens": [self._texts.labels[token] for token in row["token_ids"]],
-                        "share": _percent(row["share"]),
+                        "share": percent(row["share"]),
                         "width": round(BAR * (row["share"] or 0.0)),
-                        "rate": _percent(row["rate"]),
+                        "rate": percent(row["rate"]),
                         "mean": number(row["mean_activation"]),
                     }
                 )
@@ -104,7 +104,3 @@ class RelationBlocks:
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.3g}%"

@@ -76,3 +76,10 @@ def provenance_rows(
         ("code version", provenance.code_version),
     ]
     return [(name, value) for name, value in known if value] + list(details.items())
+
+
+def write_page(path: Path, text: str) -> int:
+    """Write a page as UTF-8; the number of bytes."""
+    content = text.encode()
+    path.write_bytes(content)
+    return len(content)

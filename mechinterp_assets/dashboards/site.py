@@ -21,7 +21,7 @@ from mechinterp_assets.dashboards.density import density_counts
 from mechinterp_assets.dashboards.feature_page import FeaturePages, fired
 from mechinterp_assets.dashboards.index_pages import layer_content, study_content
 from mechinterp_assets.dashboards.layer_frames import LayerFrames, SequenceTokens
-from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
+from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template, write_page
 from mechinterp_assets.dashboards.tree_page import FeatureLink, TreePages
 from mechinterp_assets.provenance import Provenance
 
@@ -141,10 +141,10 @@ def render_layer(
     (folder / "features").mkdir(parents=True, exist_ok=True)
     size, n_trees = 0, 0
     for i, feature in enumerate(shown):
-        size += _write(folder / "features" / f"{feature}.html", renderer.html(feature))
+        size += write_page(folder / "features" / f"{feature}.html", renderer.html(feature))
         if (tree := renderer.tree(feature)) is not None:
             (folder / "trees").mkdir(exist_ok=True)
-            size += _write(folder / "trees" / f"{feature}.html", tree)
+            size += write_page(folder / "trees" / f"{feature}.html", tree)
             n_trees += 1
         if progress is not None and (i + 1) % 100 == 0:
             progress(i + 1, len(shown))
@@ -156,7 +156,7 @@ def render_layer(
         head_href=context.head_link(),
         has_head_pages=context.heads_href is not None,
     )
-    size += _write(folder / "index.html", index)
+    size += write_page(folder / "index.html", index)
     return RenderedFolder(len(shown), len(shown) + n_trees + 1, size)
 
 
@@ -194,7 +194,7 @@ def render_study(
         related=related or {},
         provenance=provenance_rows(provenance, model, details or {}),
     )
-    return RenderedFolder(0, 1, _write(folder / "index.html", text))
+    return RenderedFolder(0, 1, write_page(folder / "index.html", text))
 
 
 # ---- private -------------------------------------------------------------------------------------
@@ -203,9 +203,3 @@ def render_study(
 def _check_empty(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; give an empty folder, pages of an older run stay")
-
-
-def _write(path: Path, text: str) -> int:
-    content = text.encode()
-    path.write_bytes(content)
-    return len(content)
