@@ -97,10 +97,10 @@ class FrozenModel:
         if layer not in self._layers:
             raw, gain_and_bias = self.model.raw_weights, self._norm(layer)
             self._layers[layer] = AttentionWeights(
-                _exact(raw.W_V[layer]),
-                _exact(raw.b_V[layer]),
-                _exact(raw.W_O[layer]).flatten(0, 1),
-                _exact(raw.b_O[layer]),
+                exact(raw.W_V[layer]),
+                exact(raw.b_V[layer]),
+                exact(raw.W_O[layer]).flatten(0, 1),
+                exact(raw.b_O[layer]),
                 *gain_and_bias,
             )
         return self._layers[layer]
@@ -109,7 +109,7 @@ class FrozenModel:
         """Query and key weights of one attention layer."""
         raw = self.model.raw_weights
         return QueryKeyWeights(
-            *(_exact(part[layer]) for part in (raw.W_Q, raw.b_Q, raw.W_K, raw.b_K))
+            *(exact(part[layer]) for part in (raw.W_Q, raw.b_Q, raw.W_K, raw.b_K))
         )
 
     @torch.no_grad()
@@ -147,7 +147,7 @@ class FrozenModel:
         )
 
         def read(name: str) -> Tensor:
-            return _exact(cache[name][0])
+            return exact(cache[name][0])
 
         residual = [read(f"blocks.{layer}.hook_resid_pre") for layer in range(n_layers)]
         positions = read("hook_pos_embed") if absolute else None
@@ -189,7 +189,7 @@ class FrozenModel:
         probe[1::2] = -1
         centred = self._centred(probe)
         inputs = torch.stack([torch.zeros_like(probe), probe])[None]
-        bias, answer = _exact(norm(inputs.to(self.model.device, self.model.dtype))[0])
+        bias, answer = exact(norm(inputs.to(self.model.device, self.model.dtype))[0])
         return (answer - bias) * self._scale(probe) / centred, bias
 
     @cached_property
@@ -233,5 +233,6 @@ def _relative(found: Tensor, expected: Tensor) -> float:
     return difference / size if size else (float("inf") if difference else 0.0)
 
 
-def _exact(value: Tensor) -> Tensor:
+def exact(value: Tensor) -> Tensor:
+    """The value as float64 on the CPU."""
     return value.detach().to("cpu", torch.float64)

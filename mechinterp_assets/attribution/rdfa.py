@@ -29,7 +29,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.attribution.dfa import LayerAttention, direct_feature_attribution
-from mechinterp_assets.attribution.frozen_forward import FrozenForward, FrozenModel, RdfaError
+from mechinterp_assets.attribution.frozen_forward import (
+    FrozenForward,
+    FrozenModel,
+    RdfaError,
+    exact,
+)
 from mechinterp_assets.attribution.head_attribution import split_heads
 from mechinterp_assets.attribution.rdfa_tree import TREE_SCHEMA, Node, RdfaSettings, grow
 from mechinterp_assets.language_model import LanguageModel
@@ -315,11 +320,11 @@ class _Splits:
         """Which features are active is the SAE's own answer; their values are float64."""
         sae, z = self._saes[layer], self._forward.z[layer][position]
         _, ids, values = sae.encode_sparse(z[None].to(sae.W_enc))
-        w, d = _exact(sae.W_enc[:, ids].T), _exact(sae.W_dec[ids])
-        b_dec = _exact(sae.b_dec)
-        constant = _exact(sae.b_enc[ids]) - w @ b_dec
+        w, d = exact(sae.W_enc[:, ids].T), exact(sae.W_dec[ids])
+        b_dec = exact(sae.b_dec)
+        constant = exact(sae.b_enc[ids]) - w @ b_dec
         f = w @ z + constant
-        gap = (f - _exact(values)).abs()
+        gap = (f - exact(values)).abs()
         if bool((gap > 5e-3 * (1 + f.abs())).any()):  # leaves room for TF32
             raise RdfaError(
                 f"active features of the {sae.architecture} SAE of layer {layer} are not their "
@@ -327,7 +332,3 @@ class _Splits:
                 "recursive attribution needs an SAE whose activation is its pre-activation"
             )
         return _Active(ids.tolist(), w, d, f, constant, b_dec, z - f @ d - b_dec)
-
-
-def _exact(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", torch.float64)
