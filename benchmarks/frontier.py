@@ -42,7 +42,7 @@ from mechinterp_assets.activations.harvest import harvest
 from mechinterp_assets.activations.rows import TensorRows
 from mechinterp_assets.corpora.readers import CorpusSource, read_documents
 from mechinterp_assets.corpora.tokenize import PackingSettings, token_matrix, tokenize_corpus
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.sae.evaluation import evaluate_layers
 from mechinterp_assets.sae.settings import TrainingSettings

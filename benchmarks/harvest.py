@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.activations.harvest import harvest
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 SIZES = [(2, 128, 4), (4, 256, 8), (6, 512, 8)]  # layers, d_model, heads
 

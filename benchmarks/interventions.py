@@ -26,8 +26,8 @@ from mechinterp_assets.interventions import Planned, run
 from mechinterp_assets.interventions.heads import head_ablations
 from mechinterp_assets.interventions.patching import patching_sweep
 from mechinterp_assets.interventions.path_patching import path_sweep
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import last_position
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import last_position
 
 # layers, heads, d_model, vocabulary
 SIZES = {

@@ -49,7 +49,7 @@ from torch import Tensor, nn
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.harvest import capture_z
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_variants

@@ -26,11 +26,11 @@ def main() -> None:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from mechinterp_assets.circuits.ioi import equal_length_groups
-    from mechinterp_assets.language_model import LanguageModel
+    from mechinterp_assets.model.language_model import LanguageModel
     from mechinterp_assets.organism import ORGANISM_FOLDER
+    from mechinterp_assets.prompts.induction import induction_prompts
+    from mechinterp_assets.prompts.ioi import equal_length_groups
     from mechinterp_assets.tasks.ablation import sweep_heads
-    from mechinterp_assets.tasks.induction import induction_prompts
 
     torch.set_num_threads(arguments.threads)
 

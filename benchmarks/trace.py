@@ -25,10 +25,10 @@ import polars as pl
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.trace import TraceSettings, trace_batches
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import equal_length_groups
 
 LENGTH = 16
 Result = TypeVar("Result")

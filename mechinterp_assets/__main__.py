@@ -1,5 +1,5 @@
 """`python -m mechinterp_assets`: the command line of cli.py."""
 
-from mechinterp_assets.cli import main
+from mechinterp_assets.app.cli import main
 
 main()

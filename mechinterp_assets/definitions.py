@@ -9,35 +9,29 @@ from typing import Any
 
 import dagster as dg
 
-from mechinterp_assets.assets import (
-    activations,
-    circuit_quality,
-    corpus,
-    dashboards,
-    experiment_dashboards,
-    feature_meaning,
-    feature_relations,
-    features,
-    head_dashboards,
-    head_features,
-    heads,
-    interventions,
-    ioi,
-    prefix_induction,
-    qk_features,
-    rdfa,
-    reproduction,
-    sae_comparison,
-    saes,
-    sweeps,
-    task_effects,
-    tasks,
-    traces,
-)
-from mechinterp_assets.assets.automation import JOBS, SCHEDULES
-from mechinterp_assets.assets.checks import CHECKS
-from mechinterp_assets.assets.logging import short_console_logger
-from mechinterp_assets.home import dashboard_folder, lake_folder, tensor_folder
+from mechinterp_assets.defs.activations import activation_cache as activations
+from mechinterp_assets.defs.automation import JOBS, SCHEDULES
+from mechinterp_assets.defs.checks import CHECKS
+from mechinterp_assets.defs.circuits import circuit_quality, qk_features
+from mechinterp_assets.defs.corpus import corpus
+from mechinterp_assets.defs.features import feature_dashboards as dashboards
+from mechinterp_assets.defs.features import feature_meaning, feature_relations
+from mechinterp_assets.defs.features import feature_pass as features
+from mechinterp_assets.defs.features import feature_rdfa as rdfa
+from mechinterp_assets.defs.heads import head_dashboards, head_features, prefix_induction
+from mechinterp_assets.defs.heads import head_scores as heads
+from mechinterp_assets.defs.interventions import experiment_dashboards
+from mechinterp_assets.defs.interventions import intervention_results as interventions
+from mechinterp_assets.defs.ioi import ioi_baseline as ioi
+from mechinterp_assets.defs.ioi import ioi_trace as traces
+from mechinterp_assets.defs.reproduction import reproduction
+from mechinterp_assets.defs.saes import attention_sae as saes
+from mechinterp_assets.defs.saes import sae_frontier as sweeps
+from mechinterp_assets.defs.saes import sae_matching as sae_comparison
+from mechinterp_assets.defs.tasks import task_effects
+from mechinterp_assets.defs.tasks import task_prompts as tasks
+from mechinterp_assets.orchestration.logging import short_console_logger
+from mechinterp_assets.storage.home import dashboard_folder, lake_folder, tensor_folder
 from resources.compute import ComputeResource
 from resources.dashboards import DashboardsResource
 from resources.lake import LakeResource

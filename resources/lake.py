@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from resources.lake_store import KEEP_SECONDS, Frames, Lake, LakeError, Published
+from mechinterp_assets.storage.lake import KEEP_SECONDS, Frames, Lake, LakeError, Published
 
 __all__ = ["Frames", "Lake", "LakeError", "LakeResource", "Published"]
 

@@ -2,7 +2,7 @@
 
 Belongs here: which model a study means, in which precision, and the refusal of weights or a
 tokenizer that an artefact was not made with. Does not belong here: what a model is
-(mechinterp_assets/language_model.py).
+(mechinterp_assets/model/language_model.py).
 """
 
 from functools import lru_cache
@@ -11,9 +11,9 @@ from pathlib import Path
 import dagster as dg
 import torch
 
-from mechinterp_assets.language_model import LanguageModel, check_weight_files
-from mechinterp_assets.model_shape import ModelError
-from mechinterp_assets.study import Study
+from mechinterp_assets.model.language_model import LanguageModel, check_weight_files
+from mechinterp_assets.model.shape import ModelError
+from mechinterp_assets.studies.study import Study
 from resources.compute import ComputeResource
 
 

@@ -3,8 +3,8 @@
 import dagster as dg
 from pydantic import Field
 
-from resources.manifest import ArtefactError
-from resources.tensor_store import (
+from mechinterp_assets.storage.manifest import ArtefactError
+from mechinterp_assets.storage.tensors import (
     KEEP_SECONDS,
     Artefact,
     ArtefactWriter,

@@ -11,7 +11,7 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 # Studies are read when assets are imported: the tests' own are added before that.
 os.environ["MECHINTERP_STUDIES"] = str(Path(__file__).resolve().parent / "studies")
 
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 ROOT = Path(__file__).resolve().parent.parent
 

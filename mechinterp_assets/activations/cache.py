@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from mechinterp_assets.activations.harvest import harvest
 from mechinterp_assets.activations.statistics import ZStatistics
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 FORMAT = 1
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

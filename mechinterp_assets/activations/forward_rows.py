@@ -23,7 +23,7 @@ from torch import Tensor
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import capture_z, check_token_ids, layers_or_all
 from mechinterp_assets.activations.rows import StreamState, check_identity, derived_seed
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 BUFFER_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelError
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelError
 
 
 @dataclass(frozen=True)

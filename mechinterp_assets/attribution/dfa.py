@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mechinterp_assets.attribution.frames import list_column
 from mechinterp_assets.attribution.head_attribution import split_heads
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 DFA_SCHEMA = pl.Schema(

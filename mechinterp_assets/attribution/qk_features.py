@@ -34,7 +34,7 @@ from mechinterp_assets.attribution.residual_parts import (
 )
 from mechinterp_assets.circuits.omega import rotation_matrices
 from mechinterp_assets.circuits.residual import attention_scale
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 Head = tuple[int, int]

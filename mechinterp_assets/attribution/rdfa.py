@@ -37,7 +37,7 @@ from mechinterp_assets.attribution.frozen_forward import (
 )
 from mechinterp_assets.attribution.head_attribution import split_heads
 from mechinterp_assets.attribution.rdfa_tree import TREE_SCHEMA, Node, RdfaSettings, grow
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 __all__ = ["RDFA_SCHEMA", "InactiveFeatureError", "Rdfa", "RdfaError", "RdfaSettings"]

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.attribution.frozen_forward import FrozenModel
-from mechinterp_assets.circuits.ioi import PromptError
-from mechinterp_assets.circuits.prompt_roles import role_positions
+from mechinterp_assets.prompts.ioi import PromptError
+from mechinterp_assets.prompts.roles import role_positions
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 # Kind, layer, feature; layer and feature are None where there is none.

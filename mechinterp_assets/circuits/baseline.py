@@ -10,8 +10,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.circuits.ioi import PromptError, equal_length_groups
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 _SCHEMA = {
     "prompt": pl.Int64(),

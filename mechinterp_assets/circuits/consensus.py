@@ -18,11 +18,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.prompt_roles import position_roles
 from mechinterp_assets.circuits.slices import SIDES
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import equal_length_groups
+from mechinterp_assets.prompts.roles import position_roles
 
 NODE = ("layer", "head", "destination_role", "source_role")
 # What is read of attention_slices.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.thin_qr import ThinFactors
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 # Heads that one thread of omega_svd works on at a time.
 _HEADS_AT_ONCE = 6

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mechinterp_assets.circuits.omega import CircuitError
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.shape import ModelShape
 
 Heads = frozenset[tuple[int, int]]
 _FILE = Path(__file__).resolve().parent / "reference_heads.yaml"

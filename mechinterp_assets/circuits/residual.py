@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.omega import CircuitError
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 WRITER_KINDS = ("embedding", "position", "bias", "head", "mlp")
 _RESIDUAL_TOLERANCE = 1e-3

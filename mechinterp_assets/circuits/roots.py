@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import CircuitError
-from mechinterp_assets.circuits.prompt_roles import (
+from mechinterp_assets.circuits.slices import firing_pairs
+from mechinterp_assets.circuits.trace import Root
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import equal_length_groups
+from mechinterp_assets.prompts.roles import (
     END,
     answer_tokens,
     role_names,
     role_positions,
 )
-from mechinterp_assets.circuits.slices import firing_pairs
-from mechinterp_assets.circuits.trace import Root
-from mechinterp_assets.language_model import LanguageModel
 
 IOI_SOURCES = ("IO", "S1", "S2")
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.residual import residual_stream
 from mechinterp_assets.circuits.slices import firing_pairs, pair_slices, prompts_per_batch
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import equal_length_groups
 
 COUNTS_SCHEMA: dict[str, pl.DataType] = {
     "layer": pl.Int32(),

@@ -21,16 +21,16 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
-from mechinterp_assets.circuits.prompt_roles import position_roles
 from mechinterp_assets.circuits.residual import (
     ResidualStream,
     attention_scale,
     prompt_bytes,
     residual_stream,
 )
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import equal_length_groups
+from mechinterp_assets.prompts.roles import position_roles
 
 SELECTION_TOLERANCE = 1e-12
 IDENTITY_LIMIT = 1e-2

@@ -35,9 +35,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
-from mechinterp_assets.circuits.prompt_roles import END, role_names, role_positions
 from mechinterp_assets.circuits.residual import (
     WRITER_KINDS,
     ResidualStream,
@@ -54,7 +52,9 @@ from mechinterp_assets.circuits.slices import (
     prompts_per_batch,
     slices_frame,
 )
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import equal_length_groups
+from mechinterp_assets.prompts.roles import END, role_names, role_positions
 
 
 class Root(NamedTuple):

@@ -5,7 +5,7 @@ A sentence is an opening that introduces two or three people, then a clause in w
 (the subject) acts on another (the indirect object). Both parts are put together from small lists,
 so that there are millions of distinct skeletons and a model cannot learn
 them one by one. The evaluation templates in `mechinterp_assets.organism.evaluate` and
-`mechinterp_assets.circuits.ioi` are unlike all of them: no sentence here starts with "Then," or
+`mechinterp_assets.prompts.ioi` are unlike all of them: no sentence here starts with "Then," or
 "Afterwards,", says that people "went to" a place or were "working at" or "commuting to" it, or
 speaks of "Friends", "lunch" or a "long argument".
 """

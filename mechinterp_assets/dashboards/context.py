@@ -7,7 +7,7 @@ from pathlib import Path
 from mechinterp_assets.dashboards.places import head_page
 from mechinterp_assets.dashboards.rendering import provenance_rows
 from mechinterp_assets.dashboards.tokens import TokenTexts
-from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.storage.provenance import Provenance
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from mechinterp_assets.dashboards.experiment_figures import (
 )
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
-from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.storage.provenance import Provenance
 
 # What the statements of the page read.
 TABLES = (

@@ -27,7 +27,7 @@ from mechinterp_assets.dashboards.meaning_block import MeaningBlock
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.relation_blocks import RelationBlocks
 from mechinterp_assets.dashboards.tokens import TokenTexts
-from mechinterp_assets.tables import table_spec
+from mechinterp_assets.storage.declarations import table_spec
 
 BAR = 60  # longest bar of the table of heads, in pixels
 EFFECT_BAR = 34  # longest bar of a logit effect

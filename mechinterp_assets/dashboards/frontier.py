@@ -16,7 +16,7 @@ from markupsafe import Markup
 from mechinterp_assets.dashboards.charts import DATA_URI_LIMIT, number
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
-from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.storage.provenance import Provenance
 
 # Okabe and Ito's palette: told apart by colour-blind readers, on light and dark grounds.
 COLOURS = {

@@ -20,7 +20,7 @@ from mechinterp_assets.dashboards.places import head_page
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template, write_page
 from mechinterp_assets.dashboards.site import RenderedFolder
 from mechinterp_assets.dashboards.tokens import TokenTexts
-from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.storage.provenance import Provenance
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mechinterp_assets.dashboards.heads import head_rows
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import json_block
-from mechinterp_assets.tables import table_specs
+from mechinterp_assets.storage.declarations import table_specs
 
 ROWS_WITHOUT_SCRIPT = 100
 # Columns of sae_evaluation in the order shown, with the names readers know them by.

@@ -8,7 +8,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from mechinterp_assets.sql_text import quote_text
+from mechinterp_assets.storage.sql_text import quote_text
 
 SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql" / "dashboards"
 

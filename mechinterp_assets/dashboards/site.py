@@ -23,7 +23,7 @@ from mechinterp_assets.dashboards.index_pages import layer_content, study_conten
 from mechinterp_assets.dashboards.layer_frames import LayerFrames, SequenceTokens
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template, write_page
 from mechinterp_assets.dashboards.tree_page import FeatureLink, TreePages
-from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.storage.provenance import Provenance
 
 # The layer's index links the features with a page; a server that makes any page says so here.
 SOME_LINKED, ALL_LINKED = '<html lang="en" data-pages="some">', '<html lang="en" data-pages="all">'

@@ -16,7 +16,7 @@ from mechinterp_assets.circuits.graph import (
     to_networkx,
 )
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
-from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.storage.provenance import Provenance
 
 _STEP_X, _STEP_Y, _RADIUS = 74, 96, 17
 MAX_EDGES = 400

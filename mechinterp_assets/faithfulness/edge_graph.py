@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.shape import ModelShape
 
 NodeKind = Literal["embedding", "head", "mlp"]
 HeadInput = Literal["q", "k", "v"]

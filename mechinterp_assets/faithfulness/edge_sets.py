@@ -25,7 +25,7 @@ from mechinterp_assets.faithfulness.edge_graph import HEAD_INPUTS, FaithfulnessE
 from mechinterp_assets.faithfulness.prompt_pairs import PromptBatch, logit_difference
 from mechinterp_assets.faithfulness.rankings import Ranking, top_edges
 from mechinterp_assets.faithfulness.split_model import Activations, SplitModel
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.precision import float64
 
 Progress = Callable[[int, int], None]
 

@@ -35,7 +35,7 @@ from mechinterp_assets.faithfulness.prompt_pairs import (
     padded,
 )
 from mechinterp_assets.faithfulness.split_model import SplitModel
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.precision import float64
 
 Head = tuple[int, int]
 Heads = frozenset[Head]

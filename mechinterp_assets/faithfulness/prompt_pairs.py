@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
 from mechinterp_assets.faithfulness.split_model import SplitModel
-from mechinterp_assets.tasks.prompts import check_task_prompts
+from mechinterp_assets.prompts.common import check_task_prompts
 
 
 @dataclass(frozen=True)

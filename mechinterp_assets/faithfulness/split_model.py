@@ -27,7 +27,7 @@ from mechinterp_assets.faithfulness.edge_graph import (
     FaithfulnessError,
     HeadInput,
 )
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 LOGIT_TOLERANCE = 1e-4
 MEMORY_MIB = 2048  # for the activations of one batch

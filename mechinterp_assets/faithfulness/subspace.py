@@ -26,7 +26,7 @@ from torch import Tensor
 from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
 from mechinterp_assets.faithfulness.prompt_pairs import PromptBatch, logit_difference
 from mechinterp_assets.faithfulness.split_model import Activations, SplitModel
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.precision import float64
 
 Site = Literal["z", "mlp_hidden"]
 Part = Literal["direction", "row", "null", "component"]

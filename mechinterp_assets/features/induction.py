@@ -17,10 +17,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mechinterp_assets.clopper_pearson import clopper_pearson
 from mechinterp_assets.features.corpus_tokens import Cells, CorpusTokens
 from mechinterp_assets.features.measures import Measured
 from mechinterp_assets.features.sparse_activations import SparseActivations
+from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
 
 MAX_EXAMPLES = 200
 CONTROL_BELOW = 0.1

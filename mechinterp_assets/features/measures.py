@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from mechinterp_assets.clopper_pearson import clopper_pearson
+from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
 
 FAMILIES_SCHEMA: dict[str, Any] = {
     "feature": pl.Int32,

@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mechinterp_assets.clopper_pearson import clopper_pearson
 from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.features.proxies import (
     PromotedByInduction,
@@ -23,6 +22,7 @@ from mechinterp_assets.features.proxies import (
     cells_by_induction,
 )
 from mechinterp_assets.features.sparse_activations import SparseActivations
+from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
 
 PROXIES_SCHEMA: dict[str, Any] = {
     "proxy": pl.String,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.heads.scores import accumulate_patterns
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 EXAMPLES = 6
 FIRST_DESTINATION = 8  # before it there is little to choose from

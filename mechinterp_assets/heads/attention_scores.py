@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.precision import float64
 
 
 class PatternReader(Protocol):

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from mechinterp_assets.heads.datasets import TokenDataset, ordinary_token_ids
 from mechinterp_assets.heads.embeddings import effective_embedding, normalised
-from mechinterp_assets.heads.kept_run import run_and_keep
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadScoreSettings
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import all_logits_from
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.kept_run import run_and_keep
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import all_logits_from
+from mechinterp_assets.model.precision import float64
 
 MOST_NEGATIVE = 10
 SOURCE_SHARE = 0.05

@@ -7,7 +7,7 @@ processed weights. Does not belong here: scores made of them.
 import torch
 from torch import Tensor
 
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 _BLOCK = 8192
 

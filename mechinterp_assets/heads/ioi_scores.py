@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.ioi import PromptError, equal_length_groups
-from mechinterp_assets.heads.kept_run import run_and_keep
 from mechinterp_assets.heads.name_scores import name_copies
 from mechinterp_assets.heads.score_values import ScoreValues, all_scores, score_frame
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.kept_run import run_and_keep
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.precision import float64
+from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 THRESHOLDS: dict[str, float | None] = {
     "ioi_direct_effect": 0.0,

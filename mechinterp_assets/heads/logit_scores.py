@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.language_model import Weights
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.language_model import Weights
+from mechinterp_assets.model.precision import float64
 
 
 class InductionLogitAttribution:

@@ -14,13 +14,13 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.circuits.ioi import PromptError, equal_length_groups
 from mechinterp_assets.heads.ioi_scores import EffectMoments, name_pool
-from mechinterp_assets.heads.kept_run import run_and_keep
 from mechinterp_assets.heads.score_values import ScoreValues, all_scores, score_frame
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import NamedHook, run_from
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.kept_run import run_and_keep
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import NamedHook, run_from
+from mechinterp_assets.model.precision import float64
+from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 Head = tuple[int, int]
 

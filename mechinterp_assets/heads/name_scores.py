@@ -12,11 +12,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.circuits.ioi import equal_length_groups
 from mechinterp_assets.heads.embeddings import normalised
-from mechinterp_assets.heads.kept_run import run_and_keep
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.kept_run import run_and_keep
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import equal_length_groups
 
 TOP_TOKENS = 5
 

@@ -11,7 +11,7 @@ from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.embeddings import effective_embedding
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadScoreSettings
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 
 def copying(model: LanguageModel, settings: HeadScoreSettings, text: TokenDataset) -> ScoreValues:

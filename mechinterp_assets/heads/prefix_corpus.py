@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mechinterp_assets.heads.bootstrap import cluster_bootstrap
 from mechinterp_assets.heads.datasets import DatasetError
 from mechinterp_assets.heads.prefix_induction import LONGEST_PREFIX
 from mechinterp_assets.heads.scores import accumulate_patterns
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.statistics.bootstrap import cluster_bootstrap
 
 ATTENDS = 0.3  # A above which a head attends to a source (K24 section 4.2)
 _PATTERN_ELEMENTS = 2**23  # of one layer in a batch

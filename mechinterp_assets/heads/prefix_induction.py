@@ -22,11 +22,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.heads.bootstrap import cluster_bootstrap
 from mechinterp_assets.heads.datasets import DatasetError, random_tokens
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import last_position
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import last_position
+from mechinterp_assets.model.precision import float64
+from mechinterp_assets.statistics.bootstrap import cluster_bootstrap
 
 LONGEST_PREFIX = 9
 

@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mechinterp_assets.heads.bootstrap import cluster_bootstrap
 from mechinterp_assets.heads.datasets import DatasetError, ordinary_token_ids
 from mechinterp_assets.heads.prefix_corpus import ATTENDS, AttendedCases
 from mechinterp_assets.heads.prefix_induction import trimmed_batches
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import last_position
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import last_position
+from mechinterp_assets.statistics.bootstrap import cluster_bootstrap
 
 EDITS = ("match", "before_match", "after_source")
 _DRAWS = 1000  # of a replacement token, before a text is called too small

@@ -30,8 +30,8 @@ from mechinterp_assets.heads.datasets import (
 from mechinterp_assets.heads.logit_scores import InductionLogitAttribution
 from mechinterp_assets.heads.score_values import ScoreValues, all_scores, score_frame
 from mechinterp_assets.heads.settings import HeadScoreSettings
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import last_position
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import last_position
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from mechinterp_assets.heads.datasets import (
     repeated_random_tokens,
     text_windows,
 )
-from mechinterp_assets.heads.kept_run import run_and_keep
 from mechinterp_assets.heads.settings import HeadScoreSettings
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.kept_run import run_and_keep
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.precision import float64
 
 POSITIONS = 4
 LARGEST = 3

@@ -19,7 +19,7 @@ from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.embeddings import first_mlp_output
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadScoreSettings
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 MINIMUM_TOKENS = 4
 

@@ -20,7 +20,7 @@ from mechinterp_assets.interventions.reference import ReferenceCache
 from mechinterp_assets.interventions.runs import Edit, Runs, donor_key, weights_of
 from mechinterp_assets.interventions.sites import Blend, Places, at_places, edit_of
 from mechinterp_assets.interventions.spec import Intervention, InterventionError
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 AblationMode = Literal["zero", "mean", "resample"]
 

@@ -23,8 +23,8 @@ from mechinterp_assets.interventions.spec import (
     members,
     parse_planned,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 # Keys that may hold a list, one intervention for each of its values; for layer and head also "all".

@@ -58,8 +58,8 @@ from mechinterp_assets.interventions.spec import (
     Weights,
     check_shared_keys,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelShape
 
 logger = logging.getLogger(__name__)
 

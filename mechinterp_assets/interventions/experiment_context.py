@@ -17,8 +17,8 @@ import polars as pl
 from mechinterp_assets.interventions.api import run
 from mechinterp_assets.interventions.feature_attribution import feature_attribution
 from mechinterp_assets.interventions.spec import Head, InterventionError, Planned
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 # Role -> scores of head_scores and ioi_head_scores by which heads stand in for it, first the one

@@ -18,9 +18,9 @@ from mechinterp_assets.interventions.prompts import PromptGroup, check_prompts, 
 from mechinterp_assets.interventions.runs import NamedHook, hook_name
 from mechinterp_assets.interventions.sites import Places, at_places
 from mechinterp_assets.interventions.spec import InterventionError
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import last_position
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import last_position
+from mechinterp_assets.model.precision import float64
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 FEATURE_ATTRIBUTION_SCHEMA = {

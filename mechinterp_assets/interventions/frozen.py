@@ -18,7 +18,7 @@ from torch import Tensor
 from mechinterp_assets.interventions.runs import CleanRun, bridge_of, weights_of
 from mechinterp_assets.interventions.sites import Places, at_places
 from mechinterp_assets.interventions.spec import InterventionError
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 MLP_TOLERANCE = 1e-3
 

@@ -21,7 +21,7 @@ from mechinterp_assets.interventions.spec import (
     InterventionError,
     Site,
 )
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 __all__ = [
     "AblateHead",

@@ -21,7 +21,7 @@ from mechinterp_assets.interventions.sae_paths import FeaturePath, FeaturePathEd
 from mechinterp_assets.interventions.sae_splice import SpliceEditor, SpliceSae
 from mechinterp_assets.interventions.scaling import ScaleHead, ScalingEditor
 from mechinterp_assets.interventions.steering import Steer, SteeringEditor
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 KINDS = (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mechinterp_assets.tasks.answers import AnswerTokens, answer_metrics
+from mechinterp_assets.prompts.answers import AnswerTokens, answer_metrics
 
 LOGIT_METRICS = ("logit_diff", "kl", "loss", "prob")
 

@@ -34,7 +34,7 @@ from mechinterp_assets.interventions.spec import (
     Site,
     residual_site,
 )
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 PatchSite = Literal["z", "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post"]
 

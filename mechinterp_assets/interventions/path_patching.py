@@ -27,8 +27,8 @@ from mechinterp_assets.interventions.spec import (
     Role,
     heads_text,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelShape
 
 
 class PatchPath(PathIntervention):

@@ -25,8 +25,8 @@ from mechinterp_assets.interventions.spec import (
     check_shared_keys,
     heads_text,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelShape
 
 Inputs = Literal["q", "k", "v", "logits"]
 

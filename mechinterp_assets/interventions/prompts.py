@@ -16,15 +16,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.circuits.ioi import ROLE_PRECEDENCE
 from mechinterp_assets.interventions.spec import (
     ALL_POSITIONS,
     InterventionError,
     InterventionSet,
     Planned,
 )
-from mechinterp_assets.model_shape import ModelShape
-from mechinterp_assets.tasks.prompts import IOI, TASK_PROMPTS_SCHEMA, from_ioi
+from mechinterp_assets.model.shape import ModelShape
+from mechinterp_assets.prompts.common import IOI, TASK_PROMPTS_SCHEMA, from_ioi
+from mechinterp_assets.prompts.ioi import ROLE_PRECEDENCE
 
 ROLE_COLUMNS: dict[str, str] = dict(ROLE_PRECEDENCE)
 IOI_NEEDED = ("prompt", "token_ids", "n_tokens", "pos_end", "io_token_id", "s_token_id")

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mechinterp_assets.circuits.prompt_roles import role_names, role_positions
 from mechinterp_assets.interventions.edges import (
     EDGE_KEY,
     PAIR_KEY,
@@ -44,6 +43,7 @@ from mechinterp_assets.interventions.experiments import (
 from mechinterp_assets.interventions.published_experiment import Published
 from mechinterp_assets.interventions.published_sets import published_entries
 from mechinterp_assets.interventions.spec import Head, Planned, Scope, Watched
+from mechinterp_assets.prompts.roles import role_names, role_positions
 
 ROOTS = 4
 WRITERS = 2

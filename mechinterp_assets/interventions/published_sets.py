@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.shape import ModelShape
 
 _FILE = Path(__file__).resolve().parent / "published_sets.yaml"
 

@@ -26,8 +26,8 @@ from mechinterp_assets.interventions.prompts import (
 )
 from mechinterp_assets.interventions.runs import clean_run
 from mechinterp_assets.interventions.spec import Weights
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.precision import float64
 
 
 @dataclass(frozen=True)

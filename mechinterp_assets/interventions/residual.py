@@ -7,7 +7,7 @@ making edits.
 import torch
 from torch import Tensor
 
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.precision import float64
 
 
 def cosine_and_norm_ratio(

@@ -62,8 +62,8 @@ from mechinterp_assets.interventions.spec import (
     reference_of,
     validate,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import run_from
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import run_from
 
 logger = logging.getLogger(__name__)
 

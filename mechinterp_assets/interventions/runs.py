@@ -17,9 +17,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from mechinterp_assets.interventions.prompts import PromptGroup
 from mechinterp_assets.interventions.spec import Intervention, Watched
 from mechinterp_assets.interventions.spec import Weights as View
-from mechinterp_assets.language_model import LanguageModel, Weights
-from mechinterp_assets.partial_forward import last_position
-from mechinterp_assets.precision import float64
+from mechinterp_assets.model.language_model import LanguageModel, Weights
+from mechinterp_assets.model.partial_forward import last_position
+from mechinterp_assets.model.precision import float64
 
 Hook = Callable[[Tensor, Any], Tensor | None]
 NamedHook = tuple[str, Hook]

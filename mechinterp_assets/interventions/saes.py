@@ -14,7 +14,7 @@ import polars as pl
 from torch import Tensor
 
 from mechinterp_assets.interventions.spec import Intervention, InterventionError
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 

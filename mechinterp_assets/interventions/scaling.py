@@ -23,8 +23,8 @@ from mechinterp_assets.interventions.spec import (
     Intervention,
     Site,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelShape
 
 
 class ScaleHead(Intervention):

@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.shape import ModelShape
 
 Mode = Literal["zero", "mean", "resample", "ablate", "boost", "denoise", "noise", "splice"]
 Side = Literal["destination", "source"]

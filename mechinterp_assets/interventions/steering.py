@@ -28,7 +28,7 @@ from mechinterp_assets.interventions.spec import (
     Weights,
     residual_site,
 )
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 SteeringSite = Literal["attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post"]

@@ -15,8 +15,8 @@ from pathlib import Path
 import duckdb
 
 from mechinterp_assets.reproduction.reference_file import ReferenceFileError
-from mechinterp_assets.tables import SQL_FOLDER, declarations, quote_text
-from resources.lake import Lake
+from mechinterp_assets.storage.declarations import SQL_FOLDER, declarations, quote_text
+from mechinterp_assets.storage.lake import Lake
 
 MEASURE_FOLDER = SQL_FOLDER / "reproduce"
 Value = float | list[str] | None

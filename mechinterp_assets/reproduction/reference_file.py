@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mechinterp_assets.circuits.reference_heads import published_circuits
-from mechinterp_assets.study import Study
+from mechinterp_assets.studies.study import Study
 
 PACKAGED_REFERENCES = Path(__file__).resolve().parent.parent / "references"
 

@@ -23,8 +23,8 @@ from mechinterp_assets.reproduction.reference_file import (
     reference_path,
 )
 from mechinterp_assets.reproduction.writing import new, to_yaml, updated
-from mechinterp_assets.study import PACKAGED_STUDIES, Study
-from resources.lake import Lake
+from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.studies.study import PACKAGED_STUDIES, Study
 
 TEMPLATE = "organism"
 

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.sae.architectures import sae_class
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction

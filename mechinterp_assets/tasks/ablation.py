@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.ioi import PromptError, equal_length_groups
-from mechinterp_assets.heads.kept_run import run_and_keep
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import NamedHook, run_from
-from mechinterp_assets.precision import float64
-from mechinterp_assets.tasks.answers import AnswerTokens, answer_metrics
+from mechinterp_assets.model.kept_run import run_and_keep
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import NamedHook, run_from
+from mechinterp_assets.model.precision import float64
+from mechinterp_assets.prompts.answers import AnswerTokens, answer_metrics
+from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 AblationMode = Literal["zero", "mean", "uniform"]
 ABLATION_MODES: tuple[AblationMode, ...] = get_args(AblationMode)

@@ -9,10 +9,10 @@ import polars as pl
 import torch
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.ioi import equal_length_groups
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tasks.answers import AnswerTokens, answer_metrics
-from mechinterp_assets.tasks.prompts import BASE
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.answers import AnswerTokens, answer_metrics
+from mechinterp_assets.prompts.common import BASE
+from mechinterp_assets.prompts.ioi import equal_length_groups
 
 BASELINE_SCHEMA: dict[str, pl.DataType] = {
     "task": pl.String(),

@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 
 from mechinterp_assets.interventions.summary import bootstrap_interval
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.common import BASE, END, TASK_PROMPTS_SCHEMA
 from mechinterp_assets.tasks.ablation import METRICS, Floats, Sweep
-from mechinterp_assets.tasks.prompts import BASE, END, TASK_PROMPTS_SCHEMA
 
 NULL_TASK = "random"
 NULL_LENGTHS = 4  # distinct lengths of null prompts, so that they run in few passes

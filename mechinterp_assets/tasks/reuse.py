@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom, spearmanr
 from torch import Tensor
 
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.tasks.ablation import Floats, MeanActivations, run_head_sets
 
 Ranking = Literal["harm", "absolute"]

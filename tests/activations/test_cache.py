@@ -16,9 +16,9 @@ from mechinterp_assets.activations.cache import (
 )
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.activations.statistics import ZStatistics, mean_z_of
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.table_spec import polars_schema
-from mechinterp_assets.tables import table_spec
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.table_spec import polars_schema
 
 N, CONTEXT, PER_SHARD = 11, 10, 4
 LAYERS = (0, 1)

@@ -11,8 +11,8 @@ from mechinterp_assets.activations.cache import ActivationReader, write_shards
 from mechinterp_assets.activations.forward_rows import ForwardRows, buffer_bytes
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.activations.rows import LayerRows, OneLayer, TensorRows
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelError
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelError
 
 LAYERS = [1, 3]
 

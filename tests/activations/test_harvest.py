@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mechinterp_assets.activations.harvest import capture_z, difference_from_bridge, harvest
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelError
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelError
 
 
 def _ids(model: LanguageModel, n: int, context: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mechinterp_assets.activations.cache import ActivationReader, write_shards
 from mechinterp_assets.activations.rows import CachedRows, RowStream, TensorRows
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 
 @pytest.fixture(scope="module")

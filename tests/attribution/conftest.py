@@ -2,7 +2,7 @@
 
 import pytest
 
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from tests.attribution.random_models import random_gpt2, random_llama, random_neox
 
 

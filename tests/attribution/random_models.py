@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.models.llama import modeling_llama
 
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.batchtopk import BatchTopKSAE
 from mechinterp_assets.sae.gated import GatedSAE

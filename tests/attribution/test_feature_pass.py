@@ -19,7 +19,7 @@ from mechinterp_assets.attribution.intervals import interval_tables
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.sae.topk import TopKSAE
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 BOS = 0
 TOKENS = [f"t{i}" for i in range(50)]

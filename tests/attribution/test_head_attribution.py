@@ -11,7 +11,7 @@ from mechinterp_assets.attribution.head_attribution import (
     head_attribution,
     split_heads,
 )
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 
 def test_a_row_that_lives_in_one_head_is_attributed_to_it_alone() -> None:

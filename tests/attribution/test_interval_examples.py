@@ -11,7 +11,7 @@ from mechinterp_assets.attribution import intervals as module
 from mechinterp_assets.attribution.activation_stream import TokenGrid, whole_features
 from mechinterp_assets.attribution.feature_pass import ACTIVATION_SCHEMA
 from mechinterp_assets.attribution.intervals import IntervalTables, interval_tables, with_tokens
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 D_SAE, N_SEQUENCES, LENGTH = 12, 15, 9
 

@@ -11,8 +11,8 @@ from mechinterp_assets.attribution.logit_effects import (
     logit_effects,
     logit_histograms,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 N_HEADS, D_HEAD, D_MODEL, D_VOCAB = 3, 4, 16, 30
 TOKENS = [f"t{i}" for i in range(D_VOCAB)]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mechinterp_assets.attribution.activation_stream import TokenGrid
 from mechinterp_assets.attribution.feature_pass import ACTIVATION_SCHEMA
 from mechinterp_assets.attribution.neighbours import feature_neighbours
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 D_SAE, N_SEQUENCES, LENGTH, D_IN = 30, 11, 14, 6
 DEAD = (3, 17)

@@ -12,7 +12,7 @@ from mechinterp_assets.attribution import ngrams as module
 from mechinterp_assets.attribution.activation_stream import TokenGrid
 from mechinterp_assets.attribution.feature_pass import ACTIVATION_SCHEMA
 from mechinterp_assets.attribution.ngrams import feature_ngrams
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 BOS = 0
 TEXTS = [f"<{i}>" for i in range(9)]

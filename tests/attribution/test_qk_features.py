@@ -15,13 +15,13 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from mechinterp_assets.attribution.qk_features import QkFeatureError, QkSettings, qk_features
 from mechinterp_assets.attribution.qk_pairs import PairTables, RolePairs, pair_tables
 from mechinterp_assets.attribution.residual_parts import PartNumbers
-from mechinterp_assets.circuits.ioi import PromptError, ioi_prompts
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA
+from mechinterp_assets.prompts.ioi import PromptError, ioi_prompts
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.sae.topk import TopKSAE
-from mechinterp_assets.tables import polars_schema, table_spec
-from mechinterp_assets.tasks.prompts import TASK_PROMPTS_SCHEMA
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from tests.attribution.random_models import random_sae, saes_of
 
 HEADS = [(2, 0), (2, 2), (1, 1)]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from mechinterp_assets.circuits.ioi import ioi_prompts
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import ioi_prompts
 
 
 def plain_prompts(model: LanguageModel, n: int, length: int, seed: int = 0) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from mechinterp_assets.circuits.graph import (
 )
 from mechinterp_assets.circuits.omega import CircuitError
 from mechinterp_assets.circuits.trace import EDGES_SCHEMA
-from mechinterp_assets.tables import table_specs
+from mechinterp_assets.storage.declarations import table_specs
 
 
 def edge(

@@ -14,8 +14,8 @@ from mechinterp_assets.circuits.omega import (
     omega_svd,
     rotation_matrices,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import table_specs
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import table_specs
 
 
 def random_weights(

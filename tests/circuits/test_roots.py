@@ -7,7 +7,7 @@ import torch
 from mechinterp_assets.circuits.baseline import ioi_baseline
 from mechinterp_assets.circuits.omega import CircuitError
 from mechinterp_assets.circuits.roots import find_roots, root_heads
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 
 @pytest.fixture(scope="module")

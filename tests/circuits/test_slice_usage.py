@@ -9,12 +9,12 @@ import torch
 
 from mechinterp_assets.circuits.consensus import consensus_signal
 from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.prompt_roles import position_roles
 from mechinterp_assets.circuits.slice_usage import slice_usage, text_of_the_same_lengths
 from mechinterp_assets.circuits.slices import attention_slices, slice_terms
 from mechinterp_assets.circuits.trace import trace_circuit
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import table_specs
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.roles import position_roles
+from mechinterp_assets.storage.declarations import table_specs
 
 
 @pytest.mark.parametrize("which", ["organism", "tiny_llama"])

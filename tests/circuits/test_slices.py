@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mechinterp_assets.circuits.ioi import PromptError
 from mechinterp_assets.circuits.omega import CircuitError, ModelOmega, OmegaFactors, omega_svd
 from mechinterp_assets.circuits.slices import (
     attention_slices,
@@ -20,8 +19,9 @@ from mechinterp_assets.circuits.slices import (
     select_slices,
     slice_terms,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import table_specs
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import PromptError
+from mechinterp_assets.storage.declarations import table_specs
 
 
 def formula(rows: int, columns: int, a: int, b: int, c: int) -> Tensor:

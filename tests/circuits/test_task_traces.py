@@ -9,10 +9,10 @@ from mechinterp_assets.circuits.residual import residual_stream
 from mechinterp_assets.circuits.roots import find_roots, root_heads, root_scores, task_sources
 from mechinterp_assets.circuits.slices import select_slices
 from mechinterp_assets.circuits.trace import Root, Trace, TraceSettings, trace_circuit
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tasks.gendered_pronoun import gendered_pronoun
-from mechinterp_assets.tasks.greater_than import greater_than
-from mechinterp_assets.tasks.prompts import TASK_PROMPTS_SCHEMA, check_task_prompts, from_ioi
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA, check_task_prompts, from_ioi
+from mechinterp_assets.prompts.gendered_pronoun import gendered_pronoun
+from mechinterp_assets.prompts.greater_than import greater_than
 
 PAIR = ["prompt", "layer", "head", "destination", "source"]
 

@@ -20,8 +20,8 @@ from mechinterp_assets.circuits.trace import (
     keep_heads,
     trace_circuit,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import table_specs
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import table_specs
 
 MODELS = ["organism", "stories", "tiny_gpt2", "tiny_llama"]
 

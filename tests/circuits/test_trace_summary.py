@@ -17,9 +17,9 @@ from mechinterp_assets.circuits.reference_heads import (
 )
 from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
 from mechinterp_assets.circuits.trace_variants import VARIANTS_SCHEMA
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.study_sections import IoiSection
-from mechinterp_assets.tables import table_specs
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import table_specs
+from mechinterp_assets.studies.sections import IoiSection
 
 
 def node(

@@ -21,8 +21,8 @@ from mechinterp_assets.circuits.trace_variants import (
     VariantCounts,
     variant_settings,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import table_specs
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import table_specs
 
 Case = tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]]
 PAIR = ["prompt", "downstream_layer", "downstream_head", "destination", "source", "side"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 Array = np.ndarray
 Pair = tuple[int, int, int, int]  # layer, head, destination, source

@@ -12,7 +12,7 @@ from mechinterp_assets.corpora.tokenize import (
     tokenize_corpus,
     vocabulary_frame,
 )
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 SETTINGS = PackingSettings(
     context_size=16, max_tokens=10**6, bos_token_id=0, held_out_fraction=0.3, seed=1

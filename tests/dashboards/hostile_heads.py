@@ -7,9 +7,9 @@ from hostile_layer import ATTACK, HOSTILE, LENGTH, TOKENS
 from mechinterp_assets.dashboards.head_frames import HeadFrames
 from mechinterp_assets.heads.attention_examples import EXAMPLES_SCHEMA
 from mechinterp_assets.heads.head_features import HEAD_FEATURES_SCHEMA
-from mechinterp_assets.heads.labels import HEAD_LABELS_SCHEMA
 from mechinterp_assets.heads.polysemanticity import PROXY_SCHEMA
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.labels.heads import HEAD_LABELS_SCHEMA
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 N_LAYERS, N_HEADS = 12, 12
 SAE_LAYER = 3  # the only layer with features

@@ -11,8 +11,8 @@ from mechinterp_assets.attribution.head_attribution import feature_head_attribut
 from mechinterp_assets.attribution.intervals import interval_tables, with_tokens
 from mechinterp_assets.attribution.logit_effects import feature_logit_effects
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
-from mechinterp_assets.provenance import Provenance
 from mechinterp_assets.sae.standard import StandardSAE
+from mechinterp_assets.storage.provenance import Provenance
 
 LAYER = 2
 N_HEADS, D_HEAD, D_SAE, LENGTH = 3, 4, 14, 40

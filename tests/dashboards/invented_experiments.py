@@ -9,10 +9,10 @@ from typing import Any
 import polars as pl
 from hostile_layer import ATTACK
 
-from mechinterp_assets.provenance import Provenance
-from mechinterp_assets.table_spec import polars_schema
-from mechinterp_assets.tables import table_spec
-from resources.lake_store import Lake
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.table_spec import polars_schema
 
 STUDY, BARE = "odd", "bare"
 TASK = f"ioi{ATTACK}"

@@ -13,8 +13,8 @@ from test_site import Page, assert_nothing_injected
 from mechinterp_assets.dashboards import experiments_page
 from mechinterp_assets.dashboards.experiments_page import ExperimentsPage, render_experiments
 from mechinterp_assets.dashboards.queries import filled_statements
-from mechinterp_assets.sql_text import quote_text
-from resources.lake_store import Lake
+from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.sql_text import quote_text
 
 
 @pytest.fixture(scope="module")

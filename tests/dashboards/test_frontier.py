@@ -15,9 +15,9 @@ from mechinterp_assets.dashboards.frontier import (
     frontier_thumbnail,
     render_frontier,
 )
-from mechinterp_assets.provenance import Provenance
 from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.sweep import FRONTIER_SCHEMA
+from mechinterp_assets.storage.provenance import Provenance
 
 NAMESPACE = {"svg": "http://www.w3.org/2000/svg"}
 

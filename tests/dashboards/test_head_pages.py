@@ -21,8 +21,8 @@ from mechinterp_assets.dashboards.head_frames import HeadFrames
 from mechinterp_assets.dashboards.head_site import HeadContext, HeadRenderer, render_heads
 from mechinterp_assets.dashboards.places import head_page
 from mechinterp_assets.dashboards.tokens import TokenTexts, token_label
-from mechinterp_assets.provenance import Provenance
-from mechinterp_assets.tables import SQL_FOLDER
+from mechinterp_assets.storage.declarations import SQL_FOLDER
+from mechinterp_assets.storage.provenance import Provenance
 
 LINKED = 12  # features below this have a page
 

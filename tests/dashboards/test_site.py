@@ -23,9 +23,9 @@ from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.rendering import TEMPLATES
 from mechinterp_assets.dashboards.site import render_layer, render_study
 from mechinterp_assets.dashboards.tokens import TokenTexts, token_label
-from mechinterp_assets.provenance import Provenance
-from mechinterp_assets.table_spec import polars_schema
-from mechinterp_assets.tables import SQL_FOLDER, table_spec
+from mechinterp_assets.storage.declarations import SQL_FOLDER, table_spec
+from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.table_spec import polars_schema
 
 VOID = {"meta", "input", "br", "img", "link"}
 TAG_NAMES = """

@@ -6,7 +6,7 @@ import polars as pl
 
 from mechinterp_assets.circuits.graph import GRAPH_SCHEMA, NODES_SCHEMA
 from mechinterp_assets.dashboards.trace_page import render_trace
-from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.storage.provenance import Provenance
 
 HOSTILE = "<script>alert('x')</script>\"&"
 

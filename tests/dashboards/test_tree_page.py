@@ -14,7 +14,7 @@ from mechinterp_assets.attribution.rdfa_tree import Node, RdfaSettings, grow
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.site import FeatureRenderer, render_layer
 from mechinterp_assets.dashboards.tokens import token_label
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 FEATURE, OTHER = 0, 6
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from mechinterp_assets.circuits.ioi import ioi_prompts
 from mechinterp_assets.faithfulness.prompt_pairs import PromptBatch, prompt_pairs
 from mechinterp_assets.faithfulness.split_model import SplitModel
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tasks.prompts import TASK_PROMPTS_SCHEMA, from_ioi
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA, from_ioi
+from mechinterp_assets.prompts.ioi import ioi_prompts
 
 
 def random_gpt2(folder: Path, seed: int = 0, *, linear: bool = False) -> LanguageModel:

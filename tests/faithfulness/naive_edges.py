@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mechinterp_assets.faithfulness.edge_graph import EdgeGraph
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 
 def naive_logit_difference(

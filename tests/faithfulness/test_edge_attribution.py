@@ -22,7 +22,7 @@ from mechinterp_assets.faithfulness.prompt_pairs import (
 )
 from mechinterp_assets.faithfulness.rankings import Ranking
 from mechinterp_assets.faithfulness.split_model import SplitModel
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from tests.faithfulness.naive_edges import naive_logit_difference
 
 # Folding LayerNorms into the weights goes through float32: processed and raw weights differ by it.

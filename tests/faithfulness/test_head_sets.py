@@ -21,7 +21,7 @@ from mechinterp_assets.faithfulness.head_sets import (
 )
 from mechinterp_assets.faithfulness.prompt_pairs import prompt_pairs
 from mechinterp_assets.faithfulness.split_model import SplitModel
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 
 @pytest.fixture(scope="module")

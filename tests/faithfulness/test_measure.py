@@ -11,8 +11,8 @@ from mechinterp_assets.faithfulness.measure import (
     measure_subspaces,
 )
 from mechinterp_assets.faithfulness.split_model import SplitModel
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 SETTINGS = CircuitSettings(
     prompts=3,

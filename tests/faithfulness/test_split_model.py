@@ -6,7 +6,7 @@ import torch
 from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
 from mechinterp_assets.faithfulness.prompt_pairs import PromptBatch
 from mechinterp_assets.faithfulness.split_model import SplitModel
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 
 def test_logits_are_the_bridges(gpt2: LanguageModel, llama: LanguageModel) -> None:

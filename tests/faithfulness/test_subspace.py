@@ -20,7 +20,7 @@ from mechinterp_assets.faithfulness.subspace import (
     subspace_patching,
     swapped_tokens,
 )
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 
 @pytest.fixture(scope="module")

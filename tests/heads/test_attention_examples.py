@@ -8,8 +8,8 @@ from mechinterp_assets.heads.attention_examples import (
     StrongestAttention,
     head_attention_examples,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 
 def sequences(n: int, length: int, vocabulary: int) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from mechinterp_assets.heads.polysemanticity import (
     ngram_profiles,
     profile_similarity,
 )
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 N_HEADS, D_HEAD, N_FEATURES, N_TOKENS = 3, 64, 60, 1000
 NO_NGRAMS = pl.DataFrame(

@@ -3,12 +3,12 @@
 import duckdb
 import polars as pl
 
-from mechinterp_assets.assets.head_roles import head_roles, heads_with_role
 from mechinterp_assets.heads.ioi_scores import THRESHOLDS
 from mechinterp_assets.heads.mover_scores import MOVER_SCORES
 from mechinterp_assets.heads.score_values import HEAD_SCORES_SCHEMA
 from mechinterp_assets.heads.scores import ATTENTION_SCORES, MODEL_SCORES, score_names
-from mechinterp_assets.tables import SQL_FOLDER, polars_schema, table_spec
+from mechinterp_assets.orchestration.head_roles import head_roles, heads_with_role
+from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
 
 TABLES = {"head_scores": score_names(), "ioi_head_scores": (*THRESHOLDS, *MOVER_SCORES)}
 

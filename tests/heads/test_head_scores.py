@@ -6,7 +6,6 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.assets.head_roles import head_roles
 from mechinterp_assets.heads.attention_scores import OffsetExplained
 from mechinterp_assets.heads.datasets import (
     DatasetError,
@@ -25,8 +24,9 @@ from mechinterp_assets.heads.scores import (
     score_names,
 )
 from mechinterp_assets.heads.settings import HeadScoreSettings
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.orchestration.head_roles import head_roles
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 SMALL = HeadScoreSettings(
     n_sequences=6, period=10, sink_length=20, batch_size=4, cspa_sequences=3, cspa_length=12

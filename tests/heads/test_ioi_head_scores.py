@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechinterp_assets.assets.head_roles import head_roles
-from mechinterp_assets.circuits.ioi import PromptError, ioi_prompts
 from mechinterp_assets.circuits.roots import find_roots
 from mechinterp_assets.heads.ioi_scores import end_scores, ioi_head_scores, name_pool
 from mechinterp_assets.heads.mover_scores import EFFECT_SHARE, mover_scores
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import NamedHook
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import NamedHook
+from mechinterp_assets.orchestration.head_roles import head_roles
+from mechinterp_assets.prompts.ioi import PromptError, ioi_prompts
 
 # Tokens: BOS 0, END 1, giver verb 2, then names; IO names and S names are different people.
 VOCABULARY, CONTEXT, LENGTH = 24, 8, 6

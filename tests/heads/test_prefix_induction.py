@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mechinterp_assets.heads.bootstrap import cluster_bootstrap
 from mechinterp_assets.heads.datasets import DatasetError
 from mechinterp_assets.heads.prefix_corpus import AttendedCases, prefix_corpus, prefix_lengths
 from mechinterp_assets.heads.prefix_induction import (
@@ -23,8 +22,9 @@ from mechinterp_assets.heads.prefix_intervention import (
     edited_sequences,
     prefix_intervention,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import SQL_FOLDER, polars_schema, table_spec
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.statistics.bootstrap import cluster_bootstrap
+from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
 from tests.heads.prefix_models import BOS, CONTEXT, LONG, SHORT, VOCABULARY, planted_prefix_model
 
 SMALL = PrefixSettings(n_sequences=6, length=CONTEXT, batch_size=16, n_bootstrap=50)

@@ -6,8 +6,8 @@ import torch
 from mechinterp_assets.heads.datasets import TokenDataset, random_tokens
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.heads.sinks import sink_datasets, sinks
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 
 def test_frames_are_those_of_the_tables(organism: LanguageModel) -> None:

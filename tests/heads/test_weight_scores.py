@@ -10,7 +10,6 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from mechinterp_assets.assets.head_roles import head_roles
 from mechinterp_assets.corpora.words import DAYS, LETTERS, MONTHS
 from mechinterp_assets.heads.copy_suppression import (
     suppression_explained,
@@ -22,7 +21,8 @@ from mechinterp_assets.heads.embeddings import effective_embedding
 from mechinterp_assets.heads.scores import head_scores
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.heads.successor import ORDINAL_CLASSES, successor, token_classes
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.orchestration.head_roles import head_roles
 
 WORDS = ("<bos>", "<unk>", *DAYS, *MONTHS, *LETTERS)
 V, CONTEXT = len(WORDS), 24

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechinterp_assets.circuits.ioi import ioi_prompts
 from mechinterp_assets.interventions.prompts import ROLE_COLUMNS
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import ioi_prompts
 
 EdgeFrame = Callable[..., pl.DataFrame]
 

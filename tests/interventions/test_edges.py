@@ -25,8 +25,8 @@ from mechinterp_assets.interventions.spec import (
     InterventionSet,
     Planned,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 EdgeFrame = Callable[..., pl.DataFrame]
 

@@ -4,7 +4,6 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.circuits.ioi import ioi_prompts
 from mechinterp_assets.interventions import InterventionError, InterventionSet, run
 from mechinterp_assets.interventions.experiments import (
     edges_of_a_head,
@@ -15,7 +14,8 @@ from mechinterp_assets.interventions.experiments import (
     splicing,
 )
 from mechinterp_assets.interventions.feature_attribution import feature_attribution, top_features
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import ioi_prompts
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.standard import StandardSAE
 

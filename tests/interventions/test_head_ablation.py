@@ -20,8 +20,8 @@ from mechinterp_assets.interventions.spec import (
     InterventionSet,
     parse_intervention,
 )
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tables import polars_schema, table_spec
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 
 def ablation(mode: str, layer: int, head: int, **more: object) -> Intervention:

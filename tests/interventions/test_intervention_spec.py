@@ -11,7 +11,7 @@ from mechinterp_assets.interventions.spec import (
     parse_intervention,
     validate,
 )
-from mechinterp_assets.model_shape import ModelShape
+from mechinterp_assets.model.shape import ModelShape
 
 SHAPE = ModelShape("gpt2", 4, 6, 6, 192, 32, 768, 4096, 128, "absolute", "LN", 1e-5)
 GROUPED = ModelShape("llama", 4, 6, 2, 192, 32, 768, 4096, 128, "rotary", "RMS", 1e-5)

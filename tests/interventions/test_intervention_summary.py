@@ -12,7 +12,7 @@ from mechinterp_assets.interventions.summary import (
     intervention_summary,
     recovered_fraction,
 )
-from mechinterp_assets.tables import SQL_FOLDER, polars_schema, table_spec
+from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
 
 VIEWS = (
     "intervention_effects",

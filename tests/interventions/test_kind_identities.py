@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechinterp_assets.circuits.ioi import ioi_prompts
 from mechinterp_assets.interventions import intervention_summary, run
 from mechinterp_assets.interventions.api import Planned, expand
 from mechinterp_assets.interventions.path_patching import path_sweep
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.common import from_ioi
+from mechinterp_assets.prompts.ioi import ioi_prompts
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.tasks.prompts import from_ioi
 
 LAYERS = "all"
 

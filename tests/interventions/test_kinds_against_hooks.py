@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechinterp_assets.circuits.ioi import ioi_prompts
 from mechinterp_assets.interventions import run
 from mechinterp_assets.interventions.prompts import ROLE_COLUMNS, donors
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import ioi_prompts
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.topk import TopKSAE
 

@@ -7,6 +7,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from mechinterp_assets.app.queries import all_queries
 from mechinterp_assets.interventions import InterventionSet, run
 from mechinterp_assets.interventions.edges import EditEdge, edge_interventions
 from mechinterp_assets.interventions.experiment_context import (
@@ -27,9 +28,8 @@ from mechinterp_assets.interventions.published_sets import published_entries
 from mechinterp_assets.interventions.runner import RESULTS_SCHEMA, intervention_sets
 from mechinterp_assets.interventions.spec import Watched
 from mechinterp_assets.interventions.summary import intervention_summary
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.queries import all_queries
-from mechinterp_assets.tables import SQL_FOLDER
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import SQL_FOLDER
 from tests.interventions.conftest import EdgeFrame
 
 NAMES = [name for name in PUBLISHED if name.startswith("fc24_")]

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.circuits.ioi import ioi_prompts
+from mechinterp_assets.app.queries import find_query
 from mechinterp_assets.interventions import InterventionError, intervention_summary, run
 from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
@@ -27,12 +27,12 @@ from mechinterp_assets.interventions.published_k24 import pairs_in_order
 from mechinterp_assets.interventions.published_sets import published_layers, published_sets
 from mechinterp_assets.interventions.runner import spec_frame
 from mechinterp_assets.interventions.spec import Planned, validate
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.model_shape import ModelShape
-from mechinterp_assets.queries import find_query
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelShape
+from mechinterp_assets.prompts.ioi import ioi_prompts
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.tables import SQL_FOLDER
+from mechinterp_assets.storage.declarations import SQL_FOLDER
 
 K24 = ("k24_noising", "k24_splicing", "k24_cross_section", "k24_features_at_s2")
 SMALL = ModelShape(

@@ -12,7 +12,7 @@ from torch import Tensor
 from mechinterp_assets.corpora.readers import Document
 from mechinterp_assets.corpora.structured import document
 from mechinterp_assets.corpora.tokenize import PackingSettings, token_matrix, tokenize_corpus
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 
 
 class _Absent(pytest.Module):

@@ -6,9 +6,9 @@ import duckdb
 import pytest
 import yaml
 
-from mechinterp_assets.assets.registry import STUDIES
-from mechinterp_assets.assets.reproduction import SITE_TABLES, STUDY_TABLES
+from mechinterp_assets.defs.reproduction.reproduction import SITE_TABLES, STUDY_TABLES
 from mechinterp_assets.interventions.experiments import noising_of_attention
+from mechinterp_assets.orchestration.registry import STUDIES
 from mechinterp_assets.reproduction.measures import (
     all_measures,
     find_measure,
@@ -21,8 +21,8 @@ from mechinterp_assets.reproduction.reference_file import (
     load_references,
     reference_path,
 )
-from mechinterp_assets.tables import SQL_FOLDER
-from resources.lake import Lake
+from mechinterp_assets.storage.declarations import SQL_FOLDER
+from mechinterp_assets.storage.lake import Lake
 
 GOOD = {
     "study": "tiny",

@@ -8,12 +8,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from mechinterp_assets.cli import app
-from mechinterp_assets.provenance import Provenance
+from mechinterp_assets.app.cli import app
 from mechinterp_assets.reproduction import report
-from mechinterp_assets.study import Study
-from mechinterp_assets.tables import polars_schema, table_spec
-from resources.lake import Lake
+from mechinterp_assets.storage.declarations import polars_schema, table_spec
+from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.studies.study import Study
 
 REFERENCE = """
 study: tiny

@@ -12,7 +12,7 @@ import torch
 from mechinterp_assets.activations.cache import ActivationReader, write_shards
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.rows import CachedRows, LayerRows, OneLayer
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.train import Member, TrainingResult, train_together

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mechinterp_assets.activations.harvest import capture_z
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.external import check_explains, external_row, read_external
 from mechinterp_assets.sae.gated import GatedSAE
@@ -28,8 +28,8 @@ from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.normalization import SCALER, WHITENING
 from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.sae.topk import TopKSAE
-from mechinterp_assets.table_spec import polars_schema
-from mechinterp_assets.tables import table_spec
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.table_spec import polars_schema
 
 LAYER, CONTEXT = 2, 24
 

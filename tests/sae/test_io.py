@@ -9,7 +9,7 @@ import torch
 from sae_reference import random_sae
 from safetensors.torch import load_file, save_file
 
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.io import (

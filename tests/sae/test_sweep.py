@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from mechinterp_assets.activations.forward_rows import ForwardRows
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.evaluation import evaluate_layers, evaluate_variants
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.sweep import MEASURES, Variant, frontier_rows
 from mechinterp_assets.sae.train import Member, train_together
-from mechinterp_assets.table_spec import polars_schema
-from mechinterp_assets.tables import table_spec
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.table_spec import polars_schema
 
 LAYER = 2
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.rows import OneLayer, RowStream, TensorRows
-from mechinterp_assets.language_model import LanguageModel
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.checkpoints import load_checkpoint
@@ -33,8 +33,8 @@ from mechinterp_assets.sae.train import (
     train,
     train_together,
 )
-from mechinterp_assets.table_spec import polars_schema
-from mechinterp_assets.tables import table_spec
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.table_spec import polars_schema
 
 STEPS = 200
 

@@ -7,8 +7,8 @@ import polars as pl
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.tasks.prompts import TASK_PROMPTS_SCHEMA
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA
 
 VOCABULARY = 40
 PLANTED_HEAD = (0, 1)

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.circuits.ioi import PromptError
-from mechinterp_assets.language_model import LanguageModel
-from mechinterp_assets.partial_forward import run_from
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import run_from
+from mechinterp_assets.prompts.ioi import PromptError
 from mechinterp_assets.tasks.ablation import (
     ABLATION_MODES,
     MeanActivations,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mechinterp_assets.study import StudyError, load_study
+from mechinterp_assets.studies.study import StudyError, load_study
 
 STUDY = """
 study: mine

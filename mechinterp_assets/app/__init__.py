@@ -1,0 +1,1 @@
+"""The program around the assets: command line, servers, whole studies in one process, exports."""

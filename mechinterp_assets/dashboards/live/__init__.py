@@ -1,0 +1,1 @@
+"""Pages made on request from the lake."""

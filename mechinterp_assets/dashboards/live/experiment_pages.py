@@ -1,0 +1,44 @@
+"""The page of a study's experiments, made from the lake when somebody asks for it.
+
+Belongs here: noticing that the lake has changed. What the page shows is in `dashboards/`, how it is
+served in `serve.py`.
+"""
+
+from threading import Lock
+
+from mechinterp_assets.dashboards.context import shown_name
+from mechinterp_assets.dashboards.experiments_page import TABLES, render_experiments
+from mechinterp_assets.storage.lake import Lake
+
+
+class LiveExperimentPages:
+    """Pages of all studies in a lake, each kept until the lake changes; safe for threads."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._catalog: tuple[int, int] | None = None
+        self._pages: dict[str, str | None] = {}
+        self._lock = Lock()
+
+    def page(self, study: str) -> str | None:
+        """HTML of a study's page; None for a study that has none of what it shows."""
+        with self._lock:
+            catalog = self._lake.catalog_state()
+            if catalog != self._catalog:
+                self._catalog, self._pages = catalog, {}
+            if study not in self._pages:
+                self._pages[study] = None if catalog is None else self._render(study)
+            return self._pages[study]
+
+    def _render(self, study: str) -> str | None:
+        shown = [table for table in TABLES if self._lake.exists(table, study)]
+        if not shown or not self._lake.exists("language_model", study):
+            return None
+        model = self._lake.read("language_model", study).collect().row(0, named=True)
+        with self._lake.connect() as con:
+            return render_experiments(
+                lambda text: con.sql(text).pl(),
+                provenance=self._lake.current("language_model", study).provenance,
+                model=shown_name(model["source"]),
+                study_href=f"../{study}/index.html",
+            ).html

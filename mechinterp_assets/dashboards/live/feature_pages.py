@@ -1,0 +1,218 @@
+"""Feature pages made from the lake when somebody asks for one.
+
+Belongs here: reading one feature's rows and keeping what was rendered. What a page shows is in
+`dashboards/`, how it is served in `serve.py`. Pages are always those of the current versions.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Literal
+
+import polars as pl
+
+from mechinterp_assets.dashboards.collect import (
+    HEAD_ROLES,
+    NEEDED,
+    OF_STUDY,
+    OPTIONAL,
+    all_names,
+    edges_of_layer,
+    layer_frames,
+)
+from mechinterp_assets.dashboards.context import LayerContext, sae_details, shown_name
+from mechinterp_assets.dashboards.density import density_counts
+from mechinterp_assets.dashboards.feature_page import fired
+from mechinterp_assets.dashboards.places import heads_folder
+from mechinterp_assets.dashboards.site import FeatureRenderer
+from mechinterp_assets.dashboards.tokens import TokenTexts
+from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.studies.study import parse_site, site_key
+
+KEPT_PAGES = 512
+KEPT_VOCABULARIES = 4
+_SITE_TABLES = {
+    "attention_sae",
+    "feature_activations",
+    *NEEDED.values(),
+    *(table for table in OPTIONAL.values() if table not in OF_STUDY),
+}
+_STUDY_NEEDED = {"language_model", "vocabulary", "tokenized_corpus"}
+_STUDY_TABLES = {*_STUDY_NEEDED, "head_scores", "ioi_trace_graph", *OF_STUDY}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What all pages of a layer share, as of some versions of its tables.
+
+    Attributes:
+        versions: data version by table; tables without data are left out.
+        tables: current rows by table, lazily.
+        context: of the layer.
+        order: features that fired, ascending.
+        density: features per bin of log10 density.
+        names: tokens by which features are described.
+        head_roles: rows of the view head_roles, if heads have been scored.
+        ioi_edges: rows of ioi_trace_graph, if there is a trace.
+    """
+
+    versions: Mapping[str, str]
+    tables: Mapping[str, pl.LazyFrame]
+    context: LayerContext
+    order: Sequence[int]
+    density: Mapping[float, int]
+    names: pl.DataFrame | None
+    head_roles: pl.DataFrame | None
+    ioi_edges: pl.DataFrame | None
+
+
+class LivePages:
+    """Pages of any feature of any layer in a lake, the last `kept` of them in memory.
+
+    Safe for threads. A page is made again as soon as one of the tables behind it has a new version.
+    """
+
+    def __init__(self, lake: Lake, kept: int = KEPT_PAGES) -> None:
+        self._lake, self._kept = lake, kept
+        self._catalog: tuple[int, int] | None = None
+        self._layers: dict[str, _Layer | None] = {}
+        self._previous: dict[str, _Layer | None] = {}
+        self._texts: OrderedDict[str, TokenTexts] = OrderedDict()
+        self._pages: OrderedDict[tuple[str, int, str], str] = OrderedDict()
+        self._lock = Lock()
+
+    def covers(self, site: str) -> bool:
+        """Whether the lake has what the pages of a site (`<study>.L<nn>`) need."""
+        with self._lock:
+            return self._layer(site) is not None
+
+    def page(self, site: str, feature: int) -> str | None:
+        """HTML of a feature's page; None for a site or feature that the lake does not have."""
+        return self._kept_page(site, feature, "feature")
+
+    def tree(self, site: str, feature: int) -> str | None:
+        """HTML of the page of a feature's recursive attribution; None where it has no tree."""
+        return self._kept_page(site, feature, "tree")
+
+    def _kept_page(self, site: str, feature: int, kind: Literal["feature", "tree"]) -> str | None:
+        key = (site, feature, kind)
+        with self._lock:
+            layer = self._layer(site)
+            if layer is None:
+                return None
+            if key in self._pages:
+                self._pages.move_to_end(key)
+                return self._pages[key]
+        html = _render(layer, feature, kind)
+        with self._lock:
+            if html is not None and self._layers.get(site) is layer:
+                self._pages[key] = html
+            while len(self._pages) > self._kept:
+                self._pages.popitem(last=False)
+        return html
+
+    def _layer(self, site: str) -> _Layer | None:
+        """The layer as of now: looked at again when the lake's catalog has changed."""
+        catalog = self._lake.catalog_state()
+        if catalog != self._catalog:
+            self._catalog, self._previous, self._layers = catalog, self._layers, {}
+        if site not in self._layers:
+            found = self._versions(site)
+            old = self._previous.get(site)
+            if found is not None and old is not None and old.versions == found:
+                self._layers[site] = old
+            else:
+                for key in [key for key in self._pages if key[0] == site]:
+                    del self._pages[key]
+                self._layers[site] = None if found is None else self._read_layer(site, found)
+        return self._layers[site]
+
+    def _versions(self, site: str) -> dict[str, str] | None:
+        """Data version by table; None for what is no site, or one that lacks a needed table."""
+        try:
+            study, _ = parse_site(site)
+        except ValueError:
+            return None
+        if self._catalog is None:
+            return None
+        found = {
+            table: self._lake.data_version(table, partition)
+            for tables, partition in ((_SITE_TABLES, site), (_STUDY_TABLES, study))
+            for table in sorted(tables)
+            if self._lake.exists(table, partition)
+        }
+        needed = {*NEEDED.values(), *_STUDY_NEEDED, "attention_sae"}
+        return found if needed <= found.keys() else None
+
+    def _read_layer(self, site: str, versions: Mapping[str, str]) -> _Layer:
+        study, layer = parse_site(site)
+        tables = {
+            table: self._lake.read(table, study if table in _STUDY_TABLES else site)
+            for table in versions
+        }
+        statistics = tables["feature_statistics"].select("feature", "n_active", "log10_density")
+        model = tables["language_model"].collect().row(0, named=True)
+        sae = tables["attention_sae"].collect().row(0, named=True)
+        frame = statistics.collect()
+        edges = tables.get("ioi_trace_graph")
+        provenance = self._lake.current("feature_statistics", site).provenance
+        return _Layer(
+            versions=versions,
+            tables=tables,
+            context=LayerContext(
+                layer=layer,
+                model=shown_name(model["source"]),
+                provenance=replace(provenance, corpus_version=versions["tokenized_corpus"]),
+                texts=self._vocabulary(tables["vocabulary"], versions["vocabulary"]),
+                details=sae_details(sae),
+                study_href=f"../{study}/index.html",
+                heads_href=f"../{heads_folder(study)}/",
+            ),
+            order=fired(frame),
+            density=density_counts(frame),
+            names=all_names(tables.get),
+            head_roles=self._lake.sql(HEAD_ROLES, {"study": study, "layer": layer})
+            if "head_scores" in versions
+            else None,
+            ioi_edges=None if edges is None else edges_of_layer(edges.collect(), layer),
+        )
+
+    def _vocabulary(self, vocabulary: pl.LazyFrame, version: str) -> TokenTexts:
+        if version not in self._texts:
+            tokens = vocabulary.sort("token_id").select("token").collect()
+            self._texts[version] = TokenTexts(tokens["token"].to_list())
+            while len(self._texts) > KEPT_VOCABULARIES:
+                self._texts.popitem(last=False)
+        return self._texts[version]
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _render(layer: _Layer, feature: int, kind: Literal["feature", "tree"]) -> str | None:
+    frames = layer_frames(
+        layer.tables.get,
+        layer.context.layer,
+        [feature],
+        whole=False,
+        names=layer.names,
+        head_roles=layer.head_roles,
+        ioi_edges=layer.ioi_edges,
+    )
+    if frames.statistics.is_empty():
+        return None
+    wanted = frames.example_sequences().implode()
+    sequences = (
+        layer.tables["tokenized_corpus"]
+        .filter(pl.col("sequence").is_in(wanted))
+        .select("sequence", "token_ids")
+        .collect()
+    )
+    study = layer.context.provenance.study
+
+    def link(earlier: int, of: int) -> str:
+        return f"../../{site_key(study, earlier)}/features/{of}.html"
+
+    renderer = FeatureRenderer(layer.context, frames, sequences, layer.order, layer.density, link)
+    return renderer.html(feature) if kind == "feature" else renderer.tree(feature)

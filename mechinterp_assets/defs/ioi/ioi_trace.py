@@ -1,0 +1,335 @@
+"""Group `ioi`: the circuits that singular vector tracing finds, task by task, under several rules.
+
+Tables are called ioi_trace_* after the task that tracing was made for; their column task says which
+one a row is about.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from mechinterp_assets.circuits.consensus import PAIR_COLUMNS, consensus_signal
+from mechinterp_assets.circuits.graph import graph_picture, to_graphml
+from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
+from mechinterp_assets.circuits.omega import ModelOmega
+from mechinterp_assets.circuits.reference_heads import Heads, published_part, reference_lists
+from mechinterp_assets.circuits.roots import find_roots, root_heads, root_scores, task_sources
+from mechinterp_assets.circuits.trace import Root, Trace, TraceSettings, trace_batches
+from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
+from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_settings
+from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.dashboards.places import trace_folder
+from mechinterp_assets.dashboards.trace_page import render_trace
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
+from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
+from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.prompts.common import BASE, IOI
+from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.tensors import Tensors
+from mechinterp_assets.studies.sections import IoiSection, StudyError, TasksSection
+from mechinterp_assets.studies.study import Study
+from resources.compute import ComputeResource
+from resources.dashboards import DashboardsResource
+from resources.language_model import LanguageModelResource
+
+GROUP = "ioi"
+TABLES = (
+    "attention_slices",
+    "ioi_trace_edges",
+    "ioi_trace_graph",
+    "ioi_trace_nodes",
+    "ioi_trace_variants",
+    "ioi_trace_summary",
+    "ioi_slice_contrast",
+    "attention_consensus",
+    "attention_token_signal",
+)
+
+
+@dg.multi_asset(
+    name="ioi_trace",
+    specs=[
+        table_asset(
+            name,
+            per="study",
+            group=GROUP,
+            study_deps=["language_model", "ioi_prompts", "ioi_baseline", "task_prompts"],
+            kinds=["torch"],
+        )
+        for name in TABLES
+    ],
+    partitions_def=PARTITIONS.studies,
+    pool=GPU_POOL,
+)
+def ioi_trace(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    tensors: dg.ResourceParam[Tensors],
+    dashboards: DashboardsResource,
+    models: LanguageModelResource,
+    compute: ComputeResource,
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Singular vector tracing upstream from the heads that write the answer, on base prompts."""
+    study = STUDIES[context.partition_key]
+    settings = study.ioi
+    compute.prepare(settings.seed)
+    inputs, model = inputs_with_model(lake, tensors, models, study, "ioi", "tasks")
+    references = reference_lists(model.config, settings.reference_heads)
+    omega = ModelOmega(model)
+    publisher = Publisher(context, lake)
+    with lake.scratch() as folder:
+        traces = []
+        of_tasks = {task: _prompts(inputs, task) for task in study.tasks.traced}
+        for task, prompts in of_tasks.items():
+            roots = _roots(model, prompts, settings, study.tasks, task)
+            # Published circuits and the study's own lists are about IOI.
+            known = references if task == IOI else {}
+            spool = _Spool(folder / task)
+            traces.append(_trace_task(task, model, prompts, roots, settings, known, omega, spool))
+            context.log.info(f"traced {task}: {traces[-1].graph.height} edges")
+        provenance = publisher.provenance(inputs)
+        links = {
+            trace.task: _publish_graph(dashboards, provenance, model.source, study, trace)
+            for trace in traces
+        }
+        publisher.publish(
+            study.study,
+            inputs,
+            {
+                **{name: _stream(traces, name) for name in _Spool.STREAMED},
+                **{name: _stacked(traces, name) for name in traces[0].frames},
+            },
+            {
+                "attention_slices": {
+                    "largest_identity_error": max(trace.spool.largest_error for trace in traces)
+                },
+                "ioi_trace_edges": {
+                    f"{trace.task}_roots": ", ".join(
+                        f"{r.layer}.{r.head} (END, {r.source})" for r in trace.roots
+                    )
+                    for trace in traces
+                }
+                | {
+                    f"{trace.task}_root_pairs_firing": float(trace.firing["n_firing"].sum())
+                    for trace in traces
+                },
+                "ioi_trace_graph": {
+                    key: value
+                    for trace in traces
+                    for key, value in (
+                        (f"{trace.task}_edges", float(trace.graph.height)),
+                        (
+                            f"{trace.task}_prompts_of_the_heaviest_edges",
+                            _bars(trace.graph.head(20)["n_prompts"].to_list()),
+                        ),
+                        *((f"{trace.task}_{k}", v) for k, v in links[trace.task].items()),
+                    )
+                },
+                "ioi_trace_summary": {
+                    "references": ", ".join(references) or "none for a model of this shape"
+                },
+            },
+        )
+    yield from publisher.results()
+
+
+@dataclass(frozen=True)
+class _TaskTrace:
+    """The trace of one task: frames per table, without the column task; the large ones in files."""
+
+    task: str
+    roots: list[Root]
+    spool: "_Spool"
+    frames: dict[str, pl.DataFrame]
+    firing: pl.DataFrame
+
+    @property
+    def graph(self) -> pl.DataFrame:
+        return self.frames["ioi_trace_graph"]
+
+
+def _trace_task(
+    task: str,
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    roots: list[Root],
+    settings: IoiSection,
+    references: Mapping[str, Heads],
+    omega: ModelOmega,
+    spool: "_Spool",
+) -> _TaskTrace:
+    """Trace base prompts of a task by the standard rule and by the study's variants of it."""
+    rules = TraceSettings(
+        threshold=settings.firing_threshold,
+        fraction=settings.contribution_fraction,
+        contrast=settings.slice_contrast,
+        any_score=settings.firing_score_min is None,
+    )
+    others = [
+        variant_settings(variant, rules, settings.near_threshold)
+        for variant in settings.trace_variants
+    ]
+    counts = [VariantCounts("standard"), *map(VariantCounts, settings.trace_variants)]
+    for parts in trace_batches(model, prompts, roots, [rules, *others], omega=omega):
+        spool.add(parts[0])
+        for count, part in zip(counts, parts, strict=True):
+            count.add(part)
+    edges = pl.concat([count.edges() for count in counts])
+    nodes = pl.concat([count.nodes() for count in counts])
+    pairs = pl.concat(spool.pairs)
+    consensus, signal = consensus_signal(
+        model, prompts, pairs, n_nodes=settings.consensus_nodes, omega=omega
+    )
+    return _TaskTrace(
+        task=task,
+        roots=roots,
+        spool=spool,
+        firing=counts[0].roots(),
+        frames={
+            "ioi_trace_graph": aggregate_edges(pl.concat(spool.kept)),
+            "ioi_trace_nodes": nodes,
+            "ioi_trace_variants": edges,
+            "ioi_trace_summary": ioi_trace_summary(
+                nodes,
+                edges,
+                references,
+                n_prompts=prompts.height,
+                n_model_heads=model.config.n_layers * model.config.n_heads,
+            ),
+            "attention_consensus": consensus,
+            "attention_token_signal": signal,
+        },
+    )
+
+
+class _Spool:
+    """Rows of a task's standard trace in files, so that memory does not grow with them, and the few
+    columns that the aggregated tables need."""
+
+    STREAMED = ("attention_slices", "ioi_trace_edges", "ioi_slice_contrast")
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._parts = 0
+        self.largest_error = 0.0
+        self.kept: list[pl.DataFrame] = []
+        self.pairs: list[pl.DataFrame] = []
+
+    def add(self, part: Trace) -> None:
+        frames = (part.slices, part.edges, part.contrast)
+        for name, frame in zip(self.STREAMED, frames, strict=True):
+            frame.write_parquet(self._file(name, self._parts))
+        self._parts += 1
+        if part.slices.height:
+            error = float(part.slices["identity_error"].to_numpy().max())
+            self.largest_error = max(self.largest_error, error)
+        self.kept.append(part.edges.filter("kept").drop("slices", "coverage"))
+        self.pairs.append(part.slices.select(*PAIR_COLUMNS))
+
+    def stream(self, name: str) -> Iterator[pl.DataFrame]:
+        for part in range(self._parts):
+            yield pl.read_parquet(self._file(name, part))
+
+    def _file(self, name: str, part: int) -> Path:
+        return self._folder / f"{name}-{part:06d}.parquet"
+
+
+def _prompts(inputs: Inputs, task: str) -> pl.DataFrame:
+    """Base prompts of a task. Raises StudyError when the study has none."""
+    table = "ioi_prompts" if task == IOI else "task_prompts"
+    prompts = inputs.table(table, inputs.study.study).filter(pl.col("variant") == BASE)
+    if task != IOI:
+        prompts = prompts.filter(pl.col("task") == task)
+    found = prompts.collect()
+    if found.is_empty():
+        raise StudyError(
+            f"tasks.traced: task_prompts of {inputs.study.study} has no base prompts of {task!r}; "
+            "the model's tokenizer may not allow the task (see the log of task_prompts): remove it"
+        )
+    return found
+
+
+def _roots(
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    settings: IoiSection,
+    tasks: TasksSection,
+    task: str,
+) -> list[Root]:
+    """The study's roots of a task, or the heads with the largest direct effect on its answers."""
+    if task == IOI and settings.roots != "auto":
+        if isinstance(settings.roots, str):
+            return [Root(*head) for head in sorted(published_part(model.config, settings.roots))]
+        return [Root(*root) for root in settings.roots]
+    sources = task_sources(prompts)
+    named = tasks.roots.get(task)
+    scores = (find_roots if named is None else root_scores)(
+        model,
+        prompts,
+        sources=sources,
+        count=settings.max_roots,
+        threshold=settings.firing_threshold,
+        any_score=settings.firing_score_min is None,
+    )
+    if named is None:
+        return root_heads(scores)
+    attended = {
+        (layer, head): role for layer, head, role in scores["layer", "head", "source"].rows()
+    }
+    return [
+        Root(*root) if len(root) == 3 else Root(*root, attended.get(root, sources[0]))
+        for root in named
+    ]
+
+
+def _stream(traces: Sequence[_TaskTrace], table: str) -> Iterator[pl.DataFrame]:
+    for trace in traces:
+        for frame in trace.spool.stream(table):
+            yield frame.with_columns(task=pl.lit(trace.task))
+
+
+def _stacked(traces: Sequence[_TaskTrace], table: str) -> pl.DataFrame:
+    return pl.concat(t.frames[table].with_columns(task=pl.lit(t.task)) for t in traces)
+
+
+def _bars(values: list[int]) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"![edges]({tiny_bar_chart(values)})")
+
+
+def _publish_graph(
+    dashboards: DashboardsResource,
+    provenance: Provenance,
+    model: str,
+    study: Study,
+    trace: _TaskTrace,
+) -> dict[str, dg.MetadataValue]:
+    """Write the picture, the page and GraphML; their addresses, none for a graph without edges."""
+    if trace.graph.is_empty():
+        return {}
+    name = trace_folder(study.study, trace.task)
+    nodes = trace.frames["ioi_trace_nodes"].filter(variant="standard")
+    page = render_trace(
+        trace.graph,
+        nodes,
+        trace.firing,
+        provenance,
+        model,
+        study.description,
+        task=trace.task,
+    )
+    with dashboards.publish(name) as folder:
+        (folder / "index.html").write_text(page, encoding="utf-8")
+        title = f"{study.description}: {trace.task}"
+        (folder / "trace.png").write_bytes(graph_picture(trace.graph, title=title))
+        (folder / "trace.graphml").write_bytes(to_graphml(trace.graph))
+    return {
+        "page": dg.MetadataValue.url(dashboards.url(name, "index.html")),
+        "picture": dg.MetadataValue.url(dashboards.url(name, "trace.png")),
+        "graphml": dg.MetadataValue.url(dashboards.url(name, "trace.graphml")),
+    }

@@ -1,0 +1,1 @@
+"""What people say features and heads mean: CSV sheets, read and checked."""

@@ -1,0 +1,1 @@
+"""The language model: loading, sizes, weights, partial forward passes, precision."""

@@ -1,0 +1,1 @@
+"""Between Dagster and the rest: the shape of an asset, its inputs, its publishing, partitions."""

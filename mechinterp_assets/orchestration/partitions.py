@@ -1,0 +1,44 @@
+"""Partitions of the asset graph and the mappings between them.
+
+Belongs here: the two partition definitions (`studies`: one key per study; `sites`: one key per
+layer of a study) and how an asset of one depends on an asset of the other. Dagster silently infers
+an identity mapping between different static definitions, so every cross dependency names one of
+the mappings below; a test lints for it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import dagster as dg
+
+from mechinterp_assets.studies.study import Study, parse_site
+
+
+@dataclass(frozen=True)
+class StudyPartitions:
+    """Partition definitions and mappings of one registry of studies."""
+
+    studies: dg.StaticPartitionsDefinition
+    sites: dg.StaticPartitionsDefinition
+    # "upstream is per study": a site depends on its study. Keys are upstream partitions.
+    study_to_sites: dg.StaticPartitionMapping
+    # "upstream is per layer": a study depends on all its sites.
+    sites_to_study: dg.StaticPartitionMapping
+    # A layer depends on itself and on all layers of its study before it.
+    sites_to_later_sites: dg.StaticPartitionMapping
+
+
+def partitions_of(studies: Iterable[Study]) -> StudyPartitions:
+    """Partition definitions and mappings for a registry of studies."""
+    sites = {study.study: study.sites for study in studies}
+    return StudyPartitions(
+        studies=dg.StaticPartitionsDefinition(list(sites)),
+        sites=dg.StaticPartitionsDefinition([key for keys in sites.values() for key in keys]),
+        study_to_sites=dg.StaticPartitionMapping(dict(sites)),
+        sites_to_study=dg.StaticPartitionMapping(
+            {key: parse_site(key)[0] for keys in sites.values() for key in keys}
+        ),
+        sites_to_later_sites=dg.StaticPartitionMapping(
+            {key: keys[i:] for keys in sites.values() for i, key in enumerate(keys)}
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Prompts assembled from segments, with roles and answers, for every task."""

@@ -1,0 +1,54 @@
+"""The prompt families of the platform, by name.
+
+Belongs here: the list of families, building several of them for one tokenizer. Does not belong
+here: their wording (a file each). A new family is a file, a line here and in study_sections.py.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from mechinterp_assets.prompts.colored_objects import colored_objects
+from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA
+from mechinterp_assets.prompts.gendered_pronoun import gendered_pronoun
+from mechinterp_assets.prompts.greater_than import greater_than
+from mechinterp_assets.prompts.ioi import Encode, PromptError
+
+Family = Callable[[Encode, int, int, int], pl.DataFrame]
+
+FAMILIES: Mapping[str, Family] = {
+    "greater_than": greater_than,
+    "gendered_pronoun": gendered_pronoun,
+    "colored_objects": colored_objects,
+}
+
+
+@dataclass(frozen=True)
+class FamilyPrompts:
+    """prompts: TASK_PROMPTS_SCHEMA of all families built. skipped: name -> why it was not."""
+
+    prompts: pl.DataFrame
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def family_prompts(
+    names: Sequence[str] | None, encode: Encode, n: int, seed: int, bos_token_id: int
+) -> FamilyPrompts:
+    """`n` base prompts and their corrupt ones of each family; None: all that the tokenizer allows.
+
+    A family's rows depend on its own name, `n` and the seed alone. Raises PromptError for an
+    unknown name, and where a family was named that the tokenizer cannot express.
+    """
+    if unknown := [name for name in names or () if name not in FAMILIES]:
+        raise PromptError(f"unknown prompt families {unknown}; known: {list(FAMILIES)}")
+    frames, skipped = [], {}
+    for name in FAMILIES if names is None else names:
+        try:
+            frames.append(FAMILIES[name](encode, n, seed, bos_token_id))
+        except PromptError as error:
+            if names is not None:
+                raise
+            skipped[name] = str(error)
+    empty = pl.DataFrame(schema=TASK_PROMPTS_SCHEMA)
+    return FamilyPrompts(pl.concat([empty, *frames]), skipped)

@@ -1,0 +1,1 @@
+"""Where results live: the lake of tables, the tensor store, declarations, provenance."""

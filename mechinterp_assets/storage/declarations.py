@@ -1,0 +1,334 @@
+"""Declarations of tables and views, read from the SQL files that define them.
+
+`sql/tables/<table>.sql` is the one place where a table's columns, types, meaning and formula
+version are written. This module runs those files in an in-memory DuckDB and reads the declarations
+back, so whatever DuckDB understands is what the lake stores and Dagster shows. Storage is not here:
+see `mechinterp_assets/storage/lake.py`.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import duckdb
+
+from mechinterp_assets.storage.sql_text import comment_on_column, quote_name, quote_text
+from mechinterp_assets.storage.table_spec import (
+    Column,
+    DeclarationError,
+    TableSpec,
+    ViewSpec,
+    polars_schema,
+)
+
+__all__ = [
+    "SQL_FOLDER",
+    "Column",
+    "DeclarationError",
+    "Declarations",
+    "TableSpec",
+    "ViewSpec",
+    "declarations",
+    "find_table",
+    "polars_schema",
+    "quote_name",
+    "quote_text",
+    "table_spec",
+    "table_specs",
+]
+
+SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
+
+_FORMULA = re.compile(r"^-- formula: *(\d+) *$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """Everything that one `sql/` folder declares.
+
+    Attributes:
+        tables: by name.
+        catalog_sql: statements of `sql/catalog.sql`: the catalog's own tables, views and macros.
+        views: in an order in which each only reads what precedes it.
+        fingerprint: changes when any of the files does.
+    """
+
+    tables: Mapping[str, TableSpec]
+    catalog_sql: str
+    views: tuple[ViewSpec, ...]
+    fingerprint: str
+
+
+def declarations(folder: Path = SQL_FOLDER) -> Declarations:
+    """Read the declarations under `folder`; cached until one of its files changes.
+
+    Raises:
+        DeclarationError: a file is missing, broken, or lacks a header, a comment or `study`.
+    """
+    return _read(folder, _fingerprint(folder))
+
+
+def table_specs(folder: Path = SQL_FOLDER) -> dict[str, TableSpec]:
+    """Declared tables by name. Errors as in `declarations`."""
+    return dict(declarations(folder).tables)
+
+
+def table_spec(name: str, folder: Path = SQL_FOLDER) -> TableSpec:
+    """The declaration of one table; an undeclared name is an error that lists the declared ones."""
+    return find_table(name, declarations(folder).tables)
+
+
+def find_table(name: str, tables: Mapping[str, TableSpec]) -> TableSpec:
+    """Look `name` up in `tables`, with an error that says where to declare it."""
+    if name not in tables:
+        raise DeclarationError(
+            f"no table {name!r}: declare it in sql/tables/{name}.sql"
+            f" (declared: {', '.join(sorted(tables)) or 'none'})"
+        )
+    return tables[name]
+
+
+def _fingerprint(folder: Path) -> str:
+    for part in ("tables", "provenance.sql", "catalog.sql"):
+        if not (folder / part).exists():
+            raise DeclarationError(
+                f"{folder / part} is missing: tables are declared in the repository's sql/ folder,"
+                " so install the project in editable mode (pip install -e .)"
+            )
+    digest = hashlib.sha256()
+    for path in _declaring_files(folder):
+        digest.update(f"{path.relative_to(folder)}\0".encode())
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _declaring_files(folder: Path) -> list[Path]:
+    return [
+        folder / "provenance.sql",
+        folder / "catalog.sql",
+        *sorted((folder / "tables").glob("*.sql")),
+        *sorted((folder / "views").glob("*.sql")),
+    ]
+
+
+@lru_cache(maxsize=32)
+def _read(folder: Path, fingerprint: str) -> Declarations:
+    catalog_file = folder / "catalog.sql"
+    catalog_sql = catalog_file.read_text()
+    with duckdb.connect() as con:
+        study, *provenance = _read_provenance(con, folder / "provenance.sql")
+        tables = _read_tables(con, folder / "tables", study, tuple(provenance))
+    with duckdb.connect() as con:
+        _execute(con, catalog_sql, catalog_file)
+        catalog_sql += _passed_on_comments(con, catalog_file)
+        if taken := tables.keys() & _columns(con).keys():
+            raise DeclarationError(f"sql/tables declares {sorted(taken)}, the catalog's own names")
+        for spec in tables.values():
+            columns = ", ".join(f"{quote_name(c.name)} {c.type}" for c in spec.stored_columns)
+            con.execute(f"CREATE TABLE {quote_name(spec.name)} ({columns})")
+        views = _read_views(con, folder / "views", tables)
+    return Declarations(tables, catalog_sql, views, fingerprint)
+
+
+def _passed_on_comments(con: duckdb.DuckDBPyConnection, path: Path) -> str:
+    """Statements that comment the columns which the catalog's views pass on from its tables."""
+    relations = _columns(con)
+    known = {c.name: c.comment for columns in relations.values() for c in columns if c.comment}
+    statements = []
+    for relation, columns in relations.items():
+        unexplained = [column for column in columns if not column.comment]
+        _require_comments(relation, tuple(c for c in unexplained if c.name not in known), path)
+        statements += [
+            comment_on_column(quote_name(relation), column.name, known[column.name])
+            for column in unexplained
+        ]
+    return "\n".join(statements)
+
+
+def _read_provenance(con: duckdb.DuckDBPyConnection, path: Path) -> tuple[Column, ...]:
+    _execute(con, path.read_text(), path)
+    columns = tuple(_columns(con)["provenance"])
+    _require_comments("provenance", columns, path)
+    if columns[0].name != "study":
+        raise DeclarationError(f"{path} must name study first, it names {columns[0].name}")
+    con.execute("DROP TABLE provenance")
+    return columns
+
+
+def _read_tables(
+    con: duckdb.DuckDBPyConnection, folder: Path, study: Column, provenance: tuple[Column, ...]
+) -> dict[str, TableSpec]:
+    formulas = {}
+    known: set[str] = set()
+    for path in sorted(folder.glob("*.sql")):
+        text = path.read_text()
+        header = _FORMULA.search(text)
+        if header is None:
+            raise DeclarationError(
+                f"{path} has no '-- formula: N' line; start it with '-- formula: 1'"
+            )
+        _execute(con, text, path)
+        created = {str(row[0]) for row in con.execute(_TABLE_NAMES).fetchall()} - known
+        _require_one(created, path)
+        known |= created
+        formulas[path] = int(header[1])
+    columns, comments = _columns(con), _comments(con)
+    tables = {}
+    for path, formula in formulas.items():
+        declared = tuple(_with_study_comment(column, study) for column in columns[path.stem])
+        _check_table(con, path, declared, study, provenance)
+        comment = _require_comment(path.stem, comments, path)
+        spec = TableSpec(path.stem, comment, formula, declared, provenance)
+        try:
+            polars_schema(spec, stored=True)
+        except DeclarationError as error:
+            raise DeclarationError(f"{path}: {error}") from error
+        tables[path.stem] = spec
+    return tables
+
+
+def _with_study_comment(column: Column, study: Column) -> Column:
+    if column.name == study.name and not column.comment:
+        return Column(column.name, column.type, study.comment, column.nullable)
+    return column
+
+
+def _check_table(
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    columns: tuple[Column, ...],
+    study: Column,
+    provenance: tuple[Column, ...],
+) -> None:
+    names = {column.name for column in columns}
+    if study.name not in names:
+        raise DeclarationError(f"{path} declares no study column; add 'study VARCHAR'")
+    if added := names & {column.name for column in provenance}:
+        raise DeclarationError(f"{path} declares {sorted(added)}, which the lake adds by itself")
+    _require_comments(path.stem, columns, path)
+    unchecked = con.execute(
+        "SELECT DISTINCT constraint_type FROM duckdb_constraints()"
+        " WHERE table_name = ? AND constraint_type <> 'NOT NULL'",
+        [path.stem],
+    ).fetchone()
+    if unchecked:
+        raise DeclarationError(
+            f"{path} declares {unchecked[0]}, which the lake does not check; only NOT NULL is"
+        )
+
+
+def _read_views(
+    con: duckdb.DuckDBPyConnection, folder: Path, tables: Mapping[str, TableSpec]
+) -> tuple[ViewSpec, ...]:
+    """Create the views in an order that works and read them back.
+
+    A view whose source is another view that does not exist yet is tried again after the others.
+    """
+    meanings = {
+        relation: {column.name: column.comment for column in columns}
+        for relation, columns in _columns(con).items()
+    }
+    for spec in tables.values():
+        meanings[spec.name] = {column.name: column.comment for column in spec.stored_columns}
+    pending = sorted(folder.glob("*.sql"))
+    views: list[ViewSpec] = []
+    while pending:
+        failed: dict[Path, duckdb.Error] = {}
+        for path in pending:
+            try:
+                view = _create_view(con, path, meanings)
+            except duckdb.CatalogException as error:
+                failed[path] = error
+            except duckdb.Error as error:
+                raise DeclarationError(f"{path} is not valid SQL for a view: {error}") from error
+            else:
+                views.append(view)
+                meanings[view.name] = {column.name: column.comment for column in view.columns}
+        if len(failed) == len(pending):
+            first, cause = next(iter(failed.items()))
+            raise DeclarationError(f"{first} reads something that does not exist: {cause}")
+        pending = list(failed)
+    return tuple(views)
+
+
+def _create_view(
+    con: duckdb.DuckDBPyConnection, path: Path, meanings: Mapping[str, Mapping[str, str]]
+) -> ViewSpec:
+    text = path.read_text()
+    con.execute("BEGIN")
+    try:
+        con.execute(text)
+    except duckdb.Error:
+        con.execute("ROLLBACK")
+        raise
+    con.execute("COMMIT")
+    columns = _columns(con)
+    _require_one(columns.keys() - meanings.keys(), path)
+    sources = [meanings[word] for word in re.findall(r"\w+", text) if word in meanings]
+    explained, statements = [], [text]
+    for column in columns[path.stem]:
+        comment = column.comment
+        if not comment:
+            # A column passed on under its name means what it means in the view's source.
+            comment = next((s[column.name] for s in sources if s.get(column.name)), "")
+            statements.append(comment_on_column(quote_name(path.stem), column.name, comment))
+        explained.append(Column(column.name, column.type, comment, column.nullable))
+    _require_comments(path.stem, tuple(explained), path)
+    comment = _require_comment(path.stem, _comments(con), path)
+    return ViewSpec(path.stem, comment, tuple(explained), "\n".join(statements))
+
+
+_TABLE_NAMES = "SELECT table_name FROM duckdb_tables()"
+
+
+def _execute(con: duckdb.DuckDBPyConnection, text: str, path: Path) -> None:
+    try:
+        con.execute(text)
+    except duckdb.Error as error:
+        raise DeclarationError(f"{path} is not valid SQL: {error}") from error
+
+
+def _columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[Column]]:
+    """Columns of every table and view, in order; without a comment, that is empty."""
+    found: dict[str, list[Column]] = {}
+    for relation, name, type_name, comment, nullable in con.execute(
+        "SELECT table_name, column_name, data_type, coalesce(comment, ''), is_nullable"
+        " FROM duckdb_columns() WHERE NOT internal ORDER BY table_name, column_index"
+    ).fetchall():
+        found.setdefault(relation, []).append(Column(name, type_name, comment, nullable))
+    return found
+
+
+def _comments(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Comments on every table and view that has one."""
+    return dict(
+        con.execute(
+            "SELECT table_name, comment FROM duckdb_tables() WHERE comment IS NOT NULL UNION ALL"
+            " SELECT view_name, comment FROM duckdb_views() WHERE comment IS NOT NULL"
+        ).fetchall()
+    )
+
+
+def _require_one(created: set[str], path: Path) -> None:
+    if created != {path.stem}:
+        raise DeclarationError(
+            f"{path} must create {path.stem} and nothing else, it creates {sorted(created)}"
+        )
+
+
+def _require_comment(relation: str, comments: Mapping[str, str], path: Path) -> str:
+    if not comments.get(relation):
+        raise DeclarationError(f"{path} has no comment on {relation} itself; say what one row is")
+    return comments[relation]
+
+
+def _require_comments(relation: str, columns: tuple[Column, ...], path: Path) -> None:
+    missing = [column.name for column in columns if not column.comment]
+    if missing:
+        raise DeclarationError(
+            f"{path} has no comment on {', '.join(missing)};"
+            f" add COMMENT ON COLUMN {relation}.{missing[0]} IS '...';"
+        )

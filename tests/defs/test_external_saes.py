@@ -1,0 +1,138 @@
+"""A study whose SAEs were trained elsewhere, materialized from the corpus to its dashboards."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from mechinterp_assets.activations.harvest import capture_z
+from mechinterp_assets.app.cli import app
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae.io import CONFIG, SaeMetadata, load_sae, read_metadata, save_sae
+from mechinterp_assets.sae.jumprelu import JumpReLUSAE
+from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.tensors import Tensors
+
+LAYER, SITE = 2, "theirs.L02"
+STUDY = {
+    "study": "theirs",
+    "description": "one layer with an SAE trained elsewhere",
+    "model": {"embedded": "organism"},
+    "corpus": {
+        "format": "structured",
+        "documents": 400,
+        "max_tokens": 8000,
+        "context_size": 32,
+        "held_out_fraction": 0.2,
+    },
+    "activations": {"layers": [LAYER], "max_tokens": 8000},
+    "features": {"max_tokens": 6000, "top_examples": 4, "dfa_examples": 2},
+    "heads": {"sequences": 4, "repeat_length": 8},
+    "ioi": {"prompts": 16},
+    "interventions": {"edges": 1, "prompts": 8, "bootstrap": 50, "published": []},
+    "checks": {"l0": [0, 64], "ce_recovered_min": -9},
+}
+
+
+def _foreign_folder(folder: Path, model: LanguageModel, **changes: object) -> None:
+    """A JumpReLU SAE in a folder without our metadata, as another program writes it."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, model.config.d_vocab, (8, 32), generator=generator)
+    mean = capture_z(model, ids, [LAYER])[LAYER].flatten(0, 1).mean(0)
+    eye = torch.eye(model.config.d_z)[:, ::3]
+    W_enc = torch.cat([eye, -eye], 1)
+    n = W_enc.shape[1]
+    sae = JumpReLUSAE(W_enc, torch.zeros(n), W_enc.T.contiguous(), mean, torch.full((n,), 0.3))
+    save_sae(folder, sae, SaeMetadata("gpt2-small", LAYER, None, None, 128, None, None))
+    config = json.loads((folder / CONFIG).read_text())
+    del config["metadata"]["mechinterp"]
+    (folder / CONFIG).write_text(json.dumps(config | changes))
+
+
+def _materialize(home: Path, studies: Path) -> subprocess.CompletedProcess[str]:
+    """The whole study, in a process of its own: studies are read when assets are imported."""
+    environment = os.environ | {
+        "MECHINTERP_HOME": str(home),
+        "MECHINTERP_STUDIES": str(studies),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "mechinterp_assets", "materialize", "theirs"],
+        env=environment,
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, organism: LanguageModel) -> Path:
+    """A home in which the study was materialized."""
+    folder = tmp_path_factory.mktemp("external")
+    _foreign_folder(folder / "blocks.2.hook_z", organism)
+    sae = {"architecture": "external", "path": "blocks.{layer}.hook_z", "evaluation_tokens": 640}
+    (folder / "theirs.yaml").write_text(yaml.safe_dump(STUDY | {"sae": sae}))
+    done = _materialize(folder / "home", folder / "theirs.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "home"
+
+
+def test_the_adopted_sae_says_where_it_came_from(home: Path, organism: LanguageModel) -> None:
+    lake = Lake(home / "lake")
+    row = lake.read("attention_sae", SITE).collect().row(0, named=True)
+    assert row["architecture"] == "jumprelu"
+    assert row["external_folder"] == str(home.parent / "blocks.2.hook_z")
+    assert "called gpt2-small" in row["external_warnings"]
+    assert "contexts of 128" in row["external_warnings"]
+    assert row["training_tokens"] is None
+    assert lake.read("sae_training_log", SITE).collect().is_empty()
+
+    adopted = Tensors(home / "tensors").open("attention_sae", SITE).path
+    metadata = read_metadata(adopted)
+    assert metadata.weights_hash == organism.weights_hash
+    assert metadata.training["external"]["folder_hash"] == row["external_hash"]
+    given = load_sae(home.parent / "blocks.2.hook_z")
+    assert load_sae(adopted).weights_hash() == given.weights_hash() == row["weights_hash"]
+
+
+def test_everything_downstream_works_on_it(home: Path) -> None:
+    lake = Lake(home / "lake")
+    sae = lake.read("attention_sae", SITE).collect().row(0, named=True)
+    statistics = lake.read("feature_statistics", SITE).collect()
+    assert len(statistics) == sae["d_sae"]
+    assert set(statistics["sae_version"]) == {sae["weights_hash"]}
+    evaluation = lake.read("sae_evaluation", SITE).collect().row(0, named=True)
+    assert 0 < evaluation["explained_variance"] < 1
+    identity = lake.read("feature_dfa", SITE).select(pl.col("identity_error").max()).collect()
+    assert identity.item() < 1e-3
+    pages = lake.read("feature_dashboards", SITE).collect()
+    assert len(pages) > 0
+    assert lake.sql("FROM sae_held_out_density_histogram")["n_features"].sum() == round(
+        sae["d_sae"] * (1 - evaluation["dead_fraction"])
+    )
+
+
+def test_the_sae_folder_is_printed_and_copied(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECHINTERP_HOME", str(home))
+    printed = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER)])
+    assert (Path(printed.output.strip()) / CONFIG).is_file()
+    copied = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER), "--to", str(tmp_path)])
+    assert copied.exit_code == 0
+    given = load_sae(Path(printed.output.strip()))
+    assert load_sae(tmp_path).weights_hash() == given.weights_hash()
+    again = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER), "--to", str(tmp_path)])
+    assert again.exit_code == 2
+    assert "exists already" in again.output
+    missing = CliRunner().invoke(app, ["sae-folder", "theirs", "3"])
+    assert missing.exit_code == 2

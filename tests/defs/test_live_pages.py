@@ -1,0 +1,185 @@
+"""Pages made on request are those made in bulk; the export of a materialized study."""
+
+import gzip
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from starlette.routing import Match
+
+from mechinterp_assets.app.neuronpedia_export import export_study
+from mechinterp_assets.app.serve import dashboard_app
+from mechinterp_assets.dashboards.live.experiment_pages import LiveExperimentPages
+from mechinterp_assets.dashboards.live.feature_pages import LivePages
+from mechinterp_assets.dashboards.neuronpedia import Publication
+from mechinterp_assets.dashboards.neuronpedia_lines import ActivationLine, FeatureLine
+from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.provenance import Provenance
+from tests.defs.conftest import Materialized
+
+SITE = "tiny.L02"
+
+
+@pytest.fixture(scope="module")
+def pages(tiny: Materialized) -> LivePages:
+    return LivePages(tiny.lake, kept=3)
+
+
+def in_bulk(tiny: Materialized, feature: int) -> str:
+    return (tiny.home / "dashboards" / SITE / "features" / f"{feature}.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def shown(tiny: Materialized) -> list[int]:
+    """Features with a page, the most active first."""
+    statistics = tiny.lake.read("feature_statistics", SITE).filter(pl.col("n_active") > 0)
+    return statistics.sort("n_active", descending=True).collect()["feature"].to_list()
+
+
+def test_a_page_on_request_is_the_page_in_bulk(
+    tiny: Materialized, pages: LivePages, shown: list[int]
+) -> None:
+    for feature in (*shown[:4], shown[-1]):
+        assert pages.page(SITE, feature) == in_bulk(tiny, feature)
+
+
+def test_pages_have_every_block(tiny: Materialized, shown: list[int]) -> None:
+    page = in_bulk(tiny, shown[0])
+    for block in ("examples", "effects", "heads", "sources", "meaning", "ngrams", "neighbours"):
+        assert f'<h2 id="{block}">' in page, block
+    assert page.count('<svg class="heat"') == tiny.study.features.dfa_matrix_examples
+    assert page.count('<small class="top">') > 0
+
+
+def test_the_last_pages_are_kept(pages: LivePages, shown: list[int]) -> None:
+    first = pages.page(SITE, shown[0])
+    assert pages.page(SITE, shown[0]) is first
+    for feature in shown[1:4]:
+        pages.page(SITE, feature)
+    again = pages.page(SITE, shown[0])
+    assert again is not first
+    assert again == first
+
+
+@pytest.mark.parametrize("site", ["tiny.L01", "tiny", "nobody.L00", "tiny.L02.L", ".L02", ""])
+def test_what_the_lake_does_not_have_has_no_page(pages: LivePages, site: str) -> None:
+    assert pages.page(site, 0) is None
+    assert not pages.covers(site)
+
+
+def test_an_unknown_feature_has_no_page(pages: LivePages) -> None:
+    assert pages.page(SITE, 100_000) is None
+
+
+def test_a_write_elsewhere_keeps_the_page_and_a_new_version_makes_it_again(
+    tiny: Materialized, shown: list[int], tmp_path: Path
+) -> None:
+    home = tmp_path / "lake"  # a copy, since other tests count versions
+    shutil.copytree(tiny.lake.root, home, symlinks=True)
+    lake = Lake(home)
+    lake.refresh()
+    pages = LivePages(lake)
+    before = pages.page(SITE, shown[0])
+    provenance = Provenance("tiny", "another-run", "1")
+    declared = [column.name for column in table_spec("language_model").columns]
+    model = lake.read("language_model", "tiny").collect().select(declared).drop("study")
+    lake.write("language_model", "tiny", model, provenance)
+    assert pages.page(SITE, shown[0]) is before  # the same content
+    lake.write("language_model", "tiny", model.with_columns(source=pl.lit("other")), provenance)
+    after = pages.page(SITE, shown[0])
+    assert after is not None
+    assert after != before
+    assert "other" in after
+
+
+def test_the_server_makes_pages_and_links_all_of_them(
+    tiny: Materialized, shown: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
+    app = dashboard_app()
+
+    def get(path: str) -> tuple[int, str]:
+        scope = {"type": "http", "path": path, "method": "GET", "headers": [], "root_path": ""}
+        for route in app.routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL and "endpoint" in found:
+                from starlette.requests import Request
+
+                answer = found["endpoint"](Request({**scope, **found}))
+                return answer.status_code, bytes(answer.body).decode()
+        raise AssertionError(path)
+
+    assert get(f"/{SITE}/features/{shown[0]}.html") == (200, in_bulk(tiny, shown[0]))
+    assert get(f"/{SITE}/features/100000.html")[0] == 404
+    for path in (f"/{SITE}/index.html", f"/{SITE}/"):
+        status, text = get(path)
+        assert status == 200
+        assert ALL_LINKED in text
+    stored = (tiny.home / "dashboards" / SITE / "index.html").read_text()
+    assert SOME_LINKED in stored
+    assert get("/tiny/index.html")[0] == 200
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def test_the_export_of_a_study_fits_the_schema(
+    tiny: Materialized, organism: LanguageModel, tmp_path: Path
+) -> None:
+
+    publication = Publication(
+        "organism",
+        "att",
+        "release",
+        "text",
+        "someone",
+        "Some One",
+        datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    (folder,) = export_study(
+        tiny.lake, tiny.tensors, tiny.study, organism, tmp_path, publication, [2]
+    )
+    features = lines_of(folder / "features/batch-0.jsonl.gz")
+    assert (
+        len(features)
+        == tiny.lake.read("feature_statistics", SITE)
+        .filter(pl.col("n_active") > 0)
+        .collect()
+        .height
+    )
+    for line in features:
+        FeatureLine.model_validate(line, strict=True)
+        assert sum(line["logits_hist_data_bar_heights"]) == organism.config.d_vocab
+        assert sum(line["decoder_weights_dist"]) == pytest.approx(1)
+    activations = lines_of(folder / "activations/batch-0.jsonl.gz")
+    for line in activations:
+        ActivationLine.model_validate(line, strict=True)
+    first = next(line for line in activations if line["dfaTargetIndex"] is not None)
+    assert first["dfaTargetIndex"] == first["maxValueTokenIndex"]
+
+
+def test_experiments_on_request_are_those_in_bulk(tiny: Materialized) -> None:
+    study = tiny.study.study
+    bulk = (tiny.home / "dashboards" / f"{study}.experiments" / "index.html").read_text()
+    pages = LiveExperimentPages(tiny.lake)
+    page = pages.page(study)
+    assert page is not None
+    assert page.split('id="provenance"')[0] == bulk.split('id="provenance"')[0]
+    assert pages.page(study) is page
+    assert pages.page("no-such-study") is None
+    row = tiny.lake.read("experiment_dashboards", study).collect().row(0, named=True)
+    assert row["n_pictures"] == bulk.count("<svg ") > 10
+    run = tiny.lake.read("intervention_experiments", study).drop_nulls("intervention").collect()
+    assert row["n_experiments"] == run["experiment"].n_unique()
+    for name in run["experiment"].unique():
+        assert f">{name} <small>" in bulk
+    linked = (tiny.home / "dashboards" / study / "index.html").read_text()
+    assert f"../{study}.experiments/index.html" in linked

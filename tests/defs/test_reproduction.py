@@ -1,0 +1,28 @@
+"""The table `reproduction` of a materialized study."""
+
+from mechinterp_assets.reproduction.measures import all_measures, measure
+from mechinterp_assets.reproduction.report import compared, missing_tables
+from tests.defs.conftest import Materialized
+
+# Measures that the tiny study has nothing for: nobody labelled its heads, and no published circuit
+# is of its shape.
+WITHOUT_ROWS = {"polysemanticity", "trace_agreement"}
+
+
+def test_table_is_what_the_command_compares(tiny: Materialized) -> None:
+    stored = tiny.lake.read("reproduction", "tiny").collect()
+    fresh = compared(tiny.lake, tiny.study, [])
+    assert stored.select(fresh.columns).equals(fresh)
+    by_key = {(row["reference"], row["key"]): row for row in stored.iter_rows(named=True)}
+    edges = by_key["edges", "edges"]
+    assert (edges["ours"], edges["difference"], edges["within"]) == (2461, 0, True)
+    assert by_key["heads", "previous_token"]["published_heads"] == ["0.5"]
+    assert by_key["l0", "0"]["within"] is None
+    assert by_key["l0", "2"]["within"] is not None
+    assert by_key["absent", "1"]["ours"] is None
+
+
+def test_every_measure_has_an_answer_of_a_whole_study(tiny: Materialized) -> None:
+    assert missing_tables(tiny.lake, tiny.study) == []
+    found = measure(tiny.lake, "tiny", all_measures())
+    assert {name for name, values in found.items() if not values} == WITHOUT_ROWS

@@ -1,0 +1,103 @@
+"""The traced circuit as assets: tables agree with one another, its page and GraphML are there."""
+
+from pathlib import Path
+
+import networkx as nx
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from mechinterp_assets.app.cli import app
+from mechinterp_assets.circuits.graph import GRAPH_KEY
+from tests.defs.conftest import Materialized
+
+
+def read(tiny: Materialized, table: str) -> pl.DataFrame:
+    return tiny.lake.read(table, "tiny").collect()
+
+
+def test_the_standard_variant_is_the_graph(tiny: Materialized) -> None:
+    graph, variants = read(tiny, "ioi_trace_graph"), read(tiny, "ioi_trace_variants")
+    columns = ["task", *GRAPH_KEY, "n_prompts", "n_pairs", "path_multiplicity"]
+    standard = variants.filter(variant="standard")
+    assert standard.height == graph.height > 0
+    assert standard.select(columns).sort(columns).equals(graph.select(columns).sort(columns))
+    assert set(variants["variant"]) <= {"standard", "near", "negative", "all_slices", "published"}
+    edges = read(tiny, "ioi_trace_edges").filter("kept")
+    assert edges["path_multiplicity"].sum() == graph["path_multiplicity"].sum()
+
+
+def test_summary_counts_the_other_tables(tiny: Materialized) -> None:
+    summary = read(tiny, "ioi_trace_summary")
+    for task in tiny.study.tasks.traced:
+        rows = summary.filter(variant="standard", counted="prompts", min_share=0.0, task=task)
+        row = rows.row(0, named=True)
+        nodes = read(tiny, "ioi_trace_nodes").filter(variant="standard", task=task)
+        assert row["n_heads"] == nodes.select("layer", "head").n_unique()
+        assert (
+            row["n_communication_edges"] == read(tiny, "ioi_trace_graph").filter(task=task).height
+        )
+        # No published circuit is about a model of this shape.
+        assert row["reference"] is None
+
+
+def test_every_traced_task_has_rows_of_its_own_prompts(tiny: Materialized) -> None:
+    tasks = tiny.study.tasks.traced
+    assert tasks == ["ioi", "gendered_pronoun"]
+    prompts = {
+        "ioi": read(tiny, "ioi_prompts").filter(variant="base"),
+        "gendered_pronoun": read(tiny, "task_prompts").filter(
+            variant="base", task="gendered_pronoun"
+        ),
+    }
+    assert prompts["gendered_pronoun"].height == tiny.study.tasks.prompts
+    for table in ("attention_slices", "ioi_trace_edges", "ioi_slice_contrast"):
+        rows = read(tiny, table)
+        assert rows["task"].unique(maintain_order=True).to_list() == tasks
+        for task in tasks:
+            assert set(rows.filter(task=task)["prompt"]) <= set(prompts[task]["prompt"])
+    for table in ("ioi_trace_graph", "ioi_trace_nodes", "ioi_trace_variants"):
+        roles = read(tiny, table).filter(task="gendered_pronoun")["destination_role"]
+        known = {"BOS", "other", "END", "NAME", "VERB", "PUNCT", "TAG"}
+        assert set(roles) <= known
+    of_root = read(tiny, "attention_slices").filter("is_root")
+    assert set(of_root["destination_role"]) == {"END"}
+
+
+def test_contrast_and_usage_cover_what_was_traced(tiny: Materialized) -> None:
+    slices = read(tiny, "attention_slices").filter(pl.col("path_multiplicity") > 0)
+    assert read(tiny, "ioi_slice_contrast").height == 2 * slices.height
+    for table in ("attention_slice_counts", "attention_slice_usage"):
+        assert set(read(tiny, table)["text"]) == {"ioi", "corpus"}
+    assert read(tiny, "attention_consensus").height > 0
+
+
+def test_page_and_graphml(
+    tiny: Materialized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task in ("", ".gendered_pronoun"):
+        folder = tiny.home / "dashboards" / f"tiny.trace{task}"
+        names = {"index.html", "trace.png", "trace.graphml"}
+        assert {path.name for path in folder.iterdir()} == names
+        page = (folder / "index.html").read_text()
+        assert '<svg id="trace"' in page
+        assert ("task gendered_pronoun" in page) == bool(task)
+    study = (tiny.home / "dashboards" / "tiny" / "index.html").read_text()
+    assert 'href="../tiny.trace/index.html"' in study
+    assert 'href="../tiny.trace.gendered_pronoun/index.html"' in study
+    assert 'href="../tiny.frontier/index.html"' in study
+    monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
+    target = tmp_path / "circuit.graphml"
+    written = CliRunner().invoke(app, ["trace-graph", "tiny", str(target)])
+    assert written.exit_code == 0, written.output
+    graph = nx.read_graphml(target, force_multigraph=True)
+    edges = read(tiny, "ioi_trace_graph")
+    assert graph.number_of_edges() == edges.filter(task="ioi").height
+    other = ["trace-graph", "tiny", str(target), "--task", "gendered_pronoun"]
+    assert CliRunner().invoke(app, other).exit_code == 0
+    graph = nx.read_graphml(target, force_multigraph=True)
+    assert graph.number_of_edges() == edges.filter(task="gendered_pronoun").height
+    untraced = CliRunner().invoke(app, [*other[:-1], "greater_than"])
+    assert untraced.exit_code != 0
+    missing = CliRunner().invoke(app, ["trace-graph", "nothing", str(target)])
+    assert missing.exit_code != 0

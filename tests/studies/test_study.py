@@ -1,0 +1,373 @@
+"""Study files: what loads, and what each mistake is answered with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mechinterp_assets.organism import ORGANISM_FOLDER
+from mechinterp_assets.studies.sae_settings import sae_settings, sparsity_setting, sweep_sections
+from mechinterp_assets.studies.study import (
+    PACKAGED_STUDIES,
+    Study,
+    StudyError,
+    load_registry,
+    load_study,
+)
+
+VALID: dict[str, Any] = {
+    "study": "mine",
+    "description": "a test study",
+    "model": {"embedded": "organism"},
+    "corpus": {"format": "structured", "documents": 10},
+    "sae": {"d_sae": 64, "k": 8, "training_tokens": 1000, "batch_size": 100},
+}
+
+SPLICE = {"kind": "sae_splice", "layer": 0}
+PATCH = {"kind": "activation_patching", "mode": "noise", "site": "attn_out", "layer": 0}
+PATCH |= {"source_variant": "swap"}
+
+
+def write(folder: Path, change: dict[str, Any] | None = None, name: str = "mine.yaml") -> Path:
+    """A study file: VALID with `change` merged into its sections."""
+    data = {**VALID}
+    for key, value in (change or {}).items():
+        old = data.get(key)
+        data[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    file = folder / name
+    file.write_text(yaml.safe_dump(data))
+    return file
+
+
+def test_shipped_studies_load() -> None:
+    studies = load_registry(sorted(PACKAGED_STUDIES.glob("*.yaml")))
+    assert set(studies) == {"organism", "gpt2-small"}
+    assert studies["gpt2-small"].sites[:2] == ["gpt2-small.L00", "gpt2-small.L01"]
+    assert len(studies["gpt2-small"].sites) == 12
+    assert len(studies["organism"].sites) == studies["organism"].n_layers
+
+
+def test_example_study_loads_with_its_relative_path() -> None:
+    folder = Path(__file__).parents[2] / "examples" / "own-text"
+    study = load_study(folder / "own-text.yaml")
+    assert study.corpus.path == folder / "texts"
+
+
+def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, {"activations": {"layers": [2, 0]}}))
+    assert study.sites == ["mine.L00", "mine.L02"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"sea": {}}, ["sea", "unknown key", "did you mean 'sae'"]),
+        (
+            {"activations": {"layers": [0, 2]}, "rdfa": {"features": [{"layer": 1, "feature": 3}]}},
+            ["rdfa.features.0.layer", "layer 1 has no SAE", "layers with one: 0, 2"],
+        ),
+        (
+            {"rdfa": {"features": [{"layer": 1, "feature": 3}] * 2}},
+            ["rdfa.features", "features[1] is there twice"],
+        ),
+        ({"rdfa": {"min_share": 1}}, ["rdfa.min_share", "less than 1"]),
+        ({"sae": {"d_sea": 3}}, ["sae.d_sea", "did you mean 'd_sae'", "3"]),
+        ({"sae": {"d_sae": -1}}, ["sae.d_sae", "greater than 0", "-1"]),
+        ({"sae": {"k": 65}}, ["sae: ", "k is 65", "from 1 to d_sae (64)"]),
+        ({"sae": {"k": None}}, ["sae: ", "'topk' needs k", "give it a value"]),
+        ({"sae": {"architecture": "vanilla"}}, ["sae.architecture", "'topk'", "vanilla"]),
+        ({"sae": {"l1_coefficient": 2}}, ["'topk' has no l1_coefficient", "2.0", "remove it"]),
+        ({"sae": {"resample_at": [0.5]}}, ["'topk' has no resample_at", "(0.5,)", "remove it"]),
+        (
+            {"sae": {"architecture": "jumprelu", "k": None, "l0_coefficient": 1, "auxk": 3}},
+            ["sae: ", "'jumprelu' has no auxk", "3"],
+        ),
+        ({"sae": {"architecture": "gated", "k": None}}, ["'gated' needs l1_coefficient"]),
+        (
+            {"sae": {"architecture": "matryoshka", "group_sizes": [8, 32]}},
+            ["group_sizes is [8, 32]", "the last of them d_sae (64)"],
+        ),
+        ({"sae": {"training_tokens": 99}}, ["sae: tokens (99)", "batch_size (100)"]),
+        ({"sae": {"lr_decay": 1.5}}, ["sae.lr_decay", "1.5"]),
+        ({"sae": {"adam_betas": [0.9, 1.9]}}, ["sae.adam_betas.1", "1.9"]),
+        ({"sae": {"source": "disk"}}, ["sae.source", "'cache' or 'forward'", "disk"]),
+        ({"sae": {"d_sae_by_layer": {99: 128}}}, ["sae.d_sae_by_layer", "layer 99"]),
+        (
+            {"sweep": {"variants": [{"architecture": "topk", "k": 4}, {"architecture": "gated"}]}},
+            ["sweep.variants[1]", "'gated' needs l1_coefficient"],
+        ),
+        (
+            {"sweep": {"variants": [{"architecture": "topk", "k": 4}] * 2}},
+            ["sweep.variants", "variants[1] is there twice"],
+        ),
+        ({"sae": {"path": "x{layer}"}}, ["sae: path", "set architecture to external"]),
+        ({"sae": {"architecture": "external", "path": "x"}}, ["not trained: remove batch_size"]),
+        ({"activations": {"layers": [99]}}, ["activations.layers", "layer 99", "has layers 0.."]),
+        ({"ioi": {"roots": [[99, 0]]}}, ["ioi.roots", "layer 99"]),
+        (
+            {"model": {"embedded": None, "path": "nowhere"}},
+            ["model.path", "nowhere", "does not exist"],
+        ),
+        (
+            {"corpus": {"format": "parquet", "path": "gone.parquet"}},
+            ["corpus.path", "gone.parquet", "does not exist"],
+        ),
+        ({"corpus": {"format": "parquet"}}, ["corpus", "needs path"]),
+        ({"model": {"embedded": None, "hub": "gpt2"}}, ["model", "n_layers"]),
+        ({"model": {"n_layers": 77}}, ["model.n_layers", "77", "correct it or leave it out"]),
+        ({"ioi": {"near_threshold": 0.6}}, ["ioi", "near_threshold 0.6", "firing_threshold"]),
+        ({"ioi": {"reference_heads": {"mine": [[99, 0]]}}}, ["reference_heads.mine", "99.0"]),
+        ({"ioi": {"reference_heads": {"mine": []}}}, ["reference_heads.mine", "at least one"]),
+        ({"ioi": {"variants": ["base", "CBA"]}}, ["ioi.variants", "base and any of", "CBA"]),
+        ({"ioi": {"variants": ["base"]}}, ["add ABC to ioi.variants"]),
+        ({"circuits": {"tasks": ["chess"]}}, ["circuits.tasks", "'chess'", "known: ioi"]),
+        ({"circuits": {"tasks": []}}, ["circuits.tasks", "at least one"]),
+        ({"circuits": {"ig_rules": ["simpson"]}}, ["circuits.ig_rules.0", "'midpoint'"]),
+        (
+            {"circuits": {"counterfactual": "swap"}},
+            ["circuits.counterfactual 'swap'", "none of ioi.variants (ABC)"],
+        ),
+        (
+            {"interventions": {"head_ablations": [], "edges": 0, "published": []}},
+            ["interventions", "nothing would run"],
+        ),
+        (
+            {"interventions": {"experiments": [{"interventions": [{"kind": "ablate"}]}]}},
+            ["experiments.0", "interventions.0", "unknown kind 'ablate'", "head_ablation"],
+        ),
+        (
+            {"interventions": {"experiments": [{"file": "gone.yaml"}]}},
+            ["interventions.experiments.0", "gone.yaml", "not readable"],
+        ),
+        (
+            {"interventions": {"experiments": [{"task": "chess", "interventions": [SPLICE]}]}},
+            ["experiments.0", "'chess' is no task of this study", "ioi, "],
+        ),
+        (
+            {"interventions": {"experiments": [{"interventions": [PATCH]}]}},
+            ["experiments.0", "variant 'swap' is not among ioi.variants (base, ABC)"],
+        ),
+        ({"features": {"proxies": [{"name": "a"}]}}, ["proxies.0", "exactly one of", "'a'"]),
+        (
+            {"features": {"proxies": [{"name": "a", "regex": "(x"}]}},
+            ["proxies.0.regex", "'(x'", "does not compile", "correct it"],
+        ),
+        (
+            {"features": {"proxies": [{"name": "a", "regex": "(?<=x)y"}]}},
+            ["proxies.0.regex", "look-around"],
+        ),
+        (
+            {"features": {"proxies": [{"name": "a", "induction": True}] * 2}},
+            ["features.proxies", "'a'", "rename one"],
+        ),
+        (
+            {"features": {"proxies": [{"name": "a", "tokens": ["x"], "window": 2}]}},
+            ["proxies.0", "window belongs to regex"],
+        ),
+        (
+            {"features": {"proxies": [{"name": "a", "induction": True, "features": {99: [0]}}]}},
+            ["proxies.0.features", "layer 99 has no SAE"],
+        ),
+        ({"features": {"proxies": [{"name": "a", "toknes": ["x"]}]}}, ["did you mean 'tokens'"]),
+        ({"comparisons": [{}]}, ["comparisons.0", "give with, layer or version"]),
+        ({"comparisons": [{"whit": "x"}]}, ["comparisons.0.whit", "did you mean 'with'"]),
+        ({"comparisons": [{"with": "mine"}]}, ["comparisons.0.with", "is this study"]),
+        ({"comparisons": [{"layer": 99}]}, ["comparisons.0.layer", "layer 99 has no SAE"]),
+        ({"labels": ["gone.csv"]}, ["labels.0", "gone.csv", "does not exist"]),
+        ({"study": "Not A Key"}, ["study", "lower-case", "Not A Key"]),
+    ],
+)
+def test_mistakes_name_file_key_value_and_remedy(
+    tmp_path: Path, change: dict[str, Any], expected: list[str]
+) -> None:
+    file = write(tmp_path, change)
+    with pytest.raises(StudyError) as raised:
+        load_study(file)
+    message = str(raised.value)
+    assert str(file) in message
+    for part in expected:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"architecture": "standard", "l1_coefficient": 1, "resample_at": [0.25, 0.5]},
+        {"architecture": "topk", "k": 8, "k_start": 32, "auxk_coefficient": 0.03},
+        {"architecture": "batchtopk", "k": 8, "auxk": 16},
+        {"architecture": "jumprelu", "l0_coefficient": 2, "bandwidth": 0.1},
+        {"architecture": "gated", "l1_coefficient": 1, "resample_warmup_steps": 10},
+        {"architecture": "matryoshka", "k": 8, "group_sizes": [16, 64]},
+    ],
+    ids=lambda own: own["architecture"],
+)
+def test_every_architecture_takes_its_own_settings(tmp_path: Path, own: dict[str, Any]) -> None:
+    study = load_study(write(tmp_path, {"sae": {"k": None, **own}}))
+    settings = sae_settings(study.sae, layer=2)
+    for name, value in own.items():
+        assert getattr(settings, name) == (tuple(value) if isinstance(value, list) else value)
+    assert settings.seed == 2
+
+
+def test_settings_reach_the_training(tmp_path: Path) -> None:
+    given = {
+        "seed": 3,
+        "adam_betas": [0.8, 0.9],
+        "max_gradient_norm": 1.0,
+        "decoder_init": "data",
+        "b_dec_init": "geometric_median",
+        "normalize_input": False,
+        "dead_after_tokens": 77,
+        "checkpoint_every": 5,
+        "lr_warmup": 0.5,
+        "d_sae_by_layer": {1: 96},
+    }
+    section = load_study(write(tmp_path, {"sae": given})).sae
+    wide, other = sae_settings(section, 1, "bfloat16"), sae_settings(section, 2)
+    assert (wide.d_sae, other.d_sae) == (96, 64)
+    assert (wide.compute_dtype, other.compute_dtype) == ("bfloat16", "float32")
+    assert (wide.seed, wide.betas, wide.max_gradient_norm) == (3001, (0.8, 0.9), 1.0)
+    assert (wide.decoder_init, wide.b_dec_init) == ("data", "geometric_median")
+    assert (wide.normalize_input, wide.dead_after_tokens) == (False, 77)
+    assert (wide.checkpoint_every, wide.lr_warmup) == (5, 0.5)
+
+
+def test_variants_of_a_sweep_take_the_rest_from_the_sae(tmp_path: Path) -> None:
+    sae = {"k_start": 20, "learning_rate": 0.01, "d_sae_by_layer": {0: 96}}
+    variants = [
+        {"architecture": "topk", "k": 4},
+        {"architecture": "standard", "l1_coefficient": 0.5, "learning_rate": 0.002},
+        {"architecture": "topk", "d_sae": 32, "k": 5},
+    ]
+    sweep = {"variants": variants, "training_tokens": 500}
+    study = load_study(write(tmp_path, {"sae": sae, "sweep": sweep}))
+    sections = sweep_sections(study)
+    names = ["topk k=4", "standard l1_coefficient=0.5 learning_rate=0.002", "topk k=5 d_sae=32"]
+    assert list(sections) == names
+    few, l1, narrow = (sae_settings(section, 0) for section in sections.values())
+    assert (few.k, few.k_start, few.d_sae, few.lr, few.tokens) == (4, 20, 96, 0.01, 500)
+    assert (l1.k, l1.k_start, l1.l1_coefficient, l1.lr, l1.d_sae) == (None, None, 0.5, 0.002, 96)
+    assert (narrow.k, narrow.d_sae) == (5, 32)
+    assert sparsity_setting(l1) == ("l1_coefficient", 0.5)
+
+
+def test_missing_key_and_unreadable_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("study: x\n")
+    with pytest.raises(StudyError, match=r"sae: required key is missing"):
+        load_study(file)
+    file.write_text("study: [")
+    with pytest.raises(StudyError, match="not readable as YAML"):
+        load_study(file)
+
+
+def test_two_files_with_one_name_are_refused(tmp_path: Path) -> None:
+    files = [write(tmp_path), write(tmp_path, name="other.yaml")]
+    with pytest.raises(StudyError, match=r"'mine' is taken by .*mine\.yaml"):
+        load_registry(files)
+
+
+def test_studies_variable_adds_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    monkeypatch.setenv("MECHINTERP_STUDIES", str(tmp_path))
+    assert "mine" in load_registry()
+    monkeypatch.setenv("MECHINTERP_STUDIES", str(tmp_path / "gone"))
+    with pytest.raises(StudyError, match="does not exist"):
+        load_registry()
+
+
+def test_local_folder_gives_the_layers(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, {"model": {"embedded": None, "path": str(ORGANISM_FOLDER)}}))
+    embedded = load_study(write(tmp_path))
+    assert study.n_layers == embedded.n_layers > 0
+
+
+def test_fingerprint_follows_its_section_alone(tmp_path: Path) -> None:
+    def fingerprints(study: Study) -> list[str]:
+        return [study.fingerprint(section) for section in ("sae", "corpus")]
+
+    before = fingerprints(load_study(write(tmp_path)))
+    after = fingerprints(load_study(write(tmp_path, {"sae": {"d_sae": 65}})))
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+
+
+def external(folder: Path, path: Any, layers: list[int], **sae: Any) -> Path:
+    """A study file whose SAEs were trained elsewhere."""
+    data = {
+        **VALID,
+        "sae": {"architecture": "external", "path": path, **sae},
+        "activations": {"layers": layers},
+    }
+    file = folder / "external.yaml"
+    file.write_text(yaml.safe_dump(data))
+    return file
+
+
+def test_external_saes_are_found_by_pattern_or_mapping(tmp_path: Path) -> None:
+    for name in ("l00", "l02", "other"):
+        (tmp_path / "saes" / name).mkdir(parents=True)
+        (tmp_path / "saes" / name / "cfg.json").write_text("{}")
+    study = load_study(external(tmp_path, "saes/l{layer:02d}", [0, 2]))
+    assert study.sae.external_folder(2) == tmp_path / "saes" / "l02"
+    study = load_study(external(tmp_path, {0: "saes/other", 2: "saes/l02"}, [0, 2]))
+    assert study.sae.external_folder(0) == tmp_path / "saes" / "other"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (None, ["sae", "need path", "{layer}"]),
+        ("saes/l{layer}", ["sae.path: layer 0", "saes/l0", "has no cfg.json"]),
+        ("saes/{head}", ["sae.path", "'head'"]),
+        ("saes/one", ["layers 0 and 2 have the same folder"]),
+        ({0: "saes/one"}, ["sae.path: no folder for layer 2; add it"]),
+    ],
+)
+def test_external_saes_that_are_not_there(tmp_path: Path, path: Any, expected: list[str]) -> None:
+    (tmp_path / "saes" / "one").mkdir(parents=True)
+    (tmp_path / "saes" / "one" / "cfg.json").write_text("{}")
+    with pytest.raises(StudyError) as raised:
+        load_study(external(tmp_path, path, [0, 2]))
+    for part in expected:
+        assert part in str(raised.value)
+
+
+def test_a_sweep_beside_external_saes_says_how_it_trains(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "cfg.json").write_text("{}")
+    file = external(tmp_path, {0: "one"}, [0])
+    data = yaml.safe_load(file.read_text())
+    data["sweep"] = {"variants": [{"architecture": "topk", "k": 4}]}
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(StudyError, match="give the variant d_sae, and the sweep training_tokens"):
+        load_study(file)
+    data["sweep"] = {
+        "variants": [{"architecture": "topk", "k": 4, "d_sae": 32}],
+        "training_tokens": 4096,
+    }
+    file.write_text(yaml.safe_dump(data))
+    (section,) = sweep_sections(load_study(file)).values()
+    assert (section.architecture, section.d_sae, section.k) == ("topk", 32, 4)
+
+
+def test_comparison_with_a_study_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, {"comparisons": [{"with": "other"}]})
+    with pytest.raises(StudyError, match=r"comparisons\.0\.with: no study 'other'; one of mine"):
+        load_registry([file])
+    other = write(tmp_path, {"study": "other"}, name="other.yaml")
+    assert load_registry([file, other])["mine"].comparisons[0].with_study == "other"
+
+
+def test_labels_are_found_beside_the_study_file(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("")
+    study = load_study(write(tmp_path, {"labels": ["labels.csv"]}))
+    assert study.labels == [tmp_path / "labels.csv"]
+
+
+def test_fingerprints_of_lists_follow_their_values(tmp_path: Path) -> None:
+    empty = load_study(write(tmp_path)).fingerprint("comparisons")
+    one = load_study(write(tmp_path, {"comparisons": [{"layer": "next"}]}))
+    assert one.fingerprint("comparisons") != empty
+    assert len(empty) == 16
