@@ -33,7 +33,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed
-	$(BIN)/mypy mechinterp_assets resources
+	$(BIN)/mypy mechinterp_assets
 
 check-defs: $(VENV)/.installed
 	DAGSTER_HOME= $(BIN)/dg check defs

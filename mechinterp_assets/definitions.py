@@ -31,12 +31,12 @@ from mechinterp_assets.defs.saes import sae_matching as sae_comparison
 from mechinterp_assets.defs.tasks import task_effects
 from mechinterp_assets.defs.tasks import task_prompts as tasks
 from mechinterp_assets.orchestration.logging import short_console_logger
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.dashboards import DashboardsResource
+from mechinterp_assets.resources.lake import LakeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
+from mechinterp_assets.resources.tensors import TensorsResource
 from mechinterp_assets.storage.home import dashboard_folder, lake_folder, tensor_folder
-from resources.compute import ComputeResource
-from resources.dashboards import DashboardsResource
-from resources.lake import LakeResource
-from resources.language_model import LanguageModelResource
-from resources.tensors import TensorsResource
 
 ASSET_MODULES = [
     corpus,

@@ -13,8 +13,8 @@ import torch
 
 from mechinterp_assets.model.language_model import LanguageModel, check_weight_files
 from mechinterp_assets.model.shape import ModelError
+from mechinterp_assets.resources.compute import ComputeResource
 from mechinterp_assets.studies.study import Study
-from resources.compute import ComputeResource
 
 
 class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):

@@ -221,11 +221,11 @@ def neuronpedia(
     from mechinterp_assets.dashboards.neuronpedia import Publication, identifier
     from mechinterp_assets.orchestration.publishing import StaleInputError
     from mechinterp_assets.orchestration.registry import STUDIES
+    from mechinterp_assets.resources.compute import ComputeResource
+    from mechinterp_assets.resources.language_model import LanguageModelResource
     from mechinterp_assets.storage.home import tensor_folder
     from mechinterp_assets.storage.lake import LakeError
     from mechinterp_assets.storage.tensors import Tensors
-    from resources.compute import ComputeResource
-    from resources.language_model import LanguageModelResource
 
     if study not in STUDIES:
         raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")

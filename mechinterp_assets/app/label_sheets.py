@@ -10,10 +10,10 @@ from mechinterp_assets.dashboards.places import head_page, heads_folder
 from mechinterp_assets.labels.features import label_sheet, sample_features
 from mechinterp_assets.labels.files import LabelledSae
 from mechinterp_assets.labels.heads import head_label_sheet, sample_heads
+from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.storage.home import dashboard_folder
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import Study, site_key
-from resources.dashboards import DashboardsResource
 
 
 class SheetError(ValueError):

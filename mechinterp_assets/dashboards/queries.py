@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mechinterp_assets.storage.sql_text import quote_text
 
-SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql" / "dashboards"
+SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql" / "dashboards"
 
 
 @cache

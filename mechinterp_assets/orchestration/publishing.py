@@ -11,12 +11,12 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Frames, Lake, Published
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Artefact, Tensors
 from mechinterp_assets.studies.study import Study
-from resources.language_model import LanguageModelResource
 
 CODE_VERSION = package_version("mechinterp-assets")
 Metadata = dict[str, dg.MetadataValue | str | int | float | bool | None]

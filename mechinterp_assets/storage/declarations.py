@@ -40,7 +40,7 @@ __all__ = [
     "table_specs",
 ]
 
-SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
+SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
 
 _FORMULA = re.compile(r"^-- formula: *(\d+) *$", re.MULTILINE)
 

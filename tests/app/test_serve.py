@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from mechinterp_assets.app.serve import HOST, dashboard_app
-from resources.dashboards import DashboardsResource
+from mechinterp_assets.resources.dashboards import DashboardsResource
 
 
 @pytest.fixture

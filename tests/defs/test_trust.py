@@ -16,6 +16,8 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelError
 from mechinterp_assets.orchestration.publishing import Inputs, StaleInputError
 from mechinterp_assets.organism import ORGANISM_FOLDER
+from mechinterp_assets.resources.compute import ComputeError, ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.io import load_sae, read_metadata, save_sae
 from mechinterp_assets.storage.lake import Lake
@@ -23,8 +25,6 @@ from mechinterp_assets.storage.manifest import ArtefactError
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.study import load_study
-from resources.compute import ComputeError, ComputeResource
-from resources.language_model import LanguageModelResource
 from tests.defs.conftest import Materialized
 
 PROVENANCE = Provenance(study="tiny", run_id="attempt", code_version="test")

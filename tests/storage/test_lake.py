@@ -16,11 +16,11 @@ import polars as pl
 import pytest
 import stress
 
+from mechinterp_assets.resources.lake import LakeResource
 from mechinterp_assets.storage.conform import FrameError
 from mechinterp_assets.storage.declarations import DeclarationError, polars_schema, table_spec
 from mechinterp_assets.storage.lake import Lake, LakeError
 from mechinterp_assets.storage.provenance import Provenance
-from resources.lake import LakeResource
 
 Scores = Callable[..., pl.DataFrame]
 

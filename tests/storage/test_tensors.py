@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mechinterp_assets.resources.tensors import TensorsResource
 from mechinterp_assets.storage.manifest import ArtefactError
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Artefact, PublishedTensors, Scratch, Tensors
-from resources.tensors import TensorsResource
 
 WEIGHTS = "weights.safetensors"
 
@@ -254,7 +254,7 @@ def test_checkpoints_outlive_the_work_they_belong_to(store: Tensors) -> None:
 
 HOLD = """
 import sys
-from resources.tensors import Tensors
+from mechinterp_assets.resources.tensors import Tensors
 with Tensors(sys.argv[1]).scratch("attention_sae", "o.L00"):
     print("held", flush=True)
     sys.stdin.readline()

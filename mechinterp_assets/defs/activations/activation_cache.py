@@ -13,10 +13,10 @@ from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.orchestration.publishing import Publisher, inputs_with_model
 from mechinterp_assets.orchestration.registry import PARTITIONS, site, sites_by_study
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 GROUP = "activations"
 # SDPA against eager attention in one precision; a wrong hook differs by the size of z itself.

@@ -13,10 +13,10 @@ from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.specs import table_asset
 from mechinterp_assets.prompts.ioi import ioi_prompts as build_ioi_prompts
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.proxies import study_proxies
-from resources.language_model import LanguageModelResource
 
 GROUP = "corpus"
 

@@ -26,9 +26,9 @@ from mechinterp_assets.dashboards.tokens import TokenTexts
 from mechinterp_assets.orchestration.publishing import Inputs, Publisher
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, site
 from mechinterp_assets.orchestration.specs import table_asset
+from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
-from resources.dashboards import DashboardsResource
 
 GROUP = "features"
 # A block is left out of the pages where its table has no rows of the study yet.

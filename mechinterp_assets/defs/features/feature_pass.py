@@ -34,11 +34,11 @@ from mechinterp_assets.defs.saes.attention_sae import open_cache, open_sae
 from mechinterp_assets.orchestration.publishing import Metadata, Publisher, inputs_with_model
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, site, sites_by_study
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.sort import SortedRuns
 from mechinterp_assets.storage.tensors import Tensors
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 GROUP = "features"
 SEQUENCES_AT_ONCE = 256

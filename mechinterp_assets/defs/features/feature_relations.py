@@ -17,10 +17,10 @@ from mechinterp_assets.defs.saes.attention_sae import open_cache, open_sae
 from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.orchestration.registry import PARTITIONS, site
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 ROWS_AT_ONCE = 1_000_000
 

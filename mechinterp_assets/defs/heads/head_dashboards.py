@@ -20,9 +20,9 @@ from mechinterp_assets.defs.heads.head_scores import GROUP
 from mechinterp_assets.orchestration.publishing import Inputs, Publisher
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.specs import table_asset
+from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
-from resources.dashboards import DashboardsResource
 
 
 @dg.multi_asset(

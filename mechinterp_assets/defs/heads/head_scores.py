@@ -18,11 +18,11 @@ from mechinterp_assets.orchestration.head_roles import head_roles, heads_with_ro
 from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.study import Study
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 GROUP = "heads"
 

@@ -18,10 +18,10 @@ from mechinterp_assets.heads.prefix_intervention import prefix_intervention
 from mechinterp_assets.orchestration.publishing import Metadata, Publisher, inputs_with_model
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 GROUP = "heads"
 LENGTH = 48  # tokens of a random sequence, where the study's context has room for them

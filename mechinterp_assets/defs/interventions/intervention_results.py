@@ -28,13 +28,13 @@ from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
 from mechinterp_assets.prompts.common import BASE, IOI
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.sections import ExperimentSection
 from mechinterp_assets.studies.study import site_key
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 GROUP = "interventions"
 

@@ -17,10 +17,10 @@ from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.orchestration.publishing import Publisher, inputs_with_model
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 GROUP = "ioi"
 

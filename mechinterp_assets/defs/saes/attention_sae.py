@@ -26,6 +26,8 @@ from mechinterp_assets.orchestration.publishing import (
 )
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, site, sites_by_study
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_layers
 from mechinterp_assets.sae.external import check_explains, external_row, read_external
@@ -44,8 +46,6 @@ from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Artefact, Scratch, Tensors
 from mechinterp_assets.studies.sae_settings import ComputeDtype, sae_settings
 from mechinterp_assets.studies.study import Study, site_key
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 GROUP = "saes"
 VERIFIED_ROWS = 4096

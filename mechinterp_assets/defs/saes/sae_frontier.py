@@ -26,6 +26,9 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, site, sites_by_study
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.dashboards import DashboardsResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_variants
 from mechinterp_assets.sae.settings import TrainingSettings
@@ -34,9 +37,6 @@ from mechinterp_assets.sae.train import Member, train_together
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.sae_settings import sae_settings, sparsity_setting, sweep_sections
-from resources.compute import ComputeResource
-from resources.dashboards import DashboardsResource
-from resources.language_model import LanguageModelResource
 
 SCRATCH_KIND = "sae_frontier"
 

@@ -13,14 +13,14 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, site
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.io import check_compatible, load_sae, read_metadata
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.ledger import Version
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.study import Study, parse_site, site_key
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 GROUP = "saes"
 FEATURE_TABLES = ("feature_statistics", "feature_top_examples")

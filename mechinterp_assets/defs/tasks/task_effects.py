@@ -12,6 +12,8 @@ from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
 from mechinterp_assets.prompts.common import BASE, IOI, from_ioi
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.study import Study
@@ -25,8 +27,6 @@ from mechinterp_assets.tasks.reuse import (
     fresh_prompts,
     reuse_faithfulness,
 )
-from resources.compute import ComputeResource
-from resources.language_model import LanguageModelResource
 
 UPSTREAM = ["language_model", "ioi_prompts", "task_prompts"]
 CLEAN_PROMPTS = 64  # of a clean run, whose z of all layers is held

@@ -8,9 +8,9 @@ from mechinterp_assets.defs.tasks.suites import study_suite
 from mechinterp_assets.orchestration.publishing import Publisher, inputs_with_model
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.specs import table_asset
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
-from resources.language_model import LanguageModelResource
 
 GROUP = "tasks"
 
