@@ -6,11 +6,12 @@ computed. No asset chooses a device.
 
 import os
 import random
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
-import numpy as np
-import torch
+
+if TYPE_CHECKING:  # torch takes seconds to import: only processes that compute pay for it
+    import torch
 
 
 class ComputeError(RuntimeError):
@@ -25,8 +26,10 @@ class ComputeResource(dg.ConfigurableResource["ComputeResource"]):
     threads: int = 0
     memory_fraction: float = 0.8
 
-    def torch_device(self) -> torch.device:
+    def torch_device(self) -> "torch.device":
         """The device asked for; `auto` takes cuda, then mps, then cpu. Raises ComputeError."""
+        import torch
+
         available = {
             "cuda": torch.cuda.is_available(),
             "mps": torch.backends.mps.is_available(),
@@ -40,8 +43,11 @@ class ComputeResource(dg.ConfigurableResource["ComputeResource"]):
             )
         return torch.device(name)
 
-    def prepare(self, seed: int) -> torch.device:
+    def prepare(self, seed: int) -> "torch.device":
         """Set threads, precision and every seed of this process; return the device."""
+        import numpy as np
+        import torch
+
         if self.threads > 0:
             torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
@@ -54,6 +60,8 @@ class ComputeResource(dg.ConfigurableResource["ComputeResource"]):
         """Memory that one allocation may take: memory_fraction of what is free on the device."""
         device = self.torch_device()
         if device.type == "cuda":
+            import torch
+
             free, _ = torch.cuda.mem_get_info(device)
         else:
             free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -7,14 +7,16 @@ tokenizer that an artefact was not made with. Does not belong here: what a model
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import torch
 
-from mechinterp_assets.model.language_model import LanguageModel, check_weight_files
 from mechinterp_assets.model.shape import ModelError
 from mechinterp_assets.resources.compute import ComputeResource
 from mechinterp_assets.studies.study import Study
+
+if TYPE_CHECKING:  # imports torch
+    from mechinterp_assets.model.language_model import LanguageModel
 
 
 class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
@@ -22,7 +24,7 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
 
     compute: dg.ResourceDependency[ComputeResource]
 
-    def load(self, study: Study) -> LanguageModel:
+    def load(self, study: Study) -> "LanguageModel":
         """The study's model. Raises ModelError for damaged weights or other sizes than declared."""
         model = _load(study.model.source, str(self.compute.torch_device()), study.model.dtype)
         for name in ("n_layers", "n_heads", "d_head"):
@@ -41,7 +43,11 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
 
 
 @lru_cache(maxsize=2)
-def _load(source: str, device: str, dtype: str) -> LanguageModel:
+def _load(source: str, device: str, dtype: str) -> "LanguageModel":
+    import torch
+
+    from mechinterp_assets.model.language_model import LanguageModel, check_weight_files
+
     folder = Path(source)
     if folder.is_dir():
         check_weight_files(folder)

@@ -67,11 +67,11 @@ def reproduce(
 
     Exit code 1 where a value is outside the tolerance of its reference; published ones have none.
     """
+    from mechinterp_assets.app.reproduce import compared, missing_tables, write_measured
     from mechinterp_assets.orchestration.registry import STUDIES
     from mechinterp_assets.reproduction.comparison import failures
     from mechinterp_assets.reproduction.printing import print_comparison
     from mechinterp_assets.reproduction.reference_file import ReferenceFileError
-    from mechinterp_assets.reproduction.report import compared, missing_tables, write_measured
 
     if study not in STUDIES:
         raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
@@ -134,14 +134,14 @@ def query(
     """Run one of the worked queries, or any SQL."""
     import duckdb
 
-    from mechinterp_assets.app.queries import QueryError, find_query, run_query
+    from mechinterp_assets.app.queries import QueryError, find_query
 
     try:
         found = find_query(name)
     except QueryError as error:
         raise typer.BadParameter(str(error)) from None
     try:
-        frame = run_query(_lake(), found.sql, study)
+        frame = _lake().query(found.sql, study)
     except duckdb.Error as error:
         raise typer.BadParameter(str(error)) from None
     _print(frame.head(rows), found.question)
@@ -219,7 +219,7 @@ def neuronpedia(
     from mechinterp_assets.app.neuronpedia_export import export_study
     from mechinterp_assets.dashboards.context import shown_name
     from mechinterp_assets.dashboards.neuronpedia import Publication, identifier
-    from mechinterp_assets.orchestration.publishing import StaleInputError
+    from mechinterp_assets.orchestration.inputs import StaleInputError
     from mechinterp_assets.orchestration.registry import STUDIES
     from mechinterp_assets.resources.compute import ComputeResource
     from mechinterp_assets.resources.language_model import LanguageModelResource

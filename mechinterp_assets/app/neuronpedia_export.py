@@ -13,14 +13,20 @@ from mechinterp_assets.attribution.logit_effects import logit_histograms
 from mechinterp_assets.dashboards.collect import NEEDED, OPTIONAL, layer_frames
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.neuronpedia import Publication, export_layer
-from mechinterp_assets.defs.saes.attention_sae import open_sae
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.orchestration.publishing import Inputs
+from mechinterp_assets.orchestration.artefacts import read_sae
+from mechinterp_assets.orchestration.declared_settings import DeclaredSettings
+from mechinterp_assets.orchestration.inputs import Inputs
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.study import Study, site_key
 
 _UNUSED = {"families", "proxies", "labels", "ngrams", "dfa_matrix"}
+READS = (
+    *("language_model", "attention_sae", "tokenized_corpus", "vocabulary", "feature_activations"),
+    *NEEDED.values(),
+    *(OPTIONAL[name] for name in OPTIONAL if name not in _UNUSED),
+)
 
 
 def export_study(
@@ -41,10 +47,11 @@ def export_study(
     """
     for layer in layers:
         key = site_key(study.study, layer)
-        inputs = Inputs(lake, tensors, study)
+        settings = DeclaredSettings(study, ["corpus"], "the Neuronpedia export")
+        inputs = Inputs(lake, tensors, settings, READS, "the Neuronpedia export")
         inputs.model(model)
-        sae = open_sae(inputs, key, model)
-        frames = _frames(lake, inputs, key, layer)
+        sae = read_sae(inputs, key, model)
+        frames = _frames(inputs, key, layer)
         counts, centres = logit_histograms(sae.W_dec, model.weights.W_O[layer], model.weights.W_U)
         wanted = frames.example_sequences().implode()
         sequences = inputs.table("tokenized_corpus", study.study)
@@ -54,8 +61,8 @@ def export_study(
             folder,
             publication,
             layer=layer,
-            model=inputs.table("language_model", study.study).collect().row(0, named=True),
-            sae=inputs.table("attention_sae", key).collect().row(0, named=True),
+            model=inputs.row("language_model", study.study),
+            sae=inputs.row("attention_sae", key),
             sequences=sequences.filter(pl.col("sequence").is_in(wanted))
             .select("sequence", "token_ids")
             .collect(),
@@ -71,14 +78,13 @@ def export_study(
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _frames(lake: Lake, inputs: Inputs, key: str, layer: int) -> LayerFrames:
+def _frames(inputs: Inputs, key: str, layer: int) -> LayerFrames:
     """Frames of all features that fired, with the activations in the sequences of all examples."""
 
     def read(table: str) -> pl.LazyFrame | None:
-        shown = {*NEEDED.values(), *(OPTIONAL[n] for n in OPTIONAL if n not in _UNUSED)}
-        if table not in shown or not (table in NEEDED.values() or lake.exists(table, key)):
+        if table not in READS:
             return None
-        return inputs.table(table, key)
+        return inputs.table(table, key) if table in NEEDED.values() else inputs.find(table, key)
 
     statistics = inputs.table("feature_statistics", key).filter(pl.col("n_active") > 0)
     features = statistics.select("feature").collect()["feature"].to_list()

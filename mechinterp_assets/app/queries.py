@@ -9,10 +9,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
-from mechinterp_assets.storage.declarations import SQL_FOLDER, quote_text
-from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.declarations import SQL_FOLDER
 
 QUERY_FOLDER = SQL_FOLDER / "queries"
 
@@ -44,14 +41,6 @@ def find_query(name: str, folder: Path = QUERY_FOLDER) -> Query:
         return queries[name]
     close = difflib.get_close_matches(name, queries, n=3, cutoff=0.3) or list(queries)
     raise QueryError(f"no query {name!r} in {folder}; perhaps {', '.join(close)}")
-
-
-def run_query(lake: Lake, sql: str, study: str) -> pl.DataFrame:
-    """Rows of one query about `study`."""
-    with lake.connect() as con:
-        con.execute(f"SET VARIABLE study = {quote_text(study)}")
-        frame: pl.DataFrame = con.sql(sql).pl()
-        return frame
 
 
 def _read(file: Path) -> Query:

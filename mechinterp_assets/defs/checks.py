@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import dagster as dg
 
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, site
-from mechinterp_assets.orchestration.specs import Per
 from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.table_spec import Per
 from mechinterp_assets.studies.study import Study
 
 IDENTITY_TOLERANCE = 1e-3

@@ -6,11 +6,12 @@ an identity mapping between different static definitions, so every cross depende
 the mappings below; a test lints for it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import dagster as dg
 
+from mechinterp_assets.studies.comparisons import targets
 from mechinterp_assets.studies.study import Study, parse_site
 
 
@@ -26,11 +27,21 @@ class StudyPartitions:
     sites_to_study: dg.StaticPartitionMapping
     # A layer depends on itself and on all layers of its study before it.
     sites_to_later_sites: dg.StaticPartitionMapping
+    # A layer depends on itself and on the layers, or their studies, that it is compared with.
+    sites_to_compared_sites: dg.StaticPartitionMapping
+    studies_to_compared_sites: dg.StaticPartitionMapping
 
 
-def partitions_of(studies: Iterable[Study]) -> StudyPartitions:
+def partitions_of(studies: Mapping[str, Study]) -> StudyPartitions:
     """Partition definitions and mappings for a registry of studies."""
-    sites = {study.study: study.sites for study in studies}
+    sites = {study.study: study.sites for study in studies.values()}
+    compared: dict[str, set[str]] = {key: {key} for keys in sites.values() for key in keys}
+    of_studies = {name: set(keys) for name, keys in sites.items()}
+    for study in studies.values():
+        for layer, key in zip(study.layers, study.sites, strict=True):
+            for target in targets(study, layer, studies):
+                compared[target.key].add(key)
+                of_studies[target.study].add(key)
     return StudyPartitions(
         studies=dg.StaticPartitionsDefinition(list(sites)),
         sites=dg.StaticPartitionsDefinition([key for keys in sites.values() for key in keys]),
@@ -41,4 +52,10 @@ def partitions_of(studies: Iterable[Study]) -> StudyPartitions:
         sites_to_later_sites=dg.StaticPartitionMapping(
             {key: keys[i:] for keys in sites.values() for i, key in enumerate(keys)}
         ),
+        sites_to_compared_sites=dg.StaticPartitionMapping(_sorted(compared)),
+        studies_to_compared_sites=dg.StaticPartitionMapping(_sorted(of_studies)),
     )
+
+
+def _sorted(mapping: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    return {key: sorted(values) for key, values in mapping.items()}

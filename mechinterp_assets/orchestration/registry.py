@@ -10,7 +10,7 @@ from mechinterp_assets.orchestration.partitions import partitions_of
 from mechinterp_assets.studies.study import Study, load_registry, parse_site
 
 STUDIES: dict[str, Study] = load_registry()
-PARTITIONS = partitions_of(STUDIES.values())
+PARTITIONS = partitions_of(STUDIES)
 
 
 def site(key: str) -> tuple[Study, int]:

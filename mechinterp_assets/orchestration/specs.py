@@ -1,31 +1,17 @@
-"""What every asset declares, in one place: a table, its columns, its dependencies, its version.
+"""The AssetSpec of a table: names, words, columns and version from its declaration.
 
-Belongs here: the AssetSpec of a table. Names, types, comments and formula versions come from
-`sql/tables/<table>.sql`, so Dagster shows the words that DuckDB shows.
+Belongs here: what Dagster shows of a table. `sql/tables/<table>.sql` is the one place where that is
+written, so Dagster shows the words that DuckDB shows.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import dagster as dg
 
-from mechinterp_assets.orchestration.registry import PARTITIONS
-from mechinterp_assets.storage.declarations import TableSpec, table_spec
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.table_spec import TableSpec
 
 OWNERS = ["team:interpretability"]
-GPU_POOL = "gpu"
-
-Per = Literal["study", "site"]
-
-
-def dependency(asset: str, upstream: Per, downstream: Per) -> dg.AssetDep:
-    """Dependency on `asset`, with the mapping between both partitionings spelled out."""
-    mapping: dg.PartitionMapping = dg.IdentityPartitionMapping()
-    if (upstream, downstream) == ("study", "site"):
-        mapping = PARTITIONS.study_to_sites
-    elif (upstream, downstream) == ("site", "study"):
-        mapping = PARTITIONS.sites_to_study
-    return dg.AssetDep(asset, partition_mapping=mapping)
 
 
 def column_schema(spec: TableSpec) -> dg.TableSchema:
@@ -54,33 +40,18 @@ def rerun_when_stale() -> dg.AutomationCondition[dg.AssetKey]:
 
 
 def table_asset(
-    table: str,
-    *,
-    per: Per,
-    group: str,
-    study_deps: Sequence[str] = (),
-    site_deps: Sequence[str] = (),
-    earlier_site_deps: Sequence[str] = (),
-    kinds: Sequence[str] = (),
+    table: str, *, group: str, deps: Sequence[dg.AssetDep], kinds: Sequence[str] = ()
 ) -> dg.AssetSpec:
-    """Spec of the asset that writes `table`; `study_deps` and `site_deps` name its upstream.
-
-    `earlier_site_deps` are read from the site itself and from all earlier layers of its study.
-    """
+    """Spec of the asset that writes `table`."""
     spec = table_spec(table)
     return dg.AssetSpec(
         table,
-        deps=[dependency(name, "study", per) for name in study_deps]
-        + [dependency(name, "site", per) for name in site_deps]
-        + [
-            dg.AssetDep(name, partition_mapping=PARTITIONS.sites_to_later_sites)
-            for name in earlier_site_deps
-        ],
+        deps=deps,
         description=spec.comment,
         group_name=group,
         kinds={"duckdb", "parquet", *kinds},
         owners=OWNERS,
-        tags={"per": per},
+        tags={"per": spec.per},
         code_version=f"formula-{spec.formula_version}",
         automation_condition=rerun_when_stale(),
         metadata={

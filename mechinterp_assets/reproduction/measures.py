@@ -1,22 +1,21 @@
 """Measures: what a study's tables say, by key, for comparison with references.
 
-Belongs here: reading and running sql/reproduce/*.sql. Such a file is one SELECT over the catalog
-about the DuckDB variable `study`; its first comment line says what it is, and its columns are `key`
-and either `value` (a number) or `heads` (a list of `layer.head`). All studies share them.
+Belongs here: sql/reproduce/*.sql and what their rows mean. Such a file is one SELECT over the
+catalog about the DuckDB variable `study`; its first comment line says what it is, and its columns
+are `key` and either `value` (a number) or `heads` (a list of `layer.head`). All studies share them.
+Does not belong here: running them, which is the caller's.
 """
 
 import difflib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import duckdb
+import polars as pl
 
 from mechinterp_assets.reproduction.reference_file import ReferenceFileError
-from mechinterp_assets.storage.declarations import SQL_FOLDER, declarations, quote_text
-from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.declarations import SQL_FOLDER, declarations
 
 MEASURE_FOLDER = SQL_FOLDER / "reproduce"
 Value = float | list[str] | None
@@ -49,37 +48,23 @@ def find_measure(name: str) -> Measure:
     return known[name]
 
 
-def measure(lake: Lake, study: str, names: Iterable[str]) -> dict[str, dict[str, Value]]:
-    """Values of the named measures by key, from the lake's current tables.
+def measured(
+    names: Iterable[str], query: Callable[[str], pl.DataFrame]
+) -> dict[str, dict[str, Value]]:
+    """Values of the named measures by key; `query` gives the rows of a statement about a study.
 
     A measure whose tables have no rows of the study is an empty mapping.
     """
     wanted = [find_measure(name) for name in dict.fromkeys(names)]
-    found: dict[str, dict[str, Value]] = {}
-    with lake.connect() as con:
-        con.execute(f"SET VARIABLE study = {quote_text(study)}")
-        for one in wanted:
-            found[one.name] = _run(con, one)
-    return found
+    return {one.name: _values(query(one.sql), one) for one in wanted}
 
 
-def tables_read() -> set[str]:
+def tables_read() -> frozenset[str]:
     """Tables that the measures read, directly or through views."""
-    declared = declarations()
-    views = {view.name: view.statements for view in declared.views}
-    pending = [one.sql for one in all_measures().values()]
-    seen: set[str] = set()
-    while pending:
-        for word in set(re.findall(r"\w+", _code(pending.pop()))) - seen:
-            if word in views:
-                pending.append(views[word])
-            if word in views or word in declared.tables:
-                seen.add(word)
-    return seen & declared.tables.keys()
+    return declarations().tables_read(" ".join(one.sql for one in all_measures().values()))
 
 
-def _run(con: duckdb.DuckDBPyConnection, one: Measure) -> dict[str, Value]:
-    frame = con.sql(one.sql).pl()
+def _values(frame: pl.DataFrame, one: Measure) -> dict[str, Value]:
     if frame.columns not in (["key", "value"], ["key", "heads"]):
         raise ReferenceFileError(
             f"sql/reproduce/{one.name}.sql has columns {frame.columns}; it must have key and "
@@ -94,11 +79,6 @@ def _run(con: duckdb.DuckDBPyConnection, one: Measure) -> dict[str, Value]:
         else:
             values[str(key)] = float(value)
     return values
-
-
-def _code(sql: str) -> str:
-    """SQL without comments and texts, which name tables that are not read."""
-    return re.sub(r"--[^\n]*|'[^']*'", " ", sql)
 
 
 def _read(file: Path) -> Measure:

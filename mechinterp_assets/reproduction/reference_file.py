@@ -14,7 +14,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mechinterp_assets.circuits.reference_heads import published_circuits
-from mechinterp_assets.studies.study import Study
 
 PACKAGED_REFERENCES = Path(__file__).resolve().parent.parent / "references"
 
@@ -150,9 +149,9 @@ class ReferenceFile(_Part):
         return [one for one in self.references if not ids or one.id in ids]
 
 
-def reference_path(study: Study) -> Path:
-    """Where a study's reference file is, or would be: its own setting, else the packaged one."""
-    return study.reference or PACKAGED_REFERENCES / f"{study.study}.yaml"
+def reference_path(study: str, named: Path | None) -> Path:
+    """Where a study's reference file is, or would be: the one it names, else the packaged one."""
+    return named or PACKAGED_REFERENCES / f"{study}.yaml"
 
 
 def load_references(file: Path, study: str) -> ReferenceFile:

@@ -8,10 +8,11 @@ see `mechinterp_assets/storage/lake.py`.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast, get_args
 
 import duckdb
 
@@ -19,6 +20,7 @@ from mechinterp_assets.storage.sql_text import comment_on_column, quote_name, qu
 from mechinterp_assets.storage.table_spec import (
     Column,
     DeclarationError,
+    Per,
     TableSpec,
     ViewSpec,
     polars_schema,
@@ -43,6 +45,9 @@ __all__ = [
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
 
 _FORMULA = re.compile(r"^-- formula: *(\d+) *$", re.MULTILINE)
+_PER = re.compile(r"^-- per: *(\w+) *$", re.MULTILINE)
+# Comments and texts, which name tables that are not read.
+_NOT_CODE = re.compile(r"--[^\n]*|'[^']*'")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,12 @@ class Declarations:
     catalog_sql: str
     views: tuple[ViewSpec, ...]
     fingerprint: str
+
+    def tables_read(self, sql: str) -> frozenset[str]:
+        """Declared tables that a statement reads, directly or through views."""
+        words = set(re.findall(r"\w+", _NOT_CODE.sub(" ", sql)))
+        through = [view.reads for view in self.views if view.name in words]
+        return frozenset(words & self.tables.keys()).union(*through)
 
 
 def declarations(folder: Path = SQL_FOLDER) -> Declarations:
@@ -126,9 +137,11 @@ def _read(folder: Path, fingerprint: str) -> Declarations:
         catalog_sql += _passed_on_comments(con, catalog_file)
         if taken := tables.keys() & _columns(con).keys():
             raise DeclarationError(f"sql/tables declares {sorted(taken)}, the catalog's own names")
+        statements = []
         for spec in tables.values():
             columns = ", ".join(f"{quote_name(c.name)} {c.type}" for c in spec.stored_columns)
-            con.execute(f"CREATE TABLE {quote_name(spec.name)} ({columns})")
+            statements.append(f"CREATE TABLE {quote_name(spec.name)} ({columns});")
+        con.execute("".join(statements))
         views = _read_views(con, folder / "views", tables)
     return Declarations(tables, catalog_sql, views, fingerprint)
 
@@ -161,8 +174,9 @@ def _read_provenance(con: duckdb.DuckDBPyConnection, path: Path) -> tuple[Column
 def _read_tables(
     con: duckdb.DuckDBPyConnection, folder: Path, study: Column, provenance: tuple[Column, ...]
 ) -> dict[str, TableSpec]:
-    formulas = {}
-    known: set[str] = set()
+    formulas: dict[Path, int] = {}
+    per: dict[Path, Per] = {}
+    con.execute("BEGIN")
     for path in sorted(folder.glob("*.sql")):
         text = path.read_text()
         header = _FORMULA.search(text)
@@ -171,17 +185,24 @@ def _read_tables(
                 f"{path} has no '-- formula: N' line; start it with '-- formula: 1'"
             )
         _execute(con, text, path)
-        created = {str(row[0]) for row in con.execute(_TABLE_NAMES).fetchall()} - known
-        _require_one(created, path)
-        known |= created
         formulas[path] = int(header[1])
+        per[path] = _per(text, path)
+    con.execute("COMMIT")
     columns, comments = _columns(con), _comments(con)
+    if columns.keys() != {path.stem for path in formulas}:
+        _find_the_odd_one(formulas)
+    constraints = _unchecked_constraints(con)
     tables = {}
     for path, formula in formulas.items():
         declared = tuple(_with_study_comment(column, study) for column in columns[path.stem])
-        _check_table(con, path, declared, study, provenance)
+        _check_table(path, declared, study, provenance)
+        if path.stem in constraints:
+            raise DeclarationError(
+                f"{path} declares {constraints[path.stem]}, which the lake does not check; only "
+                "NOT NULL is"
+            )
         comment = _require_comment(path.stem, comments, path)
-        spec = TableSpec(path.stem, comment, formula, declared, provenance)
+        spec = TableSpec(path.stem, comment, formula, declared, provenance, per[path])
         try:
             polars_schema(spec, stored=True)
         except DeclarationError as error:
@@ -190,14 +211,41 @@ def _read_tables(
     return tables
 
 
+def _per(text: str, path: Path) -> Per:
+    header = _PER.search(text)
+    named = header[1] if header else "study"
+    for per in get_args(Per):
+        if named == per:
+            return cast(Per, per)
+    raise DeclarationError(f"{path}: per {named!r} is none of {', '.join(get_args(Per))}")
+
+
 def _with_study_comment(column: Column, study: Column) -> Column:
     if column.name == study.name and not column.comment:
         return Column(column.name, column.type, study.comment, column.nullable)
     return column
 
 
+def _find_the_odd_one(paths: Iterable[Path]) -> None:
+    """Raise DeclarationError for the first file that creates anything but its own table."""
+    for path in paths:
+        with duckdb.connect() as con:
+            _execute(con, path.read_text(), path)
+            _require_one(set(_columns(con)), path)
+    raise DeclarationError("two files of sql/tables create the same table")
+
+
+def _unchecked_constraints(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """A constraint beside NOT NULL of every table that has one."""
+    return dict(
+        con.execute(
+            "SELECT table_name, min(constraint_type) FROM duckdb_constraints()"
+            " WHERE constraint_type <> 'NOT NULL' GROUP BY ALL"
+        ).fetchall()
+    )
+
+
 def _check_table(
-    con: duckdb.DuckDBPyConnection,
     path: Path,
     columns: tuple[Column, ...],
     study: Column,
@@ -209,15 +257,6 @@ def _check_table(
     if added := names & {column.name for column in provenance}:
         raise DeclarationError(f"{path} declares {sorted(added)}, which the lake adds by itself")
     _require_comments(path.stem, columns, path)
-    unchecked = con.execute(
-        "SELECT DISTINCT constraint_type FROM duckdb_constraints()"
-        " WHERE table_name = ? AND constraint_type <> 'NOT NULL'",
-        [path.stem],
-    ).fetchone()
-    if unchecked:
-        raise DeclarationError(
-            f"{path} declares {unchecked[0]}, which the lake does not check; only NOT NULL is"
-        )
 
 
 def _read_views(
@@ -239,7 +278,7 @@ def _read_views(
         failed: dict[Path, duckdb.Error] = {}
         for path in pending:
             try:
-                view = _create_view(con, path, meanings)
+                view = _create_view(con, path, meanings, tables, views)
             except duckdb.CatalogException as error:
                 failed[path] = error
             except duckdb.Error as error:
@@ -255,7 +294,11 @@ def _read_views(
 
 
 def _create_view(
-    con: duckdb.DuckDBPyConnection, path: Path, meanings: Mapping[str, Mapping[str, str]]
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    meanings: Mapping[str, Mapping[str, str]],
+    tables: Mapping[str, TableSpec],
+    views: Sequence[ViewSpec],
 ) -> ViewSpec:
     text = path.read_text()
     con.execute("BEGIN")
@@ -265,11 +308,11 @@ def _create_view(
         con.execute("ROLLBACK")
         raise
     con.execute("COMMIT")
-    columns = _columns(con)
-    _require_one(columns.keys() - meanings.keys(), path)
+    views_now = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    _require_one({str(row[0]) for row in views_now} - meanings.keys(), path)
     sources = [meanings[word] for word in re.findall(r"\w+", text) if word in meanings]
     explained, statements = [], [text]
-    for column in columns[path.stem]:
+    for column in _columns(con, path.stem)[path.stem]:
         comment = column.comment
         if not comment:
             # A column passed on under its name means what it means in the view's source.
@@ -277,11 +320,10 @@ def _create_view(
             statements.append(comment_on_column(quote_name(path.stem), column.name, comment))
         explained.append(Column(column.name, column.type, comment, column.nullable))
     _require_comments(path.stem, tuple(explained), path)
-    comment = _require_comment(path.stem, _comments(con), path)
-    return ViewSpec(path.stem, comment, tuple(explained), "\n".join(statements))
-
-
-_TABLE_NAMES = "SELECT table_name FROM duckdb_tables()"
+    comment = _require_comment(path.stem, _view_comments(con), path)
+    known = Declarations(tables, "", tuple(views), "")
+    reads = known.tables_read(text)
+    return ViewSpec(path.stem, comment, tuple(explained), "\n".join(statements), reads)
 
 
 def _execute(con: duckdb.DuckDBPyConnection, text: str, path: Path) -> None:
@@ -291,23 +333,35 @@ def _execute(con: duckdb.DuckDBPyConnection, text: str, path: Path) -> None:
         raise DeclarationError(f"{path} is not valid SQL: {error}") from error
 
 
-def _columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[Column]]:
-    """Columns of every table and view, in order; without a comment, that is empty."""
+def _columns(
+    con: duckdb.DuckDBPyConnection, relation: str | None = None
+) -> dict[str, list[Column]]:
+    """Columns of every table and view, or of one, in order; without a comment, that is empty."""
     found: dict[str, list[Column]] = {}
-    for relation, name, type_name, comment, nullable in con.execute(
+    for name, column, type_name, comment, nullable in con.execute(
         "SELECT table_name, column_name, data_type, coalesce(comment, ''), is_nullable"
-        " FROM duckdb_columns() WHERE NOT internal ORDER BY table_name, column_index"
+        " FROM duckdb_columns() WHERE NOT internal AND table_name = coalesce(?, table_name)"
+        " ORDER BY table_name, column_index",
+        [relation],
     ).fetchall():
-        found.setdefault(relation, []).append(Column(name, type_name, comment, nullable))
+        found.setdefault(name, []).append(Column(column, type_name, comment, nullable))
     return found
 
 
 def _comments(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Comments on every table and view that has one."""
+    """Comments on every table that has one."""
     return dict(
         con.execute(
-            "SELECT table_name, comment FROM duckdb_tables() WHERE comment IS NOT NULL UNION ALL"
-            " SELECT view_name, comment FROM duckdb_views() WHERE comment IS NOT NULL"
+            "SELECT table_name, comment FROM duckdb_tables() WHERE comment IS NOT NULL"
+        ).fetchall()
+    )
+
+
+def _view_comments(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Comments on every view that has one."""
+    return dict(
+        con.execute(
+            "SELECT view_name, comment FROM duckdb_views() WHERE comment IS NOT NULL"
         ).fetchall()
     )
 

@@ -380,6 +380,13 @@ class Lake:
             frame: pl.DataFrame = con.sql(query, params=parameters).pl()
             return frame
 
+    def query(self, statement: str, study: str) -> pl.DataFrame:
+        """Result of a statement that reads the DuckDB variable `study`, as worked queries do."""
+        with self.connect() as con:
+            con.execute(f"SET VARIABLE study = {quote_text(study)}")
+            frame: pl.DataFrame = con.sql(statement).pl()
+            return frame
+
     # Catalog
 
     def refresh(self) -> None:

@@ -4,6 +4,7 @@ How declarations are read from SQL files is in `tables.py`.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
@@ -15,6 +16,9 @@ _POLARS_TYPES: dict[str, pl.DataType] = {
     "FLOAT": pl.Float32(),
     "BOOLEAN": pl.Boolean(),
 }
+
+
+Per = Literal["study", "site"]
 
 
 class DeclarationError(ValueError):
@@ -50,6 +54,7 @@ class TableSpec:
         formula_version: version of the definitions of the columns; raised when one changes.
         columns: declared columns, `study` among them, without provenance.
         provenance: columns that the lake adds (`sql/provenance.sql`).
+        per: what one partition holds, a study's rows or those of one of its layers (a site).
     """
 
     name: str
@@ -57,6 +62,7 @@ class TableSpec:
     formula_version: int
     columns: tuple[Column, ...]
     provenance: tuple[Column, ...]
+    per: Per = "study"
 
     @property
     def science_columns(self) -> tuple[Column, ...]:
@@ -71,12 +77,14 @@ class TableSpec:
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """A view from `sql/views`: the statements that create it and the columns it then has."""
+    """A view from `sql/views`: the statements that create it, the columns it then has, and the
+    tables that its rows come from, directly or through other views."""
 
     name: str
     comment: str
     columns: tuple[Column, ...]
     statements: str
+    reads: frozenset[str] = frozenset()
 
 
 def polars_schema(spec: TableSpec, *, stored: bool = False) -> pl.Schema:

@@ -7,6 +7,8 @@ A version is written under a private name and published by one rename, so it is 
 at all, and never changes afterwards. What a manifest holds and checks: `manifest.py`.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -17,11 +19,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from mechinterp_assets.storage.files import (
     fsync,
@@ -42,6 +42,9 @@ from mechinterp_assets.storage.manifest import (
     load_manifest,
 )
 from mechinterp_assets.storage.provenance import Provenance
+
+if TYPE_CHECKING:
+    import torch
 
 KEEP_SECONDS = 7 * 24 * 3600.0
 _VERSION = re.compile(r"v(\d{8})-[A-Za-z0-9]+")
@@ -429,6 +432,8 @@ def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a safetensors file from tensors on any device and of any strides."""
+    from safetensors.torch import save_file  # imports torch
+
     ready: dict[str, torch.Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():

@@ -1,4 +1,5 @@
 -- formula: 1
+-- per: site
 CREATE TABLE activation_statistics (
     study VARCHAR,
     layer INTEGER NOT NULL,

@@ -1,4 +1,5 @@
 -- formula: 2
+-- per: site
 CREATE TABLE attention_sae (
     study VARCHAR,
     layer INTEGER NOT NULL,

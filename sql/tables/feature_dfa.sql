@@ -1,4 +1,5 @@
 -- formula: 1
+-- per: site
 CREATE TABLE feature_dfa (
     study VARCHAR NOT NULL,
     layer INTEGER NOT NULL,

@@ -1,4 +1,5 @@
 -- formula: 2
+-- per: site
 CREATE TABLE feature_intervals (
     study VARCHAR NOT NULL,
     layer INTEGER NOT NULL,

@@ -1,4 +1,5 @@
 -- formula: 1
+-- per: site
 CREATE TABLE feature_proxy_histogram (
     study VARCHAR,
     layer INTEGER NOT NULL,

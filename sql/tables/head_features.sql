@@ -1,4 +1,5 @@
 -- formula: 1
+-- per: site
 CREATE TABLE head_features (
     study VARCHAR,
     layer INTEGER NOT NULL,

@@ -1,4 +1,5 @@
 -- formula: 2
+-- per: site
 CREATE TABLE head_polysemanticity_proxy (
     study VARCHAR,
     layer INTEGER NOT NULL,

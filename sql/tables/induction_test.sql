@@ -1,4 +1,5 @@
 -- formula: 1
+-- per: site
 CREATE TABLE induction_test (
     study VARCHAR,
     layer INTEGER NOT NULL,

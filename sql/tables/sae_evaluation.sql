@@ -1,4 +1,5 @@
 -- formula: 2
+-- per: site
 CREATE TABLE sae_evaluation (
     study VARCHAR,
     layer INTEGER NOT NULL,

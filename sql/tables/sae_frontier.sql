@@ -1,4 +1,5 @@
 -- formula: 1
+-- per: site
 CREATE TABLE sae_frontier (
     study VARCHAR,
     layer INTEGER NOT NULL,

@@ -1,4 +1,5 @@
 -- formula: 1
+-- per: site
 CREATE TABLE sae_training_log (
     study VARCHAR,
     layer INTEGER NOT NULL,

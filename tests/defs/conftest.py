@@ -9,6 +9,8 @@ import pytest
 
 from mechinterp_assets.app.materialize import materialize_study
 from mechinterp_assets.definitions import build_definitions
+from mechinterp_assets.orchestration.declared_settings import DeclaredSettings
+from mechinterp_assets.orchestration.inputs import Inputs
 from mechinterp_assets.orchestration.registry import STUDIES
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
@@ -29,6 +31,14 @@ class Materialized:
     def lake(self) -> Lake:
         """The lake of this home."""
         return Lake(self.home / "lake")
+
+    def inputs(
+        self, lake: Lake | None = None, tensors: Tensors | None = None, *settings: str
+    ) -> Inputs:
+        """Inputs that may read every table, of this home or of a copy."""
+        reads = [*self.lake.declared.tables]
+        declared = DeclaredSettings(self.study, settings, "a test")
+        return Inputs(lake or self.lake, tensors or self.tensors, declared, reads, "a test")
 
     @property
     def tensors(self) -> Tensors:

@@ -1,5 +1,6 @@
 """The code location: loads, declares everything, and maps partitions explicitly."""
 
+import difflib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,349 +8,11 @@ import dagster as dg
 import pytest
 
 from mechinterp_assets.definitions import build_definitions
-from mechinterp_assets.defs.checks import CHECKS
-from mechinterp_assets.defs.reproduction.reproduction import SITE_TABLES, STUDY_TABLES
+from mechinterp_assets.defs.checks import CHECKS, RULES
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
+from mechinterp_assets.orchestration.shape import SHAPES
 from mechinterp_assets.storage.declarations import table_specs
-
-# The asset graph: asset -> upstream assets. A change here is a change users see.
-GRAPH = {
-    "language_model": set(),
-    "corpus_documents": {"language_model"},
-    "tokenized_corpus": {"language_model"},
-    "vocabulary": {"language_model"},
-    "ioi_prompts": {"language_model"},
-    "task_prompts": {"language_model"},
-    "task_baseline": {"language_model", "ioi_prompts", "task_prompts"},
-    "task_head_effects": {"language_model", "ioi_prompts", "task_prompts"},
-    "component_reuse": {"language_model", "ioi_prompts", "task_prompts"},
-    "component_reuse_faithfulness": {"language_model", "ioi_prompts", "task_prompts"},
-    "activation_cache": {"language_model", "tokenized_corpus"},
-    "activation_statistics": {"language_model", "tokenized_corpus"},
-    "attention_sae": {
-        "language_model",
-        "tokenized_corpus",
-        "activation_cache",
-        "activation_statistics",
-    },
-    "sae_training_log": {
-        "language_model",
-        "tokenized_corpus",
-        "activation_cache",
-        "activation_statistics",
-    },
-    "sae_evaluation": {
-        "language_model",
-        "tokenized_corpus",
-        "attention_sae",
-        "activation_statistics",
-    },
-    "sae_frontier": {
-        "language_model",
-        "tokenized_corpus",
-        "activation_cache",
-        "activation_statistics",
-    },
-    "feature_statistics": {"language_model", "vocabulary", "activation_cache", "attention_sae"},
-    "feature_activations": {"language_model", "vocabulary", "activation_cache", "attention_sae"},
-    "feature_top_examples": {"language_model", "vocabulary", "activation_cache", "attention_sae"},
-    "feature_intervals": {"language_model", "vocabulary", "activation_cache", "attention_sae"},
-    "feature_interval_examples": {
-        "language_model",
-        "vocabulary",
-        "activation_cache",
-        "attention_sae",
-    },
-    "feature_ngrams": {
-        "language_model",
-        "vocabulary",
-        "activation_cache",
-        "attention_sae",
-        "feature_statistics",
-        "feature_activations",
-    },
-    "feature_neighbours": {
-        "language_model",
-        "vocabulary",
-        "activation_cache",
-        "attention_sae",
-        "feature_statistics",
-        "feature_activations",
-    },
-    "feature_logit_effects": {"language_model", "vocabulary", "attention_sae"},
-    "feature_head_attribution": {"language_model", "vocabulary", "attention_sae"},
-    "feature_dfa": {
-        "language_model",
-        "tokenized_corpus",
-        "attention_sae",
-        "feature_top_examples",
-    },
-    "feature_dfa_matrix": {
-        "language_model",
-        "tokenized_corpus",
-        "attention_sae",
-        "feature_top_examples",
-    },
-    "feature_rdfa": {
-        "language_model",
-        "tokenized_corpus",
-        "feature_statistics",
-        "feature_families",
-        "attention_sae",
-        "feature_top_examples",
-        "feature_logit_effects",
-    },
-    "feature_families": {
-        "language_model",
-        "tokenized_corpus",
-        "vocabulary",
-        "head_scores",
-        "attention_sae",
-        "feature_statistics",
-        "feature_activations",
-        "feature_logit_effects",
-        "feature_head_attribution",
-        "feature_dfa",
-    },
-    "induction_test": {
-        "language_model",
-        "tokenized_corpus",
-        "vocabulary",
-        "head_scores",
-        "attention_sae",
-        "feature_statistics",
-        "feature_activations",
-        "feature_logit_effects",
-        "feature_head_attribution",
-        "feature_dfa",
-    },
-    "feature_proxies": {
-        "language_model",
-        "tokenized_corpus",
-        "vocabulary",
-        "attention_sae",
-        "feature_statistics",
-        "feature_activations",
-        "feature_logit_effects",
-    },
-    "feature_proxy_histogram": {
-        "language_model",
-        "tokenized_corpus",
-        "vocabulary",
-        "attention_sae",
-        "feature_statistics",
-        "feature_activations",
-        "feature_logit_effects",
-    },
-    "feature_labels": {"language_model", "attention_sae"},
-    "feature_label_summary": {"language_model", "attention_sae"},
-    "sae_matching": {
-        "language_model",
-        "tokenized_corpus",
-        "attention_sae",
-        "feature_statistics",
-        "feature_top_examples",
-    },
-    "feature_dashboards": {
-        "language_model",
-        "tokenized_corpus",
-        "vocabulary",
-        "head_scores",
-        "ioi_trace_graph",
-        "feature_labels",
-        "feature_statistics",
-        "feature_activations",
-        "feature_top_examples",
-        "feature_intervals",
-        "feature_interval_examples",
-        "feature_logit_effects",
-        "feature_head_attribution",
-        "feature_dfa",
-        "feature_dfa_matrix",
-        "feature_rdfa",
-        "feature_ngrams",
-        "feature_neighbours",
-        "feature_families",
-        "feature_proxies",
-        "attention_sae",
-        "sae_evaluation",
-    },
-    "study_dashboards": {
-        "language_model",
-        "head_dashboards",
-        "experiment_dashboards",
-        "feature_dashboards",
-        "feature_statistics",
-        "sae_evaluation",
-    },
-    "experiment_dashboards": {
-        "language_model",
-        "ioi_prompts",
-        "intervention_experiments",
-        "intervention_results",
-        "intervention_sets",
-        "intervention_summary",
-        "circuit_faithfulness",
-        "circuit_faithfulness_summary",
-        "component_reuse_faithfulness",
-        "prefix_induction",
-        "qk_feature_pairs",
-        "qk_feature_summary",
-    },
-    "head_scores": {"language_model", "tokenized_corpus"},
-    "ioi_head_scores": {"language_model", "ioi_prompts"},
-    "attention_sinks": {"language_model", "tokenized_corpus"},
-    "massive_activations": {"language_model", "tokenized_corpus"},
-    "head_attention_examples": {"language_model", "tokenized_corpus"},
-    "head_features": {
-        "language_model",
-        "attention_sae",
-        "feature_head_attribution",
-        "feature_statistics",
-        "feature_ngrams",
-        "feature_logit_effects",
-    },
-    "head_polysemanticity_proxy": {
-        "language_model",
-        "attention_sae",
-        "feature_head_attribution",
-        "feature_statistics",
-        "feature_ngrams",
-        "feature_logit_effects",
-    },
-    "head_dashboards": {
-        "language_model",
-        "tokenized_corpus",
-        "vocabulary",
-        "head_scores",
-        "ioi_head_scores",
-        "head_attention_examples",
-        "head_labels",
-        "ioi_trace_graph",
-        "ioi_trace_nodes",
-        "intervention_summary",
-        "task_head_effects",
-        "head_features",
-        "head_polysemanticity_proxy",
-        "feature_families",
-        "feature_dashboards",
-    },
-    "head_labels": {"language_model", "attention_sae"},
-    "head_label_summary": {"language_model", "attention_sae"},
-    "prefix_induction": {"language_model", "tokenized_corpus", "head_scores"},
-    "prefix_induction_corpus": {"language_model", "tokenized_corpus", "head_scores"},
-    "prefix_induction_intervention": {"language_model", "tokenized_corpus", "head_scores"},
-    "ioi_baseline": {"language_model", "ioi_prompts"},
-    "attention_svd": {"language_model"},
-    "attention_slices": {"language_model", "ioi_prompts", "ioi_baseline", "task_prompts"},
-    "ioi_trace_edges": {"language_model", "ioi_prompts", "ioi_baseline", "task_prompts"},
-    "ioi_trace_graph": {"language_model", "ioi_prompts", "ioi_baseline", "task_prompts"},
-    "ioi_trace_nodes": {"language_model", "ioi_prompts", "ioi_baseline", "task_prompts"},
-    "ioi_trace_variants": {"language_model", "ioi_prompts", "ioi_baseline", "task_prompts"},
-    "ioi_trace_summary": {"language_model", "ioi_prompts", "ioi_baseline", "task_prompts"},
-    "ioi_slice_contrast": {"language_model", "ioi_prompts", "ioi_baseline", "task_prompts"},
-    "attention_consensus": {"language_model", "ioi_prompts", "ioi_baseline", "task_prompts"},
-    "attention_token_signal": {"language_model", "ioi_prompts", "ioi_baseline", "task_prompts"},
-    "attention_slice_counts": {"language_model", "ioi_prompts", "tokenized_corpus"},
-    "attention_slice_usage": {"language_model", "ioi_prompts", "tokenized_corpus"},
-    "edge_attribution": {
-        "language_model",
-        "ioi_prompts",
-        "task_prompts",
-        "ioi_trace_graph",
-        "head_scores",
-        "ioi_head_scores",
-    },
-    "edge_attribution_agreement": {
-        "language_model",
-        "ioi_prompts",
-        "task_prompts",
-        "ioi_trace_graph",
-        "head_scores",
-        "ioi_head_scores",
-    },
-    "circuit_faithfulness": {
-        "language_model",
-        "ioi_prompts",
-        "task_prompts",
-        "ioi_trace_graph",
-        "head_scores",
-        "ioi_head_scores",
-    },
-    "circuit_faithfulness_summary": {
-        "language_model",
-        "ioi_prompts",
-        "task_prompts",
-        "ioi_trace_graph",
-        "head_scores",
-        "ioi_head_scores",
-    },
-    "head_set_quality": {
-        "language_model",
-        "ioi_prompts",
-        "task_prompts",
-        "ioi_trace_graph",
-        "head_scores",
-        "ioi_head_scores",
-    },
-    "subspace_patching": {"language_model", "ioi_prompts", "task_prompts", "attention_sae"},
-    "intervention_results": {
-        "language_model",
-        "ioi_prompts",
-        "ioi_trace_edges",
-        "ioi_trace_graph",
-        "task_prompts",
-        "head_scores",
-        "ioi_head_scores",
-        "attention_sae",
-    },
-    "intervention_sets": {
-        "language_model",
-        "ioi_prompts",
-        "ioi_trace_edges",
-        "ioi_trace_graph",
-        "task_prompts",
-        "head_scores",
-        "ioi_head_scores",
-        "attention_sae",
-    },
-    "intervention_experiments": {
-        "language_model",
-        "ioi_prompts",
-        "ioi_trace_edges",
-        "ioi_trace_graph",
-        "task_prompts",
-        "head_scores",
-        "ioi_head_scores",
-        "attention_sae",
-    },
-    "intervention_summary": {"intervention_results"},
-    "qk_feature_pairs": {
-        "language_model",
-        "ioi_prompts",
-        "task_prompts",
-        "head_scores",
-        "ioi_head_scores",
-        "attention_sae",
-    },
-    "qk_feature_kinds": {
-        "language_model",
-        "ioi_prompts",
-        "task_prompts",
-        "head_scores",
-        "ioi_head_scores",
-        "attention_sae",
-    },
-    "qk_feature_summary": {
-        "language_model",
-        "ioi_prompts",
-        "task_prompts",
-        "head_scores",
-        "ioi_head_scores",
-        "attention_sae",
-    },
-    "reproduction": {"language_model", *STUDY_TABLES, *SITE_TABLES},
-}
+from tests.defs.asset_graph import FILE, asset_graph
 
 
 @pytest.fixture(scope="module")
@@ -366,11 +29,26 @@ def test_loadable(definitions: dg.Definitions) -> None:
 
 
 def test_graph(definitions: dg.Definitions) -> None:
-    found = {
-        name: {dep.asset_key.to_user_string() for dep in spec.deps}
-        for name, spec in specs(definitions).items()
-    }
-    assert found == GRAPH
+    """A change of the graph is a change that users see: look at the diff, then write it anew."""
+    before, now = FILE.read_text().splitlines(), asset_graph().splitlines()
+    diff = "\n".join(difflib.unified_diff(before, now, "asset_graph.txt", "now", lineterm=""))
+    assert not diff, f"the asset graph changed; python -m tests.defs.asset_graph writes it\n{diff}"
+
+
+def test_dependencies_are_the_reads_and_gates(definitions: dg.Definitions) -> None:
+    by_name = specs(definitions)
+    for shape in SHAPES.values():
+        declared = {*(read.table for read in shape.reads), *shape.gates}
+        for table in shape.tables:
+            found = {dep.asset_key.to_user_string() for dep in by_name[table].deps}
+            assert found == declared, table
+
+
+def test_a_gate_has_a_blocking_check_and_is_not_read() -> None:
+    checked = {rule.table for rule in RULES}
+    for shape in SHAPES.values():
+        assert set(shape.gates) <= checked, shape.name
+        assert not set(shape.gates) & {read.table for read in shape.reads}, shape.name
 
 
 def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
@@ -397,7 +75,7 @@ def test_no_silent_identity_mapping(definitions: dg.Definitions) -> None:
             mapping = dep.partition_mapping
             assert mapping is not None, f"{name} <- {dep.asset_key}: no explicit mapping"
             crosses = upstream.partitions_def != spec.partitions_def
-            if mapping is PARTITIONS.sites_to_later_sites:
+            if mapping in (PARTITIONS.sites_to_later_sites, PARTITIONS.sites_to_compared_sites):
                 assert not crosses, name
                 continue
             assert isinstance(mapping, dg.StaticPartitionMapping) == crosses, name
@@ -421,6 +99,8 @@ def test_mappings_go_both_ways() -> None:
     later = PARTITIONS.sites_to_later_sites
     assert upstream(later, sites, sites, "tiny.L00") == {"tiny.L00"}
     assert upstream(later, sites, sites, "tiny.L02") == {"tiny.L00", "tiny.L02"}
+    compared = PARTITIONS.sites_to_compared_sites
+    assert upstream(compared, sites, sites, "organism.L00") == {"organism.L00", "organism.L01"}
     down = PARTITIONS.study_to_sites.get_downstream_partitions_for_partitions(
         studies.empty_subset().with_partition_keys(["gpt2-small"]), studies, sites
     )

@@ -3,19 +3,23 @@
 import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import polars as pl
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from mechinterp_assets.defs.saes.sae_matching import Target, _other_sae, targets
+from mechinterp_assets.defs.saes.sae_matching import _other_sae
 from mechinterp_assets.labels.features import label_summary
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.orchestration.publishing import Inputs
+from mechinterp_assets.orchestration.registry import STUDIES
+from mechinterp_assets.orchestration.run import Run
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Tensors
+from mechinterp_assets.studies.comparisons import Target, targets
 from mechinterp_assets.studies.sections import ComparisonSection
 from tests.defs.conftest import Materialized
 
@@ -175,8 +179,8 @@ def test_label_sheet_of_the_study(tiny: Materialized, monkeypatch: pytest.Monkey
 
 def test_comparisons_become_targets(tiny: Materialized) -> None:
     own = Target("tiny", 0, previous=True, required=False)
-    assert targets(tiny.study, 0) == [own, Target("tiny", 2, previous=False)]
-    assert targets(tiny.study, 2) == [Target("tiny", 2, previous=True, required=False)]
+    assert targets(tiny.study, 0, STUDIES) == [own, Target("tiny", 2, previous=False)]
+    assert targets(tiny.study, 2, STUDIES) == [Target("tiny", 2, previous=True, required=False)]
     named = tiny.study.model_copy(
         update={
             "comparisons": [
@@ -186,7 +190,7 @@ def test_comparisons_become_targets(tiny: Materialized) -> None:
             ]
         }
     )
-    assert targets(named, 2) == [
+    assert targets(named, 2, STUDIES) == [
         Target("organism", 3, previous=False),
         Target("tiny", 2, previous=True),
     ]
@@ -197,14 +201,14 @@ def test_previous_version_is_the_newest_with_other_weights(
 ) -> None:
     sae = load_sae(tiny.tensors.open("attention_sae", "tiny.L02").path)
     store = Tensors(tmp_path)
-    inputs = Inputs(tiny.lake, store, tiny.study)
+    run = cast(Run, SimpleNamespace(inputs=tiny.inputs(tensors=store), model=organism))
     target = Target("tiny", 2, previous=True, required=False)
-    assert _other_sae(target, sae, inputs, store, organism) is None
+    assert _other_sae(run, target, sae) is None
     decoders = [torch.randn_like(sae.W_dec), torch.randn_like(sae.W_dec), sae.W_dec, sae.W_dec]
     for number, decoder in enumerate(decoders):
         sae.W_dec = decoder
         with store.writer("attention_sae", "tiny.L02", Provenance("tiny", f"r{number}", "1")) as w:
             save_sae(w.folder, sae, SaeMetadata.of(organism, 2, context_size=64))
-    found = _other_sae(target, sae, inputs, store, organism)
+    found = _other_sae(run, target, sae)
     assert found is not None
     assert torch.equal(found.W_dec, decoders[1])

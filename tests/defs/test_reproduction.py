@@ -1,7 +1,7 @@
 """The table `reproduction` of a materialized study."""
 
-from mechinterp_assets.reproduction.measures import all_measures, measure
-from mechinterp_assets.reproduction.report import compared, missing_tables
+from mechinterp_assets.app.reproduce import compared, missing_tables
+from mechinterp_assets.reproduction.measures import all_measures, measured
 from tests.defs.conftest import Materialized
 
 # Measures that the tiny study has nothing for: nobody labelled its heads, and no published circuit
@@ -24,5 +24,5 @@ def test_table_is_what_the_command_compares(tiny: Materialized) -> None:
 
 def test_every_measure_has_an_answer_of_a_whole_study(tiny: Materialized) -> None:
     assert missing_tables(tiny.lake, tiny.study) == []
-    found = measure(tiny.lake, "tiny", all_measures())
+    found = measured(all_measures(), lambda sql: tiny.lake.query(sql, "tiny"))
     assert {name for name, values in found.items() if not values} == WITHOUT_ROWS

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mechinterp_assets.activations.cache import ActivationReader
-from mechinterp_assets.defs.saes.attention_sae import open_cache, open_sae
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelError
-from mechinterp_assets.orchestration.publishing import Inputs, StaleInputError
+from mechinterp_assets.orchestration.artefacts import read_sae
+from mechinterp_assets.orchestration.inputs import Inputs, StaleInputError
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.resources.compute import ComputeError, ComputeResource
 from mechinterp_assets.resources.language_model import LanguageModelResource
@@ -49,7 +49,7 @@ def own_model(tmp_path: Path) -> Path:
 
 
 def inputs_of(tiny: Materialized, copy: tuple[Lake, Tensors]) -> Inputs:
-    return Inputs(*copy, tiny.study)
+    return tiny.inputs(*copy)
 
 
 def test_truncated_model_weights(tiny: Materialized, own_model: Path) -> None:
@@ -110,7 +110,7 @@ def test_sae_of_another_model(
         for name, content in sae_files.items():
             writer.add_bytes(name, text.encode() if name == "cfg.json" else content)
     with pytest.raises(SaeError, match="0000000000000000"):
-        open_sae(inputs_of(tiny, (lake, tensors)), "tiny.L02", organism)
+        read_sae(inputs_of(tiny, (lake, tensors)), "tiny.L02", organism)
 
 
 def test_truncated_sae_and_cache_files(
@@ -136,7 +136,7 @@ def test_stale_cache(tiny: Materialized, copy: tuple[Lake, Tensors]) -> None:
         StaleInputError,
         match=r"activation_cache of tiny\.L02 was made from tokenized_corpus/tiny .* materialize",
     ):
-        open_cache(inputs_of(tiny, copy), "tiny.L02", "train")
+        inputs_of(tiny, copy).artefact("activation_cache", "tiny.L02")
     stale = lake.sql("SELECT DISTINCT table_name FROM stale_partitions ORDER BY 1")
     assert {"activation_cache", "attention_sae", "head_scores"} <= set(stale["table_name"])
     assert "ioi_prompts" not in set(stale["table_name"])
@@ -167,12 +167,12 @@ def test_sae_too_large_for_memory(tmp_path: Path) -> None:
 def test_memory_is_refused_before_training(
     tiny: Materialized, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mechinterp_assets.defs.saes import attention_sae as saes
+    from mechinterp_assets.orchestration import shape
 
     huge = tiny.study.model_copy(
         update={"sae": tiny.study.sae.model_copy(update={"d_sae": 1 << 34})}
     )
-    monkeypatch.setattr(saes, "site", lambda key: (huge, 2))
+    monkeypatch.setitem(shape.STUDIES, "tiny", huge)
     before = tiny.lake.current("attention_sae", "tiny.L02").version
     result = tiny.run(["attention_sae"], partition="tiny.L02", raise_on_error=False)
     assert not result.success

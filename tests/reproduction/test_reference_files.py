@@ -6,14 +6,12 @@ import duckdb
 import pytest
 import yaml
 
-from mechinterp_assets.defs.reproduction.reproduction import SITE_TABLES, STUDY_TABLES
 from mechinterp_assets.interventions.experiments import noising_of_attention
 from mechinterp_assets.orchestration.registry import STUDIES
 from mechinterp_assets.reproduction.measures import (
     all_measures,
     find_measure,
-    measure,
-    tables_read,
+    measured,
 )
 from mechinterp_assets.reproduction.reference_file import (
     PACKAGED_REFERENCES,
@@ -37,7 +35,7 @@ GOOD = {
 @pytest.mark.parametrize("file", sorted(PACKAGED_REFERENCES.glob("*.yaml")), ids=lambda f: f.stem)
 def test_packaged_file_is_of_a_study_and_names_measures_that_exist(file: Path) -> None:
     references = load_references(file, file.stem)
-    assert reference_path(STUDIES[file.stem]) == file
+    assert reference_path(file.stem, STUDIES[file.stem].reference) == file
     for one in references.references:
         assert one.measure in all_measures()
         assert (references.kind == "measured") == (one.tolerance is not None), one.id
@@ -78,9 +76,9 @@ def test_keys_of_noising_are_those_of_the_published_experiment() -> None:
 
 
 def test_every_measure_runs_on_an_empty_lake(tmp_path: Path) -> None:
-    found = measure(Lake(tmp_path), "tiny", all_measures())
+    lake = Lake(tmp_path)
+    found = measured(all_measures(), lambda sql: lake.query(sql, "tiny"))
     assert not any(value for values in found.values() for value in values.values())
-    assert tables_read() == {*STUDY_TABLES, *SITE_TABLES}
 
 
 def _with(**changes: object) -> dict[str, object]:

@@ -8,12 +8,11 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from mechinterp_assets.app import reproduce as report
 from mechinterp_assets.app.cli import app
-from mechinterp_assets.reproduction import report
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
-from mechinterp_assets.studies.study import Study
 
 REFERENCE = """
 study: tiny
@@ -60,7 +59,7 @@ def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """Writes the reference file that the study is taken to name."""
     file = tmp_path / "reference.yaml"
 
-    def path_of(study: Study) -> Path:
+    def path_of(study: str, named: Path | None) -> Path:
         return file
 
     monkeypatch.setattr(report, "reference_path", path_of)

@@ -1,37 +1,26 @@
-"""Group `circuits`: how well edges and heads found in several ways carry a task alone."""
+"""How well edges and heads found in several ways carry a task alone."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
-import torch
-from torch import Tensor
 
-from mechinterp_assets.activations.harvest import capture_z
-from mechinterp_assets.circuits.reference_heads import reference_lists
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.defs.saes.attention_sae import open_sae
-from mechinterp_assets.faithfulness.head_sets import Heads
-from mechinterp_assets.faithfulness.measure import (
-    CircuitSettings,
-    measure_circuits,
-    measure_subspaces,
-)
-from mechinterp_assets.faithfulness.split_model import SplitModel
-from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.orchestration.head_roles import head_roles
-from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
-from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
-from mechinterp_assets.prompts.common import CORRUPT, IOI, TASK_PROMPTS_SCHEMA, from_ioi
-from mechinterp_assets.resources.compute import ComputeResource
-from mechinterp_assets.resources.language_model import LanguageModelResource
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.tensors import Tensors
-from mechinterp_assets.studies.sections import CircuitsSection
-from mechinterp_assets.studies.study import site_key
+from mechinterp_assets.defs.tasks.prompts_of import prompts_of
+from mechinterp_assets.orchestration.artefacts import open_saes
+from mechinterp_assets.orchestration.head_roles import SCORE_TABLES, head_roles
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import GPU, tables
 
-GROUP = "circuits"
+if TYPE_CHECKING:  # science imports torch
+    from torch import Tensor
+
+    from mechinterp_assets.faithfulness.head_sets import Heads
+    from mechinterp_assets.faithfulness.measure import CircuitSettings
+    from mechinterp_assets.faithfulness.split_model import SplitModel
+
 TABLES = (
     "edge_attribution",
     "edge_attribution_agreement",
@@ -39,78 +28,52 @@ TABLES = (
     "circuit_faithfulness_summary",
     "head_set_quality",
 )
+PROMPTS = ("ioi_prompts", "task_prompts")
 
 
-@dg.multi_asset(
-    name="circuit_quality",
-    specs=[
-        table_asset(
-            name,
-            per="study",
-            group=GROUP,
-            study_deps=[
-                "language_model",
-                "ioi_prompts",
-                "task_prompts",
-                "ioi_trace_graph",
-                "head_scores",
-                "ioi_head_scores",
-            ],
-            kinds=["torch"],
-        )
-        for name in TABLES
-    ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+@tables(
+    *TABLES,
+    reads=["language_model", *PROMPTS, "ioi_trace_graph", *SCORE_TABLES],
+    settings=["circuits", "ioi.reference_heads"],
+    seed="circuits.seed",
+    pool=GPU,
+    kinds=["torch"],
 )
-def circuit_quality(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def circuit_quality(run: Run) -> Made:
     """Edge attribution beside exact patching; faithfulness of edge sets and of head sets."""
-    study = STUDIES[context.partition_key]
-    settings = study.circuits
-    compute.prepare(settings.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "circuits", "ioi")
-    prompts = {task: _prompts(inputs, task) for task in settings.tasks}
-    split = _checked(model, prompts)
-    traced = inputs.table("ioi_trace_graph", study.study).collect()
-    roles = _roles(inputs)
-    references = reference_lists(model.config, study.ioi.reference_heads)
+    from mechinterp_assets.circuits.reference_heads import reference_lists
+    from mechinterp_assets.faithfulness.measure import measure_circuits
+
+    settings = run.study.circuits
+    prompts = {task: _prompts(run, task) for task in settings.tasks}
+    split = _checked(run, prompts)
+    traced, roles = run.frame("ioi_trace_graph"), _roles(run)
+    references = reference_lists(run.model.config, run.study.ioi.reference_heads)
+    # Circuits of the whole task, without their parts ("name: role").
+    whole = {name: heads for name, heads in references.items() if ": " not in name}
     frames: dict[str, list[pl.DataFrame]] = {name: [] for name in TABLES}
     for task in settings.tasks:
         found = measure_circuits(
             split,
             prompts[task],
-            _settings(settings),
-            counterfactual=_counterfactual(settings, task),
+            _settings(run),
+            counterfactual=_counterfactual(run, task),
             traced=traced.filter(pl.col("task") == task),
-            # Circuits of the whole task, without their parts ("name: role").
-            named_sets={n: h for n, h in references.items() if ": " not in n}
-            if task == IOI
-            else {},
+            named_sets=whole if task == "ioi" else {},
             roles=roles,
-            note=lambda text, task=task: context.log.info(f"{task}: {text}"),  # type: ignore[misc]
+            note=lambda text, task=task: run.log.info(f"{task}: {text}"),  # type: ignore[misc]
         )
         for name in TABLES:
             frames[name].append(_of_task(getattr(found, name), task))
-    tables = {name: pl.concat(parts) for name, parts in frames.items()}
-    publisher = Publisher(context, lake)
-    first = tables["circuit_faithfulness"].filter(
-        task=settings.tasks[0], ranked_by="signed", seed=0
-    )
-    summary = tables["circuit_faithfulness_summary"].filter(task=settings.tasks[0])
-    publisher.publish(
-        study.study,
-        inputs,
-        tables,
+    made = {name: pl.concat(parts) for name, parts in frames.items()}
+    first = made["circuit_faithfulness"].filter(task=settings.tasks[0], ranked_by="signed", seed=0)
+    summary = made["circuit_faithfulness_summary"].filter(task=settings.tasks[0])
+    return run.made(
+        made,
         {
             "edge_attribution_agreement": {
                 f"spearman_{task}_{method}_{rule}": value
-                for task, method, rule, value in tables["edge_attribution_agreement"]
+                for task, method, rule, value in made["edge_attribution_agreement"]
                 .select("task", "method", "rule", "spearman")
                 .iter_rows()
             },
@@ -126,42 +89,35 @@ def circuit_quality(
             },
         },
     )
-    yield from publisher.results()
 
 
-@dg.multi_asset(
-    name="subspace_patching",
-    specs=[
-        table_asset(
-            "subspace_patching",
-            per="study",
-            group=GROUP,
-            study_deps=["language_model", "ioi_prompts", "task_prompts"],
-            site_deps=["attention_sae"],
-            kinds=["torch"],
-        )
+@tables(
+    "subspace_patching",
+    reads=["language_model", *PROMPTS, "attention_sae"],
+    settings=[
+        "circuits.tasks",
+        "circuits.counterfactual",
+        "circuits.prompts",
+        "circuits.subspace_features",
     ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+    seed="circuits.seed",
+    pool=GPU,
+    kinds=["torch"],
 )
-def subspace_patching(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def subspace_patching(run: Run) -> Made:
     """Patch directions, what the next weights read of them, the rest, and the whole component."""
-    study = STUDIES[context.partition_key]
-    settings = study.circuits
-    compute.prepare(settings.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "circuits")
-    prompts = {task: _prompts(inputs, task) for task in settings.tasks}
-    split = _checked(model, prompts)
-    saes = {layer: open_sae(inputs, site_key(study.study, layer), model) for layer in study.layers}
+    import torch
+
+    from mechinterp_assets.activations.harvest import capture_z
+    from mechinterp_assets.faithfulness.measure import measure_subspaces
+
+    settings = run.study.circuits
+    prompts = {task: _prompts(run, task) for task in settings.tasks}
+    split = _checked(run, prompts)
+    saes = open_saes(run, run.study.layers)
 
     def encode(layer: int, ids: Tensor) -> Tensor:
-        z = capture_z(model, ids, [layer])[layer].float()
+        z = capture_z(run.model, ids, [layer])[layer].float()
         return saes[layer].encode(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # type: ignore[no-untyped-call, no-any-return]
 
     with torch.no_grad():
@@ -170,7 +126,7 @@ def subspace_patching(
                 measure_subspaces(
                     split,
                     prompts[task],
-                    counterfactual=_counterfactual(settings, task),
+                    counterfactual=_counterfactual(run, task),
                     count=settings.prompts,
                     features=settings.subspace_features,
                     decoders={layer: sae.W_dec for layer, sae in saes.items()},
@@ -181,10 +137,7 @@ def subspace_patching(
             for task in settings.tasks
         )
     null = frame.filter(part="null")
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {"subspace_patching": frame},
         {
             "subspace_patching": {
@@ -192,37 +145,41 @@ def subspace_patching(
             }
         },
     )
-    yield from publisher.results()
 
 
-def _prompts(inputs: Inputs, task: str) -> pl.DataFrame:
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _prompts(run: Run, task: str) -> pl.DataFrame:
     """Prompts of a task in the common form."""
-    study = inputs.study.study
-    if task == IOI:
-        return from_ioi(inputs.table("ioi_prompts", study).collect())
-    stored = inputs.table("task_prompts", study).filter(pl.col("task") == task)
-    rows = stored.select(*TASK_PROMPTS_SCHEMA).collect()
-    if rows.is_empty():
-        raise ValueError(
-            f"{study}: circuits.tasks names {task!r}, which task_prompts has no prompts of (the "
-            "tokenizer may not express it); take it out of circuits.tasks"
-        )
-    return rows
+    from mechinterp_assets.prompts.common import IOI, TASK_PROMPTS_SCHEMA, from_ioi
+
+    prompts = prompts_of(run, task, setting="circuits.tasks")
+    return from_ioi(prompts) if task == IOI else prompts.select(*TASK_PROMPTS_SCHEMA)
 
 
-def _checked(model: LanguageModel, prompts: dict[str, pl.DataFrame]) -> SplitModel:
+def _checked(run: Run, prompts: dict[str, pl.DataFrame]) -> SplitModel:
     """The model as functions, refused unless it gives the bridge's logits on a prompt."""
-    split = SplitModel(model)
+    import torch
+
+    from mechinterp_assets.faithfulness.split_model import SplitModel
+
+    split = SplitModel(run.model)
     ids = next(iter(prompts.values()))["token_ids"][0].to_list()
-    split.check(model, torch.tensor([ids], device=model.device))
+    split.check(run.model, torch.tensor([ids], device=run.model.device))
     return split
 
 
-def _counterfactual(settings: CircuitsSection, task: str) -> str:
-    return settings.counterfactual if task == IOI else CORRUPT
+def _counterfactual(run: Run, task: str) -> str:
+    from mechinterp_assets.prompts.common import CORRUPT, IOI
+
+    return run.study.circuits.counterfactual if task == IOI else CORRUPT
 
 
-def _settings(section: CircuitsSection) -> CircuitSettings:
+def _settings(run: Run) -> CircuitSettings:
+    from mechinterp_assets.faithfulness.measure import CircuitSettings
+
+    section = run.study.circuits
     return CircuitSettings(
         prompts=section.prompts,
         ig_steps=section.ig_steps,
@@ -238,11 +195,9 @@ def _settings(section: CircuitsSection) -> CircuitSettings:
     )
 
 
-def _roles(inputs: Inputs) -> dict[str, Heads]:
+def _roles(run: Run) -> dict[str, Heads]:
     """Role -> heads, of all scores of this study."""
-    study = inputs.study.study
-    scores = [inputs.table(name, study).collect() for name in ("head_scores", "ioi_head_scores")]
-    found = head_roles(*scores)
+    found = head_roles(*(run.frame(name) for name in SCORE_TABLES))
     return {
         str(role): frozenset(
             (int(at), int(head)) for at, head in rows.select("layer", "head").rows()

@@ -1,80 +1,46 @@
-"""Group `circuits`: attention scores of name movers split into pairs of SAE features.
+"""Which pairs of query and key features the attention scores of some heads are made of."""
 
-Belongs here: which heads are split, and the SAEs of the layers before them. How scores are split is
-in attribution/qk_features.py.
-"""
+from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import dagster as dg
 import polars as pl
 
-from mechinterp_assets.attribution.qk_features import QkFeatureError, QkSettings, qk_features
-from mechinterp_assets.defs.circuits.circuit_quality import GROUP
-from mechinterp_assets.defs.saes.attention_sae import open_sae
-from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.orchestration.head_roles import head_roles
-from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
-from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
-from mechinterp_assets.prompts.common import BASE, IOI
-from mechinterp_assets.resources.compute import ComputeResource
-from mechinterp_assets.resources.language_model import LanguageModelResource
-from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.external import read_residual
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.tensors import Tensors
-from mechinterp_assets.studies.study import site_key
+from mechinterp_assets.defs.tasks.prompts_of import base_prompts
+from mechinterp_assets.orchestration.artefacts import open_saes
+from mechinterp_assets.orchestration.head_roles import SCORE_TABLES, head_roles
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import GPU, tables
 
-TABLES = ("qk_feature_pairs", "qk_feature_kinds", "qk_feature_summary")
+if TYPE_CHECKING:  # science imports torch
+    from mechinterp_assets.sae.base import SparseAutoencoder
+
 ROLE, FALLBACK = "name_mover", "ioi_attention_io"
 
 
-@dg.multi_asset(
-    name="qk_features",
-    specs=[
-        table_asset(
-            name,
-            per="study",
-            group=GROUP,
-            study_deps=[
-                "language_model",
-                "ioi_prompts",
-                "task_prompts",
-                "head_scores",
-                "ioi_head_scores",
-            ],
-            site_deps=["attention_sae"],
-            kinds=["torch"],
-        )
-        for name in TABLES
-    ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+@tables(
+    "qk_feature_pairs",
+    "qk_feature_kinds",
+    "qk_feature_summary",
+    reads=["language_model", "ioi_prompts", "task_prompts", *SCORE_TABLES, "attention_sae"],
+    settings=["qk_features"],
+    seed=0,
+    pool=GPU,
+    kinds=["torch"],
 )
-def qk_feature_pairs(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def qk_features(run: Run) -> Made:
     """What queries at END and keys at the names are made of, and which pairs make the score."""
-    study = STUDIES[context.partition_key]
-    settings = study.qk_features
-    compute.prepare(0)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "qk_features")
-    heads = _heads(inputs)
-    saes = {
-        layer: open_sae(inputs, site_key(study.study, layer), model)
-        for layer in study.layers
-        if layer < max(at for at, _ in heads)
-    }
-    tables = qk_features(
-        model,
-        saes,
-        _prompts(inputs).head(settings.prompts),
+    from mechinterp_assets.attribution.qk_features import QkSettings
+    from mechinterp_assets.attribution.qk_features import qk_features as split_scores
+
+    settings = run.study.qk_features
+    heads = _heads(run)
+    first = max(layer for layer, _ in heads)
+    found = split_scores(
+        run.model,
+        open_saes(run, [layer for layer in run.study.layers if layer < first]),
+        base_prompts(run, settings.task, setting="qk_features.task").head(settings.prompts),
         list(heads),
         QkSettings(
             destination=settings.destination,
@@ -83,7 +49,7 @@ def qk_feature_pairs(
             top_pairs=settings.top_pairs,
             top_k=tuple(settings.top_k),
         ),
-        residual_saes=_residual_saes(inputs, model, {layer for layer, _ in heads}),
+        residual_saes=_residual_saes(run, {layer for layer, _ in heads}),
         centre_residual=settings.centre_residual,
     )
     reasons = pl.DataFrame(
@@ -96,34 +62,30 @@ def qk_feature_pairs(
         joined = frame.join(reasons, on=["layer", "head"], how="left", maintain_order="left")
         return joined.with_columns(task=pl.lit(settings.task))
 
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {
-            "qk_feature_pairs": named(tables.pairs),
-            "qk_feature_kinds": named(tables.kinds).drop("chosen_by"),
-            "qk_feature_summary": named(tables.summary),
+            "qk_feature_pairs": named(found.pairs),
+            "qk_feature_kinds": named(found.kinds).drop("chosen_by"),
+            "qk_feature_summary": named(found.summary),
         },
         {
             "qk_feature_pairs": {
                 "heads": "; ".join(f"{at}.{head}: {why}" for (at, head), why in heads.items()),
-                "largest_identity_error": float(tables.pairs["identity_error"].to_numpy().max()),
+                "largest_identity_error": float(found.pairs["identity_error"].to_numpy().max()),
             }
         },
     )
-    yield from publisher.results()
 
 
-def _heads(inputs: Inputs) -> dict[tuple[int, int], str]:
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _heads(run: Run) -> dict[tuple[int, int], str]:
     """Heads and why: the study's own, else name movers, else those that attend END -> IO most."""
-    study = inputs.study
-    settings = study.qk_features
+    settings = run.study.qk_features
     if settings.heads != "auto":
         return dict.fromkeys(settings.heads, "named in qk_features.heads")
-    scores = [
-        inputs.table(name, study.study).collect() for name in ("head_scores", "ioi_head_scores")
-    ]
+    scores = [run.frame(name) for name in SCORE_TABLES]
     movers = head_roles(*scores).filter(pl.col("role") == ROLE)
     reason = f"role {ROLE}"
     if movers.is_empty():
@@ -134,31 +96,16 @@ def _heads(inputs: Inputs) -> dict[tuple[int, int], str]:
     return {(int(layer), int(head)): reason for layer, head in rows}
 
 
-def _prompts(inputs: Inputs) -> pl.DataFrame:
-    """Base prompts of the task."""
-    study, task = inputs.study.study, inputs.study.qk_features.task
-    table = inputs.table("ioi_prompts" if task == IOI else "task_prompts", study)
-    if task != IOI:
-        table = table.filter(pl.col("task") == task)
-    prompts = table.filter(pl.col("variant") == BASE).collect()
-    if prompts.is_empty():
-        raise QkFeatureError(
-            f"qk_features.task {task!r} has no prompts in this study: its tokenizer may not be "
-            "able to express them (the log of task_prompts says why); choose another task"
-        )
-    return prompts
-
-
-def _residual_saes(
-    inputs: Inputs, model: LanguageModel, layers: set[int]
-) -> dict[int, SparseAutoencoder]:
+def _residual_saes(run: Run, layers: set[int]) -> dict[int, SparseAutoencoder]:
     """SAEs on the residual stream before `layers`, where the study names a folder."""
-    folder = inputs.study.qk_features.residual_sae
+    from mechinterp_assets.sae.external import read_residual
+
+    folder = run.study.qk_features.residual_sae
     if folder is None:
         return {}
     saes = {}
     for layer in sorted(layers):
-        sae = read_residual(Path(folder.replace("{layer}", str(layer))), model, layer)
-        inputs.versions[f"residual_sae/L{layer:02d}"] = sae.weights_hash()
-        saes[layer] = sae.to(model.device)
+        sae = read_residual(Path(folder.replace("{layer}", str(layer))), run.model, layer)
+        run.inputs.note(f"residual_sae/L{layer:02d}", sae.weights_hash())
+        saes[layer] = sae.to(run.model.device)
     return saes

@@ -1,48 +1,24 @@
-"""Group `corpus`: the model, its documents and token sequences, the vocabulary, the IOI prompts."""
-
-from collections.abc import Iterator
+"""The model, its documents and token sequences, the vocabulary, the IOI prompts."""
 
 import dagster as dg
 import polars as pl
 
-from mechinterp_assets.corpora.name_moving import is_held_out_pair
-from mechinterp_assets.corpora.readers import CorpusSource, read_documents
-from mechinterp_assets.corpora.tokenize import PackingSettings, tokenize_corpus, vocabulary_frame
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
-from mechinterp_assets.orchestration.specs import table_asset
-from mechinterp_assets.prompts.ioi import ioi_prompts as build_ioi_prompts
-from mechinterp_assets.resources.language_model import LanguageModelResource
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.tensors import Tensors
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import tables
 from mechinterp_assets.studies.proxies import study_proxies
 
-GROUP = "corpus"
 
-
-@dg.multi_asset(
-    name="language_model",
-    specs=[table_asset("language_model", per="study", group=GROUP, kinds=["huggingface"])],
-    partitions_def=PARTITIONS.studies,
-)
-def language_model(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+@tables("language_model", settings=["model", "features.proxies"], kinds=["huggingface"])
+def language_model(run: Run) -> Made:
     """Load the study's model once and record its sizes and fingerprints."""
-    study = STUDIES[context.partition_key]
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("model")
-    model = models.load(study)
-    inputs.model_version = model.weights_hash
-    for proxy in study_proxies(study):  # whether its tokens exist is known only now
+    settings, model = run.study.model, run.load_model()
+    run.inputs.came_from(model_version=model.weights_hash)
+    for proxy in study_proxies(run.study):  # whether its tokens exist is known only now
         proxy.check(model.token_strings())
     shape = model.config
     row = {
-        "source": study.model.embedded or study.model.source,
+        "source": settings.embedded or settings.source,
         "architecture": shape.architecture,
         "n_layers": shape.n_layers,
         "n_heads": shape.n_heads,
@@ -55,16 +31,13 @@ def language_model(
         "positional": shape.positional,
         "normalization": shape.normalization,
         "n_parameters": model.hf.num_parameters(),
-        "dtype": study.model.dtype,
+        "dtype": settings.dtype,
         "bos_token_id": model.bos_token_id,
         "prepend_bos": True,
         "weights_hash": model.weights_hash,
         "tokenizer_hash": model.tokenizer_hash,
     }
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {"language_model": pl.DataFrame([row])},
         {
             "language_model": {
@@ -75,31 +48,26 @@ def language_model(
             }
         },
     )
-    yield from publisher.results()
 
 
-@dg.multi_asset(
-    name="corpus",
-    specs=[
-        table_asset(name, per="study", group=GROUP, study_deps=["language_model"], kinds=kinds)
-        for name, kinds in (
-            ("corpus_documents", []),
-            ("tokenized_corpus", ["huggingface"]),
-            ("vocabulary", []),
-        )
-    ],
-    partitions_def=PARTITIONS.studies,
+@tables(
+    "corpus_documents",
+    "tokenized_corpus",
+    "vocabulary",
+    reads=["language_model"],
+    settings=["corpus"],
+    kinds=["huggingface"],
 )
-def corpus(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def corpus(run: Run) -> Made:
     """Read documents, drop duplicates, split by document, tokenize and pack into sequences."""
-    study = STUDIES[context.partition_key]
-    settings = study.corpus
-    inputs, model = inputs_with_model(lake, tensors, models, study, "corpus")
+    from mechinterp_assets.corpora.readers import CorpusSource, read_documents
+    from mechinterp_assets.corpora.tokenize import (
+        PackingSettings,
+        tokenize_corpus,
+        vocabulary_frame,
+    )
+
+    settings, model = run.study.corpus, run.model
     tokenized = tokenize_corpus(
         read_documents(
             CorpusSource(
@@ -127,11 +95,8 @@ def corpus(
     special = {int(i) for i in model.tokenizer.all_special_ids}
     vocabulary = vocabulary_frame(model.token_strings(), special, tokenized.sequences)
     top = vocabulary.top_k(20, by="count_train")
-    n_tokens = int(tokenized.sequences["n_tokens"].sum())
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    held_out = tokenized.sequences.filter(pl.col("split") == "held_out")
+    return run.made(
         {
             "corpus_documents": tokenized.documents,
             "tokenized_corpus": tokenized.sequences,
@@ -143,11 +108,9 @@ def corpus(
                 "duplicates_dropped": float(tokenized.n_duplicates),
             },
             "tokenized_corpus": {
-                "tokens": float(n_tokens),
+                "tokens": float(tokenized.sequences["n_tokens"].sum()),
                 "tail_tokens_left_out": float(tokenized.n_tail_tokens),
-                "held_out_sequences": float(
-                    tokenized.sequences.filter(pl.col("split") == "held_out").height
-                ),
+                "held_out_sequences": float(held_out.height),
             },
             "vocabulary": {
                 "tokens_used": float(vocabulary.filter(pl.col("count_train") > 0).height),
@@ -157,35 +120,28 @@ def corpus(
             },
         },
     )
-    yield from publisher.results()
 
 
-@dg.multi_asset(
-    name="ioi_prompts",
-    specs=[table_asset("ioi_prompts", per="study", group=GROUP, study_deps=["language_model"])],
-    partitions_def=PARTITIONS.studies,
+@tables(
+    "ioi_prompts",
+    reads=["language_model"],
+    settings=["ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"],
 )
-def ioi_prompts(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def ioi_prompts(run: Run) -> Made:
     """Assemble IOI prompts and their variants from segments, with every role's position."""
-    study = STUDIES[context.partition_key]
-    inputs, model = inputs_with_model(lake, tensors, models, study, "ioi")
-    prompts = build_ioi_prompts(
+    from mechinterp_assets.corpora.name_moving import is_held_out_pair
+    from mechinterp_assets.prompts.ioi import ioi_prompts as build
+
+    ioi, model = run.study.ioi, run.model
+    prompts = build(
         model.encode,
-        study.ioi.prompts,
-        study.ioi.seed,
+        ioi.prompts,
+        ioi.seed,
         model.bos_token_id,
-        study.ioi.variants,
-        allowed_pair=is_held_out_pair if study.ioi.held_out_pairs else None,
+        ioi.variants,
+        allowed_pair=is_held_out_pair if ioi.held_out_pairs else None,
     )
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {"ioi_prompts": prompts},
         {
             "ioi_prompts": {
@@ -195,4 +151,3 @@ def ioi_prompts(
             }
         },
     )
-    yield from publisher.results()

@@ -1,6 +1,4 @@
-"""Group `heads`, pages: one per head, and an index of a study's heads."""
-
-from collections.abc import Iterator
+"""Pages of heads, and an index of a study's heads."""
 
 import dagster as dg
 import polars as pl
@@ -16,112 +14,83 @@ from mechinterp_assets.dashboards.head_frames import (
 from mechinterp_assets.dashboards.head_site import HeadContext, HeadRenderer, render_heads
 from mechinterp_assets.dashboards.places import feature_href, heads_folder, layer_href
 from mechinterp_assets.dashboards.tokens import TokenTexts
-from mechinterp_assets.defs.heads.head_scores import GROUP
-from mechinterp_assets.orchestration.publishing import Inputs, Publisher
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
-from mechinterp_assets.orchestration.specs import table_asset
-from mechinterp_assets.resources.dashboards import DashboardsResource
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.tensors import Tensors
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import tables
+from mechinterp_assets.studies.study import parse_site, site_key
 
 
-@dg.multi_asset(
-    name="head_dashboards",
-    specs=[
-        table_asset(
-            "head_dashboards",
-            per="study",
-            group=GROUP,
-            study_deps=[
-                *("language_model", "tokenized_corpus", "vocabulary"),
-                *SCORE_TABLES,
-                *OF_STUDY.values(),
-            ],
-            site_deps=[*OF_SITE.values(), FAMILY_TABLE, "feature_dashboards"],
-            kinds=["html"],
-        )
+@tables(
+    "head_dashboards",
+    reads=[
+        *("language_model", "tokenized_corpus", "vocabulary"),
+        *SCORE_TABLES,
+        *OF_STUDY.values(),
+        *OF_SITE.values(),
+        FAMILY_TABLE,
+        "feature_dashboards",
     ],
-    partitions_def=PARTITIONS.studies,
+    kinds=["html"],
 )
-def head_dashboards(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    dashboards: DashboardsResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def head_dashboards(run: Run) -> Made:
     """Self-contained HTML: scores, attention examples, features, edges, effects of every head."""
-    study = STUDIES[context.partition_key]
-    inputs = Inputs(lake, tensors, study)
-    model = inputs.table("language_model", study.study).collect().row(0, named=True)
-    inputs.model_version = model["weights_hash"]
+    model = run.row("language_model")
 
     def read(table: str, site: str | None) -> pl.LazyFrame | None:
-        partition = site or study.study
-        return inputs.table(table, partition) if lake.exists(table, partition) else None
+        return run.find(table, None if site is None else parse_site(site)[1])
 
-    for table in SCORE_TABLES:
-        read(table, None)  # behind the views that the frames read
-    frames = head_frames(read, lambda query: lake.sql(query, {"study": study.study}), study.sites)
-    linked = _features_with_pages(inputs, lake, dashboards)
+    frames = head_frames(read, run.sql, run.study.sites)
+    linked = _features_with_pages(run)
     sequences = (
-        inputs.table("tokenized_corpus", study.study)
+        run.table("tokenized_corpus")
         .filter(pl.col("sequence").is_in(frames.sequences()))
         .select("sequence", "token_ids")
         .collect()
     )
-    tokens = inputs.table("vocabulary", study.study).sort("token_id").select("token")
-    publisher = Publisher(context, lake)
+    tokens = run.table("vocabulary").sort("token_id").select("token").collect()
 
     def feature_link(layer: int, feature: int) -> str | None:
         shown = str(feature) in linked.get(layer, ())
-        return feature_href(study.study, layer, feature) if shown else None
+        return feature_href(run.name, layer, feature) if shown else None
 
     renderer = HeadRenderer(
         HeadContext(
             model=shown_name(model["source"]),
-            provenance=publisher.provenance(inputs),
-            texts=TokenTexts(tokens.collect()["token"].to_list()),
+            provenance=run.provenance,
+            texts=TokenTexts(tokens["token"].to_list()),
             feature_link=feature_link,
-            layer_hrefs={layer: layer_href(study.study, layer) for layer in linked},
-            study_href=f"../{study.study}/index.html",
+            layer_hrefs={layer: layer_href(run.name, layer) for layer in linked},
+            study_href=f"../{run.name}/index.html",
         ),
         frames,
         sequences,
     )
-    name = heads_folder(study.study)
-    with dashboards.publish(name) as folder:
+    name = heads_folder(run.name)
+    with run.dashboards.publish(name) as folder:
         rendered = render_heads(renderer, folder)
-    publisher.publish(
-        study.study,
-        inputs,
+    row = {
+        "path": name,
+        "url_path": f"/{name}/index.html",
+        "n_heads": len(renderer.heads),
+        "n_pages": rendered.n_pages,
+        "bytes": rendered.bytes,
+    }
+    return run.made(
         {
             "head_dashboards": pl.DataFrame(
-                [
-                    {
-                        "path": name,
-                        "url_path": f"/{name}/index.html",
-                        "n_heads": len(renderer.heads),
-                        "n_pages": rendered.n_pages,
-                        "bytes": rendered.bytes,
-                    }
-                ],
-                schema_overrides={"n_heads": pl.Int32, "n_pages": pl.Int32},
+                [row], schema_overrides={"n_heads": pl.Int32, "n_pages": pl.Int32}
             )
         },
-        {"head_dashboards": {"dashboard": dg.MetadataValue.url(dashboards.url(name))}},
+        {"head_dashboards": {"dashboard": dg.MetadataValue.url(run.dashboards.url(name))}},
     )
-    yield from publisher.results()
 
 
-def _features_with_pages(
-    inputs: Inputs, lake: Lake, dashboards: DashboardsResource
-) -> dict[int, set[str]]:
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _features_with_pages(run: Run) -> dict[int, set[str]]:
     """Features for which feature_dashboards has written a page, of every layer that has pages."""
-    found: dict[int, set[str]] = {}
-    for layer, key in zip(inputs.study.layers, inputs.study.sites, strict=True):
-        if lake.exists("feature_dashboards", key):
-            inputs.table("feature_dashboards", key)
-            found[layer] = dashboards.pages(key, "features")
-        if lake.exists(FAMILY_TABLE, key):
-            inputs.table(FAMILY_TABLE, key)  # behind the view that the frames read
-    return found
+    return {
+        layer: run.dashboards.pages(site_key(run.name, layer), "features")
+        for layer in run.study.layers
+        if run.find("feature_dashboards", layer) is not None
+    }

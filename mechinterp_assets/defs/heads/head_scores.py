@@ -1,69 +1,51 @@
-"""Group `heads`: scores of every attention head; roles are the SQL view head_roles over them."""
+"""Scores of every attention head; roles are the SQL view head_roles over them."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
-import torch
-from torch import Tensor
 
-from mechinterp_assets.corpora.tokenize import token_matrix
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.heads.ioi_scores import ioi_head_scores as score_heads_on_ioi
-from mechinterp_assets.heads.mover_scores import mover_scores
-from mechinterp_assets.heads.scores import head_scores as score_heads
-from mechinterp_assets.heads.settings import HeadScoreSettings
-from mechinterp_assets.heads.sinks import sink_datasets, sinks
+from mechinterp_assets.orchestration.artefacts import token_ids
 from mechinterp_assets.orchestration.head_roles import head_roles, heads_with_role
-from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
-from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
-from mechinterp_assets.resources.compute import ComputeResource
-from mechinterp_assets.resources.language_model import LanguageModelResource
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.tensors import Tensors
-from mechinterp_assets.studies.study import Study
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import GPU, tables
 
-GROUP = "heads"
+if TYPE_CHECKING:
+    from mechinterp_assets.heads.settings import HeadScoreSettings
+
+SIZES = ("heads.sequences", "heads.repeat_length", "corpus.context_size")
 
 
-@dg.multi_asset(
-    name="head_scores",
-    specs=[
-        table_asset(
-            "head_scores",
-            per="study",
-            group=GROUP,
-            study_deps=["language_model", "tokenized_corpus"],
-            kinds=["torch"],
-        )
-    ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+@tables(
+    "head_scores",
+    reads=["language_model", "tokenized_corpus"],
+    settings=[*SIZES, "heads.suppression_tokens", "heads.cspa_sequences"],
+    seed="heads.seed",
+    pool=GPU,
+    kinds=["torch"],
 )
-def head_scores(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def head_scores(run: Run) -> Made:
     """Attention, copying, copy suppression, successor, sink and positional scores of all heads."""
-    study = STUDIES[context.partition_key]
-    compute.prepare(study.heads.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "heads")
+    from mechinterp_assets.heads.scores import head_scores as score_heads
+
+    heads = run.study.heads
     scores = score_heads(
-        model,
-        _settings(study),
-        text=_held_out(inputs, study.heads.sequences),
-        text_name=f"held-out text of {study.study}",
+        run.model,
+        replace(
+            _sizes(run),
+            suppression_tokens=heads.suppression_tokens,
+            cspa_sequences=heads.cspa_sequences,
+        ),
+        text=token_ids(run, "held_out", heads.sequences),
+        text_name=_text_name(run),
     )
     best = scores.sort("value", descending=True).group_by("score", maintain_order=True).first()
     induction = scores.filter(pl.col("score") == "induction").sort("layer", "head")
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {"head_scores": scores},
         {
             "head_scores": {
@@ -74,36 +56,22 @@ def head_scores(
             }
         },
     )
-    yield from publisher.results()
 
 
-@dg.multi_asset(
-    name="ioi_head_scores",
-    specs=[
-        table_asset(
-            "ioi_head_scores",
-            per="study",
-            group=GROUP,
-            study_deps=["language_model", "ioi_prompts"],
-            kinds=["torch"],
-        )
-    ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+@tables(
+    "ioi_head_scores",
+    reads=["language_model", "ioi_prompts"],
+    settings=["heads.ioi_prompts", "heads.patched_prompts", "heads.movers"],
+    seed="heads.seed",
+    pool=GPU,
+    kinds=["torch"],
 )
-def ioi_head_scores(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def ioi_head_scores(run: Run) -> Made:
     """Direct effects, attention and name copying at END; then scores relative to the movers."""
-    study = STUDIES[context.partition_key]
-    settings = study.heads
-    compute.prepare(settings.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "heads")
-    prompts = inputs.table("ioi_prompts", study.study).collect()
+    from mechinterp_assets.heads.ioi_scores import ioi_head_scores as score_heads_on_ioi
+    from mechinterp_assets.heads.mover_scores import mover_scores
+
+    settings, model, prompts = run.study.heads, run.model, run.frame("ioi_prompts")
     base = prompts.filter(pl.col("variant") == "base").head(settings.ioi_prompts)
     alone = score_heads_on_ioi(model, base)
     movers = heads_with_role("name_mover", alone) if settings.movers == "auto" else settings.movers
@@ -111,10 +79,7 @@ def ioi_head_scores(
     relative = mover_scores(model, same_pairs, movers, patched_prompts=settings.patched_prompts)
     scores = pl.concat([alone, relative]).sort("layer", "head", "score")
     roles = head_roles(scores).group_by("role", maintain_order=True).len()
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {"ioi_head_scores": scores},
         {
             "ioi_head_scores": {
@@ -123,45 +88,27 @@ def ioi_head_scores(
             }
         },
     )
-    yield from publisher.results()
 
 
-@dg.multi_asset(
-    name="attention_sinks",
-    specs=[
-        table_asset(
-            name,
-            per="study",
-            group=GROUP,
-            study_deps=["language_model", "tokenized_corpus"],
-            kinds=["torch"],
-        )
-        for name in ("attention_sinks", "massive_activations")
-    ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+@tables(
+    "attention_sinks",
+    "massive_activations",
+    reads=["language_model", "tokenized_corpus"],
+    settings=SIZES,
+    seed="heads.seed",
+    pool=GPU,
+    kinds=["torch"],
 )
-def attention_sinks(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def attention_sinks(run: Run) -> Made:
     """What heads do with the first positions, and the largest entries of the residual stream."""
-    study = STUDIES[context.partition_key]
-    compute.prepare(study.heads.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "heads")
-    text = _held_out(inputs, study.heads.sequences)
-    name = f"held-out text of {study.study}"
-    found = sinks(model, sink_datasets(model, _settings(study), text, name))
+    from mechinterp_assets.heads.sinks import sink_datasets, sinks
+
+    text = token_ids(run, "held_out", run.study.heads.sequences)
+    found = sinks(run.model, sink_datasets(run.model, _sizes(run), text, _text_name(run)))
     first = found.attention_sinks.filter(
         (pl.col("position") == 0) & (pl.col("tokens") == "natural") & pl.col("with_bos")
     )
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {
             "attention_sinks": found.attention_sinks,
             "massive_activations": found.massive_activations,
@@ -175,31 +122,23 @@ def attention_sinks(
             },
         },
     )
-    yield from publisher.results()
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _settings(study: Study) -> HeadScoreSettings:
-    heads = study.heads
+def _sizes(run: Run) -> HeadScoreSettings:
+    """Sizes of the data that scores and sinks are measured on, from the settings SIZES."""
+    from mechinterp_assets.heads.settings import HeadScoreSettings
+
+    heads = run.study.heads
     return HeadScoreSettings(
         n_sequences=heads.sequences,
         period=heads.repeat_length,
-        sink_length=min(64, study.corpus.context_size),
-        suppression_tokens=heads.suppression_tokens,
-        cspa_sequences=heads.cspa_sequences,
+        sink_length=min(64, run.study.corpus.context_size),
         seed=heads.seed,
     )
 
 
-def _held_out(inputs: Inputs, sequences: int) -> Tensor:
-    """The first held-out sequences of the study [sequence, position]."""
-    rows = (
-        inputs.table("tokenized_corpus", inputs.study.study)
-        .filter(pl.col("split") == "held_out")
-        .sort("sequence")
-        .head(sequences)
-        .collect()
-    )
-    return torch.from_numpy(token_matrix(rows))
+def _text_name(run: Run) -> str:
+    return f"held-out text of {run.name}"

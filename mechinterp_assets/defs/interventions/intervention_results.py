@@ -1,146 +1,80 @@
-"""Group `interventions`: what happens when activations are changed, and how sure that is."""
+"""What happens when activations are changed, and how sure that is."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.defs.saes.attention_sae import open_sae
-from mechinterp_assets.interventions.api import expand, layers_with_saes, run
-from mechinterp_assets.interventions.edges import (
-    edge_interventions,
-    heaviest_edges,
-    intervene_on_edges,
-)
-from mechinterp_assets.interventions.experiment_context import (
-    PublishedSettings,
-    experiment_context,
-)
-from mechinterp_assets.interventions.heads import ablate_heads, head_ablations
-from mechinterp_assets.interventions.published import choose_published
-from mechinterp_assets.interventions.runner import intervention_sets
-from mechinterp_assets.interventions.spec import InterventionError, Planned
-from mechinterp_assets.interventions.summary import intervention_summary as summarise
-from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.defs.tasks.prompts_of import prompts_of
+from mechinterp_assets.orchestration.artefacts import open_saes
 from mechinterp_assets.orchestration.head_roles import SCORE_TABLES, head_roles
-from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
-from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
-from mechinterp_assets.prompts.common import BASE, IOI
-from mechinterp_assets.resources.compute import ComputeResource
-from mechinterp_assets.resources.language_model import LanguageModelResource
-from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.tensors import Tensors
-from mechinterp_assets.studies.sections import ExperimentSection
-from mechinterp_assets.studies.study import site_key
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import GPU, tables
 
-GROUP = "interventions"
+if TYPE_CHECKING:  # science imports torch
+    from collections.abc import Iterator
+
+    from mechinterp_assets.interventions.spec import Planned
+    from mechinterp_assets.sae.base import SparseAutoencoder
+
+IOI, BASE, REFERENCE = "ioi", "base", "ABC"
 
 
-@dg.multi_asset(
-    name="interventions",
-    specs=[
-        table_asset(
-            name,
-            per="study",
-            group=GROUP,
-            study_deps=[
-                "language_model",
-                "ioi_prompts",
-                "ioi_trace_edges",
-                "ioi_trace_graph",
-                "task_prompts",
-                "head_scores",
-                "ioi_head_scores",
-            ],
-            site_deps=["attention_sae"],
-            kinds=["torch"],
-        )
-        for name in ("intervention_results", "intervention_sets", "intervention_experiments")
+@dataclass(frozen=True)
+class _Batch:
+    """Interventions that are run on the same prompts of a task; `where` they were asked for."""
+
+    where: str
+    task: str
+    interventions: list[Planned]
+    limit: int
+    variant: str = BASE
+    reference_variant: str = REFERENCE
+
+
+@tables(
+    "intervention_results",
+    "intervention_sets",
+    "intervention_experiments",
+    reads=[
+        "language_model",
+        "ioi_prompts",
+        "task_prompts",
+        "ioi_trace_edges",
+        "ioi_trace_graph",
+        *SCORE_TABLES,
+        "attention_sae",
     ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+    settings=["interventions"],
+    seed="interventions.seed",
+    pool=GPU,
+    kinds=["torch"],
 )
-def intervention_results(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
-    """Ablation of every head, edits of traced edges, published experiments and the study's own."""
-    study = STUDIES[context.partition_key]
-    settings = study.interventions
-    compute.prepare(settings.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "interventions")
-    prompts = inputs.table("ioi_prompts", study.study).collect()
-    base = prompts.filter(pl.col("variant") == BASE).head(settings.prompts)
-    edges = _traced(inputs, IOI)
+def interventions(run: Run) -> Made:
+    """Ablation of every head, edits of traced edges, published experiments and the study's own.
+
+    Everything is planned for the model at hand before anything runs.
+    """
+    from mechinterp_assets.interventions.runner import intervention_sets
+
+    prompts, edges = run.frame("ioi_prompts"), _traced(run, IOI)
+    batches = [*_by_default(run, prompts, edges), *_own(run)]
+    saes = _needed_saes(run, batches)
+    chosen, listed = _published(run, prompts, edges, saes)
+    batches.append(_not_run_yet(run, chosen, batches))
     planned: dict[str, list[Planned]] = {IOI: []}
-    if settings.head_ablations:
-        shape = model.config
-        planned[IOI] += head_ablations(shape.n_layers, shape.n_heads, modes=settings.head_ablations)
-    with_edges = settings.edges > 0 and not edges.is_empty()
-    if with_edges:
-        planned[IOI] += edge_interventions(
-            heaviest_edges(edges, settings.edges), seed=settings.seed
-        )
-    experiments = [
-        (experiment, _expanded(experiment, number, model, planned))
-        for number, experiment in enumerate(settings.experiments)
-    ]
-    own = [one for _, interventions in experiments for one in interventions]
-    needed = study.layers if settings.published else layers_with_saes(own)
-    saes = {
-        layer: open_sae(inputs, site_key(study.study, layer), model)
-        for layer in needed
-        if layer in study.layers
-    }
-    chosen, listed = _published(context, inputs, model, prompts, edges, saes)
-    chosen = _not_run_yet(chosen, planned[IOI], settings.experiments, model)
-    planned[IOI] += chosen
-    frames = []
-    if settings.head_ablations:
-        reference = prompts.filter(pl.col("variant") == "ABC")
-        frames.append(ablate_heads(model, base, reference, modes=settings.head_ablations))
-    if with_edges:
-        frames.append(
-            intervene_on_edges(model, base, edges, n_edges=settings.edges, seed=settings.seed)
-        )
-    for experiment, interventions in experiments:
-        frames.append(
-            run(
-                model,
-                prompts if experiment.task == IOI else _task_prompts(inputs, experiment.task),
-                interventions,
-                variant=experiment.variant,
-                reference_variant=experiment.reference_variant,
-                limit=experiment.prompts or settings.prompts,
-                saes=saes,
-                trace_edges=_traced(inputs, experiment.task),
-            )
-        )
-    if chosen:
-        frames.append(
-            run(
-                model,
-                prompts,
-                chosen,
-                limit=settings.published_prompts,
-                saes=saes,
-                trace_edges=None if edges.is_empty() else edges,
-            )
-        )
-    results = pl.concat(frames)
+    for batch in batches:
+        _add(planned.setdefault(batch.task, []), batch)
+    results = pl.concat(_results(run, batch, saes) for batch in batches if batch.interventions)
     changed = results.filter(pl.col("metric") == "logit_diff").select(
         "kind", effect=pl.col("patched") - pl.col("clean")
     )
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    drops = changed.group_by("kind").agg(pl.col("effect").min()).sort("kind")
+    return run.made(
         {
             "intervention_results": results,
             "intervention_sets": pl.concat(
@@ -151,49 +85,27 @@ def intervention_results(
         {
             "intervention_results": {
                 "interventions": float(results["intervention"].n_unique()),
-                **{
-                    f"largest_drop_{kind}": float(effect)
-                    for kind, effect in changed.group_by("kind")
-                    .agg(pl.col("effect").min())
-                    .sort("kind")
-                    .iter_rows()
-                },
+                **{f"largest_drop_{kind}": float(value) for kind, value in drops.iter_rows()},
             }
         },
     )
-    yield from publisher.results()
 
 
-@dg.multi_asset(
-    name="intervention_summary",
-    specs=[
-        table_asset(
-            "intervention_summary",
-            per="study",
-            group=GROUP,
-            study_deps=["intervention_results"],
-        )
-    ],
-    partitions_def=PARTITIONS.studies,
+@tables(
+    "intervention_summary",
+    reads=["intervention_results"],
+    settings=["interventions.bootstrap", "interventions.seed"],
 )
-def intervention_summary(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-) -> Iterator[dg.MaterializeResult[None]]:
+def intervention_summary(run: Run) -> Made:
     """Mean effects with bootstrap intervals over prompts, beside those of the random controls."""
-    study = STUDIES[context.partition_key]
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("interventions")
-    results = inputs.table("intervention_results", study.study).collect()
+    from mechinterp_assets.interventions.summary import intervention_summary as summarise
+
+    settings = run.study.interventions
     summary = summarise(
-        results, n_bootstrap=study.interventions.bootstrap, seed=study.interventions.seed
+        run.frame("intervention_results"), n_bootstrap=settings.bootstrap, seed=settings.seed
     )
     worst = summary.filter(pl.col("metric") == "logit_diff").sort("mean_effect").head(20)
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {"intervention_summary": summary},
         {
             "intervention_summary": {
@@ -203,59 +115,93 @@ def intervention_summary(
             }
         },
     )
-    yield from publisher.results()
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _expanded(
-    experiment: ExperimentSection,
-    number: int,
-    model: LanguageModel,
-    planned: dict[str, list[Planned]],
-) -> list[Planned]:
-    """Interventions of an experiment, added to those of its task, which it must not repeat."""
-    where = f"interventions.experiments.{number}"
-    own = planned.setdefault(experiment.task, [])
-    try:
-        interventions = expand(experiment.interventions, model.config)
-    except InterventionError as error:
-        raise InterventionError(f"{where}: {error}") from None
-    known = {one.id for one in own}
-    if twice := [one.id for one in interventions if one.id in known]:
+def _by_default(run: Run, prompts: pl.DataFrame, edges: pl.DataFrame) -> Iterator[_Batch]:
+    """Every head ablated, and the edges edited that are heaviest on the prompts that are run."""
+    from mechinterp_assets.interventions.edges import edge_interventions, heaviest_edges
+    from mechinterp_assets.interventions.heads import head_ablations
+
+    settings, shape = run.study.interventions, run.model.config
+    if settings.head_ablations:
+        ablations = head_ablations(shape.n_layers, shape.n_heads, modes=settings.head_ablations)
+        yield _Batch("interventions.head_ablations", IOI, list(ablations), settings.prompts)
+    on_these = edges.filter(pl.col("prompt").is_in(_base(prompts, settings.prompts).implode()))
+    if settings.edges > 0 and not on_these.is_empty():
+        edits = edge_interventions(heaviest_edges(on_these, settings.edges), seed=settings.seed)
+        yield _Batch("interventions.edges", IOI, list(edits), settings.prompts)
+
+
+def _own(run: Run) -> Iterator[_Batch]:
+    """The study's own experiments."""
+    from mechinterp_assets.interventions.api import expand
+    from mechinterp_assets.interventions.spec import InterventionError
+
+    settings = run.study.interventions
+    for number, experiment in enumerate(settings.experiments):
+        where = f"interventions.experiments.{number}"
+        try:
+            expanded = expand(experiment.interventions, run.model.config)
+        except InterventionError as error:
+            raise InterventionError(f"{where}: {error}") from None
+        yield _Batch(
+            where,
+            experiment.task,
+            expanded,
+            experiment.prompts or settings.prompts,
+            experiment.variant,
+            experiment.reference_variant,
+        )
+
+
+def _add(planned: list[Planned], batch: _Batch) -> None:
+    """Add a batch to what is planned for its task, none of which it may repeat."""
+    from mechinterp_assets.interventions.spec import InterventionError
+
+    known = {one.id for one in planned}
+    if twice := [one.id for one in batch.interventions if one.id in known]:
         raise InterventionError(
-            f"{where}: {twice[0]} is run on task {experiment.task} already, by default or by an "
+            f"{batch.where}: {twice[0]} is run on task {batch.task} already, by default or by an "
             "earlier experiment; remove it here"
         )
-    own += interventions
-    return interventions
+    planned += batch.interventions
+
+
+def _needed_saes(run: Run, batches: list[_Batch]) -> dict[int, SparseAutoencoder]:
+    """SAEs of the layers that the batches edit; all, where published experiments choose."""
+    from mechinterp_assets.interventions.api import layers_with_saes
+
+    own = [one for batch in batches for one in batch.interventions]
+    needed = run.study.layers if run.study.interventions.published else layers_with_saes(own)
+    return open_saes(run, [layer for layer in needed if layer in run.study.layers])
 
 
 def _published(
-    context: dg.AssetExecutionContext,
-    inputs: Inputs,
-    model: LanguageModel,
-    prompts: pl.DataFrame,
-    edges: pl.DataFrame,
-    saes: dict[int, SparseAutoencoder],
+    run: Run, prompts: pl.DataFrame, edges: pl.DataFrame, saes: dict[int, SparseAutoencoder]
 ) -> tuple[list[Planned], pl.DataFrame]:
     """Interventions of the study's published experiments, and their rows."""
-    study = inputs.study
-    settings = study.interventions
-    scores = [inputs.table(name, study.study).collect() for name in SCORE_TABLES]
-    graph = inputs.table("ioi_trace_graph", study.study).filter(pl.col("task") == IOI).collect()
+    from mechinterp_assets.interventions.experiment_context import (
+        PublishedSettings,
+        experiment_context,
+    )
+    from mechinterp_assets.interventions.published import choose_published
+
+    settings = run.study.interventions
+    scores = [run.frame(name) for name in SCORE_TABLES]
     with_role: dict[str, list[tuple[int, int]]] = {}
     for layer, head, role in head_roles(*scores).select("layer", "head", "role").iter_rows():
         with_role.setdefault(role, []).append((layer, head))
-    experiments = experiment_context(
-        model,
+    context = experiment_context(
+        run.model,
         prompts,
         limit=settings.published_prompts,
         with_role=with_role,
         scores=pl.concat(frame.select("layer", "head", "score", "value") for frame in scores),
         trace_edges=edges,
-        trace_graph=graph,
+        trace_graph=run.table("ioi_trace_graph").filter(pl.col("task") == IOI).collect(),
         saes=saes,
         settings=PublishedSettings(
             edges=settings.published_edges,
@@ -263,45 +209,54 @@ def _published(
             seed=settings.seed,
         ),
     )
-    return choose_published(settings.published, experiments, context.log.info)
+    return choose_published(settings.published, context, run.log.info)
 
 
-def _not_run_yet(
-    chosen: list[Planned],
-    planned: list[Planned],
-    experiments: list[ExperimentSection],
-    model: LanguageModel,
-) -> list[Planned]:
-    """Those of the published interventions that neither the defaults nor the user's own include.
+def _not_run_yet(run: Run, chosen: list[Planned], batches: list[_Batch]) -> _Batch:
+    """The published interventions that neither the defaults nor the study's own include.
 
     Raises InterventionError where an own experiment has one of them on other prompts.
     """
-    for number, experiment in enumerate(experiments):
-        given = (experiment.task, experiment.variant, experiment.reference_variant)
-        if given[0] != IOI or given == (IOI, BASE, "ABC"):
+    from mechinterp_assets.interventions.spec import InterventionError
+
+    known: set[str] = set()
+    for batch in batches:
+        if batch.task != IOI:
             continue
-        ids = {one.id for one in expand(experiment.interventions, model.config)}
-        if shared := [one.id for one in chosen if one.id in ids]:
+        ids = {one.id for one in batch.interventions}
+        known |= ids
+        elsewhere = (batch.variant, batch.reference_variant) != (BASE, REFERENCE)
+        if elsewhere and (shared := [one.id for one in chosen if one.id in ids]):
             raise InterventionError(
-                f"interventions.experiments.{number}: {shared[0]} is part of a published "
-                "experiment too, on other prompts (variant base, reference ABC); leave that "
-                "experiment out of interventions.published, or this intervention"
+                f"{batch.where}: {shared[0]} is part of a published experiment too, on other "
+                f"prompts (variant {BASE}, reference {REFERENCE}); leave that experiment out of "
+                "interventions.published, or this intervention"
             )
-    known = {one.id for one in planned}
-    return [one for one in chosen if one.id not in known]
+    rest = [one for one in chosen if one.id not in known]
+    limit = run.study.interventions.published_prompts
+    return _Batch("interventions.published", IOI, rest, limit)
 
 
-def _traced(inputs: Inputs, task: str) -> pl.DataFrame:
-    table = inputs.table("ioi_trace_edges", inputs.study.study)
-    return table.filter(pl.col("task") == task).collect()
+def _results(run: Run, batch: _Batch, saes: dict[int, SparseAutoencoder]) -> pl.DataFrame:
+    from mechinterp_assets.interventions.api import run as run_on
+
+    traced = _traced(run, batch.task)
+    return run_on(
+        run.model,
+        prompts_of(run, batch.task, setting="interventions.experiments"),
+        batch.interventions,
+        variant=batch.variant,
+        reference_variant=batch.reference_variant,
+        limit=batch.limit,
+        saes=saes,
+        trace_edges=None if traced.is_empty() else traced,
+    )
 
 
-def _task_prompts(inputs: Inputs, task: str) -> pl.DataFrame:
-    table = inputs.table("task_prompts", inputs.study.study)
-    prompts = table.filter(pl.col("task") == task).collect()
-    if prompts.is_empty():
-        raise InterventionError(
-            f"task {task!r} has no prompts in this study: its tokenizer may not be able to express "
-            "them (the log of task_prompts says why); choose another task"
-        )
-    return prompts
+def _base(prompts: pl.DataFrame, limit: int) -> pl.Series:
+    """Numbers of the first base prompts."""
+    return prompts.filter(pl.col("variant") == BASE).head(limit)["prompt"]
+
+
+def _traced(run: Run, task: str) -> pl.DataFrame:
+    return run.table("ioi_trace_edges").filter(pl.col("task") == task).collect()

@@ -1,57 +1,38 @@
-"""Group `ioi`: how well the model does it, Omega's singular values, the slices attention uses.
+"""How well the model does IOI, Omega's singular values, the slices that attention uses.
 
-The traced circuit is in traces.py.
+The traced circuit is in ioi_trace.py.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
-from mechinterp_assets.circuits.baseline import ioi_baseline as answer_prompts
-from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.omega import attention_svd as singular_values
-from mechinterp_assets.circuits.slice_usage import slice_usage as measure_slice_usage
-from mechinterp_assets.circuits.slice_usage import text_of_the_same_lengths
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.orchestration.publishing import Publisher, inputs_with_model
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
-from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
-from mechinterp_assets.resources.compute import ComputeResource
-from mechinterp_assets.resources.language_model import LanguageModelResource
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.tensors import Tensors
+from mechinterp_assets.orchestration.artefacts import sequences
+from mechinterp_assets.orchestration.publishing import Metadata
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import GPU, tables
 
-GROUP = "ioi"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
-@dg.multi_asset(
-    name="ioi_baseline",
-    specs=[
-        table_asset(
-            "ioi_baseline",
-            per="study",
-            group=GROUP,
-            study_deps=["language_model", "ioi_prompts"],
-            kinds=["torch"],
-        )
-    ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+@tables(
+    "ioi_baseline",
+    reads=["language_model", "ioi_prompts"],
+    seed="ioi.seed",
+    pool=GPU,
+    kinds=["torch"],
 )
-def ioi_baseline(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def ioi_baseline(run: Run) -> Made:
     """Logits and probabilities of both names at the end of every prompt."""
-    study = STUDIES[context.partition_key]
-    compute.prepare(study.ioi.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study)
-    prompts = inputs.table("ioi_prompts", study.study).collect()
-    baseline = answer_prompts(model, prompts)
+    from mechinterp_assets.circuits.baseline import ioi_baseline as answer
+
+    prompts = run.frame("ioi_prompts")
+    baseline = answer(run.model, prompts)
     base = baseline.join(prompts.filter(pl.col("variant") == "base"), on="prompt", how="semi")
     by_template = (
         base.join(prompts, on="prompt")
@@ -59,10 +40,7 @@ def ioi_baseline(
         .agg(pl.col("logit_diff").mean())
         .sort("template")
     )
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {"ioi_baseline": baseline},
         {
             "ioi_baseline": {
@@ -74,107 +52,61 @@ def ioi_baseline(
             }
         },
     )
-    yield from publisher.results()
 
 
-@dg.multi_asset(
-    name="attention_svd",
-    specs=[
-        table_asset(
-            "attention_svd",
-            per="study",
-            group=GROUP,
-            study_deps=["language_model"],
-            kinds=["torch"],
-        )
-    ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
-)
-def attention_svd(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+@tables("attention_svd", reads=["language_model"], seed="ioi.seed", pool=GPU, kinds=["torch"])
+def attention_svd(run: Run) -> Made:
     """Singular values of every head's Omega, from one batched QR and small SVD."""
-    study = STUDIES[context.partition_key]
-    compute.prepare(study.ioi.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study)
-    frame = singular_values(model)
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    from mechinterp_assets.circuits.omega import attention_svd as singular_values
+
+    frame = singular_values(run.model)
+    return run.made(
         {"attention_svd": frame},
         {"attention_svd": {"largest": float(frame["singular_value"].to_numpy().max())}},
     )
-    yield from publisher.results()
 
 
-@dg.multi_asset(
-    name="slice_usage",
-    specs=[
-        table_asset(
-            name,
-            per="study",
-            group=GROUP,
-            study_deps=["language_model", "ioi_prompts", "tokenized_corpus"],
-            kinds=["torch"],
-        )
-        for name in ("attention_slice_counts", "attention_slice_usage")
-    ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+@tables(
+    "attention_slice_counts",
+    "attention_slice_usage",
+    reads=["language_model", "ioi_prompts", "tokenized_corpus"],
+    settings=["ioi.usage_sequences", "ioi.firing_threshold"],
+    seed="ioi.seed",
+    pool=GPU,
+    kinds=["torch"],
 )
-def slice_usage(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def slice_usage(run: Run) -> Made:
     """Slices that attention uses on IOI prompts and on unspecific text, firing and not firing."""
-    study = STUDIES[context.partition_key]
-    settings = study.ioi
-    compute.prepare(settings.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "ioi")
-    prompts = inputs.table("ioi_prompts", study.study).filter(pl.col("variant") == "base").collect()
-    held_out = (
-        inputs.table("tokenized_corpus", study.study)
-        .filter(pl.col("split") == "held_out")
-        .sort("sequence")
-        .head(settings.usage_sequences)
-        .collect()
-    )
+    from mechinterp_assets.circuits.omega import ModelOmega
+    from mechinterp_assets.circuits.slice_usage import slice_usage as measure
+    from mechinterp_assets.circuits.slice_usage import text_of_the_same_lengths
+
+    settings, model = run.study.ioi, run.model
+    prompts = run.table("ioi_prompts").filter(pl.col("variant") == "base").collect()
+    held_out = sequences(run, "held_out", settings.usage_sequences)
     omega = ModelOmega(model)
     texts = {"ioi": prompts, "corpus": text_of_the_same_lengths(held_out, prompts)}
-    counts, usage = [], []
+    counts, usage = {}, []
     for text, frame in texts.items():
-        found = measure_slice_usage(
+        found = measure(
             model, frame, threshold=settings.firing_threshold, seed=settings.seed, omega=omega
         )
         label = pl.lit(text).alias("text")
-        counts.append(found.counts.with_columns(label))
+        counts[text] = found.counts.with_columns(label)
         usage.append(found.usage.with_columns(label))
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
-        {"attention_slice_counts": pl.concat(counts), "attention_slice_usage": pl.concat(usage)},
+    return run.made(
         {
-            "attention_slice_counts": {
-                f"mean_slices_{text}": _mean_slices(frame)
-                for text, frame in zip(texts, counts, strict=True)
-            }
+            "attention_slice_counts": pl.concat(counts.values()),
+            "attention_slice_usage": pl.concat(usage),
         },
+        {"attention_slice_counts": _mean_slices(counts)},
     )
-    yield from publisher.results()
 
 
-def _mean_slices(counts: pl.DataFrame) -> float | None:
-    pairs = counts["n_pairs"].to_numpy()
-    return (
-        float((counts["n_slices"].to_numpy() * pairs).sum() / pairs.sum()) if len(pairs) else None
-    )
+def _mean_slices(counts: Mapping[str, pl.DataFrame]) -> Metadata:
+    means: Metadata = {}
+    for text, frame in counts.items():
+        pairs = frame["n_pairs"].to_numpy()
+        slices = (frame["n_slices"].to_numpy() * pairs).sum()
+        means[f"mean_slices_{text}"] = float(slices / pairs.sum()) if len(pairs) else None
+    return means

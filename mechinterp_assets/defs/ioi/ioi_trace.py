@@ -1,43 +1,32 @@
-"""Group `ioi`: the circuits that singular vector tracing finds, task by task, under several rules.
+"""The circuits that singular vector tracing finds, task by task, under several rules.
 
 Tables are called ioi_trace_* after the task that tracing was made for; their column task says which
 one a row is about.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
-from mechinterp_assets.circuits.consensus import PAIR_COLUMNS, consensus_signal
-from mechinterp_assets.circuits.graph import graph_picture, to_graphml
-from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
-from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.reference_heads import Heads, published_part, reference_lists
-from mechinterp_assets.circuits.roots import find_roots, root_heads, root_scores, task_sources
-from mechinterp_assets.circuits.trace import Root, Trace, TraceSettings, trace_batches
-from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
-from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_settings
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.dashboards.places import trace_folder
-from mechinterp_assets.dashboards.trace_page import render_trace
-from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
-from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
-from mechinterp_assets.prompts.common import BASE, IOI
-from mechinterp_assets.resources.compute import ComputeResource
-from mechinterp_assets.resources.dashboards import DashboardsResource
-from mechinterp_assets.resources.language_model import LanguageModelResource
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.provenance import Provenance
-from mechinterp_assets.storage.tensors import Tensors
-from mechinterp_assets.studies.sections import IoiSection, StudyError, TasksSection
-from mechinterp_assets.studies.study import Study
+from mechinterp_assets.defs.tasks.prompts_of import base_prompts
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import GPU, tables
 
-GROUP = "ioi"
+if TYPE_CHECKING:  # science imports torch
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from mechinterp_assets.circuits.omega import ModelOmega
+    from mechinterp_assets.circuits.reference_heads import Heads
+    from mechinterp_assets.circuits.trace import Root, Trace
+
 TABLES = (
     "attention_slices",
     "ioi_trace_edges",
@@ -51,55 +40,34 @@ TABLES = (
 )
 
 
-@dg.multi_asset(
-    name="ioi_trace",
-    specs=[
-        table_asset(
-            name,
-            per="study",
-            group=GROUP,
-            study_deps=["language_model", "ioi_prompts", "ioi_baseline", "task_prompts"],
-            kinds=["torch"],
-        )
-        for name in TABLES
-    ],
-    partitions_def=PARTITIONS.studies,
-    pool=GPU_POOL,
+@tables(
+    *TABLES,
+    reads=["language_model", "ioi_prompts", "task_prompts"],
+    gates=["ioi_baseline"],
+    settings=["ioi", "tasks.traced", "tasks.roots", "description"],
+    seed="ioi.seed",
+    pool=GPU,
+    kinds=["torch"],
 )
-def ioi_trace(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    dashboards: DashboardsResource,
-    models: LanguageModelResource,
-    compute: ComputeResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def ioi_trace(run: Run) -> Iterator[Made]:
     """Singular vector tracing upstream from the heads that write the answer, on base prompts."""
-    study = STUDIES[context.partition_key]
-    settings = study.ioi
-    compute.prepare(settings.seed)
-    inputs, model = inputs_with_model(lake, tensors, models, study, "ioi", "tasks")
-    references = reference_lists(model.config, settings.reference_heads)
-    omega = ModelOmega(model)
-    publisher = Publisher(context, lake)
-    with lake.scratch() as folder:
+    from mechinterp_assets.circuits.omega import ModelOmega
+    from mechinterp_assets.circuits.reference_heads import reference_lists
+
+    references = reference_lists(run.model.config, run.study.ioi.reference_heads)
+    omega = ModelOmega(run.model)
+    with run.scratch() as folder:
         traces = []
-        of_tasks = {task: _prompts(inputs, task) for task in study.tasks.traced}
-        for task, prompts in of_tasks.items():
-            roots = _roots(model, prompts, settings, study.tasks, task)
-            # Published circuits and the study's own lists are about IOI.
-            known = references if task == IOI else {}
-            spool = _Spool(folder / task)
-            traces.append(_trace_task(task, model, prompts, roots, settings, known, omega, spool))
-            context.log.info(f"traced {task}: {traces[-1].graph.height} edges")
-        provenance = publisher.provenance(inputs)
-        links = {
-            trace.task: _publish_graph(dashboards, provenance, model.source, study, trace)
-            for trace in traces
+        of_tasks = {
+            task: base_prompts(run, task, setting="tasks.traced") for task in run.study.tasks.traced
         }
-        publisher.publish(
-            study.study,
-            inputs,
+        for task, prompts in of_tasks.items():
+            # Published circuits and the study's own lists are about IOI.
+            known = references if task == "ioi" else {}
+            traces.append(_trace_task(run, task, prompts, known, omega, _Spool(folder / task)))
+            run.log.info(f"traced {task}: {traces[-1].graph.height} edges")
+        links = {trace.task: _publish_graph(run, trace) for trace in traces}
+        yield run.made(
             {
                 **{name: _stream(traces, name) for name in _Spool.STREAMED},
                 **{name: _stacked(traces, name) for name in traces[0].frames},
@@ -135,7 +103,9 @@ def ioi_trace(
                 },
             },
         )
-    yield from publisher.results()
+
+
+# ---- private -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,7 +114,7 @@ class _TaskTrace:
 
     task: str
     roots: list[Root]
-    spool: "_Spool"
+    spool: _Spool
     frames: dict[str, pl.DataFrame]
     firing: pl.DataFrame
 
@@ -154,16 +124,22 @@ class _TaskTrace:
 
 
 def _trace_task(
+    run: Run,
     task: str,
-    model: LanguageModel,
     prompts: pl.DataFrame,
-    roots: list[Root],
-    settings: IoiSection,
     references: Mapping[str, Heads],
     omega: ModelOmega,
-    spool: "_Spool",
+    spool: _Spool,
 ) -> _TaskTrace:
     """Trace base prompts of a task by the standard rule and by the study's variants of it."""
+    from mechinterp_assets.circuits.consensus import consensus_signal
+    from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
+    from mechinterp_assets.circuits.trace import TraceSettings, trace_batches
+    from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
+    from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_settings
+
+    settings, model = run.study.ioi, run.model
+    roots = _roots(run, prompts, task)
     rules = TraceSettings(
         threshold=settings.firing_threshold,
         fraction=settings.contribution_fraction,
@@ -181,9 +157,8 @@ def _trace_task(
             count.add(part)
     edges = pl.concat([count.edges() for count in counts])
     nodes = pl.concat([count.nodes() for count in counts])
-    pairs = pl.concat(spool.pairs)
     consensus, signal = consensus_signal(
-        model, prompts, pairs, n_nodes=settings.consensus_nodes, omega=omega
+        model, prompts, pl.concat(spool.pairs), n_nodes=settings.consensus_nodes, omega=omega
     )
     return _TaskTrace(
         task=task,
@@ -222,6 +197,8 @@ class _Spool:
         self.pairs: list[pl.DataFrame] = []
 
     def add(self, part: Trace) -> None:
+        from mechinterp_assets.circuits.consensus import PAIR_COLUMNS
+
         frames = (part.slices, part.edges, part.contrast)
         for name, frame in zip(self.STREAMED, frames, strict=True):
             frame.write_parquet(self._file(name, self._parts))
@@ -240,37 +217,27 @@ class _Spool:
         return self._folder / f"{name}-{part:06d}.parquet"
 
 
-def _prompts(inputs: Inputs, task: str) -> pl.DataFrame:
-    """Base prompts of a task. Raises StudyError when the study has none."""
-    table = "ioi_prompts" if task == IOI else "task_prompts"
-    prompts = inputs.table(table, inputs.study.study).filter(pl.col("variant") == BASE)
-    if task != IOI:
-        prompts = prompts.filter(pl.col("task") == task)
-    found = prompts.collect()
-    if found.is_empty():
-        raise StudyError(
-            f"tasks.traced: task_prompts of {inputs.study.study} has no base prompts of {task!r}; "
-            "the model's tokenizer may not allow the task (see the log of task_prompts): remove it"
-        )
-    return found
-
-
-def _roots(
-    model: LanguageModel,
-    prompts: pl.DataFrame,
-    settings: IoiSection,
-    tasks: TasksSection,
-    task: str,
-) -> list[Root]:
+def _roots(run: Run, prompts: pl.DataFrame, task: str) -> list[Root]:
     """The study's roots of a task, or the heads with the largest direct effect on its answers."""
-    if task == IOI and settings.roots != "auto":
+    from mechinterp_assets.circuits.reference_heads import published_part
+    from mechinterp_assets.circuits.roots import (
+        find_roots,
+        root_heads,
+        root_scores,
+        task_sources,
+    )
+    from mechinterp_assets.circuits.trace import Root
+
+    settings = run.study.ioi
+    if task == "ioi" and settings.roots != "auto":
         if isinstance(settings.roots, str):
-            return [Root(*head) for head in sorted(published_part(model.config, settings.roots))]
+            heads = sorted(published_part(run.model.config, settings.roots))
+            return [Root(*head) for head in heads]
         return [Root(*root) for root in settings.roots]
     sources = task_sources(prompts)
-    named = tasks.roots.get(task)
+    named = run.study.tasks.roots.get(task)
     scores = (find_roots if named is None else root_scores)(
-        model,
+        run.model,
         prompts,
         sources=sources,
         count=settings.max_roots,
@@ -302,34 +269,30 @@ def _bars(values: list[int]) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![edges]({tiny_bar_chart(values)})")
 
 
-def _publish_graph(
-    dashboards: DashboardsResource,
-    provenance: Provenance,
-    model: str,
-    study: Study,
-    trace: _TaskTrace,
-) -> dict[str, dg.MetadataValue]:
+def _publish_graph(run: Run, trace: _TaskTrace) -> dict[str, dg.MetadataValue]:
     """Write the picture, the page and GraphML; their addresses, none for a graph without edges."""
+    from mechinterp_assets.circuits.graph import graph_picture, to_graphml
+    from mechinterp_assets.dashboards.trace_page import render_trace
+
     if trace.graph.is_empty():
         return {}
-    name = trace_folder(study.study, trace.task)
-    nodes = trace.frames["ioi_trace_nodes"].filter(variant="standard")
+    name, description = trace_folder(run.name, trace.task), run.study.description
     page = render_trace(
         trace.graph,
-        nodes,
+        trace.frames["ioi_trace_nodes"].filter(variant="standard"),
         trace.firing,
-        provenance,
-        model,
-        study.description,
+        run.provenance,
+        run.model.source,
+        description,
         task=trace.task,
     )
-    with dashboards.publish(name) as folder:
+    with run.dashboards.publish(name) as folder:
         (folder / "index.html").write_text(page, encoding="utf-8")
-        title = f"{study.description}: {trace.task}"
+        title = f"{description}: {trace.task}"
         (folder / "trace.png").write_bytes(graph_picture(trace.graph, title=title))
         (folder / "trace.graphml").write_bytes(to_graphml(trace.graph))
     return {
-        "page": dg.MetadataValue.url(dashboards.url(name, "index.html")),
-        "picture": dg.MetadataValue.url(dashboards.url(name, "trace.png")),
-        "graphml": dg.MetadataValue.url(dashboards.url(name, "trace.graphml")),
+        "page": dg.MetadataValue.url(run.dashboards.url(name, "index.html")),
+        "picture": dg.MetadataValue.url(run.dashboards.url(name, "trace.png")),
+        "graphml": dg.MetadataValue.url(run.dashboards.url(name, "trace.graphml")),
     }

@@ -1,89 +1,33 @@
-"""Group `reproduction`: a study's results beside published ones, or those of an earlier run."""
+"""A study's results beside published ones, or those of an earlier run."""
 
-import hashlib
-from collections.abc import Iterator
-
-import dagster as dg
 import polars as pl
 
-from mechinterp_assets.orchestration.publishing import Inputs, Publisher
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
-from mechinterp_assets.orchestration.specs import table_asset
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import tables
 from mechinterp_assets.reproduction.comparison import compare, failures
-from mechinterp_assets.reproduction.measures import measure
+from mechinterp_assets.reproduction.measures import measured, tables_read
 from mechinterp_assets.reproduction.reference_file import load_references, reference_path
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.tensors import Tensors
-
-GROUP = "reproduction"
-# Tables that sql/reproduce reads, directly or through views (a test compares).
-STUDY_TABLES = (
-    "circuit_faithfulness_summary",
-    "edge_attribution",
-    "head_label_summary",
-    "head_scores",
-    "head_set_quality",
-    "intervention_results",
-    "intervention_summary",
-    "ioi_baseline",
-    "ioi_head_scores",
-    "ioi_prompts",
-    "ioi_trace_summary",
-    "prefix_induction",
-    "prefix_induction_intervention",
-)
-SITE_TABLES = ("induction_test", "sae_evaluation")
 
 
-@dg.multi_asset(
-    name="reproduction",
-    specs=[
-        table_asset(
-            "reproduction",
-            per="study",
-            group=GROUP,
-            study_deps=["language_model", *STUDY_TABLES],
-            site_deps=SITE_TABLES,
-        )
-    ],
-    partitions_def=PARTITIONS.studies,
-)
-def reproduction(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-) -> Iterator[dg.MaterializeResult[None]]:
+@tables("reproduction", reads=["language_model", *sorted(tables_read())], settings=["reference"])
+def reproduction(run: Run) -> Made:
     """Every reference of the study's file compared; no rows for a study without one."""
-    study = STUDIES[context.partition_key]
-    inputs = Inputs(lake, tensors, study)
-    inputs.settings("reference")
-    model = inputs.table("language_model", study.study).collect().row(0, named=True)
-    inputs.model_version = model["weights_hash"]
-    for table in STUDY_TABLES:
-        inputs.table(table, study.study)
-    for table in SITE_TABLES:
-        for site in study.sites:
-            inputs.table(table, site)
-    file = reference_path(study)
+    run.row("language_model")
     rows = compare([], {})
-    if file.is_file() or study.reference is not None:
-        references = load_references(file, study.study)
-        text = file.read_bytes()
-        inputs.versions["file:references"] = hashlib.sha256(text).hexdigest()
-        chosen = references.references
-        rows = compare(chosen, measure(lake, study.study, (one.measure for one in chosen)))
+    file = reference_path(run.name, run.study.reference)
+    if file.is_file() or run.study.reference is not None:
+        run.inputs.file(file)
+        chosen = load_references(file, run.name).references
+        rows = compare(chosen, measured((one.measure for one in chosen), run.query))
     else:
-        context.log.info(f"{study.study} has no reference file: the table has no rows")
+        run.log.info(f"{run.name} has no reference file: the table has no rows")
     outside = failures(rows)
     for row in outside.iter_rows(named=True):
-        context.log.warning(
+        run.log.warning(
             f"{row['reference']} {row['key']}: {row['ours']} is more than {row['tolerance']:.3g} "
             f"from {row['published']}"
         )
-    publisher = Publisher(context, lake)
-    publisher.publish(
-        study.study,
-        inputs,
+    return run.made(
         {"reproduction": rows},
         {
             "reproduction": {
@@ -93,4 +37,3 @@ def reproduction(
             }
         },
     )
-    yield from publisher.results()

@@ -1,149 +1,110 @@
-"""Group `saes`, sweep: SAEs of several architectures and sparsities per layer; their frontier."""
+"""SAEs of several architectures and sparsities per layer, and their frontier."""
+
+from __future__ import annotations
 
 import hashlib
 import shutil
 from collections.abc import Iterator
-from copy import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
-import torch
 
-from mechinterp_assets.activations.rows import CachedRows, LayerRows, OneLayer
-from mechinterp_assets.activations.statistics import mean_z_of
-from mechinterp_assets.dashboards.frontier import frontier_thumbnail, render_frontier
 from mechinterp_assets.dashboards.places import frontier_folder
-from mechinterp_assets.defs.saes.attention_sae import (
-    GROUP,
+from mechinterp_assets.defs.saes.training import (
     compute_dtype_on,
     forward_rows,
-    held_out_tokens,
-    open_cache,
     require_training_memory,
 )
-from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, site, sites_by_study
-from mechinterp_assets.orchestration.specs import GPU_POOL, table_asset
-from mechinterp_assets.resources.compute import ComputeResource
-from mechinterp_assets.resources.dashboards import DashboardsResource
-from mechinterp_assets.resources.language_model import LanguageModelResource
-from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.evaluation import evaluate_variants
-from mechinterp_assets.sae.settings import TrainingSettings
-from mechinterp_assets.sae.sweep import FRONTIER_SCHEMA, Variant, frontier_rows
-from mechinterp_assets.sae.train import Member, train_together
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.tensors import Tensors
-from mechinterp_assets.studies.sae_settings import sae_settings, sparsity_setting, sweep_sections
+from mechinterp_assets.orchestration.artefacts import open_cache, token_ids
+from mechinterp_assets.orchestration.run import Made, Run
+from mechinterp_assets.orchestration.shape import GPU, tables
 
-SCRATCH_KIND = "sae_frontier"
+if TYPE_CHECKING:  # science imports torch
+    from torch import Tensor
+
+    from mechinterp_assets.activations.rows import LayerRows
+    from mechinterp_assets.sae.settings import TrainingSettings
+
+FRONTIER = "sae_frontier"
 
 
-@dg.multi_asset(
-    name="sae_frontier",
-    specs=[
-        table_asset(
-            "sae_frontier",
-            per="site",
-            group=GROUP,
-            study_deps=["language_model", "tokenized_corpus"],
-            site_deps=["activation_cache", "activation_statistics"],
-            kinds=["torch"],
-        )
-    ],
-    partitions_def=PARTITIONS.sites,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    pool=GPU_POOL,
+@tables(
+    "sae_frontier",
+    reads=["language_model", "tokenized_corpus", "activation_cache", "activation_statistics"],
+    settings=["sae", "sweep", "activations.batch_size", "corpus.context_size"],
+    seed="sae.seed",
+    pool=GPU,
+    kinds=["torch"],
+    together=True,
 )
-def sae_frontier(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[Lake],
-    tensors: dg.ResourceParam[Tensors],
-    models: LanguageModelResource,
-    compute: ComputeResource,
-    dashboards: DashboardsResource,
-) -> Iterator[dg.MaterializeResult[None]]:
+def sae_frontier(run: Run) -> Iterator[Made]:
     """Train the study's sweep, all variants of a layer in lockstep; measure them; draw the page.
 
     A killed sweep continues from its checkpoint. Without variants the table is empty.
     """
-    publisher = Publisher(context, lake)
-    for name, keys in sites_by_study(context.partition_keys).items():
-        study = STUDIES[name]
-        if not study.sweep.variants:
-            for key in keys:
-                inputs = Inputs(lake, tensors, study)
-                inputs.settings("sweep")
-                empty = pl.DataFrame(schema=FRONTIER_SCHEMA)
-                publisher.publish(key, inputs, {"sae_frontier": empty})
-            continue
-        device = compute.prepare(study.sae.seed)
-        inputs, model = inputs_with_model(lake, tensors, models, study, "sae", "sweep")
-        tokenized = inputs.table("tokenized_corpus", name)
-        tokens = held_out_tokens(tokenized, study, study.sweep.evaluation_tokens)
-        for key in keys:
-            own = copy(inputs)
-            own.versions = dict(inputs.versions)
-            frame = _sweep(key, own, model, tokens, tensors, compute, device)
-            publisher.publish(
-                key,
-                own,
-                {"sae_frontier": frame},
-                {
-                    "sae_frontier": {
-                        "page": dg.MetadataValue.url(dashboards.url(frontier_folder(name))),
-                        "l0_against_ce_recovered": dg.MetadataValue.md(
-                            f"![frontier]({frontier_thumbnail(frame)})"
-                        ),
-                        "training_seconds": float(frame["training_seconds"].to_list()[0]),
-                    }
-                },
-            )
-        existing = [key for key in study.sites if lake.exists("sae_frontier", key)]
-        with dashboards.publish(frontier_folder(name)) as folder:
-            render_frontier(
-                folder,
-                lake.read("sae_frontier", existing).collect(),
-                model=Path(model.source).name,
-                provenance=publisher.provenance(inputs),
-            )
-    yield from publisher.results()
+    from mechinterp_assets.sae.sweep import FRONTIER_SCHEMA
+
+    sweep = run.study.sweep
+    if not sweep.variants:
+        for layer in run.layers:
+            yield run.at(layer).made({FRONTIER: pl.DataFrame(schema=FRONTIER_SCHEMA)})
+        return
+    from mechinterp_assets.dashboards.frontier import frontier_thumbnail, render_frontier
+
+    wanted = sweep.evaluation_tokens or run.study.sae.evaluation_tokens
+    tokens = token_ids(run, "held_out", max(1, wanted // run.study.corpus.context_size))
+    name = frontier_folder(run.name)
+    for layer in run.layers:
+        own = run.at(layer)
+        frame = _sweep(own, tokens)
+        yield own.made(
+            {FRONTIER: frame},
+            {
+                FRONTIER: {
+                    "page": dg.MetadataValue.url(run.dashboards.url(name)),
+                    "l0_against_ce_recovered": dg.MetadataValue.md(
+                        f"![frontier]({frontier_thumbnail(frame)})"
+                    ),
+                    "training_seconds": float(frame["training_seconds"].to_list()[0]),
+                }
+            },
+        )
+    every = run.so_far(FRONTIER)
+    with run.dashboards.publish(name) as folder:
+        render_frontier(folder, every, model=Path(run.model.source).name, provenance=run.provenance)
 
 
-def _sweep(
-    key: str,
-    inputs: Inputs,
-    model: LanguageModel,
-    tokens: torch.Tensor,
-    tensors: Tensors,
-    compute: ComputeResource,
-    device: torch.device,
-) -> pl.DataFrame:
+def _sweep(run: Run, tokens: Tensor) -> pl.DataFrame:
     """Train and measure all variants of one layer: its rows of sae_frontier."""
-    study, layer = inputs.study, site(key)[1]
+    from mechinterp_assets.activations.statistics import mean_z_of
+    from mechinterp_assets.sae.evaluation import evaluate_variants
+    from mechinterp_assets.sae.sweep import Variant, frontier_rows
+    from mechinterp_assets.sae.train import Member, train_together
+    from mechinterp_assets.studies.sae_settings import (
+        sae_settings,
+        sparsity_setting,
+        sweep_sections,
+    )
+
+    layer, key, device = run.layer, run.partition, run.device
     settings = {
         name: sae_settings(section, layer, compute_dtype_on(device))
-        for name, section in sweep_sections(study).items()
+        for name, section in sweep_sections(run.study).items()
     }
     members = {f"{key} {name}": Member(layer, own) for name, own in settings.items()}
     require_training_memory(
-        compute,
-        study,
-        f"{len(members)} variants of {key}",
-        list(settings.values()),
-        model.config.d_z,
-        1,
+        run, f"{len(members)} variants of {key}", list(settings.values()), run.model.config.d_z, 1
     )
-    rows, identity = _rows(key, inputs, model, device)
-    with tensors.scratch(SCRATCH_KIND, key) as scratch:
+    rows, identity = _rows(run)
+    with run.checkpoints(FRONTIER) as scratch:
         checkpoint = scratch.folder / f"sweep-{_digest(identity, settings)}"
         trained = train_together(rows, members, checkpoint, device=device)
         results = {name: trained[f"{key} {name}"] for name in settings}
-        saes: dict[str, SparseAutoencoder] = {name: r.sae for name, r in results.items()}
-        mean_z = mean_z_of(inputs.table("activation_statistics", key).collect(), layer)
-        evaluation = evaluate_variants(model, {layer: saes}, tokens, {layer: mean_z})
+        saes = {name: result.sae for name, result in results.items()}
+        mean_z = mean_z_of(run.frame("activation_statistics"), layer)
+        evaluation = evaluate_variants(run.model, {layer: saes}, tokens, {layer: mean_z})
         for folder in scratch.folder.glob("sweep-*/"):
             shutil.rmtree(folder)
     variants = {
@@ -152,18 +113,17 @@ def _sweep(
     return frontier_rows(layer, variants, evaluation)
 
 
-def _rows(
-    key: str, inputs: Inputs, model: LanguageModel, device: torch.device
-) -> tuple[LayerRows, str]:
+def _rows(run: Run) -> tuple[LayerRows, str]:
     """The layer's rows from the source that the study names, and what identifies them."""
-    sae, layer = inputs.study.sae, site(key)[1]
+    from mechinterp_assets.activations.rows import CachedRows, OneLayer
+
+    sae = run.study.sae
     if sae.source == "forward":
-        inputs.settings("activations")  # sequences a forward pass
-        forward = forward_rows(inputs, model, [layer], sae.seed)
+        forward = forward_rows(run, [run.layer], sae.seed)
         return forward, forward.identity
-    _, reader = open_cache(inputs, key, "train")
-    cached = CachedRows(reader, seed=sae.seed, buffer_rows=sae.buffer_rows, device=device)
-    return OneLayer(cached, layer), reader.content_hash
+    reader = open_cache(run, "train")
+    cached = CachedRows(reader, seed=sae.seed, buffer_rows=sae.buffer_rows, device=run.device)
+    return OneLayer(cached, run.layer), reader.content_hash
 
 
 def _digest(identity: str, settings: dict[str, TrainingSettings]) -> str:

@@ -1,30 +1,34 @@
 """All tasks of a study beside IOI: families, the platform's further tasks, the user's own.
 
-Belongs here: turning study settings into what the tasks package is given. Does not belong here:
-assets (tasks.py, task_effects.py).
+Belongs here: turning study settings into what the prompts package is given. Does not belong here:
+assets (task_prompts.py, task_effects.py).
 """
 
-import hashlib
-from collections.abc import Sequence
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.orchestration.publishing import Inputs
-from mechinterp_assets.prompts.families import family_prompts
-from mechinterp_assets.prompts.suite import TaskSuite, TaskTokenizer, task_suite
-from mechinterp_assets.prompts.user import Example, read_examples
-from mechinterp_assets.studies.sections import OwnTaskSection
-from mechinterp_assets.studies.study import Study
+from mechinterp_assets.orchestration.run import Run
+
+if TYPE_CHECKING:  # science imports torch
+    from collections.abc import Sequence
+
+    from mechinterp_assets.prompts.suite import TaskSuite
+    from mechinterp_assets.prompts.user import Example
+    from mechinterp_assets.studies.sections import OwnTaskSection
 
 
-def study_suite(study: Study, model: LanguageModel, inputs: Inputs) -> TaskSuite:
+def study_suite(run: Run) -> TaskSuite:
     """Prompts of every task of a study but IOI, and why tasks were left out.
 
-    Files of the user's tasks are recorded in `inputs`. Raises PromptError as family_prompts,
-    task_suite and read_examples do.
+    Raises PromptError as family_prompts, task_suite and read_examples do.
     """
-    settings = study.tasks
+    from mechinterp_assets.prompts.families import family_prompts
+    from mechinterp_assets.prompts.suite import TaskSuite, TaskTokenizer, task_suite
+
+    settings, model = run.study.tasks, run.model
     families = family_prompts(
         None if settings.families == "auto" else settings.families,
         model.encode,
@@ -41,7 +45,7 @@ def study_suite(study: Study, model: LanguageModel, inputs: Inputs) -> TaskSuite
     )
     suite = task_suite(
         None if settings.names == "auto" else settings.names,
-        {task.name: _examples(task, inputs) for task in settings.own},
+        {task.name: _examples(run, task) for task in settings.own},
         tokenizer,
         settings.prompts,
         settings.seed,
@@ -51,9 +55,10 @@ def study_suite(study: Study, model: LanguageModel, inputs: Inputs) -> TaskSuite
     )
 
 
-def _examples(task: OwnTaskSection, inputs: Inputs) -> Sequence[Example]:
+def _examples(run: Run, task: OwnTaskSection) -> Sequence[Example]:
+    from mechinterp_assets.prompts.user import Example, read_examples
+
     if task.path is None:
         return [Example(p.text, p.answer, p.wrong_answers) for p in task.prompts]
-    digest = hashlib.sha256(task.path.read_bytes()).hexdigest()[:16]
-    inputs.versions[f"prompts:{task.path.name}"] = digest
+    run.inputs.file(task.path)
     return read_examples(task.path)

@@ -1,19 +1,20 @@
 """A study's comparison from its lake.
 
 Belongs here: putting reference file, measures and comparison together for the command line. Does
-not belong here: printing (cli.py), the asset (assets/reproduction.py).
+not belong here: printing (cli.py), the asset (defs/reproduction).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from mechinterp_assets.reproduction.comparison import compare
 from mechinterp_assets.reproduction.measures import (
+    Value,
     all_measures,
     find_measure,
-    measure,
+    measured,
     tables_read,
 )
 from mechinterp_assets.reproduction.reference_file import (
@@ -35,9 +36,11 @@ def compared(lake: Lake | None, study: Study, only: Sequence[str]) -> pl.DataFra
     Without a lake only the file, the ids and the measures' names are checked, and no value is ours.
     Raises ReferenceFileError.
     """
-    references = load_references(reference_path(study), study.study).only(list(only))
+    references = load_references(reference_path(study.study, study.reference), study.study).only(
+        list(only)
+    )
     names = [find_measure(one.measure).name for one in references]
-    return compare(references, {} if lake is None else measure(lake, study.study, names))
+    return compare(references, {} if lake is None else _measured(lake, study, names))
 
 
 def missing_tables(lake: Lake, study: Study) -> list[str]:
@@ -63,11 +66,11 @@ def write_measured(lake: Lake, study: Study) -> Path:
     An existing file keeps its references, keys and tolerances; a new one takes those of the
     packaged organism study, with this study's keys. Raises ReferenceFileError.
     """
-    file = reference_path(study)
+    file = reference_path(study.study, study.reference)
     if file.is_file():
         before = load_references(file, study.study)
         written = updated(
-            before, measure(lake, study.study, (one.measure for one in before.references))
+            before, _measured(lake, study, (one.measure for one in before.references))
         )
     else:
         if study.reference is None and study.file.parent != PACKAGED_STUDIES:
@@ -81,8 +84,12 @@ def write_measured(lake: Lake, study: Study) -> Path:
             study.study,
             f"A run of study {study.study}",
             template.references,
-            measure(lake, study.study, all_measures()),
+            _measured(lake, study, all_measures()),
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(to_yaml(written), encoding="utf-8")
     return file
+
+
+def _measured(lake: Lake, study: Study, names: Iterable[str]) -> dict[str, dict[str, Value]]:
+    return measured(names, lambda statement: lake.query(statement, study.study))
