@@ -11,8 +11,10 @@ FILE = Path(__file__).with_name("asset_graph.txt")
 
 def asset_graph() -> str:
     """Every asset's tables, what it reads, its gates and settings, in the order of their names."""
-    import mechinterp_assets.definitions  # noqa: F401  (fills SHAPES)
+    from mechinterp_assets.definitions import build_definitions
     from mechinterp_assets.orchestration.shape import SHAPES, Shape
+
+    build_definitions()  # fills SHAPES
 
     def paragraph(shape: Shape) -> str:
         reads = [

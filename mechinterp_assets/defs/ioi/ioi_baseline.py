@@ -54,7 +54,7 @@ def ioi_baseline(run: Run) -> Made:
     )
 
 
-@tables("attention_svd", reads=["language_model"], seed="ioi.seed", pool=GPU, kinds=["torch"])
+@tables("attention_svd", reads=["language_model"], seed=0, pool=GPU, kinds=["torch"])
 def attention_svd(run: Run) -> Made:
     """Singular values of every head's Omega, from one batched QR and small SVD."""
     from mechinterp_assets.circuits.omega import attention_svd as singular_values
