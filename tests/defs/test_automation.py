@@ -3,7 +3,7 @@
 import dagster as dg
 
 from mechinterp_assets.orchestration.registry import PARTITIONS
-from mechinterp_assets.orchestration.specs import dependency, rerun_when_stale
+from mechinterp_assets.orchestration.specs import rerun_when_stale
 
 
 def graph(code_version: str) -> dg.Definitions:
@@ -14,7 +14,7 @@ def graph(code_version: str) -> dg.Definitions:
 
     @dg.asset(
         partitions_def=PARTITIONS.sites,
-        deps=[dependency("corpus", "study", "site")],
+        deps=[dg.AssetDep("corpus", partition_mapping=PARTITIONS.study_to_sites)],
         code_version=code_version,
         automation_condition=rerun_when_stale(),
         name="sae",
@@ -23,7 +23,7 @@ def graph(code_version: str) -> dg.Definitions:
 
     @dg.asset(
         partitions_def=PARTITIONS.studies,
-        deps=[dependency("sae", "site", "study")],
+        deps=[dg.AssetDep("sae", partition_mapping=PARTITIONS.sites_to_study)],
         automation_condition=rerun_when_stale(),
         name="overview",
     )

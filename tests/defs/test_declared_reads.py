@@ -6,12 +6,17 @@ from mechinterp_assets.orchestration.declared_settings import DeclaredSettings
 from mechinterp_assets.orchestration.inputs import Inputs
 from mechinterp_assets.orchestration.reads import SEEN, UndeclaredReadError
 from mechinterp_assets.orchestration.shape import SHAPES
+from mechinterp_assets.reproduction.measures import tables_read
 from tests.defs.conftest import Materialized
 
-# Read by other settings than those of the tiny study: which, and where that is tested.
+# Read under other settings than those of the tiny study: which.
 ELSEWHERE = {
-    ("sae_matching", "activation_cache"): "only to find the corpus of an SAE of another study",
+    ("sae_matching", "activation_cache"): "to find the corpus of an SAE of another study",
     ("sae_matching", "tokenized_corpus"): "the same",
+    ("circuit_quality", "task_prompts"): "circuits.tasks beside ioi",
+    ("subspace_patching", "task_prompts"): "circuits.tasks beside ioi",
+    ("qk_features", "task_prompts"): "qk_features.task other than ioi",
+    **{("reproduction", table): "references of other studies" for table in tables_read()},
 }
 
 
@@ -25,14 +30,29 @@ def test_every_declared_read_is_used(tiny: Materialized) -> None:
     assert unused <= ELSEWHERE.keys()
 
 
+# Used under other settings than those of the tiny study: which.
+OTHER_SETTINGS = {
+    ("attention_sae", "activations.batch_size"): "sae.source: forward",
+    ("sae_frontier", "activations.batch_size"): "sae.source: forward",
+    ("task_effects", "tasks.to_ablate"): "task_effects.tasks: auto",
+}
+
+
 def test_every_declared_setting_is_used(tiny: Materialized) -> None:
     """What was used is stored with each version; a section counts by any of its keys."""
-    lake = tiny.lake
+    unused = set()
     for shape in SHAPES.values():
         partition = tiny.study.study if shape.per == "study" else tiny.study.sites[-1]
-        recorded = lake.inputs(shape.tables[0], partition)
+        recorded = tiny.lake.inputs(shape.tables[0], partition)
         used = {key.removeprefix("settings:") for key in recorded if key.startswith("settings:")}
         assert used <= set(shape.settings), shape.name
+        # a key is used with its section
+        unused |= {
+            (shape.name, path)
+            for path in shape.settings
+            if path not in used and path.partition(".")[0] not in used
+        }
+    assert unused <= OTHER_SETTINGS.keys()
 
 
 def test_an_undeclared_table_is_refused(tiny: Materialized) -> None:

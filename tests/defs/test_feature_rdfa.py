@@ -5,7 +5,7 @@ import re
 import polars as pl
 import pytest
 
-from mechinterp_assets.app.queries import find_query, run_query
+from mechinterp_assets.app.queries import find_query
 from mechinterp_assets.dashboards.live.feature_pages import LivePages
 from tests.defs.conftest import Materialized
 
@@ -83,7 +83,7 @@ def test_pages_in_bulk_and_on_request_differ_in_links_alone(
 
 
 def test_what_features_are_made_of_adds_up(tiny: Materialized, trees: pl.DataFrame) -> None:
-    found = run_query(tiny.lake, find_query("29_what_features_are_made_of").sql, "tiny")
+    found = tiny.lake.query(find_query("29_what_features_are_made_of").sql, "tiny")
     first = trees.filter((pl.col("rank") == 0) & (pl.col("node") == 0))
     assert len(found) == len(first)
     parts = found.select(pl.exclude("feature", "strongest_earlier_feature", "its_share"))

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mechinterp_assets.app.materialize import RANGE_END, RANGE_START
 from mechinterp_assets.definitions import build_definitions
-from mechinterp_assets.defs.saes import attention_sae as saes
+from mechinterp_assets.orchestration import shape
 from mechinterp_assets.sae.trainer import Trainer
 from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.studies.study import Study, parse_site
+from mechinterp_assets.studies.study import Study
 from tests.defs.conftest import Materialized
 
 Run = Callable[[Study], dg.ExecuteInProcessResult]
@@ -47,7 +47,7 @@ def copy(tiny: Materialized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
         def run(study: Study) -> dg.ExecuteInProcessResult:
             with monkeypatch.context() as patch:
-                patch.setattr(saes, "site", lambda key: (study, parse_site(key)[1]))
+                patch.setitem(shape.STUDIES, "tiny", study)
                 return merged.resolve_job_def("train").execute_in_process(
                     instance=instance,
                     tags={RANGE_START: first, RANGE_END: last},

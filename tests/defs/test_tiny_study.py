@@ -7,7 +7,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from mechinterp_assets.app.queries import all_queries, run_query
+from mechinterp_assets.app.queries import all_queries
 from mechinterp_assets.interventions.published import PUBLISHED
 from mechinterp_assets.storage.declarations import table_specs
 from tests.defs.conftest import Materialized
@@ -137,7 +137,7 @@ def test_worked_query(tiny: Materialized, query: object) -> None:
 
     assert isinstance(query, Query)
     assert query.question.endswith("?")
-    assert run_query(tiny.lake, query.sql, "tiny").height > 0, query.name
+    assert tiny.lake.query(query.sql, "tiny").height > 0, query.name
 
 
 def test_comments_reach_duckdb_and_the_export(tiny: Materialized, tmp_path: Path) -> None:
