@@ -23,12 +23,12 @@ from torch import Tensor
 
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelShape
-from mechinterp_assets.sae.architectures import sae_class
+from mechinterp_assets.sae.architectures.gated import GatedSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
-from mechinterp_assets.sae.gated import GatedSAE
 from mechinterp_assets.sae.normalization import fold_normalization
-from mechinterp_assets.sae.topk import TopKSAE
+from mechinterp_assets.sae.registry import sae_class
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 # SAELens reads folders without a version >= 6 by an older route that drops keys.

@@ -27,7 +27,7 @@ WIDE_MATRICES = {"gated": 6, "jumprelu": 5, "batchtopk": 4, "matryoshka": 4}
 class TrainingSettings:
     """Settings of one SAE's training. Steps = tokens // batch_size.
 
-    architecture        name in sae.architectures.ARCHITECTURES
+    architecture        name in sae.registry.ARCHITECTURES
     d_sae               number of features
     tokens              activation rows to train on; more than the data holds means several passes
     k                   active features per token (topk); their mean over a batch (batchtopk,
@@ -37,9 +37,9 @@ class TrainingSettings:
                         pre-activations), inputs scaled as below
     l0_coefficient      weight of the number of active features per token (jumprelu)
     bandwidth           width of the kernel that estimates the threshold's gradient (jumprelu;
-                        None: sae.jumprelu.BANDWIDTH), in units of scaled activations
+                        None: sae.architectures.jumprelu.BANDWIDTH), in units of scaled activations
     initial_threshold   threshold of every feature at the start (jumprelu; None:
-                        sae.jumprelu.INITIAL_THRESHOLD), in the same units
+                        sae.architectures.jumprelu.INITIAL_THRESHOLD), in the same units
     group_sizes         widths of the nested prefixes, rising, the last d_sae (matryoshka)
     compute_dtype       dtype of the encoder's matrix product; weights and sums stay float32
     batch_size          rows a step

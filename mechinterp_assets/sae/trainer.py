@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.activations.rows import derived_seed
-from mechinterp_assets.sae.architectures import training_step_class
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.checkpoints import State
+from mechinterp_assets.sae.registry import training_step_class
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
 

@@ -8,8 +8,8 @@ does (sae/settings.py).
 from collections.abc import Iterator
 from typing import Literal, get_args
 
-from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError
+from mechinterp_assets.sae.registry import ARCHITECTURES
 from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.trainer import check_settings
 from mechinterp_assets.studies.sections import (

@@ -16,9 +16,9 @@ from torch import Tensor
 from mechinterp_assets.activations.cache import Batch, valid_positions
 from mechinterp_assets.attribution.feature_pass import FeaturePass, feature_pass
 from mechinterp_assets.attribution.intervals import interval_tables
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 BOS = 0

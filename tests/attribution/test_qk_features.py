@@ -18,9 +18,9 @@ from mechinterp_assets.attribution.residual_parts import PartNumbers
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA
 from mechinterp_assets.prompts.ioi import PromptError, ioi_prompts
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from tests.attribution.random_models import random_sae, saes_of
 

@@ -28,9 +28,9 @@ from mechinterp_assets.attribution.rdfa_selection import examples_of as rows_of
 from mechinterp_assets.attribution.rdfa_selection import selected_features
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from tests.attribution.random_models import D_SAE, saes_of
 

@@ -11,7 +11,7 @@ from mechinterp_assets.attribution.head_attribution import feature_head_attribut
 from mechinterp_assets.attribution.intervals import interval_tables, with_tokens
 from mechinterp_assets.attribution.logit_effects import feature_logit_effects
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
-from mechinterp_assets.sae.standard import StandardSAE
+from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.storage.provenance import Provenance
 
 LAYER = 2

@@ -15,7 +15,7 @@ from mechinterp_assets.dashboards.frontier import (
     frontier_thumbnail,
     render_frontier,
 )
-from mechinterp_assets.sae.architectures import ARCHITECTURES
+from mechinterp_assets.sae.registry import ARCHITECTURES
 from mechinterp_assets.sae.sweep import FRONTIER_SCHEMA
 from mechinterp_assets.storage.provenance import Provenance
 

@@ -8,12 +8,12 @@ from sae_reference import OWN_SETTINGS, Planted, batch_topk_activations, recover
 from torch import Tensor
 
 from mechinterp_assets.activations.rows import TensorRows
-from mechinterp_assets.sae.architectures import ARCHITECTURES, sae_class, training_step_class
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKStep, largest_of_batch
+from mechinterp_assets.sae.architectures.gated import GatedSAE
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.base import SaeError
-from mechinterp_assets.sae.batchtopk import BatchTopKStep, largest_of_batch
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
-from mechinterp_assets.sae.gated import GatedSAE
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.registry import ARCHITECTURES, sae_class, training_step_class
 from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
 from mechinterp_assets.sae.train import train

@@ -4,11 +4,11 @@ import pytest
 import torch
 from sae_reference import random_sae
 
-from mechinterp_assets.sae.architectures import ARCHITECTURES
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
+from mechinterp_assets.sae.registry import ARCHITECTURES
 
 D_IN, D_SAE, K = 6, 15, 4
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.evaluation import (
     DENSITY_BINS,
@@ -18,7 +19,6 @@ from mechinterp_assets.sae.evaluation import (
     loss_recovered,
 )
 from mechinterp_assets.sae.splicing import clean_pass, spliced_logits
-from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import polars_schema
 

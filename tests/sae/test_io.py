@@ -10,7 +10,6 @@ from sae_reference import random_sae
 from safetensors.torch import load_file, save_file
 
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.io import (
     CONFIG,
@@ -22,6 +21,7 @@ from mechinterp_assets.sae.io import (
     save_sae,
     verify_saved,
 )
+from mechinterp_assets.sae.registry import ARCHITECTURES
 
 HEADS, D_HEAD, D_SAE, K = 3, 4, 30, 5
 D_IN = HEADS * D_HEAD

@@ -5,8 +5,8 @@ import torch
 from sae_reference import LOSSES, small_settings
 from torch import Tensor
 
-from mechinterp_assets.sae.architectures import ARCHITECTURES, training_step_class
-from mechinterp_assets.sae.batchtopk import BatchTopKSAE
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKSAE
+from mechinterp_assets.sae.registry import ARCHITECTURES, training_step_class
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
 

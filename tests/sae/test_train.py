@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.rows import OneLayer, RowStream, TensorRows
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.checkpoints import load_checkpoint
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
+from mechinterp_assets.sae.registry import ARCHITECTURES
 from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes, training_bytes
 from mechinterp_assets.sae.train import (
     Member,

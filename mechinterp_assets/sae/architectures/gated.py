@@ -14,8 +14,8 @@ b_gate: a trained gated SAE is a JumpReLU SAE (App. E), and is evaluated as one.
 import torch
 from torch import Tensor
 
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.base import SaeError
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.relu_ops import few_positive, positive_encode
 from mechinterp_assets.sae.resampling import resample_dead
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature, reconstruct_ragged

@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.auxk import add_auxk
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.relu_ops import positive_encode
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature, compiled, reconstruct_ragged

@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKSAE, BatchTopKStep
 from mechinterp_assets.sae.auxk import add_auxk
-from mechinterp_assets.sae.batchtopk import BatchTopKSAE, BatchTopKStep
 from mechinterp_assets.sae.sparse_ops import (
     EntriesByFeature,
     gathered_dot_ragged,

@@ -1,13 +1,13 @@
 """The SAE architectures by name: adding one takes its own file and one line here."""
 
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKStep
+from mechinterp_assets.sae.architectures.gated import GatedStep
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUStep
+from mechinterp_assets.sae.architectures.matryoshka import MatryoshkaStep
+from mechinterp_assets.sae.architectures.standard import StandardStep
+from mechinterp_assets.sae.architectures.topk import TopKStep
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
-from mechinterp_assets.sae.batchtopk import BatchTopKStep
-from mechinterp_assets.sae.gated import GatedStep
-from mechinterp_assets.sae.jumprelu import JumpReLUStep
-from mechinterp_assets.sae.matryoshka import MatryoshkaStep
-from mechinterp_assets.sae.standard import StandardStep
 from mechinterp_assets.sae.steps import TrainingStep
-from mechinterp_assets.sae.topk import TopKStep
 
 ARCHITECTURES: dict[str, type[TrainingStep]] = {
     "standard": StandardStep,
