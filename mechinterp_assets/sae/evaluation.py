@@ -24,7 +24,8 @@ from tqdm import tqdm
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import check_token_ids
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.splicing import CleanPass, SplicedLosses, clean_pass, spliced_logits
 
 EVALUATION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {

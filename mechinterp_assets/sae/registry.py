@@ -1,31 +1,46 @@
-"""The SAE architectures by name: adding one takes its own file and one line here."""
+"""From an architecture's name to its classes, which its file defines.
 
-from mechinterp_assets.sae.architectures.batchtopk import BatchTopKStep
-from mechinterp_assets.sae.architectures.gated import GatedStep
-from mechinterp_assets.sae.architectures.jumprelu import JumpReLUStep
-from mechinterp_assets.sae.architectures.matryoshka import MatryoshkaStep
-from mechinterp_assets.sae.architectures.standard import StandardStep
-from mechinterp_assets.sae.architectures.topk import TopKStep
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+Belongs here: importing files of `architectures/`. Does not belong here: what is known of an
+architecture without importing torch (traits.py).
+"""
+
+import importlib
+import inspect
+
+from mechinterp_assets.sae import architectures
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.steps import TrainingStep
-
-ARCHITECTURES: dict[str, type[TrainingStep]] = {
-    "standard": StandardStep,
-    "topk": TopKStep,
-    "batchtopk": BatchTopKStep,
-    "jumprelu": JumpReLUStep,
-    "gated": GatedStep,
-    "matryoshka": MatryoshkaStep,
-}
+from mechinterp_assets.sae.traits import traits_of
 
 
 def training_step_class(architecture: str) -> type[TrainingStep]:
-    """How an architecture trains. Raises SaeError for an unknown name."""
-    if architecture not in ARCHITECTURES:
-        raise SaeError(f"unknown SAE architecture {architecture!r}; known: {sorted(ARCHITECTURES)}")
-    return ARCHITECTURES[architecture]
+    """How an architecture trains: the one TrainingStep that its file defines.
+
+    Raises SaeError for an unknown name, and a file that defines no step or several, or whose SAE
+    class has another name.
+    """
+    traits_of(architecture)
+    module = importlib.import_module(f"{architectures.__name__}.{architecture}")
+    defined = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, TrainingStep) and member.__module__ == module.__name__
+    ]
+    if len(defined) != 1:
+        raise SaeError(
+            f"{module.__file__} defines {len(defined)} subclasses of TrainingStep; the file of an "
+            "architecture defines one"
+        )
+    step = defined[0]
+    if step.sae_class.architecture != architecture:
+        raise SaeError(
+            f"{module.__file__}: {step.sae_class.__name__}.architecture is "
+            f"{step.sae_class.architecture!r}; it must be the file's name, {architecture!r}"
+        )
+    return step
 
 
 def sae_class(architecture: str) -> type[SparseAutoencoder]:
-    """The trained form of an architecture. Raises SaeError for an unknown name."""
+    """The trained form of an architecture. Errors as training_step_class."""
     return training_step_class(architecture).sae_class

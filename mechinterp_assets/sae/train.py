@@ -18,13 +18,13 @@ import torch
 from tqdm import tqdm
 
 from mechinterp_assets.activations.rows import LayerRows, OneLayer, RowStream
-from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.checkpoints import (
     Checkpoint,
     clear_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes, training_bytes
 from mechinterp_assets.sae.trainer import (
     Trainer,

@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.activations.rows import derived_seed
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.checkpoints import State
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.registry import training_step_class
-from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
+from mechinterp_assets.sae.traits import check_own_settings, traits_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +101,8 @@ class Trainer:
             self._training, self._progress = self._start()
         else:
             self._training, self._progress = self._resume(*state)
-        self._resample_steps = set(settings.resample_steps if self._training.resamples else ())
+        resamples = traits_of(settings.architecture).resamples
+        self._resample_steps = set(settings.resample_steps if resamples else ())
         self._first_step = self._progress.step
         self._earlier_seconds, self._started = self._progress.seconds, time.perf_counter()
 
@@ -284,7 +287,8 @@ def check_settings(settings: TrainingSettings, d_in: int, label: str = "the SAE"
     """Raise SaeError, naming `label`, for settings that cannot train on rows of width d_in."""
     try:
         settings.validate(d_in)
-        training_step_class(settings.architecture).validate(settings, d_in)
+        given = {name: getattr(settings, name) for name in ARCHITECTURE_SETTINGS}
+        check_own_settings(settings.architecture, given)
     except SaeError as error:
         raise SaeError(f"{label}: {error}") from None
 

@@ -31,11 +31,11 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.traits import architecture_names
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from tests.attribution.random_models import D_SAE, saes_of
 
 LENGTH = 7
-ARCHITECTURES = ["standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka"]
 # Everything becomes a row of its own.
 WHOLE = RdfaSettings(max_depth=9, branching=1000, min_share=0, max_nodes=10**6)
 
@@ -86,7 +86,7 @@ def worst_level(tree: pl.DataFrame) -> float:
     return float(error.to_numpy().max())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", architecture_names())
 @pytest.mark.parametrize("by_head", [False, True])
 def test_every_level_sums_to_its_parent(
     model: LanguageModel, architecture: str, by_head: bool

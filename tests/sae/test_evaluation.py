@@ -9,7 +9,8 @@ from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.architectures.standard import StandardSAE
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import (
     DENSITY_BINS,
     density_counts,

@@ -16,7 +16,8 @@ from mechinterp_assets.sae.architectures.gated import GatedSAE
 from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.architectures.topk import TopKSAE
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.external import check_explains, external_row, read_external
 from mechinterp_assets.sae.io import (
     CONFIG,

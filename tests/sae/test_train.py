@@ -18,10 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.rows import OneLayer, RowStream, TensorRows
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.checkpoints import load_checkpoint
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
-from mechinterp_assets.sae.registry import ARCHITECTURES
 from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes, training_bytes
 from mechinterp_assets.sae.train import (
     Member,
@@ -33,6 +32,7 @@ from mechinterp_assets.sae.train import (
     train,
     train_together,
 )
+from mechinterp_assets.sae.traits import architecture_names
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import polars_schema
 
@@ -118,7 +118,7 @@ def _assert_same(a: TrainingResult, b: TrainingResult) -> None:
     assert a.log.equals(b.log)
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 @pytest.mark.parametrize("dies_after", [30, 120, 155])
 def test_an_interrupted_run_resumes_bit_for_bit(
     architecture: str, dies_after: int, tmp_path: Path
