@@ -28,7 +28,7 @@ COMMENT ON TABLE sae_frontier IS 'One row per variant of a study''s sweep and la
 COMMENT ON COLUMN sae_frontier.study IS 'Study the row belongs to';
 COMMENT ON COLUMN sae_frontier.layer IS 'Layer whose z_cat the SAE reads and reconstructs, from 0';
 COMMENT ON COLUMN sae_frontier.variant IS 'Architecture and settings that the study gives the variant; the others are those of its section sae';
-COMMENT ON COLUMN sae_frontier.architecture IS 'As in attention_sae';
+COMMENT ON COLUMN sae_frontier.architecture IS 'Name of the SAE architecture, defined in the view sae_architectures';
 COMMENT ON COLUMN sae_frontier.sparsity_setting IS 'Setting that decides how sparse the SAE becomes: k, l1_coefficient or l0_coefficient';
 COMMENT ON COLUMN sae_frontier.sparsity IS 'Its value: active features per token (k), or a weight in the loss on inputs scaled as in attention_sae.input_scale';
 COMMENT ON COLUMN sae_frontier.d_sae IS 'Number of features';

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mechinterp_assets.corpora.tokenize import token_matrix
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.heads.ioi_scores import ioi_head_scores as score_heads_on_ioi
-from mechinterp_assets.heads.mover_scores import mover_scores
-from mechinterp_assets.heads.scores import head_scores as score_heads
+from mechinterp_assets.heads.head_scores import head_scores as score_heads
+from mechinterp_assets.heads.ioi_head_scores import ioi_head_scores as score_heads_on_ioi
+from mechinterp_assets.heads.ioi_head_scores import mover_scores
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.heads.sinks import sink_datasets, sinks
 from mechinterp_assets.orchestration.head_roles import head_roles, heads_with_role
