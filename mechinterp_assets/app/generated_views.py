@@ -60,19 +60,26 @@ def _head_score_definitions() -> str:
     ]
     columns = {
         "score": "Name of the score",
-        "table_name": "Table with its rows: head_scores, or ioi_head_scores for scores that need IOI "
-        "prompts",
-        "definition": "What is computed. A = attention probabilities [destination i, source j]; RRT = BOS +"
-        " random distinct tokens, repeated once; BOS (position 0) is left out as destination "
-        "and source unless the definition names it; W_EE = W_E + MLP0(LN2(W_E)), the "
-        "embedding that later heads read; END, IO, S1, S2 = positions of an IOI prompt",
+        "table_name": (
+            "Table with its rows: head_scores, or ioi_head_scores for scores that need IOI prompts"
+        ),
+        "definition": (
+            "What is computed. A = attention probabilities [destination i, source j]; RRT = BOS "
+            "+ random distinct tokens, repeated once; BOS (position 0) is left out as "
+            "destination and source unless the definition names it; W_EE = W_E + MLP0(LN2(W_E)), "
+            "the embedding that later heads read; END, IO, S1, S2 = positions of an IOI prompt"
+        ),
         "value_range": "Between which values a score lies, or its unit",
         "terms": "What the column n of the scores counts",
         "null_distribution": "Null behind null_mean and null_sd, and whether its moments are exact",
-        "value_threshold": "Value above which a head meets the condition that the score stands for in "
-        "head_role_conditions; NULL: it stands for none, or threshold_share says it",
-        "threshold_share": "The same as a share of the mean logit difference IO - S of the untouched model; NULL"
-        " unless the threshold is such a share",
+        "value_threshold": (
+            "Value above which a head meets the condition that the score stands for in "
+            "head_role_conditions; NULL: it stands for none, or threshold_share says it"
+        ),
+        "threshold_share": (
+            "The same as a share of the mean logit difference IO - S of the untouched model; "
+            "NULL unless the threshold is such a share"
+        ),
         "paper": "Where the score is from, and whether its threshold is",
     }
     return _values_view(
@@ -105,8 +112,10 @@ def _sae_architectures() -> str:
         "definition": "Which features are active, and the loss; decoder rows have unit norm",
         "sparsity_setting": "Setting that decides how sparse the SAE becomes",
         "required_settings": "Other settings that must be given; NULL: none",
-        "dead_features": "How features that never fire get a gradient: aux-k (Gao et al. 2024, A.2) or "
-        "resampling (Bricken et al. 2023); NULL: not at all",
+        "dead_features": (
+            "How features that never fire get a gradient: aux-k (Gao et al. 2024, A.2) or "
+            "resampling (Bricken et al. 2023); NULL: not at all"
+        ),
         "sae_lens_name": "What SAELens calls such an SAE in cfg.json",
         "paper": "Where the architecture is from",
     }
