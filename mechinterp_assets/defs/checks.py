@@ -109,7 +109,7 @@ RULES = (
         "ioi_accuracy",
         "The model prefers the indirect object on enough base prompts (checks.ioi_accuracy_min)",
         "study",
-        "SELECT avg(correct::INT) FROM ioi_baseline JOIN ioi_prompts USING (study, prompt)"
+        "SELECT avg(prefers_io::INT) FROM ioi_baseline JOIN ioi_prompts USING (study, prompt)"
         " WHERE study = $study AND variant = 'base'",
         lambda study: (study.checks.ioi_accuracy_min or 0, 1),
     ),

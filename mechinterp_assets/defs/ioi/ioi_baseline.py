@@ -66,7 +66,7 @@ def ioi_baseline(
         {"ioi_baseline": baseline},
         {
             "ioi_baseline": {
-                "accuracy": float(base["correct"].cast(pl.Float64).to_numpy().mean()),
+                "prefers_io": float(base["prefers_io"].cast(pl.Float64).to_numpy().mean()),
                 "logit_diff": float(base["logit_diff"].to_numpy().mean()),
                 "logit_diff_by_template": dg.MetadataValue.md(
                     f"![templates]({tiny_bar_chart(by_template['logit_diff'].to_list())})"

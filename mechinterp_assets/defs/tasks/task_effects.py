@@ -59,7 +59,7 @@ def task_baseline(
         study.study,
         inputs,
         {"task_baseline": baseline},
-        {"task_baseline": {f"accuracy_{task}": share for task, share in accuracy.items()}},
+        {"task_baseline": {f"top1_accuracy_{task}": share for task, share in accuracy.items()}},
     )
     yield from publisher.results()
 
