@@ -66,7 +66,7 @@ def test_the_architecture_trains_and_is_what_it_says(
     )
     assert training_bytes(settings, rows.shape[1]) > 4 * 4 * 2 * 128 * rows.shape[1]
     result = train(TensorRows(rows, seed=0), settings)
-    log = result.log["explained_variance"]
+    log = result.log["batch_explained_variance"]
     assert log[-1] > 0.7
     assert log[-1] > log[0]
 

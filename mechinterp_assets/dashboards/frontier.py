@@ -40,11 +40,11 @@ def render_frontier(
     folder: Path, frontier: pl.DataFrame, *, model: str, provenance: Provenance
 ) -> Path:
     """Write `folder`/index.html, self-contained, from rows of sae_frontier; gives its path."""
-    ordered = frontier.sort("layer", "architecture", "l0", "variant")
+    ordered = frontier.sort("layer", "architecture", "l0", "sae_variant")
     rows = [
         {
             "layer": row["layer"],
-            "variant": row["variant"],
+            "variant": row["sae_variant"],
             "colour": colour_of(row["architecture"]),
             "cells": [number(row[name]) for name in COLUMNS],
         }
@@ -214,11 +214,11 @@ def _architectures(frontier: pl.DataFrame) -> list[str]:
 
 
 def _points(frontier: pl.DataFrame, architecture: str) -> list[tuple[float, float, str]]:
-    """(l0, ce_recovered, variant) of one line, in order of L0."""
+    """(l0, ce_recovered, sae_variant) of one line, in order of L0."""
     of_line = frontier.filter(
         (pl.col("architecture") == architecture) & pl.col("ce_recovered").is_not_null()
     )
-    return of_line.sort("l0").select("l0", "ce_recovered", "variant").rows()
+    return of_line.sort("l0").select("l0", "ce_recovered", "sae_variant").rows()
 
 
 def _thinned(

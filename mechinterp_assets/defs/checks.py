@@ -66,13 +66,13 @@ RULES = (
     ),
     Rule(
         "sae_evaluation",
-        "ce_recovered_in_bounds",
-        "CE loss recovered is at least checks.ce_recovered_min; where ablating z costs less than"
-        " 0.05 nats, the splice may cost that share of 0.05 nats",
+        "splice_cost_in_bounds",
+        "The splice costs at most 1 - checks.ce_recovered_min of what zero ablation costs, or of"
+        " 0.05 nats where zero ablation costs less",
         "site",
-        "SELECT min(1 - (ce_spliced - ce_clean) / greatest(ce_zero - ce_clean, 0.05))"
+        "SELECT max((ce_spliced - ce_clean) / greatest(ce_zero - ce_clean, 0.05))"
         " FROM sae_evaluation WHERE study = $study AND layer = $layer",
-        lambda study: (study.checks.ce_recovered_min, math.inf),
+        lambda study: (-math.inf, 1 - study.checks.ce_recovered_min),
     ),
     Rule(
         "feature_dfa",

@@ -31,14 +31,14 @@ logger = logging.getLogger(__name__)
 
 LOG_SCHEMA = {
     "step": pl.Int64,
-    "tokens": pl.Int64,
-    "learning_rate": pl.Float64,
-    "loss": pl.Float64,
+    "training_tokens": pl.Int64,
+    "step_learning_rate": pl.Float64,
+    "training_loss": pl.Float64,
     "mse": pl.Float64,
     "sparsity_loss": pl.Float64,
     "l0": pl.Float64,
-    "explained_variance": pl.Float64,
-    "dead_fraction": pl.Float64,
+    "batch_explained_variance": pl.Float64,
+    "recent_dead_fraction": pl.Float64,
     "resampled_features": pl.Int64,
 }
 
@@ -255,14 +255,14 @@ class Trainer:
         varies = total_variance != 0
         entry = {
             "step": progress.step,
-            "tokens": progress.step * settings.batch_size,
-            "learning_rate": lr,
-            "loss": loss / n,
+            "training_tokens": progress.step * settings.batch_size,
+            "step_learning_rate": lr,
+            "training_loss": loss / n,
             "mse": error / (n * self._d_in) / progress.scale**2,
             "sparsity_loss": sparsity / n,
             "l0": active / n,
-            "explained_variance": 1 - residual_variance / total_variance if varies else None,
-            "dead_fraction": n_dead / settings.d_sae,
+            "batch_explained_variance": 1 - residual_variance / total_variance if varies else None,
+            "recent_dead_fraction": n_dead / settings.d_sae,
             "resampled_features": progress.resampled_since_log,
         }
         progress.log.append(entry)
@@ -330,9 +330,9 @@ def _no_totals(device: torch.device) -> Tensor:
 
 
 def _in_words(entry: dict[str, Any]) -> str:
-    variance = entry["explained_variance"]
+    variance = entry["batch_explained_variance"]
     shown = "undefined" if variance is None else f"{variance:.4f}"
     return (
-        f"step {entry['step']}: loss {entry['loss']:.4g}, explained variance {shown}, "
-        f"L0 {entry['l0']:.1f}, dead {entry['dead_fraction']:.3f}"
+        f"step {entry['step']}: loss {entry['training_loss']:.4g}, explained variance {shown}, "
+        f"L0 {entry['l0']:.1f}, dead {entry['recent_dead_fraction']:.3f}"
     )

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE attention_sae (
     study VARCHAR,
     layer INTEGER NOT NULL,
@@ -8,7 +8,7 @@ CREATE TABLE attention_sae (
     k INTEGER,
     l1_coefficient DOUBLE,
     l0_coefficient DOUBLE,
-    source VARCHAR,
+    training_source VARCHAR,
     compute_dtype VARCHAR,
     training_tokens BIGINT,
     steps BIGINT,
@@ -32,7 +32,7 @@ COMMENT ON COLUMN attention_sae.d_sae IS 'Number of features';
 COMMENT ON COLUMN attention_sae.k IS 'Most features that can be active at a token; NULL unless the architecture fixes it';
 COMMENT ON COLUMN attention_sae.l1_coefficient IS 'Weight of the L1 penalty, on inputs scaled by input_scale; NULL unless the architecture has one';
 COMMENT ON COLUMN attention_sae.l0_coefficient IS 'Weight of the number of active features per token in the loss, on inputs scaled by input_scale; NULL unless the architecture has one';
-COMMENT ON COLUMN attention_sae.source IS 'Where rows came from in training. cache: the activation cache of the layer. forward: forward passes shared by all layers of the run; NULL for an SAE not trained in this study';
+COMMENT ON COLUMN attention_sae.training_source IS 'Where rows came from in training. cache: the activation cache of the layer. forward: forward passes shared by all layers of the run; NULL for an SAE not trained in this study';
 COMMENT ON COLUMN attention_sae.compute_dtype IS 'Type of the factors of the encoder''s matrix product in training; weights and sums are float32. NULL for an SAE not trained in this study';
 COMMENT ON COLUMN attention_sae.training_tokens IS 'Activation rows seen in training, repeated passes counted each time';
 COMMENT ON COLUMN attention_sae.steps IS 'Optimiser steps';

@@ -33,7 +33,7 @@ def _frontier(points: list[dict[str, Any]]) -> pl.DataFrame:
         "training_tokens": 20_000,
         "seed": 0,
     }
-    rows = [{**common, "variant": f"variant {i}", **point} for i, point in enumerate(points)]
+    rows = [{**common, "sae_variant": f"variant {i}", **point} for i, point in enumerate(points)]
     return pl.DataFrame(rows, schema=FRONTIER_SCHEMA)
 
 
@@ -116,7 +116,7 @@ def test_the_thumbnail_fits_dagster(frontier: pl.DataFrame) -> None:
 
 
 def test_the_page_is_self_contained_and_escaped(frontier: pl.DataFrame, tmp_path: Path) -> None:
-    hostile = frontier.with_columns(variant=pl.lit("<script>alert(1)</script>"))
+    hostile = frontier.with_columns(sae_variant=pl.lit("<script>alert(1)</script>"))
     path = render_frontier(
         tmp_path,
         hostile,

@@ -80,7 +80,7 @@ def test_measures_agree_with_run_evals(
 
     same = {
         "l0": theirs["l0"],
-        "cosine": theirs["cossim"],
+        "reconstruction_cosine": theirs["cossim"],
         "shrinkage": theirs["l2_ratio"],
         "ce_clean": theirs["ce_loss_without_sae"],
         "ce_spliced": theirs["ce_loss_with_sae"],

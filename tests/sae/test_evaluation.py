@@ -80,7 +80,7 @@ def test_a_perfect_sae_recovers_everything(
     assert row["kl_recovered"] == pytest.approx(1, abs=1e-4)
     assert row["explained_variance"] == pytest.approx(1)
     assert row["fvu"] == pytest.approx(0, abs=1e-9)
-    assert row["cosine"] == pytest.approx(1)
+    assert row["reconstruction_cosine"] == pytest.approx(1)
     assert row["shrinkage"] == pytest.approx(1)
     assert row["l0"] <= organism.config.d_z
 
@@ -262,7 +262,7 @@ def test_measures_equal_a_float64_reference_in_any_batching() -> None:
         "n_tokens": 101,
         "l0": float((f > 0).sum(1).double().mean()),
         "explained_variance": 1 - float(r.var(0).sum() / x.var(0).sum()),
-        "cosine": float(torch.nn.functional.cosine_similarity(x, x_hat).mean()),
+        "reconstruction_cosine": float(torch.nn.functional.cosine_similarity(x, x_hat).mean()),
         "mse": float(r.square().mean()),
         "dead_fraction": float(((f > 0).sum(0) == 0).double().mean()),
         "shrinkage": float((x_hat.norm(dim=1) / x.norm(dim=1)).mean()),

@@ -241,7 +241,7 @@ def test_the_log_is_the_declared_table_and_means_what_it_says() -> None:
     frame = result.log.select(pl.lit(0, pl.Int32).alias("layer"), pl.all())
     assert frame.schema == polars_schema(table_spec("sae_training_log"))
     assert result.log["step"].to_list() == [30, 60, 90, 120, 150, 180, 200]
-    assert result.log["tokens"].to_list()[-1] == STEPS * 64
+    assert result.log["training_tokens"].to_list()[-1] == STEPS * 64
     stream = TensorRows(rows, seed=1)
     batches = [stream.next(64) for _ in range(30)]
     x = torch.cat(batches).double()
@@ -255,7 +255,7 @@ def test_the_log_is_the_declared_table_and_means_what_it_says() -> None:
     residual_variance = sum(float((b - sae(b)).var(0, correction=0).sum()) for b in batches)
     total_variance = sum(float(b.var(0, correction=0).sum()) for b in batches)
     expected = 1 - residual_variance / total_variance
-    assert first["explained_variance"] == pytest.approx(expected, rel=1e-4)
+    assert first["batch_explained_variance"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_sae_row_is_the_declared_table() -> None:

@@ -110,14 +110,14 @@ def sae_matching(
         matching = pl.concat(frames)
         means = matching.group_by(
             "other_study", "other_layer", "compared", maintain_order=True
-        ).agg(pl.col("cosine").mean())
+        ).agg(pl.col("matched_cosine").mean())
         publisher.publish(
             key,
             inputs,
             {"sae_matching": matching.with_columns(pl.lit(layer, pl.Int32).alias("layer"))},
             {
                 "sae_matching": {
-                    f"mean_cosine: {kind} {name} layer {other}": float(cosine)
+                    f"mean_matched_cosine: {kind} {name} layer {other}": float(cosine)
                     for name, other, kind, cosine in means.iter_rows()
                     if cosine is not None
                 }
