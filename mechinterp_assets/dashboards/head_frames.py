@@ -38,7 +38,7 @@ _NEEDED = {
     ),
     "features": (
         *("layer", "head", "rank", "alive_rank", "feature", "attribution", "is_alive", "density"),
-        *("fires_on", "promotes"),
+        *("frequent_tokens", "promoted_tokens"),
     ),
     "families": ("layer", "feature", "family"),
     "proxy": (

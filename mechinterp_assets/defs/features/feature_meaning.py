@@ -76,8 +76,8 @@ def feature_families(
         labelled = (
             families.filter(pl.col("required"))
             .group_by("family", "feature")
-            .agg(pl.col("passes").fill_null(False).all())
-            .filter(pl.col("passes"))["family"]
+            .agg(pl.col("meets_threshold").fill_null(False).all())
+            .filter(pl.col("meets_threshold"))["family"]
             .value_counts()
             .sort("family")
         )
@@ -135,7 +135,7 @@ def feature_proxies(
         read = _LayerInputs(inputs, key)
         promoted = (
             inputs.table("feature_logit_effects", key)
-            .filter((pl.col("direction") == "top") & (pl.col("rank") == 0))
+            .filter((pl.col("extreme") == "top") & (pl.col("rank") == 0))
             .select("feature", "token_id")
             .collect()
         )

@@ -189,7 +189,7 @@ def feature_weights(
             },
             {
                 "feature_logit_effects": {
-                    "largest_effect": float(effects["effect"].to_numpy().max())
+                    "largest_effect": float(effects["logit_effect"].to_numpy().max())
                 },
                 "feature_head_attribution": {
                     "mean_by_head": dg.MetadataValue.md(

@@ -94,7 +94,10 @@ def feature_rdfa(
             frame = _with_names(frame, inputs, [*earlier, key])
             roots = frame.filter(pl.col("parent").is_null())
             errors = frame.select(
-                (pl.col("identity_error") / pl.col("value").first().over("feature", "rank")).abs()
+                (
+                    pl.col("identity_error")
+                    / pl.col("contribution").first().over("feature", "rank")
+                ).abs()
             )
             publisher.publish(
                 key,
@@ -159,20 +162,20 @@ def _with_tokens(frame: pl.DataFrame, strings: list[str]) -> pl.DataFrame:
 
 
 def _with_names(frame: pl.DataFrame, inputs: Inputs, keys: list[str]) -> pl.DataFrame:
-    """Columns fires_on and promotes of feature nodes."""
+    """Columns strongest_token and promoted_token of feature nodes."""
     names = [pl.DataFrame(schema=_NAMES)]
     for key in keys:
         _, layer = parse_site(key)
-        used = frame.filter((pl.col("kind") == "feature") & (pl.col("at_layer") == layer))
+        used = frame.filter((pl.col("node_kind") == "feature") & (pl.col("at_layer") == layer))
         of_used = pl.col("feature").is_in(used["at_feature"].unique().implode())
         examples = inputs.table("feature_top_examples", key).filter(of_used)
         effects = inputs.table("feature_logit_effects", key).filter(of_used)
         texts = (
             examples.filter(pl.col("rank") == 0)
-            .select("feature", fires_on="token")
+            .select("feature", strongest_token="token")
             .join(
-                effects.filter((pl.col("rank") == 0) & (pl.col("direction") == "top")).select(
-                    "feature", promotes="token"
+                effects.filter((pl.col("rank") == 0) & (pl.col("extreme") == "top")).select(
+                    "feature", promoted_token="token"
                 ),
                 on="feature",
                 how="full",
@@ -181,8 +184,8 @@ def _with_names(frame: pl.DataFrame, inputs: Inputs, keys: list[str]) -> pl.Data
             .select(
                 pl.lit(layer, pl.Int32).alias("at_layer"),
                 at_feature="feature",
-                fires_on="fires_on",
-                promotes="promotes",
+                strongest_token="strongest_token",
+                promoted_token="promoted_token",
             )
         )
         names.append(texts.collect())
@@ -195,7 +198,7 @@ _NAMES = pl.Schema(
     {
         "at_layer": pl.Int32(),
         "at_feature": pl.Int32(),
-        "fires_on": pl.String(),
-        "promotes": pl.String(),
+        "strongest_token": pl.String(),
+        "promoted_token": pl.String(),
     }
 )
