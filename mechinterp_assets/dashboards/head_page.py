@@ -214,7 +214,7 @@ class HeadPages:
                 "n_prompts": f"{row['n_prompts']:,}",
                 "width": round(BAR * row["n_prompts"] / most),
                 "contribution": number(row["mean_contribution"]),
-                "share": number(row["mean_share"]),
+                "share": number(row["mean_contribution_share"]),
                 "exact": number(row["mean_exact_effect"]),
             }
             for row in ordered

@@ -101,7 +101,8 @@ RULES = (
         "slices_sum_to_scores",
         "The slices of Omega sum to the attention score of every traced pair",
         "study",
-        "SELECT coalesce(max(identity_error), 0) FROM attention_slices WHERE study = $study",
+        "SELECT coalesce(max(relative_identity_error), 0) FROM attention_slices"
+        " WHERE study = $study",
         lambda study: (0, IDENTITY_TOLERANCE),
     ),
     Rule(

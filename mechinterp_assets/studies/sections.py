@@ -503,11 +503,11 @@ class IoiSection(Section):
     firing_threshold: Fraction = 0.5
     firing_score_min: Literal[0] | None = 0
     contribution_fraction: Fraction = 0.7
-    trace_variants: list[Literal["near", "negative", "all_slices", "published"]] = [
+    trace_variants: list[Literal["near", "negative", "all_slices", "fc24_code"]] = [
         "near",
         "negative",
         "all_slices",
-        "published",
+        "fc24_code",
     ]
     near_threshold: Fraction = 0.25
     slice_contrast: bool = True

@@ -179,7 +179,7 @@ def _nodes() -> pl.DataFrame:
     for source, attention in ((ATTACK, 0.5), ("IO", None), (None, None)):
         row: dict[str, object] = dict.fromkeys(spec.names())
         row.update(
-            variant="standard",
+            trace_rule="standard",
             task="ioi",
             layer=SAE_LAYER,
             head=0,

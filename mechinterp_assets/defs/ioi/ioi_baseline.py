@@ -155,7 +155,7 @@ def slice_usage(
         found = measure_slice_usage(
             model, frame, threshold=settings.firing_threshold, seed=settings.seed, omega=omega
         )
-        label = pl.lit(text).alias("text")
+        label = pl.lit(text).alias("text_source")
         counts.append(found.counts.with_columns(label))
         usage.append(found.usage.with_columns(label))
     publisher = Publisher(context, lake)

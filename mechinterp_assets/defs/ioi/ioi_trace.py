@@ -227,7 +227,7 @@ class _Spool:
             frame.write_parquet(self._file(name, self._parts))
         self._parts += 1
         if part.slices.height:
-            error = float(part.slices["identity_error"].to_numpy().max())
+            error = float(part.slices["relative_identity_error"].to_numpy().max())
             self.largest_error = max(self.largest_error, error)
         self.kept.append(part.edges.filter("kept").drop("slices", "coverage"))
         self.pairs.append(part.slices.select(*PAIR_COLUMNS))
@@ -313,7 +313,7 @@ def _publish_graph(
     if trace.graph.is_empty():
         return {}
     name = trace_folder(study.study, trace.task)
-    nodes = trace.frames["ioi_trace_nodes"].filter(variant="standard")
+    nodes = trace.frames["ioi_trace_nodes"].filter(trace_rule="standard")
     page = render_trace(
         trace.graph,
         nodes,
