@@ -35,10 +35,10 @@ from mechinterp_assets.attribution.feature_pass import feature_pass
 from mechinterp_assets.attribution.intervals import interval_tables
 from mechinterp_assets.attribution.logit_effects import feature_logit_effects
 from mechinterp_assets.attribution.neighbours import feature_neighbours
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.io import SaeMetadata, save_sae
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 
 HEADS, D_HEAD, CONTEXT, VOCABULARY, BOS = 12, 64, 128, 5000, 0
 D_IN = HEADS * D_HEAD

@@ -36,6 +36,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae.architectures.topk import TopKStep
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.sparse_ops import (
     EntriesByFeature,
@@ -44,7 +45,6 @@ from mechinterp_assets.sae.sparse_ops import (
     topk_rows,
     triton_kernels,
 )
-from mechinterp_assets.sae.topk import TopKStep
 from mechinterp_assets.sae.trainer import Trainer
 
 MARK = 150_000

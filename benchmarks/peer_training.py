@@ -33,9 +33,9 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from mechinterp_assets.activations.rows import RowStream
+from mechinterp_assets.sae.architectures.jumprelu import BANDWIDTH, INITIAL_THRESHOLD
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.io import load_sae
-from mechinterp_assets.sae.jumprelu import BANDWIDTH, INITIAL_THRESHOLD
 from mechinterp_assets.sae.settings import TrainingSettings
 
 CLASSES = {

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.sae import sparse_ops
-from mechinterp_assets.sae.architectures import training_step_class
 from mechinterp_assets.sae.cpu_kernels import kernels
+from mechinterp_assets.sae.registry import training_step_class
 from mechinterp_assets.sae.settings import TrainingSettings
 
 Work = Callable[[], object]

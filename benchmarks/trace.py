@@ -101,7 +101,7 @@ def measure(n: int, device: str, sharpness: float, memory_mib: int) -> None:
         for (part,) in trace_batches(model, prompts.head(count), roots, [settings], omega=omega):
             fires = part.slices.filter("fires")
             pairs, edges = pairs + fires.height, edges + part.edges.filter("kept").height
-            error = max(error, float(fires["identity_error"].to_numpy().max()))
+            error = max(error, float(fires["relative_identity_error"].to_numpy().max()))
             most = max(most, resident())
         return pairs, edges, error, most
 

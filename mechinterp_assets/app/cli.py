@@ -266,7 +266,7 @@ def sae_folder(
     to: Annotated[Path | None, typer.Option(help="Folder to copy it to")] = None,
 ) -> None:
     """Print the folder of a layer's SAE, in SAELens's format, or copy it to another place."""
-    from mechinterp_assets.sae.base import SaeError
+    from mechinterp_assets.sae.errors import SaeError
     from mechinterp_assets.sae.io import copy_sae_folder
     from mechinterp_assets.storage.home import tensor_folder
     from mechinterp_assets.storage.manifest import ArtefactError

@@ -87,7 +87,7 @@ def interval_tables(
             hashes = _hash(block["sequence"].to_numpy(), block["position"].to_numpy(), seed)
             chance = (hashes >> np.uint64(64 - _KEY_BITS)).astype(np.uint32)
             examples.append(_examples("random", block, interval, group, chance, n_random))
-    chosen = pl.concat(examples).sort("feature", "interval", "kind", "rank")
+    chosen = pl.concat(examples).sort("feature", "interval", "sample", "rank")
     return IntervalTables(_frame(counts, edges), chosen)
 
 
@@ -112,7 +112,7 @@ _EXAMPLES = pl.Schema(
     {
         "feature": pl.Int32,
         "interval": pl.Int32,
-        "kind": pl.String,
+        "sample": pl.String,
         "rank": pl.Int32,
         "sequence": pl.Int64,
         "position": pl.Int32,
@@ -181,7 +181,7 @@ def _examples(
     return block[order].select(
         "feature",
         pl.Series("interval", interval[order], dtype=pl.Int32),
-        pl.lit(kind).alias("kind"),
+        pl.lit(kind).alias("sample"),
         pl.Series("rank", rank, dtype=pl.Int32),
         "sequence",
         "position",
@@ -214,6 +214,6 @@ def _frame(counts: NDArray[np.int64], edges: NDArray[np.float64]) -> pl.DataFram
             "low": edges[fired, :-1].reshape(-1),
             "high": edges[fired, 1:].reshape(-1),
             "n_active": counts[fired].reshape(-1),
-            "share": (counts[fired] / counts[fired].sum(axis=1, keepdims=True)).reshape(-1),
+            "active_share": (counts[fired] / counts[fired].sum(axis=1, keepdims=True)).reshape(-1),
         }
     )

@@ -77,7 +77,7 @@ def feature_logit_effects(
             _frame(name, nonzero.cpu(), effects[name], tokens[name], token_strings, k)
             for name in DIRECTIONS
         ]
-    ).sort("feature", "direction", "rank")
+    ).sort("feature", "extreme", "rank")
 
 
 def logit_histograms(
@@ -141,10 +141,10 @@ def _frame(
     return pl.DataFrame(
         {
             "feature": np.repeat(features.int().numpy(), k),
-            "direction": pl.Series([direction], dtype=pl.String).new_from_index(0, n * k),
+            "extreme": pl.Series([direction], dtype=pl.String).new_from_index(0, n * k),
             "rank": np.tile(np.arange(k, dtype=np.int32), n),
             "token_id": token_id.astype(np.int32),
             "token": token_texts(token_strings, token_id),
-            "effect": effect,
+            "logit_effect": effect,
         }
     )

@@ -69,7 +69,7 @@ def feature_neighbours(
         }
         for kind, (row, neighbour, value) in nearest.items():
             found.append(_frame(kind, rows, row, neighbour, value, counts))
-    return pl.concat(found).sort("feature", "kind", "rank")
+    return pl.concat(found).sort("feature", "measure", "rank")
 
 
 # ---- private -------------------------------------------------------------------------------------
@@ -77,11 +77,11 @@ def feature_neighbours(
 _SCHEMA = pl.Schema(
     {
         "feature": pl.Int32,
-        "kind": pl.String,
+        "measure": pl.String,
         "rank": pl.Int32,
         "neighbour": pl.Int32,
-        "value": pl.Float64,
-        "n_both": pl.Int64,
+        "similarity": pl.Float64,
+        "n_coactive": pl.Int64,
     }
 )
 Nearest = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -183,11 +183,11 @@ def _frame(
     return pl.DataFrame(
         {
             "feature": rows[row],
-            "kind": np.full(len(row), kind),
+            "measure": np.full(len(row), kind),
             "rank": _rank(row),
             "neighbour": neighbour,
-            "value": value,
-            "n_both": counts.numpy()[row, neighbour],
+            "similarity": value,
+            "n_coactive": counts.numpy()[row, neighbour],
         },
-        schema_overrides={"kind": pl.String},
+        schema_overrides={"measure": pl.String},
     ).cast(_SCHEMA)

@@ -57,7 +57,7 @@ def feature_ngrams(
         for n, gram in enumerate(grams, start=1):
             counted = _count(gram, starts, cells, activation, top, min_active)
             found.append(_rows(feature[starts], n, gram, counted, token_strings))
-    return pl.concat(found).sort("feature", "n", "rank")
+    return pl.concat(found).sort("feature", "ngram_size", "rank")
 
 
 # ---- private -------------------------------------------------------------------------------------
@@ -65,13 +65,13 @@ def feature_ngrams(
 _SCHEMA = pl.Schema(
     {
         "feature": pl.Int32(),
-        "n": pl.Int32(),
+        "ngram_size": pl.Int32(),
         "rank": pl.Int32(),
         "token_ids": pl.List(pl.Int32()),
         "text": pl.String(),
         "n_active": pl.Int64(),
         "n_occurrences": pl.Int64(),
-        "share": pl.Float64(),
+        "active_share": pl.Float64(),
         "rate": pl.Float64(),
         "mean_activation": pl.Float64(),
     }
@@ -201,13 +201,13 @@ def _rows(
     return pl.DataFrame(
         {
             "feature": features[counted.place],
-            "n": np.full(len(token_ids), n, dtype=np.int32),
+            "ngram_size": np.full(len(token_ids), n, dtype=np.int32),
             "rank": counted.rank,
             "token_ids": list_column("token_ids", pl.Series(token_ids.ravel()), lengths),
             "text": joined.select(pl.concat_str(pl.all()).alias("text"))["text"],
             "n_active": counted.n_active,
             "n_occurrences": occurrences,
-            "share": counted.n_active / counted.feature_active,
+            "active_share": counted.n_active / counted.feature_active,
             "rate": counted.n_active / occurrences,
             "mean_activation": counted.activation_sum / counted.n_active,
         }

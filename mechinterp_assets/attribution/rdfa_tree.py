@@ -21,7 +21,7 @@ TREE_SCHEMA = pl.Schema(
         "node": pl.Int32(),
         "parent": pl.Int32(),
         "depth": pl.Int32(),
-        "kind": pl.String(),
+        "node_kind": pl.String(),
         "at_layer": pl.Int32(),
         "at_head": pl.Int32(),
         "at_feature": pl.Int32(),
@@ -31,7 +31,7 @@ TREE_SCHEMA = pl.Schema(
         "activation": pl.Float64(),
         "gain": pl.Float64(),
         "n_left_out": pl.Int32(),
-        "value": pl.Float64(),
+        "contribution": pl.Float64(),
         "share_of_parent": pl.Float64(),
         "share_of_root": pl.Float64(),
         "identity_error": pl.Float64(),
@@ -65,9 +65,9 @@ class RdfaSettings:
 class Node:
     """A part of the root's value.
 
-    kind: what it is (comments of feature_rdfa.kind); value: contribution to the root; split: gives
-    the parts that sum to it, None for what is not split; always_shown: never part of `rest`. The
-    other fields are columns of the table.
+    kind: what it is (comments of feature_rdfa.node_kind); value: contribution to the root; split:
+    gives the parts that sum to it, None for what is not split; always_shown: never part of `rest`.
+    The other fields are columns of the table.
     """
 
     kind: str
@@ -147,7 +147,7 @@ def _write(
             "node": number,
             "parent": None if parent is None else parent[0],
             "depth": depth,
-            "kind": node.kind,
+            "node_kind": node.kind,
             "at_layer": node.layer,
             "at_head": node.head,
             "at_feature": node.feature,
@@ -157,7 +157,7 @@ def _write(
             "activation": node.activation,
             "gain": node.gain,
             "n_left_out": node.n_left_out,
-            "value": node.value,
+            "contribution": node.value,
             "share_of_parent": node.value / parent[1] if parent is not None and parent[1] else None,
             "share_of_root": node.value / root if root else None,
             "identity_error": abs(total - node.value) if placed.children else None,

@@ -20,7 +20,7 @@ _SCHEMA = {
     "logit_diff": pl.Float64(),
     "prob_io": pl.Float64(),
     "prob_s": pl.Float64(),
-    "correct": pl.Boolean(),
+    "prefers_io": pl.Boolean(),
     "top_token_id": pl.Int32(),
 }
 
@@ -85,7 +85,7 @@ def _rows(group: pl.DataFrame, logits: Tensor) -> pl.DataFrame:
             "logit_diff": (logit_io - logit_s).cpu().numpy(),
             "prob_io": probabilities.gather(1, io)[:, 0].cpu().numpy(),
             "prob_s": probabilities.gather(1, s)[:, 0].cpu().numpy(),
-            "correct": (logit_io > logit_s).cpu().numpy(),
+            "prefers_io": (logit_io > logit_s).cpu().numpy(),
             "top_token_id": logits.argmax(-1).cpu().numpy(),
         },
         schema_overrides=_SCHEMA,

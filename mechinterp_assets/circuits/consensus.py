@@ -32,11 +32,11 @@ CONSENSUS_SCHEMA: dict[str, pl.DataType] = {
     "head": pl.Int32(),
     "destination_role": pl.String(),
     "source_role": pl.String(),
-    "k": pl.Int32(),
+    "slice": pl.Int32(),
     "singular_value": pl.Float64(),
     "n_pairs": pl.Int64(),
     "selected_share": pl.Float64(),
-    "sign_agreement": pl.Float64(),
+    "sign_consistency": pl.Float64(),
     "in_consensus": pl.Boolean(),
 }
 SIGNAL_SCHEMA: dict[str, pl.DataType] = {
@@ -46,7 +46,7 @@ SIGNAL_SCHEMA: dict[str, pl.DataType] = {
     "source_role": pl.String(),
     "side": pl.String(),
     "position_role": pl.String(),
-    "n_slices": pl.Int32(),
+    "n_dimensions": pl.Int32(),
     "n": pl.Int64(),
     "mean_signal": pl.Float64(),
     "sd_signal": pl.Float64(),

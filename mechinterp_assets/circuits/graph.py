@@ -37,12 +37,12 @@ GRAPH_SCHEMA: dict[str, pl.DataType] = {
     "n_pairs": pl.Int64(),
     "path_multiplicity": pl.Float64(),
     "mean_contribution": pl.Float64(),
-    "mean_share": pl.Float64(),
+    "mean_contribution_share": pl.Float64(),
     "mean_exact_effect": pl.Float64(),
     "is_root": pl.Boolean(),
 }
 NODES_SCHEMA: dict[str, pl.DataType] = {
-    "variant": pl.String(),
+    "trace_rule": pl.String(),
     "layer": pl.Int32(),
     "head": pl.Int32(),
     "destination_role": pl.String(),
@@ -83,7 +83,7 @@ def ioi_trace_graph(edges: pl.DataFrame) -> pl.DataFrame:
             n_pairs=pl.len(),
             path_multiplicity=pl.col("path_multiplicity").sum(),
             mean_contribution=pl.col("contribution").mean(),
-            mean_share=pl.col("share").mean(),
+            mean_contribution_share=pl.col("contribution_share").mean(),
             mean_exact_effect=pl.col("exact_effect").mean(),
             is_root=pl.col("is_root").any(),
         )

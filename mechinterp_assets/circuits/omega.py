@@ -334,7 +334,7 @@ def attention_svd(
                 {
                     "layer": np.full(S.size, layer),
                     "head": head,
-                    "k": k,
+                    "slice": k,
                     "rope_offset": np.asarray(list(offsets))[at]
                     if omega.rotary
                     else [None] * S.size,
@@ -345,7 +345,7 @@ def attention_svd(
                 schema_overrides={
                     "layer": pl.Int32(),
                     "head": pl.Int32(),
-                    "k": pl.Int32(),
+                    "slice": pl.Int32(),
                     "rope_offset": pl.Int32(),
                 },
             )

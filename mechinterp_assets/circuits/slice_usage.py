@@ -31,12 +31,12 @@ COUNTS_SCHEMA: dict[str, pl.DataType] = {
 USAGE_SCHEMA: dict[str, pl.DataType] = {
     "layer": pl.Int32(),
     "head": pl.Int32(),
-    "k": pl.Int32(),
+    "slice": pl.Int32(),
     "fires": pl.Boolean(),
     "n_pairs": pl.Int64(),
     "selected_share": pl.Float64(),
     "mean_term": pl.Float64(),
-    "mean_share": pl.Float64(),
+    "mean_term_share": pl.Float64(),
 }
 
 

@@ -18,7 +18,7 @@ before a layer is worked on, so the number of paths from roots to a pair (path m
 sum over its kept parents: what the published code counts by recursing again on each path.
 
 Variants (TraceSettings): near-firing roots; heads that contribute against the slices (negative);
-all slices in place of S; and `published`, the rule of the published code, which appends a 1 to
+all slices in place of S; and `fc24_code`, the rule of the published code, which appends a 1 to
 every head's output, so that the constant of the appended 1 is added to every head.
 
 Source: Franco & Crovella 2024 (arXiv 2410.00340), sections 4 and 5, equation 8 (head outputs
@@ -80,7 +80,7 @@ EDGES_SCHEMA: dict[str, pl.DataType] = {
     "slices": pl.List(pl.Int32()),
     "contribution": pl.Float64(),
     "exact_effect": pl.Float64(),
-    "share": pl.Float64(),
+    "contribution_share": pl.Float64(),
     "coverage": pl.Float64(),
     "kept": pl.Boolean(),
     "is_root": pl.Boolean(),
@@ -97,9 +97,9 @@ CONTRAST_SCHEMA: dict[str, pl.DataType] = {
     "source_role": pl.String(),
     "side": pl.String(),
     "n_slices": pl.Int32(),
-    "kept": pl.Int32(),
-    "kept_all_slices": pl.Int32(),
-    "kept_both": pl.Int32(),
+    "n_kept": pl.Int32(),
+    "n_kept_all_slices": pl.Int32(),
+    "n_kept_both": pl.Int32(),
     "effective_heads": pl.Float64(),
     "effective_heads_all_slices": pl.Float64(),
     "correlation": pl.Float64(),
@@ -123,7 +123,7 @@ class TraceSettings:
     near: trace root pairs that nearly fire, attention in [near, threshold), in place of those that
     do; upstream of them the firing rule holds. sign: "negative" keeps the heads whose negative
     contributions reach `fraction` of the sum of all negative ones. every_slice: S is all slices.
-    published: the published code's contributions, with a 1 appended to every head's output, and its
+    fc24_code: the published code's contributions, with a 1 appended to every head's output, and its
     path multiplicities; what equation 8 says is left out of edges then. contrast: Trace.contrast.
     any_score: root pairs fire by attention alone (this project's rule). Softmax sees scores only
     relative to one another, so where a root's score is negative, S and contributions are those of
@@ -139,7 +139,7 @@ class TraceSettings:
     near: float | None = None
     sign: Literal["positive", "negative"] = "positive"
     every_slice: bool = False
-    published: bool = False
+    fc24_code: bool = False
     contrast: bool = False
     any_score: bool = False
 
@@ -441,7 +441,7 @@ def _trace_layer(
         each = written.double() / stream.scale(layer)[b, : d + 1, None, None]
         effects[at, 1] -= ((each.sum(0) - each[s]) / d).mT
     contribution, exact = effects[:, :, 0], effects[:, :, 1]
-    if settings.published:
+    if settings.fc24_code:
         contribution[..., is_head] += (constant[live] / scale)[..., None]
     of_heads = contribution[..., is_head]
     kept_heads = _kept(of_heads, settings)
@@ -592,7 +592,7 @@ def _edges_frame(slices: pl.DataFrame, rows: _Rows, writers: Writers) -> pl.Data
             side=pl.Series(SIDES).gather(side),
             contribution=pl.Series(contribution),
             exact_effect=pl.Series(np.concatenate(rows.exact)),
-            share=pl.Series(np.where(is_head, share, np.nan)).fill_nan(None),
+            contribution_share=pl.Series(np.where(is_head, share, np.nan)).fill_nan(None),
             coverage=pl.Series(coverage[each, side]).fill_nan(None),
             kept=pl.Series(np.concatenate(rows.kept)),
         )

@@ -16,7 +16,7 @@ from mechinterp_assets.circuits.reference_heads import Heads
 
 COUNTS = ("prompts", "paths")
 SUMMARY_SCHEMA: dict[str, pl.DataType] = {
-    "variant": pl.String(),
+    "trace_rule": pl.String(),
     "counted": pl.String(),
     "min_share": pl.Float64(),
     "min_count": pl.Float64(),
@@ -24,10 +24,10 @@ SUMMARY_SCHEMA: dict[str, pl.DataType] = {
     "n_attention_edges": pl.Int64(),
     "n_communication_edges": pl.Int64(),
     "n_nodes": pl.Int64(),
-    "n_heads": pl.Int64(),
-    "reference": pl.String(),
-    "n_reference": pl.Int64(),
-    "n_both": pl.Int64(),
+    "n_kept_heads": pl.Int64(),
+    "head_list": pl.String(),
+    "n_listed": pl.Int64(),
+    "n_shared": pl.Int64(),
     "precision": pl.Float64(),
     "recall": pl.Float64(),
     "random_precision": pl.Float64(),
@@ -55,17 +55,17 @@ def ioi_trace_summary(
     if n_prompts <= 0:
         raise CircuitError(f"n_prompts is {n_prompts}; a trace has at least one prompt")
     rows = []
-    variants = list(dict.fromkeys([*nodes["variant"], *edges["variant"]]))
+    variants = list(dict.fromkeys([*nodes["trace_rule"], *edges["trace_rule"]]))
     for variant in variants:
         for counted in COUNTS:
             column = "n_prompts" if counted == "prompts" else "path_multiplicity"
             for share in min_shares:
                 least = max(1.0, share * n_prompts)
-                of = (pl.col("variant") == variant) & (pl.col(column) >= least - 1e-9)
+                of = (pl.col("trace_rule") == variant) & (pl.col(column) >= least - 1e-9)
                 kept = nodes.filter(of)
                 heads = set(kept.select("layer", "head").rows())
                 sizes = {
-                    "variant": variant,
+                    "trace_rule": variant,
                     "counted": counted,
                     "min_share": share,
                     "min_count": least,
@@ -75,7 +75,7 @@ def ioi_trace_summary(
                     "n_nodes": kept.select("layer", "head", "destination_role").n_unique()
                     if kept.height
                     else 0,
-                    "n_heads": len(heads),
+                    "n_kept_heads": len(heads),
                 }
                 rows += [
                     sizes | _agreement(heads, name, reference, n_model_heads)
@@ -89,9 +89,9 @@ def _agreement(
 ) -> dict[str, object]:
     both = len(heads & reference)
     return {
-        "reference": name,
-        "n_reference": len(reference),
-        "n_both": both,
+        "head_list": name,
+        "n_listed": len(reference),
+        "n_shared": both,
         "precision": both / len(heads) if heads else None,
         "recall": both / len(reference),
         # Means over random sets of as many heads: hypergeometric.

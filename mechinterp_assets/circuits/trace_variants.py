@@ -7,8 +7,8 @@ standard    positive contributions through S from pairs that fire (FC24 eq. 8)
 near        the same from root pairs that nearly fire
 negative    heads that write against the slices in S
 all_slices  every slice in place of S (FC24 Figures 4 and 16)
-published   the published code's rule: a 1 appended to every head's output, the two sides of a pair
-            merged, and each path counted again
+fc24_code   the rule of FC24's published code: a 1 appended to every head's output, the two sides of
+            a pair merged, and each path counted again
 """
 
 from dataclasses import replace
@@ -19,10 +19,10 @@ import polars as pl
 from mechinterp_assets.circuits.graph import GRAPH_KEY, NODES_SCHEMA, ioi_trace_nodes
 from mechinterp_assets.circuits.trace import Trace, TraceSettings
 
-TraceVariant = Literal["standard", "near", "negative", "all_slices", "published"]
+TraceVariant = Literal["standard", "near", "negative", "all_slices", "fc24_code"]
 VARIANT_NAMES: tuple[TraceVariant, ...] = get_args(TraceVariant)
 VARIANTS_SCHEMA: dict[str, pl.DataType] = {
-    "variant": pl.String(),
+    "trace_rule": pl.String(),
     "upstream_layer": pl.Int32(),
     "upstream_head": pl.Int32(),
     "downstream_layer": pl.Int32(),
@@ -60,7 +60,9 @@ class VariantCounts:
 
     def nodes(self) -> pl.DataFrame:
         """Rows of table ioi_trace_nodes."""
-        nodes = ioi_trace_nodes(pl.concat(self._nodes)).with_columns(variant=pl.lit(self.variant))
+        nodes = ioi_trace_nodes(pl.concat(self._nodes)).with_columns(
+            trace_rule=pl.lit(self.variant)
+        )
         return nodes.select(pl.col(name).cast(dtype) for name, dtype in NODES_SCHEMA.items())
 
     def roots(self) -> pl.DataFrame:
@@ -78,7 +80,7 @@ def variant_settings(
         "near": {"near": near},
         "negative": {"sign": "negative"},
         "all_slices": {"every_slice": True},
-        "published": {"published": True},
+        "fc24_code": {"fc24_code": True},
     }
     only = {"other_writers": False, "keep_all": False, "contrast": False}
     return replace(standard, **only, **changed[variant])  # type: ignore[arg-type]
@@ -114,18 +116,18 @@ def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
 
 
 def count_edges(edges: pl.DataFrame, variant: TraceVariant) -> pl.DataFrame:
-    """Table ioi_trace_variants of one variant, from kept head edges; published: sides merged."""
-    key = list(GRAPH_KEY if variant != "published" else GRAPH_KEY[:-1])
+    """Table ioi_trace_variants of one variant, from kept head edges; fc24_code: sides merged."""
+    key = list(GRAPH_KEY if variant != "fc24_code" else GRAPH_KEY[:-1])
     counted = edges.group_by(*key).agg(
         n_prompts=pl.col("prompt").n_unique(),
         n_pairs=pl.struct(*_PAIR).n_unique(),
         path_multiplicity=pl.col("path_multiplicity").sum(),
         mean_contribution=pl.col("contribution").mean(),
     )
-    if variant == "published":
+    if variant == "fc24_code":
         counted = counted.with_columns(side=pl.lit(None, pl.String))
     return (
-        counted.with_columns(variant=pl.lit(variant))
+        counted.with_columns(trace_rule=pl.lit(variant))
         .select(pl.col(name).cast(dtype) for name, dtype in VARIANTS_SCHEMA.items())
         .sort("path_multiplicity", *key, descending=[True, *[False] * len(key)])
     )

@@ -188,7 +188,7 @@ def qk_pairs(frame: pl.DataFrame) -> Figure | None:
                         row["mean"],
                         row["mean"] - row["sd"],
                         row["mean"] + row["sd"],
-                        f"in {row['n_active']} of {row['n']} prompts",
+                        f"in {row['n_present']} of {row['n']} prompts",
                     )
                 ],
             )
@@ -229,10 +229,11 @@ def qk_variance(frame: pl.DataFrame) -> Figure | None:
         for role in roles:
             points = [
                 Point(
-                    row["k"],
+                    row["n_top_pairs"],
                     _within(row["variance_explained_held_out"]),
-                    f"{row['k']} pairs: {number(row['variance_explained_held_out'])} held out, "
-                    f"{number(row['variance_explained'])} on all prompts",
+                    f"{row['n_top_pairs']} pairs: "
+                    f"{number(row['variance_explained_held_out'])} held "
+                    f"out, {number(row['variance_explained'])} on all prompts",
                 )
                 for row in _of(own, "source_role", role)
             ]

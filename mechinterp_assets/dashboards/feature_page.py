@@ -71,7 +71,9 @@ class FeaturePages:
         )
         self.dfa = AttributionByFeature(frames.dfa)
         self.matrices = MatrixByFeature(frames.dfa_matrix)
-        self.effects = ByFeature(frames.logit_effects, ("direction", "token_id", "effect"), "rank")
+        self.effects = ByFeature(
+            frames.logit_effects, ("extreme", "token_id", "logit_effect"), "rank"
+        )
         self.heads = ByFeature(frames.head_attribution, ("head", "attribution"), "head")
         self.notes = HeadNotes(frames, layer)
         self.intervals = IntervalBlock(frames, tokens, texts)

@@ -4,6 +4,7 @@ Belongs here: the picture, its thumbnail for Dagster, and the page. Does not bel
 SAEs were trained and measured (sae/).
 """
 
+import colorsys
 import html
 import math
 from collections.abc import Sequence
@@ -16,17 +17,13 @@ from markupsafe import Markup
 from mechinterp_assets.dashboards.charts import DATA_URI_LIMIT, number
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
+from mechinterp_assets.sae.traits import architecture_names
 from mechinterp_assets.storage.provenance import Provenance
 
-# Okabe and Ito's palette: told apart by colour-blind readers, on light and dark grounds.
-COLOURS = {
-    "standard": "#0072b2",
-    "topk": "#d55e00",
-    "batchtopk": "#009e73",
-    "jumprelu": "#cc79a7",
-    "gated": "#e69f00",
-    "matryoshka": "#56b4e9",
-}
+# Okabe and Ito's palette: told apart by colour-blind readers, on light and dark grounds. An
+# architecture has the colour of its place among all of them; those beyond the palette get hues.
+PALETTE = ("#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#0072b2", "#d55e00")
+GOLDEN_ANGLE = 137.5
 WIDTH, HEIGHT = 300, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 24, 34
 COLUMNS = {
@@ -43,12 +40,12 @@ def render_frontier(
     folder: Path, frontier: pl.DataFrame, *, model: str, provenance: Provenance
 ) -> Path:
     """Write `folder`/index.html, self-contained, from rows of sae_frontier; gives its path."""
-    ordered = frontier.sort("layer", "architecture", "l0", "variant")
+    ordered = frontier.sort("layer", "architecture", "l0", "sae_variant")
     rows = [
         {
             "layer": row["layer"],
-            "variant": row["variant"],
-            "colour": COLOURS[row["architecture"]],
+            "variant": row["sae_variant"],
+            "colour": colour_of(row["architecture"]),
             "cells": [number(row[name]) for name in COLUMNS],
         }
         for row in ordered.to_dicts()
@@ -57,7 +54,7 @@ def render_frontier(
         **page_parts(),
         study=provenance.study,
         figure=frontier_figure(frontier),
-        legend=[(name, COLOURS[name]) for name in _architectures(frontier)],
+        legend=[(name, colour_of(name)) for name in _architectures(frontier)],
         columns=[{"name": name, "help": text} for name, text in COLUMNS.items()],
         rows=rows,
         training_tokens=_span(frontier["training_tokens"]),
@@ -109,7 +106,7 @@ def frontier_thumbnail(frontier: pl.DataFrame) -> str:
                 f"{round(120 * axes.across(l0))},{round(60 * (1 - axes.up(ce)))}"
                 for l0, ce, _ in points
             )
-            lines.append(f"<polyline points='{path}' stroke='{COLOURS[name]}'/>")
+            lines.append(f"<polyline points='{path}' stroke='{colour_of(name)}'/>")
         svg = (
             "<svg xmlns='http://www.w3.org/2000/svg' width='124' height='64' viewBox='-2 -2 124 "
             f"64' fill='none' stroke-width='2'>{''.join(lines)}</svg>"
@@ -118,6 +115,16 @@ def frontier_thumbnail(frontier: pl.DataFrame) -> str:
         if len(uri) < DATA_URI_LIMIT:
             return uri
         keep -= 1
+
+
+def colour_of(architecture: str) -> str:
+    """Colour of an architecture's line: #rrggbb, its own among all architectures there are."""
+    place = architecture_names().index(architecture)
+    if place < len(PALETTE):
+        return PALETTE[place]
+    hue = (place - len(PALETTE)) * GOLDEN_ANGLE % 360 / 360
+    red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.45, 0.6))
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 # ---- private -------------------------------------------------------------------------------------
@@ -190,7 +197,7 @@ def _panel(frontier: pl.DataFrame, axes: _Axes, title: str) -> str:
         points = _points(frontier, name)
         places = [place(l0, ce) for l0, ce, _ in points]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        colour = COLOURS[name]
+        colour = colour_of(name)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for (x, y), (l0, ce, variant) in zip(places, points, strict=True):
             fill = colour if ce >= axes.ce[0] else "none"
@@ -203,16 +210,15 @@ def _panel(frontier: pl.DataFrame, axes: _Axes, title: str) -> str:
 
 
 def _architectures(frontier: pl.DataFrame) -> list[str]:
-    present = set(frontier["architecture"])
-    return [name for name in COLOURS if name in present]
+    return sorted(set(frontier["architecture"]))
 
 
 def _points(frontier: pl.DataFrame, architecture: str) -> list[tuple[float, float, str]]:
-    """(l0, ce_recovered, variant) of one line, in order of L0."""
+    """(l0, ce_recovered, sae_variant) of one line, in order of L0."""
     of_line = frontier.filter(
         (pl.col("architecture") == architecture) & pl.col("ce_recovered").is_not_null()
     )
-    return of_line.sort("l0").select("l0", "ce_recovered", "variant").rows()
+    return of_line.sort("l0").select("l0", "ce_recovered", "sae_variant").rows()
 
 
 def _thinned(

@@ -38,7 +38,7 @@ _NEEDED = {
     ),
     "features": (
         *("layer", "head", "rank", "alive_rank", "feature", "attribution", "is_alive", "density"),
-        *("fires_on", "promotes"),
+        *("frequent_tokens", "promoted_tokens"),
     ),
     "families": ("layer", "feature", "family"),
     "proxy": (
@@ -49,7 +49,7 @@ _NEEDED = {
     "edges": (
         *("task", "upstream_layer", "upstream_head", "downstream_layer", "downstream_head"),
         *("destination_role", "source_role", "side", "n_prompts", "mean_contribution"),
-        *("mean_share", "mean_exact_effect"),
+        *("mean_contribution_share", "mean_exact_effect"),
     ),
     "nodes": (
         *("task", "layer", "head", "destination_role", "source_role", "n_prompts"),
@@ -140,7 +140,7 @@ def head_frames(
             & ~pl.col("is_control").fill_null(False)
         )
     if (nodes := lazy["nodes"]) is not None:
-        lazy["nodes"] = nodes.filter(pl.col("variant") == "standard")
+        lazy["nodes"] = nodes.filter(pl.col("trace_rule") == "standard")
     for name, table in OF_SITE.items():
         found = [rows for key in sites if (rows := read(table, key)) is not None]
         lazy[name] = pl.concat(found) if found else None

@@ -175,8 +175,8 @@ class HeadPages:
                     "share": number(row["attribution"]),
                     "width": round(BAR * row["attribution"] / largest),
                     "density": number(row["density"]),
-                    "fires_on": [token_label(token) for token in row["fires_on"]],
-                    "promotes": [token_label(token) for token in row["promotes"]],
+                    "fires_on": [token_label(token) for token in row["frequent_tokens"]],
+                    "promotes": [token_label(token) for token in row["promoted_tokens"]],
                     "families": self._families.get((layer, feature), []),
                     "text_cluster": _letter(clusters.get("ngrams", {}).get(feature)),
                     "slice_cluster": _letter(clusters.get("decoder_slice", {}).get(feature)),
@@ -214,7 +214,7 @@ class HeadPages:
                 "n_prompts": f"{row['n_prompts']:,}",
                 "width": round(BAR * row["n_prompts"] / most),
                 "contribution": number(row["mean_contribution"]),
-                "share": number(row["mean_share"]),
+                "share": number(row["mean_contribution_share"]),
                 "exact": number(row["mean_exact_effect"]),
             }
             for row in ordered

@@ -23,7 +23,7 @@ ROWS_WITHOUT_SCRIPT = 100
 EVALUATION = {
     "l0": "L0",
     "explained_variance": "explained variance",
-    "cosine": "cosine",
+    "reconstruction_cosine": "cosine",
     "ce_recovered": "CE recovered",
     "ce_recovered_mean": "CE recovered (mean ablation)",
     "kl": "KL",
@@ -152,8 +152,8 @@ def _meanings(frames: LayerFrames, features: list[int]) -> list[str]:
         named = (
             frames.families.filter(pl.col("required"))
             .group_by("feature", "family")
-            .agg(pl.col("passes").fill_null(False).all())
-            .filter("passes")
+            .agg(pl.col("meets_threshold").fill_null(False).all())
+            .filter("meets_threshold")
             .sort("feature", "family")
         )
         for feature, family in named["feature", "family"].iter_rows():
@@ -175,8 +175,8 @@ def _feature_columns() -> list[dict[str, str]]:
         ("head", "top head", help_texts["attribution"]),
         ("share", "its share", help_texts["attribution"]),
         ("fires_on", "fires on", "Token of its strongest example"),
-        ("promotes", "promotes", help_texts["effect"]),
-        ("suppresses", "suppresses", help_texts["effect"]),
+        ("promotes", "promotes", help_texts["logit_effect"]),
+        ("suppresses", "suppresses", help_texts["logit_effect"]),
     ]
     return [{"key": key, "name": name, "help": text} for key, name, text in columns]
 

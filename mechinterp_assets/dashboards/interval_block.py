@@ -27,14 +27,14 @@ class IntervalBlock:
         self._tokens, self._texts = tokens, texts
         self._intervals = ByFeature(
             frames.intervals,
-            ("interval", "low", "high", "n_active", "share"),
+            ("interval", "low", "high", "n_active", "active_share"),
             "interval",
         )
         self._examples = ByFeature(
             frames.interval_examples,
-            ("interval", "kind", "rank", "sequence", "position", "activation"),
+            ("interval", "sample", "rank", "sequence", "position", "activation"),
             "interval",
-            "kind",
+            "sample",
             "rank",
         )
         self._activations = ActivationsByFeature(frames.activations)
@@ -53,7 +53,7 @@ class IntervalBlock:
                     "low": low,
                     "high": high,
                     "n_active": f"{row['n_active']:,}",
-                    "share": f"{100 * row['share']:.3g}%",
+                    "share": f"{100 * row['active_share']:.3g}%",
                     "examples": chosen[row["interval"]],
                 }
             )
@@ -72,9 +72,9 @@ class IntervalBlock:
         found: dict[int, list[dict[str, Any]]] = {interval: [] for interval in intervals}
         taken: dict[tuple[int, str], int] = {}
         seen: set[tuple[int, int]] = set()  # a token may be of both kinds
-        for row in sorted(self._examples.rows(feature), key=lambda r: r["kind"] != "top"):
-            key, place = (row["interval"], row["kind"]), (row["sequence"], row["position"])
-            if taken.get(key, 0) == SHOWN.get(row["kind"], 0) or place in seen:
+        for row in sorted(self._examples.rows(feature), key=lambda r: r["sample"] != "top"):
+            key, place = (row["interval"], row["sample"]), (row["sequence"], row["position"])
+            if taken.get(key, 0) == SHOWN.get(row["sample"], 0) or place in seen:
                 continue
             taken[key] = taken.get(key, 0) + 1
             seen.add(place)
@@ -85,6 +85,6 @@ class IntervalBlock:
             window = [here.get(i, 0.0) for i in range(start, stop)]
             text = example_text(ids, row["position"], start, window, [], maximum, self._texts)
             found[row["interval"]].append(
-                {"kind": row["kind"], "activation": number(row["activation"]), "text": text}
+                {"kind": row["sample"], "activation": number(row["activation"]), "text": text}
             )
         return found

@@ -42,18 +42,18 @@ _NEEDED = {
         "low",
         "high",
         "n_active",
-        "share",
+        "active_share",
     ),
     "interval_examples": (
         "feature",
         "interval",
-        "kind",
+        "sample",
         "rank",
         "sequence",
         "position",
         "activation",
     ),
-    "logit_effects": ("feature", "direction", "rank", "token_id", "effect"),
+    "logit_effects": ("feature", "extreme", "rank", "token_id", "logit_effect"),
     "head_attribution": ("feature", "head", "attribution"),
     "dfa": ("feature", "rank", "dfa_by_head", "dfa_by_source"),
     "dfa_matrix": ("feature", "rank", "head", "dfa_by_source"),
@@ -65,25 +65,42 @@ _NEEDED = {
         "position",
         "node",
         "parent",
-        "kind",
+        "node_kind",
         "at_layer",
         "at_head",
         "at_feature",
         "at_position",
         "token_id",
-        "fires_on",
-        "promotes",
+        "strongest_token",
+        "promoted_token",
         "strongest_head",
         "activation",
         "gain",
         "n_left_out",
-        "value",
+        "contribution",
         "share_of_root",
         "identity_error",
     ),
-    "ngrams": ("feature", "n", "rank", "token_ids", "share", "rate", "mean_activation"),
-    "neighbours": ("feature", "kind", "rank", "neighbour", "value", "n_both"),
-    "families": ("feature", "family", "measure", "value", "n", "passes", "required", "text"),
+    "ngrams": (
+        "feature",
+        "ngram_size",
+        "rank",
+        "token_ids",
+        "active_share",
+        "rate",
+        "mean_activation",
+    ),
+    "neighbours": ("feature", "measure", "rank", "neighbour", "similarity", "n_coactive"),
+    "families": (
+        "feature",
+        "family",
+        "measure",
+        "value",
+        "n",
+        "meets_threshold",
+        "required",
+        "text",
+    ),
     "proxies": ("feature", "proxy", "definition", "n_true", "n_active", "n_active_true"),
     "labels": ("feature", "rater", "label", "verdict", "note"),
     "names": ("feature", "fires_on", "promotes", "suppresses"),
@@ -179,10 +196,10 @@ def feature_names(top_examples: pl.LazyFrame, logit_effects: pl.LazyFrame) -> pl
 
     Features without an example and without a logit effect are left out.
     """
-    first = logit_effects.filter(pl.col("rank") == 0).select("feature", "direction", "token_id")
+    first = logit_effects.filter(pl.col("rank") == 0).select("feature", "extreme", "token_id")
     fires_on = top_examples.filter(pl.col("rank") == 0).select("feature", fires_on="token_id")
-    top = first.filter(pl.col("direction") == "top").select("feature", promotes="token_id")
-    bottom = first.filter(pl.col("direction") == "bottom").select("feature", suppresses="token_id")
+    top = first.filter(pl.col("extreme") == "top").select("feature", promotes="token_id")
+    bottom = first.filter(pl.col("extreme") == "bottom").select("feature", suppresses="token_id")
     effects = top.join(bottom, on="feature", how="full", coalesce=True)
     return fires_on.join(effects, on="feature", how="full", coalesce=True).sort("feature")
 

@@ -20,7 +20,7 @@ class MeaningBlock:
         self._labels = _rows(frames.labels, ("rater", "label", "verdict", "note"), "rater")
         self._families = _rows(
             frames.families,
-            ("family", "measure", "value", "n", "threshold", "passes", "required", "text"),
+            ("family", "measure", "value", "n", "threshold", "meets_threshold", "required", "text"),
             "family",
             "measure",
         )
@@ -49,7 +49,9 @@ class MeaningBlock:
             if row["required"]:
                 by_family.setdefault(row["family"], []).append(row)
         # The label of the view feature_family_labels: all required measures pass.
-        families = [name for name, rows in by_family.items() if all(r["passes"] for r in rows)]
+        families = [
+            name for name, rows in by_family.items() if all(r["meets_threshold"] for r in rows)
+        ]
         return {
             "labels": [] if self._labels is None else self._labels.rows(feature),
             "families": [name.replace("_", " ") for name in families],
@@ -75,7 +77,7 @@ def _measure(row: dict[str, Any], families: list[str]) -> dict[str, Any]:
         "value": number(row["value"]),
         "threshold": "" if row["threshold"] is None else number(row["threshold"]),
         "n": f"{row['n']:,}",
-        "verdict": {True: "passes", False: "fails", None: "–"}[row["passes"]],
+        "verdict": {True: "passes", False: "fails", None: "–"}[row["meets_threshold"]],
         "text": None if row["text"] is None else token_label(row["text"]),
     }
 
@@ -90,7 +92,7 @@ def _proxy(row: dict[str, Any]) -> dict[str, Any]:
         "interval": "" if None in bounds else " to ".join(percent(b) for b in bounds),
         "width": round(BAR * (specificity or 0.0)),
         "weighted": percent(_share(row["activation_sum_true"], row["activation_sum"])),
-        "recall": percent(_share(row["n_active_true"], row["n_true"])),
+        "sensitivity": percent(_share(row["n_active_true"], row["n_true"])),
         "base": percent(_share(row["n_true"], row["n_tokens"])),
     }
 

@@ -251,25 +251,25 @@ class _Lines:
         self._histograms = logit_histograms
         self._statistics = {row["feature"]: row for row in frames.statistics.to_dicts()}
         self._effects = ByFeature(
-            frames.logit_effects, ("direction", "token_id", "effect"), "direction", "rank"
+            frames.logit_effects, ("extreme", "token_id", "logit_effect"), "extreme", "rank"
         )
         self._heads = ByFeature(frames.head_attribution, ("attribution",), "head")
         self._intervals = ByFeature(
-            frames.intervals, ("interval", "low", "high", "n_active", "share"), "interval"
+            frames.intervals, ("interval", "low", "high", "n_active", "active_share"), "interval"
         )
         self._similar = (
             None
             if frames.neighbours is None
             else ByFeature(
-                frames.neighbours.filter(pl.col("kind") == "decoder_cosine"),
-                ("neighbour", "value"),
+                frames.neighbours.filter(pl.col("measure") == "decoder_cosine"),
+                ("neighbour", "similarity"),
                 "rank",
             )
         )
         place = ("rank", "sequence", "position")
         self._top = ByFeature(frames.top_examples, place, "rank")
         self._inside = ByFeature(
-            frames.interval_examples.filter(pl.col("kind") == "random"),
+            frames.interval_examples.filter(pl.col("sample") == "random"),
             ("interval", *place),
             "interval",
             "rank",
@@ -285,7 +285,7 @@ class _Lines:
         heights, centres = self._histograms.get(feature, ((), ()))
         shares = self._heads.columns(feature)[0].to_list()
         by_direction = {
-            name: [row for row in effects if row["direction"] == name] for name in ("top", "bottom")
+            name: [row for row in effects if row["extreme"] == name] for name in ("top", "bottom")
         }
         return FeatureLine(
             modelId=self._publication.model_id,
@@ -297,11 +297,11 @@ class _Lines:
             maxActApprox=statistics["max_activation"] or 0.0,
             hookName=f"blocks.{self._layer}.attn.hook_z",
             topkCosSimIndices=[row["neighbour"] for row in similar],
-            topkCosSimValues=[row["value"] for row in similar],
+            topkCosSimValues=[row["similarity"] for row in similar],
             pos_str=[self._texts[row["token_id"]] for row in by_direction["top"]],
-            pos_values=[row["effect"] for row in by_direction["top"]],
+            pos_values=[row["logit_effect"] for row in by_direction["top"]],
             neg_str=[self._texts[row["token_id"]] for row in by_direction["bottom"]],
-            neg_values=[row["effect"] for row in by_direction["bottom"]],
+            neg_values=[row["logit_effect"] for row in by_direction["bottom"]],
             frac_nonzero=statistics["density"] or 0.0,
             freq_hist_data_bar_heights=[row["n_active"] for row in intervals],
             freq_hist_data_bar_values=[(row["low"] + row["high"]) / 2 for row in intervals],
@@ -333,7 +333,7 @@ class _Lines:
                 f"interval {row['interval']}",
                 active,
                 attribution,
-                (found["low"], found["high"], found["share"]),
+                (found["low"], found["high"], found["active_share"]),
             )
 
     def _activation(

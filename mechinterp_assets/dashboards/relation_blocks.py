@@ -29,7 +29,10 @@ class RelationBlocks:
             None
             if frames.neighbours is None
             else ByFeature(
-                frames.neighbours, ("kind", "rank", "neighbour", "value", "n_both"), "kind", "rank"
+                frames.neighbours,
+                ("measure", "rank", "neighbour", "similarity", "n_coactive"),
+                "measure",
+                "rank",
             )
         )
         self._ngrams = (
@@ -37,8 +40,8 @@ class RelationBlocks:
             if frames.ngrams is None
             else ByFeature(
                 frames.ngrams,
-                ("n", "rank", "token_ids", "share", "rate", "mean_activation"),
-                "n",
+                ("ngram_size", "rank", "token_ids", "active_share", "rate", "mean_activation"),
+                "ngram_size",
                 "rank",
             )
         )
@@ -58,17 +61,17 @@ class RelationBlocks:
             return []
         tables: dict[str, list[dict[str, Any]]] = {}
         for row in self._neighbours.rows(feature):
-            rows = tables.setdefault(row["kind"], [])
+            rows = tables.setdefault(row["measure"], [])
             if len(rows) < NEIGHBOURS:
                 fires_on, promotes = self._names.get(row["neighbour"], (None, None))
                 rows.append(
                     {
                         "feature": row["neighbour"],
                         "linked": self._linked(row["neighbour"]),
-                        "value": signed(row["value"]),
-                        "negative": row["value"] < 0,
-                        "width": round(BAR * min(1.0, abs(row["value"]))),
-                        "n_both": "" if row["n_both"] is None else f"{row['n_both']:,}",
+                        "value": signed(row["similarity"]),
+                        "negative": row["similarity"] < 0,
+                        "width": round(BAR * min(1.0, abs(row["similarity"]))),
+                        "n_both": "" if row["n_coactive"] is None else f"{row['n_coactive']:,}",
                         "fires_on": self._label(fires_on),
                         "promotes": self._label(promotes),
                     }
@@ -83,13 +86,13 @@ class RelationBlocks:
             return []
         tables: dict[int, list[dict[str, Any]]] = {}
         for row in self._ngrams.rows(feature):
-            rows = tables.setdefault(row["n"], [])
+            rows = tables.setdefault(row["ngram_size"], [])
             if len(rows) < NGRAMS:
                 rows.append(
                     {
                         "tokens": [self._texts.labels[token] for token in row["token_ids"]],
-                        "share": percent(row["share"]),
-                        "width": round(BAR * (row["share"] or 0.0)),
+                        "share": percent(row["active_share"]),
+                        "width": round(BAR * (row["active_share"] or 0.0)),
                         "rate": percent(row["rate"]),
                         "mean": number(row["mean_activation"]),
                     }

@@ -73,13 +73,15 @@ class TreePages:
             "sequence": root["sequence"],
             "position": root["position"],
             "text": self._text(root, rows),
-            "value": number(root["value"]),
+            "value": number(root["contribution"]),
             "worst": number(max(errors, default=0.0)),
             "root": _nested(rows, texts, self._link),
             "ends": _totals(
-                leaves, root["value"], lambda row: (_end(row), row["at_layer"]), self._end
+                leaves, root["contribution"], lambda row: (_end(row), row["at_layer"]), self._end
             ),
-            "places": _totals(leaves, root["value"], lambda row: row["at_position"], self._place),
+            "places": _totals(
+                leaves, root["contribution"], lambda row: row["at_position"], self._place
+            ),
         }
 
     def _end(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +98,8 @@ class TreePages:
         position = root["position"]
         reads = np.zeros(position + 1)
         for row in rows:
-            if row["parent"] == 0 and row["kind"] == "source":
-                reads[row["at_position"]] += row["value"]
+            if row["parent"] == 0 and row["node_kind"] == "source":
+                reads[row["at_position"]] += row["contribution"]
         start = max(0, position - WINDOW)
         silent = [0.0] * (position + 1 - start)
         ids = self._tokens[root["sequence"]]
@@ -118,8 +120,12 @@ def _nested(rows: Sequence[dict[str, Any]], texts: TokenTexts, link: FeatureLink
 
 def _node(row: dict[str, Any], texts: TokenTexts, link: FeatureLink) -> dict[str, Any]:
     share = row["share_of_root"]
-    is_feature = row["kind"] == "feature"
-    names = [("fires on", row["fires_on"]), ("promotes", row["promotes"])] if is_feature else []
+    is_feature = row["node_kind"] == "feature"
+    names = (
+        [("fires on", row["strongest_token"]), ("promotes", row["promoted_token"])]
+        if is_feature
+        else []
+    )
     return {
         "parts": [],
         "is_open": row["parent"] is None or abs(share or 0.0) >= OPEN_SHARE,
@@ -131,16 +137,16 @@ def _node(row: dict[str, Any], texts: TokenTexts, link: FeatureLink) -> dict[str
         "position": row["at_position"],
         "names": [(what, token_label(text)) for what, text in names if text is not None],
         "detail": _detail(row),
-        "value": signed(row["value"]),
+        "value": signed(row["contribution"]),
         "percent": _percent(share),
-        "negative": row["value"] < 0,
+        "negative": row["contribution"] < 0,
         "width": round(BAR * min(1.0, abs(share or 0.0))),
-        "is_minor": row["kind"].endswith("_bias") or row["kind"] in ("rest", "sae_error"),
+        "is_minor": row["node_kind"].endswith("_bias") or row["node_kind"] in ("rest", "sae_error"),
     }
 
 
 def _name(row: dict[str, Any]) -> str:
-    kind: str = row["kind"]
+    kind: str = row["node_kind"]
     layer = row["at_layer"]
     if kind == "rest":
         n = row["n_left_out"]
@@ -165,18 +171,22 @@ def _name(row: dict[str, Any]) -> str:
 
 def _end(row: dict[str, Any]) -> str:
     """Name of a leaf in the table of ends: features of a layer share a line, so do all rests."""
-    if row["kind"] == "feature":
+    if row["node_kind"] == "feature":
         return f"features of layer {row['at_layer']}"
-    if row["kind"] == "source":
+    if row["node_kind"] == "source":
         return f"sources of layer {row['at_layer']}, not split"
-    return "parts without a row" if row["kind"] == "rest" else _name(row)
+    return "parts without a row" if row["node_kind"] == "rest" else _name(row)
 
 
 def _detail(row: dict[str, Any]) -> str:
-    if row["kind"] == "feature":
+    if row["node_kind"] == "feature":
         active = f"active {number(row['activation'])}"
         return active if row["parent"] is None else f"{active}, gain {number(row['gain'])}"
-    if row["kind"] == "source" and row["at_head"] is None and row["strongest_head"] is not None:
+    if (
+        row["node_kind"] == "source"
+        and row["at_head"] is None
+        and row["strongest_head"] is not None
+    ):
         return f"mostly head {row['at_layer']}.{row['strongest_head']}"
     return ""
 
@@ -202,7 +212,7 @@ def _totals(
     sums: dict[Any, float] = {}
     some: dict[Any, dict[str, Any]] = {}
     for row in leaves:
-        sums[key(row)] = sums.get(key(row), 0.0) + row["value"]
+        sums[key(row)] = sums.get(key(row), 0.0) + row["contribution"]
         some.setdefault(key(row), row)
     ordered = sorted(sums, key=lambda k: -abs(sums[k]))
     shown = [(name(some[k]), sums[k]) for k in ordered[:TOTALS]]

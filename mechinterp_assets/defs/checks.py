@@ -66,13 +66,13 @@ RULES = (
     ),
     Rule(
         "sae_evaluation",
-        "ce_recovered_in_bounds",
-        "CE loss recovered is at least checks.ce_recovered_min; where ablating z costs less than"
-        " 0.05 nats, the splice may cost that share of 0.05 nats",
+        "splice_cost_in_bounds",
+        "The splice costs at most 1 - checks.ce_recovered_min of what zero ablation costs, or of"
+        " 0.05 nats where zero ablation costs less",
         "site",
-        "SELECT min(1 - (ce_spliced - ce_clean) / greatest(ce_zero - ce_clean, 0.05))"
+        "SELECT max((ce_spliced - ce_clean) / greatest(ce_zero - ce_clean, 0.05))"
         " FROM sae_evaluation WHERE study = $study AND layer = $layer",
-        lambda study: (study.checks.ce_recovered_min, math.inf),
+        lambda study: (-math.inf, 1 - study.checks.ce_recovered_min),
     ),
     Rule(
         "feature_dfa",
@@ -89,10 +89,10 @@ RULES = (
         "The parts of every node of a recursive attribution tree sum to it (error relative to the"
         " sum of their sizes)",
         "site",
-        "WITH parts AS (SELECT feature, rank, parent AS node, sum(value) AS total,"
-        " sum(abs(value)) AS size FROM feature_rdfa"
+        "WITH parts AS (SELECT feature, rank, parent AS node, sum(contribution) AS total,"
+        " sum(abs(contribution)) AS size FROM feature_rdfa"
         " WHERE study = $study AND layer = $layer AND parent IS NOT NULL GROUP BY ALL)"
-        " SELECT coalesce(max(abs(total - value) / size), 0) FROM feature_rdfa"
+        " SELECT coalesce(max(abs(total - contribution) / size), 0) FROM feature_rdfa"
         " JOIN parts USING (feature, rank, node) WHERE study = $study AND layer = $layer",
         lambda study: (0, IDENTITY_TOLERANCE),
     ),
@@ -101,7 +101,8 @@ RULES = (
         "slices_sum_to_scores",
         "The slices of Omega sum to the attention score of every traced pair",
         "study",
-        "SELECT coalesce(max(identity_error), 0) FROM attention_slices WHERE study = $study",
+        "SELECT coalesce(max(relative_identity_error), 0) FROM attention_slices"
+        " WHERE study = $study",
         lambda study: (0, IDENTITY_TOLERANCE),
     ),
     Rule(
@@ -109,7 +110,7 @@ RULES = (
         "ioi_accuracy",
         "The model prefers the indirect object on enough base prompts (checks.ioi_accuracy_min)",
         "study",
-        "SELECT avg(correct::INT) FROM ioi_baseline JOIN ioi_prompts USING (study, prompt)"
+        "SELECT avg(prefers_io::INT) FROM ioi_baseline JOIN ioi_prompts USING (study, prompt)"
         " WHERE study = $study AND variant = 'base'",
         lambda study: (study.checks.ioi_accuracy_min or 0, 1),
     ),

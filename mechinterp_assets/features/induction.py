@@ -142,7 +142,7 @@ def induction_test(families: pl.DataFrame) -> pl.DataFrame:
         return families.filter(pl.col("measure") == measure).select("feature", **columns)
 
     grouped = (
-        of("induction_attribution", selected=pl.col("passes"), largest=pl.col("value"))
+        of("induction_attribution", selected=pl.col("meets_threshold"), largest=pl.col("value"))
         .join(of("induction_attribution_total", total=pl.col("value")), on="feature")
         .drop_nulls("total")
         .select(
@@ -162,8 +162,8 @@ def induction_test(families: pl.DataFrame) -> pl.DataFrame:
         .group_by("measure", "group")
         .agg(
             n_features=pl.len().cast(pl.Int64),
-            n_tested=pl.col("passes").is_not_null().sum().cast(pl.Int64),
-            n_passed=pl.col("passes").fill_null(False).sum().cast(pl.Int64),
+            n_tested=pl.col("meets_threshold").is_not_null().sum().cast(pl.Int64),
+            n_passed=pl.col("meets_threshold").fill_null(False).sum().cast(pl.Int64),
         )
     )
     every = pl.DataFrame(
@@ -182,10 +182,10 @@ def induction_test(families: pl.DataFrame) -> pl.DataFrame:
         "n_features",
         "n_tested",
         "n_passed",
-        share=pl.col("n_passed") / pl.col("n_tested"),
-        low=pl.lit(pl.Series(low)),
-        high=pl.lit(pl.Series(high)),
-    ).with_columns(pl.col("share", "low", "high").fill_nan(None))
+        passed_share=pl.col("n_passed") / pl.col("n_tested"),
+        ci_low=pl.lit(pl.Series(low)),
+        ci_high=pl.lit(pl.Series(high)),
+    ).with_columns(pl.col("passed_share", "ci_low", "ci_high").fill_nan(None))
 
 
 # ---- private -------------------------------------------------------------------------------------

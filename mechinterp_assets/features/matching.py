@@ -24,7 +24,7 @@ EXACT, GREEDY = "hungarian", "mutual best, then hungarian"
 MATCHING_SCHEMA: dict[str, Any] = {
     "feature": pl.Int32,
     "matched_feature": pl.Int32,
-    "cosine": pl.Float64,
+    "matched_cosine": pl.Float64,
     "best_feature": pl.Int32,
     "best_cosine": pl.Float64,
     "encoder_cosine": pl.Float64,
@@ -157,7 +157,7 @@ def sae_matching(
         {
             "feature": np.arange(n),
             "matched_feature": matched.set(matched < 0, None),
-            "cosine": matching.cosine,
+            "matched_cosine": matching.cosine,
             "best_feature": pl.Series(matching.best).set(pl.Series(matching.best < 0), None),
             "best_cosine": matching.best_cosine,
             "encoder_cosine": _encoder_cosine(one.encoder, other.encoder, matching.matched),

@@ -20,12 +20,12 @@ FAMILIES_SCHEMA: dict[str, Any] = {
     "value": pl.Float64,
     "x": pl.Int64,
     "n": pl.Int64,
-    "low": pl.Float64,
-    "high": pl.Float64,
+    "ci_low": pl.Float64,
+    "ci_high": pl.Float64,
     "null_value": pl.Float64,
     "threshold": pl.Float64,
     "min_n": pl.Int64,
-    "passes": pl.Boolean,
+    "meets_threshold": pl.Boolean,
     "required": pl.Boolean,
     "head": pl.Int32,
     "text": pl.String,
@@ -94,8 +94,8 @@ def measured_frame(measure: Measure, values: Measured) -> pl.DataFrame:
             "value": values.value,
             "x": pl.Series([None] * size, dtype=pl.Int64) if values.x is None else values.x,
             "n": values.n,
-            "low": low,
-            "high": high,
+            "ci_low": low,
+            "ci_high": high,
             "null_value": nan if values.null_value is None else values.null_value,
             "threshold": pl.Series([measure.threshold] * size, dtype=pl.Float64),
             "min_n": [measure.min_n] * size,
@@ -105,10 +105,10 @@ def measured_frame(measure: Measure, values: Measured) -> pl.DataFrame:
             else pl.Series(values.head),
             "text": [None] * size if values.text is None else values.text,
         },
-    ).with_columns(pl.col("value", "low", "high", "null_value").fill_nan(None))
+    ).with_columns(pl.col("value", "ci_low", "ci_high", "null_value").fill_nan(None))
     threshold = pl.col("threshold")
     above = pl.col("value") > threshold if measure.strict else pl.col("value") >= threshold
     passes = pl.when(pl.col("n") >= pl.col("min_n")).then(above)
-    return frame.with_columns(passes=passes).select(
+    return frame.with_columns(meets_threshold=passes).select(
         pl.col(name).cast(dtype) for name, dtype in FAMILIES_SCHEMA.items()
     )

@@ -135,12 +135,14 @@ class LogitTokens:
         k = int(wanted["rank"].to_numpy().max(initial=0)) + 1
         place = np.searchsorted(features, wanted["feature"].to_numpy().astype(np.int64))
         rank = wanted["rank"].to_numpy()
-        is_top = (wanted["direction"] == "top").to_numpy()
+        is_top = (wanted["extreme"] == "top").to_numpy()
         ids = np.full((2, len(features), k), -1, dtype=np.int64)
         ids[(~is_top).astype(int), place, rank] = wanted["token_id"].to_numpy()
         first = np.full((2, len(features)), np.nan)
         leading = rank == 0
-        first[(~is_top[leading]).astype(int), place[leading]] = wanted["effect"].to_numpy()[leading]
+        first[(~is_top[leading]).astype(int), place[leading]] = wanted["logit_effect"].to_numpy()[
+            leading
+        ]
         return cls(ids[0], ids[1], first[0], first[1])
 
 

@@ -37,8 +37,8 @@ PROXIES_SCHEMA: dict[str, Any] = {
     "activation_sum_true": pl.Float64,
     "specificity_low": pl.Float64,
     "specificity_high": pl.Float64,
-    "recall_low": pl.Float64,
-    "recall_high": pl.Float64,
+    "sensitivity_low": pl.Float64,
+    "sensitivity_high": pl.Float64,
 }
 HISTOGRAM_SCHEMA: dict[str, Any] = {
     "proxy": pl.String,
@@ -136,7 +136,7 @@ class _Counts:
     ) -> pl.DataFrame:
         active, both = self.n_active.sum(axis=1)[wanted], self.n_active_true.sum(axis=1)[wanted]
         true = n_true[wanted]
-        specificity, recall = clopper_pearson(both, active), clopper_pearson(both, true)
+        specificity, sensitivity = clopper_pearson(both, active), clopper_pearson(both, true)
         return _frame(
             {
                 "proxy": [proxy.name] * len(active),
@@ -151,8 +151,8 @@ class _Counts:
                 "activation_sum_true": self.activation_sum_true.sum(axis=1)[wanted],
                 "specificity_low": specificity[0],
                 "specificity_high": specificity[1],
-                "recall_low": recall[0],
-                "recall_high": recall[1],
+                "sensitivity_low": sensitivity[0],
+                "sensitivity_high": sensitivity[1],
             },
             PROXIES_SCHEMA,
         )

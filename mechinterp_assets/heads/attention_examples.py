@@ -1,7 +1,7 @@
 """Where each head attends most strongly in a text: examples for people to look at.
 
 Belongs here: choosing, per head, a few destinations with the strongest attention and keeping their
-rows of the pattern. Does not belong here: scores of patterns (attention_scores.py), pages.
+rows of the pattern. Does not belong here: scores of patterns (files of scores/), pages.
 
 Examples of the largest attention show a head at its most decided, not on average: head_scores says
 what it does over all tokens.
@@ -14,7 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.heads.scores import accumulate_patterns
+from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.model.language_model import LanguageModel
 
 EXAMPLES = 6

@@ -22,9 +22,9 @@ HEAD_FEATURES_SCHEMA: dict[str, Any] = {
     "is_alive": pl.Boolean,
     "n_active": pl.Int64,
     "density": pl.Float64,
-    "fires_on": pl.List(pl.String),
-    "fires_on_share": pl.Float64,
-    "promotes": pl.List(pl.String),
+    "frequent_tokens": pl.List(pl.String),
+    "frequent_tokens_share": pl.Float64,
+    "promoted_tokens": pl.List(pl.String),
 }
 
 
@@ -48,7 +48,7 @@ def head_features(
             no attribution and take no part.
         statistics: feature_statistics: feature, n_active, density.
         ngrams: feature_ngrams: feature, n, rank, text, share.
-        logit_effects: feature_logit_effects: feature, direction, rank, token.
+        logit_effects: feature_logit_effects: feature, extreme, rank, token.
         layer: layer.
         top: features per head and ranking, >= 1.
 
@@ -81,20 +81,21 @@ def head_features(
         ngrams.filter((pl.col("n") == 1) & (pl.col("rank") < SUMMARY_TOKENS))
         .sort("feature", "rank")
         .group_by("feature", maintain_order=True)
-        .agg(fires_on=pl.col("text"), fires_on_share=pl.col("share").sum())
+        .agg(frequent_tokens=pl.col("text"), frequent_tokens_share=pl.col("active_share").sum())
     )
     promoted = (
-        logit_effects.filter((pl.col("direction") == "top") & (pl.col("rank") < SUMMARY_TOKENS))
+        logit_effects.filter((pl.col("extreme") == "top") & (pl.col("rank") < SUMMARY_TOKENS))
         .sort("feature", "rank")
         .group_by("feature", maintain_order=True)
-        .agg(promotes=pl.col("token"))
+        .agg(promoted_tokens=pl.col("token"))
     )
     empty = pl.lit([], pl.List(pl.String))
     return (
         ranked.join(tokens, on="feature", how="left")
         .join(promoted, on="feature", how="left")
         .with_columns(
-            pl.col("fires_on", "promotes").fill_null(empty), layer=pl.lit(layer, pl.Int32)
+            pl.col("frequent_tokens", "promoted_tokens").fill_null(empty),
+            layer=pl.lit(layer, pl.Int32),
         )
         .select(pl.col(name).cast(kind) for name, kind in HEAD_FEATURES_SCHEMA.items())
         .sort("head", "rank")

@@ -149,7 +149,7 @@ def ngram_profiles(ngrams: pl.DataFrame, n_tokens: int) -> dict[int, dict[tuple[
     """
     found: dict[int, dict[tuple[int, ...], float]] = {}
     beyond = ngrams.with_columns(
-        excess=pl.col("share") - pl.col("n_occurrences") / max(n_tokens, 1)
+        excess=pl.col("active_share") - pl.col("n_occurrences") / max(n_tokens, 1)
     ).filter(pl.col("excess") > 0)
     columns = (beyond[name].to_list() for name in ("feature", "token_ids", "excess"))
     for feature, ids, excess in zip(*columns, strict=True):

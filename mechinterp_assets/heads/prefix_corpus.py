@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.heads.datasets import DatasetError
+from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.heads.prefix_induction import LONGEST_PREFIX
-from mechinterp_assets.heads.scores import accumulate_patterns
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.statistics.bootstrap import cluster_bootstrap
 

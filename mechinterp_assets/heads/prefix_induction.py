@@ -124,7 +124,7 @@ def prefix_induction(model: LanguageModel, settings: PrefixSettings | None = Non
     raw ones. One forward pass per batch for all heads.
 
     attention: A[d, s]. Its null: s replaced by another source drawn uniformly from 1 .. d,
-    independently for every sequence; exact (see attention_scores.py). gain: attention minus that
+    independently for every sequence; exact (see targeted_attention.py). gain: attention minus that
     at prefix length 1, sequence by sequence.
     dla: the head's output at d, z_d W_O over the final norm's scale, times the W_U column of the
     token at s. Its null: that token replaced by another token of the sequence up to d, drawn

@@ -67,7 +67,7 @@ def score_frame(
     )
 
 
-def all_scores(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+def joined_scores(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """Rows of several scores in the tables' order; no rows where there are no scores."""
     empty = pl.DataFrame(schema=HEAD_SCORES_SCHEMA)
     return pl.concat([empty, *frames]).sort("layer", "head", "score")

@@ -2,7 +2,7 @@
 
 Belongs here: attention to the first positions, sizes of their keys and values, the largest entries
 of the residual stream. Does not belong here: the score attention_sink, which gives the role
-(attention_scores.py).
+(scores/attention_sink.py).
 
 Sources: Gu et al. 2024 (arXiv 2410.10781), section 3 (alpha_k, key norms, value norms, cosine); Sun
 et al. 2024 (arXiv 2402.17762), section 2 (massive activations). Raw weights. Positions count from

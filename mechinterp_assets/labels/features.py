@@ -49,9 +49,9 @@ SUMMARY_SCHEMA: dict[str, Any] = {
     "n_labelled": pl.Int64,
     "n_interpretable": pl.Int64,
     "n_unsure": pl.Int64,
-    "share": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
+    "interpretable_share": pl.Float64,
+    "ci_low": pl.Float64,
+    "ci_high": pl.Float64,
 }
 
 
@@ -127,9 +127,9 @@ def label_summary(labels: pl.DataFrame) -> pl.DataFrame:
         counts["n_interpretable"].to_numpy(), counts["n_labelled"].to_numpy()
     )
     return counts.with_columns(
-        share=pl.col("n_interpretable") / pl.col("n_labelled"),
-        low=pl.Series(low),
-        high=pl.Series(high),
+        interpretable_share=pl.col("n_interpretable") / pl.col("n_labelled"),
+        ci_low=pl.Series(low),
+        ci_high=pl.Series(high),
     ).select(pl.col(name).cast(kind) for name, kind in SUMMARY_SCHEMA.items())
 
 

@@ -32,7 +32,7 @@ from mechinterp_assets.labels.files import (
 from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
 
 COLUMNS = ("rater", "study", "layer", "head", "feature", "label", "class", "note")
-SHEET_COLUMNS = (*COLUMNS, "sae", "fires_on", "dashboard")
+SHEET_COLUMNS = (*COLUMNS, "sae", "frequent_tokens", "dashboard")
 # K24 Table 3, in its order: one meaning; one but for a minor exception; two; more.
 CLASSES = ("monosemantic", "minor exception", "bisemantic", "polysemantic")
 NO_MAJORITY = "no majority"
@@ -54,9 +54,9 @@ HEAD_SUMMARY_SCHEMA: dict[str, Any] = {
     "class": pl.String,
     "n_heads": pl.Int64,
     "n_class": pl.Int64,
-    "share": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
+    "class_share": pl.Float64,
+    "ci_low": pl.Float64,
+    "ci_high": pl.Float64,
 }
 
 
@@ -140,7 +140,9 @@ def head_label_summary(labels: pl.DataFrame) -> pl.DataFrame:
     )
     low, high = clopper_pearson(found["n_class"].to_numpy(), found["n_heads"].to_numpy())
     return found.with_columns(
-        share=pl.col("n_class") / pl.col("n_heads"), low=pl.Series(low), high=pl.Series(high)
+        class_share=pl.col("n_class") / pl.col("n_heads"),
+        ci_low=pl.Series(low),
+        ci_high=pl.Series(high),
     ).select(pl.col(name).cast(kind) for name, kind in HEAD_SUMMARY_SCHEMA.items())
 
 
@@ -171,7 +173,7 @@ def head_label_sheet(
     writer = csv.DictWriter(out, SHEET_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     previous: tuple[int, int] | None = None
-    rows = features.select("layer", "head", "feature", "fires_on").iter_rows()
+    rows = features.select("layer", "head", "feature", "frequent_tokens").iter_rows()
     for layer, head, feature, fires_on in rows:
         line = {"study": study, "layer": layer, "head": head, "sae": saes[layer].weights_hash}
         if (layer, head) != previous:
@@ -179,7 +181,7 @@ def head_label_sheet(
             previous = (layer, head)
         # Quoted, so that a token that looks like a formula is text to a spreadsheet.
         shown = " | ".join(repr(token) for token in fires_on)
-        writer.writerow({**line, "feature": feature, "fires_on": shown})
+        writer.writerow({**line, "feature": feature, "frequent_tokens": shown})
     return out.getvalue()
 
 

@@ -89,7 +89,7 @@ def _metrics(
     metrics = {
         "loss": loss,
         "prob": (-loss).exp(),
-        "rank": (1 + better.double()).masked_fill(undefined, torch.nan),
+        "answer_rank": (1 + better.double()).masked_fill(undefined, torch.nan),
         "logit_diff": _mean_logit(logits, answer, mask)
         - _mean_logit(logits, answers.wrong.to(device), answers.wrong_mask.to(device)),
     }

@@ -10,14 +10,13 @@ Conventions: x = z_cat [n, d_in], raw weights. pre = (x - b_dec) W_enc + b_enc; 
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-
-class SaeError(ValueError):
-    """An SAE, setting or SAE folder that cannot be used; the message names it and the remedy."""
+from mechinterp_assets.sae.errors import SaeError
 
 
 class SparseAutoencoder(ABC):
@@ -64,6 +63,27 @@ class SparseAutoencoder(ABC):
             "W_dec": self.W_dec,
             "b_dec": self.b_dec,
         }
+
+    def folder_options(self) -> dict[str, Any]:
+        """Keys that only SAEs of this architecture have in a folder's cfg.json (io.py)."""
+        return {}
+
+    @classmethod
+    def from_folder(cls, weights: dict[str, Tensor], options: Mapping[str, Any]) -> Self:
+        """The SAE of a folder: `weights` by their names on disk, `options` all of its cfg.json.
+
+        Raises SaeError for options that the architecture cannot have.
+        """
+        return cls(**weights)
+
+    @classmethod
+    def fold_options(cls, weights: dict[str, Tensor], options: Mapping[str, Any]) -> None:
+        """Fold options of a cfg.json that other weights can express into `weights`, in place.
+
+        b_dec that is not taken from the input: the biases change so that it may be.
+        """
+        if not options.get("apply_b_dec_to_input", True):
+            weights["b_enc"] += weights["b_dec"] @ weights["W_enc"]
 
     def to(self, device: str | torch.device) -> Self:
         """Move the weights, in place."""

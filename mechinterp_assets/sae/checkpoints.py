@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mechinterp_assets.sae.base import SaeError
+from mechinterp_assets.sae.errors import SaeError
 
 RUN = "run.json"
 FORMAT = 2

@@ -24,7 +24,8 @@ from tqdm import tqdm
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import check_token_ids
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.splicing import CleanPass, SplicedLosses, clean_pass, spliced_logits
 
 EVALUATION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -34,7 +35,7 @@ EVALUATION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "l0": pl.Float64,
     "explained_variance": pl.Float64,
     "fvu": pl.Float64,
-    "cosine": pl.Float64,
+    "reconstruction_cosine": pl.Float64,
     "mse": pl.Float64,
     "ce_clean": pl.Float64,
     "ce_spliced": pl.Float64,
@@ -119,7 +120,7 @@ class ReconstructionSums:
             "l0": self._active / self.n,
             "explained_variance": 1 - residual / total if total > 0 else None,
             "fvu": self._residual_squares / total if total > 0 else None,
-            "cosine": self._cosine / self.n,
+            "reconstruction_cosine": self._cosine / self.n,
             "mse": self._residual_squares / (self.n * len(self._x)),
             "dead_fraction": float((self._fired == 0).double().mean()),
             "dead_fraction_tokens": self.n,

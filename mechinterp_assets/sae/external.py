@@ -17,7 +17,8 @@ import polars as pl
 from torch import Tensor
 
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import Measure, evaluate_reconstruction
 from mechinterp_assets.sae.io import (
     CONFIG,

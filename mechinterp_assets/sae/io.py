@@ -4,9 +4,10 @@ Belongs here: writing, reading, compatibility checks, and the gate that a writte
 before it is published. Does not belong here: where folders live (resources/tensors.py).
 
 A folder holds cfg.json and sae_weights.safetensors: sae_lens.SAE.load_from_disk reads ours, and
-load_sae reads SAELens's for the architectures of TENSORS. Trained BatchTopK and Matryoshka SAEs are
-JumpReLU SAEs there. Fingerprints and our own name of the architecture are under metadata.mechinterp
-in cfg.json; SAELens carries that key along and ignores it.
+load_sae reads SAELens's for architectures whose name there is ours too. What SAELens calls an
+architecture, and the names of its tensors, stand in the architecture's TRAITS; its own keys of
+cfg.json in its SAE class. Fingerprints and our own name of the architecture are under
+metadata.mechinterp in cfg.json; SAELens carries that key along and ignores it.
 """
 
 import json
@@ -23,25 +24,16 @@ from torch import Tensor
 
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelShape
-from mechinterp_assets.sae.architectures import sae_class
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
-from mechinterp_assets.sae.gated import GatedSAE
 from mechinterp_assets.sae.normalization import fold_normalization
-from mechinterp_assets.sae.topk import TopKSAE
+from mechinterp_assets.sae.registry import sae_class
+from mechinterp_assets.sae.traits import architecture_names, traits_of
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 # SAELens reads folders without a version >= 6 by an older route that drops keys.
 SAE_LENS_VERSION = "6.54.12"
-# Tensors of each architecture on disk; W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in], all
-# others [d_sae]. A gated SAE's W_enc is its gate's.
-TENSORS = {
-    "standard": ("W_enc", "b_enc", "W_dec", "b_dec"),
-    "topk": ("W_enc", "b_enc", "W_dec", "b_dec"),
-    "jumprelu": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
-    "gated": ("W_enc", "b_gate", "r_mag", "b_mag", "W_dec", "b_dec"),
-}
-WRITTEN_AS = {"batchtopk": "jumprelu", "matryoshka": "jumprelu"}
 FLOATS = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -118,7 +110,7 @@ def save_sae(folder: Path, sae: SparseAutoencoder, metadata: SaeMetadata) -> Non
     tensors = {n: t.detach().cpu().contiguous() for n, t in sae.tensors().items()}
     save_file(tensors, folder / WEIGHTS)
     config: dict[str, Any] = {
-        "architecture": WRITTEN_AS.get(sae.architecture, sae.architecture),
+        "architecture": traits_of(sae.architecture).sae_lens_name,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
@@ -127,8 +119,7 @@ def save_sae(folder: Path, sae: SparseAutoencoder, metadata: SaeMetadata) -> Non
         "normalize_activations": "none",
         "reshape_activations": "hook_z",
     }
-    if isinstance(sae, TopKSAE):
-        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    config |= sae.folder_options()
     ours = asdict(metadata)
     config["metadata"] = {
         "sae_lens_version": SAE_LENS_VERSION,
@@ -162,34 +153,31 @@ def load_sae(folder: Path) -> SparseAutoencoder:
     folder was written with.
     """
     config = _config(folder)
-    architecture = config.get("architecture")
-    if not isinstance(architecture, str) or architecture not in TENSORS:
+    architecture = str(config.get("architecture"))
+    written_here = (config.get("metadata") or {}).get("mechinterp") or {}
+    ours = str(written_here.get("architecture", architecture))
+    on_disk = {name: traits_of(name).sae_lens_name for name in architecture_names()}
+    # another program's name must be one of ours, which then says how its tensors are read
+    known = set(on_disk.values()) if written_here else {n for n in on_disk if on_disk[n] == n}
+    if architecture not in known:
         raise SaeError(
             f"{folder / CONFIG} has unknown SAE architecture {architecture!r}; known on disk: "
-            f"{sorted(TENSORS)}"
+            f"{sorted(known)}"
         )
-    ours = (config.get("metadata") or {}).get("mechinterp") or {}
-    kind = sae_class(ours.get("architecture", architecture))
-    if WRITTEN_AS.get(kind.architecture, kind.architecture) != architecture:
+    kind, traits = sae_class(ours), traits_of(ours)
+    if traits.sae_lens_name != architecture:
         raise SaeError(
             f"{folder / CONFIG} calls the SAE {architecture!r} and, under metadata.mechinterp, "
             f"{kind.architecture!r}, which is not written so; restore the folder"
         )
-    weights = _weights(folder, config, TENSORS[architecture])
-    if not config.get("apply_b_dec_to_input", True):
-        _subtract_b_dec(weights)
-    if issubclass(kind, TopKSAE) and config.get("rescale_acts_by_decoder_norm", False):
-        _rescale_by_decoder_norm(weights)
+    weights = _weights(folder, config, traits.tensors)
+    kind.fold_options(weights, config)
     fold_normalization(folder, str(config.get("normalize_activations") or "none"), weights)
-    sae: SparseAutoencoder
-    if issubclass(kind, TopKSAE):
-        sae = kind(**weights, k=_k(folder, config))
-    elif issubclass(kind, GatedSAE):
-        weights["W_gate"] = weights.pop("W_enc")
-        sae = kind(**weights)
-    else:
-        sae = kind(**weights)
-    written = ours.get("sae_weights_hash")
+    try:
+        sae = kind.from_folder(weights, config)
+    except SaeError as error:
+        raise SaeError(f"{folder}: {error}") from error
+    written = written_here.get("sae_weights_hash")
     if written is not None and written != sae.weights_hash():
         raise SaeError(
             f"weights in {folder} hash to {sae.weights_hash()}, but cfg.json was written with "
@@ -314,31 +302,6 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise SaeError(f"{path} does not hold a JSON object; restore the folder")
     return config
-
-
-def _k(folder: Path, config: dict[str, Any]) -> int:
-    k = config.get("k")
-    if not isinstance(k, int | float) or k != int(k):
-        raise SaeError(f"{folder / CONFIG} gives k = {k!r} for a topk SAE; k must be an integer")
-    return int(k)
-
-
-def _subtract_b_dec(weights: dict[str, Tensor]) -> None:
-    """Make weights that encode x encode x - b_dec alike, in place."""
-    shift = weights["b_dec"] @ weights["W_enc"]
-    if "r_mag" in weights:
-        weights["b_gate"] += shift
-        weights["b_mag"] += shift * weights["r_mag"].exp()
-    else:
-        weights["b_enc"] += shift
-
-
-def _rescale_by_decoder_norm(weights: dict[str, Tensor]) -> None:
-    """Make decoder rows unit and scale pre-activations by their former norms, in place."""
-    norm = weights["W_dec"].norm(dim=1)
-    weights["W_enc"] *= norm
-    weights["b_enc"] *= norm
-    weights["W_dec"] /= norm[:, None]
 
 
 def _weights(folder: Path, config: dict[str, Any], names: Iterable[str]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mechinterp_assets.sae.base import SaeError
+from mechinterp_assets.sae.errors import SaeError
 
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from mechinterp_assets.sae.base import SaeError
+from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.sae.traits import traits_of
 
 FLOAT_BYTES = 4
 # Settings that belong to some architectures only; the others leave them None.
@@ -19,15 +20,13 @@ ARCHITECTURE_SETTINGS = (
     "initial_threshold",
     "group_sizes",
 )
-# Matrices [batch_size, d_sae] alive at once at a step's peak.
-WIDE_MATRICES = {"gated": 6, "jumprelu": 5, "batchtopk": 4, "matryoshka": 4}
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """Settings of one SAE's training. Steps = tokens // batch_size.
 
-    architecture        name in sae.architectures.ARCHITECTURES
+    architecture        name of a file in sae/architectures
     d_sae               number of features
     tokens              activation rows to train on; more than the data holds means several passes
     k                   active features per token (topk); their mean over a batch (batchtopk,
@@ -37,9 +36,9 @@ class TrainingSettings:
                         pre-activations), inputs scaled as below
     l0_coefficient      weight of the number of active features per token (jumprelu)
     bandwidth           width of the kernel that estimates the threshold's gradient (jumprelu;
-                        None: sae.jumprelu.BANDWIDTH), in units of scaled activations
+                        None: sae.architectures.jumprelu.BANDWIDTH), in units of scaled activations
     initial_threshold   threshold of every feature at the start (jumprelu; None:
-                        sae.jumprelu.INITIAL_THRESHOLD), in the same units
+                        sae.architectures.jumprelu.INITIAL_THRESHOLD), in the same units
     group_sizes         widths of the nested prefixes, rising, the last d_sae (matryoshka)
     compute_dtype       dtype of the encoder's matrix product; weights and sums stay float32
     batch_size          rows a step
@@ -186,7 +185,8 @@ def training_bytes(settings: TrainingSettings, d_in: int) -> int:
     """Bytes of device memory that training needs at its peak, estimated from above.
 
     Weights, gradients and two Adam moments; one more copy of the weights for the projection's
-    temporaries; pre-activations, their gradient and masks of a batch (WIDE_MATRICES); row-wide
+    temporaries; pre-activations, their gradient and masks of a batch (the architecture's
+    TRAITS say how many); row-wide
     temporaries of a batch; and the sample for initialisation. The row stream's buffer is the
     caller's.
     """
@@ -209,8 +209,8 @@ def _kept_bytes(settings: TrainingSettings, d_in: int) -> int:
 
 
 def _step_bytes(settings: TrainingSettings, d_in: int) -> int:
-    wide = WIDE_MATRICES.get(settings.architecture, 3)
-    batch = settings.batch_size * (wide * settings.d_sae + 6 * d_in)
+    wide = traits_of(settings.architecture).wide_matrices * settings.d_sae
+    batch = settings.batch_size * (wide + 6 * d_in)
     sample = settings.sample_rows * 3 * d_in
     return FLOAT_BYTES * (2 * _weights(settings, d_in) + batch + sample)
 

@@ -17,9 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.row_adam import adam_rows_
-from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
+from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.traits import traits_of
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,15 @@ class TrainingStep(ABC):
     `extra`, the architecture's own parameters by name. tokens_since_fired [d_sae] int64 counts
     training tokens since each feature was last active. `buffers` holds what else changes from step
     to step, by name; it is updated in place and goes into checkpoints.
-
-    required_settings and optional_settings name those of ARCHITECTURE_SETTINGS that the
-    architecture must and may be given; `resamples` says whether resample does anything;
-    default_encoder_scale is encoder_scale where the settings leave it open.
     """
 
     sae_class: ClassVar[type[SparseAutoencoder]]
-    required_settings: ClassVar[tuple[str, ...]] = ()
-    optional_settings: ClassVar[tuple[str, ...]] = ()
-    resamples: ClassVar[bool] = False
-    default_encoder_scale: ClassVar[float] = 1.0
 
     def __init__(self, settings: TrainingSettings, decoder: Tensor, b_dec: Tensor) -> None:
         """decoder [d_sae, d_in] with unit rows; the encoder starts as its scaled transpose."""
         self.settings = settings
         self.decoder = nn.Parameter(decoder.detach().clone())
-        scale = settings.encoder_scale or self.default_encoder_scale
+        scale = settings.encoder_scale or traits_of(settings.architecture).encoder_scale
         self.encoder = nn.Parameter(decoder.detach() * scale)
         self.b_enc = nn.Parameter(decoder.new_zeros(settings.d_sae))
         self.b_dec = nn.Parameter(b_dec.detach().clone())
@@ -91,17 +84,6 @@ class TrainingStep(ABC):
             eps=settings.eps,
             fused=True,
         )
-
-    @classmethod
-    def validate(cls, settings: TrainingSettings, d_in: int) -> None:
-        """Raise SaeError for settings this architecture cannot train with on rows of width d_in."""
-        name = cls.sae_class.architecture
-        for setting in ARCHITECTURE_SETTINGS:
-            value = getattr(settings, setting)
-            if value is None and setting in cls.required_settings:
-                raise SaeError(f"architecture {name!r} needs {setting}; give it a value")
-            if value is not None and setting not in cls.required_settings + cls.optional_settings:
-                raise SaeError(f"architecture {name!r} has no {setting}, got {value}; remove it")
 
     @abstractmethod
     def gradients(self, x: Tensor, progress: float) -> StepSums:
@@ -173,7 +155,7 @@ class TrainingStep(ABC):
     def resample(self, rows: Tensor, generator: torch.Generator) -> int:
         """Revive dead features from rows [n, d_in] (scaled as trained); returns how many.
 
-        Called at settings.resample_steps where `resamples` is true.
+        Called at settings.resample_steps where the architecture's TRAITS say that it resamples.
         """
         return 0
 

@@ -29,7 +29,7 @@ MEASURES = (
 )
 FRONTIER_SCHEMA: dict[str, type[pl.DataType]] = {
     "layer": pl.Int32,
-    "variant": pl.String,
+    "sae_variant": pl.String,
     "architecture": pl.String,
     "sparsity_setting": pl.String,
     "sparsity": pl.Float64,
@@ -63,7 +63,7 @@ def frontier_rows(
     rows = [
         {
             "layer": layer,
-            "variant": name,
+            "sae_variant": name,
             "architecture": variant.settings.architecture,
             "sparsity_setting": variant.sparsity_setting,
             "sparsity": variant.sparsity,

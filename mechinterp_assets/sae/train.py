@@ -18,13 +18,13 @@ import torch
 from tqdm import tqdm
 
 from mechinterp_assets.activations.rows import LayerRows, OneLayer, RowStream
-from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.checkpoints import (
     Checkpoint,
     clear_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes, training_bytes
 from mechinterp_assets.sae.trainer import (
     Trainer,
@@ -59,7 +59,7 @@ SAE_SCHEMA = {
     "k": pl.Int32,
     "l1_coefficient": pl.Float64,
     "l0_coefficient": pl.Float64,
-    "source": pl.String,
+    "training_source": pl.String,
     "compute_dtype": pl.String,
     "training_tokens": pl.Int64,
     "steps": pl.Int64,
@@ -191,7 +191,7 @@ def sae_row(
         "k": result.sae.k,
         "l1_coefficient": settings.l1_coefficient,
         "l0_coefficient": settings.l0_coefficient,
-        "source": source,
+        "training_source": source,
         "compute_dtype": settings.compute_dtype,
         "training_tokens": result.info["training_tokens"],
         "steps": result.info["steps"],
@@ -246,9 +246,9 @@ def _title(members: Mapping[str, Member]) -> str:
 def _postfix(entry: dict[str, Any] | None) -> dict[str, str]:
     if entry is None:
         return {}
-    variance = entry["explained_variance"]
+    variance = entry["batch_explained_variance"]
     return {
         "ev": "-" if variance is None else f"{variance:.3f}",
         "l0": f"{entry['l0']:.1f}",
-        "dead": f"{entry['dead_fraction']:.3f}",
+        "dead": f"{entry['recent_dead_fraction']:.3f}",
     }

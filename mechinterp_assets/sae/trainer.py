@@ -19,24 +19,26 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.activations.rows import derived_seed
-from mechinterp_assets.sae.architectures import training_step_class
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.checkpoints import State
-from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.sae.registry import training_step_class
+from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
+from mechinterp_assets.sae.traits import check_own_settings, traits_of
 
 logger = logging.getLogger(__name__)
 
 LOG_SCHEMA = {
     "step": pl.Int64,
-    "tokens": pl.Int64,
-    "learning_rate": pl.Float64,
-    "loss": pl.Float64,
+    "training_tokens": pl.Int64,
+    "step_learning_rate": pl.Float64,
+    "training_loss": pl.Float64,
     "mse": pl.Float64,
     "sparsity_loss": pl.Float64,
     "l0": pl.Float64,
-    "explained_variance": pl.Float64,
-    "dead_fraction": pl.Float64,
+    "batch_explained_variance": pl.Float64,
+    "recent_dead_fraction": pl.Float64,
     "resampled_features": pl.Int64,
 }
 
@@ -99,7 +101,8 @@ class Trainer:
             self._training, self._progress = self._start()
         else:
             self._training, self._progress = self._resume(*state)
-        self._resample_steps = set(settings.resample_steps if self._training.resamples else ())
+        resamples = traits_of(settings.architecture).resamples
+        self._resample_steps = set(settings.resample_steps if resamples else ())
         self._first_step = self._progress.step
         self._earlier_seconds, self._started = self._progress.seconds, time.perf_counter()
 
@@ -252,14 +255,14 @@ class Trainer:
         varies = total_variance != 0
         entry = {
             "step": progress.step,
-            "tokens": progress.step * settings.batch_size,
-            "learning_rate": lr,
-            "loss": loss / n,
+            "training_tokens": progress.step * settings.batch_size,
+            "step_learning_rate": lr,
+            "training_loss": loss / n,
             "mse": error / (n * self._d_in) / progress.scale**2,
             "sparsity_loss": sparsity / n,
             "l0": active / n,
-            "explained_variance": 1 - residual_variance / total_variance if varies else None,
-            "dead_fraction": n_dead / settings.d_sae,
+            "batch_explained_variance": 1 - residual_variance / total_variance if varies else None,
+            "recent_dead_fraction": n_dead / settings.d_sae,
             "resampled_features": progress.resampled_since_log,
         }
         progress.log.append(entry)
@@ -284,7 +287,8 @@ def check_settings(settings: TrainingSettings, d_in: int, label: str = "the SAE"
     """Raise SaeError, naming `label`, for settings that cannot train on rows of width d_in."""
     try:
         settings.validate(d_in)
-        training_step_class(settings.architecture).validate(settings, d_in)
+        given = {name: getattr(settings, name) for name in ARCHITECTURE_SETTINGS}
+        check_own_settings(settings.architecture, given)
     except SaeError as error:
         raise SaeError(f"{label}: {error}") from None
 
@@ -326,9 +330,9 @@ def _no_totals(device: torch.device) -> Tensor:
 
 
 def _in_words(entry: dict[str, Any]) -> str:
-    variance = entry["explained_variance"]
+    variance = entry["batch_explained_variance"]
     shown = "undefined" if variance is None else f"{variance:.4f}"
     return (
-        f"step {entry['step']}: loss {entry['loss']:.4g}, explained variance {shown}, "
-        f"L0 {entry['l0']:.1f}, dead {entry['dead_fraction']:.3f}"
+        f"step {entry['step']}: loss {entry['training_loss']:.4g}, explained variance {shown}, "
+        f"L0 {entry['l0']:.1f}, dead {entry['recent_dead_fraction']:.3f}"
     )

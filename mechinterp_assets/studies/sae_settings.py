@@ -6,23 +6,19 @@ does (sae/settings.py).
 """
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal
 
-from mechinterp_assets.sae.architectures import ARCHITECTURES
-from mechinterp_assets.sae.base import SaeError
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.trainer import check_settings
+from mechinterp_assets.sae.traits import AUXK_SETTINGS, RESAMPLING_SETTINGS, traits_of
 from mechinterp_assets.studies.sections import (
     EXTERNAL_KEYS,
-    Architecture,
     SaeSection,
     SweepVariant,
 )
 from mechinterp_assets.studies.study import Study
 
-AUXK_ARCHITECTURES = ("topk", "batchtopk", "matryoshka")
-AUXK_SETTINGS = ("auxk_coefficient", "auxk")
-RESAMPLING_SETTINGS = ("resample_at", "resample_warmup_steps")
 ComputeDtype = Literal["float32", "bfloat16"]
 SEEDS_PER_LAYER = 1000  # layers of one seed must not share seeds with those of the next
 
@@ -102,16 +98,12 @@ def variant_name(variant: SweepVariant) -> str:
 
 def sparsity_setting(settings: TrainingSettings) -> tuple[str, float]:
     """Name and value of the setting that decides how sparse an SAE becomes."""
-    for name in ("k", "l1_coefficient", "l0_coefficient"):
-        value = getattr(settings, name)
-        if value is not None:
-            return name, float(value)
-    raise SaeError(f"architecture {settings.architecture!r} has no sparsity setting")
+    name = traits_of(settings.architecture).sparsity_setting
+    return name, float(getattr(settings, name))
 
 
 def check_sae_sections(study: Study, d_in: int) -> None:
     """Raise SaeError for sections `sae` and `sweep` that cannot train, naming key and remedy."""
-    assert set(get_args(Architecture)) == set(ARCHITECTURES)
     if study.sae.architecture != "external":
         _check(study.sae, study.layers, d_in, "sae")
     for i, section in enumerate(sweep_sections(study).values()):
@@ -133,10 +125,11 @@ def _check(section: SaeSection, layers: list[int], d_in: int, key: str) -> None:
 def _foreign_settings(section: SaeSection) -> Iterator[str]:
     """Settings that the architecture has no use for; ARCHITECTURE_SETTINGS are checked by it."""
     architecture = section.architecture
+    traits = traits_of(architecture)
     no_use: list[str] = []
-    if architecture not in AUXK_ARCHITECTURES:
+    if not traits.auxk:
         no_use += AUXK_SETTINGS
-    if not ARCHITECTURES[architecture].resamples:
+    if not traits.resamples:
         no_use += RESAMPLING_SETTINGS
     for name in no_use:
         value = getattr(section, name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,6 +18,7 @@ from pydantic import (
 )
 
 from mechinterp_assets.organism import ORGANISM_FOLDER
+from mechinterp_assets.sae.traits import architecture_names
 
 EMBEDDED_MODEL = "organism"
 
@@ -33,7 +35,29 @@ NotNegative = Annotated[float, Field(ge=0)]
 EXTERNAL_KEYS = {
     "architecture", "path", "min_explained_variance", "evaluation_tokens", "seed"
 }  # fmt: skip
-Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka"]
+EXTERNAL = "external"  # SAEs trained elsewhere: no architecture of ours
+
+
+def _known(*others: str) -> tuple[Any, ...]:
+    """How a name of an architecture, or one of `others`, is checked and stands in the schema."""
+
+    def names() -> list[str]:
+        return [*architecture_names(), *others]
+
+    def check(name: str) -> str:
+        if name not in names():
+            listed = ", ".join(f"'{known}'" for known in names())
+            raise ValueError(f"no SAE architecture has this name; give one of {listed}")
+        return name
+
+    def schema(found: dict[str, Any]) -> None:
+        found["enum"] = names()
+
+    return AfterValidator(check), Field(json_schema_extra=schema)
+
+
+Architecture = Annotated[str, *_known()]
+TrainedOrExternal = Annotated[str, *_known(EXTERNAL)]
 
 
 class StudyError(ValueError):
@@ -158,7 +182,7 @@ class SaeSection(Section):
     the study's own activations. Of the other keys evaluation_tokens and seed remain.
     """
 
-    architecture: Architecture | Literal["external"] = "topk"
+    architecture: TrainedOrExternal = "topk"
     path: str | dict[int, str] | None = None
     min_explained_variance: Annotated[float, Field(lt=1)] = 0.0
     source: Literal["cache", "forward"] = "cache"
@@ -479,11 +503,11 @@ class IoiSection(Section):
     firing_threshold: Fraction = 0.5
     firing_score_min: Literal[0] | None = 0
     contribution_fraction: Fraction = 0.7
-    trace_variants: list[Literal["near", "negative", "all_slices", "published"]] = [
+    trace_variants: list[Literal["near", "negative", "all_slices", "fc24_code"]] = [
         "near",
         "negative",
         "all_slices",
-        "published",
+        "fc24_code",
     ]
     near_threshold: Fraction = 0.25
     slice_contrast: bool = True

@@ -398,7 +398,7 @@ def _check_model(file: Path, model: ModelSection) -> tuple[int, int]:
 def _check_saes(file: Path, study: Study, d_z: int) -> None:
     if study.sae.architecture == "external":
         _check_external(file, study)
-    from mechinterp_assets.sae.base import SaeError  # imports torch
+    from mechinterp_assets.sae.errors import SaeError
     from mechinterp_assets.studies.sae_settings import check_sae_sections
 
     try:

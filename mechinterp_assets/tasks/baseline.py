@@ -21,9 +21,9 @@ BASELINE_SCHEMA: dict[str, pl.DataType] = {
     "variant": pl.String(),
     "loss": pl.Float64(),
     "prob": pl.Float64(),
-    "rank": pl.Int32(),
+    "answer_rank": pl.Int32(),
     "logit_diff": pl.Float64(),
-    "correct": pl.Boolean(),
+    "is_top1": pl.Boolean(),
     "top_token_id": pl.Int32(),
     "skipped": pl.String(),
 }
@@ -52,9 +52,9 @@ def task_baseline(
         frames.append(
             group.select("task", "prompt", "template", "variant")
             .hstack(values)
-            .with_columns(pl.col("loss", "prob", "rank", "logit_diff").fill_nan(None))
+            .with_columns(pl.col("loss", "prob", "answer_rank", "logit_diff").fill_nan(None))
             .with_columns(
-                correct=pl.col("rank") == 1,
+                is_top1=pl.col("answer_rank") == 1,
                 top_token_id=pl.Series(logits.argmax(-1).cpu().numpy()),
                 skipped=pl.lit(None, pl.String),
             )
@@ -71,9 +71,9 @@ def task_accuracy(baseline: pl.DataFrame) -> dict[str, float]:
     """Task -> share of its base prompts whose most likely token is an answer; of those that have
     one."""
     shares = (
-        baseline.filter((pl.col("variant") == BASE) & pl.col("correct").is_not_null())
+        baseline.filter((pl.col("variant") == BASE) & pl.col("is_top1").is_not_null())
         .group_by("task")
-        .agg(pl.col("correct").cast(pl.Float64).mean())
+        .agg(pl.col("is_top1").cast(pl.Float64).mean())
         .sort("task")
     )
     return {str(task): float(share) for task, share in shares.iter_rows()}

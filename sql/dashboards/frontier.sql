@@ -1,6 +1,6 @@
 SELECT
     layer,
-    variant,
+    sae_variant,
     l0,
     ce_recovered,
     ce_recovered_mean,

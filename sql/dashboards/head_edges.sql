@@ -9,7 +9,7 @@ SELECT
     side,
     n_prompts,
     mean_contribution,
-    mean_share,
+    mean_contribution_share,
     mean_exact_effect
 FROM ioi_trace_graph
 WHERE

@@ -1,4 +1,4 @@
-SELECT interval, kind, rank, sequence, position, activation, token
+SELECT interval, sample, rank, sequence, position, activation, token
 FROM feature_interval_examples
 WHERE study = $study AND layer = $layer AND feature = $feature
-ORDER BY interval DESC, kind DESC, rank;
+ORDER BY interval DESC, sample DESC, rank;

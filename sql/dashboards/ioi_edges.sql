@@ -7,7 +7,7 @@ SELECT
     source_role,
     side,
     n_prompts,
-    mean_share
+    mean_contribution_share
 FROM ioi_trace_graph
 WHERE study = $study AND task = 'ioi' AND $layer IN (upstream_layer, downstream_layer)
 ORDER BY n_prompts DESC;

@@ -5,7 +5,7 @@ SELECT
     o.mean_activation,
     o.top_head,
     o.top_head_attribution,
-    e.token AS fires_on,
+    e.token AS strongest_token,
     o.promoted[1] AS top_token,
     o.suppressed[1] AS bottom_token
 FROM feature_overview AS o

@@ -1,4 +1,4 @@
-SELECT direction, rank, token, effect
+SELECT extreme, rank, token, logit_effect
 FROM feature_logit_effects
 WHERE study = $study AND layer = $layer AND feature = $feature
-ORDER BY direction DESC, rank;
+ORDER BY extreme DESC, rank;

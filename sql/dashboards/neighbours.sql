@@ -1,9 +1,9 @@
 SELECT
-    n.kind,
+    n.measure,
     n.rank,
     n.neighbour,
-    n.value,
-    n.n_both,
+    n.similarity,
+    n.n_coactive,
     o.density,
     o.top_head,
     o.promoted[1] AS top_token
@@ -11,4 +11,4 @@ FROM feature_neighbours AS n
 LEFT JOIN feature_overview AS o
     ON o.study = n.study AND o.layer = n.layer AND o.feature = n.neighbour
 WHERE n.study = $study AND n.layer = $layer AND n.feature = $feature
-ORDER BY n.kind, n.rank;
+ORDER BY n.measure, n.rank;

@@ -4,7 +4,7 @@ SELECT
     specificity_low,
     specificity_high,
     mass_specificity,
-    recall,
+    sensitivity,
     base_rate,
     lift
 FROM feature_proxy_shares

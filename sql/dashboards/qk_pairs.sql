@@ -15,10 +15,10 @@ SELECT
     END AS key_part,
     mean,
     sd,
-    share,
+    score_share,
     covariance_share,
     mean_score,
-    n_active,
+    n_present,
     n
 FROM qk_feature_pairs
 WHERE study = $study AND rank < 10

@@ -4,13 +4,13 @@ SELECT
     layer || '.' || head AS head,
     source_role,
     ordered_by,
-    k,
+    n_top_pairs,
     variance_explained,
     variance_explained_held_out,
     r_squared,
-    share,
-    n_pairs,
+    score_share,
+    n_part_pairs,
     n
 FROM qk_feature_summary
 WHERE study = $study
-ORDER BY task, layer, qk_feature_summary.head, source_role, ordered_by, k;
+ORDER BY task, layer, qk_feature_summary.head, source_role, ordered_by, n_top_pairs;

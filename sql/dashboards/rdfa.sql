@@ -2,12 +2,12 @@ SELECT
     rank,
     node,
     parent,
-    kind,
+    node_kind,
     at_layer,
     at_feature,
     at_position,
     token,
-    value,
+    contribution,
     share_of_root,
     identity_error
 FROM feature_rdfa

@@ -10,7 +10,7 @@ WITH head AS (
 top_logits AS (
     SELECT study, layer, feature, list(token ORDER BY rank)[:4] AS predicts
     FROM feature_logit_effects
-    WHERE direction = 'top'
+    WHERE extreme = 'top'
     GROUP BY ALL
 )
 SELECT

@@ -3,7 +3,7 @@ SELECT
     template,
     name_order,
     count(*) AS n,
-    round(avg(correct::INT), 3) AS accuracy,
+    round(avg(prefers_io::INT), 3) AS prefers_io,
     round(avg(logit_diff), 2) AS logit_diff,
     any_value(text) AS example
 FROM ioi_baseline

@@ -2,7 +2,7 @@
 SELECT
     f.study,
     f.layer,
-    f.variant,
+    f.sae_variant,
     round(f.l0, 1) AS l0,
     round(f.ce_recovered, 3) AS ce_recovered,
     round(f.explained_variance, 3) AS explained_variance,

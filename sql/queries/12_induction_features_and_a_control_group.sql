@@ -5,9 +5,9 @@ SELECT
     n_features,
     t.n_tested,
     t.n_passed,
-    round(t.share, 3) AS pass_share,
-    round(t.low, 3) AS low_95,
-    round(t.high, 3) AS high_95,
+    round(t.passed_share, 3) AS pass_share,
+    round(t.ci_low, 3) AS low_95,
+    round(t.ci_high, 3) AS high_95,
     same.n_passed || ' of ' || same.n_tested AS with_same_prefix
 FROM induction_test AS t
 JOIN induction_test AS same USING (study, layer, feature_group, n_features)

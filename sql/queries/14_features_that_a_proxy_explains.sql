@@ -7,7 +7,7 @@ SELECT
     round(s.specificity, 3) AS share_of_tokens,
     round(s.specificity_low, 3) AS low_95,
     round(s.base_rate, 4) AS chance,
-    round(s.recall, 3) AS recall,
+    round(s.sensitivity, 3) AS sensitivity,
     s.n_active,
     o.promoted[1] AS promotes,
     o.top_head

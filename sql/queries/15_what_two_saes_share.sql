@@ -5,7 +5,7 @@ SELECT
     other_study || ' layer ' || other_layer AS with_sae,
     space,
     n_alive_pairs,
-    round(mean_cosine_alive, 3) AS mean_cosine,
+    round(mean_matched_cosine_alive, 3) AS mean_matched_cosine,
     round(random_mean_cosine, 3) AS random_directions,
     round(share_above_07, 3) AS share_above_07,
     round(mean_example_overlap, 3) AS example_overlap,

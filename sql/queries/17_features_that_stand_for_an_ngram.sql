@@ -3,29 +3,29 @@ WITH fit AS (
     SELECT
         layer,
         feature,
-        n,
+        ngram_size,
         text,
         n_active,
         n_occurrences,
-        share,
+        active_share,
         rate,
-        2 * share * rate / (share + rate) AS f1
+        2 * active_share * rate / (active_share + rate) AS f1
     FROM feature_ngrams
     WHERE study = coalesce(getvariable('study'), 'organism')
 ),
 best AS (
     -- Longer n-grams only where they fit better than shorter ones.
-    SELECT layer, feature, arg_max(fit, f1 - 0.001 * n) AS fit
+    SELECT layer, feature, arg_max(fit, f1 - 0.001 * ngram_size) AS fit
     FROM fit
     GROUP BY ALL
 )
 SELECT
     layer,
     feature,
-    fit.n,
+    fit.ngram_size,
     fit.text AS ngram,
     fit.n_active,
-    round(fit.share, 2) AS share_of_activations,
+    round(fit.active_share, 2) AS share_of_activations,
     round(fit.rate, 2) AS active_given_ngram,
     round(fit.f1, 3) AS f1
 FROM best

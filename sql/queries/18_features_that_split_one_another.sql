@@ -5,9 +5,9 @@ WITH pairs AS (
         layer,
         least(feature, neighbour) AS one,
         greatest(feature, neighbour) AS other,
-        max(value) FILTER (kind = 'coactivation') AS phi,
-        max(value) FILTER (kind = 'decoder_cosine') AS cosine,
-        max(n_both) AS n_both
+        max(similarity) FILTER (measure = 'coactivation') AS phi,
+        max(similarity) FILTER (measure = 'decoder_cosine') AS cosine,
+        max(n_coactive) AS n_coactive
     FROM feature_neighbours
     WHERE study = coalesce(getvariable('study'), 'organism')
     GROUP BY ALL
@@ -19,7 +19,7 @@ SELECT
     other,
     round(phi, 2) AS phi,
     round(cosine, 2) AS decoder_cosine,
-    n_both,
+    n_coactive,
     a.n_active AS n_active_one,
     b.n_active AS n_active_other
 FROM pairs

@@ -13,6 +13,6 @@ SELECT
     round(avg(list_contains(tokens, token_id)::INT), 3) AS share_on_a_token_of_the_top_examples
 FROM feature_interval_examples
 JOIN strongest USING (study, layer, feature)
-WHERE kind = 'random'
+WHERE sample = 'random'
 GROUP BY layer, interval
 ORDER BY layer, interval;

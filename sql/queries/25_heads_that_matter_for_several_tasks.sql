@@ -4,7 +4,7 @@ WITH able AS (
     FROM task_baseline
     WHERE variant = 'base'
     GROUP BY ALL
-    HAVING avg(correct::INTEGER) >= 0.5
+    HAVING avg(is_top1::INTEGER) >= 0.5
 ),
 
 harmful AS (

@@ -7,7 +7,7 @@ SELECT
     round(p.share_of_null_below, 2) AS share_of_null_below,
     round(s.n_clusters, 1) AS clusters_by_direction,
     r.roles,
-    f.fires_on AS top_feature_fires_on
+    f.frequent_tokens AS frequent_tokens_of_top_feature
 FROM head_polysemanticity_proxy AS p
 JOIN head_polysemanticity_proxy AS s
     ON (s.study, s.layer, s.head, s.measure) = (p.study, p.layer, p.head, 'decoder_slice')

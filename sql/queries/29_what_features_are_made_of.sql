@@ -6,9 +6,9 @@ WITH leaves AS (
         feature,
         rank,
         CASE
-            WHEN kind LIKE '%\_bias' ESCAPE '\' THEN 'bias'
-            WHEN kind IN ('source', 'attention', 'rest') THEN 'not followed'
-            ELSE kind
+            WHEN node_kind LIKE '%\_bias' ESCAPE '\' THEN 'bias'
+            WHEN node_kind IN ('source', 'attention', 'rest') THEN 'not followed'
+            ELSE node_kind
         END AS ends_in,
         share_of_root
     FROM feature_rdfa
@@ -24,7 +24,7 @@ upstream AS (
     FROM feature_rdfa
     WHERE
         study = coalesce(getvariable('study'), 'organism')
-        AND kind = 'feature'
+        AND node_kind = 'feature'
         AND parent IS NOT NULL
     GROUP BY ALL
 )

@@ -1,6 +1,6 @@
 -- How many slices does a firing pair need, on the task and on unspecific text?
 SELECT
-    text,
+    text_source,
     layer,
     sum(n_pairs)::BIGINT AS firing_pairs,
     round(sum(n_slices * n_pairs) / sum(n_pairs), 2) AS mean_slices,
@@ -9,4 +9,4 @@ SELECT
 FROM attention_slice_counts
 WHERE study = coalesce(getvariable('study'), 'organism')
 GROUP BY ALL
-ORDER BY layer, text;
+ORDER BY layer, text_source;

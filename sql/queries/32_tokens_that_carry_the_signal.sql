@@ -2,7 +2,7 @@
 SELECT
     layer || '.' || head AS head,
     destination_role || ' -> ' || source_role AS pair,
-    n_slices,
+    n_dimensions,
     position_role,
     n,
     round(mean_signal, 2) AS mean_signal,

@@ -1,10 +1,10 @@
 -- Precision and recall of the traced heads against published circuits, at the published filter of 170 of 256
 -- Keys: rule, what is counted, reference list, precision or recall.
 WITH agreement AS (
-    SELECT variant || ', ' || counted || ', ' || reference AS name, "precision", recall
+    SELECT trace_rule || ', ' || counted || ', ' || head_list AS name, "precision", recall
     FROM ioi_trace_summary
     WHERE study = coalesce(getvariable('study'), 'organism')
-        AND task = 'ioi' AND reference IS NOT NULL AND min_share BETWEEN 0.66 AND 0.67
+        AND task = 'ioi' AND head_list IS NOT NULL AND min_share BETWEEN 0.66 AND 0.67
 )
 SELECT name || ': precision' AS key, "precision" AS value FROM agreement
 UNION ALL

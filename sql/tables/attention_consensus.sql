@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE attention_consensus (
     study VARCHAR,
     task VARCHAR,
@@ -6,11 +6,11 @@ CREATE TABLE attention_consensus (
     head INTEGER,
     destination_role VARCHAR,
     source_role VARCHAR,
-    k INTEGER,
+    slice INTEGER,
     singular_value DOUBLE,
     n_pairs BIGINT,
     selected_share DOUBLE,
-    sign_agreement DOUBLE,
+    sign_consistency DOUBLE,
     in_consensus BOOLEAN
 );
 COMMENT ON TABLE attention_consensus IS 'The slices that the traced pairs of a head and pair of roles agree on (Franco & Crovella 2024, arXiv 2410.00340, Figure 9; the majority rule is this project''s). One row per node and singular vector that any pair selects; the most frequent nodes of the standard trace. Empty for rotary models, whose singular vectors differ from offset to offset.';
@@ -20,9 +20,9 @@ COMMENT ON COLUMN attention_consensus.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN attention_consensus.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN attention_consensus.destination_role IS 'Role of the pair''s destination, as in attention_slices';
 COMMENT ON COLUMN attention_consensus.source_role IS 'Role of the pair''s source, as in attention_slices';
-COMMENT ON COLUMN attention_consensus.k IS 'Index of the singular vector, as in attention_svd';
+COMMENT ON COLUMN attention_consensus.slice IS 'Index of the singular vector, as in attention_svd';
 COMMENT ON COLUMN attention_consensus.singular_value IS 'Singular value sigma_k';
 COMMENT ON COLUMN attention_consensus.n_pairs IS 'Traced pairs of the node';
 COMMENT ON COLUMN attention_consensus.selected_share IS 'Share of these pairs whose S contains k';
-COMMENT ON COLUMN attention_consensus.sign_agreement IS '|mean of sign(u_k . x_i)| over the pairs that select k: 1 when all agree';
+COMMENT ON COLUMN attention_consensus.sign_consistency IS '|mean of sign(u_k . x_i)| over the pairs that select k: 1 when all agree';
 COMMENT ON COLUMN attention_consensus.in_consensus IS 'Whether selected_share is at least 0.5: the consensus subspace is spanned by these';

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 CREATE TABLE attention_sae (
     study VARCHAR,
@@ -9,7 +9,7 @@ CREATE TABLE attention_sae (
     k INTEGER,
     l1_coefficient DOUBLE,
     l0_coefficient DOUBLE,
-    source VARCHAR,
+    training_source VARCHAR,
     compute_dtype VARCHAR,
     training_tokens BIGINT,
     steps BIGINT,
@@ -27,20 +27,20 @@ CREATE TABLE attention_sae (
 COMMENT ON TABLE attention_sae IS 'One row per sparse autoencoder trained on z_cat of one layer (K24 section 2): f = activation((x - b_dec) W_enc + b_enc), x_hat = f W_dec + b_dec, decoder rows of unit norm. Weights are in path, in SAELens''s format. An SAE that was trained elsewhere (external_folder) has NULL in every column that only its training would tell. Quality is in sae_evaluation.';
 COMMENT ON COLUMN attention_sae.study IS 'Study the row belongs to';
 COMMENT ON COLUMN attention_sae.layer IS 'Layer whose z_cat the SAE reads and reconstructs, from 0';
-COMMENT ON COLUMN attention_sae.architecture IS 'standard: ReLU with an L1 penalty (K24, Bricken et al. 2023). topk: the k largest pre-activations through ReLU (Gao et al. 2024). batchtopk: the k n largest of a batch of n tokens in training, a learnt threshold after it (Bussmann et al. 2024). jumprelu: a learnt threshold per feature and an L0 penalty (Rajamanoharan et al. 2024). gated: a gate apart from the magnitude, L1 on the gate (Rajamanoharan et al. 2024). matryoshka: batchtopk whose nested prefixes must each reconstruct (Bussmann et al. 2025)';
+COMMENT ON COLUMN attention_sae.architecture IS 'Name of the SAE architecture, defined in the view sae_architectures';
 COMMENT ON COLUMN attention_sae.d_in IS 'Width of z_cat: n_heads * d_head';
 COMMENT ON COLUMN attention_sae.d_sae IS 'Number of features';
 COMMENT ON COLUMN attention_sae.k IS 'Most features that can be active at a token; NULL unless the architecture fixes it';
 COMMENT ON COLUMN attention_sae.l1_coefficient IS 'Weight of the L1 penalty, on inputs scaled by input_scale; NULL unless the architecture has one';
 COMMENT ON COLUMN attention_sae.l0_coefficient IS 'Weight of the number of active features per token in the loss, on inputs scaled by input_scale; NULL unless the architecture has one';
-COMMENT ON COLUMN attention_sae.source IS 'Where rows came from in training. cache: the activation cache of the layer. forward: forward passes shared by all layers of the run; NULL for an SAE not trained in this study';
+COMMENT ON COLUMN attention_sae.training_source IS 'Where rows came from in training. cache: the activation cache of the layer. forward: forward passes shared by all layers of the run; NULL for an SAE not trained in this study';
 COMMENT ON COLUMN attention_sae.compute_dtype IS 'Type of the factors of the encoder''s matrix product in training; weights and sums are float32. NULL for an SAE not trained in this study';
 COMMENT ON COLUMN attention_sae.training_tokens IS 'Activation rows seen in training, repeated passes counted each time';
 COMMENT ON COLUMN attention_sae.steps IS 'Optimiser steps';
 COMMENT ON COLUMN attention_sae.batch_size IS 'Rows per step';
 COMMENT ON COLUMN attention_sae.learning_rate IS 'Peak learning rate of Adam';
 COMMENT ON COLUMN attention_sae.input_scale IS 'Factor by which rows were multiplied in training, so that E||x - mean||^2 = d_in; 1 if they were not. It is folded into the stored biases: the SAE takes z as it is';
-COMMENT ON COLUMN attention_sae.resampled_features IS 'Dead features given a new direction in training (standard only; Bricken et al. 2023), a feature counted each time';
+COMMENT ON COLUMN attention_sae.resampled_features IS 'Dead features given a new direction in training (architectures that resample; Bricken et al. 2023), a feature counted each time';
 COMMENT ON COLUMN attention_sae.seed IS 'Seed of initialisation and resampling';
 COMMENT ON COLUMN attention_sae.path IS 'Folder under $MECHINTERP_HOME/tensors; its highest version holds cfg.json and sae_weights.safetensors in SAELens format';
 COMMENT ON COLUMN attention_sae.weights_hash IS 'SHA-256 of architecture, k and weights, 16 hex digits: the data version of everything computed from this SAE';

@@ -1,24 +1,24 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE attention_slice_usage (
     study VARCHAR,
-    text VARCHAR,
+    text_source VARCHAR,
     layer INTEGER,
     head INTEGER,
-    k INTEGER,
+    slice INTEGER,
     fires BOOLEAN,
     n_pairs BIGINT,
     selected_share DOUBLE,
     mean_term DOUBLE,
-    mean_share DOUBLE
+    mean_term_share DOUBLE
 );
 COMMENT ON TABLE attention_slice_usage IS 'Which singular vectors carry a head''s attention scores when a pair fires and when it does not (Franco & Crovella 2024, arXiv 2410.00340, Figures 2 and 8). One row per text, head, singular vector and whether the pairs fire. Pairs that do not fire are a random sample of the causal ones with source >= 1.';
 COMMENT ON COLUMN attention_slice_usage.study IS 'Study the row belongs to';
-COMMENT ON COLUMN attention_slice_usage.text IS 'What was read: ioi (base prompts) or corpus (held-out documents cut to the prompts'' lengths)';
+COMMENT ON COLUMN attention_slice_usage.text_source IS 'What was read: ioi (base prompts) or corpus (held-out documents cut to the prompts'' lengths)';
 COMMENT ON COLUMN attention_slice_usage.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN attention_slice_usage.head IS 'Head within its layer, from 0';
-COMMENT ON COLUMN attention_slice_usage.k IS 'Index of the singular vector, from 0, as in attention_svd; for rotary models the rank at each pair''s offset';
+COMMENT ON COLUMN attention_slice_usage.slice IS 'Index of the singular vector, from 0, as in attention_svd; for rotary models the rank at each pair''s offset';
 COMMENT ON COLUMN attention_slice_usage.fires IS 'Whether the pairs fire: attention >= threshold, score >= 0, source >= 1';
 COMMENT ON COLUMN attention_slice_usage.n_pairs IS 'Number of pairs';
 COMMENT ON COLUMN attention_slice_usage.selected_share IS 'Share of the pairs whose S contains k; S is empty when a score is not positive';
 COMMENT ON COLUMN attention_slice_usage.mean_term IS 'Mean of c_k = sigma_k (u_k . x_i)(v_k . x_j), in units of q . k';
-COMMENT ON COLUMN attention_slice_usage.mean_share IS 'Mean of c_k / sum over k of |c_k|, -1 to 1';
+COMMENT ON COLUMN attention_slice_usage.mean_term_share IS 'Mean of c_k / sum over k of |c_k|, -1 to 1';

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE attention_slices (
     study VARCHAR,
     task VARCHAR,
@@ -9,14 +9,14 @@ CREATE TABLE attention_slices (
     source INTEGER,
     destination_role VARCHAR,
     source_role VARCHAR,
-    score DOUBLE,
+    attention_score DOUBLE,
     attention DOUBLE,
     fires BOOLEAN,
     slices INTEGER[],
     n_slices INTEGER,
     slice_sum DOUBLE,
     slice_terms FLOAT[],
-    identity_error DOUBLE,
+    relative_identity_error DOUBLE,
     is_root BOOLEAN,
     path_multiplicity DOUBLE,
     destination_heads DOUBLE,
@@ -40,14 +40,14 @@ COMMENT ON COLUMN attention_slices.destination IS 'Position that attends (query)
 COMMENT ON COLUMN attention_slices.source IS 'Position attended to (key), BOS at 0';
 COMMENT ON COLUMN attention_slices.destination_role IS 'Role of the destination in the prompt. ioi: IO, S1, S2, END, S1+1, AND, PUNCT, VERB, PLACE, OBJECT; other tasks: as in task_prompts.roles. BOS, or other where there is none; the first that applies';
 COMMENT ON COLUMN attention_slices.source_role IS 'Role of the source in the prompt, as destination_role';
-COMMENT ON COLUMN attention_slices.score IS 'Attention score before softmax as the model computes it: q . k / sqrt(d_head)';
+COMMENT ON COLUMN attention_slices.attention_score IS 'Attention score before softmax as the model computes it: q . k / sqrt(d_head)';
 COMMENT ON COLUMN attention_slices.attention IS 'Attention weight after softmax, 0 to 1';
 COMMENT ON COLUMN attention_slices.fires IS 'attention >= threshold (0.5 unless the study says otherwise), score >= 0 and source >= 1; only firing pairs are traced, and root pairs of any score where the study says so (ioi.firing_score_min: null)';
 COMMENT ON COLUMN attention_slices.slices IS 'Selected set S of singular vector indices k: what is left after dropping terms in ascending order while their running sum stays <= 0 (tolerance 1e-12 of the sum of absolute terms). Empty when q . k <= 0. For traced root pairs with a negative score (ioi.firing_score_min: null, this project''s rule) chosen from the terms minus their mean over the destination''s other sources';
 COMMENT ON COLUMN attention_slices.n_slices IS 'Number of selected slices, 0 to d_head';
 COMMENT ON COLUMN attention_slices.slice_sum IS 'Sum of the terms in S, at least q . k but for traced root pairs with a negative score';
 COMMENT ON COLUMN attention_slices.slice_terms IS 'All terms c_k = sigma_k (u_k . x_i)(v_k . x_j), k from 0; they sum to q . k = score * sqrt(d_head)';
-COMMENT ON COLUMN attention_slices.identity_error IS '|sum of terms - score of the model * sqrt(d_head)| / sum of |terms|; rounding only, below 1e-4 in single precision';
+COMMENT ON COLUMN attention_slices.relative_identity_error IS '|sum of terms - score of the model * sqrt(d_head)| / sum of |terms|; rounding only, below 1e-4 in single precision';
 COMMENT ON COLUMN attention_slices.is_root IS 'Whether the pair is a root: (END, source) of a root head, IO in IOI unless the root names another role';
 COMMENT ON COLUMN attention_slices.path_multiplicity IS 'Number of paths from root pairs to this pair along kept heads (1 for a root alone, 0 for a root that does not fire), exact up to 2^53; NULL when not traced. Published counts are these, not prompts';
 COMMENT ON COLUMN attention_slices.destination_heads IS 'Sum over upstream heads of their contribution at the destination: sum over k in S of e_k sqrt(sigma_k) u_k . o / s, e_k = sign(u_k . x_i), o = z W_O without bias (eq. 8). NULL when not traced';

@@ -1,9 +1,9 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE attention_svd (
     study VARCHAR,
     layer INTEGER,
     head INTEGER,
-    k INTEGER,
+    slice INTEGER,
     rope_offset INTEGER,
     singular_value DOUBLE,
     energy_share DOUBLE,
@@ -13,7 +13,7 @@ COMMENT ON TABLE attention_svd IS 'Singular values of Omega = [W_Q; b_Q][W_K; b_
 COMMENT ON COLUMN attention_svd.study IS 'Study the row belongs to';
 COMMENT ON COLUMN attention_svd.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN attention_svd.head IS 'Head within the layer, from 0';
-COMMENT ON COLUMN attention_svd.k IS 'Index of the singular vector, from 0, singular values descending; at most d_head of them';
+COMMENT ON COLUMN attention_svd.slice IS 'Index of the singular vector, from 0, singular values descending; at most d_head of them';
 COMMENT ON COLUMN attention_svd.rope_offset IS 'Destination minus source position at which a rotary model''s Omega is taken; NULL for models with absolute positions, whose Omega has no offset';
 COMMENT ON COLUMN attention_svd.singular_value IS 'Singular value sigma_k of Omega, at least 0; sigma_k (u_k . x_i)(v_k . x_j) sums to q . k before division by sqrt(d_head)';
 COMMENT ON COLUMN attention_svd.energy_share IS 'sigma_k^2 / sum over k of sigma_k^2, 0 to 1';

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE attention_token_signal (
     study VARCHAR,
     task VARCHAR,
@@ -8,7 +8,7 @@ CREATE TABLE attention_token_signal (
     source_role VARCHAR,
     side VARCHAR,
     position_role VARCHAR,
-    n_slices INTEGER,
+    n_dimensions INTEGER,
     n BIGINT,
     mean_signal DOUBLE,
     sd_signal DOUBLE
@@ -22,7 +22,7 @@ COMMENT ON COLUMN attention_token_signal.destination_role IS 'Role of the pair''
 COMMENT ON COLUMN attention_token_signal.source_role IS 'Role of the pair''s source, as in attention_slices';
 COMMENT ON COLUMN attention_token_signal.side IS 'destination: read by the query; source: read by the key';
 COMMENT ON COLUMN attention_token_signal.position_role IS 'Role of the positions that the signal is averaged over';
-COMMENT ON COLUMN attention_token_signal.n_slices IS 'Dimension of the consensus subspace';
+COMMENT ON COLUMN attention_token_signal.n_dimensions IS 'Dimension of the consensus subspace';
 COMMENT ON COLUMN attention_token_signal.n IS 'Number of positions';
 COMMENT ON COLUMN attention_token_signal.mean_signal IS 'Mean signal, in units of sqrt(q . k)';
 COMMENT ON COLUMN attention_token_signal.sd_signal IS 'Standard deviation of the signal over positions';

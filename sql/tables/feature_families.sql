@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- per: site
 CREATE TABLE feature_families (
     study VARCHAR,
@@ -9,12 +9,12 @@ CREATE TABLE feature_families (
     value DOUBLE,
     x BIGINT,
     n BIGINT NOT NULL,
-    low DOUBLE,
-    high DOUBLE,
+    ci_low DOUBLE,
+    ci_high DOUBLE,
     null_value DOUBLE,
     threshold DOUBLE,
     min_n BIGINT NOT NULL,
-    passes BOOLEAN,
+    meets_threshold BOOLEAN,
     required BOOLEAN NOT NULL,
     head INTEGER,
     text VARCHAR
@@ -28,12 +28,12 @@ COMMENT ON COLUMN feature_families.measure IS 'Which measure. induction_attribut
 COMMENT ON COLUMN feature_families.value IS 'The measure; NULL where it is not defined (no example, no logit effect)';
 COMMENT ON COLUMN feature_families.x IS 'Where the value is a share: value = x / n; else NULL';
 COMMENT ON COLUMN feature_families.n IS 'Terms behind the value: induction heads, examples, runs, tokens; negative_share: the 2 effects';
-COMMENT ON COLUMN feature_families.low IS 'Lower bound of the 95% Clopper-Pearson interval of x / n; NULL where the value is no share. Terms are taken as independent, which tokens of one text are not';
-COMMENT ON COLUMN feature_families.high IS 'Upper bound of the same interval';
+COMMENT ON COLUMN feature_families.ci_low IS 'Lower bound of the 95% Clopper-Pearson interval of x / n; NULL where the value is no share. Terms are taken as independent, which tokens of one text are not';
+COMMENT ON COLUMN feature_families.ci_high IS 'Upper bound of the same interval';
 COMMENT ON COLUMN feature_families.null_value IS 'What chance gives. DFA measures: a source drawn uniformly from 1 .. D without BOS. run_length: tokens drawn independently with the density within active sequences. density_where_active: the density over all tokens. Overlaps: as many tokens drawn at random. promoted_names: share of the vocabulary that looks like a name. NULL: none; induction has a control group instead (induction_test)';
 COMMENT ON COLUMN feature_families.threshold IS 'Value from which the measure passes; NULL: stored without judgement. 0.6 for induction is K24''s';
-COMMENT ON COLUMN feature_families.min_n IS 'Terms below which passes stays NULL';
-COMMENT ON COLUMN feature_families.passes IS 'value >= threshold (induction_behaviour, its variant and negative_share: value > threshold); NULL with n below min_n or without a value or threshold';
+COMMENT ON COLUMN feature_families.min_n IS 'Terms below which meets_threshold stays NULL';
+COMMENT ON COLUMN feature_families.meets_threshold IS 'value >= threshold (induction_behaviour, its variant and negative_share: value > threshold); NULL with n below min_n or without a value or threshold';
 COMMENT ON COLUMN feature_families.required IS 'Whether the label of the family needs this measure to pass';
 COMMENT ON COLUMN feature_families.head IS 'induction_attribution: the induction head with the largest attribution; else NULL';
 COMMENT ON COLUMN feature_families.text IS 'Token or n-gram that the value is about: B for induction behaviour, the best n-gram for overlaps; else NULL';

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 CREATE TABLE feature_intervals (
     study VARCHAR NOT NULL,
@@ -8,7 +8,7 @@ CREATE TABLE feature_intervals (
     low DOUBLE NOT NULL,
     high DOUBLE NOT NULL,
     n_active BIGINT NOT NULL,
-    share DOUBLE NOT NULL
+    active_share DOUBLE NOT NULL
 );
 COMMENT ON TABLE feature_intervals IS 'One row per feature that fired and activation interval: edges linspace(0, max_activation, n + 1), membership (low, high], so that an activation of 0 belongs to none. Counts are exact. Features that never fired have no rows. Tokens of an interval: feature_interval_examples.';
 COMMENT ON COLUMN feature_intervals.study IS 'Study the row belongs to';
@@ -18,4 +18,4 @@ COMMENT ON COLUMN feature_intervals.interval IS 'Interval, 0 = the weakest activ
 COMMENT ON COLUMN feature_intervals.low IS 'Lower edge, not included, in units of z';
 COMMENT ON COLUMN feature_intervals.high IS 'Upper edge, included, in units of z';
 COMMENT ON COLUMN feature_intervals.n_active IS 'Tokens whose activation lies in (low, high]';
-COMMENT ON COLUMN feature_intervals.share IS 'n_active / all tokens at which the feature is active, 0 to 1; sums to 1 over the intervals of a feature';
+COMMENT ON COLUMN feature_intervals.active_share IS 'n_active / all tokens at which the feature is active, 0 to 1; sums to 1 over the intervals of a feature';

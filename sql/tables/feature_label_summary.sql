@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE feature_label_summary (
     study VARCHAR,
     layer INTEGER,
@@ -6,9 +6,9 @@ CREATE TABLE feature_label_summary (
     n_labelled BIGINT NOT NULL,
     n_interpretable BIGINT NOT NULL,
     n_unsure BIGINT NOT NULL,
-    share DOUBLE NOT NULL,
-    low DOUBLE NOT NULL,
-    high DOUBLE NOT NULL
+    interpretable_share DOUBLE NOT NULL,
+    ci_low DOUBLE NOT NULL,
+    ci_high DOUBLE NOT NULL
 );
 COMMENT ON TABLE feature_label_summary IS 'One row per layer and rater, per layer, per rater, and one for the study: share of the labelled features that are called interpretable (K24 Table 2). A share of all features only where the labelled ones are a random sample of them.';
 COMMENT ON COLUMN feature_label_summary.study IS 'Study the row belongs to';
@@ -17,6 +17,6 @@ COMMENT ON COLUMN feature_label_summary.rater IS 'Who gave the labels; NULL: all
 COMMENT ON COLUMN feature_label_summary.n_labelled IS 'Features labelled';
 COMMENT ON COLUMN feature_label_summary.n_interpretable IS 'Of these, features with the verdict yes; with rater NULL: yes from everybody who labelled it';
 COMMENT ON COLUMN feature_label_summary.n_unsure IS 'Features with the verdict unsure; with rater NULL: unsure from somebody';
-COMMENT ON COLUMN feature_label_summary.share IS 'n_interpretable / n_labelled, 0 to 1: unsure counts as not interpretable';
-COMMENT ON COLUMN feature_label_summary.low IS 'Lower bound of its 95% Clopper-Pearson interval';
-COMMENT ON COLUMN feature_label_summary.high IS 'Upper bound of its 95% Clopper-Pearson interval';
+COMMENT ON COLUMN feature_label_summary.interpretable_share IS 'n_interpretable / n_labelled, 0 to 1: unsure counts as not interpretable';
+COMMENT ON COLUMN feature_label_summary.ci_low IS 'Lower bound of its 95% Clopper-Pearson interval';
+COMMENT ON COLUMN feature_label_summary.ci_high IS 'Upper bound of its 95% Clopper-Pearson interval';

@@ -1,16 +1,16 @@
--- formula: 1
+-- formula: 2
 -- per: site
 CREATE TABLE feature_ngrams (
     study VARCHAR NOT NULL,
     layer INTEGER NOT NULL,
     feature INTEGER NOT NULL,
-    n INTEGER NOT NULL,
+    ngram_size INTEGER NOT NULL,
     rank INTEGER NOT NULL,
     token_ids INTEGER[] NOT NULL,
     text VARCHAR NOT NULL,
     n_active BIGINT NOT NULL,
     n_occurrences BIGINT NOT NULL,
-    share DOUBLE NOT NULL,
+    active_share DOUBLE NOT NULL,
     rate DOUBLE NOT NULL,
     mean_activation DOUBLE NOT NULL
 );
@@ -18,12 +18,12 @@ COMMENT ON TABLE feature_ngrams IS 'One row per feature, n and rank: the n-grams
 COMMENT ON COLUMN feature_ngrams.study IS 'Study the row belongs to';
 COMMENT ON COLUMN feature_ngrams.layer IS 'Layer whose z_cat the SAE reads';
 COMMENT ON COLUMN feature_ngrams.feature IS 'Index of the feature in the SAE';
-COMMENT ON COLUMN feature_ngrams.n IS 'Tokens of the n-gram, the active token included';
+COMMENT ON COLUMN feature_ngrams.ngram_size IS 'Tokens of the n-gram, the active token included';
 COMMENT ON COLUMN feature_ngrams.rank IS 'Rank by n_active among the n-grams of this feature and n, 0 = most often; of equals the one with fewer occurrences, then the one with the smaller token ids';
 COMMENT ON COLUMN feature_ngrams.token_ids IS 'Ids of the n tokens, in the order of the text';
 COMMENT ON COLUMN feature_ngrams.text IS 'Their texts, joined';
 COMMENT ON COLUMN feature_ngrams.n_active IS 'Tokens at which this n-gram ends and the feature is active';
 COMMENT ON COLUMN feature_ngrams.n_occurrences IS 'Tokens read at which this n-gram ends, whether or not the feature is active';
-COMMENT ON COLUMN feature_ngrams.share IS 'n_active / all tokens at which the feature is active (feature_statistics.n_active), 0 to 1';
+COMMENT ON COLUMN feature_ngrams.active_share IS 'n_active / all tokens at which the feature is active (feature_statistics.n_active), 0 to 1';
 COMMENT ON COLUMN feature_ngrams.rate IS 'n_active / n_occurrences: the probability that the feature is active given the n-gram, 0 to 1';
 COMMENT ON COLUMN feature_ngrams.mean_activation IS 'Mean activation over those n_active tokens, in units of z';

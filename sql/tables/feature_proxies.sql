@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- per: site
 CREATE TABLE feature_proxies (
     study VARCHAR,
@@ -15,8 +15,8 @@ CREATE TABLE feature_proxies (
     activation_sum_true DOUBLE NOT NULL,
     specificity_low DOUBLE,
     specificity_high DOUBLE,
-    recall_low DOUBLE,
-    recall_high DOUBLE
+    sensitivity_low DOUBLE,
+    sensitivity_high DOUBLE
 );
 COMMENT ON TABLE feature_proxies IS 'One row per proxy of the study (features.proxies) and feature that fired: the four counts of (proxy true, feature active) over the tokens of feature_statistics, and how much activation falls where the proxy is true (K24 section 3.2; Bricken et al. 2023). Shares: view feature_proxy_shares. By activation: feature_proxy_histogram.';
 COMMENT ON COLUMN feature_proxies.study IS 'Study the row belongs to';
@@ -33,5 +33,5 @@ COMMENT ON COLUMN feature_proxies.activation_sum IS 'Sum of the activations, in 
 COMMENT ON COLUMN feature_proxies.activation_sum_true IS 'Sum of the activations at tokens at which the proxy is true';
 COMMENT ON COLUMN feature_proxies.specificity_low IS 'Lower bound of the 95% Clopper-Pearson interval of n_active_true / n_active. Tokens are taken as independent, which tokens of one text are not';
 COMMENT ON COLUMN feature_proxies.specificity_high IS 'Upper bound of the same interval';
-COMMENT ON COLUMN feature_proxies.recall_low IS 'Lower bound of the 95% Clopper-Pearson interval of n_active_true / n_true; NULL where the proxy is never true';
-COMMENT ON COLUMN feature_proxies.recall_high IS 'Upper bound of the same interval';
+COMMENT ON COLUMN feature_proxies.sensitivity_low IS 'Lower bound of the 95% Clopper-Pearson interval of n_active_true / n_true; NULL where the proxy is never true';
+COMMENT ON COLUMN feature_proxies.sensitivity_high IS 'Upper bound of the same interval';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- per: site
 CREATE TABLE feature_rdfa (
     study VARCHAR NOT NULL,
@@ -10,20 +10,20 @@ CREATE TABLE feature_rdfa (
     node INTEGER NOT NULL,
     parent INTEGER,
     depth INTEGER NOT NULL,
-    kind VARCHAR NOT NULL,
+    node_kind VARCHAR NOT NULL,
     at_layer INTEGER,
     at_head INTEGER,
     at_feature INTEGER,
     at_position INTEGER,
     token_id INTEGER,
     token VARCHAR,
-    fires_on VARCHAR,
-    promotes VARCHAR,
+    strongest_token VARCHAR,
+    promoted_token VARCHAR,
     strongest_head INTEGER,
     activation DOUBLE,
     gain DOUBLE,
     n_left_out INTEGER,
-    value DOUBLE NOT NULL,
+    contribution DOUBLE NOT NULL,
     share_of_parent DOUBLE,
     share_of_root DOUBLE,
     identity_error DOUBLE
@@ -38,20 +38,20 @@ COMMENT ON COLUMN feature_rdfa.position IS 'Root: destination D, the position at
 COMMENT ON COLUMN feature_rdfa.node IS 'Number of the node in its tree, 0 = root, in depth-first order; of siblings the largest absolute value comes first, then biases, errors and rest';
 COMMENT ON COLUMN feature_rdfa.parent IS 'Node that this one is a part of; NULL at the root';
 COMMENT ON COLUMN feature_rdfa.depth IS 'Splits between the root and this node, 0 at the root';
-COMMENT ON COLUMN feature_rdfa.kind IS 'feature: the root, or an active feature of an earlier layer''s SAE. source: what the feature above it reads at one source position (and head, with rdfa.by_head). embedding, position: token and position embedding there. attention, mlp: output of an earlier layer there. Biases: encoder_bias = b_enc - w . b_dec of a feature; value_bias = what the LayerNorm''s bias and b_V give a source; sae_bias = b_dec through W_O; output_bias = b_O. sae_error: z - SAE(z) through W_O. rest: the sum of the parts that have no row';
+COMMENT ON COLUMN feature_rdfa.node_kind IS 'feature: the root, or an active feature of an earlier layer''s SAE. source: what the feature above it reads at one source position (and head, with rdfa.by_head). embedding, position: token and position embedding there. attention, mlp: output of an earlier layer there. Biases: encoder_bias = b_enc - w . b_dec of a feature; value_bias = what the LayerNorm''s bias and b_V give a source; sae_bias = b_dec through W_O; output_bias = b_O. sae_error: z - SAE(z) through W_O. rest: the sum of the parts that have no row';
 COMMENT ON COLUMN feature_rdfa.at_layer IS 'Layer of the node: of the feature, of the attention that reads a source, of the output, bias or error; NULL for embedding, position and rest';
 COMMENT ON COLUMN feature_rdfa.at_head IS 'Source nodes with rdfa.by_head: the head that reads; else NULL';
 COMMENT ON COLUMN feature_rdfa.at_feature IS 'Feature nodes: index of the feature in the SAE of at_layer';
 COMMENT ON COLUMN feature_rdfa.at_position IS 'Position in the sequence: of the feature, of the source, of the writer; NULL for encoder_bias and rest';
 COMMENT ON COLUMN feature_rdfa.token_id IS 'Token at at_position';
 COMMENT ON COLUMN feature_rdfa.token IS 'Text of that token';
-COMMENT ON COLUMN feature_rdfa.fires_on IS 'Feature nodes: token of the feature''s strongest example (feature_top_examples); NULL where it has none';
-COMMENT ON COLUMN feature_rdfa.promotes IS 'Feature nodes: token with the feature''s largest logit effect (feature_logit_effects); NULL where the decoder row is zero';
+COMMENT ON COLUMN feature_rdfa.strongest_token IS 'Feature nodes: token of the feature''s strongest example (feature_top_examples); NULL where it has none';
+COMMENT ON COLUMN feature_rdfa.promoted_token IS 'Feature nodes: token with the feature''s largest logit effect (feature_logit_effects); NULL where the decoder row is zero';
 COMMENT ON COLUMN feature_rdfa.strongest_head IS 'Source nodes: head of at_layer with the largest absolute part of the value';
 COMMENT ON COLUMN feature_rdfa.activation IS 'Feature nodes: activation there, equal to the pre-activation of an active feature, from the z of the forward pass of the raw model, in units of z';
 COMMENT ON COLUMN feature_rdfa.gain IS 'Feature nodes: derivative of the root along this path, value = gain * activation; 1 at the root';
 COMMENT ON COLUMN feature_rdfa.n_left_out IS 'Rest nodes: number of parts they sum up';
-COMMENT ON COLUMN feature_rdfa.value IS 'Contribution to the root''s pre-activation along this path, signed, in units of z; at the root the pre-activation';
+COMMENT ON COLUMN feature_rdfa.contribution IS 'Contribution to the root''s pre-activation along this path, signed, in units of z; at the root the pre-activation';
 COMMENT ON COLUMN feature_rdfa.share_of_parent IS 'value / value of the parent: may be negative or above 1; NULL at the root and where the parent is 0';
 COMMENT ON COLUMN feature_rdfa.share_of_root IS 'value / value of the root: may be negative or above 1';
 COMMENT ON COLUMN feature_rdfa.identity_error IS 'abs(sum of the values of the node''s parts - value): rounding of the forward pass only; NULL for a node that is not split (what has no finer parts, features past rdfa.max_depth, and the smallest nodes of a tree that reached rdfa.max_nodes)';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- per: site
 CREATE TABLE head_features (
     study VARCHAR,
@@ -11,9 +11,9 @@ CREATE TABLE head_features (
     is_alive BOOLEAN NOT NULL,
     n_active BIGINT NOT NULL,
     density DOUBLE,
-    fires_on VARCHAR[] NOT NULL,
-    fires_on_share DOUBLE,
-    promotes VARCHAR[] NOT NULL
+    frequent_tokens VARCHAR[] NOT NULL,
+    frequent_tokens_share DOUBLE,
+    promoted_tokens VARCHAR[] NOT NULL
 );
 COMMENT ON TABLE head_features IS 'One row per head and feature that it writes most (Kissane et al. 2024, section 4.1 and appendix J): the first ten of the head by head attribution among all features of its layer''s SAE, and the first ten among those that fired.';
 COMMENT ON COLUMN head_features.study IS 'Study the row belongs to';
@@ -26,6 +26,6 @@ COMMENT ON COLUMN head_features.attribution IS 'Share of this head in the norm o
 COMMENT ON COLUMN head_features.is_alive IS 'Whether the feature fired on the tokens of the feature pass';
 COMMENT ON COLUMN head_features.n_active IS 'Tokens on which it fired (feature_statistics.n_active)';
 COMMENT ON COLUMN head_features.density IS 'n_active over the tokens read (feature_statistics.density)';
-COMMENT ON COLUMN head_features.fires_on IS 'Up to three tokens at which it is active most often (feature_ngrams, n = 1); empty where it fired on no token twice';
-COMMENT ON COLUMN head_features.fires_on_share IS 'Share of its activity at these tokens, 0 to 1; NULL where there is none';
-COMMENT ON COLUMN head_features.promotes IS 'The three tokens with its largest logit effect (feature_logit_effects)';
+COMMENT ON COLUMN head_features.frequent_tokens IS 'Up to three tokens at which it is active most often (feature_ngrams, ngram_size = 1); empty where it fired on no token twice';
+COMMENT ON COLUMN head_features.frequent_tokens_share IS 'Share of its activity at these tokens, 0 to 1; NULL where there is none';
+COMMENT ON COLUMN head_features.promoted_tokens IS 'The three tokens with its largest logit effect (feature_logit_effects)';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE head_label_summary (
     study VARCHAR,
     layer INTEGER,
@@ -6,9 +6,9 @@ CREATE TABLE head_label_summary (
     class VARCHAR NOT NULL,
     n_heads BIGINT NOT NULL,
     n_class BIGINT NOT NULL,
-    share DOUBLE NOT NULL,
-    low DOUBLE NOT NULL,
-    high DOUBLE NOT NULL
+    class_share DOUBLE NOT NULL,
+    ci_low DOUBLE NOT NULL,
+    ci_high DOUBLE NOT NULL
 );
 COMMENT ON TABLE head_label_summary IS 'Share of the labelled heads in each class of polysemanticity (Kissane et al. 2024, Table 3: monosemantic 9.7%, minor exception 5.5%, bisemantic 2.7%, polysemantic 81.9% of GPT-2 small''s heads). One row per class for each layer and rater, each layer, each rater, and the study. A share of all heads only where the labelled ones are all of them or a random sample.';
 COMMENT ON COLUMN head_label_summary.study IS 'Study the row belongs to';
@@ -17,6 +17,6 @@ COMMENT ON COLUMN head_label_summary.rater IS 'Who gave the classes; NULL: all r
 COMMENT ON COLUMN head_label_summary.class IS 'monosemantic, minor exception, bisemantic or polysemantic; with rater NULL the class that more than half of a head''s raters gave it, or no majority';
 COMMENT ON COLUMN head_label_summary.n_heads IS 'Heads with a class';
 COMMENT ON COLUMN head_label_summary.n_class IS 'Of these, heads in this class';
-COMMENT ON COLUMN head_label_summary.share IS 'n_class / n_heads, 0 to 1; sums to 1 over the classes';
-COMMENT ON COLUMN head_label_summary.low IS 'Lower bound of its 95% Clopper-Pearson interval';
-COMMENT ON COLUMN head_label_summary.high IS 'Upper bound of its 95% Clopper-Pearson interval';
+COMMENT ON COLUMN head_label_summary.class_share IS 'n_class / n_heads, 0 to 1; sums to 1 over the classes';
+COMMENT ON COLUMN head_label_summary.ci_low IS 'Lower bound of its 95% Clopper-Pearson interval';
+COMMENT ON COLUMN head_label_summary.ci_high IS 'Upper bound of its 95% Clopper-Pearson interval';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- per: site
 CREATE TABLE induction_test (
     study VARCHAR,
@@ -8,9 +8,9 @@ CREATE TABLE induction_test (
     n_features BIGINT NOT NULL,
     n_tested BIGINT NOT NULL,
     n_passed BIGINT NOT NULL,
-    share DOUBLE,
-    low DOUBLE,
-    high DOUBLE
+    passed_share DOUBLE,
+    ci_low DOUBLE,
+    ci_high DOUBLE
 );
 COMMENT ON TABLE induction_test IS 'One row per layer, group of features and behaviour measure: how many features pass the induction heuristic among those that the weights select and among a control group (K24 section 3.3 reports 450 of 586 selected features of GPT-2 small, and 3 of 500 controls). The procedure is the same for every group.';
 COMMENT ON COLUMN induction_test.study IS 'Study the row belongs to';
@@ -20,6 +20,6 @@ COMMENT ON COLUMN induction_test.measure IS 'induction_behaviour or induction_be
 COMMENT ON COLUMN induction_test.n_features IS 'Features in the group';
 COMMENT ON COLUMN induction_test.n_tested IS 'Of these, features with at least feature_families.min_n examples';
 COMMENT ON COLUMN induction_test.n_passed IS 'Of these, features whose share of passed examples is above 0.6';
-COMMENT ON COLUMN induction_test.share IS 'n_passed / n_tested; NULL where nothing was tested';
-COMMENT ON COLUMN induction_test.low IS 'Lower bound of its 95% Clopper-Pearson interval';
-COMMENT ON COLUMN induction_test.high IS 'Upper bound of its 95% Clopper-Pearson interval';
+COMMENT ON COLUMN induction_test.passed_share IS 'n_passed / n_tested; NULL where nothing was tested';
+COMMENT ON COLUMN induction_test.ci_low IS 'Lower bound of its 95% Clopper-Pearson interval';
+COMMENT ON COLUMN induction_test.ci_high IS 'Upper bound of its 95% Clopper-Pearson interval';

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE ioi_slice_contrast (
     study VARCHAR,
     task VARCHAR,
@@ -11,9 +11,9 @@ CREATE TABLE ioi_slice_contrast (
     source_role VARCHAR,
     side VARCHAR,
     n_slices INTEGER,
-    kept INTEGER,
-    kept_all_slices INTEGER,
-    kept_both INTEGER,
+    n_kept INTEGER,
+    n_kept_all_slices INTEGER,
+    n_kept_both INTEGER,
     effective_heads DOUBLE,
     effective_heads_all_slices DOUBLE,
     correlation DOUBLE
@@ -30,9 +30,9 @@ COMMENT ON COLUMN ioi_slice_contrast.destination_role IS 'Role of the pair''s de
 COMMENT ON COLUMN ioi_slice_contrast.source_role IS 'Role of the pair''s source, as in attention_slices';
 COMMENT ON COLUMN ioi_slice_contrast.side IS 'Where the upstream heads wrote: destination or source';
 COMMENT ON COLUMN ioi_slice_contrast.n_slices IS 'Number of selected slices |S|';
-COMMENT ON COLUMN ioi_slice_contrast.kept IS 'Upstream heads kept by the 70% rule from contributions through S';
-COMMENT ON COLUMN ioi_slice_contrast.kept_all_slices IS 'Upstream heads kept by the same rule from contributions through all slices';
-COMMENT ON COLUMN ioi_slice_contrast.kept_both IS 'Heads kept by both';
+COMMENT ON COLUMN ioi_slice_contrast.n_kept IS 'Upstream heads kept by the 70% rule from contributions through S';
+COMMENT ON COLUMN ioi_slice_contrast.n_kept_all_slices IS 'Upstream heads kept by the same rule from contributions through all slices';
+COMMENT ON COLUMN ioi_slice_contrast.n_kept_both IS 'Heads kept by both';
 COMMENT ON COLUMN ioi_slice_contrast.effective_heads IS '(sum of |contribution|)^2 / sum of contribution^2 over upstream heads, through S: 1 when one head contributes alone, the number of heads when all contribute alike';
 COMMENT ON COLUMN ioi_slice_contrast.effective_heads_all_slices IS 'The same through all slices';
 COMMENT ON COLUMN ioi_slice_contrast.correlation IS 'Pearson correlation over upstream heads between both kinds of contributions; NULL with fewer than two heads';

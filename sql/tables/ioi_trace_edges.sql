@@ -1,4 +1,4 @@
--- formula: 3
+-- formula: 4
 CREATE TABLE ioi_trace_edges (
     study VARCHAR,
     task VARCHAR,
@@ -16,7 +16,7 @@ CREATE TABLE ioi_trace_edges (
     slices INTEGER[],
     contribution DOUBLE,
     exact_effect DOUBLE,
-    share DOUBLE,
+    contribution_share DOUBLE,
     coverage DOUBLE,
     kept BOOLEAN,
     is_root BOOLEAN,
@@ -39,7 +39,7 @@ COMMENT ON COLUMN ioi_trace_edges.side IS 'Where the writer wrote what the downs
 COMMENT ON COLUMN ioi_trace_edges.slices IS 'Selected singular vector indices S of the downstream pair';
 COMMENT ON COLUMN ioi_trace_edges.contribution IS 'sum over k in S of e_k sqrt(sigma_k) u_k . o_i / s_i on the destination side, v_k . o_j / s_j on the source side, e_k = sign(u_k . x_i) (eq. 8; no 1 is appended to o)';
 COMMENT ON COLUMN ioi_trace_edges.exact_effect IS 'Exact part of q . k on S that the writer carries: sum over k in S of sigma_k (u_k . o_i / s_i)(v_k . x_j) on the destination side, sigma_k (u_k . x_i)(v_k . o_j / s_j) on the source side; all writers plus the appended 1 sum to slice_sum';
-COMMENT ON COLUMN ioi_trace_edges.share IS 'contribution / sum of contributions of all upstream heads on this side; NULL for writers that are not heads and where that sum is not positive. Above 1 where other heads contribute negatively';
+COMMENT ON COLUMN ioi_trace_edges.contribution_share IS 'contribution / sum of contributions of all upstream heads on this side; NULL for writers that are not heads and where that sum is not positive. Above 1 where other heads contribute negatively';
 COMMENT ON COLUMN ioi_trace_edges.coverage IS 'Share of all upstream heads in the contributions of all writers on this side, as in attention_slices';
 COMMENT ON COLUMN ioi_trace_edges.kept IS 'Whether the head belongs to the smallest set, largest contribution first, that exceeds 70% of the sum over all upstream heads (only the largest head when no prefix does, or the sum is negative)';
 COMMENT ON COLUMN ioi_trace_edges.is_root IS 'Whether the downstream pair is a root pair';

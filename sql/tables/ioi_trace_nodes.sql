@@ -1,8 +1,8 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE ioi_trace_nodes (
     study VARCHAR,
     task VARCHAR,
-    variant VARCHAR,
+    trace_rule VARCHAR,
     layer INTEGER,
     head INTEGER,
     destination_role VARCHAR,
@@ -17,7 +17,7 @@ CREATE TABLE ioi_trace_nodes (
 COMMENT ON TABLE ioi_trace_nodes IS 'Nodes of the circuit that singular vector tracing finds (Franco & Crovella 2024, arXiv 2410.00340, section 5), under several rules. One row per rule, head and roles of its traced pairs; heads that were kept as writers but attend nowhere from there have a row with no source.';
 COMMENT ON COLUMN ioi_trace_nodes.study IS 'Study the row belongs to';
 COMMENT ON COLUMN ioi_trace_nodes.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
-COMMENT ON COLUMN ioi_trace_nodes.variant IS 'Rule of the trace. standard: heads that contribute to S (FC24 eq. 8), from firing root pairs; near: from root pairs whose attention lies between ioi.near_threshold and the firing threshold; negative: heads that contribute against S; all_slices: every slice in place of S; published: the published code''s, with a 1 appended to every head''s output and the two sides merged';
+COMMENT ON COLUMN ioi_trace_nodes.trace_rule IS 'Rule of the trace. standard: heads that contribute to S (FC24 eq. 8), from firing root pairs; near: from root pairs whose attention lies between ioi.near_threshold and the firing threshold; negative: heads that contribute against S; all_slices: every slice in place of S; fc24_code: the published code''s, with a 1 appended to every head''s output and the two sides merged';
 COMMENT ON COLUMN ioi_trace_nodes.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN ioi_trace_nodes.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN ioi_trace_nodes.destination_role IS 'Role of the position at which the head acts: the destination of its pairs';

@@ -1,8 +1,8 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE ioi_trace_summary (
     study VARCHAR,
     task VARCHAR,
-    variant VARCHAR,
+    trace_rule VARCHAR,
     counted VARCHAR,
     min_share DOUBLE,
     min_count DOUBLE,
@@ -10,10 +10,10 @@ CREATE TABLE ioi_trace_summary (
     n_attention_edges BIGINT,
     n_communication_edges BIGINT,
     n_nodes BIGINT,
-    n_heads BIGINT,
-    reference VARCHAR,
-    n_reference BIGINT,
-    n_both BIGINT,
+    n_kept_heads BIGINT,
+    head_list VARCHAR,
+    n_listed BIGINT,
+    n_shared BIGINT,
     precision DOUBLE,
     recall DOUBLE,
     random_precision DOUBLE,
@@ -23,7 +23,7 @@ CREATE TABLE ioi_trace_summary (
 COMMENT ON TABLE ioi_trace_summary IS 'Size of the traced circuit under several rules and filters, and its agreement with lists of heads: published circuits of the model and lists of the study. One row per rule, kind of count, filter and reference list. Sharing heads with a published circuit is no measure of faithfulness.';
 COMMENT ON COLUMN ioi_trace_summary.study IS 'Study the row belongs to';
 COMMENT ON COLUMN ioi_trace_summary.task IS 'Task whose prompts were traced: ioi, or a task of task_prompts';
-COMMENT ON COLUMN ioi_trace_summary.variant IS 'Rule of the trace. standard: heads that contribute to S (FC24 eq. 8), from firing root pairs; near: from root pairs whose attention lies between ioi.near_threshold and the firing threshold; negative: heads that contribute against S; all_slices: every slice in place of S; published: the published code''s, with a 1 appended to every head''s output and the two sides merged';
+COMMENT ON COLUMN ioi_trace_summary.trace_rule IS 'Rule of the trace. standard: heads that contribute to S (FC24 eq. 8), from firing root pairs; near: from root pairs whose attention lies between ioi.near_threshold and the firing threshold; negative: heads that contribute against S; all_slices: every slice in place of S; fc24_code: the published code''s, with a 1 appended to every head''s output and the two sides merged';
 COMMENT ON COLUMN ioi_trace_summary.counted IS 'What the filter counts: prompts (distinct) or paths (path_multiplicity, as published)';
 COMMENT ON COLUMN ioi_trace_summary.min_share IS 'Filter: nodes and edges whose count is at least this share of the prompts; 0.664 is 170 of 256, the published filter';
 COMMENT ON COLUMN ioi_trace_summary.min_count IS 'The same as a count, at least 1';
@@ -31,12 +31,12 @@ COMMENT ON COLUMN ioi_trace_summary.n_prompts IS 'Number of prompts traced';
 COMMENT ON COLUMN ioi_trace_summary.n_attention_edges IS 'Kept rows of ioi_trace_nodes with a source: (head, destination role, source role)';
 COMMENT ON COLUMN ioi_trace_summary.n_communication_edges IS 'Kept rows of ioi_trace_variants';
 COMMENT ON COLUMN ioi_trace_summary.n_nodes IS 'Distinct (head, role of the position at which it acts) among kept nodes';
-COMMENT ON COLUMN ioi_trace_summary.n_heads IS 'Distinct heads among kept nodes';
-COMMENT ON COLUMN ioi_trace_summary.reference IS 'Name of the list of heads; NULL where there is none';
-COMMENT ON COLUMN ioi_trace_summary.n_reference IS 'Heads in the list';
-COMMENT ON COLUMN ioi_trace_summary.n_both IS 'Kept heads that are in the list';
-COMMENT ON COLUMN ioi_trace_summary.precision IS 'n_both / n_heads; NULL where no head is kept';
-COMMENT ON COLUMN ioi_trace_summary.recall IS 'n_both / n_reference';
+COMMENT ON COLUMN ioi_trace_summary.n_kept_heads IS 'Distinct heads among kept nodes';
+COMMENT ON COLUMN ioi_trace_summary.head_list IS 'Name of the list of heads; NULL where there is none';
+COMMENT ON COLUMN ioi_trace_summary.n_listed IS 'Heads in the list';
+COMMENT ON COLUMN ioi_trace_summary.n_shared IS 'Kept heads that are in the list';
+COMMENT ON COLUMN ioi_trace_summary.precision IS 'n_shared / n_kept_heads; NULL where no head is kept';
+COMMENT ON COLUMN ioi_trace_summary.recall IS 'n_shared / n_listed';
 COMMENT ON COLUMN ioi_trace_summary.random_precision IS 'Mean precision of random sets of heads of the model: n_reference / number of heads';
 COMMENT ON COLUMN ioi_trace_summary.random_recall IS 'Mean recall of random sets of n_heads heads';
-COMMENT ON COLUMN ioi_trace_summary.p_value IS 'Probability that a random set of n_heads heads shares at least n_both with the list (hypergeometric)';
+COMMENT ON COLUMN ioi_trace_summary.p_value IS 'Probability that a random set of n_kept_heads heads shares at least n_shared with the list (hypergeometric)';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE qk_feature_kinds (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,
@@ -9,11 +9,11 @@ CREATE TABLE qk_feature_kinds (
     query_layer INTEGER,
     key_kind VARCHAR NOT NULL,
     key_layer INTEGER,
-    n_pairs BIGINT NOT NULL,
+    n_part_pairs BIGINT NOT NULL,
     n BIGINT NOT NULL,
     mean DOUBLE NOT NULL,
     sd DOUBLE NOT NULL,
-    share DOUBLE,
+    score_share DOUBLE,
     covariance_share DOUBLE
 );
 COMMENT ON TABLE qk_feature_kinds IS 'Shares of attention scores by kinds of parts: the pairs of qk_feature_pairs, all of them, summed over features. One row per head, source role, and kind and layer of both parts; mean, share and covariance_share may be summed further and come to the whole score.';
@@ -26,9 +26,9 @@ COMMENT ON COLUMN qk_feature_kinds.query_kind IS 'Kind of the query part, as in 
 COMMENT ON COLUMN qk_feature_kinds.query_layer IS 'Layer of the query parts; NULL for embedding, position and query_bias';
 COMMENT ON COLUMN qk_feature_kinds.key_kind IS 'Kind of the key part, as in qk_feature_pairs';
 COMMENT ON COLUMN qk_feature_kinds.key_layer IS 'Layer of the key parts; NULL for embedding, position and key_bias';
-COMMENT ON COLUMN qk_feature_kinds.n_pairs IS 'Pairs that are there in some prompt';
+COMMENT ON COLUMN qk_feature_kinds.n_part_pairs IS 'Pairs that are there in some prompt';
 COMMENT ON COLUMN qk_feature_kinds.n IS 'Prompts';
 COMMENT ON COLUMN qk_feature_kinds.mean IS 'Mean of the sum of these pairs over prompts, in units of the softmax''s argument';
 COMMENT ON COLUMN qk_feature_kinds.sd IS 'Standard deviation of that sum over prompts (n - 1)';
-COMMENT ON COLUMN qk_feature_kinds.share IS 'mean / mean score; NULL where the mean score is 0';
+COMMENT ON COLUMN qk_feature_kinds.score_share IS 'mean / mean score; NULL where the mean score is 0';
 COMMENT ON COLUMN qk_feature_kinds.covariance_share IS 'cov(sum, score) / var(score) over prompts; NULL where the score does not vary';

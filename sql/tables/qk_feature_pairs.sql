@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE qk_feature_pairs (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,
@@ -14,12 +14,12 @@ CREATE TABLE qk_feature_pairs (
     key_feature INTEGER,
     rank INTEGER,
     covariance_rank INTEGER,
-    n_pairs BIGINT NOT NULL,
+    n_part_pairs BIGINT NOT NULL,
     n BIGINT NOT NULL,
-    n_active BIGINT,
+    n_present BIGINT,
     mean DOUBLE NOT NULL,
     sd DOUBLE NOT NULL,
-    share DOUBLE,
+    score_share DOUBLE,
     covariance_share DOUBLE,
     mean_score DOUBLE NOT NULL,
     identity_error DOUBLE NOT NULL
@@ -39,12 +39,12 @@ COMMENT ON COLUMN qk_feature_pairs.key_layer IS 'Layer of the key part; NULL for
 COMMENT ON COLUMN qk_feature_pairs.key_feature IS 'Index of the feature in the SAE of key_layer; NULL for other kinds';
 COMMENT ON COLUMN qk_feature_pairs.rank IS 'Rank of |mean| among all pairs of the head and role, from 0; NULL for rest';
 COMMENT ON COLUMN qk_feature_pairs.covariance_rank IS 'Rank of |covariance with the score|, from 0; NULL for rest';
-COMMENT ON COLUMN qk_feature_pairs.n_pairs IS '1; for rest the number of pairs that it sums up';
+COMMENT ON COLUMN qk_feature_pairs.n_part_pairs IS '1; for rest the number of pairs that it sums up';
 COMMENT ON COLUMN qk_feature_pairs.n IS 'Prompts';
-COMMENT ON COLUMN qk_feature_pairs.n_active IS 'Prompts in which both parts are there (for A-B at A or at B); NULL for rest';
+COMMENT ON COLUMN qk_feature_pairs.n_present IS 'Prompts in which both parts are there (for A-B at A or at B); NULL for rest';
 COMMENT ON COLUMN qk_feature_pairs.mean IS 'Mean contribution to the score over all n prompts, 0 where a part is inactive; in units of the softmax''s argument';
 COMMENT ON COLUMN qk_feature_pairs.sd IS 'Standard deviation of the contribution over the n prompts (n - 1)';
-COMMENT ON COLUMN qk_feature_pairs.share IS 'mean / mean_score: may be negative or far above 1 where contributions cancel; NULL where the mean score is 0';
+COMMENT ON COLUMN qk_feature_pairs.score_share IS 'mean / mean_score: may be negative or far above 1 where contributions cancel; NULL where the mean score is 0';
 COMMENT ON COLUMN qk_feature_pairs.covariance_share IS 'cov(contribution, score) / var(score) over prompts: sums to 1 over all pairs; NULL where the score does not vary';
 COMMENT ON COLUMN qk_feature_pairs.mean_score IS 'Mean attention score of the model''s run, or difference of two';
 COMMENT ON COLUMN qk_feature_pairs.identity_error IS 'Largest |sum of all pairs - score of the model''s run| over prompts: rounding of the forward pass only';

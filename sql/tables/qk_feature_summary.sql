@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE qk_feature_summary (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,
@@ -7,20 +7,20 @@ CREATE TABLE qk_feature_summary (
     chosen_by VARCHAR NOT NULL,
     source_role VARCHAR NOT NULL,
     ordered_by VARCHAR NOT NULL,
-    k INTEGER NOT NULL,
+    n_top_pairs INTEGER NOT NULL,
     n BIGINT NOT NULL,
-    n_pairs BIGINT NOT NULL,
+    n_part_pairs BIGINT NOT NULL,
     mean_score DOUBLE NOT NULL,
     sd_score DOUBLE NOT NULL,
     mean_attention DOUBLE NOT NULL,
     mean_part DOUBLE NOT NULL,
-    share DOUBLE,
+    score_share DOUBLE,
     variance_explained DOUBLE,
     r_squared DOUBLE,
     variance_explained_held_out DOUBLE,
     identity_error DOUBLE NOT NULL
 );
-COMMENT ON TABLE qk_feature_summary IS 'How much of a head''s attention score the first k pairs of qk_feature_pairs make up (K24 Fig. 18). One row per head, source role, order of the pairs and k. S_k is the sum of the first k pairs as they are, with no coefficients fitted.';
+COMMENT ON TABLE qk_feature_summary IS 'How much of a head''s attention score the first pairs of qk_feature_pairs make up (K24 Fig. 18). One row per head, source role, order of the pairs and how many pairs (n_top_pairs, k below). S_k is the sum of the first k pairs as they are, with no coefficients fitted.';
 COMMENT ON COLUMN qk_feature_summary.study IS 'Study the row belongs to';
 COMMENT ON COLUMN qk_feature_summary.task IS 'Task whose prompts were run';
 COMMENT ON COLUMN qk_feature_summary.layer IS 'Layer of the head whose score is split, from 0';
@@ -28,14 +28,14 @@ COMMENT ON COLUMN qk_feature_summary.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN qk_feature_summary.chosen_by IS 'Why this head, as in qk_feature_pairs';
 COMMENT ON COLUMN qk_feature_summary.source_role IS 'Role whose key is read; A-B: the score of role A less that of role B';
 COMMENT ON COLUMN qk_feature_summary.ordered_by IS 'mean: pairs by |mean contribution|. covariance: by |covariance with the score| over prompts';
-COMMENT ON COLUMN qk_feature_summary.k IS 'Number of pairs in S_k';
+COMMENT ON COLUMN qk_feature_summary.n_top_pairs IS 'Number of pairs in S_k';
 COMMENT ON COLUMN qk_feature_summary.n IS 'Prompts';
-COMMENT ON COLUMN qk_feature_summary.n_pairs IS 'All pairs that are there in some prompt';
+COMMENT ON COLUMN qk_feature_summary.n_part_pairs IS 'All pairs that are there in some prompt';
 COMMENT ON COLUMN qk_feature_summary.mean_score IS 'Mean attention score of the model''s run, what the softmax is taken of';
 COMMENT ON COLUMN qk_feature_summary.sd_score IS 'Standard deviation of the score over prompts (n - 1)';
 COMMENT ON COLUMN qk_feature_summary.mean_attention IS 'Mean attention to the role; for A-B the mean difference';
 COMMENT ON COLUMN qk_feature_summary.mean_part IS 'Mean of S_k over prompts';
-COMMENT ON COLUMN qk_feature_summary.share IS 'mean_part / mean_score; NULL where the mean score is 0';
+COMMENT ON COLUMN qk_feature_summary.score_share IS 'mean_part / mean_score; NULL where the mean score is 0';
 COMMENT ON COLUMN qk_feature_summary.variance_explained IS '1 - var(score - S_k) / var(score) over prompts; below 0 where the other pairs undo what these do; NULL where the score does not vary';
 COMMENT ON COLUMN qk_feature_summary.r_squared IS 'Squared correlation of S_k and the score; NULL where one of them does not vary';
 COMMENT ON COLUMN qk_feature_summary.variance_explained_held_out IS 'variance_explained on every second prompt, the pairs being ordered with the other prompts alone: pairs are chosen among many, so that those chosen on the same prompts look better than they are';

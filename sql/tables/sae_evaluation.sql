@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 CREATE TABLE sae_evaluation (
     study VARCHAR,
@@ -8,7 +8,7 @@ CREATE TABLE sae_evaluation (
     l0 DOUBLE NOT NULL,
     explained_variance DOUBLE,
     fvu DOUBLE,
-    cosine DOUBLE NOT NULL,
+    reconstruction_cosine DOUBLE NOT NULL,
     mse DOUBLE NOT NULL,
     ce_clean DOUBLE NOT NULL,
     ce_spliced DOUBLE NOT NULL,
@@ -29,12 +29,12 @@ CREATE TABLE sae_evaluation (
 COMMENT ON TABLE sae_evaluation IS 'One row per SAE: its quality on held-out tokens (K24 section 3). x = z_cat, x_hat = the SAE''s reconstruction. Position 0 and BOS tokens are left out of reconstruction measures, and z there is never replaced. Raw weights.';
 COMMENT ON COLUMN sae_evaluation.study IS 'Study the row belongs to';
 COMMENT ON COLUMN sae_evaluation.layer IS 'Layer of the SAE, from 0';
-COMMENT ON COLUMN sae_evaluation.n_tokens IS 'Held-out tokens behind l0, explained_variance, fvu, cosine, mse, shrinkage and KL';
+COMMENT ON COLUMN sae_evaluation.n_tokens IS 'Held-out tokens behind l0, explained_variance, fvu, reconstruction_cosine, mse, shrinkage and KL';
 COMMENT ON COLUMN sae_evaluation.n_predictions IS 'Predictions behind cross-entropy: the n_tokens that have a next token in their sequence. What is predicted from position 0 or BOS is left out';
 COMMENT ON COLUMN sae_evaluation.l0 IS 'Mean number of active features per token';
 COMMENT ON COLUMN sae_evaluation.explained_variance IS '1 - residual variance / total variance, both summed over dimensions: residual variance = mean ||r - mean r||^2 with r = x - x_hat, total variance = mean ||x - mean x||^2. At most 1; NULL where x does not vary';
 COMMENT ON COLUMN sae_evaluation.fvu IS 'Fraction of variance unexplained: mean ||x - x_hat||^2 / mean ||x - mean x||^2. Unlike explained_variance it counts a constant error; 1 - fvu = R^2; NULL where x does not vary';
-COMMENT ON COLUMN sae_evaluation.cosine IS 'Mean over tokens of the cosine between x and x_hat';
+COMMENT ON COLUMN sae_evaluation.reconstruction_cosine IS 'Mean over tokens of the cosine between x and x_hat';
 COMMENT ON COLUMN sae_evaluation.mse IS 'Mean over tokens and dimensions of (x - x_hat)^2, in units of z squared';
 COMMENT ON COLUMN sae_evaluation.ce_clean IS 'Mean next-token cross-entropy of the unchanged model, nats';
 COMMENT ON COLUMN sae_evaluation.ce_spliced IS 'The same with z of this layer replaced by x_hat, nats';

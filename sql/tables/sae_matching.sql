@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- per: site
 CREATE TABLE sae_matching (
     study VARCHAR,
@@ -11,7 +11,7 @@ CREATE TABLE sae_matching (
     same_corpus BOOLEAN NOT NULL,
     feature INTEGER NOT NULL,
     matched_feature INTEGER,
-    cosine DOUBLE,
+    matched_cosine DOUBLE,
     best_feature INTEGER,
     best_cosine DOUBLE,
     encoder_cosine DOUBLE,
@@ -35,7 +35,7 @@ COMMENT ON COLUMN sae_matching.space IS 'Where directions are compared. z: rows 
 COMMENT ON COLUMN sae_matching.same_corpus IS 'Whether both feature passes read the same token sequences, and as many tokens of them';
 COMMENT ON COLUMN sae_matching.feature IS 'Index of the feature in this SAE';
 COMMENT ON COLUMN sae_matching.matched_feature IS 'Index of its partner in the other SAE; NULL for a zero decoder row and where the other SAE has too few features';
-COMMENT ON COLUMN sae_matching.cosine IS 'Cosine between the two directions, -1 to 1; compare with random_mean_cosine';
+COMMENT ON COLUMN sae_matching.matched_cosine IS 'Cosine between the two directions, -1 to 1; compare with random_mean_cosine';
 COMMENT ON COLUMN sae_matching.best_feature IS 'Feature of the other SAE with the largest cosine, whether or not it is another feature''s partner';
 COMMENT ON COLUMN sae_matching.best_cosine IS 'That cosine';
 COMMENT ON COLUMN sae_matching.encoder_cosine IS 'Cosine between the columns of W_enc of the feature and its partner; NULL in the residual space';

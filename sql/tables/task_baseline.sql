@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE task_baseline (
     study VARCHAR,
     task VARCHAR,
@@ -7,9 +7,9 @@ CREATE TABLE task_baseline (
     variant VARCHAR,
     loss DOUBLE,
     prob DOUBLE,
-    rank INTEGER,
+    answer_rank INTEGER,
     logit_diff DOUBLE,
-    correct BOOLEAN,
+    is_top1 BOOLEAN,
     top_token_id INTEGER,
     skipped VARCHAR
 );
@@ -19,10 +19,10 @@ COMMENT ON COLUMN task_baseline.task IS 'Task, as in task_prompts, or ioi';
 COMMENT ON COLUMN task_baseline.prompt IS 'Prompt number within the task, as in task_prompts or ioi_prompts; NULL: the task was left out';
 COMMENT ON COLUMN task_baseline.template IS 'Index of the wording within the task';
 COMMENT ON COLUMN task_baseline.variant IS 'base or corrupt, as in task_prompts; of ioi_prompts base alone';
-COMMENT ON COLUMN task_baseline.loss IS '-log of the probability of all answer tokens together at END, in nats; like prob, rank and correct NULL for prompts without answers';
+COMMENT ON COLUMN task_baseline.loss IS '-log of the probability of all answer tokens together at END, in nats; like prob, answer_rank and is_top1 NULL for prompts without answers';
 COMMENT ON COLUMN task_baseline.prob IS 'Probability of all answer tokens together over the whole vocabulary, 0 to 1';
-COMMENT ON COLUMN task_baseline.rank IS '1 + number of tokens that are no answer and have a larger logit than the best answer token';
-COMMENT ON COLUMN task_baseline.logit_diff IS 'Mean logit of the answers - mean logit of the wrong tokens, in nats; NULL without wrong tokens';
-COMMENT ON COLUMN task_baseline.correct IS 'Whether an answer is the most likely token of the whole vocabulary: rank = 1. Stricter than logit_diff > 0';
+COMMENT ON COLUMN task_baseline.answer_rank IS '1 + number of tokens that are no answer and have a larger logit than the best answer token';
+COMMENT ON COLUMN task_baseline.logit_diff IS 'Mean logit of the answers - mean logit of the wrong tokens at END, in nats; NULL without wrong tokens';
+COMMENT ON COLUMN task_baseline.is_top1 IS 'Whether an answer is the most likely token of the whole vocabulary: answer_rank = 1. Its mean is top-1 accuracy; stricter than logit_diff > 0';
 COMMENT ON COLUMN task_baseline.top_token_id IS 'Token id of the largest logit at END';
 COMMENT ON COLUMN task_baseline.skipped IS 'Why the task was left out; NULL for tasks with prompts';

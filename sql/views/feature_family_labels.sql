@@ -11,7 +11,7 @@ SELECT
 FROM feature_families
 WHERE required
 GROUP BY study, layer, feature, family
-HAVING bool_and(coalesce(passes, false));
+HAVING bool_and(coalesce(meets_threshold, false));
 COMMENT ON VIEW feature_family_labels IS 'One row per feature and family whose required measures all pass. A feature may have several families or none. Only the induction rule is a published one (K24 section 3.3); the other families'' rules are heuristics, defined in feature_families.measure: filter feature_families yourself for other thresholds.';
 COMMENT ON COLUMN feature_family_labels.family IS 'Family: the label';
 COMMENT ON COLUMN feature_family_labels.measures IS 'Measures that the label rests on, by name';

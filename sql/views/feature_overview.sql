@@ -14,8 +14,8 @@ tokens AS (
         study,
         layer,
         feature,
-        list(token ORDER BY rank) FILTER (WHERE direction = 'top') AS promoted,
-        list(token ORDER BY rank) FILTER (WHERE direction = 'bottom') AS suppressed
+        list(token ORDER BY rank) FILTER (WHERE extreme = 'top') AS promoted,
+        list(token ORDER BY rank) FILTER (WHERE extreme = 'bottom') AS suppressed
     FROM feature_logit_effects
     GROUP BY study, layer, feature
 )

@@ -25,4 +25,4 @@ FROM (
 COMMENT ON VIEW head_role_conditions IS 'Which scores a role needs: a head has the role when it passes all of them (head_score_tests). Name movers write the answer at END, attend to it and copy names; negative movers write against the names they attend to and against the answer; backup movers write the answer when the movers are knocked out; S-inhibition heads attend END -> S2 and steer the movers'' queries towards the answer (Wang et al. 2022).';
 COMMENT ON COLUMN head_role_conditions.role IS 'Role label';
 COMMENT ON COLUMN head_role_conditions.number IS 'Number of the condition; 0: the score that head_roles shows for the role';
-COMMENT ON COLUMN head_role_conditions.score IS 'Score to be passed';
+COMMENT ON COLUMN head_role_conditions.score IS 'Name of the score, defined in head_score_definitions';

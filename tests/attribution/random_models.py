@@ -18,13 +18,13 @@ from transformers import (
 from transformers.models.llama import modeling_llama
 
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKSAE
+from mechinterp_assets.sae.architectures.gated import GatedSAE
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.architectures.matryoshka import MatryoshkaSAE
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.batchtopk import BatchTopKSAE
-from mechinterp_assets.sae.gated import GatedSAE
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
-from mechinterp_assets.sae.matryoshka import MatryoshkaSAE
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 
 D_SAE = 14
 

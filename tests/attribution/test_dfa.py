@@ -19,8 +19,8 @@ from mechinterp_assets.attribution.dfa import (
     stream_feature_dfa,
 )
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 SEQUENCES = np.array([4, 9, 12, 30, 31])

@@ -16,9 +16,9 @@ from torch import Tensor
 from mechinterp_assets.activations.cache import Batch, valid_positions
 from mechinterp_assets.attribution.feature_pass import FeaturePass, feature_pass
 from mechinterp_assets.attribution.intervals import interval_tables
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 BOS = 0
@@ -302,7 +302,7 @@ def test_intervals_equal_the_reference(n_intervals: int) -> None:
     found, activations = run(data, sae)
     reference = Reference.of(data, sae)
     tables = interval_tables([activations], found.max_activation, n_intervals=n_intervals)
-    random = tables.examples.filter(pl.col("kind") == "random")
+    random = tables.examples.filter(pl.col("sample") == "random")
     for feature, active in reference.active.items():
         rows = tables.intervals.filter(pl.col("feature") == feature)
         drawn = random.filter(pl.col("feature") == feature)
@@ -311,7 +311,7 @@ def test_intervals_equal_the_reference(n_intervals: int) -> None:
             continue
         values = [v for v, _, _ in active]
         assert rows["n_active"].to_list() == reference_intervals(values, n_intervals)
-        assert rows["share"].sum() == pytest.approx(1.0, abs=1e-12)
+        assert rows["active_share"].sum() == pytest.approx(1.0, abs=1e-12)
         place = {(s, t): v for v, s, t in active}
         for row in rows.iter_rows(named=True):
             inside = drawn.filter(pl.col("interval") == row["interval"])
@@ -330,7 +330,7 @@ def test_the_examples_do_not_depend_on_how_activations_are_cut_but_on_the_seed()
     assert whole.examples.equals(cut.examples)
     other = interval_tables([activations], found.max_activation, seed=1)
     assert whole.intervals.equals(other.intervals)
-    top, random = (pl.col("kind") == kind for kind in ("top", "random"))
+    top, random = (pl.col("sample") == kind for kind in ("top", "random"))
     assert whole.examples.filter(top).equals(other.examples.filter(top))
     assert not whole.examples.filter(random).equals(other.examples.filter(random))
 
@@ -357,7 +357,7 @@ def test_the_sample_of_an_interval_is_uniform() -> None:
         tables = interval_tables(
             [frame], torch.ones(1), n_intervals=1, n_top=0, n_random=3, seed=seed
         )
-        assert tables.examples["kind"].to_list() == ["random"] * 3
+        assert tables.examples["sample"].to_list() == ["random"] * 3
         counts[tables.examples["sequence"].to_numpy()] += 1
     expected = counts.sum() / n
     assert ((counts - expected) ** 2 / expected).sum() < 43.8  # 0.1% of the chi-square distribution

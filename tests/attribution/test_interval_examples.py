@@ -46,7 +46,7 @@ def tables(frame: pl.DataFrame, pieces: int = 10**6, **settings: int) -> Interva
 def test_top_examples_are_the_strongest_of_their_interval(n_intervals: int, n_top: int) -> None:
     frame = activations()
     found = tables(frame, n_intervals=n_intervals, n_top=n_top).examples
-    found = found.filter(pl.col("kind") == "top")
+    found = found.filter(pl.col("sample") == "top")
     for feature in range(D_SAE):
         rows = frame.filter(pl.col("feature") == feature).drop("feature").rows()
         edges = np.linspace(0.0, max((a for _, _, a in rows), default=0.0), n_intervals + 1)
@@ -61,7 +61,7 @@ def test_top_examples_are_the_strongest_of_their_interval(n_intervals: int, n_to
 def test_random_examples_are_distinct_members_of_their_interval() -> None:
     frame = activations(1)
     result = tables(frame, n_intervals=4, n_random=5)
-    both = result.examples.filter(pl.col("kind") == "random").join(
+    both = result.examples.filter(pl.col("sample") == "random").join(
         frame, on=["feature", "sequence", "position", "activation"], how="inner"
     )
     counted = both.group_by("feature", "interval").agg(

@@ -51,8 +51,8 @@ def test_extreme_tokens_are_those_of_the_reference(workspace_bytes: int) -> None
     for feature in range(len(W_dec)):
         ranked = np.argsort(reference(W_dec, W_O, W_U, feature))
         rows = frame.filter(pl.col("feature") == feature)
-        top = rows.filter(pl.col("direction") == "top").sort("rank")
-        bottom = rows.filter(pl.col("direction") == "bottom").sort("rank")
+        top = rows.filter(pl.col("extreme") == "top").sort("rank")
+        bottom = rows.filter(pl.col("extreme") == "bottom").sort("rank")
         assert top["token_id"].to_list() == ranked[::-1][:5].tolist()
         assert bottom["token_id"].to_list() == ranked[:5].tolist()
         assert top["token"].to_list() == [TOKENS[i] for i in ranked[::-1][:5]]
@@ -83,12 +83,12 @@ def test_a_direction_that_writes_one_unembedding_column_promotes_that_token() ->
     W_dec = torch.zeros(D_HEAD, N_HEADS * D_HEAD)
     W_dec[:, D_HEAD : 2 * D_HEAD] = torch.diag(torch.tensor([1.0, -1.0, 3.0, -0.5]))
     frame = feature_logit_effects(W_dec, W_O, W_U, TOKENS, k=1)
-    top = frame.filter(pl.col("direction") == "top")
-    bottom = frame.filter(pl.col("direction") == "bottom")
-    assert (top["token_id"][0], top["effect"][0]) == (7, 2.0)
-    assert (bottom["token_id"][1], bottom["effect"][1]) == (3, -2.0)
-    assert (top["token_id"][2], top["effect"][2]) == (9, 6.0)
-    assert (bottom["token_id"][3], bottom["effect"][3]) == (5, -1.0)
+    top = frame.filter(pl.col("extreme") == "top")
+    bottom = frame.filter(pl.col("extreme") == "bottom")
+    assert (top["token_id"][0], top["logit_effect"][0]) == (7, 2.0)
+    assert (bottom["token_id"][1], bottom["logit_effect"][1]) == (3, -2.0)
+    assert (top["token_id"][2], top["logit_effect"][2]) == (9, 6.0)
+    assert (bottom["token_id"][3], bottom["logit_effect"][3]) == (5, -1.0)
 
 
 def test_equal_effects_are_ranked_by_token_id() -> None:
@@ -97,7 +97,7 @@ def test_equal_effects_are_ranked_by_token_id() -> None:
     frame = feature_logit_effects(W_dec, W_O, W_U, TOKENS, k=D_VOCAB)
     for feature in (0, 1):
         for direction in ("top", "bottom"):
-            rows = frame.filter(feature=feature, direction=direction)
+            rows = frame.filter(feature=feature, extreme=direction)
             tied = rows.filter(pl.col("token_id") >= 10)["token_id"].to_list()
             assert tied == list(range(10, D_VOCAB))
             assert sorted(rows["token_id"].to_list()) == list(range(D_VOCAB))

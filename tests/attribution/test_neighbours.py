@@ -58,7 +58,7 @@ def test_neighbours_equal_the_dense_reference(seed: int, top: int, workspace: in
     found = feature_neighbours(
         frame.iter_slices(41), grid, W_dec, top=top, workspace_bytes=workspace
     )
-    assert found.equals(found.sort("feature", "kind", "rank"))
+    assert found.equals(found.sort("feature", "measure", "rank"))
     with np.errstate(invalid="ignore", divide="ignore"):
         phi = np.corrcoef(on.astype(np.float64))
         rows = W_dec.double().numpy()
@@ -71,12 +71,14 @@ def test_neighbours_equal_the_dense_reference(seed: int, top: int, workspace: in
     together = on.astype(int) @ on.T.astype(int)
     for kind, matrix in (("coactivation", phi), ("decoder_cosine", cosine)):
         for feature in range(D_SAE):
-            here = found.filter((pl.col("feature") == feature) & (pl.col("kind") == kind))
+            here = found.filter((pl.col("feature") == feature) & (pl.col("measure") == kind))
             expected = best(matrix[feature], top)
             assert here["rank"].to_list() == list(range(len(expected)))
             assert here["neighbour"].to_list() == [j for j, _ in expected]
-            assert here["value"].to_list() == pytest.approx([v for _, v in expected], abs=1e-12)
-            assert here["n_both"].to_list() == [together[feature, j] for j, _ in expected]
+            assert here["similarity"].to_list() == pytest.approx(
+                [v for _, v in expected], abs=1e-12
+            )
+            assert here["n_coactive"].to_list() == [together[feature, j] for j, _ in expected]
 
 
 def test_dead_and_constant_features_have_no_correlation() -> None:
@@ -84,12 +86,12 @@ def test_dead_and_constant_features_have_no_correlation() -> None:
     found = feature_neighbours([frame], grid, W_dec, top=D_SAE)
     for column in ("feature", "neighbour"):
         assert not set(DEAD) & set(found[column])
-        phi = found.filter(pl.col("kind") == "coactivation")
+        phi = found.filter(pl.col("measure") == "coactivation")
         assert ALWAYS not in phi[column]
-        assert 9 not in found.filter(pl.col("kind") == "decoder_cosine")[column]
-    parallel = found.filter((pl.col("feature") == 5) & (pl.col("kind") == "decoder_cosine"))
+        assert 9 not in found.filter(pl.col("measure") == "decoder_cosine")[column]
+    parallel = found.filter((pl.col("feature") == 5) & (pl.col("measure") == "decoder_cosine"))
     assert parallel.row(0, named=True)["neighbour"] == 20
-    assert parallel["value"][0] == pytest.approx(1.0, abs=1e-12)
+    assert parallel["similarity"][0] == pytest.approx(1.0, abs=1e-12)
 
 
 def test_equal_values_are_ranked_by_feature() -> None:
@@ -101,9 +103,9 @@ def test_equal_values_are_ranked_by_feature() -> None:
     found = feature_neighbours([frame], grid, torch.ones(6, D_IN), top=3)
     for kind in ("coactivation", "decoder_cosine"):
         for feature in range(6):
-            here = found.filter((pl.col("feature") == feature) & (pl.col("kind") == kind))
+            here = found.filter((pl.col("feature") == feature) & (pl.col("measure") == kind))
             assert here["neighbour"].to_list() == [j for j in range(6) if j != feature][:3]
-            assert here["value"].to_list() == pytest.approx([1.0] * 3)
+            assert here["similarity"].to_list() == pytest.approx([1.0] * 3)
 
 
 def test_the_frame_is_the_declared_one_even_when_empty() -> None:

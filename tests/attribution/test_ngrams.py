@@ -79,11 +79,11 @@ def test_ngrams_equal_the_reference(
     tokens, activations = random_case(seed)
     frame = feature_ngrams(activations.iter_slices(37), tokens, TEXTS, top=top)
     fired = dict(activations.group_by("feature").agg(pl.len()).rows())
-    assert frame.equals(frame.sort("feature", "n", "rank"))
+    assert frame.equals(frame.sort("feature", "ngram_size", "rank"))
     for n in (1, 2, 3):
         expected = reference(tokens, activations, n)
         for feature in range(8):
-            rows = frame.filter((pl.col("feature") == feature) & (pl.col("n") == n))
+            rows = frame.filter((pl.col("feature") == feature) & (pl.col("ngram_size") == n))
             best = expected.get(feature, [])[:top]
             assert rows["rank"].to_list() == list(range(len(best)))
             for row, (gram, n_active, occurrences, total) in zip(
@@ -92,7 +92,7 @@ def test_ngrams_equal_the_reference(
                 assert tuple(row["token_ids"]) == gram
                 assert row["text"] == "".join(TEXTS[i] for i in gram)
                 assert (row["n_active"], row["n_occurrences"]) == (n_active, occurrences)
-                assert row["share"] == n_active / fired[feature]
+                assert row["active_share"] == n_active / fired[feature]
                 assert row["rate"] == n_active / occurrences
                 assert row["mean_activation"] == pytest.approx(total / n_active, rel=1e-6)
 
@@ -107,7 +107,15 @@ def test_a_planted_trigram_feature_is_found() -> None:
         orient="row",
     )
     frame = feature_ngrams([activations], tokens, TEXTS)
-    columns = ["n", "token_ids", "n_active", "n_occurrences", "share", "rate", "mean_activation"]
+    columns = [
+        "ngram_size",
+        "token_ids",
+        "n_active",
+        "n_occurrences",
+        "active_share",
+        "rate",
+        "mean_activation",
+    ]
     assert frame.select(columns).rows() == [
         (1, [3], 3, 7, 1.0, 3 / 7, 2.0),
         (2, [2, 3], 3, 5, 1.0, 3 / 5, 2.0),
@@ -134,7 +142,7 @@ def test_ngrams_of_larger_vocabularies_do_not_collide() -> None:
     activations = pl.DataFrame(
         [(0, s, 3, 1.0) for s in tokens.sequences.tolist()], schema=ACTIVATION_SCHEMA, orient="row"
     )
-    frame = feature_ngrams([activations], tokens, ["x"] * 200_000).filter(pl.col("n") == 3)
+    frame = feature_ngrams([activations], tokens, ["x"] * 200_000).filter(pl.col("ngram_size") == 3)
     assert frame["token_ids"].to_list() == [[1, 199_999, 199_998], [199_999, 1, 199_998]]
     assert frame["n_active"].to_list() == [2, 2]
 

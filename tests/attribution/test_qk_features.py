@@ -18,9 +18,9 @@ from mechinterp_assets.attribution.residual_parts import PartNumbers
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA
 from mechinterp_assets.prompts.ioi import PromptError, ioi_prompts
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from tests.attribution.random_models import random_sae, saes_of
 
@@ -86,7 +86,7 @@ def check_identities(
         for frame in (pairs, kinds):
             assert abs(frame["mean"].sum() - mean) < tolerance
             assert frame["covariance_share"].sum() == pytest.approx(1, abs=tolerance)
-        assert pairs["n_pairs"].sum() == kinds["n_pairs"].sum()
+        assert pairs["n_part_pairs"].sum() == kinds["n_part_pairs"].sum()
         summary = tables.summary.filter(**where)
         assert summary["mean_score"][0] == pytest.approx(mean, abs=tolerance)
         assert summary["sd_score"][0] == pytest.approx(np.std(scores, ddof=1), abs=tolerance)
@@ -108,7 +108,7 @@ def test_pairs_and_rest_sum_to_the_models_score(model: LanguageModel, architectu
     check_identities(tables, expected, 1e-9)
     rest = tables.pairs.filter(query_kind="rest")
     assert len(rest) == len(expected)
-    assert (rest["n_pairs"] > 0).all()
+    assert (rest["n_part_pairs"] > 0).all()
 
 
 def slow_pairs(
@@ -219,13 +219,15 @@ def test_every_pair_agrees_with_a_slow_reference(request: pytest.FixtureRequest,
             assert row["sd"] == pytest.approx(values.std(ddof=1), abs=1e-6)
             share = np.cov(values, scores)[0, 1] / scores.var(ddof=1)
             assert row["covariance_share"] == pytest.approx(share, abs=1e-6)
-            assert row["share"] == pytest.approx(values.mean() / scores.mean(), abs=1e-5)
+            assert row["score_share"] == pytest.approx(values.mean() / scores.mean(), abs=1e-5)
             if role == "IO" and (row["query_kind"], row["key_kind"]) == ("feature", "feature"):
-                assert row["n_active"] == (values != 0).sum()
+                assert row["n_present"] == (values != 0).sum()
         ranked = of_role.sort("rank")["mean"].abs().to_numpy()
         assert (np.diff(ranked) <= 1e-12).all()
         summary = tables.summary.filter(source_role=role)
-        for order, k, found in summary.select("ordered_by", "k", "variance_explained").iter_rows():
+        for order, k, found in summary.select(
+            "ordered_by", "n_top_pairs", "variance_explained"
+        ).iter_rows():
             column = "rank" if order == "mean" else "covariance_rank"
             chosen = of_role.filter(pl.col(column) < k)
             part = np.sum(
@@ -281,8 +283,8 @@ def test_a_planted_pair_of_features_has_the_whole_score(
         ]
         assert sides == [("feature", 0, 1)] * 2
         assert top["mean"] > 0.1
-        assert (top["share"], top["covariance_share"]) == pytest.approx((1, 1))
-        assert top["n_active"] == top["n"] == 4
+        assert (top["score_share"], top["covariance_share"]) == pytest.approx((1, 1))
+        assert top["n_present"] == top["n"] == 4
         summary = tables.summary.filter(source_role=role)
         assert summary["variance_explained"].to_list() == pytest.approx([1] * 4)
         assert summary["variance_explained_held_out"].to_list() == pytest.approx([1] * 4)
@@ -290,7 +292,7 @@ def test_a_planted_pair_of_features_has_the_whole_score(
         assert rest["mean"].to_list() == pytest.approx([0], abs=1e-12)
     # S1's score is 0 throughout: shares of nothing.
     flat = tables.summary.filter(source_role="S1")
-    assert flat["variance_explained"].null_count() == len(flat) == flat["share"].null_count()
+    assert flat["variance_explained"].null_count() == len(flat) == flat["score_share"].null_count()
 
 
 def test_a_residual_sae_splits_the_key(model: LanguageModel) -> None:

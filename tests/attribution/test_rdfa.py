@@ -28,14 +28,14 @@ from mechinterp_assets.attribution.rdfa_selection import examples_of as rows_of
 from mechinterp_assets.attribution.rdfa_selection import selected_features
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
+from mechinterp_assets.sae.traits import architecture_names
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from tests.attribution.random_models import D_SAE, saes_of
 
 LENGTH = 7
-ARCHITECTURES = ["standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka"]
 # Everything becomes a row of its own.
 WHOLE = RdfaSettings(max_depth=9, branching=1000, min_share=0, max_nodes=10**6)
 
@@ -78,15 +78,15 @@ def worst_level(tree: pl.DataFrame) -> float:
     parts = (
         tree.drop_nulls("parent")
         .group_by("parent")
-        .agg(total=pl.col("value").sum(), size=pl.col("value").abs().sum())
+        .agg(total=pl.col("contribution").sum(), size=pl.col("contribution").abs().sum())
     )
     joined = parts.join(tree, left_on="parent", right_on="node")
     assert len(joined) == len(parts) > 0
-    error = (joined["total"] - joined["value"]).abs() / joined["size"]
+    error = (joined["total"] - joined["contribution"]).abs() / joined["size"]
     return float(error.to_numpy().max())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", architecture_names())
 @pytest.mark.parametrize("by_head", [False, True])
 def test_every_level_sums_to_its_parent(
     model: LanguageModel, architecture: str, by_head: bool
@@ -97,16 +97,16 @@ def test_every_level_sums_to_its_parent(
     tree = Rdfa(model, saes, settings).tree(tokens(model), layer, feature, position)
     assert worst_level(tree) < 1e-9
     root = tree.row(0, named=True)
-    assert root["value"] == pytest.approx(activation, rel=1e-9)
+    assert root["contribution"] == pytest.approx(activation, rel=1e-9)
     assert tree["depth"].max() == 8  # three features, each by source and component
-    assert set(tree["kind"]) >= {"feature", "source", "attention", "sae_error", "value_bias"}
+    assert set(tree["node_kind"]) >= {"feature", "source", "attention", "sae_error", "value_bias"}
     split = tree.filter(pl.col("identity_error").is_not_null())
     assert (
-        split["identity_error"].to_numpy() < 1e-9 * np.abs(tree["value"].to_numpy()).max()
+        split["identity_error"].to_numpy() < 1e-9 * np.abs(tree["contribution"].to_numpy()).max()
     ).all()
     leaves = tree.filter(pl.col("identity_error").is_null())
-    assert leaves["value"].sum() == pytest.approx(root["value"], rel=1e-9)
-    assert set(tree.filter(kind="source")["at_head"].is_not_null()) == {by_head}
+    assert leaves["contribution"].sum() == pytest.approx(root["contribution"], rel=1e-9)
+    assert set(tree.filter(node_kind="source")["at_head"].is_not_null()) == {by_head}
 
 
 def test_the_root_is_the_pre_activation_of_the_models_run(model: LanguageModel) -> None:
@@ -125,7 +125,7 @@ def test_the_root_is_the_pre_activation_of_the_models_run(model: LanguageModel) 
         tree = Rdfa(model, saes).tree(ids, layer, feature, position)
         expected = saes[layer].pre_activations(seen[0][0, position][None])[0, feature]
         # The library's RMSNorm rounds to float32.
-        assert tree["value"][0] == pytest.approx(float(expected), rel=1e-5)
+        assert tree["contribution"][0] == pytest.approx(float(expected), rel=1e-5)
         assert tree["gain"][0] == 1
 
 
@@ -195,10 +195,12 @@ def test_paths_to_a_tokens_embedding_sum_to_gradient_times_input(
     assert worst_level(tree) < 1e-9
     embedding = model.hf.get_input_embeddings().weight[ids].clone().requires_grad_()
     value = frozen_pre_activation(model, saes, ids, layer, feature, embedding)
-    assert float(value.detach()) == pytest.approx(tree["value"][0], rel=1e-5)
+    assert float(value.detach()) == pytest.approx(tree["contribution"][0], rel=1e-5)
     (gradient,) = torch.autograd.grad(value, embedding)
     expected = (gradient * embedding).sum(-1).detach()
-    found = tree.filter(kind="embedding").group_by("at_position").agg(pl.col("value").sum())
+    found = (
+        tree.filter(node_kind="embedding").group_by("at_position").agg(pl.col("contribution").sum())
+    )
     assert len(found) == len(ids)
     for source, total in found.iter_rows():
         assert total == pytest.approx(float(expected[source]), rel=1e-6, abs=1e-8)
@@ -245,15 +247,17 @@ def test_a_planted_upstream_feature_drives_the_downstream_one(
     ids = torch.tensor([0, 5, 3, 3])
     tree = Rdfa(model, saes).tree(ids, layer=1, feature=1, position=3)
     assert worst_level(tree) < 1e-12
-    upstream = tree.filter((pl.col("kind") == "feature") & (pl.col("at_layer") == 0))
+    upstream = tree.filter((pl.col("node_kind") == "feature") & (pl.col("at_layer") == 0))
     assert set(upstream["at_feature"]) == {1}
     assert upstream["share_of_root"].sum() == pytest.approx(1)
-    assert upstream["value"].to_list() == pytest.approx(
+    assert upstream["contribution"].to_list() == pytest.approx(
         (upstream["gain"] * upstream["activation"]).to_list()
     )
     # ... and that feature comes from the marked token's embedding alone.
-    leaves = tree.filter(pl.col("identity_error").is_null() & (pl.col("value").abs() > 1e-12))
-    assert set(leaves["kind"]) == {"embedding"}
+    leaves = tree.filter(
+        pl.col("identity_error").is_null() & (pl.col("contribution").abs() > 1e-12)
+    )
+    assert set(leaves["node_kind"]) == {"embedding"}
     assert set(leaves["at_position"]) == {1}
     assert leaves["share_of_root"].sum() == pytest.approx(1)
 
@@ -265,12 +269,12 @@ def test_a_layer_without_an_sae_keeps_its_attention_in_one_piece(gpt2: LanguageM
     tree = Rdfa(gpt2, saes, WHOLE).tree(tokens(gpt2), 2, feature, 5)
     assert worst_level(tree) < 1e-9
     split = (
-        tree.filter(kind="attention")
+        tree.filter(node_kind="attention")
         .group_by("at_layer")
         .agg(pl.col("identity_error").is_not_null().all())
     )
     assert dict(split.iter_rows()) == {0: True, 1: False}
-    assert set(tree.filter(kind="feature")["at_layer"]) == {0, 2}
+    assert set(tree.filter(node_kind="feature")["at_layer"]) == {0, 2}
 
 
 def test_later_tokens_do_not_matter(model: LanguageModel) -> None:
@@ -295,7 +299,7 @@ def parts_of(*values: float, bias: float = 0.0) -> Callable[[], list[Node]]:
 def test_the_largest_parts_get_rows_and_the_others_share_one() -> None:
     root = Node("feature", 10.5, parts_of(1.0, -4.0, 0.5, 6.0, 0.0, 5.0, bias=2.0))
     tree = grow(root, RdfaSettings(branching=3, min_share=0.2))
-    rows = tree.select("kind", "at_position", "value", "n_left_out").rows()
+    rows = tree.select("node_kind", "at_position", "contribution", "n_left_out").rows()
     assert rows == [
         ("feature", None, 10.5, None),
         ("source", 3, 6.0, None),
@@ -307,8 +311,8 @@ def test_the_largest_parts_get_rows_and_the_others_share_one() -> None:
     assert tree["share_of_root"].to_list() == pytest.approx([v / 10.5 for _, _, v, _ in rows])
     assert tree["identity_error"].to_list() == [0, *[None] * 5]
     few = grow(root, RdfaSettings(branching=3, min_share=0.5))
-    assert few.filter(kind="source")["value"].to_list() == [6.0]
-    assert few["value"][1:].sum() == 10.5
+    assert few.filter(node_kind="source")["contribution"].to_list() == [6.0]
+    assert few["contribution"][1:].sum() == 10.5
 
 
 def test_the_largest_nodes_are_split_until_the_tree_is_full() -> None:
@@ -321,8 +325,8 @@ def test_the_largest_nodes_are_split_until_the_tree_is_full() -> None:
         ],
     )
     tree = grow(root, RdfaSettings(max_nodes=6))
-    split = tree.filter((pl.col("kind") == "source") & pl.col("identity_error").is_not_null())
-    assert split["value"].to_list() == [4.0, 3.0]
+    split = tree.filter((pl.col("node_kind") == "source") & pl.col("identity_error").is_not_null())
+    assert split["contribution"].to_list() == [4.0, 3.0]
     assert len(tree) == 6
 
 
@@ -346,7 +350,7 @@ def test_max_depth_counts_features_on_a_path(gpt2: LanguageModel) -> None:
     for max_depth, deepest in ((1, 3), (2, 6)):
         settings = RdfaSettings(max_depth=max_depth, branching=50, min_share=0, max_nodes=10**5)
         tree = Rdfa(gpt2, saes, settings).tree(tokens(gpt2), 2, feature, 5)
-        assert tree.filter(kind="feature")["depth"].max() == deepest
+        assert tree.filter(node_kind="feature")["depth"].max() == deepest
         assert worst_level(tree) < 1e-9
 
 
@@ -370,7 +374,7 @@ def test_trees_have_the_declared_columns(gpt2: LanguageModel) -> None:
     trees = list(Rdfa(gpt2, saes).trees(1, examples_of(rows), lookup(tokens(gpt2))))
     assert [tree.row(0)[:4] for tree in trees] == [(feature, 0, 71, 4), (feature, 1, 70, 4)]
     declared = dict(polars_schema(table_spec("feature_rdfa")))
-    for column in ("layer", "token", "fires_on", "promotes"):  # the asset adds them
+    for column in ("layer", "token", "strongest_token", "promoted_token"):  # the asset adds them
         del declared[column]
     assert dict(trees[0].schema) == declared == dict(RDFA_SCHEMA)
 
@@ -387,7 +391,7 @@ def test_a_float32_model_stores_its_rounding(organism: LanguageModel) -> None:
     feature, _ = an_active_feature_at(organism, saes, ids, 2, 17)
     tree = Rdfa(organism, saes).tree(ids, 2, feature, 17)
     errors = tree["identity_error"].drop_nulls().to_numpy()
-    assert 0 < errors.max() < 1e-5 * tree["value"].abs().to_numpy().max()
+    assert 0 < errors.max() < 1e-5 * tree["contribution"].abs().to_numpy().max()
     assert worst_level(tree) < 1e-5
 
 

@@ -36,7 +36,7 @@ def edge(
         "slices": [0, 4],
         "contribution": 1.0,
         "exact_effect": 2.0,
-        "share": 0.5,
+        "contribution_share": 0.5,
         "coverage": 0.4,
         "kept": True,
         "is_root": downstream[0] == 2,
@@ -50,7 +50,7 @@ def edges() -> pl.DataFrame:
     rows = [
         edge(0, (1, 0), (2, 3)),
         edge(0, (1, 0), (2, 3), side="source", contribution=3.0),
-        edge(1, (1, 0), (2, 3), contribution=2.0, share=1.0),
+        edge(1, (1, 0), (2, 3), contribution=2.0, contribution_share=1.0),
         edge(0, (0, 5), (1, 0), destination=9, source=4, source_role="S2", path_multiplicity=2.0),
         edge(0, (0, 5), (1, 0), destination=8, source=4, destination_role="END", source_role="S2"),
         edge(1, (0, 5), (2, 3), kept=False),
@@ -71,7 +71,11 @@ def test_aggregation(edges: pl.DataFrame) -> None:
     assert len(rows) == graph.height == 3
     both = rows[1, 2, "destination"]
     assert (both["n_prompts"], both["n_pairs"], both["path_multiplicity"]) == (2, 2, 2.0)
-    assert (both["mean_contribution"], both["mean_share"], both["is_root"]) == (1.5, 0.75, True)
+    assert (both["mean_contribution"], both["mean_contribution_share"], both["is_root"]) == (
+        1.5,
+        0.75,
+        True,
+    )
     lower = rows[0, 1, "destination"]
     assert (lower["n_prompts"], lower["n_pairs"], lower["path_multiplicity"]) == (1, 2, 3.0)
     assert graph["n_prompts"].is_sorted(descending=True)

@@ -186,7 +186,7 @@ def test_attention_svd_frame(which: str, request: pytest.FixtureRequest) -> None
             (pl.col("layer") == layer)
             & (pl.col("head") == head)
             & pl.col("rope_offset").eq_missing(offset)
-        ).sort("k")
+        ).sort("slice")
         S = ModelOmega(model).vectors(layer, head, offset or 0)[1].numpy()
         assert np.allclose(rows["singular_value"].to_numpy(), S)
         assert rows["cumulative_energy"][-1] == pytest.approx(1)

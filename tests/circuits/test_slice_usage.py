@@ -37,9 +37,9 @@ def test_usage_of_firing_pairs_is_that_of_attention_slices(
         ("attention_slice_usage", found.usage),
     ):
         columns = {c.name: c.polars_type for c in table_specs()[name].science_columns}
-        assert dict(frame.schema) == {k: v for k, v in columns.items() if k != "text"}
+        assert dict(frame.schema) == {k: v for k, v in columns.items() if k != "text_source"}
     for (layer, head), rows in slices.partition_by("layer", "head", as_dict=True).items():
-        usage = found.usage.filter(layer=layer, head=head, fires=True).sort("k")
+        usage = found.usage.filter(layer=layer, head=head, fires=True).sort("slice")
         terms = np.array(rows["slice_terms"].to_list())
         selected = np.zeros_like(terms)
         for at, chosen in enumerate(rows["slices"]):
@@ -48,7 +48,7 @@ def test_usage_of_firing_pairs_is_that_of_attention_slices(
         assert np.allclose(usage["selected_share"].to_numpy(), selected.mean(0))
         assert np.allclose(usage["mean_term"].to_numpy(), terms.mean(0), rtol=1e-4, atol=1e-5)
         share = terms / np.abs(terms).sum(1, keepdims=True)
-        assert np.allclose(usage["mean_share"].to_numpy(), share.mean(0), rtol=1e-4, atol=1e-6)
+        assert np.allclose(usage["mean_term_share"].to_numpy(), share.mean(0), rtol=1e-4, atol=1e-6)
     silent = found.usage.filter(~pl.col("fires"))
     most = 3 * prompts.height
     assert (silent["n_pairs"] <= most).all()
@@ -84,10 +84,10 @@ def test_consensus_and_signal(organism: LanguageModel, organism_prompts: pl.Data
     assert consensus["in_consensus"].any()
     assert ((consensus["selected_share"] >= 0.5) == consensus["in_consensus"]).all()
 
-    node = signal.filter(pl.col("n_slices") > 0).row(0, named=True)
+    node = signal.filter(pl.col("n_dimensions") > 0).row(0, named=True)
     of_node = {k: node[k] for k in ("layer", "head", "destination_role", "source_role")}
-    chosen = consensus.filter(**of_node).filter("in_consensus")["k"].to_list()
-    assert len(chosen) == node["n_slices"]
+    chosen = consensus.filter(**of_node).filter("in_consensus")["slice"].to_list()
+    assert len(chosen) == node["n_dimensions"]
     pairs = trace.slices.filter(pl.col("path_multiplicity") > 0).filter(**of_node)
     U, S, V = omega.vectors(node["layer"], node["head"])
     inputs, signs = {}, torch.zeros(len(S), dtype=torch.float64)
@@ -103,7 +103,7 @@ def test_consensus_and_signal(organism: LanguageModel, organism_prompts: pl.Data
             signs[k] += 1 if a[k] >= 0 else -1
     share = {k: sum(k in row for row in pairs["slices"].to_list()) / pairs.height for k in chosen}
     for row in consensus.filter(**of_node).filter("in_consensus").iter_rows(named=True):
-        assert row["selected_share"] == pytest.approx(share[row["k"]])
+        assert row["selected_share"] == pytest.approx(share[row["slice"]])
     direction = torch.where(signs < 0, -1.0, 1.0)[chosen] * S[chosen].sqrt()
     for side, W in (("destination", U), ("source", V)):
         values: dict[str, list[float]] = {}

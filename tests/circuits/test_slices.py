@@ -163,9 +163,9 @@ def test_slices_sum_to_the_scores_of_the_model(
     }
     assert dict(frame.schema) == columns
     assert frame.height > 20
-    assert frame["identity_error"].to_numpy().max() < 1e-4
+    assert frame["relative_identity_error"].to_numpy().max() < 1e-4
     total = frame["slice_terms"].list.sum().to_numpy()
-    scores = frame["score"].to_numpy() * model.config.d_head**0.5
+    scores = frame["attention_score"].to_numpy() * model.config.d_head**0.5
     assert np.allclose(total, scores, rtol=1e-4, atol=1e-4)
     # Every pair that fires, by looping over the model's own patterns.
     expected = set()

@@ -19,7 +19,7 @@ PAIR = ["prompt", "layer", "head", "destination", "source"]
 
 def assert_identities(trace: Trace, tolerance: float) -> None:
     """Slices sum to scores; all writers and the appended 1 sum to the whole on both sides."""
-    assert trace.slices["identity_error"].to_numpy().max() < tolerance
+    assert trace.slices["relative_identity_error"].to_numpy().max() < tolerance
     sums = (
         trace.edges.rename({"downstream_layer": "layer", "downstream_head": "head"})
         .group_by(*PAIR, "side")
@@ -160,7 +160,9 @@ def test_roots_with_a_negative_score(
         organism, organism_prompts, roots, TraceSettings(keep_all=True, any_score=True)
     )
     assert_identities(every, 2e-4)
-    negative = every.slices.filter((pl.col("score") < 0) & (pl.col("path_multiplicity") > 0))
+    negative = every.slices.filter(
+        (pl.col("attention_score") < 0) & (pl.col("path_multiplicity") > 0)
+    )
     assert negative.height > 3
     assert not negative["fires"].any()
     assert (negative["attention"] >= 0.5).all()

@@ -105,9 +105,11 @@ def test_equals_the_recursive_reference(
             assert got["contribution"] == pytest.approx(contribution, abs=tolerance * size)
             assert got["exact_effect"] == pytest.approx(effect, rel=50 * tolerance, abs=tolerance)
             if reference.heads_total(key) <= 0:
-                assert got["share"] is None
+                assert got["contribution_share"] is None
             elif exact:
-                assert got["share"] == pytest.approx(share, rel=1e-4 if rotary else 1e-7)
+                assert got["contribution_share"] == pytest.approx(
+                    share, rel=1e-4 if rotary else 1e-7
+                )
             assert got["path_multiplicity"] == reference.visits[key[2:6]]
         for r in edges.filter(pl.col("upstream_kind") != "head").iter_rows(named=True):
             pair = (r["downstream_layer"], r["downstream_head"], r["destination"], r["source"])
@@ -192,8 +194,8 @@ def test_batching_changes_nothing(
     assert calls[-1] == (prompts.height, prompts.height)
     key = [*whole.edges.columns[:7], "destination", "source", "side"]
     left, right = whole.edges.sort(key), parts.edges.sort(key)
-    assert left.drop("contribution", "exact_effect", "share", "coverage").equals(
-        right.drop("contribution", "exact_effect", "share", "coverage")
+    assert left.drop("contribution", "exact_effect", "contribution_share", "coverage").equals(
+        right.drop("contribution", "exact_effect", "contribution_share", "coverage")
     )
     difference = left["contribution"].to_numpy() - right["contribution"].to_numpy()
     assert np.abs(difference).max() < 1e-4
@@ -260,7 +262,7 @@ def test_a_root_can_start_at_another_name(
             (pl.col("head") == row["head"])
             & (pl.col("source_role") == row["source"])
             & (pl.col("attention") >= 0.5)
-            & (pl.col("score") >= 0)
+            & (pl.col("attention_score") >= 0)
         )
         assert row["n_firing"] == of.height
 
@@ -408,10 +410,10 @@ def test_a_planted_induction_circuit_is_found(planted: LanguageModel) -> None:
     source = trace.edges.filter(side="source", downstream_layer=1)
     best = source.filter("kept")
     assert best.select("prompt", "upstream_layer", "upstream_head").rows() == [(0, 0, 0), (1, 0, 0)]
-    assert best["share"].null_count() == 0
-    assert best["share"].to_numpy().min() > 0.9
+    assert best["contribution_share"].null_count() == 0
+    assert best["contribution_share"].to_numpy().min() > 0.9
     decoy = source.filter(upstream_kind="head", upstream_layer=0, upstream_head=1)
-    assert np.abs(decoy["share"].to_numpy()).max() < 0.1
+    assert np.abs(decoy["contribution_share"].to_numpy()).max() < 0.1
     # The destination side: the token itself, not a head.
     destination = trace.edges.filter(side="destination", downstream_layer=1)
     embedding = destination.filter(upstream_kind="embedding")["contribution"].to_numpy()

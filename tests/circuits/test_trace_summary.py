@@ -26,7 +26,7 @@ def node(
     layer: int, head: int, source: str | None, prompts: int, paths: float
 ) -> dict[str, object]:
     return {
-        "variant": "standard",
+        "trace_rule": "standard",
         "layer": layer,
         "head": head,
         "destination_role": "END",
@@ -68,16 +68,20 @@ def test_filters_and_overlap() -> None:
         if c.name != "task"
     }
     assert dict(summary.schema) == declared
-    rows = {(r["counted"], r["min_share"], r["reference"]): r for r in summary.to_dicts()}
+    rows = {(r["counted"], r["min_share"], r["head_list"]): r for r in summary.to_dicts()}
     assert len(rows) == 8
     whole = rows["prompts", 0.0, "mine"]
-    assert (whole["n_attention_edges"], whole["n_nodes"], whole["n_heads"]) == (3, 3, 3)
+    assert (whole["n_attention_edges"], whole["n_nodes"], whole["n_kept_heads"]) == (3, 3, 3)
     assert whole["n_communication_edges"] == 2
     assert (whole["precision"], whole["recall"]) == (pytest.approx(1 / 3), 0.5)
     half = rows["prompts", 0.5, "mine"]
-    assert (half["n_heads"], half["n_attention_edges"], half["n_communication_edges"]) == (2, 2, 1)
+    assert (half["n_kept_heads"], half["n_attention_edges"], half["n_communication_edges"]) == (
+        2,
+        2,
+        1,
+    )
     paths = rows["paths", 0.5, "all"]
-    assert (paths["n_heads"], paths["n_communication_edges"], paths["recall"]) == (3, 2, 1.0)
+    assert (paths["n_kept_heads"], paths["n_communication_edges"], paths["recall"]) == (3, 2, 1.0)
 
 
 def test_random_columns_are_those_of_all_sets_of_as_many_heads() -> None:
@@ -87,18 +91,18 @@ def test_random_columns_are_those_of_all_sets_of_as_many_heads() -> None:
     )
     row = summary.filter(counted="prompts").row(0, named=True)
     model = list(itertools.product(range(3), range(2)))
-    sets = list(itertools.combinations(model, row["n_heads"]))
+    sets = list(itertools.combinations(model, row["n_kept_heads"]))
     shared = [len(reference & set(heads)) for heads in sets]
-    assert row["random_precision"] == pytest.approx(sum(shared) / len(sets) / row["n_heads"])
+    assert row["random_precision"] == pytest.approx(sum(shared) / len(sets) / row["n_kept_heads"])
     assert row["random_recall"] == pytest.approx(sum(shared) / len(sets) / len(reference))
-    expected = sum(count >= row["n_both"] for count in shared) / len(sets)
+    expected = sum(count >= row["n_shared"] for count in shared) / len(sets)
     assert row["p_value"] == pytest.approx(expected)
 
 
 def test_without_references_sizes_are_still_there() -> None:
     summary = ioi_trace_summary(NODES, EDGES, {}, n_prompts=10, n_model_heads=6)
-    assert summary["reference"].null_count() == summary.height == 10
-    assert summary["n_heads"].to_list()[0] == 3
+    assert summary["head_list"].null_count() == summary.height == 10
+    assert summary["n_kept_heads"].to_list()[0] == 3
     with pytest.raises(CircuitError, match="n_prompts is 0"):
         ioi_trace_summary(NODES, EDGES, {}, n_prompts=0, n_model_heads=6)
 

@@ -39,7 +39,7 @@ def counts_of(case: Case, variant: str) -> VariantCounts:  # noqa: F811
 @pytest.mark.parametrize("case", MODELS, indirect=True)
 def test_published_counts_equal_those_of_a_recursion_along_every_path(case: Case) -> None:  # noqa: F811
     model, prompts, roots = case
-    edges = counts_of(case, "published").edges()
+    edges = counts_of(case, "fc24_code").edges()
     assert edges["side"].null_count() == edges.height > 0
     found: Counter[tuple[int, ...]] = Counter()
     visits = 0
@@ -52,7 +52,7 @@ def test_published_counts_equal_those_of_a_recursion_along_every_path(case: Case
     heads = ["upstream_layer", "upstream_head", "downstream_layer", "downstream_head"]
     ours = edges.group_by(heads).agg(pl.col("path_multiplicity").sum())
     assert {row[:4]: row[4] for row in ours.iter_rows()} == found
-    attending = counts_of(case, "published").nodes().filter(pl.col("source_role").is_not_null())
+    attending = counts_of(case, "fc24_code").nodes().filter(pl.col("source_role").is_not_null())
     assert attending["path_multiplicity"].sum() == visits
 
 
@@ -81,7 +81,7 @@ def test_all_slices_is_what_the_contrast_compares_with(case: Case) -> None:  # n
     )
     rank = model.config.d_head
     assert every.slices["n_slices"].unique().to_list() == [rank]
-    assert (every.contrast["kept"] == every.contrast["kept_all_slices"]).all()
+    assert (every.contrast["n_kept"] == every.contrast["n_kept_all_slices"]).all()
     assert np.allclose(every.contrast["correlation"].drop_nulls().to_numpy(), 1)
     declared = {
         c.name: c.polars_type
@@ -94,9 +94,10 @@ def test_all_slices_is_what_the_contrast_compares_with(case: Case) -> None:  # n
     key = ["prompt", "layer", "head", "destination", "source", "side"]
     both = some.contrast.join(every.contrast, on=key, suffix="_every")
     assert both.height > 0
-    assert (both["kept_all_slices"] == both["kept_every"]).all()
+    assert (both["n_kept_all_slices"] == both["n_kept_every"]).all()
     assert (
-        both["kept_both"] <= both.select(pl.min_horizontal("kept", "kept_all_slices"))["kept"]
+        both["n_kept_both"]
+        <= both.select(pl.min_horizontal("n_kept", "n_kept_all_slices"))["n_kept"]
     ).all()
     effective = (
         every.edges.filter(upstream_kind="head")
@@ -121,7 +122,7 @@ def test_near_roots_are_those_that_almost_fire(case: Case) -> None:  # noqa: F81
     )
     assert started.height == trace.roots["n_firing"].sum() > 0
     assert started["attention"].is_between(0.05, 0.9, closed="left").all()
-    assert (started["score"] >= 0).all()
+    assert (started["attention_score"] >= 0).all()
     # A root that fires fully is reached along kept heads or not at all.
     firing = trace.slices.filter(pl.col("is_root") & pl.col("fires"))
     reached = trace.edges.filter("kept").select("upstream_layer", "upstream_head").rows()
@@ -154,7 +155,7 @@ def test_variants_follow_their_tables(case: Case) -> None:  # noqa: F811
                 if c.name != "task"
             }
             assert dict(frame.schema) == declared
-    assert next(iter(VARIANTS_SCHEMA)) == "variant"
+    assert next(iter(VARIANTS_SCHEMA)) == "trace_rule"
     standard = together[0]
     written = set(standard.edges().select("upstream_layer", "upstream_head").rows())
     read = set(standard.edges().select("downstream_layer", "downstream_head").rows())

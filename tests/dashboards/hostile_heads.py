@@ -108,9 +108,9 @@ def _features(random: np.random.Generator) -> pl.DataFrame:
             "is_alive": rank != 4,
             "n_active": 0 if rank == 4 else 50,
             "density": 0.0 if rank == 4 else 0.01,
-            "fires_on": TEXTS[1 + rank : 4 + rank],
+            "frequent_tokens": TEXTS[1 + rank : 4 + rank],
             "fires_on_share": 0.5,
-            "promotes": [ATTACK, TEXTS[(rank + 10) % len(TEXTS)], "=" * 500],
+            "promoted_tokens": [ATTACK, TEXTS[(rank + 10) % len(TEXTS)], "=" * 500],
         }
         for head in range(N_HEADS)
         for rank in range(len(HOSTILE) if head == 0 else 10)
@@ -179,7 +179,7 @@ def _nodes() -> pl.DataFrame:
     for source, attention in ((ATTACK, 0.5), ("IO", None), (None, None)):
         row: dict[str, object] = dict.fromkeys(spec.names())
         row.update(
-            variant="standard",
+            trace_rule="standard",
             task="ioi",
             layer=SAE_LAYER,
             head=0,

@@ -11,7 +11,7 @@ from mechinterp_assets.attribution.head_attribution import feature_head_attribut
 from mechinterp_assets.attribution.intervals import interval_tables, with_tokens
 from mechinterp_assets.attribution.logit_effects import feature_logit_effects
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
-from mechinterp_assets.sae.standard import StandardSAE
+from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.storage.provenance import Provenance
 
 LAYER = 2
@@ -161,18 +161,23 @@ def _ngrams(random: np.random.Generator) -> pl.DataFrame:
                 rows.append(
                     {
                         "feature": feature,
-                        "n": n,
+                        "ngram_size": n,
                         "rank": rank,
                         "token_ids": ids,
                         "text": "".join(TOKENS[i] for i in ids).encode("utf-8", "replace").decode(),
                         "n_active": 3,
                         "n_occurrences": 7,
-                        "share": 0.25,
+                        "active_share": 0.25,
                         "rate": 3 / 7,
                         "mean_activation": 1.5,
                     }
                 )
-    types = {"feature": pl.Int32, "n": pl.Int32, "rank": pl.Int32, "token_ids": pl.List(pl.Int32)}
+    types = {
+        "feature": pl.Int32,
+        "ngram_size": pl.Int32,
+        "rank": pl.Int32,
+        "token_ids": pl.List(pl.Int32),
+    }
     return pl.DataFrame(rows).cast(types)  # type: ignore[arg-type]
 
 
@@ -180,11 +185,11 @@ def _neighbours(random: np.random.Generator) -> pl.DataFrame:
     rows = [
         {
             "feature": feature,
-            "kind": kind,
+            "measure": kind,
             "rank": rank,
             "neighbour": (feature + 1 + rank) % D_SAE,
-            "value": float(random.uniform(-1, 1)),
-            "n_both": rank,
+            "similarity": float(random.uniform(-1, 1)),
+            "n_coactive": rank,
         }
         for feature in range(D_SAE)
         for kind in ("coactivation", "decoder_cosine")
@@ -203,12 +208,12 @@ def _families() -> pl.DataFrame:
             "value": 0.7,
             "x": 7,
             "n": 10,
-            "low": 0.4,
-            "high": 0.9,
+            "ci_low": 0.4,
+            "ci_high": 0.9,
             "null_value": None,
             "threshold": 0.6,
             "min_n": 5,
-            "passes": passes,
+            "meets_threshold": passes,
             "required": True,
             "head": 1,
             "text": text and text.encode("utf-8", "replace").decode(),
@@ -242,8 +247,8 @@ def _proxies() -> pl.DataFrame:
             "activation_sum_true": 9.0,
             "specificity_low": 0.2 if feature % 2 else None,
             "specificity_high": 0.8 if feature % 2 else None,
-            "recall_low": 0.1,
-            "recall_high": 0.4,
+            "sensitivity_low": 0.1,
+            "sensitivity_high": 0.4,
         }
         for feature in range(D_SAE)
     ]

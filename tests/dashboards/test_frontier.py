@@ -8,15 +8,16 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
+from mechinterp_assets.dashboards import frontier as frontier_page
 from mechinterp_assets.dashboards.charts import DATA_URI_LIMIT
 from mechinterp_assets.dashboards.frontier import (
-    COLOURS,
+    colour_of,
     frontier_figure,
     frontier_thumbnail,
     render_frontier,
 )
-from mechinterp_assets.sae.architectures import ARCHITECTURES
 from mechinterp_assets.sae.sweep import FRONTIER_SCHEMA
+from mechinterp_assets.sae.traits import architecture_names
 from mechinterp_assets.storage.provenance import Provenance
 
 NAMESPACE = {"svg": "http://www.w3.org/2000/svg"}
@@ -32,7 +33,7 @@ def _frontier(points: list[dict[str, Any]]) -> pl.DataFrame:
         "training_tokens": 20_000,
         "seed": 0,
     }
-    rows = [{**common, "variant": f"variant {i}", **point} for i, point in enumerate(points)]
+    rows = [{**common, "sae_variant": f"variant {i}", **point} for i, point in enumerate(points)]
     return pl.DataFrame(rows, schema=FRONTIER_SCHEMA)
 
 
@@ -56,8 +57,18 @@ def frontier() -> pl.DataFrame:
 
 
 def test_every_architecture_has_a_colour() -> None:
-    assert set(COLOURS) == set(ARCHITECTURES)
-    assert len(set(COLOURS.values())) == len(COLOURS)
+    names = architecture_names()
+    colours = {colour_of(name) for name in names}
+    assert len(colours) == len(names)
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+
+
+def test_architectures_beyond_the_palette_have_colours_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"architecture {i:02d}" for i in range(16)]
+    monkeypatch.setattr(frontier_page, "architecture_names", lambda: names)
+    assert len({colour_of(name) for name in names}) == len(names)
 
 
 def test_points_lie_where_their_numbers_say(frontier: pl.DataFrame) -> None:
@@ -86,14 +97,14 @@ def test_points_lie_where_their_numbers_say(frontier: pl.DataFrame) -> None:
             2 * (places[8, 0.75][0] - places[4, 0.7][0]), abs=0.3
         )
         assert places[12, -0.4][2] == "none"
-        assert places[16, 0.9][2] == COLOURS["topk"]
+        assert places[16, 0.9][2] == colour_of("topk")
 
 
 def test_the_thumbnail_fits_dagster(frontier: pl.DataFrame) -> None:
     many = _frontier(
         [
             {"architecture": name, "l0": 1.3**i + j, "ce_recovered": i / 20}
-            for j, name in enumerate(COLOURS)
+            for j, name in enumerate(architecture_names())
             for i in range(20)
         ]
     )
@@ -105,7 +116,7 @@ def test_the_thumbnail_fits_dagster(frontier: pl.DataFrame) -> None:
 
 
 def test_the_page_is_self_contained_and_escaped(frontier: pl.DataFrame, tmp_path: Path) -> None:
-    hostile = frontier.with_columns(variant=pl.lit("<script>alert(1)</script>"))
+    hostile = frontier.with_columns(sae_variant=pl.lit("<script>alert(1)</script>"))
     path = render_frontier(
         tmp_path,
         hostile,

@@ -143,7 +143,7 @@ def test_features_are_linked_where_they_have_a_page(
     for row in rows.iter_rows(named=True):
         linked = row["feature"] < LINKED and row["is_alive"]
         assert (f"../L{SAE_LAYER:02d}/{row['feature']}.html" in page.hrefs()) == linked
-        for token in row["fires_on"]:
+        for token in row["frequent_tokens"]:
             assert token_label(token) in page.text
     assert page.text.count("never fired") == 1
     block = page.path.read_text().split('<h2 id="proxy">')[1].split("</section>")[0]

@@ -139,12 +139,12 @@ def test_features_carry_what_their_tables_say(folder: Path, frames: LayerFrames)
     assert lines["3"]["decoder_weights_dist"] == []  # a zero decoder row
     assert lines["0"]["logits_hist_data_bar_heights"] == [1, 2]
     assert lines["1"]["logits_hist_data_bar_heights"] == []
-    top = frames.logit_effects.filter(pl.col("feature") == 0, pl.col("direction") == "top")
-    assert lines["0"]["pos_values"] == top.sort("rank")["effect"].to_list()
+    top = frames.logit_effects.filter(pl.col("feature") == 0, pl.col("extreme") == "top")
+    assert lines["0"]["pos_values"] == top.sort("rank")["logit_effect"].to_list()
     assert lines["0"]["pos_values"] == sorted(lines["0"]["pos_values"], reverse=True)
     assert lines["0"]["neg_values"] == sorted(lines["0"]["neg_values"])
     assert frames.neighbours is not None
-    near = frames.neighbours.filter(pl.col("feature") == 0, pl.col("kind") == "decoder_cosine")
+    near = frames.neighbours.filter(pl.col("feature") == 0, pl.col("measure") == "decoder_cosine")
     assert lines["0"]["topkCosSimIndices"] == near.sort("rank")["neighbour"].to_list()
 
 
@@ -192,7 +192,7 @@ def test_interval_examples_name_their_interval(folder: Path, frames: LayerFrames
     assert inside
     for line in inside:
         row = intervals[int(line["index"]), line["binMin"]]
-        assert (line["binMax"], line["binContains"]) == (row["high"], row["share"])
+        assert (line["binMax"], line["binContains"]) == (row["high"], row["active_share"])
         value = line["values"][line["qualifyingTokenIndex"]]
         assert row["low"] * (1 - 1e-5) < value <= row["high"] * (1 + 1e-5)
 

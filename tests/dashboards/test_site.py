@@ -459,7 +459,7 @@ def test_the_index_lists_every_feature_and_links_those_with_a_page(
         assert len(attribution) == N_HEADS
         assert data["share"][feature] == pytest.approx(max(attribution), rel=5e-3)
         assert attribution[data["head"][feature]] == max(attribution)
-    top = frames.logit_effects.filter(pl.col("direction") == "top", pl.col("rank") == 0)
+    top = frames.logit_effects.filter(pl.col("extreme") == "top", pl.col("rank") == 0)
     for feature, token in top.select("feature", "token_id").iter_rows():
         assert data["promotes"][feature] == token_label(TOKENS[token])
     assert "3.25" in page.text
@@ -573,7 +573,7 @@ def test_the_sql_of_the_intervals_gives_the_block(
         for example in inside.iter_rows(named=True):  # a token of both kinds is shown once
             place = (example["sequence"], example["position"])
             if place not in places:
-                wanted.append((example["kind"], number(example["activation"])))
+                wanted.append((example["sample"], number(example["activation"])))
             places.add(place)
         assert bool(wanted) == (interval["n_active"] > 0)
         assert re.findall(r'<small class="?(\w+)"?>([^<]*)</small>', row) == wanted
@@ -582,12 +582,16 @@ def test_the_sql_of_the_intervals_gives_the_block(
 def test_the_density_view_counts_every_feature_once(
     database: duckdb.DuckDBPyConnection, frames: LayerFrames
 ) -> None:
-    found = database.sql("FROM sae_density_histogram ORDER BY low").pl()
+    found = database.sql("FROM sae_density_histogram ORDER BY log10_density_low").pl()
     assert found["n_features"].sum() == len(frames.statistics)
-    assert found["share"].sum() == pytest.approx(1.0)
-    assert found.filter(pl.col("low").is_null())["n_features"].to_list() == [1]
+    assert found["share_of_features"].sum() == pytest.approx(1.0)
+    assert found.filter(pl.col("log10_density_low").is_null())["n_features"].to_list() == [1]
     values = frames.statistics["log10_density"].drop_nulls()
-    for low, high, n in found.drop_nulls("low").select("low", "high", "n_features").iter_rows():
+    for low, high, n in (
+        found.drop_nulls("log10_density_low")
+        .select("log10_density_low", "log10_density_high", "n_features")
+        .iter_rows()
+    ):
         assert high - low == 0.25
         assert ((values >= low) & (values < high)).sum() == n
 
@@ -596,7 +600,7 @@ def test_the_source_view_keeps_positions_and_sums(
     database: duckdb.DuckDBPyConnection, frames: LayerFrames
 ) -> None:
     found = database.sql(
-        "SELECT feature, rank, min(source), max(source), max(distance), sum(attribution)"
+        "SELECT feature, rank, min(source), max(source), max(distance), sum(contribution)"
         " FROM feature_dfa_by_source GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     expected = frames.dfa.sort("feature", "rank")
@@ -655,8 +659,8 @@ def test_missing_sequences_features_and_texts_are_refused_before_writing(
 
 
 def test_frames_that_lack_a_column_or_mix_layers_are_refused(frames: LayerFrames) -> None:
-    with pytest.raises(ValueError, match=r"frame intervals lacks \['share'\]"):
-        LayerFrames(**{**vars(frames), "intervals": frames.intervals.drop("share")})
+    with pytest.raises(ValueError, match=r"frame intervals lacks \['active_share'\]"):
+        LayerFrames(**{**vars(frames), "intervals": frames.intervals.drop("active_share")})
     twice = pl.concat([frames.statistics, frames.statistics])
     with pytest.raises(ValueError, match="pass one study and one layer"):
         LayerFrames(**{**vars(frames), "statistics": twice})

@@ -61,15 +61,15 @@ def tree(feature: int, sequence: int, position: int, by_head: bool = False) -> p
         activation=5.0,
         gain=1.0,
     )
-    named = pl.when(pl.col("kind") == "feature").then(pl.lit(ATTACK))
+    named = pl.when(pl.col("node_kind") == "feature").then(pl.lit(ATTACK))
     return grow(root, RdfaSettings()).select(
         pl.lit(feature, pl.Int32).alias("feature"),
         pl.lit(0, pl.Int32).alias("rank"),
         pl.lit(sequence, pl.Int64).alias("sequence"),
         pl.lit(position, pl.Int32).alias("position"),
         pl.all(),
-        named.alias("fires_on"),
-        named.alias("promotes"),
+        named.alias("strongest_token"),
+        named.alias("promoted_token"),
     )
 
 

@@ -113,7 +113,7 @@ def test_checks_block(definitions: dg.Definitions) -> None:
         "token_ids_in_range",
         "no_nan",
         "l0_in_bounds",
-        "ce_recovered_in_bounds",
+        "splice_cost_in_bounds",
         "slices_sum_to_scores",
         "ioi_accuracy",
     }

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.app.cli import app
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.io import CONFIG, SaeMetadata, load_sae, read_metadata, save_sae
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 

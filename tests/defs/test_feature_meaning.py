@@ -40,8 +40,8 @@ def test_labels_follow_from_the_measures(tiny: Materialized) -> None:
     families = tiny.lake.read("feature_families").collect().filter(pl.col("required"))
     expected = (
         families.group_by("layer", "feature", "family")
-        .agg(pl.col("passes").fill_null(False).all())
-        .filter(pl.col("passes"))
+        .agg(pl.col("meets_threshold").fill_null(False).all())
+        .filter(pl.col("meets_threshold"))
     )
     labels = tiny.lake.sql("SELECT layer, feature, family FROM feature_family_labels")
     keys = ["layer", "feature", "family"]
@@ -145,9 +145,9 @@ def test_layers_are_matched_in_the_residual_stream(tiny: Materialized) -> None:
     assert set(frame["same_corpus"]) == {True}
     assert frame["encoder_cosine"].null_count() == frame.height == tiny.study.sae.d_sae
     assert frame["matched_feature"].n_unique() == frame.height
-    assert (frame["best_cosine"] >= frame["cosine"] - 1e-6).all()
+    assert (frame["best_cosine"] >= frame["matched_cosine"] - 1e-6).all()
     summary = tiny.lake.sql("FROM sae_matching_summary").row(0, named=True)
-    assert 0 < summary["mean_cosine"] < 1
+    assert 0 < summary["mean_matched_cosine"] < 1
     assert 0 < summary["random_mean_cosine"] < 0.5
 
 
@@ -159,7 +159,7 @@ def test_label_tables_hold_the_file(tiny: Materialized) -> None:
     assert stored.select(expected.columns).equals(expected)
     agreement = tiny.lake.sql("FROM feature_label_agreement").row(0, named=True)
     # ann: yes, no; bob: yes, unsure. Observed 1/2, expected 1/2 * 1/2.
-    assert (agreement["n_both"], agreement["n_agree"]) == (2, 1)
+    assert (agreement["n_labelled_by_both"], agreement["n_agree"]) == (2, 1)
     assert agreement["kappa"] == pytest.approx((0.5 - 0.25) / (1 - 0.25))
 
 

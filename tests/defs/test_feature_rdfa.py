@@ -36,7 +36,9 @@ def test_the_root_is_near_the_activation_of_the_cache(
     top = tiny.lake.read("feature_top_examples", SITE).collect()
     keys = ["feature", "rank"]
     both = trees.filter(node=0).join(top, on=keys, suffix="_stored")
-    assert both["value"].to_list() == pytest.approx(both["activation_stored"].to_list(), rel=0.03)
+    assert both["contribution"].to_list() == pytest.approx(
+        both["activation_stored"].to_list(), rel=0.03
+    )
     assert (both["token"] == both["token_stored"]).all()
 
 
@@ -45,20 +47,20 @@ def test_levels_sum_and_layers_without_an_sae_stay_whole(trees: pl.DataFrame) ->
     parts = (
         trees.drop_nulls("parent")
         .group_by(*key, pl.col("parent").alias("node"))
-        .agg(total=pl.col("value").sum(), size=pl.col("value").abs().sum())
+        .agg(total=pl.col("contribution").sum(), size=pl.col("contribution").abs().sum())
     )
     joined = parts.join(trees, on=[*key, "node"])
     assert joined.height == parts.height
-    error = (joined["total"] - joined["value"]).abs() / joined["size"]
+    error = (joined["total"] - joined["contribution"]).abs() / joined["size"]
     assert float(error.to_numpy().max()) < 1e-5
-    attention = trees.filter(kind="attention")
+    attention = trees.filter(node_kind="attention")
     assert (
         attention.filter(at_layer=1)["identity_error"].null_count()
         == attention.filter(at_layer=1).height
     )
-    features = trees.filter(kind="feature")
+    features = trees.filter(node_kind="feature")
     assert set(features["at_layer"]) <= {0, 2}
-    assert features["fires_on"].null_count() == 0
+    assert features["strongest_token"].null_count() == 0
 
 
 def test_pages_in_bulk_and_on_request_differ_in_links_alone(

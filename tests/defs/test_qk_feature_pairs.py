@@ -47,4 +47,4 @@ def test_a_task_without_answers_has_kl_and_nothing_else(tiny: Materialized) -> N
     assert effects["null_ratio"].null_count() == 0
     assert (effects["mean_effect"] > 0).any()
     baseline = tiny.lake.read("task_baseline", "tiny").collect().filter(task="openings")
-    assert baseline["loss"].null_count() == baseline["correct"].null_count() == len(baseline) == 3
+    assert baseline["loss"].null_count() == baseline["is_top1"].null_count() == len(baseline) == 3

@@ -124,7 +124,7 @@ def test_the_sweep_has_a_row_per_variant_and_a_page(tiny: Materialized) -> None:
     frontier = tiny.lake.read("sae_frontier").collect()
     counts = frontier.group_by("layer").len().sort("layer").rows()
     assert counts == [(layer, len(tiny.study.sweep.variants)) for layer in tiny.study.layers]
-    by_variant = frontier.filter(layer=2).select("variant", "l0").rows()
+    by_variant = frontier.filter(layer=2).select("sae_variant", "l0").rows()
     assert [name for name, _ in by_variant] == [
         "topk k=4",
         "topk k=16",

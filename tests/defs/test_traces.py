@@ -19,10 +19,16 @@ def read(tiny: Materialized, table: str) -> pl.DataFrame:
 def test_the_standard_variant_is_the_graph(tiny: Materialized) -> None:
     graph, variants = read(tiny, "ioi_trace_graph"), read(tiny, "ioi_trace_variants")
     columns = ["task", *GRAPH_KEY, "n_prompts", "n_pairs", "path_multiplicity"]
-    standard = variants.filter(variant="standard")
+    standard = variants.filter(trace_rule="standard")
     assert standard.height == graph.height > 0
     assert standard.select(columns).sort(columns).equals(graph.select(columns).sort(columns))
-    assert set(variants["variant"]) <= {"standard", "near", "negative", "all_slices", "published"}
+    assert set(variants["trace_rule"]) <= {
+        "standard",
+        "near",
+        "negative",
+        "all_slices",
+        "fc24_code",
+    }
     edges = read(tiny, "ioi_trace_edges").filter("kept")
     assert edges["path_multiplicity"].sum() == graph["path_multiplicity"].sum()
 
@@ -30,15 +36,15 @@ def test_the_standard_variant_is_the_graph(tiny: Materialized) -> None:
 def test_summary_counts_the_other_tables(tiny: Materialized) -> None:
     summary = read(tiny, "ioi_trace_summary")
     for task in tiny.study.tasks.traced:
-        rows = summary.filter(variant="standard", counted="prompts", min_share=0.0, task=task)
+        rows = summary.filter(trace_rule="standard", counted="prompts", min_share=0.0, task=task)
         row = rows.row(0, named=True)
-        nodes = read(tiny, "ioi_trace_nodes").filter(variant="standard", task=task)
-        assert row["n_heads"] == nodes.select("layer", "head").n_unique()
+        nodes = read(tiny, "ioi_trace_nodes").filter(trace_rule="standard", task=task)
+        assert row["n_kept_heads"] == nodes.select("layer", "head").n_unique()
         assert (
             row["n_communication_edges"] == read(tiny, "ioi_trace_graph").filter(task=task).height
         )
         # No published circuit is about a model of this shape.
-        assert row["reference"] is None
+        assert row["head_list"] is None
 
 
 def test_every_traced_task_has_rows_of_its_own_prompts(tiny: Materialized) -> None:
@@ -68,7 +74,7 @@ def test_contrast_and_usage_cover_what_was_traced(tiny: Materialized) -> None:
     slices = read(tiny, "attention_slices").filter(pl.col("path_multiplicity") > 0)
     assert read(tiny, "ioi_slice_contrast").height == 2 * slices.height
     for table in ("attention_slice_counts", "attention_slice_usage"):
-        assert set(read(tiny, table)["text"]) == {"ioi", "corpus"}
+        assert set(read(tiny, table)["text_source"]) == {"ioi", "corpus"}
     assert read(tiny, "attention_consensus").height > 0
 
 

@@ -18,7 +18,7 @@ from mechinterp_assets.orchestration.inputs import Inputs, StaleInputError
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.resources.compute import ComputeError, ComputeResource
 from mechinterp_assets.resources.language_model import LanguageModelResource
-from mechinterp_assets.sae.base import SaeError
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.io import load_sae, read_metadata, save_sae
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.manifest import ArtefactError

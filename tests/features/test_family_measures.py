@@ -184,10 +184,10 @@ def test_frame_has_every_measure_of_every_feature_and_does_not_depend_on_blocks(
     effects = pl.DataFrame(
         {
             "feature": np.repeat(features, 2),
-            "direction": ["top", "bottom"] * 6,
+            "extreme": ["top", "bottom"] * 6,
             "rank": [0] * 12,
             "token_id": [1, 2] * 6,
-            "effect": [1.0, -1.0] * 6,
+            "logit_effect": [1.0, -1.0] * 6,
         }
     )
     firsts = frame.group_by("feature", maintain_order=True).first()

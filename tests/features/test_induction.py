@@ -151,7 +151,7 @@ def test_groups_and_counts() -> None:
     assert (rows["control"]["n_passed"], rows["control"]["n_tested"]) == (3, 500)
     assert (rows["weak"]["n_features"], rows["weak"]["n_passed"]) == (10, 0)
     assert (rows["between"]["n_features"], rows["between"]["n_tested"]) == (7, 2)
-    assert rows["selected"]["low"] < 450 / 586 < rows["selected"]["high"]
+    assert rows["selected"]["ci_low"] < 450 / 586 < rows["selected"]["ci_high"]
     assert test.height == 8
 
 
@@ -159,7 +159,7 @@ def test_a_rate_of_exactly_the_threshold_does_not_pass() -> None:
     measures = {measure.name: measure for measure in MEASURES}
     rate = Measured.share(np.array([0, 1, 2]), [60, 61, 4], [100, 100, 4])
     frame = measured_frame(measures["induction_behaviour"], rate)
-    assert frame["passes"].to_list() == [False, True, None]
+    assert frame["meets_threshold"].to_list() == [False, True, None]
     selection = Measured(np.array([0, 1]), np.array([0.6, 0.599]), np.array([1, 1]))
     frame = measured_frame(measures["induction_attribution"], selection)
-    assert frame["passes"].to_list() == [True, False]
+    assert frame["meets_threshold"].to_list() == [True, False]

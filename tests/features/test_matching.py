@@ -98,8 +98,8 @@ def test_baseline_in_the_residual_stream_knows_where_layers_write() -> None:
     assert random_mean_cosine(one, other) == pytest.approx(0, abs=1e-6)
     assert random_mean_cosine(one, one) > 0.3
     frame = sae_matching(one, other)
-    assert frame["cosine"].to_list() == pytest.approx([0] * 60, abs=1e-6)
-    assert sae_matching(one, one)["cosine"].to_list() == pytest.approx([1] * 60)
+    assert frame["matched_cosine"].to_list() == pytest.approx([0] * 60, abs=1e-6)
+    assert sae_matching(one, one)["matched_cosine"].to_list() == pytest.approx([1] * 60)
 
 
 def test_widths_must_agree() -> None:
@@ -133,7 +133,7 @@ def test_frame_by_hand() -> None:
     )
     frame = sae_matching(one, other)
     assert frame["matched_feature"].to_list() == [1, 0, 2]
-    assert frame["cosine"].to_list() == pytest.approx([1, 1, 1])
+    assert frame["matched_cosine"].to_list() == pytest.approx([1, 1, 1])
     assert frame["encoder_cosine"].to_list() == pytest.approx([1, 1, 1])
     assert frame["density_shift"].to_list() == [pytest.approx(2), pytest.approx(0), None]
     assert frame["n_common_examples"].to_list() == [1, 0, None]

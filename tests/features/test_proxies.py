@@ -1,4 +1,4 @@
-"""When proxies hold, and the counts behind specificity, recall and expected-value plots."""
+"""When proxies hold, and the counts behind specificity, sensitivity and expected-value plots."""
 
 import re
 import time
@@ -117,7 +117,7 @@ def test_counts_against_a_loop() -> None:
     own = result.proxies.filter(pl.col("proxy") == "own")
     assert own["feature"].to_list() == [0, 1, 2, 3, 4]
     never = result.proxies.filter(pl.col("proxy") == "never")
-    assert never["recall_low"].null_count() == never.height
+    assert never["sensitivity_low"].null_count() == never.height
     assert (never["specificity_low"] == 0).all()
 
 

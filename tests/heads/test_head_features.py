@@ -28,7 +28,7 @@ NO_NGRAMS = pl.DataFrame(
         "rank": pl.Int32,
         "token_ids": pl.List(pl.Int32),
         "text": pl.String,
-        "share": pl.Float64,
+        "active_share": pl.Float64,
         "n_occurrences": pl.Int64,
     }
 )
@@ -57,7 +57,7 @@ def layer_tables(W_dec: np.ndarray) -> tuple[pl.DataFrame, pl.DataFrame, pl.Data
     )
     effects = pl.DataFrame(
         [
-            {"feature": f, "direction": d, "rank": r, "token": f"{d}{f}.{r}"}
+            {"feature": f, "extreme": d, "rank": r, "token": f"{d}{f}.{r}"}
             for f in range(len(W_dec))
             for d in ("top", "bottom")
             for r in range(5)
@@ -75,7 +75,7 @@ def ngrams_of(profiles: dict[int, dict[tuple[int, ...], float]]) -> pl.DataFrame
             "rank": rank,
             "token_ids": list(ids),
             "text": " ".join(map(str, ids)),
-            "share": share,
+            "active_share": share,
             "n_occurrences": N_TOKENS // 10 if ids == (1,) else 0,
         }
         for feature, profile in profiles.items()
@@ -112,14 +112,14 @@ def test_top_features_equal_a_slow_recomputation(W_dec: np.ndarray) -> None:
             assert row["attribution"] == pytest.approx(share[feature], rel=1e-9)
             assert row["is_alive"] == (feature % 3 != 0)
             assert row["alive_rank"] == (alive.index(feature) if feature % 3 else None)
-            assert row["promotes"] == [f"top{feature}.{r}" for r in range(3)]
+            assert row["promoted_tokens"] == [f"top{feature}.{r}" for r in range(3)]
     first = head_features(attribution, statistics, ngrams, effects, layer=4, top=N_FEATURES)
     one = first.filter(pl.col("feature") == 1).row(0, named=True)
-    assert one["fires_on"] == ["4", "5", "6"]
-    assert one["fires_on_share"] == pytest.approx(0.85)
+    assert one["frequent_tokens"] == ["4", "5", "6"]
+    assert one["frequent_tokens_share"] == pytest.approx(0.85)
     two = first.filter(pl.col("feature") == 2).row(0, named=True)
-    assert two["fires_on"] == []
-    assert two["fires_on_share"] is None
+    assert two["frequent_tokens"] == []
+    assert two["frequent_tokens_share"] is None
     assert 7 not in first["feature"]
 
 

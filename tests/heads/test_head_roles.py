@@ -3,14 +3,11 @@
 import duckdb
 import polars as pl
 
-from mechinterp_assets.heads.ioi_scores import THRESHOLDS
-from mechinterp_assets.heads.mover_scores import MOVER_SCORES
+from mechinterp_assets.heads.score_kinds import MoverScore
+from mechinterp_assets.heads.score_registry import all_scores
 from mechinterp_assets.heads.score_values import HEAD_SCORES_SCHEMA
-from mechinterp_assets.heads.scores import ATTENTION_SCORES, MODEL_SCORES, score_names
 from mechinterp_assets.orchestration.head_roles import head_roles, heads_with_role
 from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
-
-TABLES = {"head_scores": score_names(), "ioi_head_scores": (*THRESHOLDS, *MOVER_SCORES)}
 
 
 def rows(*scores: tuple[str, float], null_mean: float = 0.0, null_sd: float = 0.01) -> pl.DataFrame:
@@ -39,18 +36,11 @@ def names(frame: pl.DataFrame) -> list[str]:
 
 
 def test_both_tables_have_the_frames_columns() -> None:
-    for table in TABLES:
+    for table in ("head_scores", "ioi_head_scores"):
         schema = polars_schema(table_spec(table))
         assert {name: dtype for name, dtype in schema.items() if name != "study"} == dict(
             HEAD_SCORES_SCHEMA
         )
-
-
-def test_every_score_is_defined_in_its_column() -> None:
-    for table, scores in TABLES.items():
-        comment = next(c.comment for c in table_spec(table).columns if c.name == "score")
-        for score in scores:
-            assert score in comment, f"{table}.score does not say what {score} is"
 
 
 def test_conditions_are_the_scores_with_thresholds() -> None:
@@ -65,9 +55,9 @@ def test_conditions_are_the_scores_with_thresholds() -> None:
         ).fetchall()
     assert all(found == list(range(len(found))) for _, found in numbers)
     with_threshold = {
-        *(s.name for s in (*ATTENTION_SCORES, *MODEL_SCORES) if s.threshold is not None),
-        *(name for name, threshold in THRESHOLDS.items() if threshold is not None),
-        *MOVER_SCORES,
+        score.name
+        for score in all_scores()
+        if score.threshold is not None or isinstance(score, MoverScore)
     }
     assert conditions == with_threshold
 

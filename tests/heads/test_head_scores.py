@@ -6,7 +6,6 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.heads.attention_scores import OffsetExplained
 from mechinterp_assets.heads.datasets import (
     DatasetError,
     TokenDataset,
@@ -15,14 +14,13 @@ from mechinterp_assets.heads.datasets import (
     repeated_random_tokens,
     text_windows,
 )
-from mechinterp_assets.heads.ov_scores import copying_effective, eigenvalue_positivity
+from mechinterp_assets.heads.head_scores import head_scores
+from mechinterp_assets.heads.pattern_pass import accumulate_patterns
+from mechinterp_assets.heads.score_kinds import PatternScore, ScoreDatasets
+from mechinterp_assets.heads.score_registry import scores_in, scores_of
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.heads.scores import (
-    ATTENTION_SCORES,
-    accumulate_patterns,
-    head_scores,
-    score_names,
-)
+from mechinterp_assets.heads.scores.copying import copying_effective, eigenvalue_positivity
+from mechinterp_assets.heads.scores.positional import OffsetExplained
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.head_roles import head_roles
@@ -108,7 +106,7 @@ def test_organism_has_strong_induction_heads(organism: LanguageModel) -> None:
     frame = head_scores(organism, settings)
     assert frame.schema == polars_schema(table_spec("head_scores"))
     per_head = organism.config.n_layers * organism.config.n_heads
-    assert frame.height == per_head * len(score_names())
+    assert frame.height == per_head * len(scores_in("head_scores"))
     found = roles(frame)
     assert any("induction" in r for r in found.values())
     assert any("previous_token" in r for r in found.values())
@@ -131,7 +129,7 @@ def test_rope_and_grouped_queries(stories: LanguageModel) -> None:
     )
     frame = head_scores(stories, settings)
     assert frame.drop_nulls("threshold")["value"].is_finite().all()
-    for score in ATTENTION_SCORES:
+    for score in scores_of(PatternScore):
         values = frame.filter(score=score.name)["value"]
         assert values.is_between(0, 1 + 1e-9).all()
     assert frame.filter(score="copying")["value"].is_between(-1 - 1e-9, 1 + 1e-9).all()
@@ -160,7 +158,7 @@ def _patterns(model: LanguageModel, data: TokenDataset) -> torch.Tensor:
 def test_targeted_scores_and_nulls_match_draws(organism: LanguageModel, name: str) -> None:
     """Value against loops; null mean and sd against drawn wrong positions."""
     data = repeated_random_tokens(organism, n_sequences=4, period=12, seed=1)
-    score = next(s for s in ATTENTION_SCORES if s.name == name)
+    score = next(s for s in scores_of(PatternScore) if s.name == name)
     statistic = score.statistic(organism.config.n_layers, organism.config.n_heads, data)
     accumulate_patterns(organism, data.token_ids, [statistic], batch_size=3)
     result = statistic.result()
@@ -232,7 +230,7 @@ def test_effective_copying_reads_tokens_after_the_first_mlp(organism: LanguageMo
     """Against the eigenvalues of the d_head x d_head product, one head at a time."""
     settings = HeadScoreSettings(null_draws=2)
     data = random_tokens(organism, n_sequences=1, length=8, seed=0)
-    found = copying_effective(organism, settings, data).value
+    found = copying_effective(organism, settings, ScoreDatasets(data, data)).value
     w, block = organism.weights, organism.processed.blocks[0]
     with torch.no_grad():
         W_EE = (w.W_E + block.mlp(block.ln2(w.W_E[None]))[0]).double()

@@ -9,8 +9,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.circuits.roots import find_roots
-from mechinterp_assets.heads.ioi_scores import end_scores, ioi_head_scores, name_pool
-from mechinterp_assets.heads.mover_scores import EFFECT_SHARE, mover_scores
+from mechinterp_assets.heads.ioi_head_scores import (
+    ioi_head_scores,
+    ioi_score_values,
+    mover_scores,
+    name_pool,
+)
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import NamedHook
 from mechinterp_assets.orchestration.head_roles import head_roles
@@ -159,7 +163,7 @@ def test_nulls_match_draws(organism: LanguageModel, prompts: pl.DataFrame) -> No
     """Other names in place of IO and S; other positions in place of IO."""
     base = prompts.filter(variant="base")
     pool = name_pool(organism, base)
-    found = end_scores(organism, base, pool)
+    found = ioi_score_values(organism, base, pool)
     layer, head, draws = 3, 3, 4000
     generator = torch.Generator().manual_seed(1)
     effect = torch.zeros(draws, dtype=torch.float64)
@@ -332,7 +336,7 @@ def test_thresholds_are_shares_of_the_logit_difference(
             for row in base.iter_rows(named=True)
             for logits in [organism.processed(torch.tensor([row["token_ids"]]))[0, -1]]
         ]
-    expected = EFFECT_SHARE * sum(differences) / len(differences)
+    expected = 0.02 * sum(differences) / len(differences)
     assert frame["threshold"].to_list() == pytest.approx([expected] * frame.height, rel=1e-4)
 
 

@@ -11,16 +11,17 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from mechinterp_assets.corpora.words import DAYS, LETTERS, MONTHS
-from mechinterp_assets.heads.copy_suppression import (
+from mechinterp_assets.heads.datasets import TokenDataset, ordinary_token_ids, random_tokens
+from mechinterp_assets.heads.embeddings import effective_embedding
+from mechinterp_assets.heads.head_scores import head_scores
+from mechinterp_assets.heads.score_kinds import ScoreDatasets
+from mechinterp_assets.heads.scores.copy_suppression import (
     suppression_explained,
     suppression_ov,
     suppression_qk,
 )
-from mechinterp_assets.heads.datasets import TokenDataset, ordinary_token_ids, random_tokens
-from mechinterp_assets.heads.embeddings import effective_embedding
-from mechinterp_assets.heads.scores import head_scores
+from mechinterp_assets.heads.scores.successor import ORDINAL_CLASSES, successor, token_classes
 from mechinterp_assets.heads.settings import HeadScoreSettings
-from mechinterp_assets.heads.successor import ORDINAL_CLASSES, successor, token_classes
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.head_roles import head_roles
 
@@ -159,7 +160,10 @@ def test_suppression_against_full_matrices(name: str, request: pytest.FixtureReq
     model: LanguageModel = request.getfixturevalue(name)
     settings = HeadScoreSettings(suppression_tokens=40)
     text = random_tokens(model, n_sequences=1, length=8, seed=0)
-    ov, qk = suppression_ov(model, settings, text), suppression_qk(model, settings, text)
+    ov, qk = (
+        suppression_ov(model, settings, ScoreDatasets(text, text)),
+        suppression_qk(model, settings, ScoreDatasets(text, text)),
+    )
     known = ordinary_token_ids(model)
     drawn = (
         torch.randperm(len(known), generator=torch.Generator().manual_seed(0))[:40].sort().values
@@ -192,7 +196,7 @@ def test_cspa_against_a_slow_reference(stories: LanguageModel) -> None:
     model, layer, head = stories, 3, 5
     data = random_tokens(model, n_sequences=4, length=14, seed=3)
     settings = HeadScoreSettings(cspa_sequences=4, cspa_length=12)
-    found = suppression_explained(model, settings, data)
+    found = suppression_explained(model, settings, ScoreDatasets(data, data))
     assert found is not None
     assert found.n == 4 * 11
     ids = data.token_ids[:, :12]
@@ -230,7 +234,7 @@ def test_cspa_against_a_slow_reference(stories: LanguageModel) -> None:
 
 def test_successor_against_one_token_at_a_time(organism: LanguageModel) -> None:
     text = random_tokens(organism, n_sequences=1, length=8, seed=0)
-    found = successor(organism, HeadScoreSettings(), text)
+    found = successor(organism, HeadScoreSettings(), ScoreDatasets(text, text))
     assert found is not None
     classes = token_classes(organism.encode)
     model, weights = organism, organism.weights
@@ -275,4 +279,6 @@ def test_a_tokenizer_without_classes_gives_no_rows(stories: LanguageModel) -> No
 def test_too_few_sequences_for_cspa_are_refused(stories: LanguageModel) -> None:
     data = TokenDataset("x", torch.zeros(4, 8, dtype=torch.long))
     with pytest.raises(ValueError, match="cspa_sequences is 2"):
-        suppression_explained(stories, HeadScoreSettings(cspa_sequences=2), data)
+        suppression_explained(
+            stories, HeadScoreSettings(cspa_sequences=2), ScoreDatasets(data, data)
+        )

@@ -16,8 +16,8 @@ from mechinterp_assets.interventions.experiments import (
 from mechinterp_assets.interventions.feature_attribution import feature_attribution, top_features
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import ioi_prompts
+from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
 
 
 def random_sae(model: LanguageModel, seed: int) -> SparseAutoencoder:

@@ -12,7 +12,7 @@ from mechinterp_assets.interventions.api import expand, layers_with_saes
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import from_ioi
 from mechinterp_assets.prompts.ioi import ioi_prompts
-from mechinterp_assets.sae.standard import StandardSAE
+from mechinterp_assets.sae.architectures.standard import StandardSAE
 
 WATCH = {"layer": 2, "head": 0, "destination_role": "END", "source_role": "IO"}
 PATCH = {

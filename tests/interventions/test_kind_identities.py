@@ -13,8 +13,8 @@ from mechinterp_assets.interventions.path_patching import path_sweep
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import from_ioi
 from mechinterp_assets.prompts.ioi import ioi_prompts
+from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
 
 LAYERS = "all"
 

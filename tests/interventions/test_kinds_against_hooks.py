@@ -12,8 +12,8 @@ from mechinterp_assets.interventions import run
 from mechinterp_assets.interventions.prompts import ROLE_COLUMNS, donors
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import ioi_prompts
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.topk import TopKSAE
 
 Row = Mapping[str, Any]
 Hooks = list[tuple[str, Callable[[Tensor, object], Tensor]]]

@@ -30,8 +30,8 @@ from mechinterp_assets.interventions.spec import Planned, validate
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.prompts.ioi import ioi_prompts
+from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.storage.declarations import SQL_FOLDER
 
 K24 = ("k24_noising", "k24_splicing", "k24_cross_section", "k24_features_at_s2")

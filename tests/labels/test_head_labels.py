@@ -100,9 +100,9 @@ def test_shares_by_hand() -> None:
     assert (0, "ann", NO_MAJORITY) not in counts
     low, high = clopper_pearson(3, 4)
     found = rows[0, "ann", "monosemantic"]
-    assert (found["low"], found["high"]) == (float(low), float(high))
-    shares = summary.group_by("layer", "rater").agg(pl.col("share").sum(), pl.len())
-    assert shares["share"].to_list() == pytest.approx([1.0] * shares.height)
+    assert (found["ci_low"], found["ci_high"]) == (float(low), float(high))
+    shares = summary.group_by("layer", "rater").agg(pl.col("class_share").sum(), pl.len())
+    assert shares["class_share"].to_list() == pytest.approx([1.0] * shares.height)
     assert head_label_summary(frame.clear()).height == 0
 
 
@@ -112,7 +112,7 @@ def test_a_filled_sheet_is_read_back() -> None:
             "layer": [0, 0, 2],
             "head": [1, 1, 0],
             "feature": [3, 4, 7],
-            "fires_on": [[" a", "=1+1"], [], ["\n"]],
+            "frequent_tokens": [[" a", "=1+1"], [], ["\n"]],
         }
     )
     sheet = head_label_sheet("mine", features, SAES, {(0, 1): "/x.html"})
@@ -126,7 +126,7 @@ def test_a_filled_sheet_is_read_back() -> None:
         ("2", "0", "7"),
     ]
     assert rows[0]["dashboard"] == "/x.html"
-    assert rows[1]["fires_on"] == "' a' | '=1+1'"
+    assert rows[1]["frequent_tokens"] == "' a' | '=1+1'"
     rows[0].update(rater="ann", **{"class": "polysemantic"})
     rows[1].update(rater="ann", label="=1+1, quoted")
     filled = io.StringIO()

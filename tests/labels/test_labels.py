@@ -114,7 +114,7 @@ def test_shares_by_hand() -> None:
         (None, None): (3, 5, 1),
     }
     low, high = clopper_pearson(3, 4)
-    assert (rows[0, "ann"]["low"], rows[0, "ann"]["high"]) == (float(low), float(high))
+    assert (rows[0, "ann"]["ci_low"], rows[0, "ann"]["ci_high"]) == (float(low), float(high))
     assert label_summary(frame.clear()).height == 0
 
 

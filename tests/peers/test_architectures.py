@@ -34,9 +34,9 @@ from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEC
 from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 from torch import Tensor
 
-from mechinterp_assets.sae.architectures import training_step_class
-from mechinterp_assets.sae.batchtopk import BatchTopKStep
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKStep
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
+from mechinterp_assets.sae.registry import training_step_class
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep, project_gradient
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_layers
 from mechinterp_assets.sae.io import SaeMetadata, save_sae
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 
 LAYER = 2
 TOLERANCE = 1e-3
@@ -80,7 +80,7 @@ def test_measures_agree_with_run_evals(
 
     same = {
         "l0": theirs["l0"],
-        "cosine": theirs["cossim"],
+        "reconstruction_cosine": theirs["cossim"],
         "shrinkage": theirs["l2_ratio"],
         "ce_clean": theirs["ce_loss_without_sae"],
         "ce_spliced": theirs["ce_loss_with_sae"],

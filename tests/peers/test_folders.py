@@ -7,15 +7,15 @@ import sae_lens
 import torch
 from sae_lens import SAE
 
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKSAE
+from mechinterp_assets.sae.architectures.gated import GatedSAE
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.architectures.matryoshka import MatryoshkaSAE
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.batchtopk import BatchTopKSAE
-from mechinterp_assets.sae.gated import GatedSAE
 from mechinterp_assets.sae.io import SaeMetadata, copy_sae_folder, load_sae, save_sae
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
-from mechinterp_assets.sae.matryoshka import MatryoshkaSAE
 from mechinterp_assets.sae.normalization import SCALER
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 
 D_IN, D_SAE = 12, 40
 

@@ -247,6 +247,6 @@ def test_baseline_equals_the_bridge_and_the_model_answers(
     assert got["logit_diff"] == pytest.approx(got["logit_io"] - got["logit_s"])
     assert got["prob_io"] == pytest.approx(float(logits.softmax(-1)[row["io_token_id"]]), abs=1e-5)
     assert got["top_token_id"] == int(logits.argmax())
-    assert got["correct"] == (got["logit_diff"] > 0)
+    assert got["prefers_io"] == (got["logit_diff"] > 0)
     with pytest.raises(PromptError, match="no prompts"):
         ioi_baseline(organism, base.clear())

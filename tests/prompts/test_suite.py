@@ -115,7 +115,7 @@ def test_baseline(organism: LanguageModel, suite: TaskSuite) -> None:
     baseline = task_baseline(organism, few, {"gone": "no words"})
     assert baseline.height == few.height + 1
     assert baseline.filter(task="gone").row(0, named=True)["skipped"] == "no words"
-    assert baseline.filter(pl.col("correct") != (pl.col("rank") == 1)).is_empty()
+    assert baseline.filter(pl.col("is_top1") != (pl.col("answer_rank") == 1)).is_empty()
     accuracy = task_accuracy(baseline)
     assert accuracy["induction"] == accuracy["digit_copying"] == 1.0
 
@@ -130,7 +130,7 @@ def test_metrics_of_several_answers() -> None:
     )
     found = answer_metrics(logits, AnswerTokens.of(frame, torch.device("cpu")), logits)
     assert found["prob"].tolist() == pytest.approx([0.4, 0.4])
-    assert found["rank"].tolist() == [2, 1]
+    assert found["answer_rank"].tolist() == [2, 1]
     expected = float((logits[0, 0] + logits[0, 2]) / 2 - logits[0, 3])
     assert found["logit_diff"][0].item() == pytest.approx(expected)
     assert found["logit_diff"][1].isnan()
@@ -141,7 +141,7 @@ def test_prompts_without_answers_have_no_loss(organism: LanguageModel) -> None:
     frame = own(organism, Example("The opposite of hot is"), Example("It is"))
     assert frame["answer_token_ids"].to_list() == [[], []]
     baseline = task_baseline(organism, frame)
-    undefined = ["loss", "prob", "rank", "logit_diff", "correct"]
+    undefined = ["loss", "prob", "answer_rank", "logit_diff", "is_top1"]
     assert baseline.select(undefined).null_count().row(0) == (2,) * len(undefined)
     assert baseline["top_token_id"].null_count() == 0
     assert task_accuracy(baseline) == {}

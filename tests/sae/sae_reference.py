@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechinterp_assets.sae.architectures import sae_class
+from mechinterp_assets.sae.architectures.gated import GatedSAE
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.gated import GatedSAE
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.registry import sae_class
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
-from mechinterp_assets.sae.topk import TopKSAE
 
 
 @dataclass(frozen=True)

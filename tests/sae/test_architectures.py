@@ -8,15 +8,17 @@ from sae_reference import OWN_SETTINGS, Planted, batch_topk_activations, recover
 from torch import Tensor
 
 from mechinterp_assets.activations.rows import TensorRows
-from mechinterp_assets.sae.architectures import ARCHITECTURES, sae_class, training_step_class
-from mechinterp_assets.sae.base import SaeError
-from mechinterp_assets.sae.batchtopk import BatchTopKStep, largest_of_batch
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKStep, largest_of_batch
+from mechinterp_assets.sae.architectures.gated import GatedSAE
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
-from mechinterp_assets.sae.gated import GatedSAE
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.registry import sae_class, training_step_class
 from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
 from mechinterp_assets.sae.train import train
+from mechinterp_assets.sae.trainer import check_settings
+from mechinterp_assets.sae.traits import architecture_names, traits_of
 
 D_IN, D_SAE = 12, 20
 
@@ -260,7 +262,7 @@ def test_a_resampled_feature_starts_anew_in_every_parameter(
     step.tokens_since_fired[:] = 0
     step.tokens_since_fired[dead] = 10
     before = {name: tensor.clone() for name, tensor in step.state_tensors().items()}
-    assert step.resamples
+    assert traits_of(architecture).resamples
     assert step.resample(_rows(500, seed=4), torch.Generator().manual_seed(0)) == 3
     after = step.state_tensors()
     living = torch.ones(D_SAE, dtype=torch.bool).index_fill(0, dead, False)
@@ -278,9 +280,10 @@ def test_a_resampled_feature_starts_anew_in_every_parameter(
     assert step.resample(_rows(), torch.Generator().manual_seed(0)) == 0
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_dead_features_come_back(architecture: str, planted: Planted) -> None:
     """By resampling or aux-k: half the features start with a bias that keeps them silent."""
+    resamples = traits_of(architecture).resamples
 
     def share_alive(**changes: object) -> float:
         settings = small_settings(
@@ -302,10 +305,10 @@ def test_dead_features_come_back(architecture: str, planted: Planted) -> None:
             settings, decoder / decoder.norm(dim=1, keepdim=True), scale * planted.mean
         )
         with torch.no_grad():
-            step.b_enc[:32] = -6.0 if step.resamples else -5.0
+            step.b_enc[:32] = -6.0 if resamples else -5.0
         stream = TensorRows(planted.rows, seed=0)
         for i in range(settings.steps):
-            if step.resamples and i in settings.resample_steps:
+            if resamples and i in settings.resample_steps:
                 step.resample(scale * stream.sample(2000, i), generator)
             step.gradients(scale * stream.next(256), i / settings.steps)
             step.apply(settings.lr)
@@ -314,7 +317,7 @@ def test_dead_features_come_back(architecture: str, planted: Planted) -> None:
     assert share_alive() > share_alive(resample_at=(), auxk_coefficient=0.0) + 0.3
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_attribution_can_split_every_activation(architecture: str) -> None:
     """Pre-activations are W_enc^T x plus a constant, and an activation above 0 equals its own."""
     step = _step(small_settings(architecture))
@@ -331,7 +334,7 @@ def test_attribution_can_split_every_activation(architecture: str) -> None:
     assert torch.equal(values, f[rows, features])
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_a_step_restored_from_its_state_goes_on_alike(architecture: str) -> None:
     settings = small_settings(architecture, dead_after_tokens=100)
     one, other = _step(settings), _step(settings, seed=1)
@@ -348,13 +351,13 @@ def test_a_step_restored_from_its_state_goes_on_alike(architecture: str) -> None
         assert torch.equal(tensor, other.build(1.7).tensors()[name]), name
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_settings_of_other_architectures_are_refused(architecture: str) -> None:
-    kind = training_step_class(architecture)
+    traits = traits_of(architecture)
     settings = small_settings(architecture)
-    assert kind.sae_class is sae_class(architecture)
-    assert kind.sae_class.architecture == architecture
-    kind.validate(settings, D_IN)
+    assert training_step_class(architecture).sae_class is sae_class(architecture)
+    assert sae_class(architecture).architecture == architecture
+    check_settings(settings, D_IN)
     values = {
         "k": 2,
         "k_start": 4,
@@ -367,15 +370,15 @@ def test_settings_of_other_architectures_are_refused(architecture: str) -> None:
     assert set(values) == set(ARCHITECTURE_SETTINGS)
     for name, value in values.items():
         changed = replace(settings, **{name: value})  # type: ignore[arg-type]
-        if name in kind.required_settings + kind.optional_settings:
-            kind.validate(changed, D_IN)
+        if name in traits.needed + traits.optional_settings:
+            check_settings(changed, D_IN)
         else:
             with pytest.raises(SaeError, match=f"{architecture!r} has no {name}, got .*; remove"):
-                kind.validate(changed, D_IN)
-    for name in kind.required_settings:
+                check_settings(changed, D_IN)
+    for name in traits.needed:
         with pytest.raises(SaeError, match=f"{architecture!r} needs {name}"):
-            kind.validate(replace(settings, **{name: None}), D_IN)  # type: ignore[arg-type]
-    assert set(OWN_SETTINGS[architecture]) >= set(kind.required_settings)
+            check_settings(replace(settings, **{name: None}), D_IN)  # type: ignore[arg-type]
+    assert set(OWN_SETTINGS[architecture]) >= set(traits.needed)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +423,7 @@ def test_the_penalty_warms_up(architecture: str) -> None:
     assert float(step.gradients(_rows(), 0.0).sparsity_loss) == 0
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_bfloat16_changes_only_the_rounding_of_pre_activations(architecture: str) -> None:
     double = _step(small_settings(architecture))
     step = type(double)(

@@ -4,11 +4,12 @@ import pytest
 import torch
 from sae_reference import random_sae
 
-from mechinterp_assets.sae.architectures import ARCHITECTURES
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.sae.traits import architecture_names
 
 D_IN, D_SAE, K = 6, 15, 4
 
@@ -23,7 +24,7 @@ def _weights() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
-@pytest.fixture(params=list(ARCHITECTURES))
+@pytest.fixture(params=architecture_names())
 def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
     return random_sae(request.param, *_weights(), k=K)
 
@@ -72,7 +73,7 @@ def test_the_hash_follows_weights_and_k() -> None:
     assert same.weights_hash() != one.weights_hash()
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_the_hash_covers_every_tensor(architecture: str) -> None:
     one = random_sae(architecture, *_weights(), k=K)
     for name in one.tensors():

@@ -8,7 +8,9 @@ from torch import Tensor
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import (
     DENSITY_BINS,
     density_counts,
@@ -18,7 +20,6 @@ from mechinterp_assets.sae.evaluation import (
     loss_recovered,
 )
 from mechinterp_assets.sae.splicing import clean_pass, spliced_logits
-from mechinterp_assets.sae.standard import StandardSAE
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import polars_schema
 
@@ -79,7 +80,7 @@ def test_a_perfect_sae_recovers_everything(
     assert row["kl_recovered"] == pytest.approx(1, abs=1e-4)
     assert row["explained_variance"] == pytest.approx(1)
     assert row["fvu"] == pytest.approx(0, abs=1e-9)
-    assert row["cosine"] == pytest.approx(1)
+    assert row["reconstruction_cosine"] == pytest.approx(1)
     assert row["shrinkage"] == pytest.approx(1)
     assert row["l0"] <= organism.config.d_z
 
@@ -261,7 +262,7 @@ def test_measures_equal_a_float64_reference_in_any_batching() -> None:
         "n_tokens": 101,
         "l0": float((f > 0).sum(1).double().mean()),
         "explained_variance": 1 - float(r.var(0).sum() / x.var(0).sum()),
-        "cosine": float(torch.nn.functional.cosine_similarity(x, x_hat).mean()),
+        "reconstruction_cosine": float(torch.nn.functional.cosine_similarity(x, x_hat).mean()),
         "mse": float(r.square().mean()),
         "dead_fraction": float(((f > 0).sum(0) == 0).double().mean()),
         "shrinkage": float((x_hat.norm(dim=1) / x.norm(dim=1)).mean()),

@@ -12,9 +12,13 @@ from torch import Tensor
 
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.architectures.gated import GatedSAE
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.architectures.topk import TopKSAE
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.external import check_explains, external_row, read_external
-from mechinterp_assets.sae.gated import GatedSAE
 from mechinterp_assets.sae.io import (
     CONFIG,
     WEIGHTS,
@@ -24,10 +28,7 @@ from mechinterp_assets.sae.io import (
     read_metadata,
     save_sae,
 )
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.normalization import SCALER, WHITENING
-from mechinterp_assets.sae.standard import StandardSAE
-from mechinterp_assets.sae.topk import TopKSAE
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import polars_schema
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.sae import row_adam, sparse_ops
-from mechinterp_assets.sae.architectures import training_step_class
+from mechinterp_assets.sae.registry import training_step_class
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature
 

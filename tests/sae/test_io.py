@@ -10,8 +10,8 @@ from sae_reference import random_sae
 from safetensors.torch import load_file, save_file
 
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.architectures import ARCHITECTURES
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.io import (
     CONFIG,
     WEIGHTS,
@@ -22,12 +22,13 @@ from mechinterp_assets.sae.io import (
     save_sae,
     verify_saved,
 )
+from mechinterp_assets.sae.traits import architecture_names
 
 HEADS, D_HEAD, D_SAE, K = 3, 4, 30, 5
 D_IN = HEADS * D_HEAD
 
 
-@pytest.fixture(params=list(ARCHITECTURES))
+@pytest.fixture(params=architecture_names())
 def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
     generator = torch.Generator().manual_seed(0)
     W_dec = torch.randn(D_SAE, D_IN, generator=generator)

@@ -8,8 +8,10 @@ import torch
 from sae_reference import small_settings
 from torch import Tensor
 
-from mechinterp_assets.sae import cpu_kernels, gated, jumprelu, relu_ops, sparse_ops, standard
-from mechinterp_assets.sae.architectures import training_step_class
+from mechinterp_assets.sae import cpu_kernels, relu_ops, sparse_ops
+from mechinterp_assets.sae.architectures import gated, jumprelu, standard
+from mechinterp_assets.sae.architectures.standard import StandardStep
+from mechinterp_assets.sae.registry import training_step_class
 from mechinterp_assets.sae.relu_ops import (
     positive_encode,
     positive_entries,
@@ -17,7 +19,6 @@ from mechinterp_assets.sae.relu_ops import (
     relu_sums_,
 )
 from mechinterp_assets.sae.settings import TrainingSettings
-from mechinterp_assets.sae.standard import StandardStep
 
 
 @pytest.fixture(params=["kernels", "torch"])

@@ -5,10 +5,11 @@ import torch
 from sae_reference import LOSSES, small_settings
 from torch import Tensor
 
-from mechinterp_assets.sae.architectures import ARCHITECTURES, training_step_class
-from mechinterp_assets.sae.batchtopk import BatchTopKSAE
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKSAE
+from mechinterp_assets.sae.registry import training_step_class
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
+from mechinterp_assets.sae.traits import architecture_names
 
 D_IN, ROWS = 12, 37
 
@@ -103,7 +104,7 @@ def test_aux_k_changes_only_dead_features_and_b_dec() -> None:
         assert not torch.equal(a.grad[dead], b.grad[dead])
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_float32_steps_follow_the_float64_reference(architecture: str) -> None:
     """25 steps of Adam with projected gradient: hand-derived float32 against autograd float64."""
     settings = small_settings(architecture, lr=3e-3, betas=(0.9, 0.99))
@@ -140,7 +141,7 @@ def test_float32_steps_follow_the_float64_reference(architecture: str) -> None:
         )
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_decoder_rows_stay_unit_and_the_gradient_is_tangent(architecture: str) -> None:
     step = _step(small_settings(architecture, lr=0.05))
     for i in range(5):
@@ -153,7 +154,7 @@ def test_decoder_rows_stay_unit_and_the_gradient_is_tangent(architecture: str) -
         torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_sums_describe_the_batch(architecture: str) -> None:
     step, x = _step(small_settings(architecture)), _rows()
     sums = step.gradients(x, 1.0)
@@ -172,7 +173,7 @@ def test_sums_describe_the_batch(architecture: str) -> None:
     assert (step.tokens_since_fired[~fired] == ROWS).all()
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_the_input_scale_folds_into_the_biases(architecture: str) -> None:
     step, x = _step(small_settings(architecture)), _rows()
     for seed in (2, 3):  # a threshold that no pre-activation of x equals

@@ -41,11 +41,11 @@ def test_rows_are_those_of_each_sae_alone(organism: LanguageModel) -> None:
     with_study = frame.select(pl.lit("s").alias("study"), pl.all())
     declared = polars_schema(table_spec("sae_frontier"))
     assert with_study.drop("study").schema == {k: v for k, v in declared.items() if k != "study"}
-    assert frame["variant"].to_list() == ["few", "l1"]
+    assert frame["sae_variant"].to_list() == ["few", "l1"]
     assert frame["sparsity"].to_list() == [2, 1]
     assert frame["training_tokens"].to_list() == [1280, 1280]
     for row in frame.to_dicts():
-        alone = evaluate_layers(organism, {LAYER: saes[row["variant"]]}, ids[50:], means)
+        alone = evaluate_layers(organism, {LAYER: saes[row["sae_variant"]]}, ids[50:], means)
         for measure in MEASURES:
             expected = alone[measure].item()
             assert row[measure] == (expected and pytest.approx(expected, rel=1e-6)), measure

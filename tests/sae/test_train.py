@@ -18,9 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.rows import OneLayer, RowStream, TensorRows
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.architectures import ARCHITECTURES
-from mechinterp_assets.sae.base import SaeError
 from mechinterp_assets.sae.checkpoints import load_checkpoint
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
 from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes, training_bytes
 from mechinterp_assets.sae.train import (
@@ -33,6 +32,7 @@ from mechinterp_assets.sae.train import (
     train,
     train_together,
 )
+from mechinterp_assets.sae.traits import architecture_names
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import polars_schema
 
@@ -118,7 +118,7 @@ def _assert_same(a: TrainingResult, b: TrainingResult) -> None:
     assert a.log.equals(b.log)
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", architecture_names())
 @pytest.mark.parametrize("dies_after", [30, 120, 155])
 def test_an_interrupted_run_resumes_bit_for_bit(
     architecture: str, dies_after: int, tmp_path: Path
@@ -241,7 +241,7 @@ def test_the_log_is_the_declared_table_and_means_what_it_says() -> None:
     frame = result.log.select(pl.lit(0, pl.Int32).alias("layer"), pl.all())
     assert frame.schema == polars_schema(table_spec("sae_training_log"))
     assert result.log["step"].to_list() == [30, 60, 90, 120, 150, 180, 200]
-    assert result.log["tokens"].to_list()[-1] == STEPS * 64
+    assert result.log["training_tokens"].to_list()[-1] == STEPS * 64
     stream = TensorRows(rows, seed=1)
     batches = [stream.next(64) for _ in range(30)]
     x = torch.cat(batches).double()
@@ -255,7 +255,7 @@ def test_the_log_is_the_declared_table_and_means_what_it_says() -> None:
     residual_variance = sum(float((b - sae(b)).var(0, correction=0).sum()) for b in batches)
     total_variance = sum(float(b.var(0, correction=0).sum()) for b in batches)
     expected = 1 - residual_variance / total_variance
-    assert first["explained_variance"] == pytest.approx(expected, rel=1e-4)
+    assert first["batch_explained_variance"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_sae_row_is_the_declared_table() -> None:

@@ -58,8 +58,8 @@ def feature_families(run: Run) -> Made:
     labelled = (
         families.filter(pl.col("required"))
         .group_by("family", "feature")
-        .agg(pl.col("passes").fill_null(False).all())
-        .filter(pl.col("passes"))["family"]
+        .agg(pl.col("meets_threshold").fill_null(False).all())
+        .filter(pl.col("meets_threshold"))["family"]
         .value_counts()
         .sort("family")
     )
@@ -90,7 +90,7 @@ def feature_proxies(run: Run) -> Made:
     settings, read = run.study.features, _LayerInputs(run)
     promoted = (
         run.table("feature_logit_effects")
-        .filter((pl.col("direction") == "top") & (pl.col("rank") == 0))
+        .filter((pl.col("extreme") == "top") & (pl.col("rank") == 0))
         .select("feature", "token_id")
         .collect()
     )

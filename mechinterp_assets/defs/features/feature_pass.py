@@ -120,7 +120,9 @@ def feature_weights(run: Run) -> Made:
     return run.made(
         {"feature_logit_effects": effects, "feature_head_attribution": attribution},
         {
-            "feature_logit_effects": {"largest_effect": float(effects["effect"].to_numpy().max())},
+            "feature_logit_effects": {
+                "largest_effect": float(effects["logit_effect"].to_numpy().max())
+            },
             "feature_head_attribution": {
                 "mean_by_head": dg.MetadataValue.md(
                     f"![heads]({tiny_bar_chart(by_head['attribution'].to_list())})"

@@ -67,7 +67,9 @@ def feature_rdfa(run: Run) -> Iterator[Made]:
         frame = _with_names(_with_tokens(frame, strings), own, through)
         roots = frame.filter(pl.col("parent").is_null())
         errors = frame.select(
-            (pl.col("identity_error") / pl.col("value").first().over("feature", "rank")).abs()
+            (
+                pl.col("identity_error") / pl.col("contribution").first().over("feature", "rank")
+            ).abs()
         )
         yield own.made(
             {"feature_rdfa": frame},
@@ -143,19 +145,19 @@ def _with_tokens(frame: pl.DataFrame, strings: list[str]) -> pl.DataFrame:
 
 
 def _with_names(frame: pl.DataFrame, own: Run, layers: Sequence[int]) -> pl.DataFrame:
-    """Columns fires_on and promotes of feature nodes."""
+    """Columns strongest_token and promoted_token of feature nodes."""
     names = [pl.DataFrame(schema=_NAMES)]
     for layer in layers:
-        used = frame.filter((pl.col("kind") == "feature") & (pl.col("at_layer") == layer))
+        used = frame.filter((pl.col("node_kind") == "feature") & (pl.col("at_layer") == layer))
         of_used = pl.col("feature").is_in(used["at_feature"].unique().implode())
         examples = own.table("feature_top_examples", layer).filter(of_used)
         effects = own.table("feature_logit_effects", layer).filter(of_used)
         texts = (
             examples.filter(pl.col("rank") == 0)
-            .select("feature", fires_on="token")
+            .select("feature", strongest_token="token")
             .join(
-                effects.filter((pl.col("rank") == 0) & (pl.col("direction") == "top")).select(
-                    "feature", promotes="token"
+                effects.filter((pl.col("rank") == 0) & (pl.col("extreme") == "top")).select(
+                    "feature", promoted_token="token"
                 ),
                 on="feature",
                 how="full",
@@ -164,8 +166,8 @@ def _with_names(frame: pl.DataFrame, own: Run, layers: Sequence[int]) -> pl.Data
             .select(
                 pl.lit(layer, pl.Int32).alias("at_layer"),
                 at_feature="feature",
-                fires_on="fires_on",
-                promotes="promotes",
+                strongest_token="strongest_token",
+                promoted_token="promoted_token",
             )
         )
         names.append(texts.collect())
@@ -178,7 +180,7 @@ _NAMES = pl.Schema(
     {
         "at_layer": pl.Int32(),
         "at_feature": pl.Int32(),
-        "fires_on": pl.String(),
-        "promotes": pl.String(),
+        "strongest_token": pl.String(),
+        "promoted_token": pl.String(),
     }
 )

@@ -62,7 +62,7 @@ def feature_relations(run: Run) -> Made:
         {
             "feature_ngrams": {
                 f"features_of_one_{n}-gram": ngrams.filter(
-                    (pl.col("n") == n) & (pl.col("share") > 0.5)
+                    (pl.col("ngram_size") == n) & (pl.col("active_share") > 0.5)
                 ).height
                 for n in (1, 2, 3)
             },
@@ -88,5 +88,5 @@ def _stream(table: pl.LazyFrame, *columns: str) -> Iterator[pl.DataFrame]:
 
 
 def _largest(neighbours: pl.DataFrame, kind: str) -> float | None:
-    values = neighbours.filter(pl.col("kind") == kind)["value"].to_numpy()
+    values = neighbours.filter(pl.col("measure") == kind)["similarity"].to_numpy()
     return float(values.max()) if len(values) else None

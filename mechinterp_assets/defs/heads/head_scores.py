@@ -30,7 +30,7 @@ SIZES = ("heads.sequences", "heads.repeat_length", "corpus.context_size")
 )
 def head_scores(run: Run) -> Made:
     """Attention, copying, copy suppression, successor, sink and positional scores of all heads."""
-    from mechinterp_assets.heads.scores import head_scores as score_heads
+    from mechinterp_assets.heads.head_scores import head_scores as score_heads
 
     heads = run.study.heads
     scores = score_heads(
@@ -68,8 +68,8 @@ def head_scores(run: Run) -> Made:
 )
 def ioi_head_scores(run: Run) -> Made:
     """Direct effects, attention and name copying at END; then scores relative to the movers."""
-    from mechinterp_assets.heads.ioi_scores import ioi_head_scores as score_heads_on_ioi
-    from mechinterp_assets.heads.mover_scores import mover_scores
+    from mechinterp_assets.heads.ioi_head_scores import ioi_head_scores as score_heads_on_ioi
+    from mechinterp_assets.heads.ioi_head_scores import mover_scores
 
     settings, model, prompts = run.study.heads, run.model, run.frame("ioi_prompts")
     base = prompts.filter(pl.col("variant") == "base").head(settings.ioi_prompts)

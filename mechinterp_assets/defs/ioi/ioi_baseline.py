@@ -44,7 +44,7 @@ def ioi_baseline(run: Run) -> Made:
         {"ioi_baseline": baseline},
         {
             "ioi_baseline": {
-                "accuracy": float(base["correct"].cast(pl.Float64).to_numpy().mean()),
+                "prefers_io": float(base["prefers_io"].cast(pl.Float64).to_numpy().mean()),
                 "logit_diff": float(base["logit_diff"].to_numpy().mean()),
                 "logit_diff_by_template": dg.MetadataValue.md(
                     f"![templates]({tiny_bar_chart(by_template['logit_diff'].to_list())})"
@@ -91,7 +91,7 @@ def slice_usage(run: Run) -> Made:
         found = measure(
             model, frame, threshold=settings.firing_threshold, seed=settings.seed, omega=omega
         )
-        label = pl.lit(text).alias("text")
+        label = pl.lit(text).alias("text_source")
         counts[text] = found.counts.with_columns(label)
         usage.append(found.usage.with_columns(label))
     return run.made(

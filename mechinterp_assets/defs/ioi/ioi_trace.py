@@ -204,7 +204,7 @@ class _Spool:
             frame.write_parquet(self._file(name, self._parts))
         self._parts += 1
         if part.slices.height:
-            error = float(part.slices["identity_error"].to_numpy().max())
+            error = float(part.slices["relative_identity_error"].to_numpy().max())
             self.largest_error = max(self.largest_error, error)
         self.kept.append(part.edges.filter("kept").drop("slices", "coverage"))
         self.pairs.append(part.slices.select(*PAIR_COLUMNS))
@@ -279,7 +279,7 @@ def _publish_graph(run: Run, trace: _TaskTrace) -> dict[str, dg.MetadataValue]:
     name, description = trace_folder(run.name, trace.task), run.study.description
     page = render_trace(
         trace.graph,
-        trace.frames["ioi_trace_nodes"].filter(variant="standard"),
+        trace.frames["ioi_trace_nodes"].filter(trace_rule="standard"),
         trace.firing,
         run.provenance,
         run.model.source,

@@ -187,14 +187,14 @@ def _saved(run: Run, settings: TrainingSettings, result: TrainingResult, sample:
                 "tokens_per_second": float(result.info["tokens_per_second"]),
                 "training_seconds": float(result.info["seconds"]),
                 "resumed_from_step": int(result.info["resumed_from_step"]),
-                "explained_variance": float(last["explained_variance"]),
+                "batch_explained_variance": float(last["batch_explained_variance"]),
                 "l0": float(last["l0"]),
-                "dead_fraction": float(last["dead_fraction"]),
+                "recent_dead_fraction": float(last["recent_dead_fraction"]),
             },
             "sae_training_log": {
-                "loss": float(last["loss"]),
+                "training_loss": float(last["training_loss"]),
                 "loss_over_training": dg.MetadataValue.md(
-                    f"![loss]({tiny_bar_chart(_thinned(log['loss'].to_list()))})"
+                    f"![loss]({tiny_bar_chart(_thinned(log['training_loss'].to_list()))})"
                 ),
             },
         },

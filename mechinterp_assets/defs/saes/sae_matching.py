@@ -57,13 +57,13 @@ def sae_matching(run: Run) -> Made:
             frames.append(frame)
     matching = pl.concat(frames)
     means = matching.group_by("other_study", "other_layer", "compared", maintain_order=True).agg(
-        pl.col("cosine").mean()
+        pl.col("matched_cosine").mean()
     )
     return run.made(
         {"sae_matching": matching},
         {
             "sae_matching": {
-                f"mean_cosine: {kind} {name} layer {other}": float(cosine)
+                f"mean_matched_cosine: {kind} {name} layer {other}": float(cosine)
                 for name, other, kind, cosine in means.iter_rows()
                 if cosine is not None
             }

@@ -36,7 +36,7 @@ def task_baseline(run: Run) -> Made:
     accuracy = task_accuracy(baseline)
     return run.made(
         {"task_baseline": baseline},
-        {"task_baseline": {f"accuracy_{task}": share for task, share in accuracy.items()}},
+        {"task_baseline": {f"top1_accuracy_{task}": share for task, share in accuracy.items()}},
     )
 
 

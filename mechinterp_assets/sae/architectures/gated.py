@@ -11,11 +11,14 @@ Since pre is a rising affine function of gate, gate > 0 is the same as pre > b_m
 b_gate: a trained gated SAE is a JumpReLU SAE (App. E), and is evaluated as one.
 """
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 import torch
 from torch import Tensor
 
-from mechinterp_assets.sae.base import SaeError
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.relu_ops import few_positive, positive_encode
 from mechinterp_assets.sae.resampling import resample_dead
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature, reconstruct_ragged
@@ -25,6 +28,20 @@ from mechinterp_assets.sae.steps import (
     gradient_of,
     step_sums,
     sum_of_squares,
+)
+from mechinterp_assets.sae.traits import Traits
+
+TRAITS = Traits(
+    description="ReLU of a magnitude path where the pre-activation of a gate with the same "
+    "direction is above 0; squared error, an L1 penalty on the gate and the gate's own squared "
+    "error",
+    source="Rajamanoharan et al. 2024a, arXiv 2404.16014",
+    sparsity_setting="l1_coefficient",
+    resamples=True,
+    encoder_scale=0.1,
+    wide_matrices=6,
+    sae_lens_name="gated",
+    tensors=("W_enc", "b_gate", "r_mag", "b_mag", "W_dec", "b_dec"),
 )
 
 
@@ -67,6 +84,20 @@ class GatedSAE(JumpReLUSAE):
             "b_dec": self.b_dec,
         }
 
+    @classmethod
+    def from_folder(cls, weights: dict[str, Tensor], options: Mapping[str, Any]) -> Self:
+        """As the base class; W_enc on disk is the gate's."""
+        others = {name: tensor for name, tensor in weights.items() if name != "W_enc"}
+        return cls(W_gate=weights["W_enc"], **others)
+
+    @classmethod
+    def fold_options(cls, weights: dict[str, Tensor], options: Mapping[str, Any]) -> None:
+        """As the base class, into the biases of both paths."""
+        if not options.get("apply_b_dec_to_input", True):
+            shift = weights["b_dec"] @ weights["W_enc"]
+            weights["b_gate"] += shift
+            weights["b_mag"] += shift * weights["r_mag"].exp()
+
 
 class GatedStep(TrainingStep):
     """Dense: seven GEMMs a step (encode, two decodes, two gradients of activations, W_dec, W_gate).
@@ -76,9 +107,6 @@ class GatedStep(TrainingStep):
     """
 
     sae_class = GatedSAE
-    required_settings = ("l1_coefficient",)
-    resamples = True
-    default_encoder_scale = 0.1
 
     def initial_extra(self) -> dict[str, Tensor]:
         """r_mag and b_mag [d_sae] of 0: both paths start equal."""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.corpora.words import DAYS, LETTERS, MONTHS, NUMBER_WORDS, ORDINALS
-from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.embeddings import first_mlp_output
+from mechinterp_assets.heads.score_kinds import ModelScore, ScoreDatasets
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.model.language_model import LanguageModel
@@ -89,7 +89,7 @@ def token_classes(
 
 
 def successor(
-    model: LanguageModel, settings: HeadScoreSettings, text: TokenDataset
+    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
 ) -> ScoreValues | None:
     """Share of tokens of which the head raises the successor most within the class.
 
@@ -139,3 +139,20 @@ def _single_tokens(
         if len(ids) == 1 and ids[0] not in special and ids[0] not in found.values():
             found[word] = int(ids[0])
     return found
+
+
+SCORES = (
+    ModelScore(
+        name="successor",
+        definition="Share of members of ordinal classes (numbers, number words, ordinals, days, "
+        "months, abbreviations of days and months, letters) of which MLP0(LN2(W_E)) W_V W_O W_U "
+        "raises the successor most among the class; macro-average over classes with at least 4 "
+        "single tokens. No rows where the tokenizer has no such class",
+        value_range="0 to 1",
+        terms="pairs of tokens",
+        null_distribution="A member of the class drawn uniformly for every pair: 1 / size; exact",
+        source="Gould et al. 2023, arXiv 2312.09230, section 2",
+        threshold=0.4,
+        compute=successor,
+    ),
+)

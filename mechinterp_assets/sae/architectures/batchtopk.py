@@ -6,13 +6,11 @@ over batches of the smallest value kept (sec. 2), and so is a JumpReLU SAE with 
 loss = mean_n ||x_n - x_hat_n||^2 + aux-k (auxk.py). Decoder rows of unit norm.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
+from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.auxk import add_auxk
-from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.relu_ops import positive_encode
 from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature, compiled, reconstruct_ragged
@@ -21,6 +19,19 @@ from mechinterp_assets.sae.steps import (
     TrainingStep,
     gradient_of,
     step_sums,
+)
+from mechinterp_assets.sae.traits import Traits
+
+TRAITS = Traits(
+    description="The k n largest pre-activations of a batch of n rows, through ReLU; squared error "
+    "and aux-k. Trained: what exceeds one threshold, the mean smallest value kept in a batch",
+    source="Bussmann et al. 2024, arXiv 2412.06410",
+    sparsity_setting="k",
+    optional_settings=("k_start",),
+    auxk=True,
+    wide_matrices=4,
+    sae_lens_name="jumprelu",
+    tensors=("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
 )
 
 # Weight of the newest batch in the running mean that becomes the threshold.
@@ -39,8 +50,6 @@ class BatchTopKStep(TrainingStep):
     """One dense GEMM (encode); decoding and all gradients touch only the active features."""
 
     sae_class = BatchTopKSAE
-    required_settings: ClassVar[tuple[str, ...]] = ("k",)
-    optional_settings = ("k_start",)
 
     def __init__(self, settings: TrainingSettings, decoder: Tensor, b_dec: Tensor) -> None:
         super().__init__(settings, decoder, b_dec)

@@ -1,65 +1,52 @@
 """What heads write when they attend to a name: the name itself (movers) or against it.
 
-Belongs here: the copy scores of names in their prompts. Does not belong here: whether a head
-attends to names and what that does to the answer (ioi_scores.py).
-
 Source: Wang et al. 2022 (arXiv 2211.00593), section 3.1 and appendix on negative name movers.
 """
 
-from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 import torch
 from torch import Tensor
 
 from mechinterp_assets.heads.embeddings import normalised
+from mechinterp_assets.heads.score_kinds import IoiScore
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.model.kept_run import run_and_keep
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.prompts.ioi import equal_length_groups
 
 TOP_TOKENS = 5
+AFTER_LAYER_0 = "blocks.0.hook_resid_post"
 
 
-@dataclass(frozen=True)
 class NameCopies:
-    """Both scores of every head."""
-
-    name_copy: ScoreValues
-    negative_copy: ScoreValues
-
-
-@torch.no_grad()
-def name_copies(
-    model: LanguageModel, prompts: pl.DataFrame, pool: Tensor, *, max_prompts: int = 64
-) -> NameCopies:
-    """Share of names that a head's OV circuit puts among the top 5 tokens, as written and negated.
+    """Share of names that a head's OV circuit, times `sign`, puts among the top 5 tokens.
 
     x = residual stream after layer 0 at IO and at S1; o = x W_V W_O, normalised as the head would
-    read x; tokens are ranked by ln_f(o) W_U + b_U, or of -o for the negative score. The constant
-    b_V W_O is left out: it says nothing about the name. Heads of layer 0 come before MLP0 and have
-    no row. n: two names per prompt. Processed weights.
+    read x; tokens are ranked by ln_f(o) W_U + b_U, or of -o for sign -1. The constant b_V W_O is
+    left out: it says nothing about the name. Heads of layer 0 come before MLP0 and have no row.
+    n: two names per prompt. Processed weights.
     pool [name]: token ids of names. Null: another name of the pool, drawn uniformly for every item,
     in the place of the name; exact.
     """
-    reads, names = [], []
-    for group, ids in equal_length_groups(prompts, max_prompts):
-        _, kept = run_and_keep(
-            model.processed,
-            ids.to(model.device),
-            ["blocks.0.hook_resid_post"],
-            last_logits_only=True,
-        )
+
+    activations = (AFTER_LAYER_0,)
+
+    def __init__(self, model: LanguageModel, pool: Tensor, *, sign: float) -> None:
+        self._model, self._pool, self._sign = model, pool, sign
+        self._reads: list[Tensor] = []
+        self._names: list[Tensor] = []
+
+    def add(self, group: pl.DataFrame, ids: Tensor, kept: dict[str, Tensor]) -> None:
         each = torch.arange(group.height)
         for column in ("pos_io", "pos_s1"):
             at = torch.tensor(group[column].to_list())
-            reads.append(kept["blocks.0.hook_resid_post"][each, at])
-            names.append(ids[each, at])
-    read = normalised(model, torch.cat(reads))
-    name = torch.cat(names)
-    return NameCopies(
-        _share_in_top(model, read, name, pool, 1.0), _share_in_top(model, read, name, pool, -1.0)
-    )
+            self._reads.append(kept[AFTER_LAYER_0][each, at])
+            self._names.append(ids[each, at])
+
+    @torch.no_grad()
+    def result(self) -> ScoreValues:
+        read, name = normalised(self._model, torch.cat(self._reads)), torch.cat(self._names)
+        return _share_in_top(self._model, read, name, self._pool, self._sign)
 
 
 def _share_in_top(
@@ -83,3 +70,23 @@ def _share_in_top(
             null_mean[layer, head] = chance.mean()
             null_sd[layer, head] = (chance * (1 - chance)).sum().sqrt() / n
     return ScoreValues(value, n, null_mean, null_sd)
+
+
+SCORES = tuple(
+    IoiScore(
+        name=name,
+        definition=f"Share of names (IO and S1 of every prompt) among the top 5 tokens of {written}"
+        ", x the normalised residual stream after layer 0 at the name, without the constant "
+        "b_V W_O; heads of layer 0 have no row",
+        value_range="0 to 1",
+        terms="names, two per prompt",
+        null_distribution="Another of the prompts' names in the place of the name; exact",
+        source="Wang et al. 2022, arXiv 2211.00593, section 3.1",
+        threshold=threshold,
+        statistic=partial(NameCopies, sign=sign),
+    )
+    for name, written, threshold, sign in (
+        ("name_copy", "ln_f(x W_V W_O) W_U + b_U", 0.95, 1.0),
+        ("negative_copy", "ln_f(-x W_V W_O) W_U + b_U", 0.8, -1.0),
+    )
+)

@@ -13,11 +13,25 @@ import math
 import torch
 from torch import Tensor
 
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.relu_ops import few_positive, positive_encode
 from mechinterp_assets.sae.resampling import resample_dead
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature, reconstruct_ragged
 from mechinterp_assets.sae.steps import StepSums, TrainingStep, gradient_of, step_sums
+from mechinterp_assets.sae.traits import Traits
+
+TRAITS = Traits(
+    description="Pre-activations above a learnt threshold per feature; squared error and a penalty "
+    "on the number of active features",
+    source="Rajamanoharan et al. 2024b, arXiv 2407.14435",
+    sparsity_setting="l0_coefficient",
+    optional_settings=("bandwidth", "initial_threshold"),
+    resamples=True,
+    wide_matrices=5,
+    sae_lens_name="jumprelu",
+    tensors=("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
+)
 
 # Inputs are scaled so that a random direction's pre-activation varies by about 1. Adam moves
 # log_threshold by at most lr a step: a start near the trained value is what makes short runs work.
@@ -64,9 +78,6 @@ class JumpReLUStep(TrainingStep):
     """
 
     sae_class = JumpReLUSAE
-    required_settings = ("l0_coefficient",)
-    optional_settings = ("bandwidth", "initial_threshold")
-    resamples = True
 
     def initial_extra(self) -> dict[str, Tensor]:
         """log_threshold [d_sae]."""

@@ -1,15 +1,16 @@
-"""Scores of a head's direct effect on the logits (direct logit attribution, DLA).
+"""Induction heads, by what they write: their direct effect on the logits (DLA)."""
 
-Belongs here: statistics of z W_O W_U over batches. Does not belong here: attention patterns,
-running the model.
-"""
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mechinterp_assets.heads.datasets import TokenDataset
+from mechinterp_assets.heads.score_kinds import ModelScore, ScoreDatasets
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.model.language_model import Weights
+from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.model.language_model import LanguageModel, Weights
+from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64
 
 
@@ -20,7 +21,7 @@ class InductionLogitAttribution:
     weights, no bias) over the final norm's scale at i, times the W_U column of the next token. W_U
     is centred for LayerNorm models, so the effect is relative to the mean logit. In logits.
     Null: the next token replaced by another token of the same sequence, drawn uniformly and
-    independently for every (sequence, i); exact moments as in attention_scores.py.
+    independently for every (sequence, i); exact moments as in targeted_attention.py.
     """
 
     def __init__(self, weights: Weights, data: TokenDataset) -> None:
@@ -50,11 +51,50 @@ class InductionLogitAttribution:
         self._null_sum[layer] += mean.sum(dim=(0, 2)).cpu()
         self._null_variance_sum[layer] += (square - mean.square()).sum(dim=(0, 2)).cpu()
 
-    def result(self) -> ScoreValues:
+    def result(self, dataset: str) -> ScoreValues:
         """The score over everything added so far."""
         return ScoreValues(
             value=self._sum / self.n,
             n=self.n,
             null_mean=self._null_sum / self.n,
             null_sd=self._null_variance_sum.clamp_min(0).sqrt() / self.n,
+            dataset=dataset,
         )
+
+
+@torch.no_grad()
+def induction_logit_attribution(
+    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
+) -> ScoreValues:
+    """Direct effect of each head on the next token's logit in the second half of RRT."""
+    data = datasets.repeated
+    statistic = InductionLogitAttribution(model.weights, data)
+    wanted = {f"blocks.{layer}.attn.hook_z" for layer in range(model.config.n_layers)}
+    wanted.add("ln_final.hook_scale")
+    for batch in torch.split(data.token_ids, settings.batch_size):
+        ids = batch.to(model.device)
+        kept: dict[str, Tensor] = {}
+
+        def keep(value: Tensor, hook: Any, kept: dict[str, Tensor] = kept) -> None:
+            kept[hook.name] = value
+
+        hooks = [(name, keep) for name in wanted]
+        model.processed.run_with_hooks(ids, fwd_hooks=[*hooks, ("unembed.hook_in", last_position)])
+        for layer in range(model.config.n_layers):
+            z = kept[f"blocks.{layer}.attn.hook_z"]
+            statistic.update(layer, ids, z, kept["ln_final.hook_scale"])
+    return statistic.result(data.name)
+
+
+SCORES = (
+    ModelScore(
+        name="induction_dla",
+        definition="Direct effect of the head on the logit of the next token in the second half of "
+        "RRT: z W_O over the final norm's scale, times the W_U column; processed weights",
+        value_range="logits",
+        terms="(sequence, destination) pairs",
+        null_distribution="The next token replaced by another token of the sequence; exact",
+        source="Kissane et al. 2024, arXiv 2406.17759, section 4.2",
+        compute=induction_logit_attribution,
+    ),
+)

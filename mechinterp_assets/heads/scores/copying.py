@@ -1,20 +1,18 @@
-"""Scores of a head's OV circuit, from processed weights alone (METHODS section 4).
-
-Belongs here: scores of W_V, W_O and the embeddings. Does not belong here: anything that runs the
-model.
-"""
+"""Copying heads, by the eigenvalues of their OV circuits; processed weights (METHODS section 4)."""
 
 import torch
 from torch import Tensor
 
-from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.embeddings import effective_embedding
+from mechinterp_assets.heads.score_kinds import ModelScore, ScoreDatasets
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.model.language_model import LanguageModel
 
 
-def copying(model: LanguageModel, settings: HeadScoreSettings, text: TokenDataset) -> ScoreValues:
+def copying(
+    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
+) -> ScoreValues:
     """Re sum(lambda) / sum |lambda| over the eigenvalues of W_E W_V W_O W_U, in [-1, 1].
 
     The non-zero eigenvalues of the d_vocab x d_vocab matrix are those of the d_head x d_head
@@ -31,7 +29,7 @@ def copying(model: LanguageModel, settings: HeadScoreSettings, text: TokenDatase
 
 
 def copying_effective(
-    model: LanguageModel, settings: HeadScoreSettings, text: TokenDataset
+    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
 ) -> ScoreValues:
     """`copying` with the effective embedding W_EE = W_E + MLP0(LN2(W_E)) in place of W_E.
 
@@ -63,9 +61,6 @@ def random_rotation(size: int, generator: torch.Generator) -> Tensor:
     return torch.as_tensor(q * r.diagonal().sign())
 
 
-# ---- private -------------------------------------------------------------------------------------
-
-
 def _copying(model: LanguageModel, settings: HeadScoreSettings, embedding: Tensor) -> ScoreValues:
     weights = model.weights
     layers, heads, d_model, d_head = weights.W_V.shape
@@ -93,3 +88,34 @@ def _copying(model: LanguageModel, settings: HeadScoreSettings, embedding: Tenso
         null_sd=draws.std(dim=0, correction=1).view(shape),
         dataset=f"processed weights ({settings.null_draws} null draws, seed {settings.seed})",
     )
+
+
+RANGE = "-1 (suppresses what it attends to) to 1 (copies it)"
+NULL = (
+    "The head's own W_V turned by a random rotation of d_model: a head of the same shape and "
+    "spectrum that reads in random directions; mean and sd over the draws named in dataset"
+)
+SCORES = (
+    ModelScore(
+        name="copying",
+        definition="Re sum(lambda) / sum |lambda| over the eigenvalues of W_E W_V W_O W_U, "
+        "processed weights",
+        value_range=RANGE,
+        terms="eigenvalues, d_head",
+        null_distribution=NULL,
+        source="Elhage et al. 2021",
+        threshold=0.5,
+        compute=copying,
+    ),
+    ModelScore(
+        name="copying_effective",
+        definition="As copying with W_EE in place of W_E, since MLP0 can turn embeddings around "
+        "before later heads read them",
+        value_range=RANGE,
+        terms="eigenvalues, d_head",
+        null_distribution=NULL,
+        source="Elhage et al. 2021; W_EE: McDougall et al. 2023, arXiv 2310.04625, section 3",
+        threshold=0.5,
+        compute=copying_effective,
+    ),
+)

@@ -3,11 +3,15 @@
 loss = mean_n ||x_n - x_hat_n||^2 + aux-k (auxk.py). Decoder rows of unit norm.
 """
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 import torch
 from torch import Tensor
 
 from mechinterp_assets.sae.auxk import add_auxk
-from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
+from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.sparse_ops import (
     EntriesByFeature,
     reconstruct,
@@ -20,6 +24,16 @@ from mechinterp_assets.sae.steps import (
     gradient_of,
     sum_of_squares,
     variance_sum,
+)
+from mechinterp_assets.sae.traits import Traits
+
+TRAITS = Traits(
+    description="The k largest pre-activations of a row, through ReLU; squared error and aux-k",
+    source="Gao et al. 2024, arXiv 2406.04093",
+    sparsity_setting="k",
+    optional_settings=("k_start",),
+    auxk=True,
+    sae_lens_name="topk",
 )
 
 
@@ -39,6 +53,28 @@ class TopKSAE(SparseAutoencoder):
         """Most features that can be active at one token."""
         return self._k
 
+    def folder_options(self) -> dict[str, Any]:
+        """k, and that pre-activations are not scaled."""
+        return {"k": self.k, "rescale_acts_by_decoder_norm": False}
+
+    @classmethod
+    def from_folder(cls, weights: dict[str, Tensor], options: Mapping[str, Any]) -> Self:
+        """As the base class, with k."""
+        k = options.get("k")
+        if not isinstance(k, int | float) or k != int(k):
+            raise SaeError(f"cfg.json gives k = {k!r} for a topk SAE; k must be an integer")
+        return cls(**weights, k=int(k))
+
+    @classmethod
+    def fold_options(cls, weights: dict[str, Tensor], options: Mapping[str, Any]) -> None:
+        """As the base class, and pre-activations that are scaled by norms of decoder rows."""
+        super().fold_options(weights, options)
+        if options.get("rescale_acts_by_decoder_norm", False):
+            norm = weights["W_dec"].norm(dim=1)
+            weights["W_enc"] *= norm
+            weights["b_enc"] *= norm
+            weights["W_dec"] /= norm[:, None]
+
     def activate(self, pre: Tensor) -> Tensor:
         """Keep the k largest of each row, through ReLU."""
         values, features = pre.topk(self._k, dim=-1, sorted=False)
@@ -57,8 +93,6 @@ class TopKStep(TrainingStep):
     """One dense GEMM (encode); decoding and all gradients touch only the k active features."""
 
     sae_class = TopKSAE
-    required_settings = ("k",)
-    optional_settings = ("k_start",)
 
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:

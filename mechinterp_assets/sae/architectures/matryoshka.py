@@ -11,14 +11,27 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from mechinterp_assets.sae.architectures.batchtopk import BatchTopKSAE, BatchTopKStep
 from mechinterp_assets.sae.auxk import add_auxk
-from mechinterp_assets.sae.batchtopk import BatchTopKSAE, BatchTopKStep
 from mechinterp_assets.sae.sparse_ops import (
     EntriesByFeature,
     gathered_dot_ragged,
     sparse_decode_ragged,
 )
 from mechinterp_assets.sae.steps import StepSums, gradient_of, step_sums, sum_of_squares
+from mechinterp_assets.sae.traits import Traits
+
+TRAITS = Traits(
+    description="As batchtopk; every prefix of the features in group_sizes reconstructs by itself",
+    source="Bussmann et al. 2025, arXiv 2503.17547",
+    sparsity_setting="k",
+    required_settings=("group_sizes",),
+    optional_settings=("k_start",),
+    auxk=True,
+    wide_matrices=4,
+    sae_lens_name="jumprelu",
+    tensors=("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
+)
 
 
 class MatryoshkaSAE(BatchTopKSAE):
@@ -36,7 +49,6 @@ class MatryoshkaStep(BatchTopKStep):
     """
 
     sae_class = MatryoshkaSAE
-    required_settings = ("k", "group_sizes")
 
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:

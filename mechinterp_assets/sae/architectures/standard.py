@@ -22,6 +22,16 @@ from mechinterp_assets.sae.steps import (
     gradient_of,
     step_sums,
 )
+from mechinterp_assets.sae.traits import Traits
+
+TRAITS = Traits(
+    description="ReLU of every pre-activation; squared error and an L1 penalty on activations",
+    source="Bricken et al. 2023; K24",
+    sparsity_setting="l1_coefficient",
+    resamples=True,
+    encoder_scale=0.1,
+    sae_lens_name="standard",
+)
 
 
 class StandardSAE(SparseAutoencoder):
@@ -40,9 +50,6 @@ class StandardStep(TrainingStep):
     """
 
     sae_class = StandardSAE
-    required_settings = ("l1_coefficient",)
-    resamples = True
-    default_encoder_scale = 0.1
 
     @torch.no_grad()
     def gradients(self, x: Tensor, progress: float) -> StepSums:

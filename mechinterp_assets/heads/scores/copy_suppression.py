@@ -1,8 +1,8 @@
 """Copy suppression: heads that attend to a token that is predicted and lower it.
 
 Belongs here: the OV and the QK half of the mechanism in the weights, and the ablation that leaves
-only it (CSPA). Does not belong here: what such heads do on IOI prompts (name_scores.py,
-ioi_scores.py).
+only it (CSPA). Does not belong here: what such heads do on IOI prompts (name_copy.py,
+ioi_direct_effect.py).
 
 Source: McDougall et al. 2023, "Copy Suppression: Comprehensively Understanding an Attention Head"
 (arXiv 2310.04625), sections 3.1, 3.2 and 3.3. Processed weights throughout.
@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechinterp_assets.heads.datasets import TokenDataset, ordinary_token_ids
+from mechinterp_assets.heads.datasets import ordinary_token_ids
 from mechinterp_assets.heads.embeddings import effective_embedding, normalised
+from mechinterp_assets.heads.score_kinds import ModelScore, ScoreDatasets
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.model.kept_run import run_and_keep
@@ -34,7 +35,7 @@ _BLOCK_ELEMENTS = 16_000_000
 
 
 def suppression_ov(
-    model: LanguageModel, settings: HeadScoreSettings, text: TokenDataset
+    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
 ) -> ScoreValues:
     """Share of tokens that the head, attending to them, lowers among the 10 most.
 
@@ -59,7 +60,7 @@ def suppression_ov(
 
 
 def suppression_qk(
-    model: LanguageModel, settings: HeadScoreSettings, text: TokenDataset
+    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
 ) -> ScoreValues:
     """Share of tokens whose prediction attends to the token itself more than to any other.
 
@@ -85,7 +86,7 @@ def suppression_qk(
 
 @torch.no_grad()
 def suppression_explained(
-    model: LanguageModel, settings: HeadScoreSettings, text: TokenDataset
+    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
 ) -> ScoreValues | None:
     """Share of a head's mean-ablation effect that copy suppression accounts for (CSPA).
 
@@ -106,6 +107,7 @@ def suppression_explained(
             f"cspa_sequences is {settings.cspa_sequences}: means over sequences and their "
             "jackknife need at least 3, or 0 to leave the score out"
         )
+    text = datasets.plain
     length = min(settings.cspa_length, text.length)
     ids = text.token_ids[: settings.cspa_sequences, :length].to(model.device)
     ablation = _Cspa.of(model, ids, settings.seed)
@@ -125,6 +127,50 @@ def suppression_explained(
             null_sd[layer, head] = ((n - 1) / n * spread).sqrt()
     name = f"{text.name}: {ids.shape[0]} sequences of {length} tokens"
     return ScoreValues(value, ids.shape[0] * (length - 1), null_mean, null_sd, name)
+
+
+SOURCE = "McDougall et al. 2023, arXiv 2310.04625"
+TOKENS = "tokens of the vocabulary (a seeded sample where it is large, see dataset)"
+SCORES = (
+    ModelScore(
+        name="copy_suppression_ov",
+        definition="Share of tokens that are among the 10 output tokens most lowered by attending "
+        "to the token itself: row of W_EE W_V W_O W_U, processed weights",
+        value_range="0 to 1",
+        terms=TOKENS,
+        null_distribution="Another token of the vocabulary in place of the token, 10 / V; exact",
+        source=f"{SOURCE}, section 3.1",
+        threshold=0.8,
+        compute=suppression_ov,
+    ),
+    ModelScore(
+        name="copy_suppression_qk",
+        definition="Share of tokens whose unembedding, as a query, attends to the token itself "
+        "more than to any other token: row of W_U^T W_Q W_K^T W_EE^T with normalised keys, no "
+        "positions and no biases (rotary models: offset 0), processed weights",
+        value_range="0 to 1",
+        terms=TOKENS,
+        null_distribution="Another token of the vocabulary in place of the token, 1 / V; exact",
+        source=f"{SOURCE}, section 3.2; the threshold is this project's",
+        threshold=0.5,
+        compute=suppression_qk,
+    ),
+    ModelScore(
+        name="copy_suppression_explained",
+        definition="1 - KL(CSPA) / KL(mean ablation): how much of the effect of mean-ablating the "
+        "head is left unchanged by an ablation that keeps only copy suppression (later layers "
+        "recomputed). Per destination, the ceil(5%) of sources that the logit lens predicts most "
+        "keep the part of A v W_O that lowers their own token, the rest is at its mean over "
+        "sequences",
+        value_range="at most 1; negative where keeping only copy suppression is worse than mean "
+        "ablation",
+        terms="(sequence, destination) pairs",
+        null_distribution="The unembeddings of tokens drawn from the vocabulary in place of the "
+        "sources' own; sd: jackknife over sequences",
+        source=f"{SOURCE}, section 3.3",
+        compute=suppression_explained,
+    ),
+)
 
 
 # ---- private -------------------------------------------------------------------------------------
