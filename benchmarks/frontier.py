@@ -45,8 +45,8 @@ from mechinterp_assets.corpora.tokenize import PackingSettings, token_matrix, to
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.sae.evaluation import evaluate_layers
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.train import train
+from mechinterp_assets.sae.training_settings import TrainingSettings
 
 # Two sparsities each: k, or the coefficient of the sparsity loss on scaled rows.
 SPARSITIES: dict[str, tuple[str, tuple[float, float]]] = {
@@ -136,9 +136,9 @@ def settings_of(size: Size, architecture: str, value: float, lr: float) -> Train
     return TrainingSettings(
         architecture,
         d_sae=size.d_sae,
-        tokens=size.tokens,
+        training_tokens=size.tokens,
         batch_size=size.batch_size,
-        lr=lr,
+        learning_rate=lr,
         dead_after_tokens=max(size.tokens // 10, size.batch_size),
         **own,
     )
@@ -338,7 +338,7 @@ def _kept(
         "program": program,
         "architecture": settings.architecture,
         "sparsity": float(getattr(settings, name)),
-        "lr": settings.lr,
+        "lr": settings.learning_rate,
         "settings": settings.fingerprint(),
     }
     part = file.with_suffix(".part")

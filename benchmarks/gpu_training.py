@@ -37,7 +37,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.architectures.topk import TopKStep
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.sparse_ops import (
     EntriesByFeature,
     reconstruct,
@@ -46,6 +45,7 @@ from mechinterp_assets.sae.sparse_ops import (
     triton_kernels,
 )
 from mechinterp_assets.sae.trainer import Trainer
+from mechinterp_assets.sae.training_settings import TrainingSettings
 
 MARK = 150_000
 
@@ -139,7 +139,7 @@ def main() -> None:
     settings = TrainingSettings(
         "topk",
         d_sae=a.d_sae,
-        tokens=10**9,
+        training_tokens=10**9,
         batch_size=a.batch,
         k=a.k,
         compute_dtype="bfloat16" if on_gpu else "float32",

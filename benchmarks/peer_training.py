@@ -36,7 +36,7 @@ from mechinterp_assets.activations.rows import RowStream
 from mechinterp_assets.sae.architectures.jumprelu import BANDWIDTH, INITIAL_THRESHOLD
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.io import load_sae
-from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.training_settings import TrainingSettings
 
 CLASSES = {
     "standard": (StandardTrainingSAE, StandardTrainingSAEConfig),
@@ -84,8 +84,8 @@ def schedule(settings: TrainingSettings) -> dict[str, Any]:
     """Learning rate and window of dead features, as keywords of sae-lens's trainers and runners."""
     warmup = round(settings.lr_warmup * settings.steps)
     return {
-        "lr": settings.lr,
-        "lr_end": settings.lr / 10,
+        "lr": settings.learning_rate,
+        "lr_end": settings.learning_rate / 10,
         "lr_warm_up_steps": warmup if warmup > 1 else 0,
         "lr_decay_steps": round(settings.lr_decay * settings.steps),
         "dead_feature_window": max(1, settings.dead_after_tokens // settings.batch_size),

@@ -27,7 +27,7 @@ from torch import Tensor
 from mechinterp_assets.sae import sparse_ops
 from mechinterp_assets.sae.cpu_kernels import kernels
 from mechinterp_assets.sae.registry import training_step_class
-from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.training_settings import TrainingSettings
 
 Work = Callable[[], object]
 SPARSE = -2.054  # a normal variable exceeds its negative with probability 2%
@@ -48,7 +48,7 @@ def ours(
     settings = TrainingSettings(
         architecture,
         d_sae=d_sae,
-        tokens=10**9,
+        training_tokens=10**9,
         batch_size=len(batches[0]),
         encoder_scale=1.0,
         compute_dtype=compute_dtype,

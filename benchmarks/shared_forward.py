@@ -53,8 +53,8 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_variants
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.train import Member, train_together
+from mechinterp_assets.sae.training_settings import TrainingSettings
 
 NORM_BATCHES = 8  # batches that sae-lens takes the norm of; its default, 1000, is a long training
 SEED = 0

@@ -16,8 +16,8 @@ from mechinterp_assets.heads.head_scores import head_scores
 from mechinterp_assets.heads.settings import HeadScoreSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
-from mechinterp_assets.sae.settings import TrainingSettings, training_bytes
 from mechinterp_assets.sae.train import train
+from mechinterp_assets.sae.training_settings import TrainingSettings, training_bytes
 from mechinterp_assets.sae.traits import architecture_names
 
 GUIDE = Path(__file__).resolve().parent.parent / "docs" / "development.md"
@@ -58,11 +58,11 @@ def test_the_architecture_trains_and_is_what_it_says(
     settings = TrainingSettings(
         "threshold",
         d_sae=128,
-        tokens=64 * 300,
+        training_tokens=64 * 300,
         batch_size=64,
         l1_coefficient=0.1,
         initial_threshold=0.3,
-        lr=3e-3,
+        learning_rate=3e-3,
     )
     assert training_bytes(settings, rows.shape[1]) > 4 * 4 * 2 * 128 * rows.shape[1]
     result = train(TensorRows(rows, seed=0), settings)

@@ -17,7 +17,8 @@ SCIENCE = {
 }
 # From the bottom: a part imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"model", "statistics"},
+    {"settings", "statistics"},
+    {"model"},
     SCIENCE,
     {"storage", "studies"},
     {"dashboards", "reproduction"},
@@ -96,7 +97,7 @@ def test_storage_knows_nothing_of_what_it_stores() -> None:
 
 def test_science_knows_neither_dagster_nor_duckdb_nor_storage() -> None:
     for module in modules():
-        if part(module) in SCIENCE | {"model", "statistics"}:
+        if part(module) in SCIENCE | {"model", "settings", "statistics"}:
             assert not outer(module) & {"dagster", "duckdb"}, module
 
 

@@ -22,6 +22,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.thin_qr import ThinFactors
 from mechinterp_assets.model.language_model import LanguageModel
 
@@ -29,10 +30,6 @@ from mechinterp_assets.model.language_model import LanguageModel
 _HEADS_AT_ONCE = 6
 # Up to this condition the squared matrix gives singular vectors to 2e-16 * (1e3)^2 = 2e-10.
 SQUARED_CONDITION = 1e3
-
-
-class CircuitError(ValueError):
-    """A model or request that circuit analysis cannot serve; the message names the remedy."""
 
 
 @dataclass(frozen=True)

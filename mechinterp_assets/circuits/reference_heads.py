@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.model.shape import ModelShape
 
 Heads = frozenset[tuple[int, int]]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.model.language_model import LanguageModel
 
 WRITER_KINDS = ("embedding", "position", "bias", "head", "mlp")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.slices import firing_pairs
 from mechinterp_assets.circuits.trace import Root
 from mechinterp_assets.model.language_model import LanguageModel

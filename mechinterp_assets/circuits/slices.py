@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
+from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.residual import (
     ResidualStream,
     attention_scale,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 from scipy.stats import hypergeom
 
-from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.reference_heads import Heads
 
 COUNTS = ("prompts", "paths")

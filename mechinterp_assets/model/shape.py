@@ -4,10 +4,29 @@ Belongs here: what can be known of a model without its weights. Does not belong 
 (language_model.py).
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
+_ROTARY = ("rope_parameters", "rope_theta")
+_LLAMA = (
+    *(("num_hidden_layers",), ("num_attention_heads",), ("num_key_value_heads",), ("hidden_size",)),
+    *(("intermediate_size",), ("vocab_size",), ("max_position_embeddings",), ("rms_norm_eps",)),
+    _ROTARY,
+)
+# Families whose config.json is read without transformers where it has one of each of these keys;
+# what it leaves out are defaults of the family, which only transformers knows.
+READ_DIRECTLY: dict[str, tuple[tuple[str, ...], ...]] = {
+    "gpt2": (
+        *(("n_layer",), ("n_head",), ("n_embd",), ("vocab_size",), ("n_positions",)),
+        ("layer_norm_epsilon",),
+    ),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+}
 ABSOLUTE_POSITIONS = frozenset({"gpt2", "gpt_neo", "opt"})
 
 
@@ -40,7 +59,9 @@ class ModelShape:
 
 def read_shape(source: str | Path) -> ModelShape:
     """Sizes of a model from its config alone, without its weights. Raises ModelError."""
-    from transformers import AutoConfig  # takes a second: only where a model is looked at
+    if (found := _shape_of_file(Path(source) / "config.json")) is not None:
+        return found
+    from transformers import AutoConfig  # takes seconds, and knows every family's defaults
 
     try:
         config = AutoConfig.from_pretrained(str(source))
@@ -69,6 +90,20 @@ def shape_of(config: Any) -> ModelShape:
         normalization="RMS" if hasattr(config, "rms_norm_eps") else "LN",
         eps=_epsilon(config),
     )
+
+
+def _shape_of_file(file: Path) -> ModelShape | None:
+    """Sizes of a config.json of a family in READ_DIRECTLY that says all of them; else None."""
+    try:
+        values = json.loads(file.read_text())
+        if values["model_type"] not in READ_DIRECTLY:
+            return None
+        needed = READ_DIRECTLY[values["model_type"]]
+        if not all(any(values.get(name) for name in names) for names in needed):
+            return None
+        return shape_of(SimpleNamespace(**values))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # what is wrong with it is said by whoever reads it next
 
 
 def _first(config: Any, *names: str, default: int | None = None) -> int:

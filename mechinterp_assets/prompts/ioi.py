@@ -16,14 +16,15 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
 from mechinterp_assets.corpora.words import NAMES, OBJECTS, PLACES
+
+if TYPE_CHECKING:  # study files are checked without torch
+    from torch import Tensor
 
 Encode = Callable[[str], Sequence[int]]
 NameOrder = Literal["ABBA", "BABA"]
@@ -480,13 +481,15 @@ def _with_bos(row: dict[str, object], bos_token_id: int) -> dict[str, object]:
 
 def equal_length_groups(
     prompts: pl.DataFrame, max_prompts: int | None = None
-) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+) -> Iterator[tuple[pl.DataFrame, "Tensor"]]:
     """Rows of equal n_tokens with their ids [prompt, position] int64, shortest first, no padding.
 
     `max_prompts` bounds a group's size. Rows keep their order within a group.
     """
     if max_prompts is not None and max_prompts <= 0:
         raise PromptError(f"max_prompts is {max_prompts}; use a positive number or None")
+    import torch
+
     for length in sorted(prompts["n_tokens"].unique().to_list()):
         rows = prompts.filter(pl.col("n_tokens") == length)
         for group in rows.iter_slices(max_prompts or rows.height):

@@ -1,224 +1,293 @@
-"""What a training run is told: TrainingSettings, its validation and its memory estimate."""
+"""The sections `sae` and `sweep` of a study, and the trainings they ask for.
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+Belongs here: keys, the checks of them that need no weights, and how they become TrainingSettings,
+whose names and defaults they share; no torch. Does not belong here: what a setting of the training
+does (training_settings.py).
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mechinterp_assets.sae.errors import SaeError
-from mechinterp_assets.sae.traits import traits_of
-
-FLOAT_BYTES = 4
-# Settings that belong to some architectures only; the others leave them None.
-ARCHITECTURE_SETTINGS = (
-    "k",
-    "k_start",
-    "l1_coefficient",
-    "l0_coefficient",
-    "bandwidth",
-    "initial_threshold",
-    "group_sizes",
+from mechinterp_assets.sae.training_settings import (
+    ARCHITECTURE_SETTINGS,
+    TrainingSettings,
+    check_settings,
+)
+from mechinterp_assets.sae.traits import (
+    AUXK_SETTINGS,
+    RESAMPLING_SETTINGS,
+    architecture_names,
+    traits_of,
+)
+from mechinterp_assets.settings.section import (
+    NotNegative,
+    Positive,
+    PositiveFloat,
+    Section,
+    Share,
+    StudyError,
 )
 
+ComputeDtype = Literal["float32", "bfloat16"]
+SEEDS_PER_LAYER = 1000  # layers of one seed must not share seeds with those of the next
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of one SAE's training. Steps = tokens // batch_size.
 
-    architecture        name of a file in sae/architectures
-    d_sae               number of features
-    tokens              activation rows to train on; more than the data holds means several passes
-    k                   active features per token (topk); their mean over a batch (batchtopk,
-                        matryoshka)
-    k_start             k falls linearly from this to k over sparsity_warmup (None: k throughout)
-    l1_coefficient      weight of sum_i f_i per token (standard; gated: of the gate's positive
-                        pre-activations), inputs scaled as below
-    l0_coefficient      weight of the number of active features per token (jumprelu)
-    bandwidth           width of the kernel that estimates the threshold's gradient (jumprelu;
-                        None: sae.architectures.jumprelu.BANDWIDTH), in units of scaled activations
-    initial_threshold   threshold of every feature at the start (jumprelu; None:
-                        sae.architectures.jumprelu.INITIAL_THRESHOLD), in the same units
-    group_sizes         widths of the nested prefixes, rising, the last d_sae (matryoshka)
-    compute_dtype       dtype of the encoder's matrix product; weights and sums stay float32
-    batch_size          rows a step
-    lr, betas, eps      Adam; K24 uses lr 1e-3, betas (0.9, 0.99)
-    lr_warmup           share of the steps over which lr rises linearly from 0
-    lr_decay            share of the steps, at the end, over which lr falls linearly to 0
-    sparsity_warmup     share of the steps over which l1_coefficient or l0_coefficient rises
-                        linearly from 0, or k falls from k_start
-    max_gradient_norm   gradient norm is clipped to this (None: never)
-    normalize_input     train on rows scaled so that E||x - mean||^2 = d_in; the scale is folded
-                        into the biases at the end, so the SAE takes raw z
-    decoder_init        "random" unit rows, or "data": unit rows in the directions of sampled
-                        x - b_dec
-    b_dec_init          "mean" or "geometric_median" of a sample of rows
-    encoder_scale       the encoder starts as the decoder's transpose times this (None: the
-                        architecture's own: 0.1 under an L1 penalty, which from 1 silences
-                        features before they have learned anything; 1 elsewhere)
-    sample_rows         rows drawn for initialisation, and for each resampling
-    dead_after_tokens   a feature that fired on none of this many tokens is dead
-    auxk_coefficient    weight of the aux-k loss (topk, batchtopk, matryoshka; Gao et al. 2024, A.2:
-                        1/32 there; 1 leaves half the dead features of 1/8 in short runs, at the
-                        same explained variance)
-    auxk                dead features that reconstruct the error (None: d_in // 2)
-    resample_at         shares of the steps at which dead features are resampled (standard;
-                        Bricken et al. 2023)
-    resample_warmup_steps  after each resampling lr starts at 0.1x and returns along a cosine
-                        over this many steps (K24: 1000), at most a tenth of all steps
-    seed                of initialisation and resampling (the row stream has its own)
-    log_every, checkpoint_every  steps
+EXTERNAL_KEYS = {
+    "architecture", "path", "min_explained_variance", "evaluation_tokens", "seed"
+}  # fmt: skip
+
+
+EXTERNAL = "external"  # SAEs trained elsewhere: no architecture of ours
+
+
+def _known(*others: str) -> tuple[Any, ...]:
+    """How a name of an architecture, or one of `others`, is checked and stands in the schema."""
+
+    def names() -> list[str]:
+        return [*architecture_names(), *others]
+
+    def check(name: str) -> str:
+        if name not in names():
+            listed = ", ".join(f"'{known}'" for known in names())
+            raise ValueError(f"no SAE architecture has this name; give one of {listed}")
+        return name
+
+    def schema(found: dict[str, Any]) -> None:
+        found["enum"] = names()
+
+    return AfterValidator(check), Field(json_schema_extra=schema)
+
+
+Architecture = Annotated[str, *_known()]
+
+
+TrainedOrExternal = Annotated[str, *_known(EXTERNAL)]
+
+
+class SaeSection(Section):
+    """Attention-output SAEs (K24 section 2), one per layer.
+
+    Sparsity: `k` (topk, batchtopk, matryoshka), `l1_coefficient` (standard, gated) or
+    `l0_coefficient` (jumprelu); `group_sizes` are matryoshka's nested prefixes, `k_start` lets k
+    fall from there over sparsity_warmup, `bandwidth` and `initial_threshold` are jumprelu's,
+    `auxk_coefficient` and `auxk` the TopK family's, `resample_at` (shares of the training) and
+    `resample_warmup_steps` those of architectures that resample. What an architecture does not have
+    is refused. `d_sae_by_layer` gives single layers another width.
+
+    `source`: where rows come from. cache: the activation cache, layer by layer. forward: one
+    forward pass over the train split for all layers of a run, which then train in lockstep and need
+    no disk. `buffer_rows` of each layer are held and mixed at a time, by forward in `buffer_dtype`.
+
+    `compute_dtype` of the encoder's matrix product: auto is bfloat16 on CUDA and float32 elsewhere.
+    All other keys are those of TrainingSettings, with its defaults.
+
+    `architecture: external` takes SAEs trained elsewhere: folders in SAELens's format for hook_z.
+    `path` is one folder name with {layer} in it (gpt2/blocks.{layer}.hook_z), or a mapping of
+    layers to folders. Each SAE must explain more than `min_explained_variance` of the variance of
+    the study's own activations. Of the other keys evaluation_tokens and seed remain.
     """
 
-    architecture: str
-    d_sae: int
-    tokens: int
-    k: int | None = None
-    k_start: int | None = None
-    l1_coefficient: float | None = None
-    l0_coefficient: float | None = None
-    bandwidth: float | None = None
-    initial_threshold: float | None = None
-    group_sizes: tuple[int, ...] | None = None
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    batch_size: int = 4096
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-8
-    lr_warmup: float = 0.05
-    lr_decay: float = 0.2
-    sparsity_warmup: float = 0.2
-    max_gradient_norm: float | None = None
-    normalize_input: bool = True
-    decoder_init: Literal["random", "data"] = "random"
-    b_dec_init: Literal["mean", "geometric_median"] = "mean"
-    encoder_scale: float | None = None
-    sample_rows: int = 32_768
-    dead_after_tokens: int = 1_000_000
-    auxk_coefficient: float = 1.0
-    auxk: int | None = None
-    resample_at: tuple[float, ...] = (0.125, 0.25, 0.375, 0.5)
-    resample_warmup_steps: int = 1000
-    seed: int = 0
-    log_every: int = 50
-    checkpoint_every: int = 1000
+    architecture: TrainedOrExternal = "topk"
+    path: str | dict[int, str] | None = None
+    min_explained_variance: Annotated[float, Field(lt=1)] = 0.0
+    source: Literal["cache", "forward"] = "cache"
+    d_sae: Positive = 0  # 0: not given, which only external SAEs may leave so
+    d_sae_by_layer: dict[Annotated[int, Field(ge=0)], Positive] = {}
+    k: Positive | None = None
+    k_start: Positive | None = None
+    l1_coefficient: NotNegative | None = None
+    l0_coefficient: NotNegative | None = None
+    bandwidth: PositiveFloat | None = None
+    initial_threshold: PositiveFloat | None = None
+    group_sizes: tuple[Positive, ...] | None = None
+    training_tokens: Positive = 0  # as d_sae
+    batch_size: Positive = TrainingSettings.batch_size
+    buffer_rows: Positive = 131_072
+    buffer_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    learning_rate: PositiveFloat = TrainingSettings.learning_rate
+    adam_betas: tuple[Share, Share] = TrainingSettings.adam_betas
+    adam_epsilon: PositiveFloat = TrainingSettings.adam_epsilon
+    lr_warmup: Share = TrainingSettings.lr_warmup
+    lr_decay: Share = TrainingSettings.lr_decay
+    sparsity_warmup: Share = TrainingSettings.sparsity_warmup
+    max_gradient_norm: PositiveFloat | None = TrainingSettings.max_gradient_norm
+    normalize_input: bool = TrainingSettings.normalize_input
+    decoder_init: Literal["random", "data"] = TrainingSettings.decoder_init
+    b_dec_init: Literal["mean", "geometric_median"] = TrainingSettings.b_dec_init
+    encoder_scale: PositiveFloat | None = TrainingSettings.encoder_scale
+    dead_after_tokens: Positive = TrainingSettings.dead_after_tokens
+    auxk_coefficient: NotNegative | None = None
+    auxk: Positive | None = None
+    resample_at: tuple[Share, ...] | None = None
+    resample_warmup_steps: Positive | None = None
+    log_every: Positive = TrainingSettings.log_every
+    checkpoint_every: Positive = TrainingSettings.checkpoint_every
+    evaluation_tokens: Positive = 65_536
+    seed: int = TrainingSettings.seed
 
-    @property
-    def steps(self) -> int:
-        """Training steps: whole batches in the token budget."""
-        return self.tokens // self.batch_size
-
-    @property
-    def resample_steps(self) -> list[int]:
-        """Steps after which dead features are resampled."""
-        return sorted({round(share * self.steps) for share in self.resample_at} - {0})
-
-    def validate(self, d_in: int) -> None:
-        """Raise SaeError for settings that cannot train on rows of width d_in."""
-        positive = {
-            "d_sae": self.d_sae,
-            "batch_size": self.batch_size,
-            "lr": self.lr,
-            "eps": self.eps,
-            "sample_rows": self.sample_rows,
-            "dead_after_tokens": self.dead_after_tokens,
-            "log_every": self.log_every,
-            "checkpoint_every": self.checkpoint_every,
-            "resample_warmup_steps": self.resample_warmup_steps,
-        }
-        positive |= {
-            name: value
-            for name in ("bandwidth", "initial_threshold", "encoder_scale")
-            if (value := getattr(self, name)) is not None
-        }
-        for name, value in positive.items():
-            if value <= 0:
-                raise SaeError(f"{name} is {value}; give a value above 0")
-        shares = {"lr_warmup": self.lr_warmup, "lr_decay": self.lr_decay}
-        shares |= {"sparsity_warmup": self.sparsity_warmup}
-        shares |= {f"resample_at[{i}]": share for i, share in enumerate(self.resample_at)}
-        for name, share in shares.items():
-            if not 0 <= share <= 1:
-                raise SaeError(f"{name} is {share}; it is a share of the steps, from 0 to 1")
-        if self.steps < 1:
-            raise SaeError(
-                f"tokens ({self.tokens}) is less than batch_size ({self.batch_size}); "
-                "raise tokens or lower batch_size"
+    @model_validator(mode="after")
+    def _trained_or_external(self) -> "SaeSection":
+        if self.architecture == "external":
+            if self.path is None:
+                raise ValueError("external SAEs need path, a folder name with {layer} in it")
+            if foreign := sorted(self.model_fields_set - EXTERNAL_KEYS):
+                raise ValueError(f"external SAEs are not trained: remove {', '.join(foreign)}")
+            return self
+        if self.path is not None or self.min_explained_variance:
+            raise ValueError(
+                "path and min_explained_variance are for SAEs trained elsewhere: set architecture "
+                "to external or remove them"
             )
-        if self.max_gradient_norm is not None and self.max_gradient_norm <= 0:
-            raise SaeError(f"max_gradient_norm is {self.max_gradient_norm}; give null or > 0")
-        for name in ("auxk_coefficient", "l1_coefficient", "l0_coefficient"):
-            coefficient = getattr(self, name)
-            if coefficient is not None and not coefficient >= 0:
-                raise SaeError(f"{name} is {coefficient}; give 0 or more")
-        if self.compute_dtype not in ("float32", "bfloat16"):
-            raise SaeError(f"compute_dtype is {self.compute_dtype!r}; give 'float32' or 'bfloat16'")
-        if self.decoder_init not in ("random", "data"):
-            raise SaeError(f"decoder_init is {self.decoder_init!r}; give 'random' or 'data'")
-        if self.b_dec_init not in ("mean", "geometric_median"):
-            raise SaeError(f"b_dec_init is {self.b_dec_init!r}; give 'mean' or 'geometric_median'")
-        if self.k is not None and not 0 < self.k <= self.d_sae:
-            raise SaeError(f"k is {self.k}; give a value from 1 to d_sae ({self.d_sae})")
-        if self.k_start is not None and not (self.k or 0) <= self.k_start <= self.d_sae:
+        if missing := [name for name in ("d_sae", "training_tokens") if not getattr(self, name)]:
+            raise ValueError(f"required keys are missing: {', '.join(missing)}; add them")
+        return self
+
+    def external_folder(self, layer: int) -> Path:
+        """Folder of an external SAE. Raises StudyError if `path` names none for this layer."""
+        if isinstance(self.path, dict):
+            if layer not in self.path:
+                raise StudyError(f"sae.path: no folder for layer {layer}; add it")
+            return Path(self.path[layer])
+        try:
+            return Path(str(self.path).format(layer=layer))
+        except (KeyError, IndexError, ValueError) as error:
+            raise StudyError(
+                f"sae.path: {self.path!r} is not a folder name with {{layer}} in it ({error})"
+            ) from error
+
+
+class SweepVariant(Section):
+    """One SAE of a sweep; what is left out comes from the section `sae`."""
+
+    architecture: Architecture
+    k: Positive | None = None
+    l1_coefficient: NotNegative | None = None
+    l0_coefficient: NotNegative | None = None
+    group_sizes: tuple[Positive, ...] | None = None
+    d_sae: Positive | None = None
+    learning_rate: PositiveFloat | None = None
+
+
+class SweepSection(Section):
+    """SAEs of several sparsities per layer, for the frontier of L0 against CE loss recovered.
+
+    All variants of a layer train in lockstep on the same rows. Without variants the table
+    sae_frontier is empty. `training_tokens` and `evaluation_tokens` are those of `sae` unless
+    given.
+    """
+
+    variants: list[SweepVariant] = []
+    training_tokens: Positive | None = None
+    evaluation_tokens: Positive | None = None
+
+    @field_validator("variants")
+    @classmethod
+    def _distinct(cls, variants: list[SweepVariant]) -> list[SweepVariant]:
+        for i, variant in enumerate(variants):
+            if variant in variants[:i]:
+                raise ValueError(f"variants[{i}] is there twice; remove it")
+        return variants
+
+
+# Keys that go to a training as they are, where they are given.
+_TRAINING = tuple(f.name for f in fields(TrainingSettings))
+
+
+def sae_settings(
+    section: SaeSection, layer: int, compute_dtype: ComputeDtype = "float32"
+) -> TrainingSettings:
+    """Settings of the SAE of one layer, which has a seed of its own.
+
+    compute_dtype: what "auto" stands for on the device at hand.
+    """
+    given = {name: getattr(section, name, None) for name in _TRAINING}
+    given |= {
+        "d_sae": section.d_sae_by_layer.get(layer, section.d_sae),
+        "seed": section.seed * SEEDS_PER_LAYER + layer,
+        "compute_dtype": compute_dtype
+        if section.compute_dtype == "auto"
+        else section.compute_dtype,
+    }
+    return TrainingSettings(**{name: v for name, v in given.items() if v is not None})
+
+
+def sweep_sections(sae: SaeSection, sweep: SweepSection) -> dict[str, SaeSection]:
+    """The variants of a study's sweep as SAE sections, by name, in the order given.
+
+    What a variant does not say comes from the section `sae`; settings that belong to some
+    architectures only are taken from it where the architecture is the same.
+    """
+    sections = {}
+    external = sae.architecture == "external"
+    for i, variant in enumerate(sweep.variants):
+        inherited = sae.model_dump(exclude=EXTERNAL_KEYS if external else None)
+        if external and (variant.d_sae is None or sweep.training_tokens is None):
             raise SaeError(
-                f"k_start is {self.k_start}; give a value from k ({self.k}) to d_sae ({self.d_sae})"
+                f"sweep.variants[{i}]: an external SAE says nothing of training: give the variant "
+                "d_sae, and the sweep training_tokens"
             )
-        if self.group_sizes is not None:
-            _check_prefixes(self.group_sizes, self.d_sae)
-        if self.auxk is not None and self.auxk <= 0:
-            raise SaeError(f"auxk is {self.auxk}; give null or > 0")
-        if d_in <= 0:
-            raise SaeError(f"rows have width {d_in}")
-
-    def fingerprint(self) -> str:
-        """sha256 over every setting that changes the result, 16 hex digits.
-
-        checkpoint_every is left out; log_every stays in, since the log is part of the result.
-        """
-        content = {
-            name: value for name, value in asdict(self).items() if name != "checkpoint_every"
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        if variant.architecture != sae.architecture:
+            for name in (*ARCHITECTURE_SETTINGS, *AUXK_SETTINGS, *RESAMPLING_SETTINGS):
+                inherited[name] = None
+        own = variant.model_dump(exclude_none=True)
+        if "d_sae" in own:
+            own["d_sae_by_layer"] = {}
+        own["training_tokens"] = sweep.training_tokens or sae.training_tokens
+        sections[variant_name(variant)] = SaeSection(**{**inherited, **own})
+    return sections
 
 
-def training_bytes(settings: TrainingSettings, d_in: int) -> int:
-    """Bytes of device memory that training needs at its peak, estimated from above.
-
-    Weights, gradients and two Adam moments; one more copy of the weights for the projection's
-    temporaries; pre-activations, their gradient and masks of a batch (the architecture's
-    TRAITS say how many); row-wide
-    temporaries of a batch; and the sample for initialisation. The row stream's buffer is the
-    caller's.
-    """
-    return lockstep_bytes([settings], d_in)
+def variant_name(variant: SweepVariant) -> str:
+    """How tables and pictures call a variant: `topk k=16`."""
+    own = variant.model_dump(exclude_none=True)
+    own.pop("architecture")
+    settings = [f"{name}={value:g}" for name, value in own.items() if not isinstance(value, tuple)]
+    settings += [f"{name}={list(v)}" for name, v in own.items() if isinstance(v, tuple)]
+    return " ".join([variant.architecture, *settings])
 
 
-def lockstep_bytes(members: Sequence[TrainingSettings], d_in: int) -> int:
-    """As training_bytes for several SAEs trained together: they take their steps in turn, so the
-    temporaries of the largest are needed once.
-    """
-    return sum(_kept_bytes(m, d_in) for m in members) + max(_step_bytes(m, d_in) for m in members)
+def sparsity_setting(settings: TrainingSettings) -> tuple[str, float]:
+    """Name and value of the setting that decides how sparse an SAE becomes."""
+    name = traits_of(settings.architecture).sparsity_setting
+    return name, float(getattr(settings, name))
 
 
-def _weights(settings: TrainingSettings, d_in: int) -> int:
-    return 2 * settings.d_sae * d_in + settings.d_sae + d_in
+def check_sae_sections(sae: SaeSection, sweep: SweepSection, layers: list[int], d_in: int) -> None:
+    """Raise SaeError for sections `sae` and `sweep` that cannot train, naming key and remedy."""
+    if sae.architecture != "external":
+        _check(sae, layers, d_in, "sae")
+    for i, section in enumerate(sweep_sections(sae, sweep).values()):
+        _check(section, layers, d_in, f"sweep.variants[{i}]")
 
 
-def _kept_bytes(settings: TrainingSettings, d_in: int) -> int:
-    return FLOAT_BYTES * 4 * _weights(settings, d_in)
+def _check(section: SaeSection, layers: list[int], d_in: int, key: str) -> None:
+    for message in _foreign_settings(section):
+        raise SaeError(f"{key}: {message}")
+    for layer in section.d_sae_by_layer:
+        if layer not in layers:
+            raise SaeError(
+                f"{key}.d_sae_by_layer: layer {layer} has no SAE; the study's layers are {layers}"
+            )
+    for layer in layers:
+        check_settings(sae_settings(section, layer), d_in, key)
 
 
-def _step_bytes(settings: TrainingSettings, d_in: int) -> int:
-    wide = traits_of(settings.architecture).wide_matrices * settings.d_sae
-    batch = settings.batch_size * (wide + 6 * d_in)
-    sample = settings.sample_rows * 3 * d_in
-    return FLOAT_BYTES * (2 * _weights(settings, d_in) + batch + sample)
-
-
-def _check_prefixes(widths: tuple[int, ...], d_sae: int) -> None:
-    rising = all(a < b for a, b in zip((0, *widths), widths, strict=False))
-    if not widths or not rising or widths[-1] != d_sae:
-        raise SaeError(
-            f"group_sizes is {list(widths)}; give rising widths of nested prefixes, the last of "
-            f"them d_sae ({d_sae})"
-        )
+def _foreign_settings(section: SaeSection) -> Iterator[str]:
+    """Settings that the architecture has no use for; ARCHITECTURE_SETTINGS are checked by it."""
+    architecture = section.architecture
+    traits = traits_of(architecture)
+    no_use: list[str] = []
+    if not traits.auxk:
+        no_use += AUXK_SETTINGS
+    if not traits.resamples:
+        no_use += RESAMPLING_SETTINGS
+    for name in no_use:
+        value = getattr(section, name)
+        if value is not None:
+            yield f"architecture {architecture!r} has no {name}, got {value}; remove it"

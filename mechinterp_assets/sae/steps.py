@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.row_adam import adam_rows_
-from mechinterp_assets.sae.settings import TrainingSettings
+from mechinterp_assets.sae.training_settings import TrainingSettings
 from mechinterp_assets.sae.traits import traits_of
 
 
@@ -79,9 +79,9 @@ class TrainingStep(ABC):
         self.buffers = {"tokens_since_fired": self.tokens_since_fired}
         self.optimizer = torch.optim.Adam(
             self.parameters().values(),
-            lr=settings.lr,
-            betas=settings.betas,
-            eps=settings.eps,
+            lr=settings.learning_rate,
+            betas=settings.adam_betas,
+            eps=settings.adam_epsilon,
             fused=True,
         )
 

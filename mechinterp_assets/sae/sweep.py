@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.train import TrainingResult
+from mechinterp_assets.sae.training_settings import TrainingSettings
 
 # Columns that sae_frontier takes over from the evaluation of its SAEs.
 MEASURES = (
@@ -70,7 +70,7 @@ def frontier_rows(
             "d_sae": variant.settings.d_sae,
             **{measure: measured[name][measure] for measure in MEASURES},
             "training_tokens": variant.result.info["training_tokens"],
-            "learning_rate": variant.settings.lr,
+            "learning_rate": variant.settings.learning_rate,
             "training_seconds": variant.result.info["seconds"],
             "seed": variant.settings.seed,
         }

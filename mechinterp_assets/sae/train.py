@@ -25,13 +25,12 @@ from mechinterp_assets.sae.checkpoints import (
     save_checkpoint,
 )
 from mechinterp_assets.sae.errors import SaeError
-from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes, training_bytes
-from mechinterp_assets.sae.trainer import (
-    Trainer,
-    TrainingResult,
+from mechinterp_assets.sae.trainer import Trainer, TrainingResult, geometric_median, learning_rate
+from mechinterp_assets.sae.training_settings import (
+    TrainingSettings,
     check_settings,
-    geometric_median,
-    learning_rate,
+    lockstep_bytes,
+    training_bytes,
 )
 
 __all__ = [
@@ -96,7 +95,7 @@ def train(
     label: str = "the SAE",
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Train one SAE on settings.tokens rows of the stream; see train_together."""
+    """Train one SAE on settings.training_tokens rows of the stream; see train_together."""
     results = train_together(
         OneLayer(rows),
         {label: Member(0, settings)},
@@ -196,7 +195,7 @@ def sae_row(
         "training_tokens": result.info["training_tokens"],
         "steps": result.info["steps"],
         "batch_size": settings.batch_size,
-        "learning_rate": settings.lr,
+        "learning_rate": settings.learning_rate,
         "input_scale": result.info["input_scale"],
         "resampled_features": result.info["resampled_features"],
         "seed": settings.seed,

@@ -23,9 +23,9 @@ from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.checkpoints import State
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.registry import training_step_class
-from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
-from mechinterp_assets.sae.traits import check_own_settings, traits_of
+from mechinterp_assets.sae.training_settings import TrainingSettings, check_settings
+from mechinterp_assets.sae.traits import traits_of
 
 logger = logging.getLogger(__name__)
 
@@ -248,8 +248,8 @@ class Trainer:
             raise SaeError(
                 between
                 % ("loss", loss)
-                + f"lower lr (now {settings.lr}), or set max_gradient_norm, and check the "
-                "activations for outliers"
+                + f"lower learning_rate (now {settings.learning_rate}), or set max_gradient_norm, "
+                "and check the activations for outliers"
             )
         n = (progress.step - progress.logged_at) * settings.batch_size
         varies = total_variance != 0
@@ -276,21 +276,11 @@ class Trainer:
         if not bool(torch.isfinite(torch.stack(sums)).all()):
             raise SaeError(
                 f"{self.label}: a weight is NaN or infinite after step {self.steps_done}; lower lr "
-                f"(now {self.settings.lr}) or set max_gradient_norm"
+                f"(now {self.settings.learning_rate}) or set max_gradient_norm"
             )
 
     def _seconds(self) -> float:
         return self._earlier_seconds + time.perf_counter() - self._started
-
-
-def check_settings(settings: TrainingSettings, d_in: int, label: str = "the SAE") -> None:
-    """Raise SaeError, naming `label`, for settings that cannot train on rows of width d_in."""
-    try:
-        settings.validate(d_in)
-        given = {name: getattr(settings, name) for name in ARCHITECTURE_SETTINGS}
-        check_own_settings(settings.architecture, given)
-    except SaeError as error:
-        raise SaeError(f"{label}: {error}") from None
 
 
 def learning_rate(settings: TrainingSettings, step: int, last_resample: int | None) -> float:
@@ -308,7 +298,7 @@ def learning_rate(settings: TrainingSettings, step: int, last_resample: int | No
         share = (step - last_resample) / restart
         if share < 1:
             factor *= 0.1 + 0.9 * (1 - math.cos(math.pi * share)) / 2
-    return settings.lr * factor
+    return settings.learning_rate * factor
 
 
 def geometric_median(rows: Tensor, iterations: int = 100, tolerance: float = 1e-6) -> Tensor:

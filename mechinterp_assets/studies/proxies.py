@@ -9,7 +9,7 @@ from mechinterp_assets.features.proxies import (
     PromotedByInduction,
     Proxy,
 )
-from mechinterp_assets.studies.sections import ProxySection
+from mechinterp_assets.features.settings import ProxySection
 from mechinterp_assets.studies.study import Study
 
 

@@ -29,28 +29,21 @@ from pydantic import (
     model_validator,
 )
 
+from mechinterp_assets.activations.settings import ActivationSection
+from mechinterp_assets.attribution.settings import QkFeatureSection, RdfaSection
+from mechinterp_assets.circuits.settings import IoiSection
+from mechinterp_assets.corpora.settings import CorpusSection
+from mechinterp_assets.faithfulness.settings import CircuitsSection
+from mechinterp_assets.features.settings import ComparisonSection, FeatureSection
+from mechinterp_assets.heads.settings import HeadSection, PrefixInductionSection
+from mechinterp_assets.interventions.settings import InterventionSection
+from mechinterp_assets.model.settings import ModelSection
 from mechinterp_assets.model.shape import ModelError, read_shape
-from mechinterp_assets.studies.sections import (
-    ActivationSection,
-    CheckSection,
-    CircuitsSection,
-    ComparisonSection,
-    CorpusSection,
-    FeatureSection,
-    HeadSection,
-    InterventionSection,
-    IoiSection,
-    ModelSection,
-    PrefixInductionSection,
-    QkFeatureSection,
-    RdfaSection,
-    SaeSection,
-    Section,
-    StudyError,
-    SweepSection,
-    TaskEffectSection,
-    TasksSection,
-)
+from mechinterp_assets.prompts.settings import TasksSection
+from mechinterp_assets.sae.settings import SaeSection, SweepSection
+from mechinterp_assets.settings.section import Section, StudyError
+from mechinterp_assets.studies.settings import CheckSection
+from mechinterp_assets.tasks.settings import TaskEffectSection
 
 PACKAGED_STUDIES = Path(__file__).parent
 STUDIES_VARIABLE = "MECHINTERP_STUDIES"
@@ -399,10 +392,10 @@ def _check_saes(file: Path, study: Study, d_z: int) -> None:
     if study.sae.architecture == "external":
         _check_external(file, study)
     from mechinterp_assets.sae.errors import SaeError
-    from mechinterp_assets.studies.sae_settings import check_sae_sections
+    from mechinterp_assets.sae.settings import check_sae_sections
 
     try:
-        check_sae_sections(study, d_z)
+        check_sae_sections(study.sae, study.sweep, study.layers, d_z)
     except SaeError as error:
         raise StudyError(f"{file}: {error}") from None
 

@@ -6,6 +6,7 @@ import networkx as nx
 import polars as pl
 import pytest
 
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.graph import (
     graph_picture,
     ioi_trace_graph,
@@ -13,7 +14,6 @@ from mechinterp_assets.circuits.graph import (
     to_graphml,
     to_networkx,
 )
-from mechinterp_assets.circuits.omega import CircuitError
 from mechinterp_assets.circuits.trace import EDGES_SCHEMA
 from mechinterp_assets.storage.declarations import table_specs
 

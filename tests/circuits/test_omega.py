@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 import torch
 
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import (
-    CircuitError,
     ModelOmega,
     OmegaFactors,
     _small_svd,

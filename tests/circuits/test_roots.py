@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mechinterp_assets.circuits.baseline import ioi_baseline
-from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.roots import find_roots, root_heads
 from mechinterp_assets.model.language_model import LanguageModel
 

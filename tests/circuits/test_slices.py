@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mechinterp_assets.circuits.omega import CircuitError, ModelOmega, OmegaFactors, omega_svd
+from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.circuits.omega import ModelOmega, OmegaFactors, omega_svd
 from mechinterp_assets.circuits.slices import (
     attention_slices,
     firing_pairs,

@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
+from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.residual import residual_stream
 from mechinterp_assets.circuits.roots import find_roots, root_heads, root_scores, task_sources
 from mechinterp_assets.circuits.slices import select_slices

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from trace_reference import Reference
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechinterp_assets.circuits.omega import CircuitError, ModelOmega
+from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.slices import attention_slices
 from mechinterp_assets.circuits.trace import (
     Root,

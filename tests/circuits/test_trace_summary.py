@@ -7,19 +7,19 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.graph import NODES_SCHEMA
-from mechinterp_assets.circuits.omega import CircuitError
 from mechinterp_assets.circuits.reference_heads import (
     part_names,
     published_circuits,
     published_part,
     reference_lists,
 )
+from mechinterp_assets.circuits.settings import IoiSection
 from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
 from mechinterp_assets.circuits.trace_variants import VARIANTS_SCHEMA
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import table_specs
-from mechinterp_assets.studies.sections import IoiSection
 
 
 def node(

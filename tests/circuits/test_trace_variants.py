@@ -12,7 +12,7 @@ from test_trace import MODELS, case, firing_roots  # noqa: F401
 from trace_reference import Reference
 
 from mechinterp_assets.circuits import trace as trace_module
-from mechinterp_assets.circuits.omega import CircuitError
+from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.residual import ResidualStream
 from mechinterp_assets.circuits.trace import TraceSettings, trace_batches, trace_circuit
 from mechinterp_assets.circuits.trace_variants import (

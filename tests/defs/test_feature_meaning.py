@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from mechinterp_assets.defs.saes.sae_matching import _other_sae
+from mechinterp_assets.features.settings import ComparisonSection
 from mechinterp_assets.labels.features import label_summary
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.registry import STUDIES
@@ -20,7 +21,6 @@ from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.comparisons import Target, targets
-from mechinterp_assets.studies.sections import ComparisonSection
 from tests.defs.conftest import Materialized
 
 

@@ -37,8 +37,8 @@ from torch import Tensor
 from mechinterp_assets.sae.architectures.batchtopk import BatchTopKStep
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
 from mechinterp_assets.sae.registry import training_step_class
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep, project_gradient
+from mechinterp_assets.sae.training_settings import TrainingSettings
 
 HEADS, D_HEAD, D_SAE, N = 3, 4, 40, 64
 D_IN = HEADS * D_HEAD

@@ -14,8 +14,8 @@ from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.rows import CachedRows, LayerRows, OneLayer
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.train import Member, TrainingResult, train_together
+from mechinterp_assets.sae.training_settings import TrainingSettings
 
 STEPS, CHECKPOINT_EVERY = 160, 40
 
@@ -27,9 +27,9 @@ def settings(architecture: str) -> TrainingSettings:
         architecture,
         **own,
         d_sae=24,
-        tokens=STEPS * 64,
+        training_tokens=STEPS * 64,
         batch_size=64,
-        lr=0.02,
+        learning_rate=0.02,
         dead_after_tokens=256,
         resample_at=(0.3, 0.6),
         resample_warmup_steps=15,

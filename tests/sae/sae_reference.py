@@ -16,8 +16,8 @@ from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.registry import sae_class
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
+from mechinterp_assets.sae.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)

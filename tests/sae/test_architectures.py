@@ -14,10 +14,13 @@ from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
 from mechinterp_assets.sae.registry import sae_class, training_step_class
-from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
 from mechinterp_assets.sae.train import train
-from mechinterp_assets.sae.trainer import check_settings
+from mechinterp_assets.sae.training_settings import (
+    ARCHITECTURE_SETTINGS,
+    TrainingSettings,
+    check_settings,
+)
 from mechinterp_assets.sae.traits import architecture_names, traits_of
 
 D_IN, D_SAE = 12, 20
@@ -83,7 +86,9 @@ def test_a_float32_batch_is_selected_like_its_pre_activations() -> None:
     decoder = torch.randn(d_sae, d_in, generator=generator)
     decoder /= decoder.norm(dim=1, keepdim=True)
     step = BatchTopKStep(
-        TrainingSettings("batchtopk", d_sae=d_sae, tokens=n, k=5), decoder, torch.zeros(d_in)
+        TrainingSettings("batchtopk", d_sae=d_sae, training_tokens=n, k=5),
+        decoder,
+        torch.zeros(d_in),
     )
     x = torch.randn(n, d_in, generator=generator)
     x[::7] *= 5  # the sampled rows are larger than most
@@ -133,7 +138,13 @@ def test_l0_of_the_trained_sae_is_close_to_k(architecture: str, planted: Planted
     """On rows never seen in training, one by one, with the learnt threshold."""
     own = {"group_sizes": (16, 64)} if architecture == "matryoshka" else {}
     settings = TrainingSettings(  # type: ignore[arg-type]
-        architecture, d_sae=64, tokens=200_000, k=3, batch_size=256, lr=3e-3, **own
+        architecture,
+        d_sae=64,
+        training_tokens=200_000,
+        k=3,
+        batch_size=256,
+        learning_rate=3e-3,
+        **own,
     )
     sae = train(TensorRows(planted.rows[:16_000], seed=0), settings).sae
     unseen = planted.rows[16_000:]
@@ -232,9 +243,9 @@ def test_a_planted_dictionary_is_found(architecture: str, planted: Planted) -> N
     settings = TrainingSettings(  # type: ignore[arg-type]
         architecture,
         d_sae=64,
-        tokens=400_000,
+        training_tokens=400_000,
         batch_size=256,
-        lr=3e-3,
+        learning_rate=3e-3,
         dead_after_tokens=20_000,
         resample_warmup_steps=100,
         **PLANTED[architecture],
@@ -311,7 +322,7 @@ def test_dead_features_come_back(architecture: str, planted: Planted) -> None:
             if resamples and i in settings.resample_steps:
                 step.resample(scale * stream.sample(2000, i), generator)
             step.gradients(scale * stream.next(256), i / settings.steps)
-            step.apply(settings.lr)
+            step.apply(settings.learning_rate)
         return 1 - float(step.dead()[:32].double().mean())
 
     assert share_alive() > share_alive(resample_at=(), auxk_coefficient=0.0) + 0.3

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from mechinterp_assets.sae.architectures.batchtopk import BatchTopKSAE
 from mechinterp_assets.sae.registry import training_step_class
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.steps import TrainingStep
+from mechinterp_assets.sae.training_settings import TrainingSettings
 from mechinterp_assets.sae.traits import architecture_names
 
 D_IN, ROWS = 12, 37
@@ -107,7 +107,7 @@ def test_aux_k_changes_only_dead_features_and_b_dec() -> None:
 @pytest.mark.parametrize("architecture", architecture_names())
 def test_float32_steps_follow_the_float64_reference(architecture: str) -> None:
     """25 steps of Adam with projected gradient: hand-derived float32 against autograd float64."""
-    settings = small_settings(architecture, lr=3e-3, betas=(0.9, 0.99))
+    settings = small_settings(architecture, learning_rate=3e-3, adam_betas=(0.9, 0.99))
     exact = _step(settings)
     step = training_step_class(architecture)(
         settings, exact.decoder.detach().float(), exact.b_dec.detach().float()
@@ -121,7 +121,9 @@ def test_float32_steps_follow_the_float64_reference(architecture: str) -> None:
         name: parameter.detach().clone().requires_grad_(True)
         for name, parameter in exact.parameters().items()
     }
-    adam = torch.optim.Adam(list(weights.values()), lr=3e-3, betas=(0.9, 0.99), eps=settings.eps)
+    adam = torch.optim.Adam(
+        list(weights.values()), lr=3e-3, betas=(0.9, 0.99), eps=settings.adam_epsilon
+    )
     for i in range(25):
         x = _rows(seed=i)
         step.gradients(x.float(), progress=1.0)
@@ -143,7 +145,7 @@ def test_float32_steps_follow_the_float64_reference(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", architecture_names())
 def test_decoder_rows_stay_unit_and_the_gradient_is_tangent(architecture: str) -> None:
-    step = _step(small_settings(architecture, lr=0.05))
+    step = _step(small_settings(architecture, learning_rate=0.05))
     for i in range(5):
         step.gradients(_rows(seed=i), 1.0)
         before = step.decoder.detach().clone()

@@ -7,9 +7,9 @@ import torch
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.evaluation import evaluate_layers, evaluate_variants
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.sweep import MEASURES, Variant, frontier_rows
 from mechinterp_assets.sae.train import Member, train_together
+from mechinterp_assets.sae.training_settings import TrainingSettings
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import polars_schema
 
@@ -18,7 +18,13 @@ LAYER = 2
 
 def _settings(architecture: str, **own: float) -> TrainingSettings:
     return TrainingSettings(  # type: ignore[arg-type]
-        architecture, d_sae=32, tokens=1280, batch_size=64, lr=5e-3, sample_rows=200, **own
+        architecture,
+        d_sae=32,
+        training_tokens=1280,
+        batch_size=64,
+        learning_rate=5e-3,
+        sample_rows=200,
+        **own,
     )
 
 

@@ -21,7 +21,6 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.checkpoints import load_checkpoint
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
-from mechinterp_assets.sae.settings import TrainingSettings, lockstep_bytes, training_bytes
 from mechinterp_assets.sae.train import (
     Member,
     Trainer,
@@ -32,6 +31,7 @@ from mechinterp_assets.sae.train import (
     train,
     train_together,
 )
+from mechinterp_assets.sae.training_settings import TrainingSettings, lockstep_bytes, training_bytes
 from mechinterp_assets.sae.traits import architecture_names
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import polars_schema
@@ -54,9 +54,9 @@ def test_a_planted_dictionary_is_found(
     settings = TrainingSettings(  # type: ignore[arg-type]
         **own,
         d_sae=64,
-        tokens=400_000,
+        training_tokens=400_000,
         batch_size=256,
-        lr=3e-3,
+        learning_rate=3e-3,
         dead_after_tokens=20_000,
         resample_warmup_steps=100,
     )
@@ -83,8 +83,8 @@ def _settings(architecture: str) -> TrainingSettings:
     return small_settings(
         architecture,
         **own,
-        lr=0.02,
-        tokens=STEPS * 64,
+        learning_rate=0.02,
+        training_tokens=STEPS * 64,
         log_every=30,
         checkpoint_every=60,
         dead_after_tokens=128,
@@ -175,9 +175,9 @@ def test_a_killed_process_leaves_a_checkpoint_that_resumes_bit_for_bit(
 
 def test_sae_in_lockstep_ends_as_it_would_alone(planted: Planted) -> None:
     members = {
-        "few": Member(0, small_settings("topk", tokens=6400, k=2)),
-        "many": Member(0, small_settings("topk", tokens=6400, k=5)),
-        "l1": Member(0, small_settings("standard", tokens=6400)),
+        "few": Member(0, small_settings("topk", training_tokens=6400, k=2)),
+        "many": Member(0, small_settings("topk", training_tokens=6400, k=5)),
+        "l1": Member(0, small_settings("standard", training_tokens=6400)),
     }
     together = train_together(OneLayer(TensorRows(planted.rows, seed=1)), members)
     for name, member in members.items():
@@ -188,7 +188,7 @@ def test_members_of_different_lengths_or_other_names_are_refused(
     planted: Planted, tmp_path: Path
 ) -> None:
     rows = OneLayer(TensorRows(planted.rows, seed=1))
-    a, b = small_settings("topk", tokens=640), small_settings("topk", tokens=1280)
+    a, b = small_settings("topk", training_tokens=640), small_settings("topk", training_tokens=1280)
     with pytest.raises(SaeError, match="b takes 20 steps of 64 rows, a 10 of 64"):
         train_together(rows, {"a": Member(0, a), "b": Member(0, b)})
     with pytest.raises(SaeError, match="no SAE to train"):
@@ -222,7 +222,7 @@ def test_checkpoints_of_other_settings_data_or_damage_are_refused(tmp_path: Path
     settings, rows = _settings("topk"), _rows("topk")
     train(TensorRows(rows, seed=1), settings, tmp_path)
     with pytest.raises(SaeError, match="other settings"):
-        train(TensorRows(rows, seed=1), replace(settings, lr=2e-3), tmp_path)
+        train(TensorRows(rows, seed=1), replace(settings, learning_rate=2e-3), tmp_path)
     with pytest.raises(SaeError, match="does not fit this data"):
         train(TensorRows(rows + 1, seed=1), settings, tmp_path)
     train(TensorRows(rows + 1, seed=1), settings, tmp_path, resume=False)
@@ -235,7 +235,9 @@ def test_checkpoints_of_other_settings_data_or_damage_are_refused(tmp_path: Path
 def test_the_log_is_the_declared_table_and_means_what_it_says() -> None:
     rows = _rows("topk")
     seen: list[tuple[int, int]] = []
-    settings = replace(_settings("topk"), lr=1e-12, eps=1.0)  # weights stay as initialised
+    settings = replace(
+        _settings("topk"), learning_rate=1e-12, adam_epsilon=1.0
+    )  # weights stay as initialised
     result = train(TensorRows(rows, seed=1), settings, progress=lambda *p: seen.append(p))
     assert seen == [(i + 1, STEPS) for i in range(STEPS)]
     frame = result.log.select(pl.lit(0, pl.Int32).alias("layer"), pl.all())
@@ -269,7 +271,12 @@ def test_the_sae_row_is_the_declared_table() -> None:
 
 def test_learning_rate_warms_up_decays_and_restarts_after_resampling() -> None:
     settings = small_settings(
-        "standard", tokens=64 * 1000, lr=1.0, lr_warmup=0.1, lr_decay=0.2, resample_warmup_steps=50
+        "standard",
+        training_tokens=64 * 1000,
+        learning_rate=1.0,
+        lr_warmup=0.1,
+        lr_decay=0.2,
+        resample_warmup_steps=50,
     )
     assert learning_rate(settings, 0, None) == pytest.approx(0.01)
     assert learning_rate(settings, 99, None) == 1.0
@@ -288,7 +295,7 @@ def test_data_that_diverges_or_is_not_finite_stops_with_an_error() -> None:
     with pytest.raises(SaeError, match="nothing can be learned"):
         train(TensorRows(torch.ones(500, 12), seed=0), _settings("topk"))
     with pytest.raises(SaeError, match=r"between steps 1 and 30 the loss became .* lower lr"):
-        train(TensorRows(rows, seed=0), replace(_settings("topk"), lr=1e30))
+        train(TensorRows(rows, seed=0), replace(_settings("topk"), learning_rate=1e30))
 
 
 def test_a_nan_that_arrives_late_stops_training_before_it_is_saved(tmp_path: Path) -> None:
@@ -346,7 +353,7 @@ def test_the_geometric_median_ignores_an_outlier() -> None:
 
 
 def test_the_memory_estimate_grows_with_what_it_depends_on() -> None:
-    base = TrainingSettings("topk", d_sae=24_576, tokens=10**6, k=32)
+    base = TrainingSettings("topk", d_sae=24_576, training_tokens=10**6, k=32)
     estimate = training_bytes(base, d_in=768)
     weights = 4 * 2 * 24_576 * 768
     pre_activations = 4 * 4096 * 24_576
@@ -381,7 +388,7 @@ def test_the_host_waits_for_the_device_only_to_log(
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, organism.config.d_vocab, (80, 12), generator=generator)
     rows = ForwardRows(organism, ids, [1], seed=0)
-    settings = small_settings("topk", auxk_coefficient=0.0, tokens=64 * 40, log_every=5)
+    settings = small_settings("topk", auxk_coefficient=0.0, training_tokens=64 * 40, log_every=5)
     trainer = Trainer(settings, rows.d_in, lambda n, seed: rows.sample(1, n, seed))
     read = torch.Tensor.tolist  # not dispatched on a CPU
     waits = []

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from mechinterp_assets.sae import architectures
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.registry import sae_class, training_step_class
+from mechinterp_assets.sae.settings import Architecture, SaeSection
 from mechinterp_assets.sae.steps import TrainingStep
 from mechinterp_assets.sae.traits import architecture_names, traits_of
-from mechinterp_assets.studies.sections import Architecture, SaeSection
 
 GOOD = """
 TRAITS = Traits(

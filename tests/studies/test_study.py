@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mechinterp_assets.organism import ORGANISM_FOLDER
-from mechinterp_assets.studies.sae_settings import sae_settings, sparsity_setting, sweep_sections
+from mechinterp_assets.sae.settings import sae_settings, sparsity_setting, sweep_sections
 from mechinterp_assets.studies.study import (
     PACKAGED_STUDIES,
     Study,
@@ -242,7 +242,7 @@ def test_variants_of_a_sweep_take_the_rest_from_the_sae(tmp_path: Path) -> None:
     ]
     sweep = {"variants": variants, "training_tokens": 500}
     study = load_study(write(tmp_path, {"sae": sae, "sweep": sweep}))
-    sections = sweep_sections(study)
+    sections = sweep_sections(study.sae, study.sweep)
     names = ["topk k=4", "standard l1_coefficient=0.5 learning_rate=0.002", "topk k=5 d_sae=32"]
     assert list(sections) == names
     few, l1, narrow = (sae_settings(section, 0) for section in sections.values())

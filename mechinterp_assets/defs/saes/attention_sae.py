@@ -25,8 +25,8 @@ from mechinterp_assets.orchestration.shape import GPU, tables
 if TYPE_CHECKING:  # science imports torch
     from torch import Tensor
 
-    from mechinterp_assets.sae.settings import TrainingSettings
     from mechinterp_assets.sae.train import TrainingResult
+    from mechinterp_assets.sae.training_settings import TrainingSettings
     from mechinterp_assets.storage.tensors import Scratch
 
 VERIFIED_ROWS = 4096
@@ -69,8 +69,8 @@ def attention_sae(run: Run) -> Iterator[Made]:
 
 def _train_from_cache(run: Run) -> Iterator[Made]:
     from mechinterp_assets.activations.rows import CachedRows
+    from mechinterp_assets.sae.settings import sae_settings
     from mechinterp_assets.sae.train import train
-    from mechinterp_assets.studies.sae_settings import sae_settings
 
     section, device = run.study.sae, run.compute.prepare(run.study.sae.seed)
     settings = sae_settings(section, run.layer, compute_dtype_on(device))
@@ -86,8 +86,8 @@ def _train_from_cache(run: Run) -> Iterator[Made]:
 
 
 def _train_from_forward_passes(run: Run) -> Iterator[Made]:
+    from mechinterp_assets.sae.settings import sae_settings
     from mechinterp_assets.sae.train import Member, train_together
-    from mechinterp_assets.studies.sae_settings import sae_settings
 
     section, device = run.study.sae, run.device
     dtype = compute_dtype_on(device)

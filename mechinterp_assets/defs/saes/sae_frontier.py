@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # science imports torch
     from torch import Tensor
 
     from mechinterp_assets.activations.rows import LayerRows
-    from mechinterp_assets.sae.settings import TrainingSettings
+    from mechinterp_assets.sae.training_settings import TrainingSettings
 
 FRONTIER = "sae_frontier"
 
@@ -80,18 +80,14 @@ def _sweep(run: Run, tokens: Tensor) -> pl.DataFrame:
     """Train and measure all variants of one layer: its rows of sae_frontier."""
     from mechinterp_assets.activations.statistics import mean_z_of
     from mechinterp_assets.sae.evaluation import evaluate_variants
+    from mechinterp_assets.sae.settings import sae_settings, sparsity_setting, sweep_sections
     from mechinterp_assets.sae.sweep import Variant, frontier_rows
     from mechinterp_assets.sae.train import Member, train_together
-    from mechinterp_assets.studies.sae_settings import (
-        sae_settings,
-        sparsity_setting,
-        sweep_sections,
-    )
 
     layer, key, device = run.layer, run.partition, run.device
     settings = {
         name: sae_settings(section, layer, compute_dtype_on(device))
-        for name, section in sweep_sections(run.study).items()
+        for name, section in sweep_sections(run.study.sae, run.study.sweep).items()
     }
     members = {f"{key} {name}": Member(layer, own) for name, own in settings.items()}
     require_training_memory(

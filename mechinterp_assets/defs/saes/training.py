@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # science imports torch
     import torch
 
     from mechinterp_assets.activations.forward_rows import ForwardRows
-    from mechinterp_assets.sae.settings import TrainingSettings
-    from mechinterp_assets.studies.sae_settings import ComputeDtype
+    from mechinterp_assets.sae.settings import ComputeDtype
+    from mechinterp_assets.sae.training_settings import TrainingSettings
 
 
 def compute_dtype_on(device: torch.device) -> ComputeDtype:
@@ -52,7 +52,7 @@ def require_training_memory(
     import torch
 
     from mechinterp_assets.activations.forward_rows import BUFFER_DTYPES, buffer_bytes
-    from mechinterp_assets.sae.settings import lockstep_bytes
+    from mechinterp_assets.sae.training_settings import lockstep_bytes
 
     sae = run.study.sae
     dtype = BUFFER_DTYPES[sae.buffer_dtype] if sae.source == "forward" else torch.float32

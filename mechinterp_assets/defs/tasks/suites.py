@@ -15,9 +15,9 @@ from mechinterp_assets.orchestration.run import Run
 if TYPE_CHECKING:  # science imports torch
     from collections.abc import Sequence
 
+    from mechinterp_assets.prompts.settings import OwnTaskSection
     from mechinterp_assets.prompts.suite import TaskSuite
     from mechinterp_assets.prompts.user import Example
-    from mechinterp_assets.studies.sections import OwnTaskSection
 
 
 def study_suite(run: Run) -> TaskSuite:

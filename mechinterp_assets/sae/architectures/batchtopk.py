@@ -12,7 +12,6 @@ from torch import Tensor
 from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.auxk import add_auxk
 from mechinterp_assets.sae.relu_ops import positive_encode
-from mechinterp_assets.sae.settings import TrainingSettings
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature, compiled, reconstruct_ragged
 from mechinterp_assets.sae.steps import (
     StepSums,
@@ -20,6 +19,7 @@ from mechinterp_assets.sae.steps import (
     gradient_of,
     step_sums,
 )
+from mechinterp_assets.sae.training_settings import TrainingSettings
 from mechinterp_assets.sae.traits import Traits
 
 TRAITS = Traits(

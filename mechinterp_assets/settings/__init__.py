@@ -1,0 +1,1 @@
+"""What the settings of all packages are made of."""
