@@ -13,7 +13,7 @@ import polars as pl
 import yaml
 from torch import Tensor
 
-from mechinterp_assets.interventions.kinds import SAE_KINDS, all_editors
+from mechinterp_assets.interventions.edit_context import SAE_KINDS, all_editors
 from mechinterp_assets.interventions.prompts import variants_of
 from mechinterp_assets.interventions.runner import run_interventions
 from mechinterp_assets.interventions.runs import Progress

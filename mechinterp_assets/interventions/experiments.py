@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
-from mechinterp_assets.interventions.edges import (
+from mechinterp_assets.interventions.kinds.activation_patching import PatchActivation
+from mechinterp_assets.interventions.kinds.edge import (
     EDGE_KEY,
     PAIR_KEY,
     EdgeMode,
@@ -17,11 +18,10 @@ from mechinterp_assets.interventions.edges import (
     Occurrence,
     edge_interventions,
 )
-from mechinterp_assets.interventions.patching import PatchActivation
-from mechinterp_assets.interventions.paths import Inputs
-from mechinterp_assets.interventions.sae_features import feature_ablations
-from mechinterp_assets.interventions.sae_paths import FeaturePath
-from mechinterp_assets.interventions.sae_splice import splices
+from mechinterp_assets.interventions.kinds.sae_feature_ablation import feature_ablations
+from mechinterp_assets.interventions.kinds.sae_feature_path import FeaturePath
+from mechinterp_assets.interventions.kinds.sae_splice import splices
+from mechinterp_assets.interventions.path_fields import Inputs
 from mechinterp_assets.interventions.spec import (
     Head,
     InterventionSet,

@@ -23,12 +23,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mechinterp_assets.interventions.edges import (
-    EDGE_KEY,
-    PAIR_KEY,
-    EditEdge,
-    edge_interventions,
-)
 from mechinterp_assets.interventions.experiment_context import (
     Chosen,
     ExperimentContext,
@@ -39,6 +33,12 @@ from mechinterp_assets.interventions.experiments import (
     edges_together,
     parallel_sets,
     serial_sets,
+)
+from mechinterp_assets.interventions.kinds.edge import (
+    EDGE_KEY,
+    PAIR_KEY,
+    EditEdge,
+    edge_interventions,
 )
 from mechinterp_assets.interventions.published_experiment import Published
 from mechinterp_assets.interventions.published_sets import published_entries

@@ -28,11 +28,11 @@ from mechinterp_assets.interventions.experiments import (
     splicing,
 )
 from mechinterp_assets.interventions.feature_attribution import top_features
-from mechinterp_assets.interventions.layers import layer_ablations
-from mechinterp_assets.interventions.path_patching import PatchPath
+from mechinterp_assets.interventions.kinds.layer_ablation import layer_ablations
+from mechinterp_assets.interventions.kinds.path_patching import PatchPath
+from mechinterp_assets.interventions.kinds.sae_feature_path import FeaturePath
 from mechinterp_assets.interventions.published_experiment import Published
 from mechinterp_assets.interventions.published_sets import published_layers
-from mechinterp_assets.interventions.sae_paths import FeaturePath
 from mechinterp_assets.interventions.spec import Planned, ReferenceMode
 
 REFERENCE = "ABC"

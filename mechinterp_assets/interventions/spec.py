@@ -257,7 +257,7 @@ def parse_intervention(data: object) -> Intervention:
         raise InterventionError(
             f"an intervention is a mapping of keys to values, not {type(data).__name__} {data!r}"
         )
-    import mechinterp_assets.interventions.kinds  # noqa: F401  (fills Intervention.kinds)
+    import mechinterp_assets.interventions.edit_context  # noqa: F401  (fills Intervention.kinds)
 
     kind = data.get("kind")
     if kind not in Intervention.kinds:

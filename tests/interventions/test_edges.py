@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechinterp_assets.interventions.edges import (
+from mechinterp_assets.interventions.kinds.edge import (
     EDGE_KEY,
     EdgeEditor,
     EditEdge,

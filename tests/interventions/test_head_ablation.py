@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.interventions.heads import (
+from mechinterp_assets.interventions.kinds.head_ablation import (
     HeadAblation,
     MeanReference,
     ablate_heads,

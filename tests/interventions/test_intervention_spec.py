@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from mechinterp_assets.interventions.edges import EditEdge
+from mechinterp_assets.interventions.kinds.edge import EditEdge
 from mechinterp_assets.interventions.spec import (
     Intervention,
     InterventionError,

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.interventions import intervention_summary, run
 from mechinterp_assets.interventions.api import Planned, expand
-from mechinterp_assets.interventions.path_patching import path_sweep
+from mechinterp_assets.interventions.kinds.path_patching import path_sweep
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import from_ioi
 from mechinterp_assets.prompts.ioi import ioi_prompts

@@ -9,7 +9,6 @@ import pytest
 
 from mechinterp_assets.app.queries import all_queries
 from mechinterp_assets.interventions import InterventionSet, run
-from mechinterp_assets.interventions.edges import EditEdge, edge_interventions
 from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
     NothingToRun,
@@ -17,6 +16,7 @@ from mechinterp_assets.interventions.experiment_context import (
     experiment_context,
 )
 from mechinterp_assets.interventions.experiments import edges_together, parallel_sets
+from mechinterp_assets.interventions.kinds.edge import EditEdge, edge_interventions
 from mechinterp_assets.interventions.published import PUBLISHED, choose_published
 from mechinterp_assets.interventions.published_fc24 import (
     edges_into,

@@ -8,16 +8,16 @@ import polars as pl
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.defs.saes.attention_sae import open_sae
 from mechinterp_assets.interventions.api import expand, layers_with_saes, run
-from mechinterp_assets.interventions.edges import (
-    edge_interventions,
-    heaviest_edges,
-    intervene_on_edges,
-)
 from mechinterp_assets.interventions.experiment_context import (
     PublishedSettings,
     experiment_context,
 )
-from mechinterp_assets.interventions.heads import ablate_heads, head_ablations
+from mechinterp_assets.interventions.kinds.edge import (
+    edge_interventions,
+    heaviest_edges,
+    intervene_on_edges,
+)
+from mechinterp_assets.interventions.kinds.head_ablation import ablate_heads, head_ablations
 from mechinterp_assets.interventions.published import choose_published
 from mechinterp_assets.interventions.runner import intervention_sets
 from mechinterp_assets.interventions.spec import InterventionError, Planned

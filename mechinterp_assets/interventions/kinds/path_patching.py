@@ -16,7 +16,7 @@ import polars as pl
 import torch
 from pydantic import model_validator
 
-from mechinterp_assets.interventions.paths import Inputs, PathIntervention, path_edit, sent
+from mechinterp_assets.interventions.path_fields import Inputs, PathIntervention, path_edit, sent
 from mechinterp_assets.interventions.runs import CleanRun, Edit, Runs
 from mechinterp_assets.interventions.sites import Places, at_places
 from mechinterp_assets.interventions.spec import (

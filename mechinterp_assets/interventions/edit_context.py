@@ -8,19 +8,25 @@ from collections.abc import Mapping
 import polars as pl
 from torch import Tensor
 
-from mechinterp_assets.interventions.ablation import AblationEditor
-from mechinterp_assets.interventions.edges import EdgeEditor, EditEdge
-from mechinterp_assets.interventions.heads import AblateHead
-from mechinterp_assets.interventions.layers import AblateLayer
-from mechinterp_assets.interventions.patching import PatchActivation, PatchingEditor
-from mechinterp_assets.interventions.path_patching import PatchPath, PathEditor
+from mechinterp_assets.interventions.ablation_fields import AblationEditor
+from mechinterp_assets.interventions.kinds.activation_patching import (
+    PatchActivation,
+    PatchingEditor,
+)
+from mechinterp_assets.interventions.kinds.edge import EdgeEditor, EditEdge
+from mechinterp_assets.interventions.kinds.head_ablation import AblateHead
+from mechinterp_assets.interventions.kinds.head_scaling import ScaleHead, ScalingEditor
+from mechinterp_assets.interventions.kinds.layer_ablation import AblateLayer
+from mechinterp_assets.interventions.kinds.path_patching import PatchPath, PathEditor
+from mechinterp_assets.interventions.kinds.sae_feature_ablation import (
+    AblateFeature,
+    FeatureAblationEditor,
+)
+from mechinterp_assets.interventions.kinds.sae_feature_path import FeaturePath, FeaturePathEditor
+from mechinterp_assets.interventions.kinds.sae_splice import SpliceEditor, SpliceSae
+from mechinterp_assets.interventions.kinds.steering import Steer, SteeringEditor
 from mechinterp_assets.interventions.reference import ReferenceCache
 from mechinterp_assets.interventions.runs import Editor
-from mechinterp_assets.interventions.sae_features import AblateFeature, FeatureAblationEditor
-from mechinterp_assets.interventions.sae_paths import FeaturePath, FeaturePathEditor
-from mechinterp_assets.interventions.sae_splice import SpliceEditor, SpliceSae
-from mechinterp_assets.interventions.scaling import ScaleHead, ScalingEditor
-from mechinterp_assets.interventions.steering import Steer, SteeringEditor
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 

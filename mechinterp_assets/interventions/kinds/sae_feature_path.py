@@ -10,7 +10,7 @@ heads' values, say) see it. Raw weights.
 
 from typing import ClassVar, Literal
 
-from mechinterp_assets.interventions.paths import PathIntervention, path_edit, sent
+from mechinterp_assets.interventions.path_fields import PathIntervention, path_edit, sent
 from mechinterp_assets.interventions.runs import Edit, Runs
 from mechinterp_assets.interventions.saes import SaeEditor, contribution
 from mechinterp_assets.interventions.sites import Places, at_places

@@ -8,7 +8,7 @@ Zero at attn_out takes the output bias b_O away too, zero at z leaves it.
 from collections.abc import Iterable
 from typing import Literal
 
-from mechinterp_assets.interventions.ablation import Ablation, AblationMode
+from mechinterp_assets.interventions.ablation_fields import Ablation, AblationMode
 from mechinterp_assets.interventions.spec import ALL_POSITIONS, Site
 
 LayerSite = Literal["z", "attn_out", "mlp_out"]

@@ -21,8 +21,8 @@ from typing import Literal
 import polars as pl
 from pydantic import model_validator
 
-from mechinterp_assets.interventions.heads import AblateHead
-from mechinterp_assets.interventions.layers import AblateLayer
+from mechinterp_assets.interventions.kinds.head_ablation import AblateHead
+from mechinterp_assets.interventions.kinds.layer_ablation import AblateLayer
 from mechinterp_assets.interventions.runs import Edit, Runs, weights_of
 from mechinterp_assets.interventions.sites import Blend, Places, at_places, edit_of
 from mechinterp_assets.interventions.spec import (

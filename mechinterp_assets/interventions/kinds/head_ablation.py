@@ -10,7 +10,7 @@ from typing import Literal
 
 import polars as pl
 
-from mechinterp_assets.interventions.ablation import Ablation, AblationEditor, AblationMode
+from mechinterp_assets.interventions.ablation_fields import Ablation, AblationEditor, AblationMode
 from mechinterp_assets.interventions.prompts import Cell, cells, check_cells, check_prompts
 from mechinterp_assets.interventions.reference import MeanReference, ReferenceCache
 from mechinterp_assets.interventions.runner import run_interventions

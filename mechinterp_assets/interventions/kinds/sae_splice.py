@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from mechinterp_assets.interventions.layers import AblateLayer
+from mechinterp_assets.interventions.kinds.layer_ablation import AblateLayer
 from mechinterp_assets.interventions.runs import Edit, Runs
 from mechinterp_assets.interventions.saes import SaeEditor
 from mechinterp_assets.interventions.sites import Places, SiteStep, edit_of

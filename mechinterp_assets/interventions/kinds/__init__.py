@@ -1,0 +1,1 @@
+"""One file per kind of intervention: what is edited, and how."""
