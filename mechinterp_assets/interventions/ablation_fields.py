@@ -1,26 +1,24 @@
 """What zero, mean and resample ablation of any site have in common.
 
-Belongs here: the ablated value of an activation and the checks of its references. Does not belong
-here: which activations a kind ablates (heads.py, layers.py).
+Belongs here: the fields of ablations, the ablated value of an activation and the checks of its
+references. Does not belong here: which activations a kind ablates (its file in kinds/).
 
 Zero: 0. Mean: the mean over reference prompts of the same cell (reference.py). Resample: the same
 activation in the run of another prompt of the same cell, drawn with `seed`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import polars as pl
-import torch
 from pydantic import model_validator
 
-from mechinterp_assets.interventions.prompts import cells
-from mechinterp_assets.interventions.reference import ReferenceCache
-from mechinterp_assets.interventions.runs import Edit, Runs, donor_key, weights_of
-from mechinterp_assets.interventions.sites import Blend, Places, at_places, edit_of
-from mechinterp_assets.interventions.spec import Intervention, InterventionError
-from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.interventions.spec import Intervention
+from mechinterp_assets.interventions.terms import InterventionError
+
+if TYPE_CHECKING:
+    from mechinterp_assets.interventions.edit_context import EditContext
+    from mechinterp_assets.interventions.runs import Edit, Runs
 
 AblationMode = Literal["zero", "mean", "resample"]
 
@@ -46,19 +44,16 @@ class Ablation(Intervention):
     def donor_seed(self) -> int | None:
         return self.seed
 
+    @classmethod
+    def check(
+        cls, interventions: Sequence[Self], prompts: pl.DataFrame, context: "EditContext"
+    ) -> None:
+        from mechinterp_assets.interventions.prompts import cells
 
-@dataclass(frozen=True)
-class AblationEditor:
-    """Editor of ablations; `references` are needed for mode "mean"."""
-
-    model: LanguageModel
-    references: ReferenceCache | None = None
-
-    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
-        means = [one for one in interventions if getattr(one, "mode", None) == "mean"]
+        means = [one for one in interventions if one.mode == "mean"]
         if not means:
             return
-        known = None if self.references is None else self.references.cells
+        known = context.references.cells
         if known is None:
             raise InterventionError(
                 f"{means[0].id}: mean ablation needs reference prompts: give the ABC variant of "
@@ -72,21 +67,24 @@ class AblationEditor:
                 "make the reference from their ABC variant"
             )
 
-    def plan(self, intervention: Ablation, runs: Runs) -> Edit | None:
-        one = intervention
-        run = runs.of(None, one.view)
-        head = getattr(one, "head", None)
-        places = Places.of(run.group, one.position_role)
-        x = at_places(run.at(one.edited_site, one.layer), places, head)
-        if one.mode == "zero":
+    def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        import torch
+
+        from mechinterp_assets.interventions.runs import donor_key, weights_of
+        from mechinterp_assets.interventions.sites import Blend, Places, at_places, edit_of
+
+        run = runs.of(None, self.view)
+        head = getattr(self, "head", None)
+        places = Places.of(run.group, self.position_role)
+        x = at_places(run.at(self.edited_site, self.layer), places, head)
+        if self.mode == "zero":
             target = torch.zeros_like(x)
-        elif one.mode == "mean":
-            assert self.references is not None
-            mean = self.references.at(run.group.frame, one.edited_site, one.layer, one.view)
+        elif self.mode == "mean":
+            mean = context.references.at(run.group.frame, self.edited_site, self.layer, self.view)
             target = at_places(mean, places, head)
         else:
-            assert one.seed is not None
-            donor = runs.of(donor_key(one.seed), one.view)
-            target = at_places(donor.at(one.edited_site, one.layer), places, head)
-        step = Blend(one.edited_site, one.layer, head, places, target, one.alpha)
-        return edit_of(run, step, weights_of(self.model, one.view))
+            assert self.seed is not None
+            donor = runs.of(donor_key(self.seed), self.view)
+            target = at_places(donor.at(self.edited_site, self.layer), places, head)
+        step = Blend(self.edited_site, self.layer, head, places, target, self.alpha)
+        return edit_of(run, step, weights_of(context.model, self.view))

@@ -9,23 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
+from mechinterp_assets.interventions.edge_choice import edge_interventions
+from mechinterp_assets.interventions.edge_keys import EDGE_KEY, PAIR_KEY
 from mechinterp_assets.interventions.kinds.activation_patching import PatchActivation
-from mechinterp_assets.interventions.kinds.edge import (
-    EDGE_KEY,
-    PAIR_KEY,
-    EdgeMode,
-    EditEdge,
-    Occurrence,
-    edge_interventions,
-)
+from mechinterp_assets.interventions.kinds.edge import EdgeMode, EditEdge, Occurrence
 from mechinterp_assets.interventions.kinds.sae_feature_ablation import feature_ablations
 from mechinterp_assets.interventions.kinds.sae_feature_path import FeaturePath
-from mechinterp_assets.interventions.kinds.sae_splice import splices
+from mechinterp_assets.interventions.kinds.sae_splice import SpliceSae
 from mechinterp_assets.interventions.path_fields import Inputs
-from mechinterp_assets.interventions.spec import (
+from mechinterp_assets.interventions.sets import InterventionSet, Planned
+from mechinterp_assets.interventions.terms import (
+    ALL_POSITIONS,
     Head,
-    InterventionSet,
-    Planned,
     ReferenceMode,
     Scope,
     Watched,
@@ -80,6 +75,28 @@ def splicing(
     """
     chosen = [*((layer,) for layer in layers), *(tuple(group) for group in groups)]
     return [one for reference in references for one in splices(chosen, reference=reference)]
+
+
+def splices(
+    groups: Iterable[Sequence[int]],
+    *,
+    position_role: str = ALL_POSITIONS,
+    reference: ReferenceMode | None = None,
+) -> list[Planned]:
+    """A splice of every group of layers: one alone, several as a set."""
+    planned: list[Planned] = []
+    for layers in groups:
+        own = [
+            SpliceSae(layer=layer, position_role=position_role, reference=reference)
+            for layer in sorted(layers)
+        ]
+        if len(own) == 1:
+            planned.append(own[0])
+        else:
+            versus = "" if reference is None else f":vs-{reference}"
+            name = f"splice:{'+'.join(f'L{one.layer}' for one in own)}:{position_role}{versus}"
+            planned.append(InterventionSet(name=name, members=tuple(own)))
+    return planned
 
 
 def features_at_a_role(

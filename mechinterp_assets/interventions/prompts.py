@@ -8,7 +8,6 @@ prompts and running them.
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.interventions.spec import (
-    ALL_POSITIONS,
-    InterventionError,
-    InterventionSet,
-    Planned,
-)
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, InterventionError
 from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.prompts.common import IOI, TASK_PROMPTS_SCHEMA, from_ioi
 from mechinterp_assets.prompts.ioi import ROLE_PRECEDENCE
@@ -138,33 +132,6 @@ def absent_roles(prompts: pl.DataFrame) -> dict[str, list[int]]:
     if "pos_end" in prompts.columns:  # a role of IOI that no prompt has is a known role
         known |= dict.fromkeys(r for r, c in ROLE_COLUMNS.items() if c in prompts.columns)
     return {role: [p for p, roles in have.items() if role not in roles] for role in known}
-
-
-def check_positions(planned: Sequence[Planned], prompts: pl.DataFrame) -> None:
-    """Raise InterventionError for a set that edits one site twice through two names of a position.
-
-    In "and John" after the first name, say, S1+1 and AND are one position.
-    """
-    clashing = [
-        (one, first, second)
-        for one in planned
-        if isinstance(one, InterventionSet)
-        for first, second in combinations([site for m in one.members for site in m.sites], 2)
-        if first.role != second.role and first.overlaps_at_one_position(second)
-    ]
-    if not clashing:
-        return
-    for prompt, roles, positions in (
-        common_form(prompts).select("prompt", "roles", "positions").iter_rows()
-    ):
-        at = dict(zip(roles, positions, strict=True))
-        for one, first, second in clashing:
-            place = at.get(first.role)
-            if place is not None and place == at.get(second.role):
-                raise InterventionError(
-                    f"{one.id}: {first} and {second} are one site in prompt {prompt}, where both "
-                    f"roles are position {place}; drop one member, or leave out such prompts"
-                )
 
 
 def cells(prompts: pl.DataFrame) -> list[Cell]:

@@ -27,13 +27,14 @@ from mechinterp_assets.interventions.experiments import (
     noising_of_attention,
     splicing,
 )
-from mechinterp_assets.interventions.feature_attribution import top_features
+from mechinterp_assets.interventions.feature_choice import top_features
 from mechinterp_assets.interventions.kinds.layer_ablation import layer_ablations
 from mechinterp_assets.interventions.kinds.path_patching import PatchPath
 from mechinterp_assets.interventions.kinds.sae_feature_path import FeaturePath
 from mechinterp_assets.interventions.published_experiment import Published
 from mechinterp_assets.interventions.published_sets import published_layers
-from mechinterp_assets.interventions.spec import Planned, ReferenceMode
+from mechinterp_assets.interventions.sets import Planned
+from mechinterp_assets.interventions.terms import ReferenceMode
 
 REFERENCE = "ABC"
 NOISED_LAYERS = 2

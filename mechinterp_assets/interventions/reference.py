@@ -1,7 +1,7 @@
 """Mean activations of reference prompts, for mean ablation.
 
-Belongs here: averaging activations within cells. Does not belong here: ablation (heads.py,
-layers.py) and cells (prompts.py).
+Belongs here: averaging activations within cells. Does not belong here: ablation
+(ablation_fields.py) and cells (prompts.py).
 
 Mean ablation (METHODS section 7; Wang et al. 2022 section 3): an activation is replaced by its mean
 over reference prompts of the same cell, position by position. A cell is a template, a name order
@@ -25,7 +25,7 @@ from mechinterp_assets.interventions.prompts import (
     prompt_groups,
 )
 from mechinterp_assets.interventions.runs import clean_run
-from mechinterp_assets.interventions.spec import Weights
+from mechinterp_assets.interventions.terms import Weights
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.precision import float64
 

@@ -14,6 +14,7 @@ layer are stacked along the batch dimension, up to `batch_rows` rows, and run fr
 that everything before the edit is shared. Only END is unembedded.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +25,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.interventions.edit_context import EditContext
 from mechinterp_assets.interventions.metrics import LOGIT_METRICS, logit_metrics
 from mechinterp_assets.interventions.prompts import (
     PromptGroup,
     absent_roles,
     aligned_groups,
-    check_positions,
     check_prompts,
     common_form,
     counterparts,
@@ -39,7 +40,6 @@ from mechinterp_assets.interventions.runs import (
     KEPT,
     CleanRun,
     Edit,
-    Editor,
     LiveRun,
     NamedHook,
     Progress,
@@ -49,19 +49,18 @@ from mechinterp_assets.interventions.runs import (
     hook_name,
     watched_pairs,
 )
-from mechinterp_assets.interventions.spec import (
-    Intervention,
-    InterventionError,
+from mechinterp_assets.interventions.sets import (
     InterventionSet,
     Planned,
-    Weights,
-    check_roles,
+    check_positions,
     corrupt_source,
     edited_source,
     members,
     reference_of,
     validate,
 )
+from mechinterp_assets.interventions.spec import Intervention, check_roles
+from mechinterp_assets.interventions.terms import InterventionError, Weights
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import run_from
 
@@ -98,6 +97,7 @@ SPEC_SCHEMA: dict[str, Any] = {
     "channel": pl.Int32,
     "reference_run": pl.String,
     "watched": pl.String,
+    "other_fields": pl.String,
 }
 VALUE_SCHEMA: dict[str, Any] = {
     "n_slices": pl.Int32,
@@ -120,33 +120,31 @@ METRICS = (*LOGIT_METRICS, "attn_score")
 
 @torch.no_grad()
 def run_interventions(
-    model: LanguageModel,
+    context: EditContext,
     prompts: pl.DataFrame,
     interventions: Sequence[Planned],
-    editors: Mapping[str, Editor],
     *,
     counterfactuals: pl.DataFrame | None = None,
-    reference_prompts: pl.DataFrame | None = None,
-    batch_rows: int = 256,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Run every intervention on every prompt it applies to: frame intervention_results.
 
-    prompts: rows of ioi_prompts, or task prompts of one task; editors: one per kind of intervention
-    that occurs. counterfactuals: prompts of the variants that activations come from, found by
-    pair_id. reference_prompts: where resampling draws from (default: the prompts).
+    context: the model and what the interventions need beside prompts; resampling draws from its
+    reference prompts (default: the prompts), its batch_rows bounds the rows of a forward pass and
+    of an unedited run. prompts: rows of ioi_prompts, or task prompts of one task. counterfactuals:
+    prompts of the variants that activations come from, found by pair_id.
     One row per prompt, intervention and metric (logit_diff, kl, loss, prob and, where a head is
-    watched and for edges, attn_score). `batch_rows` bounds the rows of a forward pass and of an
-    unedited run. Raises InterventionError before any run.
+    watched and for edges, attn_score). Raises InterventionError before any run.
     """
+    model, batch_rows = context.model, context.batch_rows
     if batch_rows < 1:
         raise InterventionError(f"batch_rows is {batch_rows}; at least 1 row must fit")
     check_prompts(prompts, model.config)
     validate(interventions, model.config, absent_roles(prompts))
-    check_positions(interventions, prompts)
+    check_positions(interventions, common_form(prompts))
     work = _with_references(interventions)
-    _check_kinds(work, prompts, editors)
-    frames = _frames_by_source(work, prompts, counterfactuals, reference_prompts)
+    _check_kinds(work, prompts, context)
+    frames = _frames_by_source(work, prompts, counterfactuals, context.reference_prompts)
     for frame in frames.values():
         check_prompts(frame, model.config)
 
@@ -157,7 +155,7 @@ def run_interventions(
     keep = _sites_to_keep(work)
     for groups in aligned_groups(frames, max_prompts=batch_rows, device=model.device):
         runs = Runs(model, groups, keep)
-        for stack in _stacks(runs, work, editors, batch_rows):
+        for stack in _stacks(runs, work, context):
             collected.add(runs, stack, *_run_stack(model, stack))
         done += len(work) * len(runs.group.prompt)
         if progress is not None:
@@ -208,18 +206,14 @@ def _with_references(interventions: Sequence[Planned]) -> list[Planned]:
 
 
 def _check_kinds(
-    interventions: Sequence[Planned], prompts: pl.DataFrame, editors: Mapping[str, Editor]
+    interventions: Sequence[Planned], prompts: pl.DataFrame, context: EditContext
 ) -> None:
-    by_kind: dict[str, list[Intervention]] = {}
+    by_kind: dict[type[Intervention], list[Intervention]] = {}
     for planned in interventions:
         for one in members(planned):
-            by_kind.setdefault(one.kind, []).append(one)
+            by_kind.setdefault(type(one), []).append(one)
     for kind, ones in by_kind.items():
-        if kind not in editors:
-            raise InterventionError(
-                f"{ones[0].id}: no editor for kind {kind!r} was given (given: {sorted(editors)})"
-            )
-        editors[kind].check(ones, prompts)
+        kind.check(ones, prompts, context)
 
 
 def _frames_by_source(
@@ -260,8 +254,6 @@ def _sites_to_keep(interventions: Sequence[Planned]) -> list[str]:
     keep = {*KEPT}
     if any(planned.watch is not None for planned in interventions):
         keep.add("attn_scores")
-    if any(one.kind == "edge" for one in ones):
-        keep.add("attn_scores")
     for one in ones:
         keep.update(one.needs)
     return sorted(keep)
@@ -285,19 +277,18 @@ Stack = list[_Placed]
 def _stacks(
     runs: Runs,
     interventions: Sequence[Planned],
-    editors: Mapping[str, Editor],
-    batch_rows: int,
+    context: EditContext,
 ) -> Iterator[Stack]:
     """Edits of one run and first layer, together at most `batch_rows` rows."""
     waiting: dict[tuple[int, int], Stack] = {}
     for place, planned in enumerate(interventions):
-        edit = _plan(planned, runs, editors)
+        edit = _plan(planned, runs, context)
         if edit is None:
             continue
         key = (id(edit.run), edit.first_layer)
         stack = waiting.setdefault(key, [])
         used = stack[-1].rows.stop if stack else 0
-        if stack and used + len(edit.members) > batch_rows:
+        if stack and used + len(edit.members) > context.batch_rows:
             yield stack
             stack = waiting[key] = []
             used = 0
@@ -305,11 +296,11 @@ def _stacks(
     yield from (stack for stack in waiting.values() if stack)
 
 
-def _plan(planned: Planned, runs: Runs, editors: Mapping[str, Editor]) -> Edit | None:
+def _plan(planned: Planned, runs: Runs, context: EditContext) -> Edit | None:
     if isinstance(planned, Intervention):
-        edit = editors[planned.kind].plan(planned, runs)
+        edit = planned.plan(runs, context)
     else:
-        edits = [editors[member.kind].plan(member, runs) for member in planned.members]
+        edits = [member.plan(runs, context) for member in planned.members]
         if any(one is None for one in edits):
             return None
         edit = _merge([one for one in edits if one is not None])
@@ -578,6 +569,8 @@ def _spec_row(planned: Planned) -> dict[str, object]:
         }
     given = planned.model_dump()
     row = {name: given[name] for name in SPEC_SCHEMA if name in given}
+    shown = {*SPEC_SCHEMA, *Intervention.model_fields, *planned.columns, "reference"}
+    others = {name: value for name, value in given.items() if name not in shown}
     return {
         "via_mlp": True,
         "is_control": False,
@@ -587,5 +580,6 @@ def _spec_row(planned: Planned) -> dict[str, object]:
         "position_role": planned.edited_role,
         "weights": planned.view,
         "source_variant": planned.source,
+        "other_fields": json.dumps(others) if others else None,
         **planned.columns,
     }

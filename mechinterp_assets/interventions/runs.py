@@ -1,22 +1,21 @@
 """Unedited runs, and what an edit is: the vocabulary that kinds and runner share.
 
 Belongs here: runs of a group of prompts and of what belongs to them (counterfactuals, donors), the
-protocol of editors and steps. Does not belong here: what a kind changes (its own file), stacking
-edits and metrics (runner.py).
+protocol of steps. Does not belong here: what a kind changes (its own file), stacking edits and
+metrics (runner.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import polars as pl
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mechinterp_assets.interventions.prompts import PromptGroup
-from mechinterp_assets.interventions.spec import Intervention, Watched
-from mechinterp_assets.interventions.spec import Weights as View
+from mechinterp_assets.interventions.terms import Watched
+from mechinterp_assets.interventions.terms import Weights as View
 from mechinterp_assets.model.language_model import LanguageModel, Weights
 from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64
@@ -277,15 +276,3 @@ class Edit:
     def first_layer(self) -> int:
         """First layer whose computation changes."""
         return min(step.first_layer for step in self.steps)
-
-
-class Editor(Protocol):
-    """Works out one kind of intervention for a group of prompts."""
-
-    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
-        """Raise InterventionError for what cannot be run, before anything is."""
-        ...
-
-    def plan(self, intervention: Any, runs: Runs) -> Edit | None:
-        """The edit, or None where it applies to no prompt of the group."""
-        ...

@@ -23,7 +23,7 @@ from mechinterp_assets.interventions.runs import (
     NamedHook,
     hook_name,
 )
-from mechinterp_assets.interventions.spec import ALL_POSITIONS
+from mechinterp_assets.interventions.terms import ALL_POSITIONS
 from mechinterp_assets.model.language_model import Weights
 
 # Where the residual stream is compared with and without the edit, by edited site.

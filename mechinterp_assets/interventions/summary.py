@@ -9,7 +9,6 @@ prompts, not single prompts: (mean patched - mean base) / (mean clean - mean bas
 corrupt run or the reference run.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mechinterp_assets.interventions.runner import SPEC_SCHEMA
-from mechinterp_assets.interventions.spec import InterventionError
+from mechinterp_assets.interventions.terms import InterventionError
+from mechinterp_assets.statistics.bootstrap import mean_interval, resample_weights
 
 SUMMARY_VALUES: dict[str, Any] = {
     "metric": pl.String,
@@ -81,8 +81,8 @@ def intervention_summary(
     for (task, _, metric), frame in joined.group_by(keys, maintain_order=True):
         effect = frame["effect"].to_numpy()
         control = frame["control_effect"].drop_nulls().to_numpy()
-        low, high = bootstrap_interval(effect, n_bootstrap, seed)
-        control_low, control_high = bootstrap_interval(control, n_bootstrap, seed)
+        low, high = mean_interval(effect, n_bootstrap=n_bootstrap, seed=seed)
+        control_low, control_high = mean_interval(control, n_bootstrap=n_bootstrap, seed=seed)
         rows.append(
             {
                 "task": task,
@@ -132,7 +132,7 @@ def recovered_fraction(
     fraction = float((mean_patched - mean_base) / (mean_clean - mean_base))
     if len(clean) < 2:
         return fraction, None, None
-    drawn = _resample_weights(len(clean), n_bootstrap, seed) @ values
+    drawn = resample_weights(len(clean), n_bootstrap, seed) @ values
     size = drawn[:, 0] - drawn[:, 1]
     if not size.all():
         return fraction, None, None
@@ -149,21 +149,3 @@ def _recovered(
     clean, against, patched = (frame[c].to_numpy() for c in ("clean", base, "patched"))
     found = recovered_fraction(clean, against, patched, n_bootstrap, seed)
     return dict(zip(columns, found, strict=True))
-
-
-def bootstrap_interval(
-    values: NDArray[np.float64], n_bootstrap: int, seed: int
-) -> tuple[float | None, float | None]:
-    """95% percentile bootstrap interval of the mean of `values` [n]; (None, None) below 2."""
-    if len(values) < 2:
-        return None, None
-    means = _resample_weights(len(values), n_bootstrap, seed) @ values
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-@lru_cache(maxsize=64)
-def _resample_weights(n: int, n_bootstrap: int, seed: int) -> NDArray[np.float64]:
-    """How often each of n values is drawn, over n: [n_bootstrap, n]."""
-    generator = np.random.default_rng([seed, n])
-    return generator.multinomial(n, np.full(n, 1 / n), size=n_bootstrap) / n

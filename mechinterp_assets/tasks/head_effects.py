@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mechinterp_assets.interventions.summary import bootstrap_interval
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import BASE, END, TASK_PROMPTS_SCHEMA
+from mechinterp_assets.statistics.bootstrap import mean_interval
 from mechinterp_assets.tasks.ablation import METRICS, Floats, Sweep
 
 NULL_TASK = "random"
@@ -119,7 +119,7 @@ def head_effects(
 
 def _summary(clean: Floats, ablated: Floats, n_bootstrap: int, seed: int) -> dict[str, object]:
     effect = ablated - clean
-    low, high = bootstrap_interval(effect, n_bootstrap, seed)
+    low, high = mean_interval(effect, n_bootstrap=n_bootstrap, seed=seed)
     return {
         "n": len(effect),
         "mean_clean": float(clean.mean()),

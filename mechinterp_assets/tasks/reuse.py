@@ -22,6 +22,7 @@ from scipy.stats import hypergeom, spearmanr
 from torch import Tensor
 
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.statistics.bootstrap import resample_counts
 from mechinterp_assets.tasks.ablation import Floats, MeanActivations, run_head_sets
 
 Ranking = Literal["harm", "absolute"]
@@ -237,7 +238,7 @@ def _faithfulness(runs: Floats, place: int, n_bootstrap: int, seed: int) -> dict
     """Of the set at `place`; runs [set, prompt], random sets last."""
     clean, none_kept, n = runs[ALL_KEPT], runs[NONE_KEPT], runs.shape[1]
     mean = [float(values.mean()) for values in (clean, runs[place], none_kept)]
-    weights = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
+    weights = resample_counts(n, n_bootstrap, seed)
     resampled = _share(weights @ runs[place], weights @ clean, weights @ none_kept)
     random = _share(runs[-RANDOM_SETS:].mean(axis=1), clean.mean(), none_kept.mean())
     low, high = np.quantile(resampled, [0.025, 0.975]) if n > 1 else (np.nan, np.nan)

@@ -1,4 +1,4 @@
--- formula: 3
+-- formula: 4
 CREATE TABLE intervention_results (
     study VARCHAR,
     task VARCHAR,
@@ -33,6 +33,7 @@ CREATE TABLE intervention_results (
     channel INTEGER,
     reference_run VARCHAR,
     watched VARCHAR,
+    other_fields VARCHAR,
     n_slices INTEGER,
     metric VARCHAR,
     clean DOUBLE,
@@ -76,6 +77,7 @@ COMMENT ON COLUMN intervention_results.direction IS 'steering: name of the vecto
 COMMENT ON COLUMN intervention_results.channel IS 'head_scaling: the only scaled dimension of the head''s z; NULL for all';
 COMMENT ON COLUMN intervention_results.reference_run IS 'Identifier of the intervention whose patched value is `reference`; NULL where there is none';
 COMMENT ON COLUMN intervention_results.watched IS 'Head and pair whose attention score is the metric attn_score, as L4H1:END<-IO; NULL for an edge''s own pairs';
+COMMENT ON COLUMN intervention_results.other_fields IS 'Fields of the kind that have no column here, as JSON; NULL where all have one';
 COMMENT ON COLUMN intervention_results.n_slices IS 'Edge: number of slices projected on in this prompt (size of S, summed over the prompt''s pairs)';
 COMMENT ON COLUMN intervention_results.metric IS 'At END: logit_diff = mean logit of the answers - mean logit of the wrong tokens (IOI: IO - S; NULL without wrong tokens); kl = KL(clean || patched) of the next token, nats; loss = -log p of the answers, nats; prob = p of the answers; all but kl are NULL for prompts without answers. attn_score, for edges and where a head is watched: its score on the pair before softmax, q . k / sqrt(d_head), mean over the prompt''s pairs';
 COMMENT ON COLUMN intervention_results.clean IS 'Metric of the unedited run on this prompt (kl: 0)';

@@ -1,4 +1,4 @@
--- formula: 3
+-- formula: 4
 CREATE TABLE intervention_sets (
     study VARCHAR,
     task VARCHAR,
@@ -32,7 +32,8 @@ CREATE TABLE intervention_sets (
     receiver_role VARCHAR,
     direction VARCHAR,
     channel INTEGER,
-    reference_run VARCHAR
+    reference_run VARCHAR,
+    other_fields VARCHAR
 );
 COMMENT ON TABLE intervention_sets IS 'One row per member of a set of interventions that were made together in one forward pass.';
 COMMENT ON COLUMN intervention_sets.study IS 'Study the row belongs to';
@@ -68,3 +69,4 @@ COMMENT ON COLUMN intervention_sets.receiver_role IS 'Paths: role of the positio
 COMMENT ON COLUMN intervention_sets.direction IS 'steering: name of the vector; NULL where it is a feature''s decoder row through W_O';
 COMMENT ON COLUMN intervention_sets.channel IS 'head_scaling: the only scaled dimension of the head''s z; NULL for all';
 COMMENT ON COLUMN intervention_sets.reference_run IS 'Identifier of the intervention whose patched value is `reference`; NULL where there is none';
+COMMENT ON COLUMN intervention_sets.other_fields IS 'Fields of the kind that have no column here, as JSON; NULL where all have one';

@@ -32,6 +32,7 @@ CREATE TABLE intervention_summary (
     channel INTEGER,
     reference_run VARCHAR,
     watched VARCHAR,
+    other_fields VARCHAR,
     metric VARCHAR,
     n BIGINT,
     mean_clean DOUBLE,
@@ -90,6 +91,7 @@ COMMENT ON COLUMN intervention_summary.direction IS 'steering: name of the vecto
 COMMENT ON COLUMN intervention_summary.channel IS 'head_scaling: the only scaled dimension of the head''s z; NULL for all';
 COMMENT ON COLUMN intervention_summary.reference_run IS 'Identifier of the intervention whose patched value is `reference`; NULL where there is none';
 COMMENT ON COLUMN intervention_summary.watched IS 'Head and pair whose attention score is the metric attn_score, as L4H1:END<-IO; NULL for an edge''s own pairs';
+COMMENT ON COLUMN intervention_summary.other_fields IS 'Fields of the kind that have no column here, as JSON; NULL where all have one';
 COMMENT ON COLUMN intervention_summary.metric IS 'logit_diff, kl, loss, prob or attn_score, as in intervention_results';
 COMMENT ON COLUMN intervention_summary.n IS 'Prompts';
 COMMENT ON COLUMN intervention_summary.mean_clean IS 'Mean of the metric in the unedited runs';

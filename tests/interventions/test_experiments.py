@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.interventions import InterventionError, InterventionSet, run
+from mechinterp_assets.interventions.api import run
 from mechinterp_assets.interventions.experiments import (
     edges_of_a_head,
     features_at_a_role,
@@ -13,7 +13,10 @@ from mechinterp_assets.interventions.experiments import (
     serial_sets,
     splicing,
 )
-from mechinterp_assets.interventions.feature_attribution import feature_attribution, top_features
+from mechinterp_assets.interventions.feature_attribution import feature_attribution
+from mechinterp_assets.interventions.feature_choice import top_features
+from mechinterp_assets.interventions.sets import InterventionSet
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import ioi_prompts
 from mechinterp_assets.sae.base import SparseAutoencoder

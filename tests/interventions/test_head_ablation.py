@@ -6,20 +6,15 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.interventions.kinds.head_ablation import (
-    HeadAblation,
-    MeanReference,
-    ablate_heads,
-    cells,
-    head_ablations,
-)
+from mechinterp_assets.interventions.edit_context import EditContext
+from mechinterp_assets.interventions.kinds.head_ablation import head_ablations
+from mechinterp_assets.interventions.parsing import parse_intervention
+from mechinterp_assets.interventions.prompts import cells
 from mechinterp_assets.interventions.runner import intervention_sets, run_interventions
-from mechinterp_assets.interventions.spec import (
-    Intervention,
-    InterventionError,
-    InterventionSet,
-    parse_intervention,
-)
+from mechinterp_assets.interventions.sets import InterventionSet
+from mechinterp_assets.interventions.spec import Intervention
+from mechinterp_assets.interventions.sweeps import ablate_heads
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
@@ -65,7 +60,7 @@ def assert_metrics(frame: pl.DataFrame, expected: dict[str, torch.Tensor], colum
 def run(
     model: LanguageModel, prompts: pl.DataFrame, what: list[Intervention | InterventionSet]
 ) -> pl.DataFrame:
-    return run_interventions(model, prompts, what, {"head_ablation": HeadAblation(model)})
+    return run_interventions(EditContext(model), prompts, what)
 
 
 def test_zero_ablation_equals_zeroed_output_weights(
@@ -91,8 +86,7 @@ def test_alpha_zero_changes_nothing(
     organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
 ) -> None:
     what = [ablation(mode, 0, 0, alpha=0.0) for mode in ("zero", "mean")]
-    editor = HeadAblation(organism, MeanReference.of(organism, abc))
-    frame = run_interventions(organism, base, what, {"head_ablation": editor})
+    frame = run_interventions(EditContext(organism, reference_prompts=abc), base, what)
     assert (frame["patched"] - frame["clean"]).abs().max() < 1e-5  # type: ignore[operator]
     assert frame["norm_ratio"].is_between(1 - 1e-6, 1 + 1e-6).all()
     assert frame["cosine"].is_between(1 - 1e-6, 1 + 1e-6).all()
@@ -104,9 +98,8 @@ def test_mean_of_the_prompt_itself_changes_nothing(
     """Every cell of these prompts has one prompt, so each is its own reference mean."""
     alone = base.filter(pl.Series([cells(base).count(cell) == 1 for cell in cells(base)]))
     assert alone.height >= 4
-    editors = {"head_ablation": HeadAblation(organism, MeanReference.of(organism, alone))}
     what = [ablation("mean", layer, 1) for layer in range(organism.config.n_layers)]
-    frame = run_interventions(organism, alone, what, editors)
+    frame = run_interventions(EditContext(organism, reference_prompts=alone), alone, what)
     assert (frame["patched"] - frame["clean"]).abs().max() < 1e-4  # type: ignore[operator]
 
 
@@ -139,9 +132,8 @@ def test_mean_ablation_against_a_loop(
 
     clean = logits_at_end(organism, one, [])
     patched = logits_at_end(organism, one, [(name, patch)])
-    editor = HeadAblation(organism, MeanReference.of(organism, reference))
     what = [ablation("mean", layer, head, position_role="S2")]
-    frame = run_interventions(organism, one, what, {"head_ablation": editor})
+    frame = run_interventions(EditContext(organism, reference_prompts=reference), one, what)
     assert_metrics(frame, expected_metrics(one, patched, clean), "patched")
 
 
@@ -150,9 +142,10 @@ def test_sweep_is_independent_of_the_batch_size(
 ) -> None:
     few = base.head(3)
     what = [one for one in head_ablations(organism.config.n_layers, 1) if one.layer != 1]
-    editors = {"head_ablation": HeadAblation(organism, MeanReference.of(organism, abc))}
-    large = run_interventions(organism, few, what, editors, batch_rows=1000)
-    small = run_interventions(organism, few, what, editors, batch_rows=2)
+    large, small = (
+        run_interventions(EditContext(organism, reference_prompts=abc, batch_rows=rows), few, what)
+        for rows in (1000, 2)
+    )
     assert large.height == len(what) * few.height * 4
     assert large.schema == polars_schema(table_spec("intervention_results"))
     keys = ["intervention", "metric", "prompt"]
@@ -199,8 +192,6 @@ def test_missing_references_and_bad_prompts_are_refused(
         run(organism, pl.concat([base, base]), [ablation("zero", 0, 0)])
     with pytest.raises(InterventionError, match="at least one row"):
         run(organism, base.clear(), [ablation("zero", 0, 0)])
-    with pytest.raises(InterventionError, match="no editor for kind"):
-        run_interventions(organism, base, [ablation("zero", 0, 0)], {})
 
 
 def test_every_head_is_swept(two_layers: LanguageModel, toy_prompts: pl.DataFrame) -> None:

@@ -7,8 +7,13 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.interventions import InterventionError, load_interventions, run
-from mechinterp_assets.interventions.api import expand, layers_with_saes
+from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.descriptions import (
+    expand,
+    layers_with_saes,
+    load_interventions,
+)
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import from_ioi
 from mechinterp_assets.prompts.ioi import ioi_prompts
@@ -101,7 +106,7 @@ def prompts(organism: LanguageModel) -> pl.DataFrame:
             {"kind": "edge", "mode": "ablate", "layer": 2, "head": 0, "upstream_layer": 0,
              "upstream_head": 0, "destination_role": "END", "source_role": "IO",
              "side": "source", "scope": "global"},
-            r"no editor for kind 'edge' was given",
+            "there are no traced edges; give the frame ioi_trace_edges",
         ),
         ({**PATCH, "layer": []}, "layer is an empty list"),
         ({"name": "x", "members": [PATCH]}, "set 'x' has 1 members; give at least 2"),

@@ -4,13 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 from mechinterp_assets.interventions.kinds.edge import EditEdge
-from mechinterp_assets.interventions.spec import (
-    Intervention,
-    InterventionError,
-    InterventionSet,
-    parse_intervention,
-    validate,
-)
+from mechinterp_assets.interventions.parsing import parse_intervention
+from mechinterp_assets.interventions.sets import InterventionSet, validate
+from mechinterp_assets.interventions.spec import Intervention
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.shape import ModelShape
 
 SHAPE = ModelShape("gpt2", 4, 6, 6, 192, 32, 768, 4096, 128, "absolute", "LN", 1e-5)

@@ -6,12 +6,11 @@ import polars as pl
 import pytest
 
 from mechinterp_assets.interventions.runner import RESULTS_SCHEMA
-from mechinterp_assets.interventions.spec import InterventionError
 from mechinterp_assets.interventions.summary import (
-    bootstrap_interval,
     intervention_summary,
     recovered_fraction,
 )
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
 
 VIEWS = (
@@ -87,15 +86,6 @@ def test_summary_of_known_effects(results: pl.DataFrame) -> None:
     )
     assert (head["n_controls"], head["control_n"], head["control_mean_effect"]) == (0, 0, None)
     assert intervention_summary(results, n_bootstrap=500, seed=1).equals(summary)
-
-
-def test_bootstrap_interval_matches_the_normal_interval() -> None:
-    values = np.random.default_rng(0).normal(3.0, 2.0, size=400)
-    low, high = bootstrap_interval(values, 4000, seed=0)
-    half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.02)
-    assert high == pytest.approx(values.mean() + half, abs=0.02)
-    assert bootstrap_interval(values[:1], 100, seed=0) == (None, None)
 
 
 def test_recovered_fractions_normalise_means() -> None:

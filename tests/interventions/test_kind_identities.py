@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechinterp_assets.interventions import intervention_summary, run
-from mechinterp_assets.interventions.api import Planned, expand
+from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.descriptions import expand
 from mechinterp_assets.interventions.kinds.path_patching import path_sweep
+from mechinterp_assets.interventions.sets import Planned
+from mechinterp_assets.interventions.summary import intervention_summary
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import from_ioi
 from mechinterp_assets.prompts.ioi import ioi_prompts

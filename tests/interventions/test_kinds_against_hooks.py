@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechinterp_assets.interventions import run
+from mechinterp_assets.interventions.api import run
 from mechinterp_assets.interventions.prompts import ROLE_COLUMNS, donors
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import ioi_prompts

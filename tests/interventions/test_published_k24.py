@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from mechinterp_assets.app.queries import find_query
-from mechinterp_assets.interventions import InterventionError, intervention_summary, run
+from mechinterp_assets.interventions.api import run
 from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
     NothingToRun,
     PublishedSettings,
-    experiment_context,
 )
-from mechinterp_assets.interventions.feature_attribution import FEATURE_ATTRIBUTION_SCHEMA
+from mechinterp_assets.interventions.feature_choice import FEATURE_ATTRIBUTION_SCHEMA
+from mechinterp_assets.interventions.measured_context import experiment_context
 from mechinterp_assets.interventions.published import (
     PUBLISHED,
     choose_published,
@@ -26,7 +26,9 @@ from mechinterp_assets.interventions.published import (
 from mechinterp_assets.interventions.published_k24 import pairs_in_order
 from mechinterp_assets.interventions.published_sets import published_layers, published_sets
 from mechinterp_assets.interventions.runner import spec_frame
-from mechinterp_assets.interventions.spec import Planned, validate
+from mechinterp_assets.interventions.sets import Planned, validate
+from mechinterp_assets.interventions.summary import intervention_summary
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.prompts.ioi import ioi_prompts
@@ -81,7 +83,8 @@ def planted(
         orient="row",
     )
     defaults: dict[str, Any] = {
-        "prompts": pl.DataFrame({"prompt": range(len(variants)), "variant": variants}),
+        "variants": tuple(variants),
+        "prompt_roles": frozenset(),
         "with_role": {},
         "trace_edges": pl.DataFrame(),
         "trace_graph": pl.DataFrame(),

@@ -7,21 +7,18 @@ import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.defs.saes.attention_sae import open_sae
-from mechinterp_assets.interventions.api import expand, layers_with_saes, run
-from mechinterp_assets.interventions.experiment_context import (
-    PublishedSettings,
-    experiment_context,
-)
-from mechinterp_assets.interventions.kinds.edge import (
-    edge_interventions,
-    heaviest_edges,
-    intervene_on_edges,
-)
-from mechinterp_assets.interventions.kinds.head_ablation import ablate_heads, head_ablations
+from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.descriptions import expand, layers_with_saes
+from mechinterp_assets.interventions.edge_choice import edge_interventions, heaviest_edges
+from mechinterp_assets.interventions.experiment_context import PublishedSettings
+from mechinterp_assets.interventions.kinds.head_ablation import head_ablations
+from mechinterp_assets.interventions.measured_context import experiment_context
 from mechinterp_assets.interventions.published import choose_published
 from mechinterp_assets.interventions.runner import intervention_sets
-from mechinterp_assets.interventions.spec import InterventionError, Planned
+from mechinterp_assets.interventions.sets import Planned
 from mechinterp_assets.interventions.summary import intervention_summary as summarise
+from mechinterp_assets.interventions.sweeps import ablate_heads, intervene_on_edges
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.head_roles import SCORE_TABLES, head_roles
 from mechinterp_assets.orchestration.publishing import Inputs, Publisher, inputs_with_model

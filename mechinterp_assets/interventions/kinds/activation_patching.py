@@ -1,7 +1,7 @@
 """Activation patching between a prompt and its counterfactual.
 
 Belongs here: kind activation_patching and its sweeps. Does not belong here: patching of single
-paths (path_patching.py), making counterfactuals (circuits/ioi.py, tasks/).
+paths (path_patching.py), making counterfactuals (prompts/).
 
 Noise: the clean prompt is run with an activation of the corrupt run (corrupt into clean). Denoise:
 the corrupt prompt is run with an activation of the clean run (clean into corrupt). Metrics always
@@ -14,27 +14,19 @@ Kissane et al. 2024 (section 4, Fig. 5) normalise noising by zero ablation, (pat
 them, as the published code does, "mean" puts the mean over reference prompts there.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
-import polars as pl
 from pydantic import model_validator
 
 from mechinterp_assets.interventions.kinds.head_ablation import AblateHead
 from mechinterp_assets.interventions.kinds.layer_ablation import AblateLayer
-from mechinterp_assets.interventions.runs import Edit, Runs, weights_of
-from mechinterp_assets.interventions.sites import Blend, Places, at_places, edit_of
-from mechinterp_assets.interventions.spec import (
-    ALL_POSITIONS,
-    Index,
-    Intervention,
-    ReferenceMode,
-    Role,
-    Site,
-    residual_site,
-)
-from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.interventions.spec import Intervention, Site, residual_site
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, Index, ReferenceMode, Role
+
+if TYPE_CHECKING:
+    from mechinterp_assets.interventions.edit_context import EditContext
+    from mechinterp_assets.interventions.runs import Edit, Runs
 
 PatchSite = Literal["z", "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post"]
 
@@ -108,26 +100,18 @@ class PatchActivation(Intervention):
             return AblateHead.model_validate({**shared, "head": self.head})
         return AblateLayer.model_validate({**shared, "site": self.site})
 
+    def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        from mechinterp_assets.interventions.runs import weights_of
+        from mechinterp_assets.interventions.sites import Blend, Places, at_places, edit_of
 
-@dataclass(frozen=True)
-class PatchingEditor:
-    """Editor of kind activation_patching."""
-
-    model: LanguageModel
-
-    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
-        """Counterfactuals are checked by the runner, which finds them."""
-
-    def plan(self, intervention: PatchActivation, runs: Runs) -> Edit | None:
-        one = intervention
-        edited, other = runs.of(None, one.view), runs.of(one.source, one.view)
-        if one.edits_source:
+        edited, other = runs.of(None, self.view), runs.of(self.source, self.view)
+        if self.edits_source:
             edited, other = other, edited
-        places = Places.of(edited.group, one.position_role)
-        theirs = Places.of(other.group, one.position_role)
-        target = at_places(other.at(one.site, one.layer), theirs, one.head)
-        step = Blend(one.site, one.layer, one.head, places, target, one.alpha)
-        return edit_of(edited, step, weights_of(self.model, one.view))
+        places = Places.of(edited.group, self.position_role)
+        theirs = Places.of(other.group, self.position_role)
+        target = at_places(other.at(self.site, self.layer), theirs, self.head)
+        step = Blend(self.site, self.layer, self.head, places, target, self.alpha)
+        return edit_of(edited, step, weights_of(context.model, self.view))
 
 
 def patching_sweep(

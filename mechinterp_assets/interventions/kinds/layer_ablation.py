@@ -1,6 +1,7 @@
 """Ablation of whole layers: all heads' z, attn_out or mlp_out.
 
-Belongs here: kind layer_ablation. Does not belong here: single heads (heads.py).
+Belongs here: kind layer_ablation. Does not belong here: single heads
+(head_ablation.py).
 
 Zero at attn_out takes the output bias b_O away too, zero at z leaves it.
 """
@@ -9,7 +10,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from mechinterp_assets.interventions.ablation_fields import Ablation, AblationMode
-from mechinterp_assets.interventions.spec import ALL_POSITIONS, Site
+from mechinterp_assets.interventions.spec import Site
+from mechinterp_assets.interventions.terms import ALL_POSITIONS
 
 LayerSite = Literal["z", "attn_out", "mlp_out"]
 

@@ -1,20 +1,25 @@
 """Feature path patching: a feature removed only as chosen readers see it.
 
-Belongs here: kind sae_feature_path. Does not belong here: the frozen pass (frozen.py) and receivers
-(paths.py).
+Belongs here: kind sae_feature_path. Does not belong here: the frozen pass (frozen.py) and what
+receivers are given (receivers.py).
 
 Kissane et al. 2024 (section 4.2, Fig. 16): f_i d_i is taken out of z at the feature's layer, all
 other heads are frozen, MLPs recomputed or frozen, and only the receivers' q, k or v (S-inhibition
 heads' values, say) see it. Raw weights.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from mechinterp_assets.interventions.path_fields import PathIntervention, path_edit, sent
-from mechinterp_assets.interventions.runs import Edit, Runs
-from mechinterp_assets.interventions.saes import SaeEditor, contribution
-from mechinterp_assets.interventions.sites import Places, at_places
-from mechinterp_assets.interventions.spec import Index, Weights
+import polars as pl
+
+from mechinterp_assets.interventions.path_fields import PathIntervention
+from mechinterp_assets.interventions.sae_fields import check_saes
+from mechinterp_assets.interventions.terms import Index, Weights
+
+if TYPE_CHECKING:
+    from mechinterp_assets.interventions.edit_context import EditContext
+    from mechinterp_assets.interventions.runs import Edit, Runs
 
 
 class FeaturePath(PathIntervention):
@@ -47,15 +52,24 @@ class FeaturePath(PathIntervention):
     def columns(self) -> dict[str, object]:
         return {**super().columns, "error_kept": True}
 
+    @property
+    def sae_layers(self) -> tuple[int, ...]:
+        return (self.layer,)
 
-class FeaturePathEditor(SaeEditor):
-    """Editor of kind sae_feature_path."""
+    @classmethod
+    def check(
+        cls, interventions: Sequence[Self], prompts: pl.DataFrame, context: "EditContext"
+    ) -> None:
+        check_saes(interventions, context)
 
-    def plan(self, intervention: FeaturePath, runs: Runs) -> Edit | None:
-        one = intervention
-        run = runs.of(None, one.view)
-        places = Places.of(run.group, one.position_role, skip_bos=True)
-        z = at_places(run.z[one.layer], places)
-        removed = -contribution(self.saes[one.layer], z, one.feature)
-        change = sent(self.model, run, one.layer, removed, places)
-        return path_edit(self.model, run, one, {one.layer: change})
+    def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        from mechinterp_assets.interventions.receivers import path_edit, sent
+        from mechinterp_assets.interventions.saes import contribution
+        from mechinterp_assets.interventions.sites import Places, at_places
+
+        run = runs.of(None, self.view)
+        places = Places.of(run.group, self.position_role, skip_bos=True)
+        z = at_places(run.z[self.layer], places)
+        removed = -contribution(context.saes[self.layer], z, self.feature)
+        change = sent(context.model, run, self.layer, removed, places)
+        return path_edit(context.model, run, {self.layer: change}, **self.reading)
