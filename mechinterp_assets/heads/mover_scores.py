@@ -7,19 +7,22 @@ Source: Wang et al. 2022 (arXiv 2211.00593), sections 3.2 and 3.4. Processed wei
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.ablation.cells import TemplateCell, template_cells
+from mechinterp_assets.ablation.references import CellMeans
 from mechinterp_assets.heads.ioi_scores import EffectMoments, name_pool
 from mechinterp_assets.heads.score_values import ScoreValues, all_scores, score_frame
 from mechinterp_assets.model.kept_run import run_and_keep
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import NamedHook, run_from
 from mechinterp_assets.model.precision import float64
+from mechinterp_assets.prompts.common import IOI
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 Head = tuple[int, int]
@@ -122,7 +125,8 @@ def _backup_effects(
 ) -> ScoreValues:
     """Direct effects with z of the movers at END at its mean over ABC prompts of the template."""
     means = _template_means(model, abc, max_prompts)
-    if missing := sorted(set(base["template"]) - set(means)):
+    known = {cell.template for cell in means.n if isinstance(cell, TemplateCell)}
+    if missing := sorted(set(base["template"]) - known):
         raise PromptError(
             f"templates {missing} have base prompts but no ABC prompts to take the mean of; make "
             "both variants in one call of ioi_prompts"
@@ -130,8 +134,10 @@ def _backup_effects(
     effects = EffectMoments(model, pool)
     wanted = _z_names(model)
     for group, ids in equal_length_groups(base, max_prompts):
-        target = torch.stack([means[template] for template in group["template"]], dim=1)
-        hooks = [_set_at_end(layer, head, target[layer, :, head]) for layer, head in movers]
+        cells = template_cells(group, IOI)
+        hooks = [
+            _set_at_end(layer, head, means.of(cells, layer)[:, head]) for layer, head in movers
+        ]
         _, kept = run_and_keep(
             model.processed,
             ids.to(model.device),
@@ -140,7 +146,7 @@ def _backup_effects(
             last_logits_only=True,
         )
         effects.add(group, kept)
-    found = effects.result()
+    found = replace(effects.result(), mode="mean_counterfactual_template")
     for layer, head in movers:
         found.value[layer, head] = torch.nan
     return found
@@ -150,24 +156,20 @@ def _z_names(model: LanguageModel) -> list[str]:
     return [f"blocks.{layer}.attn.hook_z" for layer in range(model.config.n_layers)]
 
 
-def _template_means(model: LanguageModel, abc: pl.DataFrame, max_prompts: int) -> dict[int, Tensor]:
-    """Mean z at END by template, each [layer, head, d_head]."""
-    sums: dict[int, Tensor] = {}
-    counts: dict[int, int] = {}
+def _template_means(model: LanguageModel, abc: pl.DataFrame, max_prompts: int) -> CellMeans:
+    """Mean z at END by template, [layer] of [head, d_head]."""
+    means = CellMeans()
     for group, ids in equal_length_groups(abc, max_prompts):
         _, kept = run_and_keep(
             model.processed, ids.to(model.device), _z_names(model), last_logits_only=True
         )
-        z = torch.stack([kept[name][:, -1] for name in _z_names(model)], dim=1)
-        for row, template in enumerate(group["template"]):
-            sums[template] = sums.get(template, torch.zeros_like(z[row])) + z[row]
-            counts[template] = counts.get(template, 0) + 1
-    return {template: total / counts[template] for template, total in sums.items()}
+        means.add(template_cells(group, IOI), [kept[name][:, -1] for name in _z_names(model)])
+    return means
 
 
 def _set_at_end(layer: int, head: int, target: Tensor) -> NamedHook:
     def hook(z: Tensor, hook: Any) -> Tensor:
-        z[:, -1, head] = target
+        z[:, -1, head] = target.to(z)
         return z
 
     return f"blocks.{layer}.attn.hook_z", hook
@@ -204,7 +206,8 @@ def _query_effects(
             total[layer] -= change.sum(dim=1)
             squares[layer] += change.square().sum(dim=1)
     n = base.height
-    return ScoreValues(total / n, n, torch.zeros(shape, dtype=torch.float64), squares.sqrt() / n)
+    zero = torch.zeros(shape, dtype=torch.float64)
+    return ScoreValues(total / n, n, zero, squares.sqrt() / n, mode="counterfactual_pair")
 
 
 def _counterparts(group: pl.DataFrame, counterpart: dict[int, list[int]], length: int) -> Tensor:

@@ -40,11 +40,10 @@ def run(
 
     model: a loaded model, or its folder or hub name. prompts: rows of ioi_prompts or of one task,
     with all variants that activations are taken from; those of `variant` are run (the first
-    `limit`), those of `reference_variant` are what means and resampled activations come from
-    (without any: resampling draws from the prompts that are run). interventions: objects, or
-    mappings as in YAML, where keys of SWEPT may hold lists. saes: layer -> SAE; trace_edges: frame
-    ioi_trace_edges, for kind edge; directions: name -> vector [d_model], for steering. Raises
-    InterventionError before any run.
+    `limit`), those of `reference_variant` are what means and resampled activations come from.
+    interventions: objects, or mappings as in YAML, where keys that take one value may hold a list.
+    saes: layer -> SAE; trace_edges: frame ioi_trace_edges, for kind edge; directions: name ->
+    vector [d_model], for steering. Raises InterventionError before any run.
     """
     loaded = model if isinstance(model, LanguageModel) else LanguageModel.load(model)
     planned = expand(interventions, loaded.config)

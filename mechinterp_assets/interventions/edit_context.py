@@ -12,7 +12,8 @@ from typing import Any, TypeVar, cast
 import polars as pl
 from torch import Tensor
 
-from mechinterp_assets.interventions.reference import ReferenceCache
+from mechinterp_assets.interventions.prompts import variants_of
+from mechinterp_assets.interventions.reference import ReferenceMeans
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
@@ -48,9 +49,18 @@ class EditContext:
         return cast("Made", self._made[name])
 
     @property
-    def references(self) -> ReferenceCache:
-        """Means over the reference prompts."""
+    def references(self) -> ReferenceMeans:
+        """Means over the reference prompts, which must be there."""
+        assert self.reference_prompts is not None  # checks of ablations have seen to it
+        prompts = self.reference_prompts
         return self.once(
             "means of reference prompts",
-            lambda: ReferenceCache(self.model, self.reference_prompts, self.batch_rows),
+            lambda: ReferenceMeans(self.model, prompts, self.batch_rows),
         )
+
+    @property
+    def reference_variant(self) -> str | None:
+        """Variant of the reference prompts, variants joined by "+" where there are several."""
+        if self.reference_prompts is None:
+            return None
+        return "+".join(sorted(variants_of(self.reference_prompts).unique()))

@@ -1,8 +1,8 @@
 """Experiments of Franco & Crovella 2024 (FC24, arXiv 2410.00340) for any model.
 
 Belongs here: which interventions each figure consists of, chosen from an ExperimentContext. Does
-not belong here: families of interventions (experiments.py), edges (kinds/edge.py), heads and edges of
-GPT-2 small as published (published_sets.yaml) and running.
+not belong here: families of interventions (experiments.py), edges (kinds/edge.py), heads and edges
+of GPT-2 small as published (published_sets.yaml) and running.
 
 What is chosen, all of it from the trace of the prompts that are run:
   readers   pairs of heads whose incoming edges are edited. FC24: three name movers and an

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mechinterp_assets.interventions.prompts import PromptGroup
+from mechinterp_assets.interventions.prompts import PromptGroup, Source
 from mechinterp_assets.interventions.terms import Watched
 from mechinterp_assets.interventions.terms import Weights as View
 from mechinterp_assets.model.language_model import LanguageModel, Weights
@@ -139,38 +139,33 @@ def clean_run(
 class Runs:
     """Unedited runs of one group of prompts and of what belongs to each prompt, made when asked.
 
-    groups: None for the prompts themselves, the name of a variant for their counterfactuals,
-    `donor_key(seed)` for the prompts that resampling takes activations from; rows correspond.
+    groups: None for the prompts themselves, the name of a variant for their counterfactuals, a Draw
+    for the prompts that resampling takes activations from; rows correspond.
     """
 
     def __init__(
         self,
         model: LanguageModel,
-        groups: Mapping[str | None, PromptGroup],
+        groups: Mapping[Source, PromptGroup],
         keep: Sequence[str] = (*KEPT, "attn_scores"),
     ) -> None:
         self.model = model
         self.groups = groups
         self._keep = keep
-        self._runs: dict[tuple[str | None, View], CleanRun] = {}
+        self._runs: dict[tuple[Source, View], CleanRun] = {}
 
     @property
     def group(self) -> PromptGroup:
         """The prompts themselves."""
         return self.groups[None]
 
-    def of(self, source: str | None = None, view: View = "processed") -> CleanRun:
+    def of(self, source: Source = None, view: View = "processed") -> CleanRun:
         """The run of the prompts (None), of a variant or of donors."""
         if (source, view) not in self._runs:
             self._runs[source, view] = clean_run(
                 self.model, self.groups[source], view=view, keep=self._keep
             )
         return self._runs[source, view]
-
-
-def donor_key(seed: int) -> str:
-    """Key of the donors drawn with `seed` among the groups of Runs."""
-    return f"(resample {seed})"
 
 
 @dataclass

@@ -103,19 +103,25 @@ def corrupt_source(planned: Planned) -> str | None:
     return sources.pop() if len(sources) == 1 else None
 
 
-def reference_of(planned: Planned) -> Planned | None:
-    """What is run to normalise recovered fractions: for a set, all its members' references."""
-    references = [member.reference_edit for member in members(planned)]
-    if any(reference is None for reference in references):
+def ablated_of(planned: Planned) -> Planned | None:
+    """What is run to normalise recovered fractions: for a set, all its members' ablations."""
+    ablations = [member.ablated_edit for member in members(planned)]
+    if any(one is None for one in ablations):
         return None
     if isinstance(planned, Intervention):
-        return references[0]
-    distinct = {one.id: one for one in references if one is not None}
+        return ablations[0]
+    distinct = {one.id: one for one in ablations if one is not None}
     if len(distinct) == 1:
         return next(iter(distinct.values()))
     return InterventionSet(
         name="+".join(distinct), members=tuple(distinct.values()), watch=planned.watch
     )
+
+
+def reference_of_all(planned: Planned) -> str | None:
+    """Reference of an ablation; of a set, where its members have the same."""
+    references = {member.reference for member in members(planned)}
+    return references.pop() if len(references) == 1 else None
 
 
 def check_positions(planned: Sequence[Planned], prompts: pl.DataFrame) -> None:

@@ -12,7 +12,8 @@ Conventions, for every kind:
   alpha     strength of the edit; 0 changes nothing, 1 is the full edit (head_scaling: the factor
             itself, so that 1 changes nothing)
   ablate    removes: x - alpha h        boost    adds: x + alpha h
-  zero      x -> (1 - alpha) x          mean, resample, noise, denoise   x -> x + alpha (other - x)
+  ablation  x -> x + alpha (other - x), other as the mode says (ablation/modes.py); noise, denoise
+            likewise
   clean     the prompt as it stands     corrupt  the counterfactual prompt of the same pair
   weights   processed (LayerNorm folded, writing weights centred, b_V folded into b_O) or raw; SAEs
             are trained on raw z, Omega is a matter of processed weights
@@ -27,6 +28,8 @@ from pydantic import Field, model_validator
 
 from mechinterp_assets.interventions.terms import (
     ALL_POSITIONS,
+    EVERYWHERE,
+    Draw,
     Frozen,
     Index,
     InterventionError,
@@ -45,8 +48,9 @@ class Intervention(Frozen):
     """One edit. Every kind is a class of its own, in the file of its name in kinds/.
 
     layer: the edited layer (that of the reader where a kind has one). position_role: role of the
-    edited position, "all" for every one. watch: a head and pair whose attention score is a metric
-    too. weights: the view of the model, by default that of the kind.
+    edited position, "all" for every one, "all_but_bos" for every one from 1 on. watch: a head and
+    pair whose attention score is a metric too. weights: the view of the model, by default that of
+    the kind.
     """
 
     kind: str
@@ -101,8 +105,8 @@ class Intervention(Frozen):
 
     @property
     def exchanged_roles(self) -> tuple[str, ...]:
-        """Roles that a counterfactual must have, "all" where every position is exchanged."""
-        named = (role for role in self.roles if role != ALL_POSITIONS)
+        """Roles that a counterfactual must have; "all" where all positions are exchanged."""
+        named = (role for role in self.roles if role not in EVERYWHERE)
         return tuple(dict.fromkeys((self.position_role, *named)))
 
     @property
@@ -111,8 +115,13 @@ class Intervention(Frozen):
         return False
 
     @property
-    def donor_seed(self) -> int | None:
-        """Seed by which other prompts are drawn that activations come from."""
+    def drawn(self) -> Draw | None:
+        """Other prompts that activations come from, drawn by a seed."""
+        return None
+
+    @property
+    def reference(self) -> str | None:
+        """What activations are taken from, for ablations (ablation/modes.py)."""
         return None
 
     @property
@@ -126,7 +135,7 @@ class Intervention(Frozen):
         return ()
 
     @property
-    def reference_edit(self) -> "Intervention | None":
+    def ablated_edit(self) -> "Intervention | None":
         """The intervention whose run recovered fractions are normalised by."""
         return None
 
@@ -186,8 +195,8 @@ class Intervention(Frozen):
             parts.append(f"alpha={self.alpha:g}")
         if self.view != self.default_weights:
             parts.append(self.view)
-        if getattr(self, "reference", None) is not None:
-            parts.append(f"vs-{getattr(self, 'reference')}")  # noqa: B009
+        if (versus := getattr(self, "versus", None)) is not None:
+            parts.append(f"vs-{versus}")
         if self.watch is not None:
             parts.append(f"watch={self.watch}")
         return ":".join(parts)
@@ -209,8 +218,8 @@ class Site(Frozen):
 
     def overlaps(self, other: "Site") -> bool:
         """Whether an edit of one touches what an edit of the other does."""
-        roles = self.role == other.role or ALL_POSITIONS in (self.role, other.role)
-        return roles and self.overlaps_at_one_position(other)
+        everywhere = self.role in EVERYWHERE or other.role in EVERYWHERE
+        return (self.role == other.role or everywhere) and self.overlaps_at_one_position(other)
 
     def overlaps_at_one_position(self, other: "Site") -> bool:
         """Whether the two would overlap if their roles stood at the same position."""
@@ -237,14 +246,13 @@ def residual_site(site: str, layer: int, role: str) -> Site:
 
 
 def check_roles(owner: str, needed: Sequence[str], roles: Mapping[str, Collection[int]]) -> None:
-    """Raise InterventionError unless every prompt has the roles `needed` ("all" is no role)."""
+    """Raise InterventionError unless every prompt has the roles `needed` (EVERYWHERE is none)."""
     for role in needed:
-        if role == ALL_POSITIONS:
+        if role in EVERYWHERE:
             continue
         if role not in roles:
             raise InterventionError(
-                f"{owner}: the prompts have no role {role!r}; "
-                f"choose one of {[ALL_POSITIONS, *roles]}"
+                f"{owner}: the prompts have no role {role!r}; choose one of {[*EVERYWHERE, *roles]}"
             )
         if lacking := sorted(roles[role]):
             raise InterventionError(

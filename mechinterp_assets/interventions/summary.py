@@ -6,7 +6,7 @@ prompt (SQL view intervention_effects).
 effect = patched - clean, per prompt, for every metric alike: negative logit_diff and prob, positive
 loss and kl mean that the model got worse at the task. Fractions recovered normalise means over
 prompts, not single prompts: (mean patched - mean base) / (mean clean - mean base), base being the
-corrupt run or the reference run.
+corrupt run or the ablated run.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ SUMMARY_VALUES: dict[str, Any] = {
     "n": pl.Int64,
     "mean_clean": pl.Float64,
     "mean_corrupt": pl.Float64,
-    "mean_reference": pl.Float64,
+    "mean_ablated": pl.Float64,
     "mean_patched": pl.Float64,
     "mean_effect": pl.Float64,
     "sd_effect": pl.Float64,
@@ -33,9 +33,9 @@ SUMMARY_VALUES: dict[str, Any] = {
     "recovered": pl.Float64,
     "recovered_ci_low": pl.Float64,
     "recovered_ci_high": pl.Float64,
-    "recovered_reference": pl.Float64,
-    "recovered_reference_ci_low": pl.Float64,
-    "recovered_reference_ci_high": pl.Float64,
+    "recovered_from_ablated": pl.Float64,
+    "recovered_from_ablated_ci_low": pl.Float64,
+    "recovered_from_ablated_ci_high": pl.Float64,
     "mean_n_slices": pl.Float64,
     "mean_cosine": pl.Float64,
     "mean_norm_ratio": pl.Float64,
@@ -91,14 +91,14 @@ def intervention_summary(
                 "n": len(effect),
                 "mean_clean": frame["clean"].mean(),
                 "mean_corrupt": frame["corrupt"].mean(),
-                "mean_reference": frame["reference"].mean(),
+                "mean_ablated": frame["ablated"].mean(),
                 "mean_patched": frame["patched"].mean(),
                 "mean_effect": float(effect.mean()),
                 "sd_effect": float(effect.std(ddof=1)) if len(effect) > 1 else None,
                 "ci_low": low,
                 "ci_high": high,
                 **_recovered("recovered", frame, "corrupt", n_bootstrap, seed),
-                **_recovered("recovered_reference", frame, "reference", n_bootstrap, seed),
+                **_recovered("recovered_from_ablated", frame, "ablated", n_bootstrap, seed),
                 "mean_n_slices": frame["n_slices"].mean(),
                 "mean_cosine": frame["cosine"].mean(),
                 "mean_norm_ratio": frame["norm_ratio"].mean(),

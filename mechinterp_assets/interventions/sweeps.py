@@ -14,10 +14,9 @@ from mechinterp_assets.interventions.edge_choice import edge_interventions, heav
 from mechinterp_assets.interventions.edit_context import EditContext
 from mechinterp_assets.interventions.kinds.edge import EdgeMode
 from mechinterp_assets.interventions.kinds.head_ablation import head_ablations
-from mechinterp_assets.interventions.prompts import check_cells, check_prompts
 from mechinterp_assets.interventions.runner import run_interventions
 from mechinterp_assets.interventions.runs import Progress
-from mechinterp_assets.interventions.terms import ALL_POSITIONS, InterventionError, Scope
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, Scope
 from mechinterp_assets.model.language_model import LanguageModel
 
 
@@ -26,7 +25,7 @@ def ablate_heads(
     prompts: pl.DataFrame,
     reference_prompts: pl.DataFrame | None = None,
     *,
-    modes: Sequence[AblationMode] = ("zero", "mean"),
+    modes: Sequence[AblationMode] = ("zero", "mean_counterfactual"),
     position_roles: Sequence[str] = (ALL_POSITIONS,),
     seed: int = 0,
     batch_rows: int = 256,
@@ -35,7 +34,7 @@ def ablate_heads(
     """Sweep of all heads: frame intervention_results.
 
     prompts: rows of ioi_prompts, or task prompts of one task. reference_prompts: the ABC rows of
-    the same study; needed for mode "mean", and where mode "resample" draws from (default: prompts).
+    the same study, for the modes that take from counterfactual prompts.
     """
     interventions = head_ablations(
         model.config.n_layers,
@@ -44,14 +43,6 @@ def ablate_heads(
         position_roles=position_roles,
         seed=seed,
     )
-    if "mean" in modes:
-        if reference_prompts is None:
-            raise InterventionError(
-                "mean ablation needs reference prompts: give the ABC variant of the prompts, or "
-                'leave "mean" out of the modes'
-            )
-        check_prompts(prompts, model.config)
-        check_cells(prompts, reference_prompts)
     context = EditContext(model, reference_prompts=reference_prompts, batch_rows=batch_rows)
     return run_interventions(context, prompts, interventions, progress=progress)
 

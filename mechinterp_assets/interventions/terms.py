@@ -5,19 +5,32 @@ here: interventions (spec.py) and anything that needs torch.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from mechinterp_assets.ablation.modes import ALL_BUT_BOS
 
 Side = Literal["destination", "source"]
 Scope = Literal["local", "global"]
 Weights = Literal["raw", "processed"]
-ReferenceMode = Literal["zero", "zero_all", "mean"]
+Versus = Literal["zero", "zero_all", "mean_counterfactual"]
 ALL_POSITIONS = "all"
+EVERYWHERE = (ALL_POSITIONS, ALL_BUT_BOS)  # position roles that are no role of a prompt
 
 Index = Annotated[int, Field(ge=0)]
 Head = tuple[Index, Index]
 Role = Annotated[str, Field(min_length=1)]
+
+
+class Draw(NamedTuple):
+    """Other prompts of the same cell that activations come from, drawn with `seed`.
+
+    own: from the prompts that are run, else from the reference prompts.
+    """
+
+    own: bool
+    seed: int
 
 
 class InterventionError(ValueError):

@@ -2,7 +2,7 @@
 -- Keys: a layer, or layers at once, such as L0 and L0+L3.
 SELECT
     regexp_extract(intervention, '^(?:set:splice|splice:sae):(.+):all:vs-mean$', 1) AS key,
-    recovered_reference AS value
+    recovered_from_ablated AS value
 FROM intervention_summary
 WHERE study = coalesce(getvariable('study'), 'organism')
     AND task = 'ioi'

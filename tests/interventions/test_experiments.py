@@ -72,8 +72,8 @@ def test_families_consist_of_what_they_should() -> None:
     assert noised[2].id == "set:noise:attn_out:L5+L6:S2:swap:vs-zero"
     spliced = splicing(range(4), [(0, 3), (1, 2)])
     assert [one.id for one in spliced[-2:]] == [
-        "set:splice:L0+L3:all:vs-mean",
-        "set:splice:L1+L2:all:vs-mean",
+        "set:splice:L0+L3:all:vs-mean_counterfactual",
+        "set:splice:L1+L2:all:vs-mean_counterfactual",
     ]
     features = features_at_a_role({5: [7, 9], 8: [1]}, receivers=[(7, 3), (8, 6)])
     assert [one.id for one in features] == [

@@ -85,7 +85,7 @@ def test_zero_ablation_equals_zeroed_output_weights(
 def test_alpha_zero_changes_nothing(
     organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
 ) -> None:
-    what = [ablation(mode, 0, 0, alpha=0.0) for mode in ("zero", "mean")]
+    what = [ablation(mode, 0, 0, alpha=0.0) for mode in ("zero", "mean_counterfactual")]
     frame = run_interventions(EditContext(organism, reference_prompts=abc), base, what)
     assert (frame["patched"] - frame["clean"]).abs().max() < 1e-5  # type: ignore[operator]
     assert frame["norm_ratio"].is_between(1 - 1e-6, 1 + 1e-6).all()
@@ -98,7 +98,7 @@ def test_mean_of_the_prompt_itself_changes_nothing(
     """Every cell of these prompts has one prompt, so each is its own reference mean."""
     alone = base.filter(pl.Series([cells(base).count(cell) == 1 for cell in cells(base)]))
     assert alone.height >= 4
-    what = [ablation("mean", layer, 1) for layer in range(organism.config.n_layers)]
+    what = [ablation("mean_counterfactual", layer, 1) for layer in range(organism.config.n_layers)]
     frame = run_interventions(EditContext(organism, reference_prompts=alone), alone, what)
     assert (frame["patched"] - frame["clean"]).abs().max() < 1e-4  # type: ignore[operator]
 
@@ -132,7 +132,7 @@ def test_mean_ablation_against_a_loop(
 
     clean = logits_at_end(organism, one, [])
     patched = logits_at_end(organism, one, [(name, patch)])
-    what = [ablation("mean", layer, head, position_role="S2")]
+    what = [ablation("mean_counterfactual", layer, head, position_role="S2")]
     frame = run_interventions(EditContext(organism, reference_prompts=reference), one, what)
     assert_metrics(frame, expected_metrics(one, patched, clean), "patched")
 
@@ -182,9 +182,9 @@ def test_set_of_heads_equals_both_hooks(organism: LanguageModel, base: pl.DataFr
 def test_missing_references_and_bad_prompts_are_refused(
     organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
 ) -> None:
-    with pytest.raises(InterventionError, match="mean ablation needs reference prompts"):
+    with pytest.raises(InterventionError, match="mean_counterfactual needs reference prompts"):
         ablate_heads(organism, base)
-    with pytest.raises(InterventionError, match=r"make the ABC variant of these very prompts"):
+    with pytest.raises(InterventionError, match=r"make the counterfactuals .* of these very"):
         ablate_heads(organism, base, abc.head(1))
     with pytest.raises(InterventionError, match="END is not its last token"):
         run(organism, base.with_columns(pl.col("pos_end") - 1), [ablation("zero", 0, 0)])

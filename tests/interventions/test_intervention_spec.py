@@ -87,7 +87,9 @@ def test_unknown_heads_and_roles_are_refused() -> None:
         validate([zero(layer=4)], SHAPE, ROLES)
     with pytest.raises(InterventionError, match="upstream_head 9 does not exist"):
         validate([edge(upstream_head=9)], SHAPE, ROLES)
-    with pytest.raises(InterventionError, match=r"no role 'S3'; choose one of \['all', 'IO'"):
+    with pytest.raises(
+        InterventionError, match=r"no role 'S3'; choose one of \['all', 'all_but_bos'"
+    ):
         validate([zero(role="S3")], SHAPE, ROLES)
     with pytest.raises(InterventionError, match=r"2 prompts have no PLACE \(prompt 3"):
         validate([zero(role="PLACE")], SHAPE, ROLES)

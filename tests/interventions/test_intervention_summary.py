@@ -100,7 +100,7 @@ def test_recovered_fractions_normalise_means() -> None:
     assert recovered_fraction(clean[:1], corrupt[:1], patched[:1], 100, 0) == (0.25, None, None)
     shared = {"kind": "activation_patching", "mode": "noise", "site": "attn_out", "layer": 1}
     made = [
-        {**row, "clean": c, "corrupt": k, "reference": k - 1.0, "patched": p}
+        {**row, "clean": c, "corrupt": k, "ablated": k - 1.0, "patched": p}
         for row, c, k, p in zip(
             rows("patch", {0: 0.0, 1: 0.0, 2: 0.0}, **shared), clean, corrupt, patched, strict=True
         )
@@ -110,7 +110,7 @@ def test_recovered_fractions_normalise_means() -> None:
     assert row["recovered"] == pytest.approx(fraction)
     assert (row["recovered_ci_low"], row["recovered_ci_high"]) == (low, high)
     assert row["mean_corrupt"] == pytest.approx(corrupt.mean())
-    assert row["recovered_reference"] == pytest.approx((4.1 + 3.0) / (8.1 + 3.0))
+    assert row["recovered_from_ablated"] == pytest.approx((4.1 + 3.0) / (8.1 + 3.0))
     undefined = results.with_columns(pl.lit(None, pl.Float64).alias("patched"))
     assert intervention_summary(undefined).is_empty()
 

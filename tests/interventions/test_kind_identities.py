@@ -74,9 +74,20 @@ def test_zero_size_edits_change_nothing(organism: LanguageModel, prompts: pl.Dat
     path = {**shared, "kind": "path_patching", "source_variant": "ABC", "via_mlp": True}
     sites = ["attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post"]
     given: list[dict[str, Any]] = [
-        {**shared, "kind": "head_ablation", "head": 2, "mode": ["zero", "mean"]},
-        {**shared, "kind": "head_ablation", "head": 2, "mode": "resample", "seed": 0},
-        {**shared, "kind": "layer_ablation", "site": ["z", "attn_out", "mlp_out"], "mode": "mean"},
+        {**shared, "kind": "head_ablation", "head": 2, "mode": ["zero", "mean_counterfactual"]},
+        {
+            **shared,
+            "kind": "head_ablation",
+            "head": 2,
+            "mode": "resample_counterfactual",
+            "seed": 0,
+        },
+        {
+            **shared,
+            "kind": "layer_ablation",
+            "site": ["z", "attn_out", "mlp_out"],
+            "mode": "mean_counterfactual",
+        },
         {**patch, "mode": "noise", "site": ["z", *sites]},
         {**path, "senders": [(1, 2)], "receiver": "logits"},
         {**path, "senders": [(1, 2)], "receiver": "q", "receivers": [(3, 3)]},

@@ -228,8 +228,8 @@ def test_groups_of_layers_to_splice() -> None:
     assert pairs_in_order([0, 1, 2, 5, 6]) == [(0, 1), (2, 5, 6)]
     assert pairs_in_order([0]) == []
     _, listed = choose_published(K24[1:3], planted())
-    assert ids(listed, "k24_splicing")[0] == "splice:sae:L0:all:vs-mean"
-    assert ids(listed, "k24_cross_section")[1] == "set:splice:L2+L3+L4:all:vs-mean"
+    assert ids(listed, "k24_splicing")[0] == "splice:sae:L0:all:vs-mean_counterfactual"
+    assert ids(listed, "k24_cross_section")[1] == "set:splice:L2+L3+L4:all:vs-mean_counterfactual"
     _, without = choose_published(["k24_splicing"], planted(variants=["base", "swap"]))
     assert ids(without, "k24_splicing")[0] == "splice:sae:L0:all:vs-zero"
 
@@ -284,7 +284,7 @@ def test_query_of_noising_gives_planted_fractions() -> None:
             metric=pl.lit("logit_diff"),
             clean=pl.lit(4.0 + shift),
             corrupt=pl.lit(0.0),
-            reference=pl.when(pl.col("intervention").str.ends_with("vs-zero_all"))
+            ablated=pl.when(pl.col("intervention").str.ends_with("vs-zero_all"))
             .then(-4.0 + shift)
             .otherwise(0.0 + shift),
             patched=pl.col("source_variant").replace_strict(patched, return_dtype=pl.Float64)
@@ -345,7 +345,7 @@ def test_on_a_model_identities_hold(busy: LanguageModel, organism: LanguageModel
     )
     assert noised.height >= 3
     assert spliced.height == 4
-    for kept in (*noised["recovered_reference"], *spliced["recovered_reference"]):
+    for kept in (*noised["recovered_from_ablated"], *spliced["recovered_from_ablated"]):
         assert kept == pytest.approx(1.0, abs=1e-3)
     assert (moved["mean_effect"].abs() > 1e-3).any()
 

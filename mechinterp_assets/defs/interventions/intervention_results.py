@@ -84,6 +84,7 @@ def intervention_results(
         planned[IOI] += edge_interventions(
             heaviest_edges(edges, settings.edges), seed=settings.seed
         )
+    defaults = list(planned[IOI])
     experiments = [
         (experiment, _expanded(experiment, number, model, planned))
         for number, experiment in enumerate(settings.experiments)
@@ -97,7 +98,6 @@ def intervention_results(
     }
     chosen, listed = _published(context, inputs, model, prompts, edges, saes)
     chosen = _not_run_yet(chosen, planned[IOI], settings.experiments, model)
-    planned[IOI] += chosen
     frames = []
     if settings.head_ablations:
         reference = prompts.filter(pl.col("variant") == "ABC")
@@ -141,7 +141,13 @@ def intervention_results(
         {
             "intervention_results": results,
             "intervention_sets": pl.concat(
-                intervention_sets(own, task) for task, own in planned.items()
+                [
+                    intervention_sets([*defaults, *chosen], IOI, "ABC"),
+                    *(
+                        intervention_sets(interventions, one.task, one.reference_variant)
+                        for one, interventions in experiments
+                    ),
+                ]
             ),
             "intervention_experiments": listed,
         },

@@ -17,7 +17,7 @@ from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.study import Study
-from mechinterp_assets.tasks.ablation import MeanActivations, Sweep, sweep_heads
+from mechinterp_assets.tasks.ablation import Sweep, leave_one_out_means, sweep_heads
 from mechinterp_assets.tasks.baseline import task_accuracy
 from mechinterp_assets.tasks.baseline import task_baseline as answer_prompts
 from mechinterp_assets.tasks.head_effects import EFFECTS_SCHEMA, head_effects, random_prompts
@@ -102,23 +102,24 @@ def task_effects(
             settings.seed,
             special_ids=model.tokenizer.all_special_ids,
         )
-        reference = MeanActivations(model, pl.concat([base, random]), CLEAN_PROMPTS)
+        means = leave_one_out_means(model, pl.concat([base, random]), CLEAN_PROMPTS)
 
         def sweep(prompts: pl.DataFrame) -> Sweep:
-            return sweep_heads(model, prompts, modes=settings.ablations, reference=reference)
+            references = {"mean_leave_one_out": means}
+            return sweep_heads(model, prompts, modes=settings.ablations, references=references)
 
         found = sweep(scored)
         effects = head_effects(
             found, sweep(random), n_bootstrap=settings.bootstrap, seed=settings.seed
         )
-        if "mean" in settings.ablations:
+        if "mean_leave_one_out" in settings.ablations:
             fresh, held_out = fresh_prompts(base, settings.prompts)
             faithfulness = reuse_faithfulness(
                 model,
                 fresh,
                 effects,
-                reference,
-                share=settings.kept_share,
+                means,
+                kept_share=settings.kept_share,
                 held_out=held_out,
                 n_bootstrap=settings.bootstrap,
                 seed=settings.seed,

@@ -10,8 +10,8 @@ is that of the prompt of `source_variant` with the same pair_id. Activations go 
 so lengths may differ where a role is named.
 
 Kissane et al. 2024 (section 4, Fig. 5) normalise noising by zero ablation, (patched - zero) /
-(clean - zero): reference "zero" zeroes the same site at the same positions, "zero_all" at all of
-them, as the published code does, "mean" puts the mean over reference prompts there.
+(clean - zero): versus "zero" zeroes the same site at the same positions, "zero_all" at all of them,
+as the published code does, "mean_counterfactual" puts the mean over reference prompts there.
 """
 
 from collections.abc import Iterable
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
+from mechinterp_assets.ablation.modes import reference_of
 from mechinterp_assets.interventions.kinds.head_ablation import AblateHead
 from mechinterp_assets.interventions.kinds.layer_ablation import AblateLayer
 from mechinterp_assets.interventions.spec import Intervention, Site, residual_site
-from mechinterp_assets.interventions.terms import ALL_POSITIONS, Index, ReferenceMode, Role
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, Index, Role, Versus
 
 if TYPE_CHECKING:
     from mechinterp_assets.interventions.edit_context import EditContext
@@ -43,16 +44,16 @@ class PatchActivation(Intervention):
     site: PatchSite
     head: Index | None = None
     source_variant: Role
-    reference: ReferenceMode | None = None
+    versus: Versus | None = None
 
     @model_validator(mode="after")
     def _fields_fit(self) -> "PatchActivation":
         if self.head is not None and self.site != "z":
             raise ValueError(f"head belongs to site 'z'; {self.site} has no heads")
-        if self.reference is not None and self.site.startswith("resid"):
+        if self.versus is not None and self.site.startswith("resid"):
             raise ValueError(
-                f"an ablated {self.site} is no reference run; use reference with z, attn_out or "
-                "mlp_out"
+                f"an ablation of {self.site} is nothing to compare with; use versus with z, "
+                "attn_out or mlp_out"
             )
         return self
 
@@ -77,6 +78,10 @@ class PatchActivation(Intervention):
         return self.source_variant
 
     @property
+    def reference(self) -> str | None:
+        return reference_of("counterfactual_pair")
+
+    @property
     def edits_source(self) -> bool:
         return self.mode == "denoise"
 
@@ -85,12 +90,12 @@ class PatchActivation(Intervention):
         return () if self.site == "resid_post" else (self.site,)
 
     @property
-    def reference_edit(self) -> Intervention | None:
-        if self.reference is None:
+    def ablated_edit(self) -> Intervention | None:
+        if self.versus is None:
             return None
-        role = ALL_POSITIONS if self.reference == "zero_all" else self.position_role
+        role = ALL_POSITIONS if self.versus == "zero_all" else self.position_role
         shared = {
-            "mode": "mean" if self.reference == "mean" else "zero",
+            "mode": "zero" if self.versus == "zero_all" else self.versus,
             "layer": self.layer,
             "position_role": role,
             "weights": self.weights,
@@ -122,7 +127,7 @@ def patching_sweep(
     source_variant: str,
     sites: Iterable[PatchSite] = ("attn_out", "mlp_out", "resid_pre"),
     position_roles: Iterable[str] = (ALL_POSITIONS,),
-    reference: ReferenceMode | None = None,
+    versus: Versus | None = None,
 ) -> list[PatchActivation]:
     """Every layer at every site and role; site z is swept over heads."""
     return [
@@ -133,7 +138,7 @@ def patching_sweep(
             head=head,
             position_role=role,
             source_variant=source_variant,
-            reference=None if site.startswith("resid") else reference,
+            versus=None if site.startswith("resid") else versus,
         )
         for layer in range(n_layers)
         for site in sites

@@ -13,7 +13,7 @@ from mechinterp_assets.interventions.terms import ALL_POSITIONS, Index
 
 
 class AblateHead(Ablation):
-    """z of `head` of `layer` at `position_role` ("all": every position): zero, mean or resample.
+    """z of `head` of `layer` at `position_role` ("all": every position): replaced as `mode` says.
 
     cosine and norm ratio are those of the residual stream after the layer's attention (resid_mid).
     """
@@ -38,18 +38,18 @@ def head_ablations(
     n_layers: int,
     n_heads: int,
     *,
-    modes: Iterable[AblationMode] = ("zero", "mean"),
+    modes: Iterable[AblationMode] = ("zero", "mean_counterfactual"),
     position_roles: Iterable[str] = (ALL_POSITIONS,),
     seed: int = 0,
 ) -> list[AblateHead]:
-    """Every head in every mode at every given role; `seed` is that of mode "resample"."""
+    """Every head in every mode at every given role; `seed` is that of resampling."""
     return [
         AblateHead(
             mode=mode,
             layer=layer,
             head=head,
             position_role=role,
-            seed=seed if mode == "resample" else None,
+            seed=seed if mode.startswith("resample") else None,
         )
         for layer in range(n_layers)
         for mode in modes

@@ -17,7 +17,7 @@ LayerSite = Literal["z", "attn_out", "mlp_out"]
 
 
 class AblateLayer(Ablation):
-    """`site` (z, attn_out or mlp_out) of `layer` at `position_role`: zero, mean or resample.
+    """`site` (z, attn_out or mlp_out) of `layer` at `position_role`: replaced as `mode` says.
 
     cosine and norm ratio are those of the residual stream after it: resid_mid, for mlp_out
     resid_post.
@@ -51,14 +51,14 @@ def layer_ablations(
     position_roles: Iterable[str] = (ALL_POSITIONS,),
     seed: int = 0,
 ) -> list[AblateLayer]:
-    """Every layer at every site in every mode and role; `seed` is that of mode "resample"."""
+    """Every layer at every site in every mode and role; `seed` is that of resampling."""
     return [
         AblateLayer(
             site=site,
             mode=mode,
             layer=layer,
             position_role=role,
-            seed=seed if mode == "resample" else None,
+            seed=seed if mode.startswith("resample") else None,
         )
         for layer in range(n_layers)
         for site in sites

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
+from mechinterp_assets.ablation.modes import reference_of
 from mechinterp_assets.interventions.path_fields import Inputs, PathIntervention
 from mechinterp_assets.interventions.terms import ALL_POSITIONS, Head, Heads, Role, heads_text
 from mechinterp_assets.model.shape import ModelShape
@@ -72,6 +73,10 @@ class PatchPath(PathIntervention):
     @property
     def source(self) -> str | None:
         return self.source_variant
+
+    @property
+    def reference(self) -> str | None:
+        return reference_of("counterfactual_pair")
 
     @property
     def edits_source(self) -> bool:

@@ -4,9 +4,9 @@ Belongs here: kind sae_splice. Does not belong here: groups of layers at once (e
 loss recovered on text (sae/evaluation.py).
 
 Kissane et al. 2024 (section 4.1, Fig. 14, 15): x' = x_hat, the error is dropped. Several layers at
-once are a set of splices; a later layer's SAE reads what the earlier splice left. Reference "zero"
-zeroes z of the layer at the same positions, "zero_all" at all of them, "mean" puts the mean over
-reference prompts (ABC) there.
+once are a set of splices; a later layer's SAE reads what the earlier splice left. versus "zero"
+zeroes z of the layer at the same positions, "zero_all" at all of them, "mean_counterfactual" puts
+the mean over reference prompts (ABC) there.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from mechinterp_assets.interventions.kinds.layer_ablation import AblateLayer
 from mechinterp_assets.interventions.sae_fields import SaeIntervention
 from mechinterp_assets.interventions.spec import Intervention, Site
-from mechinterp_assets.interventions.terms import ALL_POSITIONS, ReferenceMode
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, Versus
 
 if TYPE_CHECKING:
     from mechinterp_assets.interventions.edit_context import EditContext
@@ -29,7 +29,7 @@ class SpliceSae(SaeIntervention):
 
     kind: Literal["sae_splice"] = "sae_splice"
     mode: Literal["splice"] = "splice"
-    reference: ReferenceMode | None = None
+    versus: Versus | None = None
 
     @property
     def edited_site(self) -> str:
@@ -51,14 +51,14 @@ class SpliceSae(SaeIntervention):
         return {"error_kept": False}
 
     @property
-    def reference_edit(self) -> Intervention | None:
-        if self.reference is None:
+    def ablated_edit(self) -> Intervention | None:
+        if self.versus is None:
             return None
         return AblateLayer(
             site="z",
-            mode="mean" if self.reference == "mean" else "zero",
+            mode="zero" if self.versus == "zero_all" else self.versus,
             layer=self.layer,
-            position_role=ALL_POSITIONS if self.reference == "zero_all" else self.position_role,
+            position_role=ALL_POSITIONS if self.versus == "zero_all" else self.position_role,
             weights="raw",
             watch=self.watch,
         )
