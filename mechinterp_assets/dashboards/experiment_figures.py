@@ -110,9 +110,7 @@ def splice(frame: pl.DataFrame) -> Figure | None:
         return None
     pictures = []
     score = frame.filter(pl.col("metric") == "logit_diff").to_dicts()
-    several = len(
-        {row["ablated_run"] is not None and _kind(row["ablated_run"]) for row in score}
-    )
+    several = len({row["ablated_run"] is not None and _kind(row["ablated_run"]) for row in score})
     if score:
         rows = [
             (
@@ -176,7 +174,9 @@ def splice(frame: pl.DataFrame) -> Figure | None:
             "position but BOS; drawn from -1 to 2. A row with several layers has all of their SAEs "
             "at once."
         ),
-        thumbnail=_thumbnail(frame.filter(pl.col("metric") == "logit_diff")["recovered_from_ablated"]),
+        thumbnail=_thumbnail(
+            frame.filter(pl.col("metric") == "logit_diff")["recovered_from_ablated"]
+        ),
     )
 
 
