@@ -1,5 +1,6 @@
 """The vocabulary of ablation: names are one list, tables document what they hold, cells are one."""
 
+from pathlib import Path
 from typing import get_args
 
 import polars as pl
@@ -132,3 +133,12 @@ def test_uniform_attention_is_the_mean_of_values_so_far() -> None:
         for head in range(4):
             expected = v[:, : position + 1, head // 2].mean(dim=1)
             torch.testing.assert_close(found[:, position, head], expected)
+
+
+def test_the_methods_page_lists_the_registry() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    section = text.split("## Ablations")[1].split("\n## ")[0]
+    for mode, one in MODES.items():
+        assert f"| `{mode}` | {one.definition} | `{one.reference}` |" in section, mode
+    for name, definition in REFERENCES.items():
+        assert f"| `{name}` | {definition} |" in section, name
