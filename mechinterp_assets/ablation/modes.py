@@ -60,12 +60,12 @@ MODES: dict[Mode, Ablation] = {
     "mean_counterfactual": Ablation(
         "the mean over counterfactual prompts, its own counterfactual among them",
         "counterfactual_cell",
-        "Wang et al. 2022, arXiv 2211.00593, section 2.2: the ABC distribution",
+        "Wang et al. 2022, arXiv 2211.00593: knockouts by means over the ABC distribution",
     ),
     "mean_counterfactual_template": Ablation(
         "the mean at END over counterfactual prompts of one template, whatever their name order",
         "counterfactual_template",
-        "Wang et al. 2022, section 3.4, per template as in their knockouts",
+        "Wang et al. 2022, section 3.4: backup heads, the movers knocked out",
     ),
     "mean_leave_one_out": Ablation(
         "the mean over the other prompts of the same task; a prompt takes no part in its own",

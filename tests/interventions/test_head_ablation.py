@@ -9,7 +9,7 @@ import torch
 from mechinterp_assets.interventions.edit_context import EditContext
 from mechinterp_assets.interventions.kinds.head_ablation import head_ablations
 from mechinterp_assets.interventions.parsing import parse_intervention
-from mechinterp_assets.interventions.prompts import cells
+from mechinterp_assets.interventions.prompts import cells, donors
 from mechinterp_assets.interventions.runner import intervention_sets, run_interventions
 from mechinterp_assets.interventions.sets import InterventionSet
 from mechinterp_assets.interventions.spec import Intervention
@@ -135,6 +135,67 @@ def test_mean_ablation_against_a_loop(
     what = [ablation("mean_counterfactual", layer, head, position_role="S2")]
     frame = run_interventions(EditContext(organism, reference_prompts=reference), one, what)
     assert_metrics(frame, expected_metrics(one, patched, clean), "patched")
+
+
+def test_resampling_of_the_prompts_themselves(organism: LanguageModel, base: pl.DataFrame) -> None:
+    """Three prompts in one cell: each takes z at S2 from the other one that the seed draws."""
+    layer, head = 1, 2
+    one = base.head(1)
+    place = one["pos_s2"][0]
+    ids = [one["token_ids"][0].to_list() for _ in range(3)]
+    for row, name in zip(ids, ("John", "Mary", "Anna"), strict=True):
+        row[place] = organism.encode(f" {name}")[0]
+    prompts = pl.concat([one] * 3).with_columns(
+        pl.Series("token_ids", ids, dtype=pl.List(pl.Int32)), pl.Series("prompt", [0, 1, 2])
+    )
+    drawn = donors(prompts, None, 4)
+    assert all(own != ids[row] for row, own in enumerate(drawn["token_ids"].to_list()))
+    name = f"blocks.{layer}.attn.hook_z"
+    patched = []
+    for own, other in zip(ids, drawn["token_ids"].to_list(), strict=True):
+        _, cache = organism.processed.run_with_cache(torch.tensor([other]), names_filter=name)
+        target = cache[name][0, place, head]
+
+        def patch(z: torch.Tensor, hook: object, target: torch.Tensor = target) -> torch.Tensor:
+            z = z.clone()
+            z[0, place, head] = target
+            return z
+
+        row = prompts.head(1).with_columns(pl.Series("token_ids", [own], pl.List(pl.Int32)))
+        patched.append(logits_at_end(organism, row, [(name, patch)])[0])
+    what = [ablation("resample_own", layer, head, position_role="S2", seed=4)]
+    frame = run(organism, prompts, what)
+    clean = logits_at_end(organism, prompts, [])
+    assert_metrics(frame, expected_metrics(prompts, torch.stack(patched), clean), "patched")
+    assert set(frame["reference"]) == {"own_cell"}
+
+
+def test_rows_say_what_they_are_taken_from(
+    organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
+) -> None:
+    pair = InterventionSet(
+        name="pair", members=(ablation("mean_counterfactual", 0, 1), ablation("zero", 1, 0))
+    )
+    what = [
+        ablation("zero", 0, 0),
+        ablation("mean_counterfactual", 0, 0),
+        ablation("resample_counterfactual", 0, 0, seed=1),
+        pair,
+    ]
+    context = EditContext(organism, reference_prompts=abc)
+    frame = run_interventions(context, base.head(2), what)
+    said = frame.select("mode", "reference", "source_variant").unique(maintain_order=True).rows()
+    assert said == [
+        ("zero", "none", None),
+        ("mean_counterfactual", "counterfactual_cell", "ABC"),
+        ("resample_counterfactual", "counterfactual_cell", "ABC"),
+        (None, None, None),
+    ]
+    members = intervention_sets(what, "ioi", "ABC")
+    assert members.select("reference", "source_variant").rows() == [
+        ("counterfactual_cell", "ABC"),
+        ("none", None),
+    ]
 
 
 def test_sweep_is_independent_of_the_batch_size(
