@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechinterp_assets.interventions import Planned, run
-from mechinterp_assets.interventions.heads import head_ablations
-from mechinterp_assets.interventions.patching import patching_sweep
-from mechinterp_assets.interventions.path_patching import path_sweep
+from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.kinds.activation_patching import patching_sweep
+from mechinterp_assets.interventions.kinds.head_ablation import head_ablations
+from mechinterp_assets.interventions.kinds.path_patching import path_sweep
+from mechinterp_assets.interventions.sets import Planned
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import last_position
 

@@ -167,8 +167,8 @@ def reuse(frame: pl.DataFrame) -> Figure | None:
         frame,
         note=(
             f"Faithfulness with the {kept} heads alone whose ablation harms the task of the row "
-            "most, the others mean-ablated: 1 is the whole model, 0 no heads. Hover for the "
-            "interval and for random heads."
+            "most, the others ablated (mean leave one out): 1 is the whole model, 0 no heads. "
+            "Hover for the interval and for random heads."
         ),
     )
 

@@ -59,7 +59,7 @@ def noising(frame: pl.DataFrame) -> Figure | None:
     if frame.is_empty():
         return None
     rows = frame.to_dicts()
-    references = sorted({_baseline(row["reference_run"]) for row in rows if row["reference_run"]})
+    references = sorted({_baseline(row["ablated_run"]) for row in rows if row["ablated_run"]})
     series = references or ["the counterfactual"]
     panels: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for (layers, site, role), own in _grouped(rows, "layers", "site", "position_role"):
@@ -68,7 +68,7 @@ def noising(frame: pl.DataFrame) -> Figure | None:
         alone = len(variants) == 1
         panel = f"{variants.pop()} in each layer" if alone else f"{layers}, {site} at {role}"
         for row in own:
-            name = _baseline(row["reference_run"]) if references else series[0]
+            name = _baseline(row["ablated_run"]) if references else series[0]
             line = f"{layers}, {site} at {role}" if alone else row["source_variant"] or "–"
             panels.setdefault(panel, {}).setdefault(line, {})[name] = row
     pictures = []
@@ -100,7 +100,7 @@ def noising(frame: pl.DataFrame) -> Figure | None:
             "(patched - base) / (clean - base), of means over prompts; 1 (dashed) is the unedited "
             "run. Whiskers: 95% bootstrap intervals over prompts. Drawn from -1 to 2."
         ),
-        thumbnail=_thumbnail(frame["recovered_reference" if references else "recovered"]),
+        thumbnail=_thumbnail(frame["recovered_from_ablated" if references else "recovered"]),
     )
 
 
@@ -110,18 +110,16 @@ def splice(frame: pl.DataFrame) -> Figure | None:
         return None
     pictures = []
     score = frame.filter(pl.col("metric") == "logit_diff").to_dicts()
-    several = len(
-        {row["reference_run"] is not None and _kind(row["reference_run"]) for row in score}
-    )
+    several = len({row["ablated_run"] is not None and _kind(row["ablated_run"]) for row in score})
     if score:
         rows = [
             (
-                _of_reference(row) if several > 1 else row["layers"],
+                _of_ablated(row) if several > 1 else row["layers"],
                 [
                     Mark(
-                        row["recovered_reference"],
-                        row["recovered_reference_ci_low"],
-                        row["recovered_reference_ci_high"],
+                        row["recovered_from_ablated"],
+                        row["recovered_from_ablated_ci_low"],
+                        row["recovered_from_ablated_ci_high"],
                         f"{row['layers']} spliced",
                     )
                 ],
@@ -146,10 +144,10 @@ def splice(frame: pl.DataFrame) -> Figure | None:
     if divergence:
         rows = [
             (
-                _of_reference(row) if several > 1 else row["layers"],
+                _of_ablated(row) if several > 1 else row["layers"],
                 [
                     Mark(row["mean_patched"], row["ci_low"], row["ci_high"], "spliced"),
-                    Mark(row["mean_reference"], title="ablated"),
+                    Mark(row["mean_ablated"], title="ablated"),
                 ],
             )
             for row in divergence
@@ -176,7 +174,9 @@ def splice(frame: pl.DataFrame) -> Figure | None:
             "position but BOS; drawn from -1 to 2. A row with several layers has all of their SAEs "
             "at once."
         ),
-        thumbnail=_thumbnail(frame.filter(pl.col("metric") == "logit_diff")["recovered_reference"]),
+        thumbnail=_thumbnail(
+            frame.filter(pl.col("metric") == "logit_diff")["recovered_from_ablated"]
+        ),
     )
 
 
@@ -495,29 +495,28 @@ def _grouped(rows: Rows, *keys: str) -> list[tuple[tuple[Any, ...], Rows]]:
     return list(found.items())
 
 
-def _kind(reference: str) -> str:
-    return reference.removeprefix("set:").split(":")[0]
+def _kind(ablated_run: str) -> str:
+    return ablated_run.removeprefix("set:").split(":")[0]
 
 
-def _baseline(reference: str | None) -> str:
-    """What a reference run is, in words, from its identifier."""
-    if reference is None:
+def _baseline(ablated_run: str | None) -> str:
+    """What an ablated run is, in words, from its identifier."""
+    if ablated_run is None:
         return "the counterfactual"
-    words = {"zero": "zero", "mean": "mean", "resample": "resampled"}
-    kind = words.get(_kind(reference), _kind(reference))
-    where = "at all positions" if "all" in reference.split(":") else "at the role"
+    kind = _kind(ablated_run).replace("_", " ")
+    where = "at all positions" if "all" in ablated_run.split(":") else "at the role"
     return f"{kind} ablation {where}"
 
 
 def _kept(row: dict[str, Any] | None, name: str) -> Mark:
     if row is None:
         return Mark(None)
-    column = "recovered" if row["reference_run"] is None else "recovered_reference"
+    column = "recovered" if row["ablated_run"] is None else "recovered_from_ablated"
     return Mark(row[column], row[f"{column}_ci_low"], row[f"{column}_ci_high"], name)
 
 
-def _of_reference(row: dict[str, Any]) -> str:
-    return f"{row['layers']} ({_kind(row['reference_run'])})" if row["reference_run"] else "–"
+def _of_ablated(row: dict[str, Any]) -> str:
+    return f"{row['layers']} ({_kind(row['ablated_run'])})" if row["ablated_run"] else "–"
 
 
 def _feature(row: dict[str, Any]) -> str:

@@ -56,11 +56,12 @@ _NEEDED = {
         "mean_attention",
     ),
     "effects": (
-        *("task", "layer", "head", "mode", "position_role", "metric", "mean_effect"),
-        *("ci_low", "ci_high", "n"),
+        *("task", "layer", "head", "mode", "reference", "position_role", "metric"),
+        *("mean_effect", "ci_low", "ci_high", "n"),
     ),
     "task_effects": (
-        *("task", "mode", "layer", "head", "metric", "n", "mean_effect", "ci_low", "ci_high"),
+        *("task", "mode", "reference", "layer", "head", "metric", "n", "mean_effect"),
+        *("ci_low", "ci_high"),
     ),
 }
 

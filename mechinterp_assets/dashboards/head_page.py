@@ -250,7 +250,8 @@ class HeadPages:
             {
                 "task": row["task"],
                 "metric": row["metric"].replace("_", " "),
-                "mode": row["mode"] or "",
+                "mode": _words(row["mode"]),
+                "reference": _words(row["reference"]),
                 "role": row["position_role"] or "",
                 "effect": signed(row["mean_effect"]),
                 "interval": ""
@@ -268,7 +269,7 @@ class HeadPages:
         modes = sorted({row["mode"] for row in rows})
         found = {(row["task"], row["mode"]): row for row in rows}
         return {
-            "task_modes": modes,
+            "task_modes": [_words(mode) for mode in modes],
             "task_effects": [
                 {
                     "task": task.replace("_", " "),
@@ -291,6 +292,11 @@ def _by_head(
     return found
 
 
+def _words(name: str | None) -> str:
+    """A name of the ablation vocabulary with spaces."""
+    return (name or "").replace("_", " ")
+
+
 def _loss_change(row: dict[str, Any] | None) -> dict[str, Any]:
     if row is None:
         return {"effect": "–", "excludes_zero": False, "title": ""}
@@ -299,7 +305,7 @@ def _loss_change(row: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "effect": signed(row["mean_effect"]),
         "excludes_zero": low is not None and low * high > 0,
-        "title": f"{row['n']:,} prompts{interval}",
+        "title": f"{row['n']:,} prompts{interval}; reference: {_words(row['reference'])}",
     }
 
 

@@ -5,8 +5,13 @@ Belongs here: runs with heads mean-ablated; faithfulness, completeness and minim
 (edge_sets.py), how a set was found.
 
 F(C) is the mean logit difference over prompts when z of every head outside C is replaced by its
-mean over reference prompts of the same cell, at every position; MLPs stay. A cell is a template and
-the positions of all roles, so the mean is per template and position. M is the set of all heads.
+mean over counterfactual prompts of the same cell, at every position (mode mean_counterfactual of
+ablation/modes.py); MLPs stay. M is the set of all heads.
+
+Why not the interventions' runner: F is needed of hundreds of sets of many heads on the same
+prompts. Here sets are rows of one pass that computes z of every layer anyway and takes z or its
+mean head by head; the runner would hook each head of each set. Effects are the same
+(tests/ablation/test_engines.py).
 
     faithfulness   |F(C) - F(M)|: how much of the task the set does alone
     completeness   |F(C - K) - F(M - K)| for subsets K of C: large where the model has a way around
@@ -27,19 +32,19 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.ablation.cells import Cell, prompt_cells
+from mechinterp_assets.ablation.references import CounterfactualMeans
 from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
 from mechinterp_assets.faithfulness.prompt_pairs import (
     PromptBatch,
     check_size,
     logit_difference,
-    padded,
 )
 from mechinterp_assets.faithfulness.split_model import SplitModel
 from mechinterp_assets.model.precision import float64
 
 Head = tuple[int, int]
 Heads = frozenset[Head]
-Cell = tuple[Any, ...]
 Progress = Callable[[int, int], None]
 
 HEAD_SET_SCHEMA: dict[str, Any] = {
@@ -76,53 +81,20 @@ class HeadSet:
     minimality: bool = True
 
 
-@dataclass(frozen=True)
-class MeanZ:
-    """Mean z of reference prompts by cell.
-
-    row: cell -> index; z [layer][cell, T, head, d_head]; n: prompts behind each cell's mean.
-    """
-
-    row: dict[Cell, int]
-    z: list[Tensor]
-    n: list[int]
-
-    def of(self, cells: Sequence[Cell], length: int) -> list[Tensor]:
-        """Means [layer][prompt, length, head, d_head] for prompts of these cells."""
-        rows = [self.row[cell] for cell in cells]
-        return [z[rows, :length] for z in self.z]
-
-
-def prompt_cells(prompts: pl.DataFrame) -> list[Cell]:
-    """Cell of every task prompt: template, length and the positions of its roles."""
-    columns = ("template", "n_tokens", "roles", "positions")
-    return [
-        (template, length, *sorted(zip(roles, positions, strict=True)))
-        for template, length, roles, positions in prompts.select(columns).iter_rows()
-    ]
-
-
 @torch.no_grad()
-def mean_z(model: SplitModel, reference: pl.DataFrame, *, batch_rows: int = 64) -> MeanZ:
+def mean_z(
+    model: SplitModel, reference: pl.DataFrame, *, batch_rows: int = 64
+) -> CounterfactualMeans:
     """Average z over the reference prompts of every cell (task prompts of one variant)."""
     if reference.is_empty():
         raise FaithfulnessError("mean ablation needs reference prompts; none were given")
     check_size(model, reference)
-    reference = reference.sort("n_tokens", maintain_order=True)
-    cells = prompt_cells(reference)
-    row = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
-    ids = padded(reference["token_ids"].to_list(), model.device)
-    shape = (len(row), ids.shape[1], model.shape.n_heads, model.shape.d_head)
-    n = float64(torch.zeros(len(row), device=model.device))
-    sums = [n.new_zeros(shape) for _ in range(model.shape.n_layers)]
-    for start in range(0, len(ids), batch_rows):
-        run = model.run(ids[start : start + batch_rows])
-        place = torch.tensor([row[c] for c in cells[start : start + batch_rows]], device=n.device)
-        n.index_add_(0, place, torch.ones_like(place, dtype=n.dtype))
-        for total, z in zip(sums, run.z, strict=True):
-            total.index_add_(0, place, float64(z))
-    means = [(total / n[:, None, None, None]).to(model.device, model.dtype) for total in sums]
-    return MeanZ(row, means, [int(count) for count in n.tolist()])
+    means = CounterfactualMeans()
+    for _, prompts in reference.group_by("n_tokens", maintain_order=True):
+        for part in prompts.iter_slices(batch_rows):
+            ids = torch.tensor(part["token_ids"].to_list(), device=model.device)
+            means.add(prompt_cells(part), model.run(ids).z)
+    return means
 
 
 class HeadSetRuns:
@@ -139,7 +111,7 @@ class HeadSetRuns:
     ) -> None:
         """prompts: task prompts that hold those of `pairs`; reference: those to average over.
 
-        Raises FaithfulnessError when a prompt's cell has no reference prompt.
+        Raises AblationError when a prompt's cell has no reference prompt.
         """
         self._model, self._pairs = model, pairs
         self._batch_rows = model.rows_that_fit(pairs.clean.shape[1], batch_rows)
@@ -148,17 +120,7 @@ class HeadSetRuns:
         rows = wanted.join(prompts, on="prompt", how="left", maintain_order="left")
         self._cells = prompt_cells(rows)
         self._means = mean_z(model, reference)
-        lacking = [
-            (prompt, cell)
-            for prompt, cell in zip(pairs.prompt, self._cells, strict=True)
-            if cell not in self._means.row
-        ]
-        if lacking:
-            raise FaithfulnessError(
-                f"{len(lacking)} prompts have no reference prompt of the same template and role "
-                f"positions (prompt {lacking[0][0]}: template {lacking[0][1][0]}); make the "
-                "reference from these very prompts"
-            )
+        self._means.check(rows)
         self.all_heads: Heads = frozenset(
             (layer, head)
             for layer in range(model.shape.n_layers)
@@ -207,13 +169,25 @@ class HeadSetRuns:
         first = 0
         for batch in self._pairs.split(min(self._batch_rows, 32)):
             rows = slice(first, first + len(batch))
-            means = self._means.of(self._cells[rows], batch.clean.shape[1])
+            means = self._targets(self._cells[rows], batch.clean.shape[1])
             size = max(1, self._batch_rows // len(batch))
             for start in range(0, len(sets), size):
                 found = self._ablated(batch, means, keep[start : start + size])
                 values[start : start + size, rows] = float64(found).cpu().numpy()
             first += len(batch)
         return values
+
+    def _targets(self, cells: Sequence[Cell], length: int) -> list[Tensor]:
+        """What replaces z [layer][b, T, head, d_head]; 0 behind END, where nothing is read."""
+        model = self._model
+        shape = (len(cells), length, model.shape.n_heads, model.shape.d_head)
+        targets = []
+        for layer in range(model.shape.n_layers):
+            target = torch.zeros(shape, dtype=model.dtype, device=model.device)
+            for row, cell in enumerate(cells):
+                target[row, : cell.n_tokens] = self._means.mean(cell, layer).to(target)
+            targets.append(target)
+        return targets
 
     def _ablated(self, batch: PromptBatch, means: list[Tensor], keep: Tensor) -> Tensor:
         """Logit difference [set, b]; keep [set, layer, head]."""

@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.ablation.modes import Mode, reference_of
 from mechinterp_assets.faithfulness.curve_areas import curve_summary
 from mechinterp_assets.faithfulness.edge_attribution import (
     EAP,
@@ -147,6 +148,7 @@ def measure_circuits(
     say(f"ablated around {len(sets)} head sets")
 
     shared = [pl.lit(counterfactual).alias("counterfactual")]
+    exchanged = _ablated("counterfactual_pair")
     counts = [
         pl.lit(len(chosen), pl.Int64).alias("n_edges"),
         pl.lit(len(few), pl.Int64).alias("n_prompts"),
@@ -158,9 +160,11 @@ def measure_circuits(
             pl.lit(len(few), pl.Int64).alias("n_exact_prompts"),
         ),
         edge_attribution_agreement=_by_method(attributions, agree).with_columns(*shared, *counts),
-        circuit_faithfulness=curves.with_columns(*shared),
-        circuit_faithfulness_summary=curve_summary(curves).with_columns(*shared),
-        head_set_quality=quality.with_columns(pl.lit(reference).alias("reference")),
+        circuit_faithfulness=curves.with_columns(*shared, *exchanged),
+        circuit_faithfulness_summary=curve_summary(curves).with_columns(*shared, *exchanged),
+        head_set_quality=quality.with_columns(
+            *_ablated("mean_counterfactual"), pl.lit(reference).alias("reference_variant")
+        ),
     )
 
 
@@ -223,6 +227,11 @@ def role_positions(prompts: pl.DataFrame, role: str) -> Tensor | None:
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+def _ablated(mode: Mode) -> list[pl.Expr]:
+    """Columns that say how what is left out was ablated."""
+    return [pl.lit(mode).alias("mode"), pl.lit(reference_of(mode)).alias("reference")]
 
 
 def _rankings(

@@ -11,11 +11,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.ablation.modes import Mode, reference_of
+
 HEAD_SCORES_SCHEMA = pl.Schema(
     {
         "layer": pl.Int32,
         "head": pl.Int32,
         "score": pl.String,
+        "mode": pl.String,
+        "reference": pl.String,
         "value": pl.Float64,
         "n": pl.Int64,
         "null_mean": pl.Float64,
@@ -31,7 +35,7 @@ class ScoreValues:
     """One score of every head, with its null: value, null_mean, null_sd [layer, head] float64.
 
     A head with value NaN has no row: the score does not apply to it. `dataset` says what the score
-    was computed on, where the score chose that itself.
+    was computed on, where the score chose that itself; `mode` which ablation it is a score of.
     """
 
     value: Tensor
@@ -39,6 +43,7 @@ class ScoreValues:
     null_mean: Tensor
     null_sd: Tensor
     dataset: str = ""
+    mode: Mode | None = None
 
 
 def score_frame(
@@ -58,6 +63,8 @@ def score_frame(
         .filter(pl.col("value").is_not_nan())
         .with_columns(
             score=pl.lit(name),
+            mode=pl.lit(values.mode, pl.String),
+            reference=pl.lit(reference_of(values.mode), pl.String),
             n=pl.lit(values.n),
             threshold=pl.lit(threshold, pl.Float64),
             dataset=pl.lit(values.dataset or dataset),

@@ -2,7 +2,7 @@
 
 Belongs here: the context that every published experiment is given, the roles' fallbacks, and what a
 choice consists of. Does not belong here: the experiments (published_k24.py, published_fc24.py),
-their list (published.py) and reading tables (assets/).
+their list (published.py), measuring (measured_context.py) and reading tables (defs/).
 
 No head, layer or feature is named here: roles come from scores, edges from a trace, features from
 attribution. Where a model has no head with a role, the strongest heads by a score stand in, and the
@@ -14,12 +14,9 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from mechinterp_assets.interventions.api import run
-from mechinterp_assets.interventions.feature_attribution import feature_attribution
-from mechinterp_assets.interventions.spec import Head, InterventionError, Planned
-from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.interventions.sets import Planned
+from mechinterp_assets.interventions.terms import Head, InterventionError
 from mechinterp_assets.model.shape import ModelShape
-from mechinterp_assets.sae.base import SparseAutoencoder
 
 # Role -> scores of head_scores and ioi_head_scores by which heads stand in for it, first the one
 # that says most; a score without positive values passes the choice on to the next.
@@ -73,16 +70,18 @@ class PublishedSettings:
 class ExperimentContext:
     """A model and task ioi as published experiments see them.
 
-    prompts: IOI prompts of all variants, as in ioi_prompts. with_role: role -> heads. scores: rows
-    of head_scores and ioi_head_scores (layer, head, score, value). trace_edges: rows of
-    ioi_trace_edges, task ioi, of the prompts that are run; trace_graph: of ioi_trace_graph, of all
-    traced prompts. sae_layers: layers that have an SAE.
+    variants: of the IOI prompts, in their order. prompt_roles: roles of positions that every base
+    prompt has. with_role: role -> heads. scores: rows of head_scores and ioi_head_scores (layer,
+    head, score, value). trace_edges: rows of ioi_trace_edges, task ioi, of the prompts that are
+    run; trace_graph: of ioi_trace_graph, of all traced prompts. sae_layers: layers that have an
+    SAE.
     attribution: position role -> frame of feature_attribution.py over all of them. mean_effects:
     interventions -> id -> mean change of the logit difference; both on the prompts that are run.
     """
 
     shape: ModelShape
-    prompts: pl.DataFrame
+    variants: tuple[str, ...]
+    prompt_roles: frozenset[str]
     with_role: Mapping[str, Sequence[Head]]
     scores: pl.DataFrame
     trace_edges: pl.DataFrame
@@ -91,11 +90,6 @@ class ExperimentContext:
     attribution: Callable[[str], pl.DataFrame]
     mean_effects: Callable[[Sequence[Planned]], Mapping[str, float]]
     settings: PublishedSettings = field(default_factory=PublishedSettings)
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Variants that there are prompts of, in their order."""
-        return tuple(self.prompts["variant"].unique(maintain_order=True))
 
     def heads(self, role: str, *, at_most: int = 3) -> HeadChoice:
         """The heads with a role (all of them), or at most `at_most` stand-ins, strongest first.
@@ -121,57 +115,3 @@ class ExperimentContext:
         raise NothingToRun(
             f"no head has the role {role}, and none has a positive {' or '.join(STAND_INS[role])}"
         )
-
-
-def experiment_context(
-    model: LanguageModel,
-    prompts: pl.DataFrame,
-    *,
-    limit: int,
-    with_role: Mapping[str, Sequence[Head]],
-    scores: pl.DataFrame,
-    trace_edges: pl.DataFrame,
-    trace_graph: pl.DataFrame,
-    saes: Mapping[int, SparseAutoencoder],
-    settings: PublishedSettings | None = None,
-    batch_rows: int = 256,
-) -> ExperimentContext:
-    """The context of a model; what is measured is so on the first `limit` base prompts."""
-    base = prompts.filter(pl.col("variant") == "base").head(limit)
-    trace_edges = trace_edges.filter(pl.col("prompt").is_in(base["prompt"].implode()))
-    known: dict[str, pl.DataFrame] = {}
-
-    def attribution(role: str) -> pl.DataFrame:
-        if role not in known:
-            known[role] = feature_attribution(model, base, saes, position_role=role)
-        return known[role]
-
-    def mean_effects(planned: Sequence[Planned]) -> dict[str, float]:
-        results = run(
-            model,
-            prompts,
-            planned,
-            limit=limit,
-            saes=saes,
-            trace_edges=None if trace_edges.is_empty() else trace_edges,
-            batch_rows=batch_rows,
-        )
-        means = (
-            results.filter(pl.col("metric") == "logit_diff")
-            .group_by("intervention")
-            .agg((pl.col("patched") - pl.col("clean")).mean())
-        )
-        return {str(name): float(value) for name, value in means.rows()}
-
-    return ExperimentContext(
-        shape=model.config,
-        prompts=prompts,
-        with_role=with_role,
-        scores=scores.select("layer", "head", "score", "value"),
-        trace_edges=trace_edges,
-        trace_graph=trace_graph,
-        sae_layers=tuple(sorted(saes)),
-        attribution=attribution,
-        mean_effects=mean_effects,
-        settings=settings or PublishedSettings(),
-    )

@@ -9,25 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
-from mechinterp_assets.interventions.edges import (
-    EDGE_KEY,
-    PAIR_KEY,
-    EdgeMode,
-    EditEdge,
-    Occurrence,
-    edge_interventions,
-)
-from mechinterp_assets.interventions.patching import PatchActivation
-from mechinterp_assets.interventions.paths import Inputs
-from mechinterp_assets.interventions.sae_features import feature_ablations
-from mechinterp_assets.interventions.sae_paths import FeaturePath
-from mechinterp_assets.interventions.sae_splice import splices
-from mechinterp_assets.interventions.spec import (
+from mechinterp_assets.interventions.edge_choice import edge_interventions
+from mechinterp_assets.interventions.edge_keys import EDGE_KEY, PAIR_KEY
+from mechinterp_assets.interventions.kinds.activation_patching import PatchActivation
+from mechinterp_assets.interventions.kinds.edge import EdgeMode, EditEdge, Occurrence
+from mechinterp_assets.interventions.kinds.sae_feature_ablation import feature_ablations
+from mechinterp_assets.interventions.kinds.sae_feature_path import FeaturePath
+from mechinterp_assets.interventions.kinds.sae_splice import SpliceSae
+from mechinterp_assets.interventions.path_fields import Inputs
+from mechinterp_assets.interventions.sets import InterventionSet, Planned
+from mechinterp_assets.interventions.terms import (
+    ALL_POSITIONS,
     Head,
-    InterventionSet,
-    Planned,
-    ReferenceMode,
     Scope,
+    Versus,
     Watched,
 )
 
@@ -37,7 +32,7 @@ def noising_of_attention(
     variants: Iterable[str],
     *,
     position_role: str = "S2",
-    references: Sequence[ReferenceMode] = ("zero", "zero_all"),
+    versus: Sequence[Versus] = ("zero", "zero_all"),
     together: bool = True,
 ) -> list[Planned]:
     """Attention output at a role from each variant's run (K24 section 4.1, Fig. 5, Table 4).
@@ -47,7 +42,7 @@ def noising_of_attention(
     """
     planned: list[Planned] = []
     for variant in variants:
-        for reference in references:
+        for ablated in versus:
             members = tuple(
                 PatchActivation(
                     mode="noise",
@@ -55,14 +50,14 @@ def noising_of_attention(
                     layer=layer,
                     position_role=position_role,
                     source_variant=variant,
-                    reference=reference,
+                    versus=ablated,
                 )
                 for layer in layers
             )
             planned += members
             if together and len(members) > 1:
                 names = "+".join(f"L{layer}" for layer in layers)
-                name = f"noise:attn_out:{names}:{position_role}:{variant}:vs-{reference}"
+                name = f"noise:attn_out:{names}:{position_role}:{variant}:vs-{ablated}"
                 planned.append(InterventionSet(name=name, members=members))
     return planned
 
@@ -71,15 +66,37 @@ def splicing(
     layers: Sequence[int],
     groups: Iterable[Sequence[int]] = (),
     *,
-    references: Sequence[ReferenceMode] = ("mean",),
+    versus: Sequence[Versus] = ("mean_counterfactual",),
 ) -> list[Planned]:
     """SAEs spliced in at every layer alone, and at groups of layers at once (K24 Fig. 14, 15).
 
-    K24's cross-section of GPT-2 small is {0, 3}, {2, 4}, {5, 6}, {7, 8}, {9, 10, 11}; the reference
-    is mean ablation over ABC prompts.
+    K24's cross-section of GPT-2 small is {0, 3}, {2, 4}, {5, 6}, {7, 8}, {9, 10, 11}; they are
+    compared with mean ablation over ABC prompts.
     """
     chosen = [*((layer,) for layer in layers), *(tuple(group) for group in groups)]
-    return [one for reference in references for one in splices(chosen, reference=reference)]
+    return [one for ablated in versus for one in splices(chosen, versus=ablated)]
+
+
+def splices(
+    groups: Iterable[Sequence[int]],
+    *,
+    position_role: str = ALL_POSITIONS,
+    versus: Versus | None = None,
+) -> list[Planned]:
+    """A splice of every group of layers: one alone, several as a set."""
+    planned: list[Planned] = []
+    for layers in groups:
+        own = [
+            SpliceSae(layer=layer, position_role=position_role, versus=versus)
+            for layer in sorted(layers)
+        ]
+        if len(own) == 1:
+            planned.append(own[0])
+        else:
+            suffix = "" if versus is None else f":vs-{versus}"
+            name = f"splice:{'+'.join(f'L{one.layer}' for one in own)}:{position_role}{suffix}"
+            planned.append(InterventionSet(name=name, members=tuple(own)))
+    return planned
 
 
 def features_at_a_role(

@@ -1,8 +1,8 @@
 """Which SAE features a task's logit difference depends on, to first order.
 
-Belongs here: attribution of the logit difference to features at a position role, and the choice of
-the largest. Does not belong here: what ablating them does (sae_features.py), attribution of a
-feature's own activation (attribution/).
+Belongs here: attribution of the logit difference to features at a position role. Does not belong
+here: the choice of the largest (feature_choice.py), what ablating them does
+(kinds/sae_feature_ablation.py), attribution of a feature's own activation (attribution/).
 
 attribution_i = f_i d_i . dM/dz at the feature's layer and position, M = logit difference of the
 clean run, raw weights: the first-order estimate of M(clean) - M(feature i ablated, error kept).
@@ -14,23 +14,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.interventions.feature_choice import FEATURE_ATTRIBUTION_SCHEMA
 from mechinterp_assets.interventions.prompts import PromptGroup, check_prompts, prompt_groups
 from mechinterp_assets.interventions.runs import NamedHook, hook_name
 from mechinterp_assets.interventions.sites import Places, at_places
-from mechinterp_assets.interventions.spec import InterventionError
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64
 from mechinterp_assets.sae.base import SparseAutoencoder
-
-FEATURE_ATTRIBUTION_SCHEMA = {
-    "layer": pl.Int32,
-    "feature": pl.Int32,
-    "n": pl.Int64,
-    "n_active": pl.Int64,
-    "mean_activation": pl.Float64,
-    "attribution": pl.Float64,
-}
 
 
 def feature_attribution(
@@ -83,17 +75,6 @@ def feature_attribution(
         )
     empty = pl.DataFrame(schema=FEATURE_ATTRIBUTION_SCHEMA)
     return pl.concat([empty, *frames]).sort("layer", "feature")
-
-
-def top_features(attribution: pl.DataFrame, per_layer: int) -> dict[int, list[int]]:
-    """The features of each layer with the largest absolute attribution, largest first."""
-    if per_layer < 1:
-        raise InterventionError(f"per_layer is {per_layer}; ask for at least 1")
-    ranked = attribution.sort(pl.col("attribution").abs(), descending=True, maintain_order=True)
-    return {
-        int(str(layer)): own["feature"].head(per_layer).to_list()
-        for (layer,), own in ranked.group_by(["layer"], maintain_order=True)
-    }
 
 
 def _z_and_gradient(

@@ -2,7 +2,7 @@
 
 Belongs here: the residual stream with chosen heads' outputs changed and every other head's output
 kept from an unedited run, and receivers' inputs read off it. Does not belong here: which outputs
-change (path_patching.py, sae_paths.py).
+change (kinds/path_patching.py, kinds/sae_feature_path.py).
 
 Wang et al. 2022 (appendix B): the change reaches a receiver through the residual stream alone. With
 MLPs recomputed (via_mlp) they react to it, with frozen ones it is passed on unchanged. LayerNorms
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mechinterp_assets.interventions.runs import CleanRun, bridge_of, weights_of
 from mechinterp_assets.interventions.sites import Places, at_places
-from mechinterp_assets.interventions.spec import InterventionError
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 
 MLP_TOLERANCE = 1e-3

@@ -1,27 +1,21 @@
 """Prompts as interventions need them: ids, answers and role positions, in groups of equal length.
 
 Belongs here: reading a frame of prompts (table ioi_prompts, or the common form of
-tasks/prompts.py), finding each prompt's counterfactual and donor. Does not belong here: making
+prompts/common.py), finding each prompt's counterfactual and donor. Does not belong here: making
 prompts and running them.
 """
 
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.interventions.spec import (
-    ALL_POSITIONS,
-    InterventionError,
-    InterventionSet,
-    Planned,
-)
+from mechinterp_assets.ablation.cells import Cell, prompt_cells
+from mechinterp_assets.interventions.terms import EVERYWHERE, Draw, InterventionError
 from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.prompts.common import IOI, TASK_PROMPTS_SCHEMA, from_ioi
 from mechinterp_assets.prompts.ioi import ROLE_PRECEDENCE
@@ -31,7 +25,7 @@ IOI_NEEDED = ("prompt", "token_ids", "n_tokens", "pos_end", "io_token_id", "s_to
 NEEDED = ("task", "prompt", "token_ids", "n_tokens", "roles", "positions", "answer_token_ids")
 END = "END"
 
-Cell = tuple[Any, ...]
+Source = str | Draw | None
 
 
 @dataclass(frozen=True)
@@ -64,12 +58,11 @@ def common_form(prompts: pl.DataFrame) -> pl.DataFrame:
         defaults = {
             "pair_id": pl.col("prompt"),
             "variant": pl.lit("base"),
-            "name_order": pl.lit(None, pl.String),
         }
         given = prompts.with_columns(
             value.alias(name) for name, value in defaults.items() if name not in prompts.columns
         )
-        return from_ioi(given).with_columns(given["name_order"])
+        return from_ioi(given)
     _require(prompts, NEEDED, "give rows of task_prompts or of ioi_prompts")
     if prompts["task"].n_unique() > 1:
         raise InterventionError(
@@ -82,14 +75,11 @@ def common_form(prompts: pl.DataFrame) -> pl.DataFrame:
         "variant": pl.lit("base"),
         "text": pl.lit(None, pl.String),
         "wrong_token_ids": pl.lit([], pl.List(pl.Int32)),
-        "name_order": pl.lit(None, pl.String),
     }
     filled = prompts.with_columns(
         value.alias(name) for name, value in defaults.items() if name not in prompts.columns
     )
-    return filled.select(*TASK_PROMPTS_SCHEMA, "name_order").cast(
-        pl.Schema({**TASK_PROMPTS_SCHEMA, "name_order": pl.String()})
-    )
+    return filled.select(*TASK_PROMPTS_SCHEMA).cast(pl.Schema(TASK_PROMPTS_SCHEMA))
 
 
 def variants_of(prompts: pl.DataFrame) -> pl.Series:
@@ -140,63 +130,14 @@ def absent_roles(prompts: pl.DataFrame) -> dict[str, list[int]]:
     return {role: [p for p, roles in have.items() if role not in roles] for role in known}
 
 
-def check_positions(planned: Sequence[Planned], prompts: pl.DataFrame) -> None:
-    """Raise InterventionError for a set that edits one site twice through two names of a position.
-
-    In "and John" after the first name, say, S1+1 and AND are one position.
-    """
-    clashing = [
-        (one, first, second)
-        for one in planned
-        if isinstance(one, InterventionSet)
-        for first, second in combinations([site for m in one.members for site in m.sites], 2)
-        if first.role != second.role and first.overlaps_at_one_position(second)
-    ]
-    if not clashing:
-        return
-    for prompt, roles, positions in (
-        common_form(prompts).select("prompt", "roles", "positions").iter_rows()
-    ):
-        at = dict(zip(roles, positions, strict=True))
-        for one, first, second in clashing:
-            place = at.get(first.role)
-            if place is not None and place == at.get(second.role):
-                raise InterventionError(
-                    f"{one.id}: {first} and {second} are one site in prompt {prompt}, where both "
-                    f"roles are position {place}; drop one member, or leave out such prompts"
-                )
-
-
 def cells(prompts: pl.DataFrame) -> list[Cell]:
-    """Cell of every prompt: template, name order, length and the positions of all roles.
-
-    Within a cell all prompts have the same length and the same role at the same position.
-    """
-    needed = ("template", "name_order") if "pos_end" in prompts.columns else ("template",)
-    if missing := [name for name in needed if name not in prompts.columns]:
-        raise InterventionError(f"prompts lack the columns {missing}; give rows of ioi_prompts")
-    columns = ("template", "name_order", "n_tokens", "roles", "positions")
-    return [
-        (template, order, n, *sorted(zip(roles, positions, strict=True)))
-        for template, order, n, roles, positions in common_form(prompts).select(columns).iter_rows()
-    ]
-
-
-def check_cells(prompts: pl.DataFrame, reference: pl.DataFrame) -> None:
-    """Raise InterventionError unless every prompt's cell occurs in the reference."""
-    known = set(cells(reference))
-    lacking = [
-        (prompt, cell)
-        for prompt, cell in zip(prompts["prompt"].to_list(), cells(prompts), strict=True)
-        if cell not in known
-    ]
-    if lacking:
-        prompt, cell = lacking[0]
+    """Cell of every prompt, in either form. Raises InterventionError without a template."""
+    if "template" not in prompts.columns:
         raise InterventionError(
-            f"{len(lacking)} prompts have no reference prompt of the same template, name order and "
-            f"role positions (prompt {prompt}: template {cell[0]}, {cell[1] or 'no name order'}, "
-            f"{cell[2]} tokens); make the ABC variant of these very prompts"
+            "prompts lack the columns ['template'], by which reference prompts are found; give "
+            "rows of ioi_prompts or of task_prompts"
         )
+    return prompt_cells(common_form(prompts))
 
 
 # ---- counterfactuals and donors ------------------------------------------------------------------
@@ -234,7 +175,7 @@ def counterparts(
     roles_of = list(chosen.select("prompt", "roles").iter_rows())
     for role, owners in roles.items():
         owner = sorted(owners)[0]
-        if role == ALL_POSITIONS:
+        if role in EVERYWHERE:
             for prompt, n, other in zip(
                 form["prompt"], form["n_tokens"], chosen["n_tokens"], strict=True
             ):
@@ -269,9 +210,9 @@ def donors(prompts: pl.DataFrame, pool: pl.DataFrame | None, seed: int) -> pl.Da
         others = [row for row in by_cell.get(cell, ()) if texts[row] != own]
         if not others:
             raise InterventionError(
-                f"resample: prompt {prompt} has no other prompt of the same template, name order "
-                "and role positions to take activations from; give reference prompts (the ABC "
-                "variant of these very prompts) or more prompts"
+                f"resample: prompt {prompt} has no other prompt of the same template and role "
+                "positions to take activations from; give reference prompts (the ABC variant of "
+                "these very prompts) and mode resample_counterfactual, or more prompts"
             )
         chosen.append(random.Random(f"resample/{seed}/{prompt}").choice(others))
     return theirs[chosen]
@@ -289,8 +230,8 @@ def prompt_groups(
 
 
 def aligned_groups(
-    prompts: Mapping[str | None, pl.DataFrame], *, max_prompts: int, device: torch.device
-) -> Iterator[dict[str | None, PromptGroup]]:
+    prompts: Mapping[Source, pl.DataFrame], *, max_prompts: int, device: torch.device
+) -> Iterator[dict[Source, PromptGroup]]:
     """Groups of prompts and what belongs to each, row by row, such as its counterfactuals.
 
     prompts: key -> frame, all of the same height. Within a group all prompts of a key are equally
@@ -339,12 +280,10 @@ def _require(prompts: pl.DataFrame, names: Sequence[str], remedy: str) -> None:
 __all__ = [
     "IOI",
     "ROLE_COLUMNS",
-    "Cell",
     "PromptGroup",
     "absent_roles",
     "aligned_groups",
     "cells",
-    "check_cells",
     "check_prompts",
     "common_form",
     "counterparts",

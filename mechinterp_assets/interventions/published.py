@@ -17,7 +17,8 @@ from mechinterp_assets.interventions.experiment_context import (
 from mechinterp_assets.interventions.published_experiment import Published
 from mechinterp_assets.interventions.published_fc24 import FC24_EXPERIMENTS
 from mechinterp_assets.interventions.published_k24 import K24_EXPERIMENTS
-from mechinterp_assets.interventions.spec import InterventionError, Planned
+from mechinterp_assets.interventions.sets import Planned
+from mechinterp_assets.interventions.terms import InterventionError
 
 PUBLISHED: dict[str, Published] = {one.name: one for one in (*K24_EXPERIMENTS, *FC24_EXPERIMENTS)}
 

@@ -1,8 +1,8 @@
 """Experiments of Franco & Crovella 2024 (FC24, arXiv 2410.00340) for any model.
 
 Belongs here: which interventions each figure consists of, chosen from an ExperimentContext. Does
-not belong here: families of interventions (experiments.py), edges (edges.py), heads and edges of
-GPT-2 small as published (published_sets.yaml) and running.
+not belong here: families of interventions (experiments.py), edges (kinds/edge.py), heads and edges
+of GPT-2 small as published (published_sets.yaml) and running.
 
 What is chosen, all of it from the trace of the prompts that are run:
   readers   pairs of heads whose incoming edges are edited. FC24: three name movers and an
@@ -23,12 +23,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mechinterp_assets.interventions.edges import (
-    EDGE_KEY,
-    PAIR_KEY,
-    EditEdge,
-    edge_interventions,
-)
+from mechinterp_assets.interventions.edge_choice import edge_interventions
+from mechinterp_assets.interventions.edge_keys import EDGE_KEY, PAIR_KEY
 from mechinterp_assets.interventions.experiment_context import (
     Chosen,
     ExperimentContext,
@@ -40,10 +36,11 @@ from mechinterp_assets.interventions.experiments import (
     parallel_sets,
     serial_sets,
 )
+from mechinterp_assets.interventions.kinds.edge import EditEdge
 from mechinterp_assets.interventions.published_experiment import Published
 from mechinterp_assets.interventions.published_sets import published_entries
-from mechinterp_assets.interventions.spec import Head, Planned, Scope, Watched
-from mechinterp_assets.prompts.roles import role_names, role_positions
+from mechinterp_assets.interventions.sets import Planned
+from mechinterp_assets.interventions.terms import Head, Scope, Watched
 
 ROOTS = 4
 WRITERS = 2
@@ -396,10 +393,7 @@ def _last_reader(edges: pl.DataFrame) -> Reader:
 
 def _watch(context: ExperimentContext, reader: Reader) -> Watched | None:
     """The reader's pair, whose score is a metric then; None where a prompt lacks its roles."""
-    prompts = context.prompts.filter(pl.col("variant") == "base")
-    known = role_names(prompts)
-    roles = (reader.destination_role, reader.source_role)
-    if any(role not in known or min(role_positions(prompts, role)) < 0 for role in roles):
+    if not {reader.destination_role, reader.source_role} <= context.prompt_roles:
         return None
     return Watched(
         layer=reader.head[0],

@@ -27,17 +27,18 @@ from mechinterp_assets.interventions.experiments import (
     noising_of_attention,
     splicing,
 )
-from mechinterp_assets.interventions.feature_attribution import top_features
-from mechinterp_assets.interventions.layers import layer_ablations
-from mechinterp_assets.interventions.path_patching import PatchPath
+from mechinterp_assets.interventions.feature_choice import top_features
+from mechinterp_assets.interventions.kinds.layer_ablation import layer_ablations
+from mechinterp_assets.interventions.kinds.path_patching import PatchPath
+from mechinterp_assets.interventions.kinds.sae_feature_path import FeaturePath
 from mechinterp_assets.interventions.published_experiment import Published
 from mechinterp_assets.interventions.published_sets import published_layers
-from mechinterp_assets.interventions.sae_paths import FeaturePath
-from mechinterp_assets.interventions.spec import Planned, ReferenceMode
+from mechinterp_assets.interventions.sets import Planned
+from mechinterp_assets.interventions.terms import Versus
 
 REFERENCE = "ABC"
 NOISED_LAYERS = 2
-REFERENCES: tuple[ReferenceMode, ...] = ("zero", "zero_all")
+VERSUS: tuple[Versus, ...] = ("zero", "zero_all")
 
 # ---- Fig. 5, Table 4 -----------------------------------------------------------------------------
 
@@ -55,12 +56,12 @@ def _noising(context: ExperimentContext) -> list[Chosen]:
     chosen += measured
     for layers, reason in groups.items():
         for variant in variants:
-            noised = noising_of_attention(layers, [variant], references=REFERENCES)
+            noised = noising_of_attention(layers, [variant], versus=VERSUS)
             chosen += [
                 Chosen(one, f"{_name(layers)}: {variant}", reason)
                 for one in noised
                 # Both baselines for the layers together, as in K24; one for each layer alone.
-                if len(layers) == 1 or getattr(one, "reference", None) != "zero_all"
+                if len(layers) == 1 or getattr(one, "versus", None) != "zero_all"
             ]
     return _distinct(chosen)
 
@@ -113,7 +114,7 @@ def _paths_into_values(context: ExperimentContext) -> dict[int, Planned]:
 def _splices(context: ExperimentContext) -> list[Chosen]:
     """Every layer's SAE alone."""
     layers = _layers_with_saes(context)
-    planned = splicing(layers, references=_splice_references(context))
+    planned = splicing(layers, versus=_splice_versus(context))
     return [
         Chosen(one, _name((layer,)), "every layer with an SAE")
         for layer, one in zip(layers, planned, strict=True)
@@ -131,7 +132,7 @@ def _cross_section(context: ExperimentContext) -> list[Chosen]:
         reason = "layers with an SAE in order, in pairs (three where one is left over)"
     if not groups:
         raise NothingToRun("only one layer has an SAE")
-    planned = splicing((), groups, references=_splice_references(context))
+    planned = splicing((), groups, versus=_splice_versus(context))
     return [Chosen(one, _name(group), reason) for group, one in zip(groups, planned, strict=True)]
 
 
@@ -143,9 +144,9 @@ def pairs_in_order(layers: Sequence[int]) -> list[tuple[int, ...]]:
     return pairs
 
 
-def _splice_references(context: ExperimentContext) -> tuple[ReferenceMode, ...]:
+def _splice_versus(context: ExperimentContext) -> tuple[Versus, ...]:
     """Mean ablation over ABC prompts, or zero ablation where there are none."""
-    return ("mean",) if REFERENCE in context.variants else ("zero",)
+    return ("mean_counterfactual",) if REFERENCE in context.variants else ("zero",)
 
 
 # ---- Fig. 16 -------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Belongs here: which runs an intervention needs, stacking edits into forward pass
 run. Does not belong here: what a kind of intervention changes (its own file) and summaries
 (summary.py).
 
-Weights: an intervention says which view it runs on (`view`); clean, corrupt and reference values of
+Weights: an intervention says which view it runs on (`view`); clean, corrupt and ablated values of
 a row come from the same one. The probabilities of both views are those of the model. z is not the
 same: with processed weights zero ablation of a head leaves b_V W_O, a part of b_O, in place.
 
@@ -14,6 +14,7 @@ layer are stacked along the batch dimension, up to `batch_rows` rows, and run fr
 that everything before the edit is shared. Only END is unembedded.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +25,13 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.interventions.edit_context import EditContext
 from mechinterp_assets.interventions.metrics import LOGIT_METRICS, logit_metrics
 from mechinterp_assets.interventions.prompts import (
     PromptGroup,
+    Source,
     absent_roles,
     aligned_groups,
-    check_positions,
     check_prompts,
     common_form,
     counterparts,
@@ -39,29 +41,27 @@ from mechinterp_assets.interventions.runs import (
     KEPT,
     CleanRun,
     Edit,
-    Editor,
     LiveRun,
     NamedHook,
     Progress,
     Runs,
     bridge_of,
-    donor_key,
     hook_name,
     watched_pairs,
 )
-from mechinterp_assets.interventions.spec import (
-    Intervention,
-    InterventionError,
+from mechinterp_assets.interventions.sets import (
     InterventionSet,
     Planned,
-    Weights,
-    check_roles,
+    ablated_of,
+    check_positions,
     corrupt_source,
     edited_source,
     members,
-    reference_of,
+    reference_of_all,
     validate,
 )
+from mechinterp_assets.interventions.spec import Intervention, check_roles
+from mechinterp_assets.interventions.terms import InterventionError, Weights
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import run_from
 
@@ -71,6 +71,7 @@ SPEC_SCHEMA: dict[str, Any] = {
     "intervention": pl.String,
     "kind": pl.String,
     "mode": pl.String,
+    "reference": pl.String,
     "site": pl.String,
     "layer": pl.Int32,
     "head": pl.Int32,
@@ -96,15 +97,16 @@ SPEC_SCHEMA: dict[str, Any] = {
     "receiver_role": pl.String,
     "direction": pl.String,
     "channel": pl.Int32,
-    "reference_run": pl.String,
+    "ablated_run": pl.String,
     "watched": pl.String,
+    "other_fields": pl.String,
 }
 VALUE_SCHEMA: dict[str, Any] = {
     "n_slices": pl.Int32,
     "metric": pl.String,
     "clean": pl.Float64,
     "corrupt": pl.Float64,
-    "reference": pl.Float64,
+    "ablated": pl.Float64,
     "patched": pl.Float64,
     "cosine": pl.Float64,
     "norm_ratio": pl.Float64,
@@ -120,44 +122,41 @@ METRICS = (*LOGIT_METRICS, "attn_score")
 
 @torch.no_grad()
 def run_interventions(
-    model: LanguageModel,
+    context: EditContext,
     prompts: pl.DataFrame,
     interventions: Sequence[Planned],
-    editors: Mapping[str, Editor],
     *,
     counterfactuals: pl.DataFrame | None = None,
-    reference_prompts: pl.DataFrame | None = None,
-    batch_rows: int = 256,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Run every intervention on every prompt it applies to: frame intervention_results.
 
-    prompts: rows of ioi_prompts, or task prompts of one task; editors: one per kind of intervention
-    that occurs. counterfactuals: prompts of the variants that activations come from, found by
-    pair_id. reference_prompts: where resampling draws from (default: the prompts).
+    context: the model and what the interventions need beside prompts; its batch_rows bounds the
+    rows of a forward pass and of an unedited run. prompts: rows of ioi_prompts, or task prompts of
+    one task. counterfactuals: prompts of the variants that activations come from, found by pair_id.
     One row per prompt, intervention and metric (logit_diff, kl, loss, prob and, where a head is
-    watched and for edges, attn_score). `batch_rows` bounds the rows of a forward pass and of an
-    unedited run. Raises InterventionError before any run.
+    watched and for edges, attn_score). Raises InterventionError before any run.
     """
+    model, batch_rows = context.model, context.batch_rows
     if batch_rows < 1:
         raise InterventionError(f"batch_rows is {batch_rows}; at least 1 row must fit")
     check_prompts(prompts, model.config)
     validate(interventions, model.config, absent_roles(prompts))
-    check_positions(interventions, prompts)
-    work = _with_references(interventions)
-    _check_kinds(work, prompts, editors)
-    frames = _frames_by_source(work, prompts, counterfactuals, reference_prompts)
+    check_positions(interventions, common_form(prompts))
+    work = _with_ablated(interventions)
+    _check_kinds(work, prompts, context)
+    frames = _frames_by_source(work, prompts, counterfactuals, context.reference_prompts)
     for frame in frames.values():
         check_prompts(frame, model.config)
 
-    collected = _Collected(work, len(interventions))
+    collected = _Collected(work, len(interventions), context.reference_variant)
     if not interventions:
         return collected.frame()
     done, total = 0, len(work) * prompts.height
     keep = _sites_to_keep(work)
     for groups in aligned_groups(frames, max_prompts=batch_rows, device=model.device):
         runs = Runs(model, groups, keep)
-        for stack in _stacks(runs, work, editors, batch_rows):
+        for stack in _stacks(runs, work, context):
             collected.add(runs, stack, *_run_stack(model, stack))
         done += len(work) * len(runs.group.prompt)
         if progress is not None:
@@ -165,16 +164,24 @@ def run_interventions(
     return collected.frame()
 
 
-def spec_frame(interventions: Sequence[Planned]) -> pl.DataFrame:
-    """One row per intervention: the columns that say what was done."""
-    return pl.DataFrame([_spec_row(planned) for planned in interventions], schema=SPEC_SCHEMA)
+def spec_frame(
+    interventions: Sequence[Planned], reference_variant: str | None = None
+) -> pl.DataFrame:
+    """One row per intervention: the columns that say what was done.
+
+    reference_variant: of the prompts that means and resampled activations come from.
+    """
+    rows = [_spec_row(planned, reference_variant) for planned in interventions]
+    return pl.DataFrame(rows, schema=SPEC_SCHEMA)
 
 
-def intervention_sets(interventions: Sequence[Planned], task: str = "ioi") -> pl.DataFrame:
+def intervention_sets(
+    interventions: Sequence[Planned], task: str = "ioi", reference_variant: str | None = None
+) -> pl.DataFrame:
     """Members of the sets among `interventions`: frame intervention_sets."""
     rows = [
         {
-            **_spec_row(member),
+            **_spec_row(member, reference_variant),
             "task": task,
             "intervention": planned.id,
             "member": place,
@@ -197,29 +204,25 @@ def intervention_sets(interventions: Sequence[Planned], task: str = "ioi") -> pl
 # ---- what is needed ------------------------------------------------------------------------------
 
 
-def _with_references(interventions: Sequence[Planned]) -> list[Planned]:
+def _with_ablated(interventions: Sequence[Planned]) -> list[Planned]:
     """The interventions and, behind them, the runs they are normalised by."""
     work = {planned.id: planned for planned in interventions}
     for planned in interventions:
-        reference = reference_of(planned)
-        if reference is not None:
-            work.setdefault(reference.id, reference)
+        ablated = ablated_of(planned)
+        if ablated is not None:
+            work.setdefault(ablated.id, ablated)
     return list(work.values())
 
 
 def _check_kinds(
-    interventions: Sequence[Planned], prompts: pl.DataFrame, editors: Mapping[str, Editor]
+    interventions: Sequence[Planned], prompts: pl.DataFrame, context: EditContext
 ) -> None:
-    by_kind: dict[str, list[Intervention]] = {}
+    by_kind: dict[type[Intervention], list[Intervention]] = {}
     for planned in interventions:
         for one in members(planned):
-            by_kind.setdefault(one.kind, []).append(one)
+            by_kind.setdefault(type(one), []).append(one)
     for kind, ones in by_kind.items():
-        if kind not in editors:
-            raise InterventionError(
-                f"{ones[0].id}: no editor for kind {kind!r} was given (given: {sorted(editors)})"
-            )
-        editors[kind].check(ones, prompts)
+        kind.check(ones, prompts, context)
 
 
 def _frames_by_source(
@@ -227,19 +230,18 @@ def _frames_by_source(
     prompts: pl.DataFrame,
     counterfactuals: pl.DataFrame | None,
     reference_prompts: pl.DataFrame | None,
-) -> dict[str | None, pl.DataFrame]:
+) -> dict[Source, pl.DataFrame]:
     """The prompts (None) and what belongs to each of them, row by row."""
     roles: dict[str, dict[str, set[str]]] = {}
-    frames: dict[str | None, pl.DataFrame] = {None: common_form(prompts)}
+    frames: dict[Source, pl.DataFrame] = {None: common_form(prompts)}
     for planned in interventions:
         for one in members(planned):
             if one.source is not None:
                 for role in one.exchanged_roles:
                     roles.setdefault(one.source, {}).setdefault(role, set()).add(one.id)
-            if one.donor_seed is not None:
-                frames.setdefault(
-                    donor_key(one.donor_seed), donors(prompts, reference_prompts, one.donor_seed)
-                )
+            if one.drawn is not None and one.drawn not in frames:
+                pool = None if one.drawn.own else reference_prompts
+                frames[one.drawn] = donors(prompts, pool, one.drawn.seed)
     for variant, owners in roles.items():
         frames[variant] = counterparts(prompts, counterfactuals, variant, owners)
     for planned in interventions:
@@ -259,8 +261,6 @@ def _sites_to_keep(interventions: Sequence[Planned]) -> list[str]:
     ones = [one for planned in interventions for one in members(planned)]
     keep = {*KEPT}
     if any(planned.watch is not None for planned in interventions):
-        keep.add("attn_scores")
-    if any(one.kind == "edge" for one in ones):
         keep.add("attn_scores")
     for one in ones:
         keep.update(one.needs)
@@ -285,19 +285,18 @@ Stack = list[_Placed]
 def _stacks(
     runs: Runs,
     interventions: Sequence[Planned],
-    editors: Mapping[str, Editor],
-    batch_rows: int,
+    context: EditContext,
 ) -> Iterator[Stack]:
     """Edits of one run and first layer, together at most `batch_rows` rows."""
     waiting: dict[tuple[int, int], Stack] = {}
     for place, planned in enumerate(interventions):
-        edit = _plan(planned, runs, editors)
+        edit = _plan(planned, runs, context)
         if edit is None:
             continue
         key = (id(edit.run), edit.first_layer)
         stack = waiting.setdefault(key, [])
         used = stack[-1].rows.stop if stack else 0
-        if stack and used + len(edit.members) > batch_rows:
+        if stack and used + len(edit.members) > context.batch_rows:
             yield stack
             stack = waiting[key] = []
             used = 0
@@ -305,11 +304,11 @@ def _stacks(
     yield from (stack for stack in waiting.values() if stack)
 
 
-def _plan(planned: Planned, runs: Runs, editors: Mapping[str, Editor]) -> Edit | None:
+def _plan(planned: Planned, runs: Runs, context: EditContext) -> Edit | None:
     if isinstance(planned, Intervention):
-        edit = editors[planned.kind].plan(planned, runs)
+        edit = planned.plan(runs, context)
     else:
-        edits = [editors[member.kind].plan(member, runs) for member in planned.members]
+        edits = [member.plan(runs, context) for member in planned.members]
         if any(one is None for one in edits):
             return None
         edit = _merge([one for one in edits if one is not None])
@@ -410,8 +409,11 @@ def _score_hook(stack: Stack, layer: int, scores: dict[int, Tensor]) -> Any:
 class _Collected:
     """Values of all runs, column by column."""
 
-    def __init__(self, interventions: Sequence[Planned], n_asked: int) -> None:
+    def __init__(
+        self, interventions: Sequence[Planned], n_asked: int, reference_variant: str | None
+    ) -> None:
         self._work = interventions
+        self._reference_variant = reference_variant
         self._n_asked = n_asked
         self._columns: dict[str, list[np.ndarray]] = {}
         self._task = "ioi"
@@ -516,26 +518,30 @@ class _Collected:
             pl.col("n_slices").replace(-1, None),
         )
         place_of = {planned.id: place for place, planned in enumerate(self._work)}
-        references = pl.DataFrame(
+        ablations = pl.DataFrame(
             [
-                {"place": place, "reference_place": place_of[reference.id]}
+                {"place": place, "ablated_place": place_of[ablated.id]}
                 for place, planned in enumerate(self._work)
-                if (reference := reference_of(planned)) is not None
+                if (ablated := ablated_of(planned)) is not None
             ],
-            schema={"place": pl.Int64, "reference_place": pl.Int64},
+            schema={"place": pl.Int64, "ablated_place": pl.Int64},
         )
-        by_reference = values.select(
-            pl.col("place").alias("reference_place"),
+        by_ablation = values.select(
+            pl.col("place").alias("ablated_place"),
             "prompt",
             "metric",
-            pl.col("patched").alias("reference"),
+            pl.col("patched").alias("ablated"),
         )
-        specs = spec_frame(self._work).with_row_index("place").cast({"place": pl.Int64})
+        specs = (
+            spec_frame(self._work, self._reference_variant)
+            .with_row_index("place")
+            .cast({"place": pl.Int64})
+        )
         names = pl.Series("metric", METRICS)
         ordered = (
             values.filter(pl.col("place") < self._n_asked)
-            .join(references, on="place", how="left")
-            .join(by_reference, on=["reference_place", "prompt", "metric"], how="left")
+            .join(ablations, on="place", how="left")
+            .join(by_ablation, on=["ablated_place", "prompt", "metric"], how="left")
             .sort("place", "metric", "prompt")
         )
         return (
@@ -559,11 +565,13 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def _spec_row(planned: Planned) -> dict[str, object]:
-    reference = reference_of(planned)
+def _spec_row(planned: Planned, reference_variant: str | None) -> dict[str, object]:
+    ablated, reference = ablated_of(planned), reference_of_all(planned)
+    taken_from = reference_variant if reference == "counterfactual_cell" else None
     shared: dict[str, object] = {
         "intervention": planned.id,
-        "reference_run": None if reference is None else reference.id,
+        "reference": reference,
+        "ablated_run": None if ablated is None else ablated.id,
         "watched": None if planned.watch is None else str(planned.watch),
     }
     if isinstance(planned, InterventionSet):
@@ -574,10 +582,12 @@ def _spec_row(planned: Planned) -> dict[str, object]:
             "via_mlp": True,
             "is_control": all(getattr(m, "is_control", False) for m in planned.members),
             "weights": planned.members[0].view,
-            "source_variant": corrupt_source(planned) or edited_source(planned),
+            "source_variant": corrupt_source(planned) or edited_source(planned) or taken_from,
         }
     given = planned.model_dump()
     row = {name: given[name] for name in SPEC_SCHEMA if name in given}
+    shown = {*SPEC_SCHEMA, *Intervention.model_fields, *planned.columns, "versus"}
+    others = {name: value for name, value in given.items() if name not in shown}
     return {
         "via_mlp": True,
         "is_control": False,
@@ -586,6 +596,7 @@ def _spec_row(planned: Planned) -> dict[str, object]:
         "site": planned.edited_site,
         "position_role": planned.edited_role,
         "weights": planned.view,
-        "source_variant": planned.source,
+        "source_variant": planned.source or taken_from,
+        "other_fields": json.dumps(others) if others else None,
         **planned.columns,
     }

@@ -1,22 +1,21 @@
 """Unedited runs, and what an edit is: the vocabulary that kinds and runner share.
 
 Belongs here: runs of a group of prompts and of what belongs to them (counterfactuals, donors), the
-protocol of editors and steps. Does not belong here: what a kind changes (its own file), stacking
-edits and metrics (runner.py).
+protocol of steps. Does not belong here: what a kind changes (its own file), stacking edits and
+metrics (runner.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import polars as pl
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mechinterp_assets.interventions.prompts import PromptGroup
-from mechinterp_assets.interventions.spec import Intervention, Watched
-from mechinterp_assets.interventions.spec import Weights as View
+from mechinterp_assets.interventions.prompts import PromptGroup, Source
+from mechinterp_assets.interventions.terms import Watched
+from mechinterp_assets.interventions.terms import Weights as View
 from mechinterp_assets.model.language_model import LanguageModel, Weights
 from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64
@@ -140,38 +139,33 @@ def clean_run(
 class Runs:
     """Unedited runs of one group of prompts and of what belongs to each prompt, made when asked.
 
-    groups: None for the prompts themselves, the name of a variant for their counterfactuals,
-    `donor_key(seed)` for the prompts that resampling takes activations from; rows correspond.
+    groups: None for the prompts themselves, the name of a variant for their counterfactuals, a Draw
+    for the prompts that resampling takes activations from; rows correspond.
     """
 
     def __init__(
         self,
         model: LanguageModel,
-        groups: Mapping[str | None, PromptGroup],
+        groups: Mapping[Source, PromptGroup],
         keep: Sequence[str] = (*KEPT, "attn_scores"),
     ) -> None:
         self.model = model
         self.groups = groups
         self._keep = keep
-        self._runs: dict[tuple[str | None, View], CleanRun] = {}
+        self._runs: dict[tuple[Source, View], CleanRun] = {}
 
     @property
     def group(self) -> PromptGroup:
         """The prompts themselves."""
         return self.groups[None]
 
-    def of(self, source: str | None = None, view: View = "processed") -> CleanRun:
+    def of(self, source: Source = None, view: View = "processed") -> CleanRun:
         """The run of the prompts (None), of a variant or of donors."""
         if (source, view) not in self._runs:
             self._runs[source, view] = clean_run(
                 self.model, self.groups[source], view=view, keep=self._keep
             )
         return self._runs[source, view]
-
-
-def donor_key(seed: int) -> str:
-    """Key of the donors drawn with `seed` among the groups of Runs."""
-    return f"(resample {seed})"
 
 
 @dataclass
@@ -277,15 +271,3 @@ class Edit:
     def first_layer(self) -> int:
         """First layer whose computation changes."""
         return min(step.first_layer for step in self.steps)
-
-
-class Editor(Protocol):
-    """Works out one kind of intervention for a group of prompts."""
-
-    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
-        """Raise InterventionError for what cannot be run, before anything is."""
-        ...
-
-    def plan(self, intervention: Any, runs: Runs) -> Edit | None:
-        """The edit, or None where it applies to no prompt of the group."""
-        ...

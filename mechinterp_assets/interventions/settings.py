@@ -33,7 +33,7 @@ class ExperimentSection(Section):
     def _read_file(cls, data: Any) -> Any:
         if not isinstance(data, dict) or data.get("file") is None:
             return data
-        from mechinterp_assets.interventions.api import read_descriptions  # imports torch
+        from mechinterp_assets.interventions.descriptions import read_descriptions
 
         if data.get("interventions"):
             raise ValueError("give either interventions or file")
@@ -53,8 +53,8 @@ class ExperimentSection(Section):
 
         What needs the model's shape (does this head exist?) is checked before the run.
         """
-        from mechinterp_assets.interventions.api import expand
-        from mechinterp_assets.interventions.spec import members
+        from mechinterp_assets.interventions.descriptions import expand
+        from mechinterp_assets.interventions.sets import members
 
         planned = expand(self.interventions)
         sources = [one.source for many in planned for one in members(many)]
@@ -70,7 +70,7 @@ class InterventionSection(Section):
     IOI or another task. `bootstrap` resamples of prompts give the intervals.
     """
 
-    head_ablations: list[Literal["zero", "mean"]] = ["zero", "mean"]
+    head_ablations: list[Literal["zero", "mean_counterfactual"]] = ["zero", "mean_counterfactual"]
     edges: Annotated[int, Field(ge=0)] = 10
     prompts: Positive = 64
     published: Literal["all"] | list[str] = "all"

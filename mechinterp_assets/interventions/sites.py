@@ -14,6 +14,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from mechinterp_assets.ablation.modes import ALL_BUT_BOS
+from mechinterp_assets.ablation.replacements import change
 from mechinterp_assets.interventions.prompts import PromptGroup
 from mechinterp_assets.interventions.residual import cosine_and_norm_ratio
 from mechinterp_assets.interventions.runs import (
@@ -23,7 +25,7 @@ from mechinterp_assets.interventions.runs import (
     NamedHook,
     hook_name,
 )
-from mechinterp_assets.interventions.spec import ALL_POSITIONS
+from mechinterp_assets.interventions.terms import EVERYWHERE
 from mechinterp_assets.model.language_model import Weights
 
 # Where the residual stream is compared with and without the edit, by edited site.
@@ -50,9 +52,9 @@ class Places:
         n_rows, length = group.token_ids.shape
         device = group.token_ids.device
         rows = torch.arange(n_rows, device=device)
-        if role != ALL_POSITIONS:
+        if role not in EVERYWHERE:
             return cls(rows, group.positions[role])
-        positions = torch.arange(int(skip_bos), length, device=device)
+        positions = torch.arange(int(skip_bos or role == ALL_BUT_BOS), length, device=device)
         return cls(rows.repeat_interleave(len(positions)), positions.repeat(n_rows))
 
     def select(self, keep: Tensor) -> tuple["Places", Tensor]:
@@ -123,7 +125,7 @@ class Blend(SiteStep):
     strength: float
 
     def change(self, x: Tensor) -> Tensor:
-        return self.strength * (self.target - x)
+        return change(x, self.target, self.strength)
 
     def kept(self, places: Tensor) -> dict[str, Any]:
         return {"target": self.target[places]}

@@ -6,10 +6,9 @@ prompt (SQL view intervention_effects).
 effect = patched - clean, per prompt, for every metric alike: negative logit_diff and prob, positive
 loss and kl mean that the model got worse at the task. Fractions recovered normalise means over
 prompts, not single prompts: (mean patched - mean base) / (mean clean - mean base), base being the
-corrupt run or the reference run.
+corrupt run or the ablated run.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mechinterp_assets.interventions.runner import SPEC_SCHEMA
-from mechinterp_assets.interventions.spec import InterventionError
+from mechinterp_assets.interventions.terms import InterventionError
+from mechinterp_assets.statistics.bootstrap import mean_interval, resample_weights
 
 SUMMARY_VALUES: dict[str, Any] = {
     "metric": pl.String,
     "n": pl.Int64,
     "mean_clean": pl.Float64,
     "mean_corrupt": pl.Float64,
-    "mean_reference": pl.Float64,
+    "mean_ablated": pl.Float64,
     "mean_patched": pl.Float64,
     "mean_effect": pl.Float64,
     "sd_effect": pl.Float64,
@@ -33,9 +33,9 @@ SUMMARY_VALUES: dict[str, Any] = {
     "recovered": pl.Float64,
     "recovered_ci_low": pl.Float64,
     "recovered_ci_high": pl.Float64,
-    "recovered_reference": pl.Float64,
-    "recovered_reference_ci_low": pl.Float64,
-    "recovered_reference_ci_high": pl.Float64,
+    "recovered_from_ablated": pl.Float64,
+    "recovered_from_ablated_ci_low": pl.Float64,
+    "recovered_from_ablated_ci_high": pl.Float64,
     "mean_n_slices": pl.Float64,
     "mean_cosine": pl.Float64,
     "mean_norm_ratio": pl.Float64,
@@ -81,8 +81,8 @@ def intervention_summary(
     for (task, _, metric), frame in joined.group_by(keys, maintain_order=True):
         effect = frame["effect"].to_numpy()
         control = frame["control_effect"].drop_nulls().to_numpy()
-        low, high = bootstrap_interval(effect, n_bootstrap, seed)
-        control_low, control_high = bootstrap_interval(control, n_bootstrap, seed)
+        low, high = mean_interval(effect, n_bootstrap=n_bootstrap, seed=seed)
+        control_low, control_high = mean_interval(control, n_bootstrap=n_bootstrap, seed=seed)
         rows.append(
             {
                 "task": task,
@@ -91,14 +91,14 @@ def intervention_summary(
                 "n": len(effect),
                 "mean_clean": frame["clean"].mean(),
                 "mean_corrupt": frame["corrupt"].mean(),
-                "mean_reference": frame["reference"].mean(),
+                "mean_ablated": frame["ablated"].mean(),
                 "mean_patched": frame["patched"].mean(),
                 "mean_effect": float(effect.mean()),
                 "sd_effect": float(effect.std(ddof=1)) if len(effect) > 1 else None,
                 "ci_low": low,
                 "ci_high": high,
                 **_recovered("recovered", frame, "corrupt", n_bootstrap, seed),
-                **_recovered("recovered_reference", frame, "reference", n_bootstrap, seed),
+                **_recovered("recovered_from_ablated", frame, "ablated", n_bootstrap, seed),
                 "mean_n_slices": frame["n_slices"].mean(),
                 "mean_cosine": frame["cosine"].mean(),
                 "mean_norm_ratio": frame["norm_ratio"].mean(),
@@ -132,7 +132,7 @@ def recovered_fraction(
     fraction = float((mean_patched - mean_base) / (mean_clean - mean_base))
     if len(clean) < 2:
         return fraction, None, None
-    drawn = _resample_weights(len(clean), n_bootstrap, seed) @ values
+    drawn = resample_weights(len(clean), n_bootstrap, seed) @ values
     size = drawn[:, 0] - drawn[:, 1]
     if not size.all():
         return fraction, None, None
@@ -149,21 +149,3 @@ def _recovered(
     clean, against, patched = (frame[c].to_numpy() for c in ("clean", base, "patched"))
     found = recovered_fraction(clean, against, patched, n_bootstrap, seed)
     return dict(zip(columns, found, strict=True))
-
-
-def bootstrap_interval(
-    values: NDArray[np.float64], n_bootstrap: int, seed: int
-) -> tuple[float | None, float | None]:
-    """95% percentile bootstrap interval of the mean of `values` [n]; (None, None) below 2."""
-    if len(values) < 2:
-        return None, None
-    means = _resample_weights(len(values), n_bootstrap, seed) @ values
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-@lru_cache(maxsize=64)
-def _resample_weights(n: int, n_bootstrap: int, seed: int) -> NDArray[np.float64]:
-    """How often each of n values is drawn, over n: [n_bootstrap, n]."""
-    generator = np.random.default_rng([seed, n])
-    return generator.multinomial(n, np.full(n, 1 / n), size=n_bootstrap) / n

@@ -7,9 +7,9 @@ assets), training logs (train.py).
 Conventions
   Valid positions are all but position 0 and BOS tokens: reconstruction measures are over them.
   Splicing replaces z of one layer at valid positions by x_hat (spliced), 0 (zero) or the mean z
-  of the training split (mean); z at invalid positions stays as it is in all three. KL is a mean
-  over valid positions, cross-entropy (nats) over those of them that have a next token: what is
-  predicted from BOS is left out. Raw weights.
+  of the training split (mean: mode mean_corpus of ablation/modes.py); z at invalid positions stays
+  as it is in all three. KL is a mean over valid positions, cross-entropy (nats) over those of them
+  that have a next token: what is predicted from BOS is left out. Raw weights.
 """
 
 from collections.abc import Callable, Mapping

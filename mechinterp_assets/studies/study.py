@@ -96,10 +96,11 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _mean_ablation_has_a_reference(self) -> "Study":
-        if "mean" in self.interventions.head_ablations and "ABC" not in self.ioi.variants:
+        mean = "mean_counterfactual"
+        if mean in self.interventions.head_ablations and "ABC" not in self.ioi.variants:
             raise ValueError(
-                "interventions.head_ablations has mean, whose reference are the ABC prompts; add "
-                "ABC to ioi.variants or leave mean out"
+                f"interventions.head_ablations has {mean}, whose reference are the ABC prompts; "
+                "add ABC to ioi.variants or leave it out"
             )
         return self
 

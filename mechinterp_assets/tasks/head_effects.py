@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mechinterp_assets.interventions.summary import bootstrap_interval
+from mechinterp_assets.ablation.modes import ALL_BUT_BOS, reference_used
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import BASE, END, TASK_PROMPTS_SCHEMA
+from mechinterp_assets.statistics.bootstrap import mean_interval
 from mechinterp_assets.tasks.ablation import METRICS, Floats, Sweep
 
 NULL_TASK = "random"
@@ -27,6 +28,9 @@ NULL_LENGTHS = 4  # distinct lengths of null prompts, so that they run in few pa
 EFFECTS_SCHEMA: dict[str, Any] = {
     "task": pl.String(),
     "mode": pl.String(),
+    "reference": pl.String(),
+    "fallback_share": pl.Float64(),
+    "position_role": pl.String(),
     "layer": pl.Int32(),
     "head": pl.Int32(),
     "metric": pl.String(),
@@ -98,12 +102,20 @@ def head_effects(
             if not defined.any():
                 continue
             clean = clean[defined]
+            shares = {
+                mode: float(fallen[chosen][defined].mean())
+                for mode, fallen in sweep.falls_back.items()
+            }
             values = sweep.ablated[metric][..., chosen][..., defined]
             for index in np.ndindex(*values.shape[:-1]):
+                mode = sweep.modes[index[0]]
                 rows.append(
                     {
                         "task": task,
-                        "mode": sweep.modes[index[0]],
+                        "mode": mode,
+                        "reference": reference_used(mode, shares.get(mode)),
+                        "fallback_share": shares.get(mode),
+                        "position_role": ALL_BUT_BOS,
                         "layer": index[1],
                         "head": index[2],
                         "metric": metric,
@@ -119,7 +131,7 @@ def head_effects(
 
 def _summary(clean: Floats, ablated: Floats, n_bootstrap: int, seed: int) -> dict[str, object]:
     effect = ablated - clean
-    low, high = bootstrap_interval(effect, n_bootstrap, seed)
+    low, high = mean_interval(effect, n_bootstrap=n_bootstrap, seed=seed)
     return {
         "n": len(effect),
         "mean_clean": float(clean.mean()),

@@ -21,13 +21,17 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom, spearmanr
 from torch import Tensor
 
+from mechinterp_assets.ablation.modes import Mode, reference_used
+from mechinterp_assets.ablation.references import LeaveOneOutMeans
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.tasks.ablation import Floats, MeanActivations, run_head_sets
+from mechinterp_assets.statistics.bootstrap import resample_counts
+from mechinterp_assets.tasks.ablation import Floats, run_head_sets
 
 Ranking = Literal["harm", "absolute"]
 RANKINGS: tuple[Ranking, ...] = ("harm", "absolute")
 # Sign with which an effect harms the task.
 HARM: Mapping[str, int] = {"loss": 1, "logit_diff": -1}
+MODE: Mode = "mean_leave_one_out"  # of heads that are not kept
 RANDOM_SETS = 5
 NONE_KEPT, ALL_KEPT = 0, 1  # places of these sets among those that are run
 
@@ -35,6 +39,7 @@ REUSE_SCHEMA: dict[str, Any] = {
     "task_a": pl.String(),
     "task_b": pl.String(),
     "mode": pl.String(),
+    "reference": pl.String(),
     "metric": pl.String(),
     "ranking": pl.String(),
     "top_share": pl.Float64(),
@@ -51,6 +56,9 @@ REUSE_SCHEMA: dict[str, Any] = {
 FAITHFULNESS_SCHEMA: dict[str, Any] = {
     "heads_of": pl.String(),
     "measured_on": pl.String(),
+    "mode": pl.String(),
+    "reference": pl.String(),
+    "fallback_share": pl.Float64(),
     "metric": pl.String(),
     "top_share": pl.Float64(),
     "n_kept": pl.Int32(),
@@ -96,6 +104,7 @@ def component_reuse(effects: pl.DataFrame, shares: Sequence[float]) -> pl.DataFr
                 correlation = _rank_correlation(*strengths)
                 for share in shares:
                     common = {"task_a": a, "task_b": b, "mode": mode, "metric": metric}
+                    common["reference"] = _reference(frame, (a, b))
                     rows.append(
                         {
                             **common,
@@ -155,9 +164,9 @@ def reuse_faithfulness(
     model: LanguageModel,
     prompts: pl.DataFrame,
     effects: pl.DataFrame,
-    reference: MeanActivations,
+    means: LeaveOneOutMeans,
     *,
-    share: float,
+    kept_share: float,
     held_out: Collection[str] = (),
     n_bootstrap: int = 1000,
     seed: int = 0,
@@ -165,21 +174,22 @@ def reuse_faithfulness(
 ) -> pl.DataFrame:
     """Table component_reuse_faithfulness: each task run on the top heads of each task alone.
 
-    All other heads are mean-ablated, MLPs stay. prompts: rows of TASK_PROMPTS_SCHEMA; effects: rows
-    of task_head_effects, mode mean among them. A task's heads are the `share` whose ablation harms
-    the measured metric most on it; held_out: tasks whose `prompts` took no part in that.
+    All other heads are ablated, mode mean_leave_one_out, MLPs stay. prompts: rows of
+    TASK_PROMPTS_SCHEMA; effects: rows of task_head_effects, that mode among them. A task's heads
+    are the `kept_share` whose ablation harms the measured metric most on it; held_out: tasks whose
+    `prompts` took no part in that.
     faithfulness = (kept - none kept) / (clean - none kept), of means over prompts; its interval
     resamples prompts. random_faithfulness: mean over RANDOM_SETS random head sets of the same size.
-    Raises PromptError before any run.
+    Raises PromptError or AblationError before any run.
     """
     total = model.config.n_layers * model.config.n_heads
-    n = n_top_heads(share, total)
+    n = n_top_heads(kept_share, total)
     generator = np.random.default_rng(seed)
     random_sets = [generator.choice(total, n, replace=False) for _ in range(RANDOM_SETS)]
     # No head, all heads, those of every metric and task that has it, and last the random ones.
     sets = [np.array([], dtype=np.int64), np.arange(total)]
     places: dict[tuple[str, str], int] = {}
-    of_mean = effects.filter((pl.col("mode") == "mean") & pl.col("metric").is_in(list(HARM)))
+    of_mean = effects.filter((pl.col("mode") == MODE) & pl.col("metric").is_in(list(HARM)))
     for (metric,), frame in of_mean.group_by(["metric"], maintain_order=True):
         for task, matrix in effect_matrices(frame).items():
             places[str(metric), task] = len(sets)
@@ -191,18 +201,23 @@ def reuse_faithfulness(
     for task in dict.fromkeys(task_of.tolist()):
         chosen = task_of == task
         own = prompts.filter(pl.Series(chosen))
-        runs = run_head_sets(model, own, kept, reference, batch_rows=batch_rows)
+        runs = run_head_sets(model, own, kept, means, batch_rows=batch_rows)
+        fallen = np.array(means.falls_back(own))
         for (metric, other), place in places.items():
             defined = ~np.isnan(runs[metric][ALL_KEPT])
             if not defined.any():
                 continue
             values = _faithfulness(runs[metric][:, defined], place, n_bootstrap, seed)
+            share = float(fallen[defined].mean())
             rows.append(
                 {
                     "heads_of": other,
                     "measured_on": task,
+                    "mode": MODE,
+                    "reference": reference_used(MODE, share),
+                    "fallback_share": share,
                     "metric": metric,
-                    "top_share": share,
+                    "top_share": kept_share,
                     "n_kept": n,
                     "held_out": task in held_out,
                     **values,
@@ -217,6 +232,12 @@ def reuse_faithfulness(
 
 def _strength(effects: Floats, metric: str, ranking: Ranking) -> Floats:
     return np.abs(effects) if ranking == "absolute" else HARM[metric] * effects
+
+
+def _reference(effects: pl.DataFrame, tasks: Sequence[str]) -> str | None:
+    """Reference of two tasks' effects, which are all of one mode."""
+    used = set(effects.filter(pl.col("task").is_in(tasks))["reference"].to_list())
+    return used.pop() if len(used) == 1 else "own_cell_and_task"
 
 
 def _rank_correlation(a: Floats, b: Floats) -> float | None:
@@ -237,7 +258,7 @@ def _faithfulness(runs: Floats, place: int, n_bootstrap: int, seed: int) -> dict
     """Of the set at `place`; runs [set, prompt], random sets last."""
     clean, none_kept, n = runs[ALL_KEPT], runs[NONE_KEPT], runs.shape[1]
     mean = [float(values.mean()) for values in (clean, runs[place], none_kept)]
-    weights = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
+    weights = resample_counts(n, n_bootstrap, seed)
     resampled = _share(weights @ runs[place], weights @ clean, weights @ none_kept)
     random = _share(runs[-RANDOM_SETS:].mean(axis=1), clean.mean(), none_kept.mean())
     low, high = np.quantile(resampled, [0.025, 0.975]) if n > 1 else (np.nan, np.nan)

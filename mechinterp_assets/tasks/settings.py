@@ -15,15 +15,18 @@ class TaskEffectSection(Section):
     """Ablation of every head on tasks (K24 Fig. 3), and whether tasks share heads.
 
     `tasks`: which; auto takes ioi and those of tasks.names and tasks.own, others (prompt families)
-    must be named. `ablations`: tasks/ablation.py says what replaces a head. The first `prompts`
+    must be named. `ablations`: modes of ablation/modes.py. The first `prompts`
     base prompts of each task are scored; all of them make the mean. `null_prompts` random prompts
     are KL's null. `bootstrap` resamples. `top_shares`: sizes of the top sets that are compared, as
     shares of all heads; `kept_share`: of the sets that are kept alone in
-    component_reuse_faithfulness, which is empty unless mean is among the ablations.
+    component_reuse_faithfulness, which is empty unless mean_leave_one_out is among the ablations.
     """
 
     tasks: Literal["auto"] | list[str] = "auto"
-    ablations: list[Literal["zero", "mean", "uniform"]] = ["zero", "mean"]
+    ablations: list[Literal["zero", "mean_leave_one_out", "uniform_attention"]] = [
+        "zero",
+        "mean_leave_one_out",
+    ]
     prompts: Positive = 32
     null_prompts: Annotated[int, Field(ge=16)] = 16
     bootstrap: Positive = 1000

@@ -15,17 +15,17 @@ SELECT DISTINCT
     coalesce(made.position_role, s.position_role) AS position_role,
     coalesce(made.mode, s.mode) AS mode,
     coalesce(made.source_variant, s.source_variant) AS source_variant,
-    s.reference_run,
+    s.ablated_run,
     s.mean_clean,
     s.mean_corrupt,
-    s.mean_reference,
+    s.mean_ablated,
     s.mean_patched,
     s.recovered,
     s.recovered_ci_low,
     s.recovered_ci_high,
-    s.recovered_reference,
-    s.recovered_reference_ci_low,
-    s.recovered_reference_ci_high,
+    s.recovered_from_ablated,
+    s.recovered_from_ablated_ci_low,
+    s.recovered_from_ablated_ci_high,
     s.n,
     s.intervention
 FROM intervention_experiments AS e
@@ -36,4 +36,4 @@ WHERE e.study = $study
   AND e.experiment = $experiment
   AND s.metric = 'logit_diff'
   AND coalesce(made.kind, s.kind) = 'activation_patching'
-ORDER BY layers, position_role, source_variant, reference_run;
+ORDER BY layers, position_role, source_variant, ablated_run;

@@ -11,16 +11,16 @@ SELECT DISTINCT
     coalesce(made.first_layer, s.layer) AS first_layer,
     coalesce(made.layers, 'L' || s.layer) AS layers,
     s.metric,
-    s.reference_run,
+    s.ablated_run,
     s.mean_clean,
-    s.mean_reference,
+    s.mean_ablated,
     s.mean_patched,
     s.mean_effect,
     s.ci_low,
     s.ci_high,
-    s.recovered_reference,
-    s.recovered_reference_ci_low,
-    s.recovered_reference_ci_high,
+    s.recovered_from_ablated,
+    s.recovered_from_ablated_ci_low,
+    s.recovered_from_ablated_ci_high,
     s.n,
     s.intervention
 FROM intervention_experiments AS e
@@ -31,4 +31,4 @@ WHERE e.study = $study
   AND e.experiment = $experiment
   AND s.metric IN ('logit_diff', 'kl')
   AND coalesce(made.kind, s.kind) = 'sae_splice'
-ORDER BY n_layers, first_layer, layers, s.metric, s.reference_run;
+ORDER BY n_layers, first_layer, layers, s.metric, s.ablated_run;

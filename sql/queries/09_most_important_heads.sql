@@ -3,6 +3,7 @@ SELECT
     s.layer,
     s.head,
     s.mode,
+    s.reference,
     s.n,
     round(s.mean_effect, 3) AS effect_on_logit_diff,
     round(s.ci_low, 3) AS ci_low,

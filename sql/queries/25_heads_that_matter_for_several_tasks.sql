@@ -18,7 +18,7 @@ harmful AS (
         rank() OVER (PARTITION BY e.study, e.task ORDER BY e.mean_effect) AS place
     FROM task_head_effects AS e
     JOIN able USING (study, task)
-    WHERE e.mode = 'mean' AND e.metric = 'logit_diff'
+    WHERE e.mode = 'mean_leave_one_out' AND e.metric = 'logit_diff'
 )
 
 SELECT

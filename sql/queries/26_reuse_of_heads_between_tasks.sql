@@ -23,7 +23,7 @@ LEFT JOIN component_reuse_faithfulness AS aa
 LEFT JOIN component_reuse_faithfulness AS bb
     ON bb.study = r.study AND bb.metric = r.metric AND bb.heads_of = r.task_b AND bb.measured_on = r.task_b
 WHERE r.study = coalesce(getvariable('study'), 'organism')
-    AND r.mode = 'mean'
+    AND r.mode = 'mean_leave_one_out'
     AND r.metric = 'logit_diff'
     AND r.ranking = 'harm'
     AND r.top_share = (

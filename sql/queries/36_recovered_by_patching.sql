@@ -1,4 +1,4 @@
--- How much of the clean logit difference does each patched run recover, from its corrupt run and by its reference?
+-- How much of the clean logit difference does each patched run recover, from its corrupt run and from an ablated one?
 SELECT
     task,
     intervention,
@@ -6,12 +6,12 @@ SELECT
     n,
     round(mean_clean, 2) AS clean,
     round(mean_corrupt, 2) AS corrupt,
-    round(mean_reference, 2) AS reference,
+    round(mean_ablated, 2) AS ablated,
     round(mean_patched, 2) AS patched,
     round(recovered, 3) AS recovered,
     round(recovered_ci_low, 3) AS ci_low,
     round(recovered_ci_high, 3) AS ci_high,
-    round(recovered_reference, 3) AS recovered_by_reference
+    round(recovered_from_ablated, 3) AS recovered_from_ablated
 FROM intervention_recovery
 WHERE study = coalesce(getvariable('study'), 'organism')
     AND metric = 'logit_diff'

@@ -20,7 +20,7 @@ WITH traced AS (
     WHERE s.study = coalesce(getvariable('study'), 'organism')
         AND s.task = 'ioi'
         AND s.kind = 'head_ablation'
-        AND s.mode = 'mean'
+        AND s.mode = 'mean_counterfactual'
         AND s.position_role = 'all'
         AND s.metric = 'logit_diff'
 ), ranked AS (

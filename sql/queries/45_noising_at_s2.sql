@@ -17,12 +17,12 @@ SELECT
     max(n) AS n,
     round(max(mean_clean), 2) AS clean,
     round(max(mean_patched), 2) AS noised,
-    round(max(mean_reference) FILTER (WHERE NOT zero_everywhere), 2) AS zero_at_s2,
-    round(max(recovered_reference) FILTER (WHERE NOT zero_everywhere), 3) AS kept,
-    round(max(recovered_reference_ci_low) FILTER (WHERE NOT zero_everywhere), 3) AS kept_ci_low,
-    round(max(recovered_reference_ci_high) FILTER (WHERE NOT zero_everywhere), 3) AS kept_ci_high,
-    round(max(mean_reference) FILTER (WHERE zero_everywhere), 2) AS zero_at_all_positions,
-    round(max(recovered_reference) FILTER (WHERE zero_everywhere), 3) AS kept_as_in_published_code
+    round(max(mean_ablated) FILTER (WHERE NOT zero_everywhere), 2) AS zero_at_s2,
+    round(max(recovered_from_ablated) FILTER (WHERE NOT zero_everywhere), 3) AS kept,
+    round(max(recovered_from_ablated_ci_low) FILTER (WHERE NOT zero_everywhere), 3) AS kept_ci_low,
+    round(max(recovered_from_ablated_ci_high) FILTER (WHERE NOT zero_everywhere), 3) AS kept_ci_high,
+    round(max(mean_ablated) FILTER (WHERE zero_everywhere), 2) AS zero_at_all_positions,
+    round(max(recovered_from_ablated) FILTER (WHERE zero_everywhere), 3) AS kept_as_in_published_code
 FROM noised
 WHERE study = coalesce(getvariable('study'), 'organism')
 GROUP BY layers, source_variant

@@ -4,14 +4,14 @@ SELECT
     max(s.n) AS n,
     round(max(s.mean_clean) FILTER (WHERE s.metric = 'logit_diff'), 2) AS clean_logit_diff,
     round(max(s.mean_patched) FILTER (WHERE s.metric = 'logit_diff'), 2) AS spliced_logit_diff,
-    round(max(s.mean_reference) FILTER (WHERE s.metric = 'logit_diff'), 2) AS ablated_logit_diff,
+    round(max(s.mean_ablated) FILTER (WHERE s.metric = 'logit_diff'), 2) AS ablated_logit_diff,
     -- A share of what ablation takes away: none where ablation takes nothing away.
-    round(max(s.recovered_reference) FILTER (
-        WHERE s.metric = 'logit_diff' AND s.mean_reference < s.mean_clean
+    round(max(s.recovered_from_ablated) FILTER (
+        WHERE s.metric = 'logit_diff' AND s.mean_ablated < s.mean_clean
     ), 3) AS kept_logit_diff,
     round(max(s.mean_patched) FILTER (WHERE s.metric = 'kl'), 4) AS spliced_kl,
-    round(max(s.mean_reference) FILTER (WHERE s.metric = 'kl'), 4) AS ablated_kl,
-    round(max(s.recovered_reference) FILTER (WHERE s.metric = 'kl'), 3) AS kept_by_kl,
+    round(max(s.mean_ablated) FILTER (WHERE s.metric = 'kl'), 4) AS ablated_kl,
+    round(max(s.recovered_from_ablated) FILTER (WHERE s.metric = 'kl'), 3) AS kept_by_kl,
     any_value(e.chosen_by) AS chosen_by
 FROM intervention_experiments AS e
 INNER JOIN intervention_summary AS s USING (study, task, intervention)

@@ -2,7 +2,7 @@
 -- (patched - zero-ablated) / (clean - zero-ablated), as K24 normalises. Keys: layers, variant, baseline: zero (at S2) or zero_all.
 SELECT
     regexp_replace(intervention, '^(?:set:)?noise:attn_out:(.+):S2:(.+):vs-(.+)$', '\1 \2 \3') AS key,
-    recovered_reference AS value
+    recovered_from_ablated AS value
 FROM intervention_summary
 WHERE study = coalesce(getvariable('study'), 'organism')
     AND task = 'ioi'

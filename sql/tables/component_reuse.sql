@@ -1,9 +1,10 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE component_reuse (
     study VARCHAR,
     task_a VARCHAR,
     task_b VARCHAR,
     mode VARCHAR,
+    reference VARCHAR,
     metric VARCHAR,
     ranking VARCHAR,
     top_share DOUBLE,
@@ -22,6 +23,7 @@ COMMENT ON COLUMN component_reuse.study IS 'Study the row belongs to';
 COMMENT ON COLUMN component_reuse.task_a IS 'One task; every pair occurs once';
 COMMENT ON COLUMN component_reuse.task_b IS 'The other task';
 COMMENT ON COLUMN component_reuse.mode IS 'Ablation, as in task_head_effects';
+COMMENT ON COLUMN component_reuse.reference IS 'Reference of both tasks'' effects, as in task_head_effects; own_cell_and_task where they differ';
 COMMENT ON COLUMN component_reuse.metric IS 'loss or logit_diff, as in task_head_effects; pairs in which a task lacks it have no row';
 COMMENT ON COLUMN component_reuse.ranking IS 'harm: heads in order of how much worse their ablation makes the task; absolute: of how much it changes the metric either way';
 COMMENT ON COLUMN component_reuse.top_share IS 'Size of both top sets as a share of all heads';

@@ -1,8 +1,11 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE component_reuse_faithfulness (
     study VARCHAR,
     heads_of VARCHAR,
     measured_on VARCHAR,
+    mode VARCHAR,
+    reference VARCHAR,
+    fallback_share DOUBLE,
     metric VARCHAR,
     top_share DOUBLE,
     n_kept INTEGER,
@@ -17,10 +20,13 @@ CREATE TABLE component_reuse_faithfulness (
     random_faithfulness DOUBLE,
     random_sets INTEGER
 );
-COMMENT ON TABLE component_reuse_faithfulness IS 'How well a task is done with the top heads of a task alone, every other head mean-ablated together (the mean of task_head_effects.mode, MLPs kept): one row per pair of tasks, in both directions and with itself, and metric. A task whose own heads do it and another''s do not has a circuit of its own.';
+COMMENT ON TABLE component_reuse_faithfulness IS 'How well a task is done with the top heads of a task alone, every other head mean-ablated together (column mode; MLPs kept): one row per pair of tasks, in both directions and with itself, and metric. A task whose own heads do it and another''s do not has a circuit of its own.';
 COMMENT ON COLUMN component_reuse_faithfulness.study IS 'Study the row belongs to';
-COMMENT ON COLUMN component_reuse_faithfulness.heads_of IS 'Task whose top heads are kept: those whose ablation (mode mean) harms the same metric most on it';
+COMMENT ON COLUMN component_reuse_faithfulness.heads_of IS 'Task whose top heads are kept: those whose ablation (mode mean_leave_one_out) harms the same metric most on it';
 COMMENT ON COLUMN component_reuse_faithfulness.measured_on IS 'Task whose prompts are run';
+COMMENT ON COLUMN component_reuse_faithfulness.mode IS 'Ablation of the heads that are not kept: mean_leave_one_out, as in task_head_effects';
+COMMENT ON COLUMN component_reuse_faithfulness.reference IS 'What the mean is over. own_cell: the other base prompts of the same cell, position by position. own_task: all positions from 1 on of the task''s other base prompts, the same at every position, where the cell has fewer than 4 prompts. own_cell_and_task: some prompts the one, some the other (fallback_share). A cell is a task, a template, a length and the positions of all roles. A prompt never takes part in its own mean';
+COMMENT ON COLUMN component_reuse_faithfulness.fallback_share IS 'Share of these prompts whose mean is over own_task, their cell being too small';
 COMMENT ON COLUMN component_reuse_faithfulness.metric IS 'loss or logit_diff, as in task_head_effects';
 COMMENT ON COLUMN component_reuse_faithfulness.top_share IS 'Share of all heads that is kept';
 COMMENT ON COLUMN component_reuse_faithfulness.n_kept IS 'Number of heads kept';

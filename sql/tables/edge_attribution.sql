@@ -32,7 +32,7 @@ COMMENT ON COLUMN edge_attribution.method IS 'eap: gradients of the clean run (S
 COMMENT ON COLUMN edge_attribution.rule IS 'Points alpha between counterfactual (0) and clean (1). clean: alpha = 1 alone. With M = steps: library alpha = k/M for k = 0 .. M-1 (what the authors'' code sums), paper k = 1 .. M (what the papers print), midpoint (k + 1/2)/M';
 COMMENT ON COLUMN edge_attribution.steps IS 'Number of points; each has weight 1/steps';
 COMMENT ON COLUMN edge_attribution.score IS 'First-order estimate of m(clean) - m(edge corrupted), in logits: positive where the edge raises the logit difference';
-COMMENT ON COLUMN edge_attribution.exact IS 'm(clean) - m(edge corrupted), with this receiver alone reading the source''s counterfactual output; mean over the first n_exact_prompts prompts; NULL where the edge was not patched';
+COMMENT ON COLUMN edge_attribution.exact IS 'm(clean) - m(edge corrupted), with this receiver alone reading the source''s counterfactual output (mode counterfactual_pair); mean over the first n_exact_prompts prompts; NULL where the edge was not patched';
 COMMENT ON COLUMN edge_attribution.counterfactual IS 'Variant of each base prompt that corrupted outputs come from; of equal length, paired by pair_id';
 COMMENT ON COLUMN edge_attribution.n_prompts IS 'Prompts behind score';
 COMMENT ON COLUMN edge_attribution.n_exact_prompts IS 'Prompts behind exact';

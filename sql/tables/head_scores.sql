@@ -1,9 +1,11 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE head_scores (
     study VARCHAR,
     layer INTEGER,
     head INTEGER,
     score VARCHAR,
+    mode VARCHAR,
+    reference VARCHAR,
     value DOUBLE,
     n BIGINT,
     null_mean DOUBLE,
@@ -16,6 +18,8 @@ COMMENT ON COLUMN head_scores.study IS 'Study the row belongs to';
 COMMENT ON COLUMN head_scores.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN head_scores.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN head_scores.score IS 'Name of the score, defined in head_score_definitions';
+COMMENT ON COLUMN head_scores.mode IS 'Ablation that the score is of. copy_suppression_explained: mean_batch, the mean over the sequences of the batch; NULL for the other scores, which ablate nothing';
+COMMENT ON COLUMN head_scores.reference IS 'What the replacing activation is taken from. batch_position: the sequences of the batch at the same position. NULL without an ablation';
 COMMENT ON COLUMN head_scores.value IS 'Value of the score, in the range that head_score_definitions gives';
 COMMENT ON COLUMN head_scores.n IS 'Number of terms behind the value, counted as head_score_definitions says';
 COMMENT ON COLUMN head_scores.null_mean IS 'Mean of the score under its null (head_score_definitions)';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE head_set_quality (
     study VARCHAR,
     task VARCHAR,
@@ -17,7 +17,9 @@ CREATE TABLE head_set_quality (
     m_full DOUBLE,
     m_empty DOUBLE,
     n_prompts BIGINT,
-    reference VARCHAR
+    mode VARCHAR,
+    reference VARCHAR,
+    reference_variant VARCHAR
 );
 COMMENT ON TABLE head_set_quality IS 'Faithfulness, completeness and minimality of head sets (Wang et al. 2022, arXiv 2211.00593, section 4). F(C) is the mean logit difference over prompts with z of every head outside C replaced by its mean over reference prompts of the same template and role positions; MLPs stay; M is the set of all heads. Processed weights.';
 COMMENT ON COLUMN head_set_quality.study IS 'Study the row belongs to';
@@ -37,4 +39,6 @@ COMMENT ON COLUMN head_set_quality.relative IS 'value / |F(M)|';
 COMMENT ON COLUMN head_set_quality.m_full IS 'F(M): the untouched model';
 COMMENT ON COLUMN head_set_quality.m_empty IS 'F of no head: all ablated';
 COMMENT ON COLUMN head_set_quality.n_prompts IS 'Prompts';
-COMMENT ON COLUMN head_set_quality.reference IS 'Variant of the prompts that z is averaged over';
+COMMENT ON COLUMN head_set_quality.mode IS 'Ablation of the heads outside C: mean_counterfactual, z replaced by its mean over counterfactual prompts at every position';
+COMMENT ON COLUMN head_set_quality.reference IS 'What the mean is over. counterfactual_cell: the prompts of reference_variant of the same cell, position by position. A cell is a task, a template, a length and the positions of all roles';
+COMMENT ON COLUMN head_set_quality.reference_variant IS 'Variant of the prompts that z is averaged over: ABC, or the counterfactual variant of the task';

@@ -1,4 +1,4 @@
--- formula: 3
+-- formula: 4
 CREATE TABLE intervention_results (
     study VARCHAR,
     task VARCHAR,
@@ -6,6 +6,7 @@ CREATE TABLE intervention_results (
     intervention VARCHAR,
     kind VARCHAR,
     mode VARCHAR,
+    reference VARCHAR,
     site VARCHAR,
     layer INTEGER,
     head INTEGER,
@@ -31,13 +32,14 @@ CREATE TABLE intervention_results (
     receiver_role VARCHAR,
     direction VARCHAR,
     channel INTEGER,
-    reference_run VARCHAR,
+    ablated_run VARCHAR,
     watched VARCHAR,
+    other_fields VARCHAR,
     n_slices INTEGER,
     metric VARCHAR,
     clean DOUBLE,
     corrupt DOUBLE,
-    reference DOUBLE,
+    ablated DOUBLE,
     patched DOUBLE,
     cosine DOUBLE,
     norm_ratio DOUBLE
@@ -48,12 +50,13 @@ COMMENT ON COLUMN intervention_results.task IS 'ioi, or a task of task_prompts';
 COMMENT ON COLUMN intervention_results.prompt IS 'Prompt, as in ioi_prompts or task_prompts: the clean one, whose answers metrics use, also where its counterfactual is edited';
 COMMENT ON COLUMN intervention_results.intervention IS 'Stable identifier of what was done; the same in every run and study';
 COMMENT ON COLUMN intervention_results.kind IS 'head_ablation, layer_ablation: z of a head, or z, attn_out or mlp_out of a layer. activation_patching: an activation goes from the counterfactual''s run into the clean one or back. path_patching: senders'' outputs from the counterfactual''s run, seen by receivers alone (Wang et al. 2022, appendix B). edge: what one head writes into the slices of Omega through which another reads it (Franco & Crovella 2024, section 5). sae_feature_ablation, sae_splice, sae_feature_path: a feature removed, z replaced by its reconstruction, a feature removed as receivers see it (Kissane et al. 2024, section 4). steering: a vector added. head_scaling: z of a head times alpha. set: several interventions in one forward pass, listed in intervention_sets';
-COMMENT ON COLUMN intervention_results.mode IS 'zero (x becomes (1 - alpha) x), mean (x + alpha (mean - x), the mean over reference prompts of the same template, name order and role positions), resample (as mean, with the value of one such prompt, drawn by seed). denoise: the counterfactual is run with clean activations; noise: the clean prompt is run with the counterfactual''s. edge: ablate (x - alpha h) or boost (x + alpha h). SAE kinds: ablate (z - alpha f_i d_i) or splice (z + alpha (x_hat - z)). NULL for steering and head_scaling and for a set';
+COMMENT ON COLUMN intervention_results.mode IS 'zero (0), mean_counterfactual (the mean over counterfactual prompts of the same cell, position by position), resample_counterfactual, resample_own (the value in one other prompt of the same cell, drawn by seed): x becomes x + alpha (that - x). denoise: the counterfactual is run with clean activations; noise: the clean prompt is run with the counterfactual''s. edge: ablate (x - alpha h) or boost (x + alpha h). SAE kinds: ablate (z - alpha f_i d_i) or splice (z + alpha (x_hat - z)). NULL for steering and head_scaling and for a set';
+COMMENT ON COLUMN intervention_results.reference IS 'What the replacing activation is taken from. none: nothing of another prompt. counterfactual_cell: counterfactual prompts (variant source_variant; ABC for IOI) of the same cell, position by position. own_cell: the other prompts that were run, of the same cell. counterfactual_pair: the one prompt of source_variant with the same pair_id. A cell is a task, a template, a length and the positions of all roles. NULL for edits that replace nothing, and for sets whose members differ in it';
 COMMENT ON COLUMN intervention_results.site IS 'What is edited: z (attention-weighted values), attn_out, mlp_out, resid_pre, resid_mid, resid_post, q_input, k_input, v_input or qkv_input (the input of heads as their query, key, value or all three read it), logits (the residual stream as the unembedding reads it at END), set';
 COMMENT ON COLUMN intervention_results.layer IS 'Edited layer; for an edge that of the downstream head, which reads; for path_patching that of the receiver, NULL where there are several or the logits; for a feature that of its SAE';
 COMMENT ON COLUMN intervention_results.head IS 'Edited head; for an edge the downstream head, for path_patching the only receiver; NULL for whole layers';
 COMMENT ON COLUMN intervention_results.feature IS 'SAE feature; NULL for other kinds';
-COMMENT ON COLUMN intervention_results.position_role IS 'Role of the edited position (END, S2, IO, ...), or all: every position, for SAE kinds but BOS. For paths the positions of what is sent';
+COMMENT ON COLUMN intervention_results.position_role IS 'Role of the edited position (END, S2, IO, ...), all: every position, for SAE kinds but BOS, or all_but_bos: every position from 1 on. For paths the positions of what is sent';
 COMMENT ON COLUMN intervention_results.upstream_layer IS 'Edge, path_patching from one head: layer of the head that writes';
 COMMENT ON COLUMN intervention_results.upstream_head IS 'Edge, path_patching from one head: the head that writes';
 COMMENT ON COLUMN intervention_results.destination_role IS 'Edge: role of the downstream pair''s destination (query)';
@@ -67,20 +70,21 @@ COMMENT ON COLUMN intervention_results.error_kept IS 'SAE kinds: whether the rec
 COMMENT ON COLUMN intervention_results.is_control IS 'Edge: as many slices as the edge has, drawn at random from the others';
 COMMENT ON COLUMN intervention_results.alpha IS 'Strength of the edit: 0 changes nothing, 1 is the full edit; head_scaling: the factor, 1 changes nothing; NULL for a set';
 COMMENT ON COLUMN intervention_results.seed IS 'Seed of a control''s draw, or of the prompts that resampling takes activations from; NULL otherwise';
-COMMENT ON COLUMN intervention_results.weights IS 'Weights that clean, corrupt, reference and patched were run with: processed (LayerNorm folded, writing weights centred, b_V folded into b_O: zero ablation of z leaves b_V W_O in place) or raw (as published; SAEs read raw z)';
-COMMENT ON COLUMN intervention_results.source_variant IS 'Variant of the counterfactual prompt of the same pair that activations come from (noise) or that is edited (denoise); NULL for other kinds';
+COMMENT ON COLUMN intervention_results.weights IS 'Weights that clean, corrupt, ablated and patched were run with: processed (LayerNorm folded, writing weights centred, b_V folded into b_O: zero ablation of z leaves b_V W_O in place) or raw (as published; SAEs read raw z)';
+COMMENT ON COLUMN intervention_results.source_variant IS 'Variant of the counterfactual prompts that activations come from, of the same pair (noise, paths) or of the same cell (mean_counterfactual, resample_counterfactual), or that is edited (denoise); NULL for other kinds';
 COMMENT ON COLUMN intervention_results.senders IS 'path_patching: heads whose outputs are sent, as L0H1+L2H3';
 COMMENT ON COLUMN intervention_results.receivers IS 'Paths: heads that see the edit, as L0H1+L2H3; NULL for the logits';
 COMMENT ON COLUMN intervention_results.receiver_role IS 'Paths: role of the positions at which receivers read, or all';
 COMMENT ON COLUMN intervention_results.direction IS 'steering: name of the vector; NULL where it is a feature''s decoder row through W_O';
 COMMENT ON COLUMN intervention_results.channel IS 'head_scaling: the only scaled dimension of the head''s z; NULL for all';
-COMMENT ON COLUMN intervention_results.reference_run IS 'Identifier of the intervention whose patched value is `reference`; NULL where there is none';
+COMMENT ON COLUMN intervention_results.ablated_run IS 'Identifier of the ablation whose patched value is `ablated`; NULL where there is none';
 COMMENT ON COLUMN intervention_results.watched IS 'Head and pair whose attention score is the metric attn_score, as L4H1:END<-IO; NULL for an edge''s own pairs';
+COMMENT ON COLUMN intervention_results.other_fields IS 'Fields of the kind that have no column here, as JSON; NULL where all have one';
 COMMENT ON COLUMN intervention_results.n_slices IS 'Edge: number of slices projected on in this prompt (size of S, summed over the prompt''s pairs)';
 COMMENT ON COLUMN intervention_results.metric IS 'At END: logit_diff = mean logit of the answers - mean logit of the wrong tokens (IOI: IO - S; NULL without wrong tokens); kl = KL(clean || patched) of the next token, nats; loss = -log p of the answers, nats; prob = p of the answers; all but kl are NULL for prompts without answers. attn_score, for edges and where a head is watched: its score on the pair before softmax, q . k / sqrt(d_head), mean over the prompt''s pairs';
 COMMENT ON COLUMN intervention_results.clean IS 'Metric of the unedited run on this prompt (kl: 0)';
 COMMENT ON COLUMN intervention_results.corrupt IS 'Metric, with the clean prompt''s answers, of the unedited run on the counterfactual prompt; NULL where there is none';
-COMMENT ON COLUMN intervention_results.reference IS 'Metric of the run `reference_run`, that recovered fractions can be normalised by; NULL where there is none';
+COMMENT ON COLUMN intervention_results.ablated IS 'Metric of the run `ablated_run`, an ablation that recovered fractions can be normalised by; NULL where there is none';
 COMMENT ON COLUMN intervention_results.patched IS 'Metric of the edited run. Effect = patched - clean: negative logit_diff and prob, positive loss and kl mean worse at the task';
 COMMENT ON COLUMN intervention_results.cosine IS 'Cosine between the residual stream at the edited site with and without the edit, mean over edited positions: after the layer''s attention (z, attn_out, resid_mid and global edges; the upstream layer''s), after its MLP (mlp_out, resid_post), before the layer (resid_pre, local edges); for paths as the receivers read it; members'' mean for a set';
 COMMENT ON COLUMN intervention_results.norm_ratio IS 'Norm of that residual with the edit over its norm without';

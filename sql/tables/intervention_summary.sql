@@ -1,10 +1,11 @@
--- formula: 3
+-- formula: 4
 CREATE TABLE intervention_summary (
     study VARCHAR,
     task VARCHAR,
     intervention VARCHAR,
     kind VARCHAR,
     mode VARCHAR,
+    reference VARCHAR,
     site VARCHAR,
     layer INTEGER,
     head INTEGER,
@@ -30,13 +31,14 @@ CREATE TABLE intervention_summary (
     receiver_role VARCHAR,
     direction VARCHAR,
     channel INTEGER,
-    reference_run VARCHAR,
+    ablated_run VARCHAR,
     watched VARCHAR,
+    other_fields VARCHAR,
     metric VARCHAR,
     n BIGINT,
     mean_clean DOUBLE,
     mean_corrupt DOUBLE,
-    mean_reference DOUBLE,
+    mean_ablated DOUBLE,
     mean_patched DOUBLE,
     mean_effect DOUBLE,
     sd_effect DOUBLE,
@@ -45,9 +47,9 @@ CREATE TABLE intervention_summary (
     recovered DOUBLE,
     recovered_ci_low DOUBLE,
     recovered_ci_high DOUBLE,
-    recovered_reference DOUBLE,
-    recovered_reference_ci_low DOUBLE,
-    recovered_reference_ci_high DOUBLE,
+    recovered_from_ablated DOUBLE,
+    recovered_from_ablated_ci_low DOUBLE,
+    recovered_from_ablated_ci_high DOUBLE,
     mean_n_slices DOUBLE,
     mean_cosine DOUBLE,
     mean_norm_ratio DOUBLE,
@@ -62,12 +64,13 @@ COMMENT ON COLUMN intervention_summary.study IS 'Study the row belongs to';
 COMMENT ON COLUMN intervention_summary.task IS 'ioi, or a task of task_prompts';
 COMMENT ON COLUMN intervention_summary.intervention IS 'Stable identifier of what was done; the same in every run and study';
 COMMENT ON COLUMN intervention_summary.kind IS 'head_ablation, layer_ablation: z of a head, or z, attn_out or mlp_out of a layer. activation_patching: an activation goes from the counterfactual''s run into the clean one or back. path_patching: senders'' outputs from the counterfactual''s run, seen by receivers alone (Wang et al. 2022, appendix B). edge: what one head writes into the slices of Omega through which another reads it (Franco & Crovella 2024, section 5). sae_feature_ablation, sae_splice, sae_feature_path: a feature removed, z replaced by its reconstruction, a feature removed as receivers see it (Kissane et al. 2024, section 4). steering: a vector added. head_scaling: z of a head times alpha. set: several interventions in one forward pass, listed in intervention_sets';
-COMMENT ON COLUMN intervention_summary.mode IS 'zero (x becomes (1 - alpha) x), mean (x + alpha (mean - x), the mean over reference prompts of the same template, name order and role positions), resample (as mean, with the value of one such prompt, drawn by seed). denoise: the counterfactual is run with clean activations; noise: the clean prompt is run with the counterfactual''s. edge: ablate (x - alpha h) or boost (x + alpha h). SAE kinds: ablate (z - alpha f_i d_i) or splice (z + alpha (x_hat - z)). NULL for steering and head_scaling and for a set';
+COMMENT ON COLUMN intervention_summary.mode IS 'zero (0), mean_counterfactual (the mean over counterfactual prompts of the same cell, position by position), resample_counterfactual, resample_own (the value in one other prompt of the same cell, drawn by seed): x becomes x + alpha (that - x). denoise: the counterfactual is run with clean activations; noise: the clean prompt is run with the counterfactual''s. edge: ablate (x - alpha h) or boost (x + alpha h). SAE kinds: ablate (z - alpha f_i d_i) or splice (z + alpha (x_hat - z)). NULL for steering and head_scaling and for a set';
+COMMENT ON COLUMN intervention_summary.reference IS 'What the replacing activation is taken from. none: nothing of another prompt. counterfactual_cell: counterfactual prompts (variant source_variant; ABC for IOI) of the same cell, position by position. own_cell: the other prompts that were run, of the same cell. counterfactual_pair: the one prompt of source_variant with the same pair_id. A cell is a task, a template, a length and the positions of all roles. NULL for edits that replace nothing, and for sets whose members differ in it';
 COMMENT ON COLUMN intervention_summary.site IS 'What is edited: z (attention-weighted values), attn_out, mlp_out, resid_pre, resid_mid, resid_post, q_input, k_input, v_input or qkv_input (the input of heads as their query, key, value or all three read it), logits (the residual stream as the unembedding reads it at END), set';
 COMMENT ON COLUMN intervention_summary.layer IS 'Edited layer; for an edge that of the downstream head, which reads; for path_patching that of the receiver, NULL where there are several or the logits; for a feature that of its SAE';
 COMMENT ON COLUMN intervention_summary.head IS 'Edited head; for an edge the downstream head, for path_patching the only receiver; NULL for whole layers';
 COMMENT ON COLUMN intervention_summary.feature IS 'SAE feature; NULL for other kinds';
-COMMENT ON COLUMN intervention_summary.position_role IS 'Role of the edited position (END, S2, IO, ...), or all: every position, for SAE kinds but BOS. For paths the positions of what is sent';
+COMMENT ON COLUMN intervention_summary.position_role IS 'Role of the edited position (END, S2, IO, ...), all: every position, for SAE kinds but BOS, or all_but_bos: every position from 1 on. For paths the positions of what is sent';
 COMMENT ON COLUMN intervention_summary.upstream_layer IS 'Edge, path_patching from one head: layer of the head that writes';
 COMMENT ON COLUMN intervention_summary.upstream_head IS 'Edge, path_patching from one head: the head that writes';
 COMMENT ON COLUMN intervention_summary.destination_role IS 'Edge: role of the downstream pair''s destination (query)';
@@ -81,20 +84,21 @@ COMMENT ON COLUMN intervention_summary.error_kept IS 'SAE kinds: whether the rec
 COMMENT ON COLUMN intervention_summary.is_control IS 'Edge: as many slices as the edge has, drawn at random from the others';
 COMMENT ON COLUMN intervention_summary.alpha IS 'Strength of the edit: 0 changes nothing, 1 is the full edit; head_scaling: the factor, 1 changes nothing; NULL for a set';
 COMMENT ON COLUMN intervention_summary.seed IS 'Seed of a control''s draw, or of the prompts that resampling takes activations from; NULL otherwise';
-COMMENT ON COLUMN intervention_summary.weights IS 'Weights that clean, corrupt, reference and patched were run with: processed (LayerNorm folded, writing weights centred, b_V folded into b_O: zero ablation of z leaves b_V W_O in place) or raw (as published; SAEs read raw z)';
-COMMENT ON COLUMN intervention_summary.source_variant IS 'Variant of the counterfactual prompt of the same pair that activations come from (noise) or that is edited (denoise); NULL for other kinds';
+COMMENT ON COLUMN intervention_summary.weights IS 'Weights that clean, corrupt, ablated and patched were run with: processed (LayerNorm folded, writing weights centred, b_V folded into b_O: zero ablation of z leaves b_V W_O in place) or raw (as published; SAEs read raw z)';
+COMMENT ON COLUMN intervention_summary.source_variant IS 'Variant of the counterfactual prompts that activations come from, of the same pair (noise, paths) or of the same cell (mean_counterfactual, resample_counterfactual), or that is edited (denoise); NULL for other kinds';
 COMMENT ON COLUMN intervention_summary.senders IS 'path_patching: heads whose outputs are sent, as L0H1+L2H3';
 COMMENT ON COLUMN intervention_summary.receivers IS 'Paths: heads that see the edit, as L0H1+L2H3; NULL for the logits';
 COMMENT ON COLUMN intervention_summary.receiver_role IS 'Paths: role of the positions at which receivers read, or all';
 COMMENT ON COLUMN intervention_summary.direction IS 'steering: name of the vector; NULL where it is a feature''s decoder row through W_O';
 COMMENT ON COLUMN intervention_summary.channel IS 'head_scaling: the only scaled dimension of the head''s z; NULL for all';
-COMMENT ON COLUMN intervention_summary.reference_run IS 'Identifier of the intervention whose patched value is `reference`; NULL where there is none';
+COMMENT ON COLUMN intervention_summary.ablated_run IS 'Identifier of the ablation whose patched value is `ablated`; NULL where there is none';
 COMMENT ON COLUMN intervention_summary.watched IS 'Head and pair whose attention score is the metric attn_score, as L4H1:END<-IO; NULL for an edge''s own pairs';
+COMMENT ON COLUMN intervention_summary.other_fields IS 'Fields of the kind that have no column here, as JSON; NULL where all have one';
 COMMENT ON COLUMN intervention_summary.metric IS 'logit_diff, kl, loss, prob or attn_score, as in intervention_results';
 COMMENT ON COLUMN intervention_summary.n IS 'Prompts';
 COMMENT ON COLUMN intervention_summary.mean_clean IS 'Mean of the metric in the unedited runs';
 COMMENT ON COLUMN intervention_summary.mean_corrupt IS 'Mean of the metric in the counterfactuals'' unedited runs; NULL where there are none';
-COMMENT ON COLUMN intervention_summary.mean_reference IS 'Mean of the metric in the runs `reference_run`; NULL where there are none';
+COMMENT ON COLUMN intervention_summary.mean_ablated IS 'Mean of the metric in the runs `ablated_run`; NULL where there are none';
 COMMENT ON COLUMN intervention_summary.mean_patched IS 'Mean of the metric in the edited runs';
 COMMENT ON COLUMN intervention_summary.mean_effect IS 'Mean over prompts of patched - clean; negative logit_diff and prob, positive loss and kl mean worse at the task';
 COMMENT ON COLUMN intervention_summary.sd_effect IS 'Standard deviation of the effect over prompts (n - 1); NULL for a single prompt';
@@ -103,9 +107,9 @@ COMMENT ON COLUMN intervention_summary.ci_high IS 'Upper end of that interval';
 COMMENT ON COLUMN intervention_summary.recovered IS '(mean_patched - mean_corrupt) / (mean_clean - mean_corrupt): 1 as good as clean, 0 as bad as corrupt; means are normalised, not single prompts. NULL where the two means are equal or there is no corrupt run';
 COMMENT ON COLUMN intervention_summary.recovered_ci_low IS 'Lower end of its 95% percentile bootstrap interval: prompts are drawn, all three means are taken over the same draw';
 COMMENT ON COLUMN intervention_summary.recovered_ci_high IS 'Upper end of that interval';
-COMMENT ON COLUMN intervention_summary.recovered_reference IS '(mean_patched - mean_reference) / (mean_clean - mean_reference), which is Kissane et al. 2024''s normalisation where the reference is zero ablation';
-COMMENT ON COLUMN intervention_summary.recovered_reference_ci_low IS 'Lower end of its 95% bootstrap interval';
-COMMENT ON COLUMN intervention_summary.recovered_reference_ci_high IS 'Upper end of that interval';
+COMMENT ON COLUMN intervention_summary.recovered_from_ablated IS '(mean_patched - mean_ablated) / (mean_clean - mean_ablated), which is Kissane et al. 2024''s normalisation where that is zero ablation';
+COMMENT ON COLUMN intervention_summary.recovered_from_ablated_ci_low IS 'Lower end of its 95% bootstrap interval';
+COMMENT ON COLUMN intervention_summary.recovered_from_ablated_ci_high IS 'Upper end of that interval';
 COMMENT ON COLUMN intervention_summary.mean_n_slices IS 'Edge: mean number of slices projected on';
 COMMENT ON COLUMN intervention_summary.mean_cosine IS 'Mean cosine of the residual stream at the edited site with and without the edit';
 COMMENT ON COLUMN intervention_summary.mean_norm_ratio IS 'Mean ratio of its norm with and without the edit';

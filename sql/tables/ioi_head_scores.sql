@@ -1,9 +1,11 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE ioi_head_scores (
     study VARCHAR,
     layer INTEGER,
     head INTEGER,
     score VARCHAR,
+    mode VARCHAR,
+    reference VARCHAR,
     value DOUBLE,
     n BIGINT,
     null_mean DOUBLE,
@@ -16,6 +18,8 @@ COMMENT ON COLUMN ioi_head_scores.study IS 'Study the row belongs to';
 COMMENT ON COLUMN ioi_head_scores.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN ioi_head_scores.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN ioi_head_scores.score IS 'Name of the score, defined in head_score_definitions';
+COMMENT ON COLUMN ioi_head_scores.mode IS 'Ablation that the score is of. ioi_backup_effect: mean_counterfactual_template, of the movers at END. ioi_s_inhibition: counterfactual_pair, the head''s own output at END. NULL for the other scores, which ablate nothing';
+COMMENT ON COLUMN ioi_head_scores.reference IS 'What the replacing activation is taken from. counterfactual_template: the ABC prompts of the same template, at END alone. counterfactual_pair: the ABC prompt with the same pair_id. NULL without an ablation';
 COMMENT ON COLUMN ioi_head_scores.value IS 'Value of the score, in the range that head_score_definitions gives';
 COMMENT ON COLUMN ioi_head_scores.n IS 'Number of terms behind the value, counted as head_score_definitions says';
 COMMENT ON COLUMN ioi_head_scores.null_mean IS 'Mean of the score under its null (head_score_definitions)';

@@ -38,13 +38,13 @@ COMMENT ON COLUMN sae_evaluation.reconstruction_cosine IS 'Mean over tokens of t
 COMMENT ON COLUMN sae_evaluation.mse IS 'Mean over tokens and dimensions of (x - x_hat)^2, in units of z squared';
 COMMENT ON COLUMN sae_evaluation.ce_clean IS 'Mean next-token cross-entropy of the unchanged model, nats';
 COMMENT ON COLUMN sae_evaluation.ce_spliced IS 'The same with z of this layer replaced by x_hat, nats';
-COMMENT ON COLUMN sae_evaluation.ce_zero IS 'The same with z of this layer replaced by 0, nats';
-COMMENT ON COLUMN sae_evaluation.ce_mean IS 'The same with z of this layer replaced by its mean over the training split (activation_statistics.mean_z), nats';
+COMMENT ON COLUMN sae_evaluation.ce_zero IS 'The same with z of this layer replaced by 0 (mode zero), nats';
+COMMENT ON COLUMN sae_evaluation.ce_mean IS 'The same with z of this layer replaced by its mean over the training split (mode mean_corpus, reference corpus_train: one mean over all tokens but BOS, activation_statistics.mean_z), nats';
 COMMENT ON COLUMN sae_evaluation.ce_recovered IS 'CE loss recovered: 1 - (ce_spliced - ce_clean) / (ce_zero - ce_clean). 1: splicing costs nothing; 0: as bad as zero ablation; above 1: splicing lowers the cross-entropy. Where ablation costs little (ce_zero - ce_clean near 0) the ratio is unstable: read it with the three values. NULL where zero ablation does not raise the cross-entropy';
 COMMENT ON COLUMN sae_evaluation.ce_recovered_mean IS 'The same with ce_mean in place of ce_zero, usually the stricter reference. NULL where mean ablation does not raise the cross-entropy';
 COMMENT ON COLUMN sae_evaluation.kl IS 'Mean over the n_tokens of KL(clean || spliced) between next-token distributions, nats';
 COMMENT ON COLUMN sae_evaluation.kl_zero IS 'The same for z of this layer replaced by 0: KL(clean || zero-ablated), nats';
-COMMENT ON COLUMN sae_evaluation.kl_mean IS 'The same for z of this layer replaced by its mean: KL(clean || mean-ablated), nats';
+COMMENT ON COLUMN sae_evaluation.kl_mean IS 'The same for z of this layer replaced by that mean (mean_corpus): KL(clean || mean-ablated), nats';
 COMMENT ON COLUMN sae_evaluation.kl_recovered IS '1 - kl / kl_zero. At most 1; below 0: worse than zero ablation. Unlike ce_recovered it counts every change of a prediction, also one that happens to help. NULL where zero ablation changes nothing';
 COMMENT ON COLUMN sae_evaluation.kl_recovered_mean IS '1 - kl / kl_mean. NULL where mean ablation changes nothing';
 COMMENT ON COLUMN sae_evaluation.dead_fraction IS 'Share of features active on none of dead_fraction_tokens held-out tokens; it falls as that number grows';

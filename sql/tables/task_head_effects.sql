@@ -1,8 +1,11 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE task_head_effects (
     study VARCHAR,
     task VARCHAR,
     mode VARCHAR,
+    reference VARCHAR,
+    fallback_share DOUBLE,
+    position_role VARCHAR,
     layer INTEGER,
     head INTEGER,
     metric VARCHAR,
@@ -20,7 +23,10 @@ CREATE TABLE task_head_effects (
 COMMENT ON TABLE task_head_effects IS 'Every head ablated alone on base prompts of every task of task_effects.tasks (Kissane et al. 2024, arXiv 2406.17759, Fig. 3): one row per task, mode, head and metric. z of the head, of the processed weights, is replaced at every position from 1 on; everything behind it is computed anew. Position 0 (BOS) attends to itself alone and is the same in all prompts.';
 COMMENT ON COLUMN task_head_effects.study IS 'Study the row belongs to';
 COMMENT ON COLUMN task_head_effects.task IS 'Task, as in task_prompts, or ioi';
-COMMENT ON COLUMN task_head_effects.mode IS 'What replaces z. zero: 0 (b_V is folded into b_O and stays). mean: its mean over the other base prompts of the same cell, position by position, where a cell is a task, a template, a length and the positions of all roles; prompts whose cell has fewer than 4 prompts take the mean over all positions from 1 on of the task''s other base prompts. A prompt never takes part in its own mean. uniform: z under equal attention to every position up to its own, as for a query of 0';
+COMMENT ON COLUMN task_head_effects.mode IS 'What replaces z. zero: 0 (b_V is folded into b_O and stays). mean_leave_one_out: its mean over the other base prompts of the task, as `reference` says; not the mean over counterfactual prompts of intervention_results (mean_counterfactual). uniform_attention: z under equal attention to every position up to its own, as for a query of 0';
+COMMENT ON COLUMN task_head_effects.reference IS 'What the mean is over. own_cell: the other base prompts of the same cell, position by position. own_task: all positions from 1 on of the task''s other base prompts, the same at every position, where the cell has fewer than 4 prompts. own_cell_and_task: some prompts the one, some the other (fallback_share). A cell is a task, a template, a length and the positions of all roles. A prompt never takes part in its own mean. none: zero and uniform_attention use no other prompt';
+COMMENT ON COLUMN task_head_effects.fallback_share IS 'mean_leave_one_out: share of these prompts whose mean is over own_task, their cell being too small; NULL for other modes';
+COMMENT ON COLUMN task_head_effects.position_role IS 'all_but_bos: z is replaced at every position from 1 on. (all, in intervention_results, takes BOS along, whose zero ablation changes what others read there)';
 COMMENT ON COLUMN task_head_effects.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN task_head_effects.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN task_head_effects.metric IS 'loss: -log of the probability of the answers, in nats. logit_diff: mean logit of the answers - mean logit of the wrong tokens, over the prompts that have wrong tokens. kl: KL(clean || ablated) over the next token, in nats. All at END, where the first token of the answer is due. A task without answers has kl alone';
@@ -32,5 +38,5 @@ COMMENT ON COLUMN task_head_effects.sd_effect IS 'Standard deviation of the effe
 COMMENT ON COLUMN task_head_effects.ci_low IS 'Lower end of the 95% percentile bootstrap interval of mean_effect over prompts; NULL for one prompt';
 COMMENT ON COLUMN task_head_effects.ci_high IS 'Upper end of the 95% percentile bootstrap interval of mean_effect over prompts; NULL for one prompt';
 COMMENT ON COLUMN task_head_effects.null_n IS 'Number of random prompts; kl only';
-COMMENT ON COLUMN task_head_effects.null_mean IS 'Mean kl of the same head and mode on prompts of BOS and random tokens, whose lengths are four quantiles of the tasks'' lengths, mode mean with their own means; kl only. A head that shapes the output whatever the text has a large one';
+COMMENT ON COLUMN task_head_effects.null_mean IS 'Mean kl of the same head and mode on prompts of BOS and random tokens, whose lengths are four quantiles of the tasks'' lengths, mean_leave_one_out with their own means; kl only. A head that shapes the output whatever the text has a large one';
 COMMENT ON COLUMN task_head_effects.null_ratio IS 'mean_effect / null_mean: how much more the head matters on the task than on random tokens; kl only, NULL where null_mean is 0';

@@ -6,6 +6,7 @@ SELECT
     intervention,
     kind,
     mode,
+    reference,
     site,
     layer,
     head,
@@ -27,20 +28,20 @@ SELECT
     source_variant,
     senders,
     receivers,
-    reference_run,
+    ablated_run,
     n_slices,
     metric,
     clean,
     corrupt,
-    reference,
+    ablated,
     patched,
     patched - clean AS effect,
     (patched - corrupt) / nullif(clean - corrupt, 0) AS recovered_from_corrupt,
-    (patched - reference) / nullif(clean - reference, 0) AS recovered_from_reference,
+    (patched - ablated) / nullif(clean - ablated, 0) AS recovered_from_ablated,
     cosine,
     norm_ratio
 FROM intervention_results;
 COMMENT ON VIEW intervention_effects IS 'One row per prompt, intervention and metric: what the edit changed. Normalise means, not single prompts: fractions of single prompts blow up where clean and corrupt are close; the view intervention_recovery has the fractions of means.';
 COMMENT ON COLUMN intervention_effects.effect IS 'patched - clean; negative logit_diff and prob, positive loss and kl mean worse at the task';
 COMMENT ON COLUMN intervention_effects.recovered_from_corrupt IS '(patched - corrupt) / (clean - corrupt): 1 as good as clean, 0 as bad as corrupt; NULL without a corrupt run';
-COMMENT ON COLUMN intervention_effects.recovered_from_reference IS '(patched - reference) / (clean - reference); NULL without a reference run';
+COMMENT ON COLUMN intervention_effects.recovered_from_ablated IS '(patched - ablated) / (clean - ablated); NULL without an ablated run';

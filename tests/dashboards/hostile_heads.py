@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 from hostile_layer import ATTACK, HOSTILE, LENGTH, TOKENS
 
+from mechinterp_assets.ablation.modes import reference_of
 from mechinterp_assets.dashboards.head_frames import HeadFrames
 from mechinterp_assets.heads.attention_examples import EXAMPLES_SCHEMA
 from mechinterp_assets.heads.head_features import HEAD_FEATURES_SCHEMA
@@ -196,7 +197,7 @@ def _effects(random: np.random.Generator) -> pl.DataFrame:
     spec = polars_schema(table_spec("intervention_summary"))
     rows = []
     for layer, head in HEADS:
-        for mode in ("zero", "mean"):
+        for mode in ("zero", "mean_counterfactual"):
             for metric in ("logit_diff", "kl"):
                 row: dict[str, object] = dict.fromkeys(spec.names())
                 effect = float(random.normal())
@@ -205,6 +206,7 @@ def _effects(random: np.random.Generator) -> pl.DataFrame:
                     intervention=f"{mode}:{layer}.{head}",
                     kind="head_ablation",
                     mode=mode,
+                    reference=reference_of(mode),
                     site="z",
                     layer=layer,
                     head=head,
@@ -224,11 +226,16 @@ def _effects(random: np.random.Generator) -> pl.DataFrame:
 def _task_effects() -> pl.DataFrame:
     spec = polars_schema(table_spec("task_head_effects"))
     rows = []
-    for task, mode, low in ((ATTACK, "zero", 0.1), ("url", "zero", -0.1), ("url", "mean", 0.1)):
+    for task, mode, low in (
+        (ATTACK, "zero", 0.1),
+        ("url", "zero", -0.1),
+        ("url", "mean_leave_one_out", 0.1),
+    ):
         row: dict[str, object] = dict.fromkeys(spec.names())
         row.update(
             task=task,
             mode=mode,
+            reference=reference_of(mode),
             layer=SAE_LAYER,
             head=0,
             metric="loss",

@@ -174,10 +174,10 @@ def _interventions() -> list[tuple[str, str, float, dict[str, Any]]]:
                 "layer": 2,
                 "position_role": "S2",
                 "source_variant": f"{variant} {ATTACK}",
-                "reference_run": reference,
-                "recovered_reference": share,
-                "recovered_reference_ci_low": share - 0.1,
-                "recovered_reference_ci_high": share + 0.1,
+                "ablated_run": reference,
+                "recovered_from_ablated": share,
+                "recovered_from_ablated_ci_low": share - 0.1,
+                "recovered_from_ablated_ci_high": share + 0.1,
             },
         )
         for variant, share in (("with", 0.9), ("swap", 0.2))
@@ -203,7 +203,7 @@ def _interventions() -> list[tuple[str, str, float, dict[str, Any]]]:
         for head in (0, 1)
         for mode, effect in (("ablate", -0.3), ("boost", 0.25))
     ]
-    splice = {"kind": "sae_splice", "layer": 0, "reference_run": "mean:z:L0:all:raw"}
+    splice = {"kind": "sae_splice", "layer": 0, "ablated_run": "mean_counterfactual:z:L0:all:raw"}
     return [
         *noising,
         *features,

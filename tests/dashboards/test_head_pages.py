@@ -176,10 +176,12 @@ def test_effects_that_exclude_zero_are_bold(pages: dict[str, Page], frames: Head
     assert block.count("<td><b>") == bold
     assert block.count('<th scope="row">') == rows.height == 4
     tasks = pages[FIRST].path.read_text().split('<h2 id="tasks">')[1].split("</section>")[0]
-    assert 'mean ablation</th><th scope="col">zero ablation' in tasks
+    assert 'mean leave one out ablation</th><th scope="col">zero ablation' in tasks
     assert tasks.count("+0.25") == 3
     assert tasks.count("<b>+0.25</b>") == 2
     assert tasks.count(">–<") == 1  # one task was not ablated by the mean
+    assert tasks.count("reference: own cell") == 1
+    assert block.count("reference: counterfactual cell") == 2
 
 
 def test_pages_without_optional_frames_leave_their_blocks_out(frames: HeadFrames) -> None:

@@ -55,11 +55,11 @@ def test_nothing_is_stale(tiny: Materialized) -> None:
 
 def test_experiments_of_the_study_are_in_the_one_table(tiny: Materialized) -> None:
     summary = tiny.lake.read("intervention_summary", "tiny").collect().filter(metric="logit_diff")
-    own = [f"splice:sae:L{layer}:all:vs-mean" for layer in (0, 2)]
+    own = [f"splice:sae:L{layer}:all:vs-mean_counterfactual" for layer in (0, 2)]
     splices = summary.filter(pl.col("intervention").is_in([*own, "set:both"]))
     assert splices["n"].to_list() == [4, 4, 4]
     assert set(splices["weights"]) == {"raw"}
-    assert splices["recovered_reference"].null_count() == 0
+    assert splices["recovered_from_ablated"].null_count() == 0
     patches = summary.filter(kind="activation_patching", task="gendered_pronoun")
     assert patches.height == 2
     assert patches["mean_corrupt"].null_count() == 0

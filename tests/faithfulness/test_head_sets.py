@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mechinterp_assets.ablation.cells import prompt_cells
+from mechinterp_assets.ablation.references import AblationError
 from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
 from mechinterp_assets.faithfulness.head_sets import (
     Heads,
@@ -16,7 +18,6 @@ from mechinterp_assets.faithfulness.head_sets import (
     head_set_quality,
     knockout_scores,
     mean_z,
-    prompt_cells,
     random_head_sets,
 )
 from mechinterp_assets.faithfulness.prompt_pairs import prompt_pairs
@@ -85,11 +86,11 @@ def test_all_heads_are_the_model(split: SplitModel, toy_prompts: pl.DataFrame) -
 def test_means_are_by_cell(split: SplitModel, toy_prompts: pl.DataFrame) -> None:
     reference = toy_prompts.filter(variant="corrupt")
     means = mean_z(split, reference, batch_rows=2)
-    assert sorted(means.n) == [1, 2, 2]  # lengths 6, 7, 9
+    assert sorted(means.n.values()) == [1, 2, 2]  # lengths 6, 7, 9
     nines = reference.filter(n_tokens=9)
     expected = split.run(torch.tensor(nines["token_ids"].to_list())).z[1].mean(0)
-    (found,) = means.of(prompt_cells(nines)[:1], 9)[1]
-    torch.testing.assert_close(found, expected)
+    found = means.mean(prompt_cells(nines)[0], 1)
+    torch.testing.assert_close(found, expected, check_dtype=False)
 
 
 def test_quality_is_by_definition(runs: HeadSetRuns) -> None:
@@ -138,5 +139,5 @@ def test_bad_sets_are_named(
         runs.f(frozenset({(9, 9)}))
     model = SplitModel(organism)
     pairs = prompt_pairs(model, ioi_pairs, counterfactual="ABC", count=6)
-    with pytest.raises(FaithfulnessError, match="no reference prompt of the same template"):
+    with pytest.raises(AblationError, match="no reference prompt of the same template"):
         HeadSetRuns(model, pairs, ioi_pairs, ioi_pairs.filter(variant="ABC").tail(1))

@@ -23,7 +23,6 @@ from mechinterp_assets.heads.prefix_intervention import (
     prefix_intervention,
 )
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.statistics.bootstrap import cluster_bootstrap
 from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
 from tests.heads.prefix_models import BOS, CONTEXT, LONG, SHORT, VOCABULARY, planted_prefix_model
 
@@ -362,27 +361,3 @@ def test_text_without_cases_or_replacements(model: LanguageModel, text: Tensor) 
         prefix_corpus(model, torch.zeros(1, 41, dtype=torch.long))
     with pytest.raises(DatasetError, match=r"shape \(0, 5\)"):
         prefix_corpus(model, torch.zeros(0, 5, dtype=torch.long))
-
-
-# ---- intervals -----------------------------------------------------------------------------------
-
-
-def test_cluster_bootstrap_covers_and_keeps_clusters_together() -> None:
-    generator = np.random.default_rng(0)
-    cluster = generator.normal(size=(60, 1)) + np.zeros((60, 5))
-    together = cluster_bootstrap(cluster.sum(axis=1), np.full(60, 5.0), n_bootstrap=2000, seed=0)
-    one_each = cluster_bootstrap(cluster[:, 0], np.ones(60), n_bootstrap=2000, seed=0)
-    np.testing.assert_allclose(together, one_each)
-    half = (together[1] - together[0]) / 2
-    assert float(half) == pytest.approx(1.96 * cluster[:, 0].std(ddof=1) / 60**0.5, rel=0.1)
-
-
-def test_cluster_bootstrap_without_cases() -> None:
-    sums = np.array([[1.0, 0.0, 2.0], [3.0, 0.0, 0.0]])
-    counts = np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-    low, high = cluster_bootstrap(sums, counts, n_bootstrap=100, seed=0)
-    assert (low[0], high[0]) == (1.0, 3.0)
-    assert np.isnan([low[1], high[1], low[2], high[2]]).all()
-    assert np.isnan(cluster_bootstrap(sums[:1], counts[:1], n_bootstrap=5, seed=0)).all()
-    with pytest.raises(ValueError, match="n_bootstrap is 0"):
-        cluster_bootstrap(sums, counts, n_bootstrap=0, seed=0)

@@ -8,22 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechinterp_assets.interventions.edges import (
-    EDGE_KEY,
-    EdgeEditor,
-    EditEdge,
-    control_slices,
-    edge_interventions,
-    heaviest_edges,
-    intervene_on_edges,
-    orthonormal_basis,
-)
+from mechinterp_assets.interventions.edge_choice import edge_interventions, heaviest_edges
+from mechinterp_assets.interventions.edge_keys import EDGE_KEY
+from mechinterp_assets.interventions.edit_context import EditContext
+from mechinterp_assets.interventions.kinds.edge import EditEdge
 from mechinterp_assets.interventions.prompts import ROLE_COLUMNS
 from mechinterp_assets.interventions.runner import run_interventions
-from mechinterp_assets.interventions.spec import (
-    InterventionError,
-    InterventionSet,
-    Planned,
+from mechinterp_assets.interventions.sets import InterventionSet, Planned
+from mechinterp_assets.interventions.sweeps import intervene_on_edges
+from mechinterp_assets.interventions.terms import InterventionError
+from mechinterp_assets.interventions.traced_edges import (
+    TracedEdges,
+    control_slices,
+    orthonormal_basis,
 )
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
@@ -60,7 +57,7 @@ def run(
     traced: pl.DataFrame,
     *what: Planned,
 ) -> pl.DataFrame:
-    return run_interventions(model, prompts, list(what), {"edge": EdgeEditor(model, traced)})
+    return run_interventions(EditContext(model, trace_edges=traced), prompts, list(what))
 
 
 def values(frame: pl.DataFrame, metric: str, column: str) -> Tensor:
@@ -433,7 +430,7 @@ def test_untraced_edges_and_wrong_frames_are_refused(
     with pytest.raises(InterventionError, match=r"L0H1>L1H2:END<-S2:destination was not traced"):
         run(two_layers, toy_prompts, traced, edge())
     with pytest.raises(InterventionError, match=r"lack the columns \['slices'\]"):
-        EdgeEditor(two_layers, traced.drop("slices"))
+        TracedEdges(two_layers, traced.drop("slices"))
     with pytest.raises(InterventionError, match="n_edges is 0"):
         heaviest_edges(traced, 0)
     assert set(EDGE_KEY) <= set(traced.columns)

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.interventions import InterventionError, InterventionSet, run
+from mechinterp_assets.interventions.api import run
 from mechinterp_assets.interventions.experiments import (
     edges_of_a_head,
     features_at_a_role,
@@ -13,7 +13,10 @@ from mechinterp_assets.interventions.experiments import (
     serial_sets,
     splicing,
 )
-from mechinterp_assets.interventions.feature_attribution import feature_attribution, top_features
+from mechinterp_assets.interventions.feature_attribution import feature_attribution
+from mechinterp_assets.interventions.feature_choice import top_features
+from mechinterp_assets.interventions.sets import InterventionSet
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import ioi_prompts
 from mechinterp_assets.sae.architectures.standard import StandardSAE
@@ -69,8 +72,8 @@ def test_families_consist_of_what_they_should() -> None:
     assert noised[2].id == "set:noise:attn_out:L5+L6:S2:swap:vs-zero"
     spliced = splicing(range(4), [(0, 3), (1, 2)])
     assert [one.id for one in spliced[-2:]] == [
-        "set:splice:L0+L3:all:vs-mean",
-        "set:splice:L1+L2:all:vs-mean",
+        "set:splice:L0+L3:all:vs-mean_counterfactual",
+        "set:splice:L1+L2:all:vs-mean_counterfactual",
     ]
     features = features_at_a_role({5: [7, 9], 8: [1]}, receivers=[(7, 3), (8, 6)])
     assert [one.id for one in features] == [

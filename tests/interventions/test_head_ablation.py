@@ -6,20 +6,15 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.interventions.heads import (
-    HeadAblation,
-    MeanReference,
-    ablate_heads,
-    cells,
-    head_ablations,
-)
+from mechinterp_assets.interventions.edit_context import EditContext
+from mechinterp_assets.interventions.kinds.head_ablation import head_ablations
+from mechinterp_assets.interventions.parsing import parse_intervention
+from mechinterp_assets.interventions.prompts import cells, donors
 from mechinterp_assets.interventions.runner import intervention_sets, run_interventions
-from mechinterp_assets.interventions.spec import (
-    Intervention,
-    InterventionError,
-    InterventionSet,
-    parse_intervention,
-)
+from mechinterp_assets.interventions.sets import InterventionSet
+from mechinterp_assets.interventions.spec import Intervention
+from mechinterp_assets.interventions.sweeps import ablate_heads
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
@@ -65,7 +60,7 @@ def assert_metrics(frame: pl.DataFrame, expected: dict[str, torch.Tensor], colum
 def run(
     model: LanguageModel, prompts: pl.DataFrame, what: list[Intervention | InterventionSet]
 ) -> pl.DataFrame:
-    return run_interventions(model, prompts, what, {"head_ablation": HeadAblation(model)})
+    return run_interventions(EditContext(model), prompts, what)
 
 
 def test_zero_ablation_equals_zeroed_output_weights(
@@ -90,9 +85,8 @@ def test_zero_ablation_equals_zeroed_output_weights(
 def test_alpha_zero_changes_nothing(
     organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
 ) -> None:
-    what = [ablation(mode, 0, 0, alpha=0.0) for mode in ("zero", "mean")]
-    editor = HeadAblation(organism, MeanReference.of(organism, abc))
-    frame = run_interventions(organism, base, what, {"head_ablation": editor})
+    what = [ablation(mode, 0, 0, alpha=0.0) for mode in ("zero", "mean_counterfactual")]
+    frame = run_interventions(EditContext(organism, reference_prompts=abc), base, what)
     assert (frame["patched"] - frame["clean"]).abs().max() < 1e-5  # type: ignore[operator]
     assert frame["norm_ratio"].is_between(1 - 1e-6, 1 + 1e-6).all()
     assert frame["cosine"].is_between(1 - 1e-6, 1 + 1e-6).all()
@@ -104,9 +98,8 @@ def test_mean_of_the_prompt_itself_changes_nothing(
     """Every cell of these prompts has one prompt, so each is its own reference mean."""
     alone = base.filter(pl.Series([cells(base).count(cell) == 1 for cell in cells(base)]))
     assert alone.height >= 4
-    editors = {"head_ablation": HeadAblation(organism, MeanReference.of(organism, alone))}
-    what = [ablation("mean", layer, 1) for layer in range(organism.config.n_layers)]
-    frame = run_interventions(organism, alone, what, editors)
+    what = [ablation("mean_counterfactual", layer, 1) for layer in range(organism.config.n_layers)]
+    frame = run_interventions(EditContext(organism, reference_prompts=alone), alone, what)
     assert (frame["patched"] - frame["clean"]).abs().max() < 1e-4  # type: ignore[operator]
 
 
@@ -139,10 +132,70 @@ def test_mean_ablation_against_a_loop(
 
     clean = logits_at_end(organism, one, [])
     patched = logits_at_end(organism, one, [(name, patch)])
-    editor = HeadAblation(organism, MeanReference.of(organism, reference))
-    what = [ablation("mean", layer, head, position_role="S2")]
-    frame = run_interventions(organism, one, what, {"head_ablation": editor})
+    what = [ablation("mean_counterfactual", layer, head, position_role="S2")]
+    frame = run_interventions(EditContext(organism, reference_prompts=reference), one, what)
     assert_metrics(frame, expected_metrics(one, patched, clean), "patched")
+
+
+def test_resampling_of_the_prompts_themselves(organism: LanguageModel, base: pl.DataFrame) -> None:
+    """Three prompts in one cell: each takes z at S2 from the other one that the seed draws."""
+    layer, head = 1, 2
+    one = base.head(1)
+    place = one["pos_s2"][0]
+    ids = [one["token_ids"][0].to_list() for _ in range(3)]
+    for row, name in zip(ids, ("John", "Mary", "Anna"), strict=True):
+        row[place] = organism.encode(f" {name}")[0]
+    prompts = pl.concat([one] * 3).with_columns(
+        pl.Series("token_ids", ids, dtype=pl.List(pl.Int32)), pl.Series("prompt", [0, 1, 2])
+    )
+    drawn = donors(prompts, None, 4)
+    assert all(own != ids[row] for row, own in enumerate(drawn["token_ids"].to_list()))
+    name = f"blocks.{layer}.attn.hook_z"
+    patched = []
+    for own, other in zip(ids, drawn["token_ids"].to_list(), strict=True):
+        _, cache = organism.processed.run_with_cache(torch.tensor([other]), names_filter=name)
+        target = cache[name][0, place, head]
+
+        def patch(z: torch.Tensor, hook: object, target: torch.Tensor = target) -> torch.Tensor:
+            z = z.clone()
+            z[0, place, head] = target
+            return z
+
+        row = prompts.head(1).with_columns(pl.Series("token_ids", [own], pl.List(pl.Int32)))
+        patched.append(logits_at_end(organism, row, [(name, patch)])[0])
+    what = [ablation("resample_own", layer, head, position_role="S2", seed=4)]
+    frame = run(organism, prompts, what)
+    clean = logits_at_end(organism, prompts, [])
+    assert_metrics(frame, expected_metrics(prompts, torch.stack(patched), clean), "patched")
+    assert set(frame["reference"]) == {"own_cell"}
+
+
+def test_rows_say_what_they_are_taken_from(
+    organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
+) -> None:
+    pair = InterventionSet(
+        name="pair", members=(ablation("mean_counterfactual", 0, 1), ablation("zero", 1, 0))
+    )
+    what = [
+        ablation("zero", 0, 0),
+        ablation("mean_counterfactual", 0, 0),
+        ablation("resample_counterfactual", 0, 0, seed=1),
+        pair,
+    ]
+    context = EditContext(organism, reference_prompts=abc)
+    frame = run_interventions(context, base.head(2), what)
+    said = frame.select("mode", "reference", "source_variant").unique(maintain_order=True).rows()
+    assert said == [
+        ("zero", "none", None),
+        ("mean_counterfactual", "counterfactual_cell", "ABC"),
+        ("resample_counterfactual", "counterfactual_cell", "ABC"),
+        (None, None, None),
+    ]
+    members = intervention_sets(what, "ioi", "ABC")
+    assert members.select("reference", "source_variant").rows() == [
+        ("counterfactual_cell", "ABC"),
+        ("none", None),
+    ]
 
 
 def test_sweep_is_independent_of_the_batch_size(
@@ -150,9 +203,10 @@ def test_sweep_is_independent_of_the_batch_size(
 ) -> None:
     few = base.head(3)
     what = [one for one in head_ablations(organism.config.n_layers, 1) if one.layer != 1]
-    editors = {"head_ablation": HeadAblation(organism, MeanReference.of(organism, abc))}
-    large = run_interventions(organism, few, what, editors, batch_rows=1000)
-    small = run_interventions(organism, few, what, editors, batch_rows=2)
+    large, small = (
+        run_interventions(EditContext(organism, reference_prompts=abc, batch_rows=rows), few, what)
+        for rows in (1000, 2)
+    )
     assert large.height == len(what) * few.height * 4
     assert large.schema == polars_schema(table_spec("intervention_results"))
     keys = ["intervention", "metric", "prompt"]
@@ -189,9 +243,9 @@ def test_set_of_heads_equals_both_hooks(organism: LanguageModel, base: pl.DataFr
 def test_missing_references_and_bad_prompts_are_refused(
     organism: LanguageModel, base: pl.DataFrame, abc: pl.DataFrame
 ) -> None:
-    with pytest.raises(InterventionError, match="mean ablation needs reference prompts"):
+    with pytest.raises(InterventionError, match="mean_counterfactual needs reference prompts"):
         ablate_heads(organism, base)
-    with pytest.raises(InterventionError, match=r"make the ABC variant of these very prompts"):
+    with pytest.raises(InterventionError, match=r"make the counterfactuals .* of these very"):
         ablate_heads(organism, base, abc.head(1))
     with pytest.raises(InterventionError, match="END is not its last token"):
         run(organism, base.with_columns(pl.col("pos_end") - 1), [ablation("zero", 0, 0)])
@@ -199,8 +253,6 @@ def test_missing_references_and_bad_prompts_are_refused(
         run(organism, pl.concat([base, base]), [ablation("zero", 0, 0)])
     with pytest.raises(InterventionError, match="at least one row"):
         run(organism, base.clear(), [ablation("zero", 0, 0)])
-    with pytest.raises(InterventionError, match="no editor for kind"):
-        run_interventions(organism, base, [ablation("zero", 0, 0)], {})
 
 
 def test_every_head_is_swept(two_layers: LanguageModel, toy_prompts: pl.DataFrame) -> None:

@@ -7,8 +7,13 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.interventions import InterventionError, load_interventions, run
-from mechinterp_assets.interventions.api import expand, layers_with_saes
+from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.descriptions import (
+    expand,
+    layers_with_saes,
+    load_interventions,
+)
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import from_ioi
 from mechinterp_assets.prompts.ioi import ioi_prompts
@@ -47,10 +52,13 @@ def prompts(organism: LanguageModel) -> pl.DataFrame:
         ({**PATCH, "kind": "patching"}, "unknown kind 'patching'; one of activation"),
         ({**PATCH, "hed": 3}, r"activation_patching: hed: Extra inputs .* \(value 3\)"),
         ({**PATCH, "head": 3}, "head belongs to site 'z'; attn_out has no heads"),
-        ({**PATCH, "site": "resid_pre", "reference": "zero"}, "ablated resid_pre is no reference"),
+        ({**PATCH, "site": "resid_pre", "versus": "zero"}, "an ablation of resid_pre is nothing"),
         ({**PATCH, "layer": 9}, r"layer 9 does not exist; the model has 0\.\.4"),
         ({**PATCH, "site": "z", "head": 8}, r"head 8 does not exist; the model has 0\.\.7"),
-        ({**PATCH, "position_role": "S3"}, r"have no role 'S3'; choose one of \['all', 'IO'"),
+        (
+            {**PATCH, "position_role": "S3"},
+            r"have no role 'S3'; choose one of \['all', 'all_but_bos', 'IO'",
+        ),
         ({**PATCH, "source_variant": "swapped"}, "no prompts of variant 'swapped'; given: "),
         (
             {**PATCH, "position_role": "all", "source_variant": "filler_before"},
@@ -68,15 +76,24 @@ def prompts(organism: LanguageModel) -> pl.DataFrame:
         ({**FEATURE, "layer": 2}, "SAE of layer 2 takes 8 dimensions, but z has 192"),
         ({**FEATURE, "weights": "processed"}, "runs on raw weights; leave weights out"),
         (
-            {"kind": "head_ablation", "mode": "resample", "layer": 0, "head": 0},
-            "seed is given exactly for mode 'resample'",
+            {"kind": "head_ablation", "mode": "resample_own", "layer": 0, "head": 0},
+            "seed is given exactly for resampling",
         ),
         (
             {"kind": "head_ablation", "mode": "mean", "layer": 0, "head": 0},
-            "mean ablation needs reference prompts: give the ABC variant",
+            r"mode: Input should be 'zero', 'mean_counterfactual', .* \(value 'mean'\)",
         ),
         (
-            {"kind": "head_ablation", "mode": "resample", "layer": 0, "head": 0, "seed": 1},
+            {"kind": "head_ablation", "mode": "mean_counterfactual", "layer": 0, "head": 0},
+            "mean_counterfactual needs reference prompts: give the counterfactuals",
+        ),
+        (
+            {"kind": "layer_ablation", "mode": "resample_counterfactual", "layer": 0, "seed": 1,
+             "site": "z"},
+            "resample_counterfactual needs reference prompts: give the counterfactuals",
+        ),
+        (
+            {"kind": "head_ablation", "mode": "resample_own", "layer": 0, "head": 0, "seed": 1},
             "prompt 0 has no other prompt of the same template",
         ),
         ({"kind": "steering", "layer": 1}, "give exactly one of feature and direction"),
@@ -101,7 +118,7 @@ def prompts(organism: LanguageModel) -> pl.DataFrame:
             {"kind": "edge", "mode": "ablate", "layer": 2, "head": 0, "upstream_layer": 0,
              "upstream_head": 0, "destination_role": "END", "source_role": "IO",
              "side": "source", "scope": "global"},
-            r"no editor for kind 'edge' was given",
+            "there are no traced edges; give the frame ioi_trace_edges",
         ),
         ({**PATCH, "layer": []}, "layer is an empty list"),
         ({"name": "x", "members": [PATCH]}, "set 'x' has 1 members; give at least 2"),
@@ -172,14 +189,17 @@ def test_descriptions_are_swept_and_read_from_yaml(tmp_path: Path, organism: Lan
     assert len(expand([swept], organism.config)) == organism.config.n_layers * 2
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "- {kind: head_ablation, mode: [zero, mean], layer: 1, head: all}\n"
+        "- {kind: head_ablation, mode: [zero, mean_counterfactual], layer: 1, head: all}\n"
         "- name: both\n"
         "  members:\n"
-        "    - {kind: sae_splice, layer: 1, reference: mean}\n"
-        "    - {kind: sae_splice, layer: 3, reference: mean}\n"
+        "    - {kind: sae_splice, layer: 1, versus: mean_counterfactual}\n"
+        "    - {kind: sae_splice, layer: 3, versus: mean_counterfactual}\n"
     )
     planned = load_interventions(file, organism.config)
-    assert [one.id for one in planned[:2]] == ["zero:L1H0:all", "mean:L1H0:all"]
+    assert [one.id for one in planned[:2]] == [
+        "zero:L1H0:all",
+        "mean_counterfactual:L1H0:all",
+    ]
     assert len(planned) == 2 * 8 + 1
     assert layers_with_saes(planned) == [1, 3]
     file.write_text("kind: head_ablation\n")

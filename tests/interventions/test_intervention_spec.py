@@ -3,14 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
-from mechinterp_assets.interventions.edges import EditEdge
-from mechinterp_assets.interventions.spec import (
-    Intervention,
-    InterventionError,
-    InterventionSet,
-    parse_intervention,
-    validate,
-)
+from mechinterp_assets.interventions.kinds.edge import EditEdge
+from mechinterp_assets.interventions.parsing import parse_intervention
+from mechinterp_assets.interventions.sets import InterventionSet, validate
+from mechinterp_assets.interventions.spec import Intervention
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.shape import ModelShape
 
 SHAPE = ModelShape("gpt2", 4, 6, 6, 192, 32, 768, 4096, 128, "absolute", "LN", 1e-5)
@@ -90,7 +87,9 @@ def test_unknown_heads_and_roles_are_refused() -> None:
         validate([zero(layer=4)], SHAPE, ROLES)
     with pytest.raises(InterventionError, match="upstream_head 9 does not exist"):
         validate([edge(upstream_head=9)], SHAPE, ROLES)
-    with pytest.raises(InterventionError, match=r"no role 'S3'; choose one of \['all', 'IO'"):
+    with pytest.raises(
+        InterventionError, match=r"no role 'S3'; choose one of \['all', 'all_but_bos'"
+    ):
         validate([zero(role="S3")], SHAPE, ROLES)
     with pytest.raises(InterventionError, match=r"2 prompts have no PLACE \(prompt 3"):
         validate([zero(role="PLACE")], SHAPE, ROLES)

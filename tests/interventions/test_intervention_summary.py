@@ -6,12 +6,11 @@ import polars as pl
 import pytest
 
 from mechinterp_assets.interventions.runner import RESULTS_SCHEMA
-from mechinterp_assets.interventions.spec import InterventionError
 from mechinterp_assets.interventions.summary import (
-    bootstrap_interval,
     intervention_summary,
     recovered_fraction,
 )
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
 
 VIEWS = (
@@ -89,15 +88,6 @@ def test_summary_of_known_effects(results: pl.DataFrame) -> None:
     assert intervention_summary(results, n_bootstrap=500, seed=1).equals(summary)
 
 
-def test_bootstrap_interval_matches_the_normal_interval() -> None:
-    values = np.random.default_rng(0).normal(3.0, 2.0, size=400)
-    low, high = bootstrap_interval(values, 4000, seed=0)
-    half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.02)
-    assert high == pytest.approx(values.mean() + half, abs=0.02)
-    assert bootstrap_interval(values[:1], 100, seed=0) == (None, None)
-
-
 def test_recovered_fractions_normalise_means() -> None:
     clean, corrupt = np.array([2.0, 4.0, 1.0]), np.array([-2.0, 0.0, 0.9])
     patched = corrupt + np.array([1.0, 3.0, 0.1])
@@ -110,7 +100,7 @@ def test_recovered_fractions_normalise_means() -> None:
     assert recovered_fraction(clean[:1], corrupt[:1], patched[:1], 100, 0) == (0.25, None, None)
     shared = {"kind": "activation_patching", "mode": "noise", "site": "attn_out", "layer": 1}
     made = [
-        {**row, "clean": c, "corrupt": k, "reference": k - 1.0, "patched": p}
+        {**row, "clean": c, "corrupt": k, "ablated": k - 1.0, "patched": p}
         for row, c, k, p in zip(
             rows("patch", {0: 0.0, 1: 0.0, 2: 0.0}, **shared), clean, corrupt, patched, strict=True
         )
@@ -120,7 +110,7 @@ def test_recovered_fractions_normalise_means() -> None:
     assert row["recovered"] == pytest.approx(fraction)
     assert (row["recovered_ci_low"], row["recovered_ci_high"]) == (low, high)
     assert row["mean_corrupt"] == pytest.approx(corrupt.mean())
-    assert row["recovered_reference"] == pytest.approx((4.1 + 3.0) / (8.1 + 3.0))
+    assert row["recovered_from_ablated"] == pytest.approx((4.1 + 3.0) / (8.1 + 3.0))
     undefined = results.with_columns(pl.lit(None, pl.Float64).alias("patched"))
     assert intervention_summary(undefined).is_empty()
 

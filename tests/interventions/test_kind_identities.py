@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechinterp_assets.interventions import intervention_summary, run
-from mechinterp_assets.interventions.api import Planned, expand
-from mechinterp_assets.interventions.path_patching import path_sweep
+from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.descriptions import expand
+from mechinterp_assets.interventions.kinds.path_patching import path_sweep
+from mechinterp_assets.interventions.sets import Planned
+from mechinterp_assets.interventions.summary import intervention_summary
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import from_ioi
 from mechinterp_assets.prompts.ioi import ioi_prompts
@@ -72,9 +74,20 @@ def test_zero_size_edits_change_nothing(organism: LanguageModel, prompts: pl.Dat
     path = {**shared, "kind": "path_patching", "source_variant": "ABC", "via_mlp": True}
     sites = ["attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post"]
     given: list[dict[str, Any]] = [
-        {**shared, "kind": "head_ablation", "head": 2, "mode": ["zero", "mean"]},
-        {**shared, "kind": "head_ablation", "head": 2, "mode": "resample", "seed": 0},
-        {**shared, "kind": "layer_ablation", "site": ["z", "attn_out", "mlp_out"], "mode": "mean"},
+        {**shared, "kind": "head_ablation", "head": 2, "mode": ["zero", "mean_counterfactual"]},
+        {
+            **shared,
+            "kind": "head_ablation",
+            "head": 2,
+            "mode": "resample_counterfactual",
+            "seed": 0,
+        },
+        {
+            **shared,
+            "kind": "layer_ablation",
+            "site": ["z", "attn_out", "mlp_out"],
+            "mode": "mean_counterfactual",
+        },
         {**patch, "mode": "noise", "site": ["z", *sites]},
         {**path, "senders": [(1, 2)], "receiver": "logits"},
         {**path, "senders": [(1, 2)], "receiver": "q", "receivers": [(3, 3)]},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechinterp_assets.interventions import run
+from mechinterp_assets.interventions.api import run
 from mechinterp_assets.interventions.prompts import ROLE_COLUMNS, donors
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import ioi_prompts
@@ -107,12 +107,12 @@ def other(prompts: pl.DataFrame, row: Row, variant: str) -> Row:
 
 
 @pytest.mark.parametrize("site", ["z", "attn_out", "mlp_out"])
-@pytest.mark.parametrize("mode", ["zero", "mean", "resample"])
+@pytest.mark.parametrize("mode", ["zero", "mean_counterfactual", "resample_counterfactual"])
 def test_layer_ablation(busy: LanguageModel, prompts: pl.DataFrame, site: str, mode: str) -> None:
     layer, role, view = 2, "S2", "raw" if site == "z" else "processed"
     given = {"kind": "layer_ablation", "site": site, "mode": mode, "layer": layer}
     given |= {"position_role": role, "weights": view}
-    if mode == "resample":
+    if mode == "resample_counterfactual":
         given["seed"] = 3
     name = f"blocks.{layer}.{HOOK[site]}"
     base, abc = prompts.filter(variant="base"), prompts.filter(variant="ABC")
@@ -121,9 +121,9 @@ def test_layer_ablation(busy: LanguageModel, prompts: pl.DataFrame, site: str, m
     def naive(row: Row, view: str) -> Tensor:
         place = at(row, role)
         target = torch.zeros_like(cached(busy, view, row)[name][0, place])
-        if mode == "mean":  # one ABC prompt per cell
+        if mode == "mean_counterfactual":  # one ABC prompt per cell
             target = cached(busy, view, other(prompts, row, "ABC"))[name][0, place]
-        if mode == "resample":
+        if mode == "resample_counterfactual":
             target = cached(busy, view, drawn[row["prompt"]])[name][0, place]
         return logits(busy, view, row, [(name, set_at(place, target))])
 
@@ -139,7 +139,13 @@ def test_head_resampling_at_all_positions(busy: LanguageModel, prompts: pl.DataF
         target = cached(busy, view, drawn[row["prompt"]])[name][0, :, 5]
         return logits(busy, view, row, [(name, set_at((slice(None), 5), target))])
 
-    given = {"kind": "head_ablation", "mode": "resample", "layer": 1, "head": 5, "seed": 0}
+    given = {
+        "kind": "head_ablation",
+        "mode": "resample_counterfactual",
+        "layer": 1,
+        "head": 5,
+        "seed": 0,
+    }
     check(busy, prompts, given, naive)
 
 
@@ -199,11 +205,11 @@ def test_activation_patching(
         assert got == pytest.approx(diff, abs=1e-4)
 
 
-def test_reference_runs(busy: LanguageModel, prompts: pl.DataFrame) -> None:
+def test_ablated_runs(busy: LanguageModel, prompts: pl.DataFrame) -> None:
     given = {"kind": "activation_patching", "mode": "noise", "site": "attn_out", "layer": 2}
-    given |= {"position_role": "S2", "source_variant": "swap", "reference": ["zero", "zero_all"]}
+    given |= {"position_role": "S2", "source_variant": "swap", "versus": ["zero", "zero_all"]}
     frame = run(busy, prompts, [given]).filter(metric="logit_diff")
-    assert frame["reference_run"].unique(maintain_order=True).to_list() == [
+    assert frame["ablated_run"].unique(maintain_order=True).to_list() == [
         "zero:attn_out:L2:S2",
         "zero:attn_out:L2:all",
     ]
@@ -215,9 +221,9 @@ def test_reference_runs(busy: LanguageModel, prompts: pl.DataFrame) -> None:
                 row,
                 [("blocks.2.hook_attn_out", set_at(where, torch.tensor(0.0)))],
             )
-            got = frame.filter(prompt=row["prompt"], reference_run=f"zero:attn_out:L2:{run_id}")
+            got = frame.filter(prompt=row["prompt"], ablated_run=f"zero:attn_out:L2:{run_id}")
             diff = float(zeroed[row["io_token_id"]] - zeroed[row["s_token_id"]])
-            assert got["reference"][0] == pytest.approx(diff, abs=1e-4)
+            assert got["ablated"][0] == pytest.approx(diff, abs=1e-4)
 
 
 # ---- path patching -------------------------------------------------------------------------------
@@ -364,12 +370,12 @@ def test_splice_of_several_layers(busy: LanguageModel, prompts: pl.DataFrame, sa
         ]
         return logits(busy, view, row, hooks)
 
-    members = [{"kind": "sae_splice", "layer": layer, "reference": "zero_all"} for layer in layers]
+    members = [{"kind": "sae_splice", "layer": layer, "versus": "zero_all"} for layer in layers]
     given = {"name": "both", "members": members}
     frame = check(busy, prompts, given, naive, view="raw", saes=saes)
     reference = "set:zero:z:L1:all:raw+zero:z:L3:all:raw"
-    assert frame["reference_run"].unique().to_list() == [reference]
-    assert frame["reference"].null_count() == 0
+    assert frame["ablated_run"].unique().to_list() == [reference]
+    assert frame["ablated"].null_count() == 0
 
 
 @pytest.mark.parametrize("via_mlp", [True, False])

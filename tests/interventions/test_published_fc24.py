@@ -8,15 +8,16 @@ import polars as pl
 import pytest
 
 from mechinterp_assets.app.queries import all_queries
-from mechinterp_assets.interventions import InterventionSet, run
-from mechinterp_assets.interventions.edges import EditEdge, edge_interventions
+from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.edge_choice import edge_interventions
 from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
     NothingToRun,
     PublishedSettings,
-    experiment_context,
 )
 from mechinterp_assets.interventions.experiments import edges_together, parallel_sets
+from mechinterp_assets.interventions.kinds.edge import EditEdge
+from mechinterp_assets.interventions.measured_context import experiment_context
 from mechinterp_assets.interventions.published import PUBLISHED, choose_published
 from mechinterp_assets.interventions.published_fc24 import (
     edges_into,
@@ -26,8 +27,9 @@ from mechinterp_assets.interventions.published_fc24 import (
 )
 from mechinterp_assets.interventions.published_sets import published_entries
 from mechinterp_assets.interventions.runner import RESULTS_SCHEMA, intervention_sets
-from mechinterp_assets.interventions.spec import Watched
+from mechinterp_assets.interventions.sets import InterventionSet
 from mechinterp_assets.interventions.summary import intervention_summary
+from mechinterp_assets.interventions.terms import Watched
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import SQL_FOLDER
 from tests.interventions.conftest import EdgeFrame

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from mechinterp_assets.app.queries import find_query
-from mechinterp_assets.interventions import InterventionError, intervention_summary, run
+from mechinterp_assets.interventions.api import run
 from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
     NothingToRun,
     PublishedSettings,
-    experiment_context,
 )
-from mechinterp_assets.interventions.feature_attribution import FEATURE_ATTRIBUTION_SCHEMA
+from mechinterp_assets.interventions.feature_choice import FEATURE_ATTRIBUTION_SCHEMA
+from mechinterp_assets.interventions.measured_context import experiment_context
 from mechinterp_assets.interventions.published import (
     PUBLISHED,
     choose_published,
@@ -26,7 +26,9 @@ from mechinterp_assets.interventions.published import (
 from mechinterp_assets.interventions.published_k24 import pairs_in_order
 from mechinterp_assets.interventions.published_sets import published_layers, published_sets
 from mechinterp_assets.interventions.runner import spec_frame
-from mechinterp_assets.interventions.spec import Planned, validate
+from mechinterp_assets.interventions.sets import Planned, validate
+from mechinterp_assets.interventions.summary import intervention_summary
+from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.prompts.ioi import ioi_prompts
@@ -81,7 +83,8 @@ def planted(
         orient="row",
     )
     defaults: dict[str, Any] = {
-        "prompts": pl.DataFrame({"prompt": range(len(variants)), "variant": variants}),
+        "variants": tuple(variants),
+        "prompt_roles": frozenset(),
         "with_role": {},
         "trace_edges": pl.DataFrame(),
         "trace_graph": pl.DataFrame(),
@@ -225,8 +228,8 @@ def test_groups_of_layers_to_splice() -> None:
     assert pairs_in_order([0, 1, 2, 5, 6]) == [(0, 1), (2, 5, 6)]
     assert pairs_in_order([0]) == []
     _, listed = choose_published(K24[1:3], planted())
-    assert ids(listed, "k24_splicing")[0] == "splice:sae:L0:all:vs-mean"
-    assert ids(listed, "k24_cross_section")[1] == "set:splice:L2+L3+L4:all:vs-mean"
+    assert ids(listed, "k24_splicing")[0] == "splice:sae:L0:all:vs-mean_counterfactual"
+    assert ids(listed, "k24_cross_section")[1] == "set:splice:L2+L3+L4:all:vs-mean_counterfactual"
     _, without = choose_published(["k24_splicing"], planted(variants=["base", "swap"]))
     assert ids(without, "k24_splicing")[0] == "splice:sae:L0:all:vs-zero"
 
@@ -281,7 +284,7 @@ def test_query_of_noising_gives_planted_fractions() -> None:
             metric=pl.lit("logit_diff"),
             clean=pl.lit(4.0 + shift),
             corrupt=pl.lit(0.0),
-            reference=pl.when(pl.col("intervention").str.ends_with("vs-zero_all"))
+            ablated=pl.when(pl.col("intervention").str.ends_with("vs-zero_all"))
             .then(-4.0 + shift)
             .otherwise(0.0 + shift),
             patched=pl.col("source_variant").replace_strict(patched, return_dtype=pl.Float64)
@@ -342,7 +345,7 @@ def test_on_a_model_identities_hold(busy: LanguageModel, organism: LanguageModel
     )
     assert noised.height >= 3
     assert spliced.height == 4
-    for kept in (*noised["recovered_reference"], *spliced["recovered_reference"]):
+    for kept in (*noised["recovered_from_ablated"], *spliced["recovered_from_ablated"]):
         assert kept == pytest.approx(1.0, abs=1e-3)
     assert (moved["mean_effect"].abs() > 1e-3).any()
 

@@ -42,7 +42,12 @@ from mechinterp_assets.sae.training_settings import TrainingSettings
 
 HEADS, D_HEAD, D_SAE, N = 3, 4, 40, 64
 D_IN = HEADS * D_HEAD
-COMMON: dict[str, Any] = {"d_sae": D_SAE, "tokens": 10**6, "batch_size": N, "sparsity_warmup": 0.0}
+COMMON: dict[str, Any] = {
+    "d_sae": D_SAE,
+    "training_tokens": 10**6,
+    "batch_size": N,
+    "sparsity_warmup": 0.0,
+}
 OURS: dict[str, dict[str, Any]] = {
     "standard": {"l1_coefficient": 0.7},
     "topk": {"k": 4, "auxk_coefficient": 0.3},

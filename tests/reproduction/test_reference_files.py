@@ -66,7 +66,7 @@ def test_keys_of_noising_are_those_of_the_published_experiment() -> None:
         for one in planned:
             con.execute(
                 "INSERT INTO intervention_summary BY NAME SELECT 'tiny' AS study, 'ioi' AS task,"
-                " ? AS intervention, 'logit_diff' AS metric, 0.5 AS recovered_reference",
+                " ? AS intervention, 'logit_diff' AS metric, 0.5 AS recovered_from_ablated",
                 [one.id],
             )
         con.execute("SET VARIABLE study = 'tiny'")

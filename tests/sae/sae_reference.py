@@ -193,7 +193,7 @@ OWN_SETTINGS: dict[str, dict[str, object]] = {
 
 def small_settings(architecture: str, **changes: object) -> TrainingSettings:
     """Settings of a tiny SAE of any architecture."""
-    common = {"d_sae": 20, "tokens": 64_000, "batch_size": 64, "sparsity_warmup": 0.0}
+    common = {"d_sae": 20, "training_tokens": 64_000, "batch_size": 64, "sparsity_warmup": 0.0}
     values = {**common, **OWN_SETTINGS[architecture], **changes}
     return TrainingSettings(architecture, **values)  # type: ignore[arg-type]
 

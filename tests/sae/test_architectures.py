@@ -166,7 +166,13 @@ def test_one_prefix_is_batch_topk() -> None:
 
 
 def test_inner_prefixes_reconstruct_better_than_those_of_batch_topk(planted: Planted) -> None:
-    common = {"d_sae": 64, "tokens": 100_000, "k": 3, "batch_size": 256, "lr": 3e-3}
+    common = {
+        "d_sae": 64,
+        "training_tokens": 100_000,
+        "k": 3,
+        "batch_size": 256,
+        "learning_rate": 3e-3,
+    }
 
     def inner_error(settings: TrainingSettings) -> float:
         sae = train(TensorRows(planted.rows, seed=0), settings).sae
@@ -302,9 +308,9 @@ def test_dead_features_come_back(architecture: str, planted: Planted) -> None:
             **{
                 **PLANTED.get(architecture, {}),
                 "d_sae": 64,
-                "tokens": 50_000,
+                "training_tokens": 50_000,
                 "batch_size": 256,
-                "lr": 3e-3,
+                "learning_rate": 3e-3,
                 "dead_after_tokens": 5_000,
                 **changes,
             },

@@ -294,7 +294,9 @@ def test_data_that_diverges_or_is_not_finite_stops_with_an_error() -> None:
         train(TensorRows(torch.full_like(rows, float("nan")), seed=0), _settings("topk"))
     with pytest.raises(SaeError, match="nothing can be learned"):
         train(TensorRows(torch.ones(500, 12), seed=0), _settings("topk"))
-    with pytest.raises(SaeError, match=r"between steps 1 and 30 the loss became .* lower lr"):
+    with pytest.raises(
+        SaeError, match=r"between steps 1 and 30 the loss became .* lower learning_rate"
+    ):
         train(TensorRows(rows, seed=0), replace(_settings("topk"), learning_rate=1e30))
 
 
@@ -328,8 +330,8 @@ def test_a_nan_that_arrives_late_stops_training_before_it_is_saved(tmp_path: Pat
         ({"l1_coefficient": 1.0}, "has no l1_coefficient"),
         ({"architecture": "standard", "k": None}, "needs l1_coefficient"),
         ({"architecture": "standard", "l1_coefficient": 1.0}, "has no k"),
-        ({"tokens": 10}, "less than batch_size"),
-        ({"lr": 0.0}, "lr is 0.0"),
+        ({"training_tokens": 10}, "less than batch_size"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"lr_decay": 1.5}, "share of the steps"),
         ({"d_sae": 0}, "d_sae is 0"),
     ],

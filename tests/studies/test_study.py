@@ -88,7 +88,7 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
             {"sae": {"architecture": "matryoshka", "group_sizes": [8, 32]}},
             ["group_sizes is [8, 32]", "the last of them d_sae (64)"],
         ),
-        ({"sae": {"training_tokens": 99}}, ["sae: tokens (99)", "batch_size (100)"]),
+        ({"sae": {"training_tokens": 99}}, ["sae: training_tokens (99)", "batch_size (100)"]),
         ({"sae": {"lr_decay": 1.5}}, ["sae.lr_decay", "1.5"]),
         ({"sae": {"adam_betas": [0.9, 1.9]}}, ["sae.adam_betas.1", "1.9"]),
         ({"sae": {"source": "disk"}}, ["sae.source", "'cache' or 'forward'", "disk"]),
@@ -227,7 +227,7 @@ def test_settings_reach_the_training(tmp_path: Path) -> None:
     wide, other = sae_settings(section, 1, "bfloat16"), sae_settings(section, 2)
     assert (wide.d_sae, other.d_sae) == (96, 64)
     assert (wide.compute_dtype, other.compute_dtype) == ("bfloat16", "float32")
-    assert (wide.seed, wide.betas, wide.max_gradient_norm) == (3001, (0.8, 0.9), 1.0)
+    assert (wide.seed, wide.adam_betas, wide.max_gradient_norm) == (3001, (0.8, 0.9), 1.0)
     assert (wide.decoder_init, wide.b_dec_init) == ("data", "geometric_median")
     assert (wide.normalize_input, wide.dead_after_tokens) == (False, 77)
     assert (wide.checkpoint_every, wide.lr_warmup) == (5, 0.5)
@@ -246,8 +246,20 @@ def test_variants_of_a_sweep_take_the_rest_from_the_sae(tmp_path: Path) -> None:
     names = ["topk k=4", "standard l1_coefficient=0.5 learning_rate=0.002", "topk k=5 d_sae=32"]
     assert list(sections) == names
     few, l1, narrow = (sae_settings(section, 0) for section in sections.values())
-    assert (few.k, few.k_start, few.d_sae, few.lr, few.tokens) == (4, 20, 96, 0.01, 500)
-    assert (l1.k, l1.k_start, l1.l1_coefficient, l1.lr, l1.d_sae) == (None, None, 0.5, 0.002, 96)
+    assert (few.k, few.k_start, few.d_sae, few.learning_rate, few.training_tokens) == (
+        4,
+        20,
+        96,
+        0.01,
+        500,
+    )
+    assert (l1.k, l1.k_start, l1.l1_coefficient, l1.learning_rate, l1.d_sae) == (
+        None,
+        None,
+        0.5,
+        0.002,
+        96,
+    )
     assert (narrow.k, narrow.d_sae) == (5, 32)
     assert sparsity_setting(l1) == ("l1_coefficient", 0.5)
 
@@ -348,7 +360,8 @@ def test_a_sweep_beside_external_saes_says_how_it_trains(tmp_path: Path) -> None
         "training_tokens": 4096,
     }
     file.write_text(yaml.safe_dump(data))
-    (section,) = sweep_sections(load_study(file)).values()
+    study = load_study(file)
+    (section,) = sweep_sections(study.sae, study.sweep).values()
     assert (section.architecture, section.d_sae, section.k) == ("topk", 32, 4)
 
 

@@ -10,13 +10,16 @@ import polars as pl
 import pytest
 import torch
 
+from mechinterp_assets.ablation.references import AblationError
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import run_from
 from mechinterp_assets.prompts.ioi import PromptError
 from mechinterp_assets.tasks.ablation import (
-    ABLATION_MODES,
-    MeanActivations,
+    SWEEP_MODES,
+    Means,
     Sweep,
+    counterfactual_means,
+    leave_one_out_means,
     run_head_sets,
     sweep_heads,
 )
@@ -54,8 +57,16 @@ def prompts() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def sweep(model: LanguageModel, prompts: pl.DataFrame) -> Sweep:
-    reference = MeanActivations(model, prompts, 3)
-    return sweep_heads(model, prompts, modes=ABLATION_MODES, reference=reference, batch_rows=7)
+    means = references(model, prompts, 3)
+    return sweep_heads(model, prompts, modes=SWEEP_MODES, references=means, batch_rows=7)
+
+
+def references(model: LanguageModel, prompts: pl.DataFrame, batch: int) -> Means:
+    """Means over the prompts themselves, without and with each its own."""
+    return {
+        "mean_leave_one_out": leave_one_out_means(model, prompts, batch),
+        "mean_counterfactual": counterfactual_means(model, prompts, batch),
+    }
 
 
 def slow_z(model: LanguageModel, ids: list[int], name: str) -> torch.Tensor:
@@ -77,10 +88,13 @@ def slow_target(
     length = len(ids[row])
     if mode == "zero":
         return torch.zeros(length - 1, model.config.d_head, dtype=torch.float64)
-    if mode == "uniform":
+    if mode == "uniform_attention":
         v = slow_z(model, ids[row], f"blocks.{layer}.attn.hook_v")
         v = v[:, head // (model.config.n_heads // model.config.n_kv_heads)]
         return torch.stack([v[: t + 1].mean(0) for t in range(1, length)])
+    if mode == "mean_counterfactual":
+        cell = [i for i in range(len(ids)) if len(ids[i]) == length]
+        return torch.stack([slow_z(model, ids[i], name)[1:, head] for i in cell]).mean(0)
     others = [i for i in range(len(ids)) if i != row]
     same = [i for i in others if len(ids[i]) == length]
     if len(same) >= 3:
@@ -102,7 +116,7 @@ def slow_metrics(
     }, p
 
 
-@pytest.mark.parametrize("mode", ABLATION_MODES)
+@pytest.mark.parametrize("mode", SWEEP_MODES)
 def test_sweep_against_a_loop(
     model: LanguageModel, prompts: pl.DataFrame, sweep: Sweep, mode: str
 ) -> None:
@@ -124,7 +138,7 @@ def test_sweep_against_a_loop(
                 name = f"blocks.{layer}.attn.hook_z"
                 expected, q = slow_metrics(model, ids, answers, wrong, [(name, replace)])
                 expected["kl"] = float((p * (p / q).log()).sum())
-                where = (ABLATION_MODES.index(mode), layer, head, row)
+                where = (SWEEP_MODES.index(mode), layer, head, row)
                 for metric, value in expected.items():
                     got = sweep.ablated[metric][where]
                     assert np.isnan(got) if np.isnan(value) else abs(got - value) < 1e-5, metric
@@ -135,9 +149,9 @@ def test_sweep_against_a_loop(
 
 
 def test_alpha_zero_changes_nothing(model: LanguageModel, prompts: pl.DataFrame) -> None:
-    reference = MeanActivations(model, prompts, 8)
+    means = references(model, prompts, 8)
     still = sweep_heads(
-        model, prompts, modes=ABLATION_MODES, reference=reference, alpha=0.0, batch_rows=64
+        model, prompts, modes=SWEEP_MODES, references=means, alpha=0.0, batch_rows=64
     )
     defined = ~np.isnan(still.clean["logit_diff"])
     for metric in ("loss", "kl", "logit_diff"):
@@ -148,21 +162,23 @@ def test_alpha_zero_changes_nothing(model: LanguageModel, prompts: pl.DataFrame)
 def test_sweep_does_not_depend_on_the_batch(
     model: LanguageModel, prompts: pl.DataFrame, sweep: Sweep
 ) -> None:
-    reference = MeanActivations(model, prompts, 2)
-    other = sweep_heads(model, prompts, modes=ABLATION_MODES, reference=reference, batch_rows=1000)
+    means = references(model, prompts, 2)
+    other = sweep_heads(model, prompts, modes=SWEEP_MODES, references=means, batch_rows=1000)
     np.testing.assert_allclose(other.ablated["loss"], sweep.ablated["loss"], atol=1e-5)
 
 
 def test_head_sets(model: LanguageModel, prompts: pl.DataFrame, sweep: Sweep) -> None:
     """All heads kept: the clean run. All but one kept: that head ablated alone."""
-    reference = MeanActivations(model, prompts, 8)
+    means = leave_one_out_means(model, prompts, 8)
     n_layers, n_heads = model.config.n_layers, model.config.n_heads
     kept = torch.ones(1 + n_layers * n_heads, n_layers, n_heads, dtype=torch.bool)
     for place in range(n_layers * n_heads):
         kept[1 + place, place // n_heads, place % n_heads] = False
-    runs = run_head_sets(model, prompts, kept, reference, batch_rows=30)
+    runs = run_head_sets(model, prompts, kept, means, batch_rows=30)
     np.testing.assert_allclose(runs["loss"][0], sweep.clean["loss"], atol=1e-5)
-    alone = sweep.ablated["loss"][ABLATION_MODES.index("mean")].reshape(-1, prompts.height)
+    alone = sweep.ablated["loss"][SWEEP_MODES.index("mean_leave_one_out")].reshape(
+        -1, prompts.height
+    )
     np.testing.assert_allclose(runs["loss"][1:], alone, atol=1e-5)
 
 
@@ -190,8 +206,8 @@ def test_planted_head_alone_does_the_task(tmp_path: Path) -> None:
     planted = planted_gpt2(tmp_path)
     sequences = [[0, a, b, c] for a, b, c in ((1, 7, 8), (2, 8, 9), (3, 9, 7), (4, 7, 9))]
     prompts = token_prompts("copy", sequences, [[ids[1]] for ids in sequences], [[5]] * 4)
-    reference = MeanActivations(planted, prompts, 4)
-    sweep = sweep_heads(planted, prompts, modes=("zero", "mean"), reference=reference)
+    means = references(planted, prompts, 4)
+    sweep = sweep_heads(planted, prompts, modes=("zero", "mean_leave_one_out"), references=means)
     assert sweep.clean["loss"].max() < 0.1
     effects = head_effects(sweep, n_bootstrap=50).filter(metric="loss")
     heads = pl.struct("layer", "head") == pl.struct(
@@ -207,14 +223,31 @@ def test_effects_are_means_over_prompts(sweep: Sweep) -> None:
     effects = head_effects(sweep, n_bootstrap=200)
     shape = sweep.ablated["loss"].shape
     assert effects.height == 3 * shape[0] * shape[1] * shape[2]
-    row = effects.filter(metric="logit_diff", mode="mean", layer=2, head=3).row(0, named=True)
-    change = (sweep.ablated["logit_diff"] - sweep.clean["logit_diff"])[1, 2, 3]
+    mode = "mean_leave_one_out"
+    row = effects.filter(metric="logit_diff", mode=mode, layer=2, head=3).row(0, named=True)
+    place = SWEEP_MODES.index(mode)
+    change = (sweep.ablated["logit_diff"] - sweep.clean["logit_diff"])[place, 2, 3]
     change = change[~np.isnan(change)]
     assert row["n"] == 7
     assert row["mean_effect"] == pytest.approx(change.mean())
     assert row["mean_ablated"] - row["mean_clean"] == pytest.approx(change.mean())
     assert row["ci_low"] < row["mean_effect"] < row["ci_high"]
     assert effects["null_ratio"].is_null().all()
+
+
+def test_rows_say_what_means_are_over(sweep: Sweep) -> None:
+    """Five prompts share a cell, three are alone in theirs; one of the five has no wrong token."""
+    effects = head_effects(sweep, n_bootstrap=10).filter(layer=0, head=0)
+    columns = ("mode", "reference", "fallback_share")
+    assert effects.filter(metric="loss").select(columns).rows() == [
+        ("zero", "none", None),
+        ("mean_counterfactual", "counterfactual_cell", None),
+        ("mean_leave_one_out", "own_cell_and_task", 3 / 8),
+        ("uniform_attention", "none", None),
+    ]
+    own = effects.filter(metric="logit_diff", mode="mean_leave_one_out")
+    assert own["fallback_share"].to_list() == [3 / 7]
+    assert set(effects["position_role"]) == {"all_but_bos"}
 
 
 def test_kl_stands_beside_random_prompts(model: LanguageModel, prompts: pl.DataFrame) -> None:
@@ -235,8 +268,8 @@ def test_importance_by_kl_needs_no_answers(
 ) -> None:
     none = pl.lit([], pl.List(pl.Int32))
     bare = prompts.with_columns(answer_token_ids=none, wrong_token_ids=none)
-    reference = MeanActivations(model, bare, 3)
-    found = sweep_heads(model, bare, modes=ABLATION_MODES, reference=reference, batch_rows=7)
+    means = references(model, bare, 3)
+    found = sweep_heads(model, bare, modes=SWEEP_MODES, references=means, batch_rows=7)
     assert np.array_equal(found.ablated["kl"], sweep.ablated["kl"])
     assert np.isnan(found.ablated["loss"]).all()
     effects, whole = head_effects(found, found), head_effects(sweep, sweep)
@@ -247,15 +280,19 @@ def test_importance_by_kl_needs_no_answers(
 
 def test_refused_before_any_run(tmp_path: Path, prompts: pl.DataFrame) -> None:
     model = random_gpt2(tmp_path)
-    with pytest.raises(PromptError, match="mean ablation needs reference prompts"):
-        sweep_heads(model, prompts, modes=("mean",))
-    with pytest.raises(PromptError, match="is not among the reference prompts"):
-        sweep_heads(
-            model, prompts, modes=("mean",), reference=MeanActivations(model, prompts.head(3), 8)
-        )
+    mode = "mean_leave_one_out"
+    with pytest.raises(PromptError, match="mean_leave_one_out needs reference prompts"):
+        sweep_heads(model, prompts, modes=(mode,))
+    few = {mode: leave_one_out_means(model, prompts.head(3), 8)}
+    with pytest.raises(AblationError, match="is not among the reference prompts"):
+        sweep_heads(model, prompts, modes=(mode,), references=few)
     one = prompts.head(1)
-    with pytest.raises(PromptError, match="has one prompt, and mean ablation takes the mean over"):
-        sweep_heads(model, one, modes=("mean",), reference=MeanActivations(model, one, 8))
+    alone = {mode: leave_one_out_means(model, one, 8)}
+    with pytest.raises(AblationError, match="has one prompt, and mean_leave_one_out takes the mea"):
+        sweep_heads(model, one, modes=(mode,), references=alone)
+    cells = {"mean_counterfactual": counterfactual_means(model, prompts.head(5), 8)}
+    with pytest.raises(AblationError, match=r"3 prompts have no reference .* \(prompt 5: task toy"):
+        sweep_heads(model, prompts, modes=("mean_counterfactual",), references=cells)
     with pytest.raises(PromptError, match="is given twice"):
         sweep_heads(model, pl.concat([one, one]), modes=("zero",))
     with pytest.raises(PromptError, match=r"modes \['zero', 'zero'\]"):

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mechinterp_assets.tasks.ablation import MeanActivations, sweep_heads
+from mechinterp_assets.tasks.ablation import leave_one_out_means, sweep_heads
 from mechinterp_assets.tasks.head_effects import head_effects
 from mechinterp_assets.tasks.reuse import (
+    MODE,
     component_reuse,
     effect_matrices,
     fresh_prompts,
@@ -26,7 +27,8 @@ def effects_of(matrices: dict[str, np.ndarray], metric: str = "loss") -> pl.Data
         [
             {
                 "task": task,
-                "mode": "mean",
+                "mode": MODE,
+                "reference": "own_cell",
                 "metric": metric,
                 "layer": layer,
                 "head": head,
@@ -101,15 +103,15 @@ def test_planted_head_is_faithful_alone(tmp_path: Path) -> None:
     copy = token_prompts("copy", sequences, [[ids[1]] for ids in sequences], [[5]] * 4)
     last = token_prompts("last", sequences, [[ids[-1]] for ids in sequences])
     prompts = pl.concat([copy, last])
-    reference = MeanActivations(model, prompts, 4)
-    sweep = sweep_heads(model, prompts, modes=("mean",), reference=reference)
+    means = leave_one_out_means(model, prompts, 4)
+    sweep = sweep_heads(model, prompts, modes=(MODE,), references={MODE: means})
     effects = head_effects(sweep, n_bootstrap=10)
     planted = (pl.col("layer") == PLANTED_HEAD[0]) & (pl.col("head") == PLANTED_HEAD[1])
     # The last token is answered by the residual stream alone, which the copying head drowns: its
     # ablation helps this task, so it ranks last among the harmful ones.
-    assert effects.filter(planted, task="last", metric="loss", mode="mean")["mean_effect"][0] < 0
+    assert effects.filter(planted, task="last", metric="loss", mode=MODE)["mean_effect"][0] < 0
     frame = reuse_faithfulness(
-        model, prompts, effects, reference, share=0.25, held_out={"last"}, n_bootstrap=50
+        model, prompts, effects, means, kept_share=0.25, held_out={"last"}, n_bootstrap=50
     )
     loss = {
         (row["heads_of"], row["measured_on"]): row

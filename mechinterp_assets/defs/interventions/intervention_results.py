@@ -18,7 +18,7 @@ from mechinterp_assets.orchestration.shape import GPU, tables
 if TYPE_CHECKING:  # science imports torch
     from collections.abc import Iterator
 
-    from mechinterp_assets.interventions.spec import Planned
+    from mechinterp_assets.interventions.sets import Planned
     from mechinterp_assets.sae.base import SparseAutoencoder
 
 IOI, BASE, REFERENCE = "ioi", "base", "ABC"
@@ -78,7 +78,8 @@ def interventions(run: Run) -> Made:
         {
             "intervention_results": results,
             "intervention_sets": pl.concat(
-                intervention_sets(own, task) for task, own in planned.items()
+                intervention_sets(batch.interventions, batch.task, batch.reference_variant)
+                for batch in batches
             ),
             "intervention_experiments": listed,
         },
@@ -122,8 +123,8 @@ def intervention_summary(run: Run) -> Made:
 
 def _by_default(run: Run, prompts: pl.DataFrame, edges: pl.DataFrame) -> Iterator[_Batch]:
     """Every head ablated, and the edges edited that are heaviest on the prompts that are run."""
-    from mechinterp_assets.interventions.edges import edge_interventions, heaviest_edges
-    from mechinterp_assets.interventions.heads import head_ablations
+    from mechinterp_assets.interventions.edge_choice import edge_interventions, heaviest_edges
+    from mechinterp_assets.interventions.kinds.head_ablation import head_ablations
 
     settings, shape = run.study.interventions, run.model.config
     if settings.head_ablations:
@@ -137,8 +138,8 @@ def _by_default(run: Run, prompts: pl.DataFrame, edges: pl.DataFrame) -> Iterato
 
 def _own(run: Run) -> Iterator[_Batch]:
     """The study's own experiments."""
-    from mechinterp_assets.interventions.api import expand
-    from mechinterp_assets.interventions.spec import InterventionError
+    from mechinterp_assets.interventions.descriptions import expand
+    from mechinterp_assets.interventions.terms import InterventionError
 
     settings = run.study.interventions
     for number, experiment in enumerate(settings.experiments):
@@ -159,7 +160,7 @@ def _own(run: Run) -> Iterator[_Batch]:
 
 def _add(planned: list[Planned], batch: _Batch) -> None:
     """Add a batch to what is planned for its task, none of which it may repeat."""
-    from mechinterp_assets.interventions.spec import InterventionError
+    from mechinterp_assets.interventions.terms import InterventionError
 
     known = {one.id for one in planned}
     if twice := [one.id for one in batch.interventions if one.id in known]:
@@ -172,7 +173,7 @@ def _add(planned: list[Planned], batch: _Batch) -> None:
 
 def _needed_saes(run: Run, batches: list[_Batch]) -> dict[int, SparseAutoencoder]:
     """SAEs of the layers that the batches edit; all, where published experiments choose."""
-    from mechinterp_assets.interventions.api import layers_with_saes
+    from mechinterp_assets.interventions.descriptions import layers_with_saes
 
     own = [one for batch in batches for one in batch.interventions]
     needed = run.study.layers if run.study.interventions.published else layers_with_saes(own)
@@ -183,10 +184,8 @@ def _published(
     run: Run, prompts: pl.DataFrame, edges: pl.DataFrame, saes: dict[int, SparseAutoencoder]
 ) -> tuple[list[Planned], pl.DataFrame]:
     """Interventions of the study's published experiments, and their rows."""
-    from mechinterp_assets.interventions.experiment_context import (
-        PublishedSettings,
-        experiment_context,
-    )
+    from mechinterp_assets.interventions.experiment_context import PublishedSettings
+    from mechinterp_assets.interventions.measured_context import experiment_context
     from mechinterp_assets.interventions.published import choose_published
 
     settings = run.study.interventions
@@ -217,7 +216,7 @@ def _not_run_yet(run: Run, chosen: list[Planned], batches: list[_Batch]) -> _Bat
 
     Raises InterventionError where an own experiment has one of them on other prompts.
     """
-    from mechinterp_assets.interventions.spec import InterventionError
+    from mechinterp_assets.interventions.terms import InterventionError
 
     known: set[str] = set()
     for batch in batches:

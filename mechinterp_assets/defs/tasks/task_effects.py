@@ -53,7 +53,7 @@ def task_baseline(run: Run) -> Made:
 def task_effects(run: Run) -> Made:
     """Every head ablated on every task, with intervals; whether tasks share their top heads."""
     from mechinterp_assets.prompts.common import BASE
-    from mechinterp_assets.tasks.ablation import MeanActivations, sweep_heads
+    from mechinterp_assets.tasks.ablation import leave_one_out_means, sweep_heads
     from mechinterp_assets.tasks.head_effects import EFFECTS_SCHEMA, head_effects, random_prompts
     from mechinterp_assets.tasks.reuse import (
         FAITHFULNESS_SCHEMA,
@@ -78,22 +78,23 @@ def task_effects(run: Run) -> Made:
             settings.seed,
             special_ids=model.tokenizer.all_special_ids,
         )
-        reference = MeanActivations(model, pl.concat([base, random]), CLEAN_PROMPTS)
+        means = leave_one_out_means(model, pl.concat([base, random]), CLEAN_PROMPTS)
 
         def sweep(prompts: pl.DataFrame) -> Sweep:
-            return sweep_heads(model, prompts, modes=settings.ablations, reference=reference)
+            references = {"mean_leave_one_out": means}
+            return sweep_heads(model, prompts, modes=settings.ablations, references=references)
 
         effects = head_effects(
             sweep(scored), sweep(random), n_bootstrap=settings.bootstrap, seed=settings.seed
         )
-        if "mean" in settings.ablations:
+        if "mean_leave_one_out" in settings.ablations:
             fresh, held_out = fresh_prompts(base, settings.prompts)
             faithfulness = reuse_faithfulness(
                 model,
                 fresh,
                 effects,
-                reference,
-                share=settings.kept_share,
+                means,
+                kept_share=settings.kept_share,
                 held_out=held_out,
                 n_bootstrap=settings.bootstrap,
                 seed=settings.seed,

@@ -90,6 +90,8 @@ def suppression_explained(
 ) -> ScoreValues | None:
     """Share of a head's mean-ablation effect that copy suppression accounts for (CSPA).
 
+    Mean ablation is mode mean_batch of ablation/modes.py.
+
     For destination d and source s, r = A[d, s] v_s W_O and mu its mean over sequences at the same
     (d, s). The ablation keeps, for the ceil(.05 (d + 1)) sources whose tokens the logit lens of d
     (residual before the layer) ranks highest, r' = mu + min(0, (r - mu) . u) u with u the unit
@@ -126,7 +128,7 @@ def suppression_explained(
             spread = (left_out - left_out.mean()).square().sum()
             null_sd[layer, head] = ((n - 1) / n * spread).sqrt()
     name = f"{text.name}: {ids.shape[0]} sequences of {length} tokens"
-    return ScoreValues(value, ids.shape[0] * (length - 1), null_mean, null_sd, name)
+    return ScoreValues(value, ids.shape[0] * (length - 1), null_mean, null_sd, name, "mean_batch")
 
 
 SOURCE = "McDougall et al. 2023, arXiv 2310.04625"

@@ -10,6 +10,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.ablation.cells import TemplateCell, template_cells
+from mechinterp_assets.ablation.references import CellMeans
 from mechinterp_assets.heads.direct_effects import (
     DIRECT_EFFECT,
     OTHER_NAMES,
@@ -22,6 +24,7 @@ from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.model.kept_run import run_and_keep
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import NamedHook
+from mechinterp_assets.prompts.common import IOI
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 
@@ -31,15 +34,18 @@ def backup_effect(model: LanguageModel, prompts: MoverPrompts) -> ScoreValues:
     base, abc, movers = prompts.base, prompts.abc, prompts.movers
     max_prompts = prompts.max_prompts
     means = _template_means(model, abc, max_prompts)
-    if missing := sorted(set(base["template"]) - set(means)):
+    known = {cell.template for cell in means.n if isinstance(cell, TemplateCell)}
+    if missing := sorted(set(base["template"]) - known):
         raise PromptError(
             f"templates {missing} have base prompts but no ABC prompts to take the mean of; make "
             "both variants in one call of ioi_prompts"
         )
     effects = EffectMoments(model, prompts.pool)
     for group, ids in equal_length_groups(base, max_prompts):
-        target = torch.stack([means[template] for template in group["template"]], dim=1)
-        hooks = [_set_at_end(layer, head, target[layer, :, head]) for layer, head in movers]
+        cells = template_cells(group, IOI)
+        hooks = [
+            _set_at_end(layer, head, means.of(cells, layer)[:, head]) for layer, head in movers
+        ]
         _, kept = run_and_keep(
             model.processed,
             ids.to(model.device),
@@ -52,30 +58,26 @@ def backup_effect(model: LanguageModel, prompts: MoverPrompts) -> ScoreValues:
     for layer, head in movers:
         found.value[layer, head] = torch.nan
     dataset = f"{prompts.dataset} ({base.height}), {prompts.named_movers} mean-ablated"
-    return replace(found, dataset=dataset)
+    return replace(found, dataset=dataset, mode="mean_counterfactual_template")
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _template_means(model: LanguageModel, abc: pl.DataFrame, max_prompts: int) -> dict[int, Tensor]:
-    """Mean z at END by template, each [layer, head, d_head]."""
-    sums: dict[int, Tensor] = {}
-    counts: dict[int, int] = {}
+def _template_means(model: LanguageModel, abc: pl.DataFrame, max_prompts: int) -> CellMeans:
+    """Mean z at END by template, [layer] of [head, d_head]."""
+    means = CellMeans()
     for group, ids in equal_length_groups(abc, max_prompts):
         _, kept = run_and_keep(
             model.processed, ids.to(model.device), z_names(model), last_logits_only=True
         )
-        z = torch.stack([kept[name][:, -1] for name in z_names(model)], dim=1)
-        for row, template in enumerate(group["template"]):
-            sums[template] = sums.get(template, torch.zeros_like(z[row])) + z[row]
-            counts[template] = counts.get(template, 0) + 1
-    return {template: total / counts[template] for template, total in sums.items()}
+        means.add(template_cells(group, IOI), [kept[name][:, -1] for name in z_names(model)])
+    return means
 
 
 def _set_at_end(layer: int, head: int, target: Tensor) -> NamedHook:
     def hook(z: Tensor, hook: Any) -> Tensor:
-        z[:, -1, head] = target
+        z[:, -1, head] = target.to(z)
         return z
 
     return f"blocks.{layer}.attn.hook_z", hook

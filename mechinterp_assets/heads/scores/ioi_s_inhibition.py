@@ -50,7 +50,8 @@ def s_inhibition(model: LanguageModel, prompts: MoverPrompts) -> ScoreValues | N
     dataset = (
         f"{prompts.dataset} ({n}), END output from ABC into the queries of {prompts.named_movers}"
     )
-    return ScoreValues(total / n, n, null_mean, squares.sqrt() / n, dataset)
+    spread = squares.sqrt() / n
+    return ScoreValues(total / n, n, null_mean, spread, dataset, "counterfactual_pair")
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Path patching from heads to heads' queries, keys or values, and to the logits.
 
 Belongs here: kind path_patching and its sweep over senders. Does not belong here: the frozen pass
-(frozen.py) and receivers (paths.py).
+(frozen.py) and what receivers are given (receivers.py).
 
 Wang et al. 2022 (section 3.1, appendix B): the senders' outputs are taken from the other run, all
 other heads' outputs are frozen, MLPs recomputed or frozen (`via_mlp`). What the receivers read then
@@ -10,25 +10,18 @@ run's senders; denoise: the corrupt prompt with the clean run's.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import polars as pl
-import torch
 from pydantic import model_validator
 
-from mechinterp_assets.interventions.paths import Inputs, PathIntervention, path_edit, sent
-from mechinterp_assets.interventions.runs import CleanRun, Edit, Runs
-from mechinterp_assets.interventions.sites import Places, at_places
-from mechinterp_assets.interventions.spec import (
-    ALL_POSITIONS,
-    Head,
-    Heads,
-    Intervention,
-    Role,
-    heads_text,
-)
-from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.ablation.modes import reference_of
+from mechinterp_assets.interventions.path_fields import Inputs, PathIntervention
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, Head, Heads, Role, heads_text
 from mechinterp_assets.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from mechinterp_assets.interventions.edit_context import EditContext
+    from mechinterp_assets.interventions.runs import Edit, Runs
 
 
 class PatchPath(PathIntervention):
@@ -82,6 +75,10 @@ class PatchPath(PathIntervention):
         return self.source_variant
 
     @property
+    def reference(self) -> str | None:
+        return reference_of("counterfactual_pair")
+
+    @property
     def edits_source(self) -> bool:
         return self.mode == "denoise"
 
@@ -100,36 +97,20 @@ class PatchPath(PathIntervention):
         super().check_shape(shape)
         self.check_heads("senders", self.senders, shape)
 
+    def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        from mechinterp_assets.interventions.receivers import exchanged, path_edit
 
-class PathEditor:
-    """Editor of kind path_patching."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self.model = model
-
-    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
-        """Counterfactuals are checked by the runner, which finds them."""
-
-    def plan(self, intervention: PatchPath, runs: Runs) -> Edit | None:
-        one = intervention
-        edited, other = runs.of(None, one.view), runs.of(one.source, one.view)
-        if one.edits_source:
+        edited, other = runs.of(None, self.view), runs.of(self.source, self.view)
+        if self.edits_source:
             edited, other = other, edited
+        heads: dict[int, list[int]] = {}
+        for layer, head in self.senders:
+            heads.setdefault(layer, []).append(head)
         changes = {
-            layer: self._change(edited, other, layer, one)
-            for layer in sorted({layer for layer, _ in one.senders})
+            layer: exchanged(context.model, edited, other, layer, own, self.position_role)
+            for layer, own in sorted(heads.items())
         }
-        return path_edit(self.model, edited, one, changes)
-
-    def _change(
-        self, edited: CleanRun, other: CleanRun, layer: int, one: PatchPath
-    ) -> torch.Tensor:
-        places = Places.of(edited.group, one.position_role)
-        theirs = Places.of(other.group, one.position_role)
-        dz = at_places(other.z[layer], theirs) - at_places(edited.z[layer], places)
-        heads = torch.zeros(dz.shape[1], dtype=torch.bool, device=dz.device)
-        heads[[head for own, head in one.senders if own == layer]] = True
-        return sent(self.model, edited, layer, dz * heads[:, None], places)
+        return path_edit(context.model, edited, changes, **self.reading)
 
 
 def path_sweep(

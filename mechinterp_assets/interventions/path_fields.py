@@ -1,34 +1,29 @@
-"""Edits whose effect is let through to chosen receivers alone.
+"""Edits whose effect is let through to chosen receivers alone: their fields.
 
-Belongs here: receivers as data, and the steps that give receivers the inputs they would have had.
-Does not belong here: what is sent (path_patching.py, sae_paths.py), the frozen pass (frozen.py).
+Belongs here: receivers as data. Does not belong here: what is sent (its kind's file in kinds/), the
+inputs that receivers are given (receivers.py).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, TypedDict
 
-import torch
 from pydantic import model_validator
-from torch import Tensor
 
-from mechinterp_assets.interventions.frozen import frozen_residual, receiver_inputs
-from mechinterp_assets.interventions.residual import cosine_and_norm_ratio
-from mechinterp_assets.interventions.runs import CleanRun, Edit, weights_of
-from mechinterp_assets.interventions.sites import Blend, Places, Shift, SiteStep, at_places
-from mechinterp_assets.interventions.spec import (
-    ALL_POSITIONS,
-    Head,
-    Heads,
-    Intervention,
-    Role,
-    Site,
-    check_shared_keys,
-    heads_text,
-)
-from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.interventions.spec import Intervention, Site, check_shared_keys
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, Head, Heads, Role, heads_text
 from mechinterp_assets.model.shape import ModelShape
 
 Inputs = Literal["q", "k", "v", "logits"]
+
+
+class Reading(TypedDict):
+    """Keyword arguments of receivers.path_edit."""
+
+    receiver: Inputs
+    receivers: Sequence[Head] | None
+    read_role: str
+    via_mlp: bool
+    alpha: float
 
 
 class PathIntervention(Intervention):
@@ -104,6 +99,17 @@ class PathIntervention(Intervention):
             "receiver_role": self.read_role,
         }
 
+    @property
+    def reading(self) -> "Reading":
+        """What receivers read and where, as receivers.path_edit takes it."""
+        return {
+            "receiver": self.receiver,
+            "receivers": self.receivers,
+            "read_role": self.read_role,
+            "via_mlp": self.via_mlp,
+            "alpha": self.alpha,
+        }
+
     def check_shape(self, shape: ModelShape) -> None:
         super().check_shape(shape)
         if self.receivers is None:
@@ -117,53 +123,3 @@ class PathIntervention(Intervention):
             self.check_indices(
                 [(f"{field} layer", layer, shape.n_layers), (f"{field} head", head, shape.n_heads)]
             )
-
-
-def path_edit(
-    model: LanguageModel, run: CleanRun, one: PathIntervention, changes: Mapping[int, Tensor]
-) -> Edit:
-    """Receivers read the residual stream in which `changes` were made with all heads frozen.
-
-    Queries, keys and values are set to what that gives, whatever earlier receivers did (Wang et
-    al. 2022); before the unembedding the difference is added, so that paths to heads and the one to
-    the logits can be taken together.
-
-    changes: layer -> what is added to its attention output [row, position, d_model], of the run
-    that is edited. cosine and norm ratio are those of the residual stream that receivers read.
-    """
-    places = Places.of(run.group, one.read_role)
-    residual = frozen_residual(model, run, changes, places, via_mlp=one.via_mlp)
-    n_layers, n_rows = model.config.n_layers, len(run.group.prompt)
-    steps: list[SiteStep] = []
-    before: list[Tensor] = []
-    after: list[Tensor] = []
-    if one.receivers is None:
-        after.append(residual[n_layers])
-        before.append(at_places(run.last, places))
-        moved = one.alpha * (after[0] - before[0])
-        steps.append(Shift("final", n_layers, None, places, moved))
-    else:
-        layers = dict.fromkeys(layer for layer, _ in one.receivers)
-        inputs = {
-            layer: receiver_inputs(model, run, layer, residual[layer], one.receiver)
-            for layer in layers
-        }
-        for layer, head in one.receivers:
-            target = inputs[layer][:, head]
-            steps.append(Blend(one.receiver, layer, head, places, target, one.alpha))
-        for layer in layers:
-            before.append(at_places(run.resid_pre[layer], places))
-            after.append(residual[layer])
-    edited = [old + one.alpha * (new - old) for old, new in zip(before, after, strict=True)]
-    rows = places.row.repeat(len(before))
-    cosine, ratio = cosine_and_norm_ratio(torch.cat(before), torch.cat(edited), rows, n_rows)
-    members = torch.arange(n_rows, device=run.logits.device)
-    return Edit(run, members, tuple(steps), cosine, ratio)
-
-
-def sent(model: LanguageModel, run: CleanRun, layer: int, dz: Tensor, places: Places) -> Tensor:
-    """Change of a layer's attention output [row, position, d_model]; dz [place, head, d_head]."""
-    change = torch.einsum("phk,hkd->pd", dz, weights_of(model, run.view).W_O[layer])
-    out = torch.zeros_like(run.resid_pre[layer])
-    out[places.row, places.position] = change
-    return out

@@ -1,30 +1,22 @@
 """Scaling of a head's output.
 
-Belongs here: kind head_scaling. Does not belong here: zero ablation (heads.py), of which it is the
-continuous form.
+Belongs here: kind head_scaling. Does not belong here: zero ablation (head_ablation.py), of which it
+is the continuous form.
 
 z -> alpha z of one head, or of one of its d_head channels. alpha = 1 changes nothing, 0 is zero
 ablation, negative values turn the head's output around.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
-import polars as pl
-import torch
-
-from mechinterp_assets.interventions.runs import Edit, Runs, weights_of
-from mechinterp_assets.interventions.sites import Places, Scale, edit_of
-from mechinterp_assets.interventions.spec import (
-    ALL_POSITIONS,
-    Head,
-    Index,
-    Intervention,
-    Site,
-)
-from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.interventions.spec import Intervention, Site
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, Head, Index
 from mechinterp_assets.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from mechinterp_assets.interventions.edit_context import EditContext
+    from mechinterp_assets.interventions.runs import Edit, Runs
 
 
 class ScaleHead(Intervention):
@@ -62,26 +54,20 @@ class ScaleHead(Intervention):
         if self.channel is not None:
             self.check_indices([("channel", self.channel, shape.d_head)])
 
+    def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        import torch
 
-@dataclass(frozen=True)
-class ScalingEditor:
-    """Editor of kind head_scaling."""
+        from mechinterp_assets.interventions.runs import weights_of
+        from mechinterp_assets.interventions.sites import Places, Scale, edit_of
 
-    model: LanguageModel
-
-    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
-        """Nothing beyond the model's shape."""
-
-    def plan(self, intervention: ScaleHead, runs: Runs) -> Edit | None:
-        one = intervention
-        run = runs.of(None, one.view)
-        factor = torch.full((self.model.config.d_head,), one.alpha, device=run.logits.device)
-        if one.channel is not None:
+        model, run = context.model, runs.of(None, self.view)
+        factor = torch.full((model.config.d_head,), self.alpha, device=run.logits.device)
+        if self.channel is not None:
             factor = torch.ones_like(factor)
-            factor[one.channel] = one.alpha
-        places = Places.of(run.group, one.position_role)
-        step = Scale("z", one.layer, one.head, places, factor.to(self.model.dtype))
-        return edit_of(run, step, weights_of(self.model, one.view))
+            factor[self.channel] = self.alpha
+        places = Places.of(run.group, self.position_role)
+        step = Scale("z", self.layer, self.head, places, factor.to(model.dtype))
+        return edit_of(run, step, weights_of(model, self.view))
 
 
 def head_scalings(

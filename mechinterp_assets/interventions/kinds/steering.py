@@ -7,29 +7,19 @@ the row has unit norm as trained), added to the layer's attention output, or a n
 [d_model], added at `site`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import polars as pl
-import torch
 from pydantic import model_validator
-from torch import Tensor
 
-from mechinterp_assets.interventions.runs import Edit, Runs, weights_of
-from mechinterp_assets.interventions.saes import SaeEditor
-from mechinterp_assets.interventions.sites import Add, Places, edit_of
-from mechinterp_assets.interventions.spec import (
-    Index,
-    Intervention,
-    InterventionError,
-    Role,
-    Site,
-    Weights,
-    residual_site,
-)
-from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.interventions.sae_fields import check_saes
+from mechinterp_assets.interventions.spec import Intervention, Site, residual_site
+from mechinterp_assets.interventions.terms import Index, InterventionError, Role, Weights
+
+if TYPE_CHECKING:
+    from mechinterp_assets.interventions.edit_context import EditContext
+    from mechinterp_assets.interventions.runs import Edit, Runs
 
 SteeringSite = Literal["attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post"]
 
@@ -77,44 +67,42 @@ class Steer(Intervention):
     def needs(self) -> tuple[str, ...]:
         return () if self.site == "resid_post" else (self.site,)
 
+    @property
+    def sae_layers(self) -> tuple[int, ...]:
+        return () if self.feature is None else (self.layer,)
 
-@dataclass(frozen=True)
-class SteeringEditor:
-    """Editor of kind steering: SAEs by layer, and named vectors [d_model]."""
-
-    model: LanguageModel
-    saes: Mapping[int, SparseAutoencoder] = field(default_factory=dict)
-    directions: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
-        features = [one for one in interventions if getattr(one, "feature", None) is not None]
-        SaeEditor(self.model, self.saes).check(features, prompts)
-        width = self.model.config.d_model
+    @classmethod
+    def check(
+        cls, interventions: Sequence[Self], prompts: pl.DataFrame, context: "EditContext"
+    ) -> None:
+        check_saes([one for one in interventions if one.feature is not None], context)
+        width = context.model.config.d_model
         for one in interventions:
-            name = getattr(one, "direction", None)
+            name = one.direction
             if name is None:
                 continue
-            if name not in self.directions:
+            if name not in context.directions:
                 raise InterventionError(
                     f"{one.id}: there is no direction {name!r} (given: "
-                    f"{sorted(self.directions) or 'none'}); pass it in directions"
+                    f"{sorted(context.directions) or 'none'}); pass it in directions"
                 )
-            vector = self.directions[name]
-            if tuple(vector.shape) != (width,) or not torch.isfinite(vector).all():
+            vector = context.directions[name]
+            if tuple(vector.shape) != (width,) or not vector.isfinite().all():
                 raise InterventionError(
                     f"{one.id}: direction {name!r} has shape {tuple(vector.shape)}; give a finite "
                     f"vector of d_model = {width} numbers"
                 )
 
-    def plan(self, intervention: Steer, runs: Runs) -> Edit | None:
-        one = intervention
-        run = runs.of(None, one.view)
-        weights = weights_of(self.model, one.view)
-        if one.feature is not None:
-            row = self.saes[one.layer].W_dec[one.feature]
-            vector = row.to(weights.W_O) @ weights.W_O[one.layer].flatten(0, 1)
+    def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        from mechinterp_assets.interventions.runs import weights_of
+        from mechinterp_assets.interventions.sites import Add, Places, edit_of
+
+        run, weights = runs.of(None, self.view), weights_of(context.model, self.view)
+        if self.feature is not None:
+            row = context.saes[self.layer].W_dec[self.feature]
+            vector = row.to(weights.W_O) @ weights.W_O[self.layer].flatten(0, 1)
         else:
-            vector = self.directions[str(one.direction)].to(weights.W_O)
-        places = Places.of(run.group, one.position_role)
-        step = Add(one.site, one.layer, None, places, one.alpha * vector)
+            vector = context.directions[str(self.direction)].to(weights.W_O)
+        places = Places.of(run.group, self.position_role)
+        step = Add(self.site, self.layer, None, places, self.alpha * vector)
         return edit_of(run, step, weights)

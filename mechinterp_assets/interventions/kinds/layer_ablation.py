@@ -1,6 +1,7 @@
 """Ablation of whole layers: all heads' z, attn_out or mlp_out.
 
-Belongs here: kind layer_ablation. Does not belong here: single heads (heads.py).
+Belongs here: kind layer_ablation. Does not belong here: single heads
+(head_ablation.py).
 
 Zero at attn_out takes the output bias b_O away too, zero at z leaves it.
 """
@@ -8,14 +9,15 @@ Zero at attn_out takes the output bias b_O away too, zero at z leaves it.
 from collections.abc import Iterable
 from typing import Literal
 
-from mechinterp_assets.interventions.ablation import Ablation, AblationMode
-from mechinterp_assets.interventions.spec import ALL_POSITIONS, Site
+from mechinterp_assets.interventions.ablation_fields import Ablation, AblationMode
+from mechinterp_assets.interventions.spec import Site
+from mechinterp_assets.interventions.terms import ALL_POSITIONS
 
 LayerSite = Literal["z", "attn_out", "mlp_out"]
 
 
 class AblateLayer(Ablation):
-    """`site` (z, attn_out or mlp_out) of `layer` at `position_role`: zero, mean or resample.
+    """`site` (z, attn_out or mlp_out) of `layer` at `position_role`: replaced as `mode` says.
 
     cosine and norm ratio are those of the residual stream after it: resid_mid, for mlp_out
     resid_post.
@@ -49,14 +51,14 @@ def layer_ablations(
     position_roles: Iterable[str] = (ALL_POSITIONS,),
     seed: int = 0,
 ) -> list[AblateLayer]:
-    """Every layer at every site in every mode and role; `seed` is that of mode "resample"."""
+    """Every layer at every site in every mode and role; `seed` is that of resampling."""
     return [
         AblateLayer(
             site=site,
             mode=mode,
             layer=layer,
             position_role=role,
-            seed=seed if mode == "resample" else None,
+            seed=seed if mode.startswith("resample") else None,
         )
         for layer in range(n_layers)
         for site in sites

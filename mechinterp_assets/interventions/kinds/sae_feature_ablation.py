@@ -1,7 +1,7 @@
 """Ablation of one SAE feature with the error kept.
 
 Belongs here: kind sae_feature_ablation and its sweep. Does not belong here: replacing activations
-by reconstructions (sae_splice.py), a feature as single readers see it (sae_paths.py).
+by reconstructions (sae_splice.py), a feature as single readers see it (sae_feature_path.py).
 
 Kissane et al. 2024 (section 4.2, Fig. 16): x' = x - f_i d_i. The reconstruction error stays in x.
 f_i is that of each prompt at its own position (the published code zeroes the union of all prompts'
@@ -9,25 +9,18 @@ positions).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from mechinterp_assets.interventions.sae_fields import SaeIntervention
+from mechinterp_assets.interventions.spec import Site
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, Index
 
-from mechinterp_assets.interventions.runs import Edit, Runs
-from mechinterp_assets.interventions.saes import SaeEditor, contribution
-from mechinterp_assets.interventions.sites import Places, SiteStep, edit_of
-from mechinterp_assets.interventions.spec import (
-    ALL_POSITIONS,
-    Index,
-    Intervention,
-    Site,
-    Weights,
-)
-from mechinterp_assets.sae.base import SparseAutoencoder
+if TYPE_CHECKING:
+    from mechinterp_assets.interventions.edit_context import EditContext
+    from mechinterp_assets.interventions.runs import Edit, Runs
 
 
-class AblateFeature(Intervention):
+class AblateFeature(SaeIntervention):
     """Feature `feature` of the SAE of `layer` at `position_role`: z - alpha f_i d_i.
 
     cosine and norm ratio are those of the residual stream after the layer's attention.
@@ -36,9 +29,6 @@ class AblateFeature(Intervention):
     kind: Literal["sae_feature_ablation"] = "sae_feature_ablation"
     mode: Literal["ablate"] = "ablate"
     feature: Index
-
-    default_weights: ClassVar[Weights] = "raw"
-    possible_weights: ClassVar[tuple[Weights, ...]] = ("raw",)
 
     @property
     def edited_site(self) -> str:
@@ -64,30 +54,15 @@ class AblateFeature(Intervention):
     def columns(self) -> dict[str, object]:
         return {"error_kept": True}
 
+    def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        from mechinterp_assets.interventions.saes import RemoveFeature
+        from mechinterp_assets.interventions.sites import Places, edit_of
 
-@dataclass(frozen=True)
-class RemoveFeature(SiteStep):
-    """z -> z - strength f_i(z) d_i."""
-
-    sae: SparseAutoencoder
-    feature: int
-    strength: float
-
-    def change(self, x: Tensor) -> Tensor:
-        return -self.strength * contribution(self.sae, x, self.feature)
-
-
-class FeatureAblationEditor(SaeEditor):
-    """Editor of kind sae_feature_ablation."""
-
-    def plan(self, intervention: AblateFeature, runs: Runs) -> Edit | None:
-        one = intervention
-        run = runs.of(None, one.view)
-        places = Places.of(run.group, one.position_role, skip_bos=True)
-        step = RemoveFeature(
-            "z", one.layer, None, places, self.saes[one.layer], one.feature, one.alpha
-        )
-        return edit_of(run, step, self.model.raw_weights)
+        run = runs.of(None, self.view)
+        places = Places.of(run.group, self.position_role, skip_bos=True)
+        sae = context.saes[self.layer]
+        step = RemoveFeature("z", self.layer, None, places, sae, self.feature, self.alpha)
+        return edit_of(run, step, context.model.raw_weights)
 
 
 def feature_ablations(

@@ -1,7 +1,7 @@
 """Activation patching between a prompt and its counterfactual.
 
 Belongs here: kind activation_patching and its sweeps. Does not belong here: patching of single
-paths (path_patching.py), making counterfactuals (circuits/ioi.py, tasks/).
+paths (path_patching.py), making counterfactuals (prompts/).
 
 Noise: the clean prompt is run with an activation of the corrupt run (corrupt into clean). Denoise:
 the corrupt prompt is run with an activation of the clean run (clean into corrupt). Metrics always
@@ -10,31 +10,24 @@ is that of the prompt of `source_variant` with the same pair_id. Activations go 
 so lengths may differ where a role is named.
 
 Kissane et al. 2024 (section 4, Fig. 5) normalise noising by zero ablation, (patched - zero) /
-(clean - zero): reference "zero" zeroes the same site at the same positions, "zero_all" at all of
-them, as the published code does, "mean" puts the mean over reference prompts there.
+(clean - zero): versus "zero" zeroes the same site at the same positions, "zero_all" at all of them,
+as the published code does, "mean_counterfactual" puts the mean over reference prompts there.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
-import polars as pl
 from pydantic import model_validator
 
-from mechinterp_assets.interventions.heads import AblateHead
-from mechinterp_assets.interventions.layers import AblateLayer
-from mechinterp_assets.interventions.runs import Edit, Runs, weights_of
-from mechinterp_assets.interventions.sites import Blend, Places, at_places, edit_of
-from mechinterp_assets.interventions.spec import (
-    ALL_POSITIONS,
-    Index,
-    Intervention,
-    ReferenceMode,
-    Role,
-    Site,
-    residual_site,
-)
-from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.ablation.modes import reference_of
+from mechinterp_assets.interventions.kinds.head_ablation import AblateHead
+from mechinterp_assets.interventions.kinds.layer_ablation import AblateLayer
+from mechinterp_assets.interventions.spec import Intervention, Site, residual_site
+from mechinterp_assets.interventions.terms import ALL_POSITIONS, Index, Role, Versus
+
+if TYPE_CHECKING:
+    from mechinterp_assets.interventions.edit_context import EditContext
+    from mechinterp_assets.interventions.runs import Edit, Runs
 
 PatchSite = Literal["z", "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post"]
 
@@ -51,16 +44,16 @@ class PatchActivation(Intervention):
     site: PatchSite
     head: Index | None = None
     source_variant: Role
-    reference: ReferenceMode | None = None
+    versus: Versus | None = None
 
     @model_validator(mode="after")
     def _fields_fit(self) -> "PatchActivation":
         if self.head is not None and self.site != "z":
             raise ValueError(f"head belongs to site 'z'; {self.site} has no heads")
-        if self.reference is not None and self.site.startswith("resid"):
+        if self.versus is not None and self.site.startswith("resid"):
             raise ValueError(
-                f"an ablated {self.site} is no reference run; use reference with z, attn_out or "
-                "mlp_out"
+                f"an ablation of {self.site} is nothing to compare with; use versus with z, "
+                "attn_out or mlp_out"
             )
         return self
 
@@ -85,6 +78,10 @@ class PatchActivation(Intervention):
         return self.source_variant
 
     @property
+    def reference(self) -> str | None:
+        return reference_of("counterfactual_pair")
+
+    @property
     def edits_source(self) -> bool:
         return self.mode == "denoise"
 
@@ -93,12 +90,12 @@ class PatchActivation(Intervention):
         return () if self.site == "resid_post" else (self.site,)
 
     @property
-    def reference_edit(self) -> Intervention | None:
-        if self.reference is None:
+    def ablated_edit(self) -> Intervention | None:
+        if self.versus is None:
             return None
-        role = ALL_POSITIONS if self.reference == "zero_all" else self.position_role
+        role = ALL_POSITIONS if self.versus == "zero_all" else self.position_role
         shared = {
-            "mode": "mean" if self.reference == "mean" else "zero",
+            "mode": "zero" if self.versus == "zero_all" else self.versus,
             "layer": self.layer,
             "position_role": role,
             "weights": self.weights,
@@ -108,26 +105,18 @@ class PatchActivation(Intervention):
             return AblateHead.model_validate({**shared, "head": self.head})
         return AblateLayer.model_validate({**shared, "site": self.site})
 
+    def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        from mechinterp_assets.interventions.runs import weights_of
+        from mechinterp_assets.interventions.sites import Blend, Places, at_places, edit_of
 
-@dataclass(frozen=True)
-class PatchingEditor:
-    """Editor of kind activation_patching."""
-
-    model: LanguageModel
-
-    def check(self, interventions: Sequence[Intervention], prompts: pl.DataFrame) -> None:
-        """Counterfactuals are checked by the runner, which finds them."""
-
-    def plan(self, intervention: PatchActivation, runs: Runs) -> Edit | None:
-        one = intervention
-        edited, other = runs.of(None, one.view), runs.of(one.source, one.view)
-        if one.edits_source:
+        edited, other = runs.of(None, self.view), runs.of(self.source, self.view)
+        if self.edits_source:
             edited, other = other, edited
-        places = Places.of(edited.group, one.position_role)
-        theirs = Places.of(other.group, one.position_role)
-        target = at_places(other.at(one.site, one.layer), theirs, one.head)
-        step = Blend(one.site, one.layer, one.head, places, target, one.alpha)
-        return edit_of(edited, step, weights_of(self.model, one.view))
+        places = Places.of(edited.group, self.position_role)
+        theirs = Places.of(other.group, self.position_role)
+        target = at_places(other.at(self.site, self.layer), theirs, self.head)
+        step = Blend(self.site, self.layer, self.head, places, target, self.alpha)
+        return edit_of(edited, step, weights_of(context.model, self.view))
 
 
 def patching_sweep(
@@ -138,7 +127,7 @@ def patching_sweep(
     source_variant: str,
     sites: Iterable[PatchSite] = ("attn_out", "mlp_out", "resid_pre"),
     position_roles: Iterable[str] = (ALL_POSITIONS,),
-    reference: ReferenceMode | None = None,
+    versus: Versus | None = None,
 ) -> list[PatchActivation]:
     """Every layer at every site and role; site z is swept over heads."""
     return [
@@ -149,7 +138,7 @@ def patching_sweep(
             head=head,
             position_role=role,
             source_variant=source_variant,
-            reference=None if site.startswith("resid") else reference,
+            versus=None if site.startswith("resid") else versus,
         )
         for layer in range(n_layers)
         for site in sites
