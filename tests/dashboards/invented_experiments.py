@@ -96,7 +96,7 @@ def lake(root: Path) -> Lake:
                 "ranking": ranking,
                 "ranked_by": "signed",
                 "seed": seed,
-                "k": k,
+                "edge_fraction": k,
                 "n_edges": int(100 * k),
                 "n_connected": 1,
                 "faithfulness": value,

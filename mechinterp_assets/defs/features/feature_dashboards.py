@@ -128,7 +128,7 @@ def feature_dashboards(
                             "layer": layer,
                             "path": key,
                             "url_path": f"/{key}/index.html",
-                            "n_features": rendered.n_features,
+                            "n_feature_pages": rendered.n_features,
                             "n_pages": rendered.n_pages,
                             "bytes": rendered.bytes,
                         }
@@ -211,8 +211,8 @@ def study_dashboards(
                     {
                         "path": study.study,
                         "url_path": f"/{study.study}/index.html",
-                        "n_layers": pages.height,
-                        "n_features": int(pages["n_features"].sum()),
+                        "n_layer_pages": pages.height,
+                        "n_feature_pages": int(pages["n_feature_pages"].sum()),
                     }
                 ]
             )

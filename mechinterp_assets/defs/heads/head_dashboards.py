@@ -100,12 +100,12 @@ def head_dashboards(
                     {
                         "path": name,
                         "url_path": f"/{name}/index.html",
-                        "n_heads": len(renderer.heads),
+                        "n_head_pages": len(renderer.heads),
                         "n_pages": rendered.n_pages,
                         "bytes": rendered.bytes,
                     }
                 ],
-                schema_overrides={"n_heads": pl.Int32, "n_pages": pl.Int32},
+                schema_overrides={"n_head_pages": pl.Int32, "n_pages": pl.Int32},
             )
         },
         {"head_dashboards": {"dashboard": dg.MetadataValue.url(dashboards.url(name))}},
