@@ -93,8 +93,8 @@ def prefix_curves(frame: pl.DataFrame) -> Figure | None:
         points = [
             Point(
                 row["prefix_length"],
-                row["attention"],
-                f"{row['prefix_length']} tokens: {number(row['attention'])}, "
+                row["mean_attention"],
+                f"{row['prefix_length']} tokens: {number(row['mean_attention'])}, "
                 f"{number(row['dla_excess'])} logits",
                 low=row["attention_ci_low"] if shown else None,
                 high=row["attention_ci_high"] if shown else None,

@@ -54,7 +54,7 @@ def test_the_proxy_has_every_head_and_measure(tiny: Materialized) -> None:
     heads = tiny.lake.read("head_features").select("layer", "head").unique().collect().height
     assert proxy.height == 3 * heads
     assert (proxy["n_clusters"] >= 1).all()
-    assert (proxy["n_clusters"] <= proxy["n_features"]).all()
+    assert (proxy["n_clusters"] <= proxy["n_compared"]).all()
     top = tiny.lake.read("head_features").filter(pl.col("alive_rank") < 10).collect()
     for row in proxy.filter(pl.col("measure") == "ngrams").iter_rows(named=True):
         own = top.filter((pl.col("layer") == row["layer"]) & (pl.col("head") == row["head"]))

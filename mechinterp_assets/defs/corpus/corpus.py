@@ -42,8 +42,8 @@ def language_model(
         proxy.check(model.token_strings())
     shape = model.config
     row = {
-        "source": study.model.embedded or study.model.source,
-        "architecture": shape.architecture,
+        "weights_source": study.model.embedded or study.model.source,
+        "model_type": shape.architecture,
         "n_layers": shape.n_layers,
         "n_heads": shape.n_heads,
         "n_kv_heads": shape.n_kv_heads,
@@ -52,7 +52,7 @@ def language_model(
         "d_mlp": shape.d_mlp,
         "d_vocab": shape.d_vocab,
         "n_ctx": shape.n_ctx,
-        "positional": shape.positional,
+        "position_encoding": shape.positional,
         "normalization": shape.normalization,
         "n_parameters": model.hf.num_parameters(),
         "dtype": study.model.dtype,

@@ -107,7 +107,7 @@ def feature_dashboards(
                 folder,
                 LayerContext(
                     layer=layer,
-                    model=shown_name(model["source"]),
+                    model=shown_name(model["weights_source"]),
                     provenance=publisher.provenance(inputs),
                     texts=TokenTexts(tokens.collect()["token"].to_list()),
                     details=sae_details(sae),
@@ -181,7 +181,7 @@ def study_dashboards(
     with dashboards.publish(study.study) as folder:
         render_study(
             folder,
-            model=shown_name(model["source"]),
+            model=shown_name(model["weights_source"]),
             provenance=Publisher(context, lake).provenance(inputs),
             statistics=of_sites("feature_statistics", "layer", "n_active", "log10_density"),
             evaluation=evaluation,

@@ -78,7 +78,7 @@ def head_dashboards(
 
     renderer = HeadRenderer(
         HeadContext(
-            model=shown_name(model["source"]),
+            model=shown_name(model["weights_source"]),
             provenance=publisher.provenance(inputs),
             texts=TokenTexts(tokens.collect()["token"].to_list()),
             feature_link=feature_link,

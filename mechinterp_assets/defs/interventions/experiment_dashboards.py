@@ -49,7 +49,7 @@ def experiment_dashboards(
         page = render_experiments(
             lambda text: con.sql(text).pl(),
             provenance=publisher.provenance(inputs),
-            model=shown_name(model["source"]),
+            model=shown_name(model["weights_source"]),
             study_href=f"../{study.study}/index.html",
         )
     name = experiments_folder(study.study)
