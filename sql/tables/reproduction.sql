@@ -35,7 +35,7 @@ COMMENT ON COLUMN reproduction.our_heads IS 'Heads as layer.head; NULL for numbe
 COMMENT ON COLUMN reproduction.reference_heads IS 'Reported heads as layer.head; NULL for numbers';
 COMMENT ON COLUMN reproduction.precision IS 'Share of our heads that are reported; NULL for numbers, and where we have none';
 COMMENT ON COLUMN reproduction.recall IS 'Share of the reported heads that are ours; NULL for numbers, and where none is reported';
-COMMENT ON COLUMN reproduction.difference IS 'ours - published; for heads how many are in one of both sets alone';
+COMMENT ON COLUMN reproduction.difference IS 'ours - reference_value; for heads how many are in one of both sets alone';
 COMMENT ON COLUMN reproduction.tolerance IS 'Largest absolute difference that a rerun may have; NULL for published numbers, which were computed on other data';
 COMMENT ON COLUMN reproduction.within IS 'Whether |difference| is at most the tolerance (false where nothing was measured), or without a tolerance whether ours lies in the interval; NULL where there is neither';
 COMMENT ON COLUMN reproduction.reference_source IS 'Where the reported value stands';

@@ -600,7 +600,7 @@ def test_the_source_view_keeps_positions_and_sums(
     database: duckdb.DuckDBPyConnection, frames: LayerFrames
 ) -> None:
     found = database.sql(
-        "SELECT feature, rank, min(source), max(source), max(distance), sum(contribution)"
+        "SELECT feature, rank, min(source), max(source), max(distance), sum(dfa)"
         " FROM feature_dfa_by_source GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     expected = frames.dfa.sort("feature", "rank")

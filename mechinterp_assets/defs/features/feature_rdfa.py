@@ -94,10 +94,7 @@ def feature_rdfa(
             frame = _with_names(frame, inputs, [*earlier, key])
             roots = frame.filter(pl.col("parent").is_null())
             errors = frame.select(
-                (
-                    pl.col("identity_error")
-                    / pl.col("contribution").first().over("feature", "rank")
-                ).abs()
+                (pl.col("identity_error") / pl.col("dfa").first().over("feature", "rank")).abs()
             )
             publisher.publish(
                 key,
