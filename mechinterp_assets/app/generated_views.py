@@ -139,7 +139,7 @@ def _head_score_matrix() -> str:
         "layer": "Layer of the head, from 0",
         "head": "Head within its layer, from 0",
         **{score.name: f"Score {score.name}. {score.definition}" for score in scores},
-        "roles": "Roles of the head, as in head_roles; NULL where it has none",
+        "roles_of_head": "Roles of the head, as in head_roles; NULL where it has none",
     }
     return (
         MARK.format(source="the files of mechinterp_assets/heads/scores")
@@ -150,7 +150,7 @@ def _head_score_matrix() -> str:
         "    GROUP BY study, layer, head\n"
         ")\n"
         f"SELECT\n    study,\n    layer,\n    head,\n{pivots}"
-        "    any_value(roles.roles) AS roles\n"
+        "    any_value(roles.roles) AS roles_of_head\n"
         "FROM head_score_tests\n"
         "LEFT JOIN roles USING (study, layer, head)\n"
         "GROUP BY study, layer, head;\n"

@@ -193,10 +193,10 @@ def _document_row(
         "doc_id": document.doc_id,
         "title": document.title,
         "author": document.author,
-        "source": document.source,
+        "document_source": document.source,
         "license": document.license,
         "split": split,
         "n_characters": len(document.text),
-        "n_tokens": n_tokens,
+        "n_text_tokens": n_tokens,
         "text_hash": digest.hex()[:16],
     }

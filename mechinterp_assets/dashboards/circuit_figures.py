@@ -93,8 +93,8 @@ def prefix_curves(frame: pl.DataFrame) -> Figure | None:
         points = [
             Point(
                 row["prefix_length"],
-                row["attention"],
-                f"{row['prefix_length']} tokens: {number(row['attention'])}, "
+                row["mean_attention"],
+                f"{row['prefix_length']} tokens: {number(row['mean_attention'])}, "
                 f"{number(row['dla_excess'])} logits",
                 low=row["attention_ci_low"] if shown else None,
                 high=row["attention_ci_high"] if shown else None,
@@ -272,9 +272,9 @@ def _of(frame: pl.DataFrame, column: str, value: str) -> list[dict[str, Any]]:
 def _curve_point(row: dict[str, Any]) -> Point:
     several = row["n_seeds"] != 1
     return Point(
-        row["k"],
+        row["edge_fraction"],
         _within(row["faithfulness"]),
-        f"{row['n_edges']} edges ({number(row['k'])}): {number(row['faithfulness'])}",
+        f"{row['n_edges']} edges ({number(row['edge_fraction'])}): {number(row['faithfulness'])}",
         low=_within(row["lowest"]) if several else None,
         high=_within(row["highest"]) if several else None,
     )

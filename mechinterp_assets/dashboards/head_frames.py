@@ -42,7 +42,7 @@ _NEEDED = {
     ),
     "families": ("layer", "feature", "family"),
     "proxy": (
-        *("layer", "head", "measure", "n_features", "n_clusters", "null_n_clusters"),
+        *("layer", "head", "measure", "n_compared", "n_clusters", "null_n_clusters"),
         *("null_n_clusters_sd", "clusters", "features"),
     ),
     "labels": ("layer", "head", "feature", "rater", "label", "class", "note"),

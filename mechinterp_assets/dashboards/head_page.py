@@ -190,7 +190,7 @@ class HeadPages:
         return [
             {
                 "name": name,
-                "clusters": f"{row['n_clusters']} of {row['n_features']}",
+                "clusters": f"{row['n_clusters']} of {row['n_compared']}",
                 "null": f"{number(row['null_n_clusters'])} ± {number(row['null_n_clusters_sd'])}",
             }
             for measure, name in MEASURES.items()

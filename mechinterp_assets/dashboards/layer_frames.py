@@ -77,7 +77,7 @@ _NEEDED = {
         "activation",
         "gain",
         "n_left_out",
-        "contribution",
+        "dfa",
         "share_of_root",
         "identity_error",
     ),

@@ -73,15 +73,13 @@ class TreePages:
             "sequence": root["sequence"],
             "position": root["position"],
             "text": self._text(root, rows),
-            "value": number(root["contribution"]),
+            "value": number(root["dfa"]),
             "worst": number(max(errors, default=0.0)),
             "root": _nested(rows, texts, self._link),
             "ends": _totals(
-                leaves, root["contribution"], lambda row: (_end(row), row["at_layer"]), self._end
+                leaves, root["dfa"], lambda row: (_end(row), row["at_layer"]), self._end
             ),
-            "places": _totals(
-                leaves, root["contribution"], lambda row: row["at_position"], self._place
-            ),
+            "places": _totals(leaves, root["dfa"], lambda row: row["at_position"], self._place),
         }
 
     def _end(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +97,7 @@ class TreePages:
         reads = np.zeros(position + 1)
         for row in rows:
             if row["parent"] == 0 and row["node_kind"] == "source":
-                reads[row["at_position"]] += row["contribution"]
+                reads[row["at_position"]] += row["dfa"]
         start = max(0, position - WINDOW)
         silent = [0.0] * (position + 1 - start)
         ids = self._tokens[root["sequence"]]
@@ -137,9 +135,9 @@ def _node(row: dict[str, Any], texts: TokenTexts, link: FeatureLink) -> dict[str
         "position": row["at_position"],
         "names": [(what, token_label(text)) for what, text in names if text is not None],
         "detail": _detail(row),
-        "value": signed(row["contribution"]),
+        "value": signed(row["dfa"]),
         "percent": _percent(share),
-        "negative": row["contribution"] < 0,
+        "negative": row["dfa"] < 0,
         "width": round(BAR * min(1.0, abs(share or 0.0))),
         "is_minor": row["node_kind"].endswith("_bias") or row["node_kind"] in ("rest", "sae_error"),
     }
@@ -212,7 +210,7 @@ def _totals(
     sums: dict[Any, float] = {}
     some: dict[Any, dict[str, Any]] = {}
     for row in leaves:
-        sums[key(row)] = sums.get(key(row), 0.0) + row["contribution"]
+        sums[key(row)] = sums.get(key(row), 0.0) + row["dfa"]
         some.setdefault(key(row), row)
     ordered = sorted(sums, key=lambda k: -abs(sums[k]))
     shown = [(name(some[k]), sums[k]) for k in ordered[:TOTALS]]

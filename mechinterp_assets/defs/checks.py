@@ -89,10 +89,10 @@ RULES = (
         "The parts of every node of a recursive attribution tree sum to it (error relative to the"
         " sum of their sizes)",
         "site",
-        "WITH parts AS (SELECT feature, rank, parent AS node, sum(contribution) AS total,"
-        " sum(abs(contribution)) AS size FROM feature_rdfa"
+        "WITH parts AS (SELECT feature, rank, parent AS node, sum(dfa) AS total,"
+        " sum(abs(dfa)) AS size FROM feature_rdfa"
         " WHERE study = $study AND layer = $layer AND parent IS NOT NULL GROUP BY ALL)"
-        " SELECT coalesce(max(abs(total - contribution) / size), 0) FROM feature_rdfa"
+        " SELECT coalesce(max(abs(total - dfa) / size), 0) FROM feature_rdfa"
         " JOIN parts USING (feature, rank, node) WHERE study = $study AND layer = $layer",
         lambda study: (0, IDENTITY_TOLERANCE),
     ),

@@ -52,8 +52,8 @@ def curve_summary(curves: pl.DataFrame) -> pl.DataFrame:
     for (ranking, ranked_by, seed), curve in curves.group_by(
         "ranking", "ranked_by", "seed", maintain_order=True
     ):
-        curve = curve.sort("k")
-        k, f = curve["k"].to_list(), curve["faithfulness"].to_numpy()
+        curve = curve.sort("edge_fraction")
+        k, f = curve["edge_fraction"].to_list(), curve["faithfulness"].to_numpy()
         gap = np.abs(1 - f)
         near = [size for place, size in enumerate(k) if (gap[place:] <= 0.1).all()]
         rows.append(

@@ -54,11 +54,11 @@ HEAD_SET_SCHEMA: dict[str, Any] = {
     "subset": pl.String,
     "layer": pl.Int32,
     "head": pl.Int32,
-    "n_heads": pl.Int64,
+    "n_set_heads": pl.Int64,
     "n_removed": pl.Int64,
     "m_circuit": pl.Float64,
     "m_other": pl.Float64,
-    "value": pl.Float64,
+    "gap": pl.Float64,
     "relative": pl.Float64,
     "m_full": pl.Float64,
     "m_empty": pl.Float64,
@@ -261,7 +261,7 @@ def head_set_quality(
         shared = {
             "head_set": one.name,
             "seed": one.seed,
-            "n_heads": len(one.heads),
+            "n_set_heads": len(one.heads),
             "m_full": full,
             "m_empty": empty,
             "n_prompts": runs.n_prompts,
@@ -276,7 +276,7 @@ def head_set_quality(
                     "n_removed": len(gone),
                     "m_circuit": alone,
                     "m_other": other,
-                    "value": abs(alone - other),
+                    "gap": abs(alone - other),
                 }
             )
         if one.detailed and one.minimality:
@@ -284,7 +284,7 @@ def head_set_quality(
         if progress is not None:
             progress(number + 1, len(sets))
     for row in rows:
-        row["relative"] = row["value"] / abs(full) if full else None
+        row["relative"] = row["gap"] / abs(full) if full else None
     return pl.DataFrame(rows, schema=HEAD_SET_SCHEMA)
 
 
@@ -318,7 +318,7 @@ def _minimality(
         without = gone - {head}
         runs.run([one.heads - without, one.heads - without - {head}])
         here, there = runs.f(one.heads - without), runs.f(one.heads - without - {head})
-        if not best or abs(here - there) > best["value"]:
+        if not best or abs(here - there) > best["gap"]:
             best = {
                 "quantity": "minimality",
                 "subset": name,
@@ -327,6 +327,6 @@ def _minimality(
                 "n_removed": len(without) + 1,
                 "m_circuit": here,
                 "m_other": there,
-                "value": abs(here - there),
+                "gap": abs(here - there),
             }
     return best

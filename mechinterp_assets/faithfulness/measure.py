@@ -57,7 +57,7 @@ from mechinterp_assets.faithfulness.subspace import (
 ABC, END = "ABC", "END"
 NAME_ROLES = ("IO", "S1")
 TRACE_WEIGHT = "n_prompts"
-EDGE_NUMBERS = ("edge", "source_layer", "source_head", "receiver_layer", "receiver_head")
+EDGE_NUMBERS = ("edge_number", "source_layer", "source_head", "receiver_layer", "receiver_head")
 
 Note = Callable[[str], None]
 Encode = Callable[[int, Tensor], Tensor]
@@ -150,7 +150,7 @@ def measure_circuits(
     shared = [pl.lit(counterfactual).alias("counterfactual")]
     exchanged = _ablated("counterfactual_pair")
     counts = [
-        pl.lit(len(chosen), pl.Int64).alias("n_edges"),
+        pl.lit(len(chosen), pl.Int64).alias("n_exact_edges"),
         pl.lit(len(few), pl.Int64).alias("n_prompts"),
     ]
     return CircuitQuality(
@@ -200,7 +200,7 @@ def measure_subspaces(
     directions += _sae_directions(pairs, positions, features, decoders or {}, encode)
     frames = [
         subspace_patching(model, pairs, positions, directions).with_columns(
-            pl.lit(counterfactual).alias("source")
+            pl.lit(counterfactual).alias("patched_from")
         )
     ]
     first, second = (role_positions(base, role) for role in NAME_ROLES)
@@ -211,7 +211,7 @@ def measure_subspaces(
         swapped = swapped_tokens(pairs, first.to(model.device), second.to(model.device))
         frames.append(
             subspace_patching(model, swapped, positions, order).with_columns(
-                pl.lit("swap").alias("source")
+                pl.lit("swap").alias("patched_from")
             )
         )
     return pl.concat(frames)
@@ -312,7 +312,7 @@ def _edge_frame(
     receivers = [graph.receivers[receiver] for receiver in graph.edges[:, 0].tolist()]
     edges = pl.DataFrame(
         {
-            "edge": np.arange(graph.n_edges),
+            "edge_number": np.arange(graph.n_edges),
             "source_kind": [node.kind for node in nodes],
             "source_layer": [node.layer for node in nodes],
             "source_head": [node.head for node in nodes],
@@ -327,8 +327,8 @@ def _edge_frame(
         edges.with_columns(
             pl.lit(one.method).alias("method"),
             pl.lit(one.rule).alias("rule"),
-            pl.lit(one.steps, pl.Int32).alias("steps"),
-            pl.Series("score", scores[one.name]),
+            pl.lit(one.steps, pl.Int32).alias("ig_steps"),
+            pl.Series("attribution_score", scores[one.name]),
         )
         for one in attributions
     )
@@ -341,7 +341,7 @@ def _by_method(attributions: Sequence[Attribution], frame: pl.DataFrame) -> pl.D
             "attribution": [one.name for one in attributions],
             "method": [one.method for one in attributions],
             "rule": [one.rule for one in attributions],
-            "steps": pl.Series([one.steps for one in attributions], dtype=pl.Int32),
+            "ig_steps": pl.Series([one.steps for one in attributions], dtype=pl.Int32),
         }
     )
     return names.join(frame, on="attribution", maintain_order="left").drop("attribution")

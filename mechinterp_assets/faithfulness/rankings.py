@@ -162,7 +162,7 @@ def agreement(scores: Mapping[str, np.ndarray], exact: np.ndarray, *, top: int) 
                 "spearman": _correlation(_ranks(values), _ranks(exact)),
                 "sign_agreement": float(sign.mean()) if moved.any() else None,
                 "top_overlap": len(largest[0] & largest[1]) / top if top else None,
-                "n_top": top,
+                "n_top_edges": top,
             }
         )
     return pl.DataFrame(
@@ -173,7 +173,7 @@ def agreement(scores: Mapping[str, np.ndarray], exact: np.ndarray, *, top: int) 
             "spearman": pl.Float64,
             "sign_agreement": pl.Float64,
             "top_overlap": pl.Float64,
-            "n_top": pl.Int64,
+            "n_top_edges": pl.Int64,
         },
     )
 

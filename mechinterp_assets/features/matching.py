@@ -34,7 +34,7 @@ MATCHING_SCHEMA: dict[str, Any] = {
     "n_examples": pl.Int32,
     "n_common_examples": pl.Int32,
     "example_overlap": pl.Float64,
-    "method": pl.String,
+    "matching_method": pl.String,
     "random_mean_cosine": pl.Float64,
 }
 
@@ -161,7 +161,7 @@ def sae_matching(
             "best_feature": pl.Series(matching.best).set(pl.Series(matching.best < 0), None),
             "best_cosine": matching.best_cosine,
             "encoder_cosine": _encoder_cosine(one.encoder, other.encoder, matching.matched),
-            "method": [matching.method] * n,
+            "matching_method": [matching.method] * n,
             "random_mean_cosine": np.full(n, baseline),
         }
     ).with_columns(pl.col("feature", "matched_feature").cast(pl.Int32))

@@ -40,8 +40,8 @@ PROXY_SCHEMA: dict[str, Any] = {
     "layer": pl.Int32,
     "head": pl.Int32,
     "measure": pl.String,
-    "threshold": pl.Float64,
-    "n_features": pl.Int32,
+    "similarity_threshold": pl.Float64,
+    "n_compared": pl.Int32,
     "mean_similarity": pl.Float64,
     "n_clusters": pl.Int32,
     "effective_clusters": pl.Float64,
@@ -215,7 +215,7 @@ def head_polysemanticity_proxy(
                     "layer": layer,
                     "head": head,
                     "measure": name,
-                    "threshold": threshold,
+                    "similarity_threshold": threshold,
                     "features": features,
                     **_row(observed[name], null[name], threshold, diverse=name != "either"),
                 }
@@ -274,7 +274,7 @@ def _row(observed: Array, null: Array, threshold: float, *, diverse: bool) -> di
     pairs = np.triu_indices(len(observed), 1)
     null_pairs = null[:, *np.triu_indices(null.shape[-1], 1)]
     return {
-        "n_features": len(observed),
+        "n_compared": len(observed),
         "mean_similarity": float(observed[pairs].mean()),
         "n_clusters": len(sizes),
         "effective_clusters": effective_number(sizes),

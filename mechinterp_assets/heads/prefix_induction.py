@@ -35,13 +35,13 @@ PREFIX_INDUCTION_SCHEMA: dict[str, Any] = {
     "head": pl.Int32,
     "prefix_length": pl.Int32,
     "n": pl.Int64,
-    "attention": pl.Float64,
+    "mean_attention": pl.Float64,
     "attention_sd": pl.Float64,
     "attention_ci_low": pl.Float64,
     "attention_ci_high": pl.Float64,
-    "gain": pl.Float64,
-    "gain_ci_low": pl.Float64,
-    "gain_ci_high": pl.Float64,
+    "attention_gain": pl.Float64,
+    "attention_gain_ci_low": pl.Float64,
+    "attention_gain_ci_high": pl.Float64,
     "null_mean": pl.Float64,
     "null_sd": pl.Float64,
     "dla": pl.Float64,
@@ -151,13 +151,13 @@ def prefix_induction(model: LanguageModel, settings: PrefixSettings | None = Non
     gain_low, gain_high = interval(gain)
     excess_low, excess_high = interval(excess)
     columns = {
-        "attention": measured.attention.mean(axis=1),
+        "mean_attention": measured.attention.mean(axis=1),
         "attention_sd": _sd(measured.attention),
         "attention_ci_low": attention_low,
         "attention_ci_high": attention_high,
-        "gain": gain.mean(axis=1),
-        "gain_ci_low": gain_low,
-        "gain_ci_high": gain_high,
+        "attention_gain": gain.mean(axis=1),
+        "attention_gain_ci_low": gain_low,
+        "attention_gain_ci_high": gain_high,
         "null_mean": measured.null_mean.mean(axis=1),
         "null_sd": np.sqrt(measured.null_variance.sum(axis=1)) / n,
         "dla": measured.dla.mean(axis=1),
@@ -167,7 +167,7 @@ def prefix_induction(model: LanguageModel, settings: PrefixSettings | None = Non
         "dla_excess_ci_low": excess_low,
         "dla_excess_ci_high": excess_high,
     }
-    prefix, layer, head = np.indices(columns["attention"].shape)
+    prefix, layer, head = np.indices(columns["mean_attention"].shape)
     return (
         pl.DataFrame(
             {

@@ -36,7 +36,7 @@ ATTENTION_SINKS_SCHEMA = pl.Schema(
         "tokens": pl.String(),
         "with_bos": pl.Boolean(),
         "position": pl.Int32(),
-        "attention": pl.Float64(),
+        "mean_attention": pl.Float64(),
         "uniform_attention": pl.Float64(),
         "key_norm": pl.Float64(),
         "value_norm": pl.Float64(),
@@ -55,7 +55,7 @@ MASSIVE_ACTIVATIONS_SCHEMA = pl.Schema(
         "rank": pl.Int32(),
         "magnitude": pl.Float64(),
         "median": pl.Float64(),
-        "ratio": pl.Float64(),
+        "magnitude_ratio": pl.Float64(),
         "position": pl.Int32(),
         "dimension": pl.Int32(),
         "place_share": pl.Float64(),
@@ -138,7 +138,7 @@ class _Measured:
     median: list[list[Tensor]] = field(default_factory=list)
 
     def attention_frame(self) -> pl.DataFrame:
-        shape = self.sums["attention"].shape
+        shape = self.sums["mean_attention"].shape
         index = torch.cartesian_prod(*(torch.arange(size) for size in shape))
         uniform = torch.tensor(
             [
@@ -171,13 +171,13 @@ class _Measured:
                         "rank": rank,
                         "magnitude": magnitude,
                         "median": median,
-                        "ratio": magnitude / median if median > 0 else None,
+                        "magnitude_ratio": magnitude / median if median > 0 else None,
                         "position": most // self.d_model,
                         "dimension": most % self.d_model,
                         "place_share": int(count.max()) / len(place),
                     }
                 )
-        return pl.DataFrame(rows, schema_overrides={"ratio": pl.Float64()})
+        return pl.DataFrame(rows, schema_overrides={"magnitude_ratio": pl.Float64()})
 
 
 @torch.no_grad()
@@ -194,7 +194,7 @@ def _measure(model: LanguageModel, token_ids: Tensor, batch_size: int) -> _Measu
     n_positions = min(POSITIONS, token_ids.shape[1])
     found = _Measured(token_ids.shape[1], config.d_model)
     shape = (config.n_layers, config.n_heads, n_positions)
-    for name in ("attention", "key_norm", "value_norm", "query_key_cosine", "output_norm"):
+    for name in ("mean_attention", "key_norm", "value_norm", "query_key_cosine", "output_norm"):
         found.sums[name] = torch.zeros(shape, dtype=torch.float64)
     for batches in (found.largest, found.place, found.median):
         batches += [[] for _ in resid]
@@ -218,7 +218,7 @@ def _add_heads(
     found: _Measured, layer: int, q: Tensor, k: Tensor, v: Tensor, pattern: Tensor, W_O: Tensor
 ) -> None:
     """Add a batch of one layer: q, k, v [sequence, position, head, d_head], pattern, W_O."""
-    n_positions = found.sums["attention"].shape[2]
+    n_positions = found.sums["mean_attention"].shape[2]
     group = q.shape[2] // k.shape[2]
     k = k[:, :n_positions].repeat_interleave(group, dim=2)
     v = v[:, :n_positions].repeat_interleave(group, dim=2)
@@ -234,7 +234,7 @@ def _add_heads(
     )
     output = torch.einsum("bkhe,hed->bkhd", v, W_O).norm(dim=-1).transpose(1, 2)
     values = {
-        "attention": attention,
+        "mean_attention": attention,
         "key_norm": k.norm(dim=-1).transpose(1, 2),
         "value_norm": v.norm(dim=-1).transpose(1, 2),
         "query_key_cosine": (cosine * seen).sum(dim=2) / count,

@@ -25,7 +25,7 @@ PUBLISHED: dict[str, Published] = {one.name: one for one in (*K24_EXPERIMENTS, *
 EXPERIMENTS_SCHEMA = {
     "task": pl.String,
     "experiment": pl.String,
-    "source": pl.String,
+    "paper": pl.String,
     "question": pl.String,
     "intervention": pl.String,
     "part": pl.String,
@@ -60,7 +60,7 @@ def choose_published(
         shared = {
             "task": "ioi",
             "experiment": experiment.name,
-            "source": experiment.source,
+            "paper": experiment.source,
             "question": experiment.question,
         }
         try:

@@ -52,7 +52,7 @@ HEAD_SUMMARY_SCHEMA: dict[str, Any] = {
     "layer": pl.Int32,
     "rater": pl.String,
     "class": pl.String,
-    "n_heads": pl.Int64,
+    "n_classified": pl.Int64,
     "n_class": pl.Int64,
     "class_share": pl.Float64,
     "ci_low": pl.Float64,
@@ -123,7 +123,7 @@ def head_label_summary(labels: pl.DataFrame) -> pl.DataFrame:
     )
     every = pl.concat([single, agreed.select(single.columns)])
     every = pl.concat([every, every.with_columns(layer=pl.lit(None, pl.Int32))])
-    groups = every.group_by("layer", "rater").agg(n_heads=pl.len())
+    groups = every.group_by("layer", "rater").agg(n_classified=pl.len())
     order = (*CLASSES, NO_MAJORITY)
     wanted = pl.DataFrame({"class": order, "order": range(len(order))})
     found = (
@@ -138,9 +138,9 @@ def head_label_summary(labels: pl.DataFrame) -> pl.DataFrame:
         .with_columns(pl.col("n_class").fill_null(0))
         .sort("layer", "rater", "order", nulls_last=True)
     )
-    low, high = clopper_pearson(found["n_class"].to_numpy(), found["n_heads"].to_numpy())
+    low, high = clopper_pearson(found["n_class"].to_numpy(), found["n_classified"].to_numpy())
     return found.with_columns(
-        class_share=pl.col("n_class") / pl.col("n_heads"),
+        class_share=pl.col("n_class") / pl.col("n_classified"),
         ci_low=pl.Series(low),
         ci_high=pl.Series(high),
     ).select(pl.col(name).cast(kind) for name, kind in HEAD_SUMMARY_SCHEMA.items())

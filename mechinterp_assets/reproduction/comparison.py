@@ -13,22 +13,22 @@ from mechinterp_assets.reproduction.measures import Measured, Value
 from mechinterp_assets.reproduction.reference_file import Reference, ReferenceFileError
 
 SCHEMA: dict[str, pl.DataType] = {
-    "reference": pl.String(),
+    "reference_id": pl.String(),
     "key": pl.String(),
     "what": pl.String(),
-    "kind": pl.String(),
+    "reference_kind": pl.String(),
     "ours": pl.Float64(),
-    "published": pl.Float64(),
-    "low": pl.Float64(),
-    "high": pl.Float64(),
+    "reference_value": pl.Float64(),
+    "ci_low": pl.Float64(),
+    "ci_high": pl.Float64(),
     "our_heads": pl.List(pl.String()),
-    "published_heads": pl.List(pl.String()),
+    "reference_heads": pl.List(pl.String()),
     "precision": pl.Float64(),
     "recall": pl.Float64(),
     "difference": pl.Float64(),
     "tolerance": pl.Float64(),
     "within": pl.Boolean(),
-    "source": pl.String(),
+    "reference_source": pl.String(),
     "dataset": pl.String(),
     "needs": pl.String(),
     "reason": pl.String(),
@@ -48,7 +48,7 @@ def compare(references: Sequence[Reference], measured: Measured) -> pl.DataFrame
         for key in one.values or one.heads:
             ours = found.get(key)
             row = _heads(one, key, ours) if one.heads else _number(one, key, ours)
-            rows.append({"reference": one.id, "key": key, "what": one.what} | row | _shared(one))
+            rows.append({"reference_id": one.id, "key": key, "what": one.what} | row | _shared(one))
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
@@ -58,7 +58,8 @@ def failures(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _shared(one: Reference) -> dict[str, object]:
-    return {name: getattr(one, name) for name in ("source", "dataset", "needs", "reason")}
+    said = {name: getattr(one, name) for name in ("dataset", "needs", "reason")}
+    return {"reference_source": one.source, **said}
 
 
 def _number(one: Reference, key: str, ours: Value) -> dict[str, object]:
@@ -78,11 +79,11 @@ def _number(one: Reference, key: str, ours: Value) -> dict[str, object]:
     elif low is not None and high is not None and ours is not None:
         within = low <= ours <= high
     return {
-        "kind": "number",
+        "reference_kind": "number",
         "ours": ours,
-        "published": reference.value,
-        "low": low,
-        "high": high,
+        "reference_value": reference.value,
+        "ci_low": low,
+        "ci_high": high,
         "difference": difference,
         "tolerance": allowed,
         "within": within,
@@ -97,9 +98,9 @@ def _heads(one: Reference, key: str, ours: Value) -> dict[str, object]:
     theirs = one.heads_of(key)
     allowed = None if one.tolerance is None else one.tolerance.allowed(len(theirs))
     row: dict[str, object] = {
-        "kind": "heads",
-        "published": float(len(theirs)),
-        "published_heads": theirs,
+        "reference_kind": "heads",
+        "reference_value": float(len(theirs)),
+        "reference_heads": theirs,
         "tolerance": allowed,
         "within": None if allowed is None else False,
     }

@@ -18,7 +18,7 @@ def print_comparison(console: Console, rows: pl.DataFrame) -> None:
     for column in ("what", "", "ours", "reported", "difference", "within"):
         shown.add_column(column, justify="left" if column in ("what", "", "within") else "right")
     notes = []
-    for (_,), group in rows.group_by("reference", maintain_order=True):
+    for (_,), group in rows.group_by("reference_id", maintain_order=True):
         for number, row in enumerate(group.iter_rows(named=True)):
             what = "" if number else row["what"]
             shown.add_row(*(escape(cell) for cell in (what, row["key"], *_cells(row))))
@@ -26,8 +26,8 @@ def print_comparison(console: Console, rows: pl.DataFrame) -> None:
         notes.append(group.row(0, named=True))
     console.print(shown)
     for row in notes:
-        where = row["source"] + (f"; {row['dataset']}" if row["dataset"] else "")
-        console.print(f"{row['reference']} ({where})", style="bold", markup=False)
+        where = row["reference_source"] + (f"; {row['dataset']}" if row["dataset"] else "")
+        console.print(f"{row['reference_id']} ({where})", style="bold", markup=False)
         for label in ("needs", "reason"):
             if row[label]:
                 console.print(f"  {label}: {row[label]}", markup=False)
@@ -36,7 +36,7 @@ def print_comparison(console: Console, rows: pl.DataFrame) -> None:
         f"{rows.height} values",
         f"{rows['ours'].null_count()} without one of ours",
         f"{(rows['within'] & judged).sum()} of {judged.sum()} within tolerance",
-        f"{(rows['within'] & ~judged).sum()} of {(rows['low'].is_not_null()).sum()} within the "
+        f"{(rows['within'] & ~judged).sum()} of {(rows['ci_low'].is_not_null()).sum()} within the "
         "source's interval",
     ]
     console.print("; ".join(counts), markup=False)
@@ -45,21 +45,21 @@ def print_comparison(console: Console, rows: pl.DataFrame) -> None:
 def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
     """Ours, reported, difference and within of a comparison, as text."""
     within = {True: "yes", False: "NO", None: ""}[row["within"]]
-    if row["kind"] == "heads":
+    if row["reference_kind"] == "heads":
         agreement = ", ".join(
             f"{name} {row[name]:.2f}" for name in ("precision", "recall") if row[name] is not None
         )
         return (
             _heads_text(row["our_heads"]),
-            _heads_text(row["published_heads"]),
+            _heads_text(row["reference_heads"]),
             agreement,
             within,
         )
-    interval = "" if row["low"] is None else f" [{row['low']:.4g}, {row['high']:.4g}]"
+    interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
     tolerance = "" if row["tolerance"] is None else f" ± {row['tolerance']:.2g}"
     return (
         "-" if row["ours"] is None else f"{row['ours']:.4g}",
-        f"{row['published']:.4g}{interval}{tolerance}",
+        f"{row['reference_value']:.4g}{interval}{tolerance}",
         "" if row["difference"] is None else f"{row['difference']:+.3g}",
         within,
     )

@@ -42,7 +42,7 @@ EFFECTS_SCHEMA: dict[str, Any] = {
     "ci_low": pl.Float64(),
     "ci_high": pl.Float64(),
     "null_n": pl.Int64(),
-    "null_mean": pl.Float64(),
+    "null_mean_kl": pl.Float64(),
     "null_ratio": pl.Float64(),
 }
 
@@ -152,6 +152,6 @@ def _null(
     null_mean = float(values.mean())
     return {
         "null_n": len(values),
-        "null_mean": null_mean,
+        "null_mean_kl": null_mean,
         "null_ratio": mean / null_mean if null_mean > 0 else None,
     }

@@ -41,10 +41,10 @@ REUSE_SCHEMA: dict[str, Any] = {
     "mode": pl.String(),
     "reference": pl.String(),
     "metric": pl.String(),
-    "ranking": pl.String(),
+    "head_ranking": pl.String(),
     "top_share": pl.Float64(),
-    "n_heads": pl.Int32(),
-    "n_top": pl.Int32(),
+    "n_model_heads": pl.Int32(),
+    "n_top_heads": pl.Int32(),
     "n_shared": pl.Int32(),
     "expected_shared": pl.Float64(),
     "p_value": pl.Float64(),
@@ -64,9 +64,9 @@ FAITHFULNESS_SCHEMA: dict[str, Any] = {
     "n_kept": pl.Int32(),
     "n": pl.Int64(),
     "held_out": pl.Boolean(),
-    "clean": pl.Float64(),
-    "kept": pl.Float64(),
-    "none_kept": pl.Float64(),
+    "mean_clean": pl.Float64(),
+    "mean_kept": pl.Float64(),
+    "mean_none_kept": pl.Float64(),
     "faithfulness": pl.Float64(),
     "ci_low": pl.Float64(),
     "ci_high": pl.Float64(),
@@ -108,7 +108,7 @@ def component_reuse(effects: pl.DataFrame, shares: Sequence[float]) -> pl.DataFr
                     rows.append(
                         {
                             **common,
-                            "ranking": ranking,
+                            "head_ranking": ranking,
                             "top_share": share,
                             **overlap(matrices[a], matrices[b], share, str(metric), ranking),
                             "rank_correlation": correlation,
@@ -125,8 +125,8 @@ def overlap(a: Floats, b: Floats, share: float, metric: str, ranking: Ranking) -
     sizes = np.arange(max(0, 2 * n - total), n + 1)
     chance = hypergeom.pmf(sizes, total, n, n)
     return {
-        "n_heads": total,
-        "n_top": n,
+        "n_model_heads": total,
+        "n_top_heads": n,
         "n_shared": len(shared),
         "expected_shared": n * n / total,
         "p_value": float(hypergeom.sf(len(shared) - 1, total, n, n)),
@@ -270,7 +270,7 @@ def _faithfulness(runs: Floats, place: int, n_bootstrap: int, seed: int) -> dict
     }
     return {
         "n": n,
-        **dict(zip(("clean", "kept", "none_kept"), mean, strict=True)),
+        **dict(zip(("mean_clean", "mean_kept", "mean_none_kept"), mean, strict=True)),
         **{name: value if np.isfinite(value) else None for name, value in values.items()},
     }
 

@@ -7,7 +7,7 @@ WITH made AS (
 SELECT
     e.task,
     e.experiment,
-    e.source,
+    e.paper,
     e.question,
     e.part,
     e.chosen_by,

@@ -8,7 +8,7 @@ SELECT
     s.cpr_log,
     s.cmd_log,
     s.smallest_k_90,
-    f.k,
+    f.edge_fraction,
     f.n_edges,
     avg(f.n_connected) AS n_connected,
     avg(f.faithfulness) AS faithfulness,
@@ -26,6 +26,6 @@ LEFT JOIN (
 ) AS s USING (study, task, ranking, ranked_by)
 WHERE f.study = $study
 GROUP BY
-    f.task, f.ranking, f.ranked_by, s.cpr, s.cmd, s.cpr_log, s.cmd_log, s.smallest_k_90, f.k,
+    f.task, f.ranking, f.ranked_by, s.cpr, s.cmd, s.cpr_log, s.cmd_log, s.smallest_k_90, f.edge_fraction,
     f.n_edges
-ORDER BY f.task, f.ranking, f.ranked_by, f.k;
+ORDER BY f.task, f.ranking, f.ranked_by, f.edge_fraction;

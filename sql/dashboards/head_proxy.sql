@@ -1,7 +1,7 @@
 SELECT
     measure,
-    threshold,
-    n_features,
+    similarity_threshold,
+    n_compared,
     n_clusters,
     null_n_clusters,
     null_n_clusters_sd,

@@ -7,7 +7,7 @@ SELECT
     at_feature,
     at_position,
     token,
-    contribution,
+    dfa,
     share_of_root,
     identity_error
 FROM feature_rdfa

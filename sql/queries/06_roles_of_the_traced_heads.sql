@@ -5,7 +5,7 @@ SELECT
     sum(g.n_prompts) AS prompt_edges,
     count(*) AS n_edges,
     round(sum(g.mean_contribution * g.n_pairs), 1) AS total_contribution,
-    any_value(m.roles) AS roles
+    any_value(m.roles_of_head) AS roles
 FROM ioi_trace_graph AS g
 LEFT JOIN head_score_matrix AS m
     ON m.study = g.study AND m.layer = g.upstream_layer AND m.head = g.upstream_head

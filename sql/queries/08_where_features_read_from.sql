@@ -4,17 +4,17 @@ WITH sources AS (
         study,
         layer,
         position - (generate_subscripts(dfa_by_source, 1) - 1) AS distance,
-        unnest(dfa_by_source) AS contribution
+        unnest(dfa_by_source) AS dfa
     FROM feature_dfa
     WHERE study = coalesce(getvariable('study'), 'organism')
 )
 SELECT
     layer,
-    round(sum(contribution) FILTER (WHERE distance = 0) / sum(contribution), 2) AS same_token,
-    round(sum(contribution) FILTER (WHERE distance = 1) / sum(contribution), 2) AS previous_token,
-    round(sum(contribution) FILTER (WHERE distance BETWEEN 2 AND 8) / sum(contribution), 2) AS two_to_eight,
-    round(sum(contribution) FILTER (WHERE distance > 8) / sum(contribution), 2) AS further_back
+    round(sum(dfa) FILTER (WHERE distance = 0) / sum(dfa), 2) AS same_token,
+    round(sum(dfa) FILTER (WHERE distance = 1) / sum(dfa), 2) AS previous_token,
+    round(sum(dfa) FILTER (WHERE distance BETWEEN 2 AND 8) / sum(dfa), 2) AS two_to_eight,
+    round(sum(dfa) FILTER (WHERE distance > 8) / sum(dfa), 2) AS further_back
 FROM sources
-WHERE contribution > 0
+WHERE dfa > 0
 GROUP BY layer
 ORDER BY layer;

@@ -8,7 +8,7 @@ SELECT
     round(s.mean_effect, 3) AS effect_on_logit_diff,
     round(s.ci_low, 3) AS ci_low,
     round(s.ci_high, 3) AS ci_high,
-    m.roles
+    m.roles_of_head
 FROM intervention_summary AS s
 JOIN head_score_matrix AS m USING (study, layer, head)
 WHERE s.study = coalesce(getvariable('study'), 'organism')

@@ -3,7 +3,7 @@ SELECT
     d.study,
     d.layer,
     d.n_features,
-    m.source AS model,
+    m.weights_source AS model,
     d.model_version,
     s.weights_hash AS sae,
     left(d.corpus_version, 16) AS corpus,

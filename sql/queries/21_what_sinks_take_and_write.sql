@@ -1,9 +1,9 @@
 -- Which heads rest on the first position, does it need BOS, and what do they write because of it?
 SELECT
     layer || '.' || head AS head,
-    round(any_value(attention) FILTER (WHERE tokens = 'natural' AND with_bos), 2) AS natural_text,
-    round(any_value(attention) FILTER (WHERE tokens = 'random' AND with_bos), 2) AS random_tokens,
-    round(any_value(attention) FILTER (WHERE tokens = 'natural' AND NOT with_bos), 2) AS without_bos,
+    round(any_value(mean_attention) FILTER (WHERE tokens = 'natural' AND with_bos), 2) AS natural_text,
+    round(any_value(mean_attention) FILTER (WHERE tokens = 'random' AND with_bos), 2) AS random_tokens,
+    round(any_value(mean_attention) FILTER (WHERE tokens = 'natural' AND NOT with_bos), 2) AS without_bos,
     round(any_value(uniform_attention) FILTER (WHERE tokens = 'natural' AND with_bos), 2)
         AS uniform_attention,
     round(any_value(query_key_cosine) FILTER (WHERE tokens = 'natural' AND with_bos), 2)
@@ -13,5 +13,5 @@ SELECT
 FROM attention_sinks
 WHERE study = coalesce(getvariable('study'), 'organism') AND position = 0
 GROUP BY layer, head
-ORDER BY max(attention) FILTER (WHERE tokens = 'natural' AND with_bos) DESC
+ORDER BY max(mean_attention) FILTER (WHERE tokens = 'natural' AND with_bos) DESC
 LIMIT 20;

@@ -28,7 +28,7 @@ SELECT
     string_agg(
         format('{} {:.2f} (place {})', h.task, h.mean_effect, h.place), ', ' ORDER BY h.mean_effect
     ) AS change_of_logit_diff,
-    any_value(m.roles) AS roles
+    any_value(m.roles_of_head) AS roles
 FROM harmful AS h
 LEFT JOIN head_score_matrix AS m USING (study, layer, head)
 WHERE h.study = coalesce(getvariable('study'), 'organism')

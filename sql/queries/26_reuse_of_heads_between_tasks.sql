@@ -3,7 +3,7 @@ SELECT
     r.task_a,
     r.task_b,
     r.n_shared,
-    r.n_top,
+    r.n_top_heads,
     round(r.expected_shared, 1) AS expected_shared,
     round(r.p_value, 3) AS p_value,
     round(r.rank_correlation, 2) AS rank_correlation,
@@ -25,7 +25,7 @@ LEFT JOIN component_reuse_faithfulness AS bb
 WHERE r.study = coalesce(getvariable('study'), 'organism')
     AND r.mode = 'mean_leave_one_out'
     AND r.metric = 'logit_diff'
-    AND r.ranking = 'harm'
+    AND r.head_ranking = 'harm'
     AND r.top_share = (
         SELECT max(w.top_share)
         FROM component_reuse AS w

@@ -10,8 +10,8 @@ WITH edges AS (
         receiver_layer,
         receiver_head,
         any_value(exact) AS exact,
-        any_value(score) FILTER (method = 'eap') AS eap,
-        any_value(score) FILTER (method = 'eap_ig') AS eap_ig
+        any_value(attribution_score) FILTER (method = 'eap') AS eap,
+        any_value(attribution_score) FILTER (method = 'eap_ig') AS eap_ig
     FROM edge_attribution
     WHERE study = coalesce(getvariable('study'), 'organism') AND rule IN ('clean', 'library')
     GROUP BY ALL

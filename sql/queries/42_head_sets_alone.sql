@@ -2,7 +2,7 @@
 SELECT
     task,
     head_set,
-    n_heads,
+    n_set_heads,
     count(DISTINCT seed) AS random_sets,
     round(avg(m_circuit) FILTER (quantity = 'faithfulness'), 3) AS logit_difference_alone,
     round(any_value(m_full), 3) AS logit_difference_of_the_model,
@@ -11,5 +11,5 @@ SELECT
     count(*) FILTER (quantity = 'minimality' AND relative < 0.01) AS heads_not_needed
 FROM head_set_quality
 WHERE study = coalesce(getvariable('study'), 'organism')
-GROUP BY task, head_set, n_heads
+GROUP BY task, head_set, n_set_heads
 ORDER BY task, unfaithful;

@@ -7,12 +7,12 @@ SELECT
     direction,
     feature,
     round(any_value(share_row), 3) AS share_row,
-    round(max(fldd) FILTER (part = 'direction'), 4) AS along_direction,
-    round(max(fldd) FILTER (part = 'row'), 4) AS along_row,
-    round(max(fldd) FILTER (part = 'null'), 4) AS along_null,
-    round(max(fldd) FILTER (part = 'component'), 4) AS whole_component
+    round(max(fldd) FILTER (patched_part = 'direction'), 4) AS along_direction,
+    round(max(fldd) FILTER (patched_part = 'row'), 4) AS along_row,
+    round(max(fldd) FILTER (patched_part = 'null'), 4) AS along_null,
+    round(max(fldd) FILTER (patched_part = 'component'), 4) AS whole_component
 FROM subspace_patching
 WHERE study = coalesce(getvariable('study'), 'organism')
 GROUP BY ALL
-ORDER BY abs(max(fldd) FILTER (part = 'direction')) DESC
+ORDER BY abs(max(fldd) FILTER (patched_part = 'direction')) DESC
 LIMIT 30;

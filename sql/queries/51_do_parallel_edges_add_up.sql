@@ -10,7 +10,7 @@ SELECT
     round(a.interaction, 4) AS interaction,
     round(a.interaction - 1.96 * a.interaction_se, 4) AS low,
     round(a.interaction + 1.96 * a.interaction_se, 4) AS high,
-    round(a.ratio, 2) AS together_over_sum,
+    round(a.additivity_ratio, 2) AS together_over_sum,
     round(a.relative_deviation, 3) AS relative_deviation,
     e.chosen_by
 FROM intervention_experiments AS e

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE attention_sinks (
     study VARCHAR,
     layer INTEGER,
@@ -6,7 +6,7 @@ CREATE TABLE attention_sinks (
     tokens VARCHAR,
     with_bos BOOLEAN,
     position INTEGER,
-    attention DOUBLE,
+    mean_attention DOUBLE,
     uniform_attention DOUBLE,
     key_norm DOUBLE,
     value_norm DOUBLE,
@@ -23,7 +23,7 @@ COMMENT ON COLUMN attention_sinks.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN attention_sinks.tokens IS 'natural: held-out text of the study. random: distinct random tokens. repeated: random tokens, repeated once';
 COMMENT ON COLUMN attention_sinks.with_bos IS 'Whether the sequences start with BOS; the others are the same without it, so that position 0 holds an ordinary token';
 COMMENT ON COLUMN attention_sinks.position IS 'Source position k, from 0';
-COMMENT ON COLUMN attention_sinks.attention IS 'alpha_k: mean over sequences and destinations t >= k of A[t, k], 0 to 1. Compare with uniform_attention, not with 1 / T';
+COMMENT ON COLUMN attention_sinks.mean_attention IS 'alpha_k: mean over sequences and destinations t >= k of A[t, k], 0 to 1. Compare with uniform_attention, not with 1 / T';
 COMMENT ON COLUMN attention_sinks.uniform_attention IS 'alpha_k of a head that attends uniformly: mean over t >= k of 1 / (t + 1)';
 COMMENT ON COLUMN attention_sinks.key_norm IS 'Mean norm of the key at k';
 COMMENT ON COLUMN attention_sinks.value_norm IS 'Mean norm of the value at k, b_V included';

@@ -42,11 +42,11 @@ COMMENT ON COLUMN attention_slices.destination_role IS 'Role of the destination 
 COMMENT ON COLUMN attention_slices.source_role IS 'Role of the source in the prompt, as destination_role';
 COMMENT ON COLUMN attention_slices.attention_score IS 'Attention score before softmax as the model computes it: q . k / sqrt(d_head)';
 COMMENT ON COLUMN attention_slices.attention IS 'Attention weight after softmax, 0 to 1';
-COMMENT ON COLUMN attention_slices.fires IS 'attention >= threshold (0.5 unless the study says otherwise), score >= 0 and source >= 1; only firing pairs are traced, and root pairs of any score where the study says so (ioi.firing_score_min: null)';
+COMMENT ON COLUMN attention_slices.fires IS 'attention >= threshold (0.5 unless the study says otherwise), attention_score >= 0 and source >= 1; only firing pairs are traced, and root pairs of any score where the study says so (ioi.firing_score_min: null)';
 COMMENT ON COLUMN attention_slices.slices IS 'Selected set S of singular vector indices k: what is left after dropping terms in ascending order while their running sum stays <= 0 (tolerance 1e-12 of the sum of absolute terms). Empty when q . k <= 0. For traced root pairs with a negative score (ioi.firing_score_min: null, this project''s rule) chosen from the terms minus their mean over the destination''s other sources';
 COMMENT ON COLUMN attention_slices.n_slices IS 'Number of selected slices, 0 to d_head';
 COMMENT ON COLUMN attention_slices.slice_sum IS 'Sum of the terms in S, at least q . k but for traced root pairs with a negative score';
-COMMENT ON COLUMN attention_slices.slice_terms IS 'All terms c_k = sigma_k (u_k . x_i)(v_k . x_j), k from 0; they sum to q . k = score * sqrt(d_head)';
+COMMENT ON COLUMN attention_slices.slice_terms IS 'All terms c_k = sigma_k (u_k . x_i)(v_k . x_j), k from 0; they sum to q . k = attention_score * sqrt(d_head)';
 COMMENT ON COLUMN attention_slices.relative_identity_error IS '|sum of terms - score of the model * sqrt(d_head)| / sum of |terms|; rounding only, below 1e-4 in single precision';
 COMMENT ON COLUMN attention_slices.is_root IS 'Whether the pair is a root: (END, source) of a root head, IO in IOI unless the root names another role';
 COMMENT ON COLUMN attention_slices.path_multiplicity IS 'Number of paths from root pairs to this pair along kept heads (1 for a root alone, 0 for a root that does not fire), exact up to 2^53; NULL when not traced. Published counts are these, not prompts';

@@ -5,7 +5,7 @@ CREATE TABLE circuit_faithfulness (
     ranking VARCHAR,
     ranked_by VARCHAR,
     seed BIGINT,
-    k DOUBLE,
+    edge_fraction DOUBLE,
     n_edges BIGINT,
     n_ranked BIGINT,
     n_connected BIGINT,
@@ -24,8 +24,8 @@ COMMENT ON COLUMN circuit_faithfulness.task IS 'Task: ioi, or a task of task_pro
 COMMENT ON COLUMN circuit_faithfulness.ranking IS 'What orders the edges. eap, eap_ig_<rule>: edge_attribution. exact: exact effects, where all edges have one. head_ablation: drop in m when a head is mean-ablated (mean_counterfactual, as in head_set_quality); an edge is as good as its weaker end, embedding, MLPs and logits counting as the best head. trace: kept edges of ioi_trace_graph by n_prompts, what is written at the destination leading into the query, at the source into the key; untraced edges follow in random order. trace_completed: traced edges with all edges among traced heads, embedding, MLPs and logits that a trace does not rank (values, MLPs, logits). trace_heads: all edges among traced heads, as in head_ablation. random: control';
 COMMENT ON COLUMN circuit_faithfulness.ranked_by IS 'signed: highest score first (what CPR is defined for); absolute: largest |score| first (CMD). Rankings without negative scores and random ones have signed alone';
 COMMENT ON COLUMN circuit_faithfulness.seed IS 'Seed of a random ranking, and of the order of ties in the others';
-COMMENT ON COLUMN circuit_faithfulness.k IS 'Size of the circuit as a share of all edges';
-COMMENT ON COLUMN circuit_faithfulness.n_edges IS 'Edges in the circuit, floor(k * all edges), counted before those on no path from embedding to logits are left out';
+COMMENT ON COLUMN circuit_faithfulness.edge_fraction IS 'Size of the circuit as a share of all edges';
+COMMENT ON COLUMN circuit_faithfulness.n_edges IS 'Edges in the circuit, floor(edge_fraction * all edges), counted before those on no path from embedding to logits are left out';
 COMMENT ON COLUMN circuit_faithfulness.n_ranked IS 'Edges that the ranking has a score for; the others come last';
 COMMENT ON COLUMN circuit_faithfulness.n_connected IS 'Edges of the circuit on a path from the embedding to the logits within it; the others change nothing';
 COMMENT ON COLUMN circuit_faithfulness.m_circuit IS 'Mean logit difference with the circuit''s edges clean';

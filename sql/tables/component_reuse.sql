@@ -6,10 +6,10 @@ CREATE TABLE component_reuse (
     mode VARCHAR,
     reference VARCHAR,
     metric VARCHAR,
-    ranking VARCHAR,
+    head_ranking VARCHAR,
     top_share DOUBLE,
-    n_heads INTEGER,
-    n_top INTEGER,
+    n_model_heads INTEGER,
+    n_top_heads INTEGER,
     n_shared INTEGER,
     expected_shared DOUBLE,
     p_value DOUBLE,
@@ -25,10 +25,10 @@ COMMENT ON COLUMN component_reuse.task_b IS 'The other task';
 COMMENT ON COLUMN component_reuse.mode IS 'Ablation, as in task_head_effects';
 COMMENT ON COLUMN component_reuse.reference IS 'Reference of both tasks'' effects, as in task_head_effects; own_cell_and_task where they differ';
 COMMENT ON COLUMN component_reuse.metric IS 'loss or logit_diff, as in task_head_effects; pairs in which a task lacks it have no row';
-COMMENT ON COLUMN component_reuse.ranking IS 'harm: heads in order of how much worse their ablation makes the task; absolute: of how much it changes the metric either way';
+COMMENT ON COLUMN component_reuse.head_ranking IS 'harm: heads in order of how much worse their ablation makes the task; absolute: of how much it changes the metric either way';
 COMMENT ON COLUMN component_reuse.top_share IS 'Size of both top sets as a share of all heads';
-COMMENT ON COLUMN component_reuse.n_heads IS 'Number of heads of the model, N';
-COMMENT ON COLUMN component_reuse.n_top IS 'Number of heads in each top set, k: top_share * N, rounded, at least 1';
+COMMENT ON COLUMN component_reuse.n_model_heads IS 'Number of heads of the model, N';
+COMMENT ON COLUMN component_reuse.n_top_heads IS 'Number of heads in each top set, k: top_share * N, rounded, at least 1';
 COMMENT ON COLUMN component_reuse.n_shared IS 'Number of heads in both top sets';
 COMMENT ON COLUMN component_reuse.expected_shared IS 'Mean of n_shared over pairs of random sets of k of N heads: k^2 / N';
 COMMENT ON COLUMN component_reuse.p_value IS 'Probability that two random sets of k of N heads share at least n_shared (hypergeometric); not corrected for the number of pairs';

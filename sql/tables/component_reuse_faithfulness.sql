@@ -11,9 +11,9 @@ CREATE TABLE component_reuse_faithfulness (
     n_kept INTEGER,
     n BIGINT,
     held_out BOOLEAN,
-    clean DOUBLE,
-    kept DOUBLE,
-    none_kept DOUBLE,
+    mean_clean DOUBLE,
+    mean_kept DOUBLE,
+    mean_none_kept DOUBLE,
     faithfulness DOUBLE,
     ci_low DOUBLE,
     ci_high DOUBLE,
@@ -32,10 +32,10 @@ COMMENT ON COLUMN component_reuse_faithfulness.top_share IS 'Share of all heads 
 COMMENT ON COLUMN component_reuse_faithfulness.n_kept IS 'Number of heads kept';
 COMMENT ON COLUMN component_reuse_faithfulness.n IS 'Number of prompts';
 COMMENT ON COLUMN component_reuse_faithfulness.held_out IS 'Whether these prompts took no part in ranking heads (those behind the first task_effects.prompts of the task); false where a task has too few, and its own heads look better than they are';
-COMMENT ON COLUMN component_reuse_faithfulness.clean IS 'Mean of the metric with all heads';
-COMMENT ON COLUMN component_reuse_faithfulness.kept IS 'Mean of the metric with the kept heads alone';
-COMMENT ON COLUMN component_reuse_faithfulness.none_kept IS 'Mean of the metric with every head mean-ablated';
-COMMENT ON COLUMN component_reuse_faithfulness.faithfulness IS '(kept - none_kept) / (clean - none_kept), of the means: 1 as good as the whole model, 0 as bad as without heads; can lie outside. NULL where ablating all heads changes nothing';
+COMMENT ON COLUMN component_reuse_faithfulness.mean_clean IS 'Mean of the metric with all heads';
+COMMENT ON COLUMN component_reuse_faithfulness.mean_kept IS 'Mean of the metric with the kept heads alone';
+COMMENT ON COLUMN component_reuse_faithfulness.mean_none_kept IS 'Mean of the metric with every head mean-ablated';
+COMMENT ON COLUMN component_reuse_faithfulness.faithfulness IS '(mean_kept - mean_none_kept) / (mean_clean - mean_none_kept): 1 as good as the whole model, 0 as bad as without heads; can lie outside. NULL where ablating all heads changes nothing';
 COMMENT ON COLUMN component_reuse_faithfulness.ci_low IS 'Lower end of the 95% percentile bootstrap interval of faithfulness over prompts; NULL for one prompt';
 COMMENT ON COLUMN component_reuse_faithfulness.ci_high IS 'Upper end of the 95% percentile bootstrap interval of faithfulness over prompts; NULL for one prompt';
 COMMENT ON COLUMN component_reuse_faithfulness.random_faithfulness IS 'Mean faithfulness of random_sets random sets of n_kept heads on the same prompts';

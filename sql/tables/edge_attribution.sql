@@ -1,8 +1,8 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE edge_attribution (
     study VARCHAR,
     task VARCHAR,
-    edge INTEGER,
+    edge_number INTEGER,
     source_kind VARCHAR,
     source_layer INTEGER,
     source_head INTEGER,
@@ -11,8 +11,8 @@ CREATE TABLE edge_attribution (
     receiver_head INTEGER,
     method VARCHAR,
     rule VARCHAR,
-    steps INTEGER,
-    score DOUBLE,
+    ig_steps INTEGER,
+    attribution_score DOUBLE,
     exact DOUBLE,
     counterfactual VARCHAR,
     n_prompts BIGINT,
@@ -21,7 +21,7 @@ CREATE TABLE edge_attribution (
 COMMENT ON TABLE edge_attribution IS 'Score of every edge of the model''s graph by gradients, beside its exact effect where that was computed. Nodes write the residual stream: input embedding (with positions), attention heads, MLPs. Receivers read it: every head''s query, key and value input, every MLP''s input, the logits. One row per task, edge, method and rule. e(u -> v) = sum over positions (u counterfactual - u clean) . (weighted sum of gradients of -m with respect to v''s input), mean over prompts; m is the logit difference = mean logit of the answers - mean logit of the wrong tokens at END, the tokens being those of the base prompt in every run. Processed weights.';
 COMMENT ON COLUMN edge_attribution.study IS 'Study the row belongs to';
 COMMENT ON COLUMN edge_attribution.task IS 'Task: ioi, or a task of task_prompts';
-COMMENT ON COLUMN edge_attribution.edge IS 'Number of the edge in the model''s graph, by receiver, then source';
+COMMENT ON COLUMN edge_attribution.edge_number IS 'Number of the edge in the model''s graph, by receiver, then source';
 COMMENT ON COLUMN edge_attribution.source_kind IS 'What writes: embedding, head or mlp';
 COMMENT ON COLUMN edge_attribution.source_layer IS 'Its layer; NULL for the embedding';
 COMMENT ON COLUMN edge_attribution.source_head IS 'Its head; NULL for embedding and MLPs';
@@ -30,9 +30,9 @@ COMMENT ON COLUMN edge_attribution.receiver_layer IS 'Its layer; NULL for the lo
 COMMENT ON COLUMN edge_attribution.receiver_head IS 'The head; for k and v of models with grouped queries the key-value group, whose heads share the input; NULL for MLPs and logits';
 COMMENT ON COLUMN edge_attribution.method IS 'eap: gradients of the clean run (Syed et al. 2023, arXiv 2310.10348). eap_ig: mean of gradients at points between counterfactual and clean input embeddings, EAP-IG-inputs (Hanna et al. 2024, arXiv 2403.17806)';
 COMMENT ON COLUMN edge_attribution.rule IS 'Points alpha between counterfactual (0) and clean (1). clean: alpha = 1 alone. With M = steps: library alpha = k/M for k = 0 .. M-1 (what the authors'' code sums), paper k = 1 .. M (what the papers print), midpoint (k + 1/2)/M';
-COMMENT ON COLUMN edge_attribution.steps IS 'Number of points; each has weight 1/steps';
-COMMENT ON COLUMN edge_attribution.score IS 'First-order estimate of m(clean) - m(edge corrupted), in logits: positive where the edge raises the logit difference';
+COMMENT ON COLUMN edge_attribution.ig_steps IS 'Number of points; each has weight 1/steps';
+COMMENT ON COLUMN edge_attribution.attribution_score IS 'First-order estimate of m(clean) - m(edge corrupted), in logits: positive where the edge raises the logit difference';
 COMMENT ON COLUMN edge_attribution.exact IS 'm(clean) - m(edge corrupted), with this receiver alone reading the source''s counterfactual output (mode counterfactual_pair); mean over the first n_exact_prompts prompts; NULL where the edge was not patched';
 COMMENT ON COLUMN edge_attribution.counterfactual IS 'Variant of each base prompt that corrupted outputs come from; of equal length, paired by pair_id';
-COMMENT ON COLUMN edge_attribution.n_prompts IS 'Prompts behind score';
+COMMENT ON COLUMN edge_attribution.n_prompts IS 'Prompts behind attribution_score';
 COMMENT ON COLUMN edge_attribution.n_exact_prompts IS 'Prompts behind exact';

@@ -1,11 +1,11 @@
--- formula: 1
+-- formula: 2
 -- per: site
 CREATE TABLE feature_dashboards (
     study VARCHAR NOT NULL,
     layer INTEGER NOT NULL,
     path VARCHAR NOT NULL,
     url_path VARCHAR NOT NULL,
-    n_features INTEGER NOT NULL,
+    n_feature_pages INTEGER NOT NULL,
     n_pages INTEGER NOT NULL,
     bytes BIGINT NOT NULL
 );
@@ -14,6 +14,6 @@ COMMENT ON COLUMN feature_dashboards.study IS 'Study the row belongs to';
 COMMENT ON COLUMN feature_dashboards.layer IS 'Layer whose features the pages show';
 COMMENT ON COLUMN feature_dashboards.path IS 'Folder of the pages; its index.html lists the features';
 COMMENT ON COLUMN feature_dashboards.url_path IS 'Path of the layer''s index below the address that serves dashboards';
-COMMENT ON COLUMN feature_dashboards.n_features IS 'Features with a page of their own';
+COMMENT ON COLUMN feature_dashboards.n_feature_pages IS 'Features with a page of their own';
 COMMENT ON COLUMN feature_dashboards.n_pages IS 'HTML files in the folder, the index included';
 COMMENT ON COLUMN feature_dashboards.bytes IS 'Size of all files in the folder, in bytes';

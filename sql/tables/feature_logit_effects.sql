@@ -15,7 +15,7 @@ COMMENT ON COLUMN feature_logit_effects.study IS 'Study the row belongs to';
 COMMENT ON COLUMN feature_logit_effects.layer IS 'Layer whose z_cat the SAE reads';
 COMMENT ON COLUMN feature_logit_effects.feature IS 'Index of the feature in the SAE';
 COMMENT ON COLUMN feature_logit_effects.extreme IS 'top: largest effects; bottom: smallest effects';
-COMMENT ON COLUMN feature_logit_effects.rank IS 'Rank within the direction, 0 = most extreme; equal effects are ranked by token id';
+COMMENT ON COLUMN feature_logit_effects.rank IS 'Rank within the extreme, 0 = most extreme; equal effects are ranked by token id';
 COMMENT ON COLUMN feature_logit_effects.token_id IS 'Id of the token';
 COMMENT ON COLUMN feature_logit_effects.token IS 'Text of the token';
 COMMENT ON COLUMN feature_logit_effects.logit_effect IS 'Entry of d_i W_O W_U: d_i the row of W_dec as stored (its norm: feature_statistics.decoder_norm), W_O and W_U processed weights (centred; final LayerNorm weight folded into W_U). Logits per unit of activation before the final LayerNorm''s division by its scale, which is left out: compare effects within a feature, not with logits';

@@ -10,12 +10,12 @@ CREATE TABLE feature_neighbours (
     similarity DOUBLE NOT NULL,
     n_coactive BIGINT NOT NULL
 );
-COMMENT ON TABLE feature_neighbours IS 'One row per feature, kind and rank: the other features of the same SAE that are most often active together with it, or whose decoder rows point most nearly the same way. Exact over all pairs and all tokens read. Features that never fired have no rows and are nobody''s neighbours.';
+COMMENT ON TABLE feature_neighbours IS 'One row per feature, measure and rank: the other features of the same SAE that are most often active together with it, or whose decoder rows point most nearly the same way. Exact over all pairs and all tokens read. Features that never fired have no rows and are nobody''s neighbours.';
 COMMENT ON COLUMN feature_neighbours.study IS 'Study the row belongs to';
 COMMENT ON COLUMN feature_neighbours.layer IS 'Layer whose z_cat the SAE reads';
 COMMENT ON COLUMN feature_neighbours.feature IS 'Index of the feature in the SAE';
 COMMENT ON COLUMN feature_neighbours.measure IS 'coactivation: by phi; decoder_cosine: by the cosine of the decoder rows';
-COMMENT ON COLUMN feature_neighbours.rank IS 'Rank by value within feature and kind, 0 = largest; of equals the lower feature first';
+COMMENT ON COLUMN feature_neighbours.rank IS 'Rank by similarity within feature and measure, 0 = largest; of equals the lower feature first';
 COMMENT ON COLUMN feature_neighbours.neighbour IS 'Index of the other feature';
 COMMENT ON COLUMN feature_neighbours.similarity IS 'coactivation: phi coefficient, Pearson''s correlation of the indicators "activation > 0" of the two features over all N tokens read, (N n_coactive - n_i n_j) / sqrt(n_i (N - n_i) n_j (N - n_j)); only values above 0 are listed. decoder_cosine: cosine of the two rows of W_dec, -1 to 1';
 COMMENT ON COLUMN feature_neighbours.n_coactive IS 'Tokens read at which both features are active';

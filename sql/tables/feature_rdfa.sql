@@ -23,7 +23,7 @@ CREATE TABLE feature_rdfa (
     activation DOUBLE,
     gain DOUBLE,
     n_left_out INTEGER,
-    contribution DOUBLE NOT NULL,
+    dfa DOUBLE NOT NULL,
     share_of_parent DOUBLE,
     share_of_root DOUBLE,
     identity_error DOUBLE
@@ -47,11 +47,11 @@ COMMENT ON COLUMN feature_rdfa.token_id IS 'Token at at_position';
 COMMENT ON COLUMN feature_rdfa.token IS 'Text of that token';
 COMMENT ON COLUMN feature_rdfa.strongest_token IS 'Feature nodes: token of the feature''s strongest example (feature_top_examples); NULL where it has none';
 COMMENT ON COLUMN feature_rdfa.promoted_token IS 'Feature nodes: token with the feature''s largest logit effect (feature_logit_effects); NULL where the decoder row is zero';
-COMMENT ON COLUMN feature_rdfa.strongest_head IS 'Source nodes: head of at_layer with the largest absolute part of the value';
+COMMENT ON COLUMN feature_rdfa.strongest_head IS 'Source nodes: head of at_layer with the largest absolute part of dfa';
 COMMENT ON COLUMN feature_rdfa.activation IS 'Feature nodes: activation there, equal to the pre-activation of an active feature, from the z of the forward pass of the raw model, in units of z';
-COMMENT ON COLUMN feature_rdfa.gain IS 'Feature nodes: derivative of the root along this path, value = gain * activation; 1 at the root';
+COMMENT ON COLUMN feature_rdfa.gain IS 'Feature nodes: derivative of the root along this path, dfa = gain * activation; 1 at the root';
 COMMENT ON COLUMN feature_rdfa.n_left_out IS 'Rest nodes: number of parts they sum up';
-COMMENT ON COLUMN feature_rdfa.contribution IS 'Contribution to the root''s pre-activation along this path, signed, in units of z; at the root the pre-activation';
-COMMENT ON COLUMN feature_rdfa.share_of_parent IS 'value / value of the parent: may be negative or above 1; NULL at the root and where the parent is 0';
-COMMENT ON COLUMN feature_rdfa.share_of_root IS 'value / value of the root: may be negative or above 1';
-COMMENT ON COLUMN feature_rdfa.identity_error IS 'abs(sum of the values of the node''s parts - value): rounding of the forward pass only; NULL for a node that is not split (what has no finer parts, features past rdfa.max_depth, and the smallest nodes of a tree that reached rdfa.max_nodes)';
+COMMENT ON COLUMN feature_rdfa.dfa IS 'Contribution to the root''s pre-activation along this path, signed, in units of z; at the root the pre-activation';
+COMMENT ON COLUMN feature_rdfa.share_of_parent IS 'dfa / dfa of the parent: may be negative or above 1; NULL at the root and where the parent is 0';
+COMMENT ON COLUMN feature_rdfa.share_of_root IS 'dfa / dfa of the root: may be negative or above 1';
+COMMENT ON COLUMN feature_rdfa.identity_error IS 'abs(sum of dfa over the node''s parts - dfa): rounding of the forward pass only; NULL for a node that is not split (what has no finer parts, features past rdfa.max_depth, and the smallest nodes of a tree that reached rdfa.max_nodes)';

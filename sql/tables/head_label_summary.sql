@@ -1,10 +1,10 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE head_label_summary (
     study VARCHAR,
     layer INTEGER,
     rater VARCHAR,
     class VARCHAR NOT NULL,
-    n_heads BIGINT NOT NULL,
+    n_classified BIGINT NOT NULL,
     n_class BIGINT NOT NULL,
     class_share DOUBLE NOT NULL,
     ci_low DOUBLE NOT NULL,
@@ -15,8 +15,8 @@ COMMENT ON COLUMN head_label_summary.study IS 'Study the row belongs to';
 COMMENT ON COLUMN head_label_summary.layer IS 'Layer of the heads; NULL: all layers together';
 COMMENT ON COLUMN head_label_summary.rater IS 'Who gave the classes; NULL: all raters together, each head counted once';
 COMMENT ON COLUMN head_label_summary.class IS 'monosemantic, minor exception, bisemantic or polysemantic; with rater NULL the class that more than half of a head''s raters gave it, or no majority';
-COMMENT ON COLUMN head_label_summary.n_heads IS 'Heads with a class';
+COMMENT ON COLUMN head_label_summary.n_classified IS 'Heads with a class';
 COMMENT ON COLUMN head_label_summary.n_class IS 'Of these, heads in this class';
-COMMENT ON COLUMN head_label_summary.class_share IS 'n_class / n_heads, 0 to 1; sums to 1 over the classes';
+COMMENT ON COLUMN head_label_summary.class_share IS 'n_class / n_classified, 0 to 1; sums to 1 over the classes';
 COMMENT ON COLUMN head_label_summary.ci_low IS 'Lower bound of its 95% Clopper-Pearson interval';
 COMMENT ON COLUMN head_label_summary.ci_high IS 'Upper bound of its 95% Clopper-Pearson interval';

@@ -1,12 +1,12 @@
--- formula: 2
+-- formula: 3
 -- per: site
 CREATE TABLE head_polysemanticity_proxy (
     study VARCHAR,
     layer INTEGER NOT NULL,
     head INTEGER NOT NULL,
     measure VARCHAR NOT NULL,
-    threshold DOUBLE NOT NULL,
-    n_features INTEGER NOT NULL,
+    similarity_threshold DOUBLE NOT NULL,
+    n_compared INTEGER NOT NULL,
     mean_similarity DOUBLE NOT NULL,
     n_clusters INTEGER NOT NULL,
     effective_clusters DOUBLE NOT NULL,
@@ -27,8 +27,8 @@ COMMENT ON COLUMN head_polysemanticity_proxy.study IS 'Study the row belongs to'
 COMMENT ON COLUMN head_polysemanticity_proxy.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN head_polysemanticity_proxy.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN head_polysemanticity_proxy.measure IS 'When two features are alike. decoder_slice: cosine of the head''s slices of their decoder rows (the head writes alike; rows of one SAE that live in one head tend to be orthogonal there). ngrams: weighted Jaccard index of their n-gram profiles, feature_ngrams with n = 1, 2, 3, weighted by share - n_occurrences / n_tokens where positive (they fire on the same text, frequent tokens aside). either: the larger of the two, each divided by its threshold';
-COMMENT ON COLUMN head_polysemanticity_proxy.threshold IS 'Least mean similarity between two clusters that are joined (average linkage)';
-COMMENT ON COLUMN head_polysemanticity_proxy.n_features IS 'Features compared: the first ten of the head that fired (head_features.alive_rank < 10), or fewer where fewer fired';
+COMMENT ON COLUMN head_polysemanticity_proxy.similarity_threshold IS 'Least mean similarity between two clusters that are joined (average linkage)';
+COMMENT ON COLUMN head_polysemanticity_proxy.n_compared IS 'Features compared: the first ten of the head that fired (head_features.alive_rank < 10), or fewer where fewer fired';
 COMMENT ON COLUMN head_polysemanticity_proxy.mean_similarity IS 'Mean similarity over their pairs; for either in units of the thresholds';
 COMMENT ON COLUMN head_polysemanticity_proxy.n_clusters IS 'Clusters found, 1 to n_features; 1: all features are alike';
 COMMENT ON COLUMN head_polysemanticity_proxy.effective_clusters IS 'exp of the entropy of the clusters'' sizes: as many equally large clusters would be as even, 1 to n_clusters';

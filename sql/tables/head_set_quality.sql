@@ -8,11 +8,11 @@ CREATE TABLE head_set_quality (
     subset VARCHAR,
     layer INTEGER,
     head INTEGER,
-    n_heads BIGINT,
+    n_set_heads BIGINT,
     n_removed BIGINT,
     m_circuit DOUBLE,
     m_other DOUBLE,
-    value DOUBLE,
+    gap DOUBLE,
     relative DOUBLE,
     m_full DOUBLE,
     m_empty DOUBLE,
@@ -30,12 +30,12 @@ COMMENT ON COLUMN head_set_quality.quantity IS 'faithfulness |F(C) - F(M)|; comp
 COMMENT ON COLUMN head_set_quality.subset IS 'The subset K taken out: none, all (the whole of C), role <name> (C''s heads of that role) or random <n>; for minimality the one with the largest change (v itself is kept before it is taken out)';
 COMMENT ON COLUMN head_set_quality.layer IS 'Layer of the head v, for minimality';
 COMMENT ON COLUMN head_set_quality.head IS 'The head v, for minimality';
-COMMENT ON COLUMN head_set_quality.n_heads IS 'Heads in C';
+COMMENT ON COLUMN head_set_quality.n_set_heads IS 'Heads in C';
 COMMENT ON COLUMN head_set_quality.n_removed IS 'Heads of C taken out: K, and v for minimality';
 COMMENT ON COLUMN head_set_quality.m_circuit IS 'F(C), F(C - K)';
 COMMENT ON COLUMN head_set_quality.m_other IS 'What it is compared with: F(M), F(M - K); for minimality F(C - K - {v})';
-COMMENT ON COLUMN head_set_quality.value IS '|m_circuit - m_other|, in logits';
-COMMENT ON COLUMN head_set_quality.relative IS 'value / |F(M)|';
+COMMENT ON COLUMN head_set_quality.gap IS '|m_circuit - m_other|, in logits';
+COMMENT ON COLUMN head_set_quality.relative IS 'gap / |F(M)|';
 COMMENT ON COLUMN head_set_quality.m_full IS 'F(M): the untouched model';
 COMMENT ON COLUMN head_set_quality.m_empty IS 'F of no head: all ablated';
 COMMENT ON COLUMN head_set_quality.n_prompts IS 'Prompts';

@@ -1,9 +1,9 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE intervention_experiments (
     study VARCHAR,
     task VARCHAR,
     experiment VARCHAR,
-    source VARCHAR,
+    paper VARCHAR,
     question VARCHAR,
     intervention VARCHAR,
     part VARCHAR,
@@ -13,7 +13,7 @@ COMMENT ON TABLE intervention_experiments IS 'Which interventions of interventio
 COMMENT ON COLUMN intervention_experiments.study IS 'Study the row belongs to';
 COMMENT ON COLUMN intervention_experiments.task IS 'Task on whose prompts it was run: ioi';
 COMMENT ON COLUMN intervention_experiments.experiment IS 'Name of the experiment, as in interventions.published of a study';
-COMMENT ON COLUMN intervention_experiments.source IS 'Paper and figures or tables: K24 is Kissane et al. 2024 (arXiv 2406.17759), FC24 Franco & Crovella 2024 (arXiv 2410.00340)';
+COMMENT ON COLUMN intervention_experiments.paper IS 'Paper and figures or tables: K24 is Kissane et al. 2024 (arXiv 2406.17759), FC24 Franco & Crovella 2024 (arXiv 2410.00340)';
 COMMENT ON COLUMN intervention_experiments.question IS 'What the experiment answers';
 COMMENT ON COLUMN intervention_experiments.intervention IS 'Identifier as in intervention_results; NULL: nothing could be run, chosen_by says why';
 COMMENT ON COLUMN intervention_experiments.part IS 'What is compared within the experiment: layers, a variant, an edge, a feature';

@@ -31,6 +31,6 @@ COMMENT ON COLUMN ioi_trace_graph.n_prompts IS 'Number of distinct prompts with 
 COMMENT ON COLUMN ioi_trace_graph.n_pairs IS 'Number of distinct (prompt, destination, source) with this edge';
 COMMENT ON COLUMN ioi_trace_graph.path_multiplicity IS 'Sum over pairs of the paths from roots through this edge: what the published code counts';
 COMMENT ON COLUMN ioi_trace_graph.mean_contribution IS 'Mean over pairs of ioi_trace_edges.contribution';
-COMMENT ON COLUMN ioi_trace_graph.mean_contribution_share IS 'Mean of ioi_trace_edges.share over the pairs that have one; NULL when none does';
+COMMENT ON COLUMN ioi_trace_graph.mean_contribution_share IS 'Mean of ioi_trace_edges.contribution_share over the pairs that have one; NULL when none does';
 COMMENT ON COLUMN ioi_trace_graph.mean_exact_effect IS 'Mean over pairs of ioi_trace_edges.exact_effect';
 COMMENT ON COLUMN ioi_trace_graph.is_root IS 'Whether the downstream pair is a root pair in any prompt';

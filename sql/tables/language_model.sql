@@ -1,8 +1,8 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE language_model (
     study VARCHAR,
-    source VARCHAR,
-    architecture VARCHAR,
+    weights_source VARCHAR,
+    model_type VARCHAR,
     n_layers INTEGER,
     n_heads INTEGER,
     n_kv_heads INTEGER,
@@ -11,7 +11,7 @@ CREATE TABLE language_model (
     d_mlp INTEGER,
     d_vocab INTEGER,
     n_ctx INTEGER,
-    "positional" VARCHAR,
+    position_encoding VARCHAR,
     normalization VARCHAR,
     n_parameters BIGINT,
     dtype VARCHAR,
@@ -22,8 +22,8 @@ CREATE TABLE language_model (
 );
 COMMENT ON TABLE language_model IS 'One row per study: the language model that everything in the study is computed from';
 COMMENT ON COLUMN language_model.study IS 'Study the row belongs to';
-COMMENT ON COLUMN language_model.source IS 'Where the weights came from: embedded, a folder or a hub name';
-COMMENT ON COLUMN language_model.architecture IS 'Model type of the Hugging Face config';
+COMMENT ON COLUMN language_model.weights_source IS 'Where the weights came from: embedded, a folder or a hub name';
+COMMENT ON COLUMN language_model.model_type IS 'Model type of the Hugging Face config';
 COMMENT ON COLUMN language_model.n_layers IS 'Transformer blocks';
 COMMENT ON COLUMN language_model.n_heads IS 'Attention heads per layer (query heads)';
 COMMENT ON COLUMN language_model.n_kv_heads IS 'Key/value heads per layer; fewer than n_heads under grouped-query attention';
@@ -32,7 +32,7 @@ COMMENT ON COLUMN language_model.d_head IS 'Width of one head''s query, key and 
 COMMENT ON COLUMN language_model.d_mlp IS 'Width of the MLP''s hidden layer';
 COMMENT ON COLUMN language_model.d_vocab IS 'Size of the vocabulary';
 COMMENT ON COLUMN language_model.n_ctx IS 'Longest context the model takes';
-COMMENT ON COLUMN language_model."positional" IS 'How positions enter: absolute, rotary or other';
+COMMENT ON COLUMN language_model.position_encoding IS 'How positions enter: absolute, rotary or other';
 COMMENT ON COLUMN language_model.normalization IS 'LN (LayerNorm) or RMS (root mean square)';
 COMMENT ON COLUMN language_model.n_parameters IS 'Parameters, tied ones counted once';
 COMMENT ON COLUMN language_model.dtype IS 'Floating-point type the model is run in';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE massive_activations (
     study VARCHAR,
     layer INTEGER,
@@ -7,7 +7,7 @@ CREATE TABLE massive_activations (
     rank INTEGER,
     magnitude DOUBLE,
     median DOUBLE,
-    ratio DOUBLE,
+    magnitude_ratio DOUBLE,
     position INTEGER,
     dimension INTEGER,
     place_share DOUBLE,
@@ -23,7 +23,7 @@ COMMENT ON COLUMN massive_activations.with_bos IS 'Whether the sequences start w
 COMMENT ON COLUMN massive_activations.rank IS 'Rank of the entry among |x| of one sequence (all positions and dimensions), 0 the largest';
 COMMENT ON COLUMN massive_activations.magnitude IS 'Mean over sequences of the entry''s |x|';
 COMMENT ON COLUMN massive_activations.median IS 'Mean over sequences of the median |x| of the sequence';
-COMMENT ON COLUMN massive_activations.ratio IS 'magnitude / median; NULL where the median is 0';
+COMMENT ON COLUMN massive_activations.magnitude_ratio IS 'magnitude / median; NULL where the median is 0';
 COMMENT ON COLUMN massive_activations.position IS 'Position of the most frequent place of the entry, from 0';
 COMMENT ON COLUMN massive_activations.dimension IS 'Dimension of d_model of that place';
 COMMENT ON COLUMN massive_activations.place_share IS 'Share of sequences whose entry of this rank is at that position and dimension, 0 to 1';

@@ -1,17 +1,17 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE prefix_induction (
     study VARCHAR,
     layer INTEGER,
     head INTEGER,
     prefix_length INTEGER,
     n BIGINT,
-    attention DOUBLE,
+    mean_attention DOUBLE,
     attention_sd DOUBLE,
     attention_ci_low DOUBLE,
     attention_ci_high DOUBLE,
-    gain DOUBLE,
-    gain_ci_low DOUBLE,
-    gain_ci_high DOUBLE,
+    attention_gain DOUBLE,
+    attention_gain_ci_low DOUBLE,
+    attention_gain_ci_high DOUBLE,
     null_mean DOUBLE,
     null_sd DOUBLE,
     dla DOUBLE,
@@ -28,13 +28,13 @@ COMMENT ON COLUMN prefix_induction.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN prefix_induction.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN prefix_induction.prefix_length IS 'p, tokens that match, from 1';
 COMMENT ON COLUMN prefix_induction.n IS 'Sequences';
-COMMENT ON COLUMN prefix_induction.attention IS 'Induction score: mean over sequences of the attention probability A[d, s]';
+COMMENT ON COLUMN prefix_induction.mean_attention IS 'Induction score: mean over sequences of the attention probability A[d, s]';
 COMMENT ON COLUMN prefix_induction.attention_sd IS 'Standard deviation of A[d, s] over sequences; NULL for one sequence';
 COMMENT ON COLUMN prefix_induction.attention_ci_low IS 'Lower end of the 95% percentile bootstrap interval of attention over sequences';
 COMMENT ON COLUMN prefix_induction.attention_ci_high IS 'Upper end of the same';
-COMMENT ON COLUMN prefix_induction.gain IS 'attention minus attention at prefix length 1, on the same sequences: what the longer match adds; 0 at prefix length 1';
-COMMENT ON COLUMN prefix_induction.gain_ci_low IS 'Lower end of the 95% percentile bootstrap interval of gain over sequences; the pairing makes it narrower than two intervals of attention';
-COMMENT ON COLUMN prefix_induction.gain_ci_high IS 'Upper end of the same';
+COMMENT ON COLUMN prefix_induction.attention_gain IS 'attention minus attention at prefix length 1, on the same sequences: what the longer match adds; 0 at prefix length 1';
+COMMENT ON COLUMN prefix_induction.attention_gain_ci_low IS 'Lower end of the 95% percentile bootstrap interval of gain over sequences; the pairing makes it narrower than two intervals of attention';
+COMMENT ON COLUMN prefix_induction.attention_gain_ci_high IS 'Upper end of the same';
 COMMENT ON COLUMN prefix_induction.null_mean IS 'Mean of attention where s is replaced by another source drawn uniformly from 1 .. d, independently for every sequence; exact. BOS is no source';
 COMMENT ON COLUMN prefix_induction.null_sd IS 'Standard deviation of attention under the same null, for the same n; exact';
 COMMENT ON COLUMN prefix_induction.dla IS 'Direct logit attribution: mean direct effect of the head at d on the logit of the token at s, z_d W_O over the final norm''s scale times the W_U column; without biases; in logits, relative to the mean logit where the model has LayerNorm';

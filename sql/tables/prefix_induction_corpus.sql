@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE prefix_induction_corpus (
     study VARCHAR,
     layer INTEGER,
@@ -6,7 +6,7 @@ CREATE TABLE prefix_induction_corpus (
     prefix_length INTEGER,
     n BIGINT,
     n_sequences BIGINT,
-    attention DOUBLE,
+    mean_attention DOUBLE,
     attention_ci_low DOUBLE,
     attention_ci_high DOUBLE,
     n_attended BIGINT,
@@ -24,7 +24,7 @@ COMMENT ON COLUMN prefix_induction_corpus.head IS 'Head within its layer, from 0
 COMMENT ON COLUMN prefix_induction_corpus.prefix_length IS 'Tokens that match; 9 stands for 9 or more; 0 for every other pair, that of a token with itself included';
 COMMENT ON COLUMN prefix_induction_corpus.n IS 'Pairs of this prefix length; the same for every head. A token that occurred several times before makes several pairs';
 COMMENT ON COLUMN prefix_induction_corpus.n_sequences IS 'Sequences with such a pair';
-COMMENT ON COLUMN prefix_induction_corpus.attention IS 'Mean attention probability over these pairs; NULL without a pair';
+COMMENT ON COLUMN prefix_induction_corpus.mean_attention IS 'Mean attention probability over these pairs; NULL without a pair';
 COMMENT ON COLUMN prefix_induction_corpus.attention_ci_low IS 'Lower end of the 95% percentile bootstrap interval of attention over sequences; NULL below two sequences with such a pair';
 COMMENT ON COLUMN prefix_induction_corpus.attention_ci_high IS 'Upper end of the same';
 COMMENT ON COLUMN prefix_induction_corpus.n_attended IS 'Of the n pairs, those with an attention above 0.3';

@@ -1,44 +1,44 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE reproduction (
     study VARCHAR,
-    reference VARCHAR,
+    reference_id VARCHAR,
     key VARCHAR,
     what VARCHAR,
-    kind VARCHAR,
+    reference_kind VARCHAR,
     ours DOUBLE,
-    published DOUBLE,
-    low DOUBLE,
-    high DOUBLE,
+    reference_value DOUBLE,
+    ci_low DOUBLE,
+    ci_high DOUBLE,
     our_heads VARCHAR[],
-    published_heads VARCHAR[],
+    reference_heads VARCHAR[],
     precision DOUBLE,
     recall DOUBLE,
     difference DOUBLE,
     tolerance DOUBLE,
     within BOOLEAN,
-    source VARCHAR,
+    reference_source VARCHAR,
     dataset VARCHAR,
     needs VARCHAR,
     reason VARCHAR
 );
 COMMENT ON TABLE reproduction IS 'What the study measured beside what its reference file reports: published numbers, or those of an earlier run that a rerun must meet. One row per reference and key; no rows for a study without a reference file. The SQL behind `ours` is in sql/reproduce, the references in mechinterp_assets/references or where the study says.';
 COMMENT ON COLUMN reproduction.study IS 'Study the row belongs to';
-COMMENT ON COLUMN reproduction.reference IS 'Identifier of the reference in its file';
+COMMENT ON COLUMN reproduction.reference_id IS 'Identifier of the reference in its file';
 COMMENT ON COLUMN reproduction.key IS 'Which of its values: a layer, a role, a head, a variant, ...';
 COMMENT ON COLUMN reproduction.what IS 'What is compared';
-COMMENT ON COLUMN reproduction.kind IS 'number, or heads: a set of heads';
+COMMENT ON COLUMN reproduction.reference_kind IS 'number, or heads: a set of heads';
 COMMENT ON COLUMN reproduction.ours IS 'The study''s value, in the unit of its table; for heads their number. NULL: not measured, or not defined';
-COMMENT ON COLUMN reproduction.published IS 'The reported value; for heads their number';
-COMMENT ON COLUMN reproduction.low IS 'Lower end of the source''s interval (95%), NULL where it gives none';
-COMMENT ON COLUMN reproduction.high IS 'Upper end of the same';
+COMMENT ON COLUMN reproduction.reference_value IS 'The reported value; for heads their number';
+COMMENT ON COLUMN reproduction.ci_low IS 'Lower end of the source''s interval (95%), NULL where it gives none';
+COMMENT ON COLUMN reproduction.ci_high IS 'Upper end of the same';
 COMMENT ON COLUMN reproduction.our_heads IS 'Heads as layer.head; NULL for numbers, and where roles were not measured';
-COMMENT ON COLUMN reproduction.published_heads IS 'Reported heads as layer.head; NULL for numbers';
+COMMENT ON COLUMN reproduction.reference_heads IS 'Reported heads as layer.head; NULL for numbers';
 COMMENT ON COLUMN reproduction.precision IS 'Share of our heads that are reported; NULL for numbers, and where we have none';
 COMMENT ON COLUMN reproduction.recall IS 'Share of the reported heads that are ours; NULL for numbers, and where none is reported';
-COMMENT ON COLUMN reproduction.difference IS 'ours - published; for heads how many are in one of both sets alone';
+COMMENT ON COLUMN reproduction.difference IS 'ours - reference_value; for heads how many are in one of both sets alone';
 COMMENT ON COLUMN reproduction.tolerance IS 'Largest absolute difference that a rerun may have; NULL for published numbers, which were computed on other data';
 COMMENT ON COLUMN reproduction.within IS 'Whether |difference| is at most the tolerance (false where nothing was measured), or without a tolerance whether ours lies in the interval; NULL where there is neither';
-COMMENT ON COLUMN reproduction.source IS 'Where the reported value stands';
+COMMENT ON COLUMN reproduction.reference_source IS 'Where the reported value stands';
 COMMENT ON COLUMN reproduction.dataset IS 'What it was computed on; NULL: not said';
 COMMENT ON COLUMN reproduction.needs IS 'What must be given for an own value; NULL: nothing beyond the study';
 COMMENT ON COLUMN reproduction.reason IS 'Why ours may differ, as far as is known';

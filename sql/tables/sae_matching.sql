@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 CREATE TABLE sae_matching (
     study VARCHAR,
@@ -21,7 +21,7 @@ CREATE TABLE sae_matching (
     n_examples INTEGER,
     n_common_examples INTEGER,
     example_overlap DOUBLE,
-    method VARCHAR NOT NULL,
+    matching_method VARCHAR NOT NULL,
     random_mean_cosine DOUBLE
 );
 COMMENT ON TABLE sae_matching IS 'One row per comparison and feature: the feature''s partner in another SAE, in a one-to-one matching of decoder directions with the largest sum of cosines (SAE diff). Comparisons: those of the study file (comparisons), and by itself the previous published version of the layer''s SAE where one with other weights is still stored. No rows where there is nothing to compare with. Summary: view sae_matching_summary.';
@@ -45,5 +45,5 @@ COMMENT ON COLUMN sae_matching.density_shift IS 'log10 density of the partner - 
 COMMENT ON COLUMN sae_matching.n_examples IS 'Top examples of the feature (feature_top_examples); NULL with same_corpus false or where either side has none';
 COMMENT ON COLUMN sae_matching.n_common_examples IS 'Tokens (sequence, position) that are top examples of both';
 COMMENT ON COLUMN sae_matching.example_overlap IS 'Jaccard index of the two sets of top examples, 0 to 1; NULL where n_examples is';
-COMMENT ON COLUMN sae_matching.method IS 'hungarian: the optimum. mutual best, then hungarian: above 8192 features on a side, rows that are each other''s best are matched in rounds until the rest can be matched exactly';
+COMMENT ON COLUMN sae_matching.matching_method IS 'hungarian: the optimum. mutual best, then hungarian: above 8192 features on a side, rows that are each other''s best are matched in rounds until the rest can be matched exactly';
 COMMENT ON COLUMN sae_matching.random_mean_cosine IS 'Mean cosine of a matching, by the same method, of as many random decoder rows (uniform on the unit sphere of z; taken through the W_O of each layer in the residual space): what SAEs with nothing in common give';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE subspace_patching (
     study VARCHAR,
     task VARCHAR,
@@ -7,8 +7,8 @@ CREATE TABLE subspace_patching (
     position_role VARCHAR,
     direction VARCHAR,
     feature INTEGER,
-    part VARCHAR,
-    rank BIGINT,
+    patched_part VARCHAR,
+    matrix_rank BIGINT,
     width BIGINT,
     share_row DOUBLE,
     m_clean DOUBLE,
@@ -16,7 +16,7 @@ CREATE TABLE subspace_patching (
     m_patched DOUBLE,
     fldd DOUBLE,
     n_prompts BIGINT,
-    source VARCHAR
+    patched_from VARCHAR
 );
 COMMENT ON TABLE subspace_patching IS 'Patching along a direction of an activation, beside the part of it that the next weights read (Makelov et al. 2024, arXiv 2311.17030). Direction v = v_row + v_null: row space and null space of W_O or W_out. Patching along a unit direction d: x + d d . (x_source - x) at one position. An effect of v that v_row lacks comes through activating a direction dormant on clean runs; whether that is an illusion is contested: these are numbers, no verdicts. Processed weights.';
 COMMENT ON COLUMN subspace_patching.study IS 'Study the row belongs to';
@@ -26,8 +26,8 @@ COMMENT ON COLUMN subspace_patching.layer IS 'Layer of the site';
 COMMENT ON COLUMN subspace_patching.position_role IS 'Role of the position patched';
 COMMENT ON COLUMN subspace_patching.direction IS 'counterfactual: mean difference of clean and counterfactual runs there; name_order: mean over prompts that name IO first less mean over those that name S first (ABB less BAB); sae_decoder: decoder row of an SAE feature';
 COMMENT ON COLUMN subspace_patching.feature IS 'The SAE feature, for sae_decoder: one of those whose mean activation there differs most between clean and counterfactual';
-COMMENT ON COLUMN subspace_patching.part IS 'direction: along v. row: along v_row. null: along v_null, which must change nothing. component: the whole activation at that position is replaced';
-COMMENT ON COLUMN subspace_patching.rank IS 'Rank of the reading weights: singular values above 1e-5 of the largest. Written weights are centred, so it is below d_model';
+COMMENT ON COLUMN subspace_patching.patched_part IS 'direction: along v. row: along v_row. null: along v_null, which must change nothing. component: the whole activation at that position is replaced';
+COMMENT ON COLUMN subspace_patching.matrix_rank IS 'Rank of the reading weights: singular values above 1e-5 of the largest. Written weights are centred, so it is below d_model';
 COMMENT ON COLUMN subspace_patching.width IS 'Width of the site';
 COMMENT ON COLUMN subspace_patching.share_row IS '|v_row|^2 / |v|^2';
 COMMENT ON COLUMN subspace_patching.m_clean IS 'Mean logit difference of the clean runs';
@@ -35,4 +35,4 @@ COMMENT ON COLUMN subspace_patching.m_source IS 'Mean logit difference of the ru
 COMMENT ON COLUMN subspace_patching.m_patched IS 'Mean logit difference of the patched runs';
 COMMENT ON COLUMN subspace_patching.fldd IS 'Fractional logit difference decrease: 1 - m_patched / m_clean';
 COMMENT ON COLUMN subspace_patching.n_prompts IS 'Prompts';
-COMMENT ON COLUMN subspace_patching.source IS 'Runs patched from: the counterfactual variant, or swap (IO and S1 exchanged in the same prompt)';
+COMMENT ON COLUMN subspace_patching.patched_from IS 'Runs patched from: the counterfactual variant, or swap (IO and S1 exchanged in the same prompt)';

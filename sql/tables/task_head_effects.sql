@@ -17,7 +17,7 @@ CREATE TABLE task_head_effects (
     ci_low DOUBLE,
     ci_high DOUBLE,
     null_n BIGINT,
-    null_mean DOUBLE,
+    null_mean_kl DOUBLE,
     null_ratio DOUBLE
 );
 COMMENT ON TABLE task_head_effects IS 'Every head ablated alone on base prompts of every task of task_effects.tasks (Kissane et al. 2024, arXiv 2406.17759, Fig. 3): one row per task, mode, head and metric. z of the head, of the processed weights, is replaced at every position from 1 on; everything behind it is computed anew. Position 0 (BOS) attends to itself alone and is the same in all prompts.';
@@ -38,5 +38,5 @@ COMMENT ON COLUMN task_head_effects.sd_effect IS 'Standard deviation of the effe
 COMMENT ON COLUMN task_head_effects.ci_low IS 'Lower end of the 95% percentile bootstrap interval of mean_effect over prompts; NULL for one prompt';
 COMMENT ON COLUMN task_head_effects.ci_high IS 'Upper end of the 95% percentile bootstrap interval of mean_effect over prompts; NULL for one prompt';
 COMMENT ON COLUMN task_head_effects.null_n IS 'Number of random prompts; kl only';
-COMMENT ON COLUMN task_head_effects.null_mean IS 'Mean kl of the same head and mode on prompts of BOS and random tokens, whose lengths are four quantiles of the tasks'' lengths, mean_leave_one_out with their own means; kl only. A head that shapes the output whatever the text has a large one';
+COMMENT ON COLUMN task_head_effects.null_mean_kl IS 'Mean kl of the same head and mode on prompts of BOS and random tokens, whose lengths are four quantiles of the tasks'' lengths, mean_leave_one_out with their own means; kl only. A head that shapes the output whatever the text has a large one';
 COMMENT ON COLUMN task_head_effects.null_ratio IS 'mean_effect / null_mean: how much more the head matters on the task than on random tokens; kl only, NULL where null_mean is 0';

@@ -54,8 +54,8 @@ SELECT
     avg(clean) AS mean_clean,
     avg(effect) AS mean_effect,
     avg(control_effect) AS control_mean_effect,
-    avg(effect - control_effect) AS difference,
-    stddev_samp(effect - control_effect) / sqrt(count(*)) AS difference_se,
+    avg(effect - control_effect) AS effect_difference,
+    stddev_samp(effect - control_effect) / sqrt(count(*)) AS effect_difference_se,
     avg(CAST(abs(effect) > abs(control_effect) AS DOUBLE)) AS share_larger,
     avg(n_slices) AS mean_n_slices
 FROM paired
@@ -69,8 +69,8 @@ COMMENT ON COLUMN edge_ablation_vs_control.n IS 'Prompts with both the edit and 
 COMMENT ON COLUMN edge_ablation_vs_control.mean_clean IS 'Mean of the metric in the unedited runs';
 COMMENT ON COLUMN edge_ablation_vs_control.mean_effect IS 'Mean of patched - clean for the edge''s own slices';
 COMMENT ON COLUMN edge_ablation_vs_control.control_mean_effect IS 'Mean of patched - clean for the random slices, averaged over seeds first';
-COMMENT ON COLUMN edge_ablation_vs_control.difference IS 'Mean over prompts of the edge''s effect minus its control''s';
-COMMENT ON COLUMN edge_ablation_vs_control.difference_se IS 'Standard error of that difference over prompts';
+COMMENT ON COLUMN edge_ablation_vs_control.effect_difference IS 'Mean over prompts of the edge''s effect minus its control''s';
+COMMENT ON COLUMN edge_ablation_vs_control.effect_difference_se IS 'Standard error of that difference over prompts';
 COMMENT ON COLUMN edge_ablation_vs_control.share_larger IS 'Share of prompts where the edge''s effect is larger than its control''s, both as absolute values';
 COMMENT ON COLUMN edge_ablation_vs_control.mean_n_slices IS 'Mean number of slices projected on';
 COMMENT ON COLUMN edge_ablation_vs_control.occurrence IS 'kept: on the prompts in which the trace kept the edge; traced: on all in which the reader''s pair was traced';

@@ -8,7 +8,7 @@ SELECT
     position,
     generate_subscripts(dfa_by_source, 1) - 1 AS source,
     position - source AS distance,
-    unnest(dfa_by_source) AS contribution
+    unnest(dfa_by_source) AS dfa
 FROM feature_dfa;
 COMMENT ON VIEW feature_dfa_by_source IS 'One row per top example and source position: direct feature attribution by source, unnested from feature_dfa.';
 COMMENT ON COLUMN feature_dfa_by_source.study IS 'Study the row belongs to';
@@ -19,4 +19,4 @@ COMMENT ON COLUMN feature_dfa_by_source.sequence IS 'Sequence of tokenized_corpu
 COMMENT ON COLUMN feature_dfa_by_source.position IS 'Destination: the position at which the feature is active';
 COMMENT ON COLUMN feature_dfa_by_source.source IS 'Source position, 0 .. destination';
 COMMENT ON COLUMN feature_dfa_by_source.distance IS 'Destination minus source, in tokens';
-COMMENT ON COLUMN feature_dfa_by_source.contribution IS 'Contribution of the source position to the pre-activation, summed over heads, signed';
+COMMENT ON COLUMN feature_dfa_by_source.dfa IS 'Contribution of the source position to the pre-activation, summed over heads, signed';

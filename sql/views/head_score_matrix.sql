@@ -30,7 +30,7 @@ SELECT
     any_value(value) FILTER (WHERE score = 'positional') AS positional,
     any_value(value) FILTER (WHERE score = 'previous_token') AS previous_token,
     any_value(value) FILTER (WHERE score = 'successor') AS successor,
-    any_value(roles.roles) AS roles
+    any_value(roles.roles) AS roles_of_head
 FROM head_score_tests
 LEFT JOIN roles USING (study, layer, head)
 GROUP BY study, layer, head;
@@ -59,4 +59,4 @@ COMMENT ON COLUMN head_score_matrix.negative_copy IS 'Score negative_copy. Share
 COMMENT ON COLUMN head_score_matrix.positional IS 'Score positional. R^2 of A over all pairs 1 <= j <= i explained by the offset i - j alone';
 COMMENT ON COLUMN head_score_matrix.previous_token IS 'Score previous_token. Mean A[i, i-1]';
 COMMENT ON COLUMN head_score_matrix.successor IS 'Score successor. Share of members of ordinal classes (numbers, number words, ordinals, days, months, abbreviations of days and months, letters) of which MLP0(LN2(W_E)) W_V W_O W_U raises the successor most among the class; macro-average over classes with at least 4 single tokens. No rows where the tokenizer has no such class';
-COMMENT ON COLUMN head_score_matrix.roles IS 'Roles of the head, as in head_roles; NULL where it has none';
+COMMENT ON COLUMN head_score_matrix.roles_of_head IS 'Roles of the head, as in head_roles; NULL where it has none';

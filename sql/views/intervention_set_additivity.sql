@@ -67,7 +67,7 @@ SELECT
     avg(sum_of_members) AS sum_of_members,
     avg(effect - sum_of_members) AS interaction,
     stddev_samp(effect - sum_of_members) / sqrt(count(*)) AS interaction_se,
-    joint_effect / nullif(sum(sum_of_members) / count(*), 0) AS ratio,
+    joint_effect / nullif(sum(sum_of_members) / count(*), 0) AS additivity_ratio,
     sqrt(avg((effect - sum_of_members) ** 2) / nullif(avg(effect ** 2), 0)) AS relative_deviation
 FROM together
 GROUP BY study, task, intervention, metric;
@@ -80,5 +80,5 @@ COMMENT ON COLUMN intervention_set_additivity.joint_effect IS 'Mean of patched -
 COMMENT ON COLUMN intervention_set_additivity.sum_of_members IS 'Mean of the sum of patched - clean of the members alone';
 COMMENT ON COLUMN intervention_set_additivity.interaction IS 'joint_effect - sum_of_members: 0 where effects add up; of the sign of the effects where each edit makes the others stronger';
 COMMENT ON COLUMN intervention_set_additivity.interaction_se IS 'Its standard error over prompts; NULL for one prompt';
-COMMENT ON COLUMN intervention_set_additivity.ratio IS 'joint_effect / sum_of_members: 1 where effects add up';
+COMMENT ON COLUMN intervention_set_additivity.additivity_ratio IS 'joint_effect / sum_of_members: 1 where effects add up';
 COMMENT ON COLUMN intervention_set_additivity.relative_deviation IS 'Root mean square over prompts of joint effect - sum, over that of the joint effect: 0 where effects add up prompt by prompt';

@@ -78,11 +78,11 @@ def worst_level(tree: pl.DataFrame) -> float:
     parts = (
         tree.drop_nulls("parent")
         .group_by("parent")
-        .agg(total=pl.col("contribution").sum(), size=pl.col("contribution").abs().sum())
+        .agg(total=pl.col("dfa").sum(), size=pl.col("dfa").abs().sum())
     )
     joined = parts.join(tree, left_on="parent", right_on="node")
     assert len(joined) == len(parts) > 0
-    error = (joined["total"] - joined["contribution"]).abs() / joined["size"]
+    error = (joined["total"] - joined["dfa"]).abs() / joined["size"]
     return float(error.to_numpy().max())
 
 
@@ -97,15 +97,13 @@ def test_every_level_sums_to_its_parent(
     tree = Rdfa(model, saes, settings).tree(tokens(model), layer, feature, position)
     assert worst_level(tree) < 1e-9
     root = tree.row(0, named=True)
-    assert root["contribution"] == pytest.approx(activation, rel=1e-9)
+    assert root["dfa"] == pytest.approx(activation, rel=1e-9)
     assert tree["depth"].max() == 8  # three features, each by source and component
     assert set(tree["node_kind"]) >= {"feature", "source", "attention", "sae_error", "value_bias"}
     split = tree.filter(pl.col("identity_error").is_not_null())
-    assert (
-        split["identity_error"].to_numpy() < 1e-9 * np.abs(tree["contribution"].to_numpy()).max()
-    ).all()
+    assert (split["identity_error"].to_numpy() < 1e-9 * np.abs(tree["dfa"].to_numpy()).max()).all()
     leaves = tree.filter(pl.col("identity_error").is_null())
-    assert leaves["contribution"].sum() == pytest.approx(root["contribution"], rel=1e-9)
+    assert leaves["dfa"].sum() == pytest.approx(root["dfa"], rel=1e-9)
     assert set(tree.filter(node_kind="source")["at_head"].is_not_null()) == {by_head}
 
 
@@ -125,7 +123,7 @@ def test_the_root_is_the_pre_activation_of_the_models_run(model: LanguageModel) 
         tree = Rdfa(model, saes).tree(ids, layer, feature, position)
         expected = saes[layer].pre_activations(seen[0][0, position][None])[0, feature]
         # The library's RMSNorm rounds to float32.
-        assert tree["contribution"][0] == pytest.approx(float(expected), rel=1e-5)
+        assert tree["dfa"][0] == pytest.approx(float(expected), rel=1e-5)
         assert tree["gain"][0] == 1
 
 
@@ -195,12 +193,10 @@ def test_paths_to_a_tokens_embedding_sum_to_gradient_times_input(
     assert worst_level(tree) < 1e-9
     embedding = model.hf.get_input_embeddings().weight[ids].clone().requires_grad_()
     value = frozen_pre_activation(model, saes, ids, layer, feature, embedding)
-    assert float(value.detach()) == pytest.approx(tree["contribution"][0], rel=1e-5)
+    assert float(value.detach()) == pytest.approx(tree["dfa"][0], rel=1e-5)
     (gradient,) = torch.autograd.grad(value, embedding)
     expected = (gradient * embedding).sum(-1).detach()
-    found = (
-        tree.filter(node_kind="embedding").group_by("at_position").agg(pl.col("contribution").sum())
-    )
+    found = tree.filter(node_kind="embedding").group_by("at_position").agg(pl.col("dfa").sum())
     assert len(found) == len(ids)
     for source, total in found.iter_rows():
         assert total == pytest.approx(float(expected[source]), rel=1e-6, abs=1e-8)
@@ -250,13 +246,11 @@ def test_a_planted_upstream_feature_drives_the_downstream_one(
     upstream = tree.filter((pl.col("node_kind") == "feature") & (pl.col("at_layer") == 0))
     assert set(upstream["at_feature"]) == {1}
     assert upstream["share_of_root"].sum() == pytest.approx(1)
-    assert upstream["contribution"].to_list() == pytest.approx(
+    assert upstream["dfa"].to_list() == pytest.approx(
         (upstream["gain"] * upstream["activation"]).to_list()
     )
     # ... and that feature comes from the marked token's embedding alone.
-    leaves = tree.filter(
-        pl.col("identity_error").is_null() & (pl.col("contribution").abs() > 1e-12)
-    )
+    leaves = tree.filter(pl.col("identity_error").is_null() & (pl.col("dfa").abs() > 1e-12))
     assert set(leaves["node_kind"]) == {"embedding"}
     assert set(leaves["at_position"]) == {1}
     assert leaves["share_of_root"].sum() == pytest.approx(1)
@@ -299,7 +293,7 @@ def parts_of(*values: float, bias: float = 0.0) -> Callable[[], list[Node]]:
 def test_the_largest_parts_get_rows_and_the_others_share_one() -> None:
     root = Node("feature", 10.5, parts_of(1.0, -4.0, 0.5, 6.0, 0.0, 5.0, bias=2.0))
     tree = grow(root, RdfaSettings(branching=3, min_share=0.2))
-    rows = tree.select("node_kind", "at_position", "contribution", "n_left_out").rows()
+    rows = tree.select("node_kind", "at_position", "dfa", "n_left_out").rows()
     assert rows == [
         ("feature", None, 10.5, None),
         ("source", 3, 6.0, None),
@@ -311,8 +305,8 @@ def test_the_largest_parts_get_rows_and_the_others_share_one() -> None:
     assert tree["share_of_root"].to_list() == pytest.approx([v / 10.5 for _, _, v, _ in rows])
     assert tree["identity_error"].to_list() == [0, *[None] * 5]
     few = grow(root, RdfaSettings(branching=3, min_share=0.5))
-    assert few.filter(node_kind="source")["contribution"].to_list() == [6.0]
-    assert few["contribution"][1:].sum() == 10.5
+    assert few.filter(node_kind="source")["dfa"].to_list() == [6.0]
+    assert few["dfa"][1:].sum() == 10.5
 
 
 def test_the_largest_nodes_are_split_until_the_tree_is_full() -> None:
@@ -326,7 +320,7 @@ def test_the_largest_nodes_are_split_until_the_tree_is_full() -> None:
     )
     tree = grow(root, RdfaSettings(max_nodes=6))
     split = tree.filter((pl.col("node_kind") == "source") & pl.col("identity_error").is_not_null())
-    assert split["contribution"].to_list() == [4.0, 3.0]
+    assert split["dfa"].to_list() == [4.0, 3.0]
     assert len(tree) == 6
 
 
@@ -391,7 +385,7 @@ def test_a_float32_model_stores_its_rounding(organism: LanguageModel) -> None:
     feature, _ = an_active_feature_at(organism, saes, ids, 2, 17)
     tree = Rdfa(organism, saes).tree(ids, 2, feature, 17)
     errors = tree["identity_error"].drop_nulls().to_numpy()
-    assert 0 < errors.max() < 1e-5 * tree["contribution"].abs().to_numpy().max()
+    assert 0 < errors.max() < 1e-5 * tree["dfa"].abs().to_numpy().max()
     assert worst_level(tree) < 1e-5
 
 

@@ -126,7 +126,7 @@ def _proxy() -> pl.DataFrame:
             "layer": SAE_LAYER,
             "head": head,
             "measure": measure,
-            "n_features": 9,
+            "n_compared": 9,
             "n_clusters": 3,
             "null_n_clusters": 8.5,
             "null_n_clusters_sd": 0.5,
@@ -166,7 +166,7 @@ def _edges(random: np.random.Generator) -> pl.DataFrame:
             n_pairs=60 - i,
             path_multiplicity=1.0,
             mean_contribution=float(random.normal()),
-            mean_share=None if i % 5 == 0 else 0.2,
+            mean_contribution_share=None if i % 5 == 0 else 0.2,
             mean_exact_effect=0.1,
             is_root=False,
         )

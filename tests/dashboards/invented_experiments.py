@@ -50,7 +50,7 @@ def lake(root: Path) -> Lake:
         "intervention_experiments": [
             {
                 "task": TASK,
-                "source": f"K24 {ATTACK}",
+                "paper": f"K24 {ATTACK}",
                 "question": f"Why? {ATTACK}",
                 "chosen_by": f"by {ATTACK}",
                 **row,
@@ -96,7 +96,7 @@ def lake(root: Path) -> Lake:
                 "ranking": ranking,
                 "ranked_by": "signed",
                 "seed": seed,
-                "k": k,
+                "edge_fraction": k,
                 "n_edges": int(100 * k),
                 "n_connected": 1,
                 "faithfulness": value,
@@ -152,7 +152,7 @@ def lake(root: Path) -> Lake:
             for k, value in ((1, -7.0), (2, None), (4, 0.5))
         ],
         "prefix_induction": [
-            {"layer": 0, "head": head, "prefix_length": p, "attention": 0.95 * head, "n": 5}
+            {"layer": 0, "head": head, "prefix_length": p, "mean_attention": 0.95 * head, "n": 5}
             for head in (0, 1)
             for p in (1, 2, 3)
         ],

@@ -600,7 +600,7 @@ def test_the_source_view_keeps_positions_and_sums(
     database: duckdb.DuckDBPyConnection, frames: LayerFrames
 ) -> None:
     found = database.sql(
-        "SELECT feature, rank, min(source), max(source), max(distance), sum(contribution)"
+        "SELECT feature, rank, min(source), max(source), max(distance), sum(dfa)"
         " FROM feature_dfa_by_source GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     expected = frames.dfa.sort("feature", "rank")
@@ -615,7 +615,7 @@ def test_the_source_view_keeps_positions_and_sums(
 
 def test_the_published_folder_fits_its_table(site: Path) -> None:
     declared = dict(polars_schema(table_spec("feature_dashboards")))
-    assert {"layer", "path", "url_path", "n_features", "n_pages", "bytes"} <= set(declared)
+    assert {"layer", "path", "url_path", "n_feature_pages", "n_pages", "bytes"} <= set(declared)
 
 
 # ---- refusals ------------------------------------------------------------------------------------

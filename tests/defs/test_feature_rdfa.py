@@ -36,9 +36,7 @@ def test_the_root_is_near_the_activation_of_the_cache(
     top = tiny.lake.read("feature_top_examples", SITE).collect()
     keys = ["feature", "rank"]
     both = trees.filter(node=0).join(top, on=keys, suffix="_stored")
-    assert both["contribution"].to_list() == pytest.approx(
-        both["activation_stored"].to_list(), rel=0.03
-    )
+    assert both["dfa"].to_list() == pytest.approx(both["activation_stored"].to_list(), rel=0.03)
     assert (both["token"] == both["token_stored"]).all()
 
 
@@ -47,11 +45,11 @@ def test_levels_sum_and_layers_without_an_sae_stay_whole(trees: pl.DataFrame) ->
     parts = (
         trees.drop_nulls("parent")
         .group_by(*key, pl.col("parent").alias("node"))
-        .agg(total=pl.col("contribution").sum(), size=pl.col("contribution").abs().sum())
+        .agg(total=pl.col("dfa").sum(), size=pl.col("dfa").abs().sum())
     )
     joined = parts.join(trees, on=[*key, "node"])
     assert joined.height == parts.height
-    error = (joined["total"] - joined["contribution"]).abs() / joined["size"]
+    error = (joined["total"] - joined["dfa"]).abs() / joined["size"]
     assert float(error.to_numpy().max()) < 1e-5
     attention = trees.filter(node_kind="attention")
     assert (

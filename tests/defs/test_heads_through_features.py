@@ -54,7 +54,7 @@ def test_the_proxy_has_every_head_and_measure(tiny: Materialized) -> None:
     heads = tiny.lake.read("head_features").select("layer", "head").unique().collect().height
     assert proxy.height == 3 * heads
     assert (proxy["n_clusters"] >= 1).all()
-    assert (proxy["n_clusters"] <= proxy["n_features"]).all()
+    assert (proxy["n_clusters"] <= proxy["n_compared"]).all()
     top = tiny.lake.read("head_features").filter(pl.col("alive_rank") < 10).collect()
     for row in proxy.filter(pl.col("measure") == "ngrams").iter_rows(named=True):
         own = top.filter((pl.col("layer") == row["layer"]) & (pl.col("head") == row["head"]))
@@ -81,7 +81,7 @@ def test_examples_are_held_out_and_of_every_head(tiny: Materialized) -> None:
 def test_pages_on_request_are_the_pages_in_bulk(tiny: Materialized, pages: LiveHeadPages) -> None:
     written = tiny.lake.read("head_dashboards", "tiny").collect().row(0, named=True)
     files = list((tiny.home / "dashboards" / "tiny.heads").glob("*.html"))
-    assert len(files) == written["n_pages"] == written["n_heads"] + 1
+    assert len(files) == written["n_pages"] == written["n_head_pages"] + 1
     assert sum(file.stat().st_size for file in files) == written["bytes"]
     provenance = '<h2 id="provenance">'
     for at in ((0, 0), (2, 3), (1, 1)):

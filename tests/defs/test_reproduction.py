@@ -13,10 +13,10 @@ def test_table_is_what_the_command_compares(tiny: Materialized) -> None:
     stored = tiny.lake.read("reproduction", "tiny").collect()
     fresh = compared(tiny.lake, tiny.study, [])
     assert stored.select(fresh.columns).equals(fresh)
-    by_key = {(row["reference"], row["key"]): row for row in stored.iter_rows(named=True)}
+    by_key = {(row["reference_id"], row["key"]): row for row in stored.iter_rows(named=True)}
     edges = by_key["edges", "edges"]
     assert (edges["ours"], edges["difference"], edges["within"]) == (2461, 0, True)
-    assert by_key["heads", "previous_token"]["published_heads"] == ["0.5"]
+    assert by_key["heads", "previous_token"]["reference_heads"] == ["0.5"]
     assert by_key["l0", "0"]["within"] is None
     assert by_key["l0", "2"]["within"] is not None
     assert by_key["absent", "1"]["ours"] is None

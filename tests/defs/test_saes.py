@@ -114,7 +114,7 @@ def test_an_interrupted_run_continues_and_ends_bit_for_bit(
     resumed = _weights(copy, study)
     assert not list(copy.scratch.rglob("step-*"))
     rows = copy.lake.read("attention_sae", study.sites).collect()
-    assert set(rows["source"]) == {source}
+    assert set(rows["training_source"]) == {source}
     assert resumed[2] != before[2]
     assert copy.run(study).success  # from step 0: the checkpoints were removed
     assert _weights(copy, study) == resumed

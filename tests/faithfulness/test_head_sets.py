@@ -100,20 +100,20 @@ def test_quality_is_by_definition(runs: HeadSetRuns) -> None:
     full = runs.f(runs.all_heads)
     rows = {(r["quantity"], r["subset"]): r for r in frame.to_dicts() if r["layer"] is None}
     alone = rows["faithfulness", "none"]
-    assert alone["value"] == pytest.approx(abs(runs.f(heads) - full))
-    assert alone["relative"] == pytest.approx(alone["value"] / abs(full))
+    assert alone["gap"] == pytest.approx(abs(runs.f(heads) - full))
+    assert alone["relative"] == pytest.approx(alone["gap"] / abs(full))
     role = rows["completeness", "role"]
     gone = frozenset({(1, 0)})
-    assert role["value"] == pytest.approx(abs(runs.f(heads - gone) - runs.f(runs.all_heads - gone)))
+    assert role["gap"] == pytest.approx(abs(runs.f(heads - gone) - runs.f(runs.all_heads - gone)))
     assert role["n_removed"] == 1
     whole = rows["completeness", "all"]
     expected = abs(runs.f(frozenset()) - runs.f(runs.all_heads - heads))
-    assert whole["value"] == pytest.approx(expected)
+    assert whole["gap"] == pytest.approx(expected)
     minimality = frame.filter(quantity="minimality")
     assert minimality.height == len(heads)
     for row in minimality.to_dicts():
         head = frozenset({(row["layer"], row["head"])})
-        assert row["value"] >= abs(runs.f(heads) - runs.f(heads - head)) - 1e-9
+        assert row["gap"] >= abs(runs.f(heads) - runs.f(heads - head)) - 1e-9
 
 
 def test_single_knockouts(runs: HeadSetRuns) -> None:
@@ -129,7 +129,7 @@ def test_random_sets_have_their_size(runs: HeadSetRuns) -> None:
     assert len({one.heads for one in sets}) == 3
     frame = head_set_quality(runs, sets)
     assert frame["quantity"].unique().to_list() == ["faithfulness"]
-    assert np.isfinite(frame["value"].to_numpy()).all()
+    assert np.isfinite(frame["gap"].to_numpy()).all()
 
 
 def test_bad_sets_are_named(

@@ -85,9 +85,9 @@ def test_frames_of_circuits(
         "trace_heads",
         "random",
     }
-    assert found.circuit_faithfulness.filter(k=1.0)["faithfulness"].to_list() == pytest.approx(
-        [1.0] * found.circuit_faithfulness_summary.height
-    )
+    assert found.circuit_faithfulness.filter(edge_fraction=1.0)[
+        "faithfulness"
+    ].to_list() == pytest.approx([1.0] * found.circuit_faithfulness_summary.height)
     sets = set(found.head_set_quality["head_set"])
     assert {"trace", "head_ablation", "roles", "role mover", "published"} <= sets
     assert any(name.startswith("random:") for name in sets)
@@ -100,7 +100,7 @@ def test_sampled_effects_rank_no_circuit(split: SplitModel, toy_prompts: pl.Data
     assert found.edge_attribution["exact"].drop_nulls().len() == 5
     assert "exact" not in found.circuit_faithfulness["ranking"]
     assert "trace" not in found.circuit_faithfulness["ranking"]
-    assert found.edge_attribution_agreement["n_edges"].to_list() == [5]
+    assert found.edge_attribution_agreement["n_exact_edges"].to_list() == [5]
 
 
 def test_frames_of_subspaces(organism: LanguageModel, ioi_pairs: pl.DataFrame) -> None:
@@ -127,5 +127,5 @@ def test_frames_of_subspaces(organism: LanguageModel, ioi_pairs: pl.DataFrame) -
     features = frame.filter(direction="sae_decoder")
     assert set(features["feature"]) == {1}
     assert set(features["position_role"]) == {"S2"}  # END is the same word in both
-    assert frame.filter(part="null")["fldd"].abs().max() < 1e-4
-    assert set(frame.filter(direction="name_order")["source"]) == {"swap"}
+    assert frame.filter(patched_part="null")["fldd"].abs().max() < 1e-4
+    assert set(frame.filter(direction="name_order")["patched_from"]) == {"swap"}

@@ -117,7 +117,7 @@ def curve(values: list[float]) -> pl.DataFrame:
             "ranking": "a",
             "ranked_by": "signed",
             "seed": 0,
-            "k": k,
+            "edge_fraction": k,
             "faithfulness": f,
             "n_prompts": 4,
         }

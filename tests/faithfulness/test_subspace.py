@@ -53,12 +53,14 @@ def test_null_is_a_no_op_and_component_is_the_source(
     directions = mean_difference_directions(split, pairs, positions, name="difference")
     assert len(directions) == 2 * 2 * split.shape.n_layers
     frame = subspace_patching(split, pairs, positions, directions, batch_rows=2)
-    null = frame.filter(part="null")
+    null = frame.filter(patched_part="null")
     assert (null["m_patched"] - null["m_clean"]).abs().max() < 1e-5  # float32 inside the folding
     assert null["fldd"].abs().max() < 1e-4
     # All hidden activations at END of the last layer's MLP: its output is the counterfactual's.
     layer = split.shape.n_layers - 1
-    whole = frame.filter(part="component", site="mlp_hidden", layer=layer, position_role="END")
+    whole = frame.filter(
+        patched_part="component", site="mlp_hidden", layer=layer, position_role="END"
+    )
     rows = torch.arange(len(pairs))
     clean, corrupt = split.run(pairs.clean), split.run(pairs.corrupt)
     swapped = split.mlp(layer, corrupt.mlp_in[layer]) - split.mlp(layer, clean.mlp_in[layer])
@@ -98,7 +100,9 @@ def test_patches_are_those_of_hooks(
         logits = organism.processed.run_with_hooks(clean, fwd_hooks=[(name, patch)])[0, -1]
         values.append(float(logits @ _answers(organism, ioi_pairs, pairs.prompt[row])))
     expected = sum(values) / len(values)
-    assert frame.filter(part="direction")["m_patched"][0] == pytest.approx(expected, abs=1e-3)
+    assert frame.filter(patched_part="direction")["m_patched"][0] == pytest.approx(
+        expected, abs=1e-3
+    )
 
 
 def _answers(model: LanguageModel, prompts: pl.DataFrame, prompt: int) -> Tensor:
@@ -118,7 +122,7 @@ def test_a_planted_null_direction_is_dormant(
     null = split_direction(v, row_space(weights)).null
     one = Direction("mlp_hidden", 0, "END", "planted", null)
     frame = subspace_patching(split, pairs, positions, [one])
-    by_part = {row["part"]: row for row in frame.to_dicts()}
+    by_part = {row["patched_part"]: row for row in frame.to_dicts()}
     assert by_part["direction"]["share_row"] < 1e-9
     assert abs(by_part["direction"]["fldd"]) < 1e-4
     assert abs(by_part["component"]["fldd"]) > 1e-3

@@ -84,19 +84,19 @@ def test_exactly_p_tokens_match(organism: LanguageModel) -> None:
 def test_planted_heads_need_one_and_two_tokens(scores: pl.DataFrame) -> None:
     assert scores.schema == polars_schema(table_spec("prefix_induction"))
     assert scores.height == 2 * 4 * 9
-    assert min(by_length(scores, SHORT, "attention")) > 0.99
-    one, *more = by_length(scores, LONG, "attention")
+    assert min(by_length(scores, SHORT, "mean_attention")) > 0.99
+    one, *more = by_length(scores, LONG, "mean_attention")
     assert one < 0.01
     assert min(more) > 0.99
-    assert by_length(scores, LONG, "gain") == pytest.approx([0, *[a - one for a in more]])
-    assert min(by_length(scores, LONG, "gain_ci_low")[1:]) > 0.98
-    assert max(map(abs, by_length(scores, SHORT, "gain"))) < 0.01
+    assert by_length(scores, LONG, "attention_gain") == pytest.approx([0, *[a - one for a in more]])
+    assert min(by_length(scores, LONG, "attention_gain_ci_low")[1:]) > 0.98
+    assert max(map(abs, by_length(scores, SHORT, "attention_gain"))) < 0.01
     short, long = by_length(scores, SHORT, "dla_excess"), by_length(scores, LONG, "dla_excess")
     assert min(short) > 1
     assert abs(long[0]) < 0.01 * min(short)
     assert min(long[1:]) > 1
     for head in ((0, 0), (0, 1), (1, 2)):
-        assert max(by_length(scores, head, "attention")) < 0.1
+        assert max(by_length(scores, head, "mean_attention")) < 0.1
 
 
 def test_classes_of_planted_heads(scores: pl.DataFrame) -> None:
@@ -113,7 +113,7 @@ def test_classes_of_planted_heads(scores: pl.DataFrame) -> None:
 
 def test_a_uniform_head_scores_its_null(scores: pl.DataFrame) -> None:
     """L1H2 attends uniformly to 0 .. d and writes nothing."""
-    attention, null = (by_length(scores, (1, 2), c) for c in ("attention", "null_mean"))
+    attention, null = (by_length(scores, (1, 2), c) for c in ("mean_attention", "null_mean"))
     assert attention == pytest.approx(null, abs=1e-6)
     assert max(by_length(scores, (1, 2), "null_sd")) < 1e-6
     assert by_length(scores, (1, 2), "dla") == [0.0] * 9
@@ -142,7 +142,7 @@ def test_scores_and_nulls_equal_a_slow_reference(organism: LanguageModel) -> Non
             tokens = sorted({int(t) for t in ids[1 : d + 1]} - {int(ids[s])})
             assert len(tokens) == d - p - 1
             for name, value in (
-                ("attention", attention[..., s]),
+                ("mean_attention", attention[..., s]),
                 ("null_mean", attention[..., others].mean(-1)),
                 ("null_variance", attention[..., others].var(-1, correction=0)),
                 ("dla", effect[..., int(ids[s])]),
@@ -152,19 +152,19 @@ def test_scores_and_nulls_equal_a_slow_reference(organism: LanguageModel) -> Non
                 found.setdefault(name, []).append(value)
         rows = frame.filter(prefix_length=p).sort("layer", "head")
         expected = {name: torch.stack(values) for name, values in found.items()}
-        for name in ("attention", "null_mean", "dla", "dla_null_mean"):
+        for name in ("mean_attention", "null_mean", "dla", "dla_null_mean"):
             mean = expected[name].mean(0).flatten().numpy()
             np.testing.assert_allclose(rows[name].to_numpy(), mean, atol=2e-5, err_msg=name)
         for name, of in (("null_sd", "null_variance"), ("dla_null_sd", "dla_null_variance")):
             sd = expected[of].sum(0).sqrt().flatten().numpy() / 3
             np.testing.assert_allclose(rows[name].to_numpy(), sd, rtol=1e-3, atol=1e-5)
-        sd = expected["attention"].std(0).flatten().numpy()
+        sd = expected["mean_attention"].std(0).flatten().numpy()
         np.testing.assert_allclose(rows["attention_sd"].to_numpy(), sd, rtol=1e-3, atol=1e-5)
 
 
 def test_rope_and_grouped_queries(stories: LanguageModel) -> None:
     frame = prefix_induction(stories, PrefixSettings(n_sequences=3, length=24, n_bootstrap=20))
-    assert frame["attention"].is_between(0, 1).all()
+    assert frame["mean_attention"].is_between(0, 1).all()
     assert frame.drop_nulls().height == frame.height
 
 
@@ -236,9 +236,9 @@ def test_attention_by_prefix_length_equals_sums_over_pairs(
             at = lengths == p
             assert row["n"] == int(at.sum())
             if not row["n"]:
-                assert row["attention"] is None
+                assert row["mean_attention"] is None
                 continue
-            assert row["attention"] == pytest.approx(float(pattern[at].mean()), abs=1e-6)
+            assert row["mean_attention"] == pytest.approx(float(pattern[at].mean()), abs=1e-6)
             assert row["n_attended"] == int((pattern[at] > 0.3).sum())
             share = float(pattern[at].sum() / pattern[counted].sum())
             assert row["attention_share"] == pytest.approx(share, abs=1e-6)
@@ -261,8 +261,8 @@ def test_attention_by_prefix_length_equals_sums_over_pairs(
 def test_planted_heads_in_text(model: LanguageModel, text: Tensor) -> None:
     frame = prefix_corpus(model, text, n_bootstrap=20).frame
     short, long = (frame.filter(layer=at[0], head=at[1]) for at in (SHORT, LONG))
-    assert short.filter(pl.col("prefix_length").is_between(1, 4))["attention"].min() > 0.99  # type: ignore[operator]
-    assert long.filter(prefix_length=1)["attention"].item() < 0.01
+    assert short.filter(pl.col("prefix_length").is_between(1, 4))["mean_attention"].min() > 0.99  # type: ignore[operator]
+    assert long.filter(prefix_length=1)["mean_attention"].item() < 0.01
     assert long.filter(pl.col("prefix_length").is_between(2, 4))["attended_rate"].min() == 1.0
     assert frame.filter(prefix_length=4)["n"].unique().to_list() == [6]
 

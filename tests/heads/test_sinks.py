@@ -30,7 +30,7 @@ def test_a_uniform_head_is_at_the_floor(planted: LanguageModel) -> None:
     data = {"random": random_tokens(planted, n_sequences=3, length=12, seed=0)}
     rows = sinks(planted, data).attention_sinks.filter(layer=1, head=1)
     assert rows.height == 8
-    assert rows["attention"].to_list() == pytest.approx(rows["uniform_attention"].to_list())
+    assert rows["mean_attention"].to_list() == pytest.approx(rows["uniform_attention"].to_list())
     first = rows.filter(with_bos=True, position=0).row(0, named=True)
     assert first["uniform_attention"] == pytest.approx(sum(1 / t for t in range(1, 13)) / 12)
 
@@ -68,7 +68,7 @@ def test_against_loops(name: str, with_bos: bool, request: pytest.FixtureRequest
             output.append(attention[-1] * written)
     row = found.attention_sinks.filter(layer=layer, head=head, position=k, with_bos=with_bos)
     expected = {
-        "attention": sum(attention) / len(attention),
+        "mean_attention": sum(attention) / len(attention),
         "query_key_cosine": sum(cosine) / len(cosine),
         "output_norm": sum(output) / len(output),
         "key_norm": float(key.norm(dim=1).mean()),
@@ -83,7 +83,9 @@ def test_against_loops(name: str, with_bos: bool, request: pytest.FixtureRequest
     largest = torch.stack([x.flatten().sort(descending=True).values[:3] for x in resid]).mean(dim=0)
     assert massive["magnitude"].to_list() == pytest.approx(largest.tolist(), rel=1e-5)
     median = sum(float(x.flatten().median()) for x in resid) / 3
-    assert massive["ratio"].to_list() == pytest.approx((largest / median).tolist(), rel=1e-5)
+    assert massive["magnitude_ratio"].to_list() == pytest.approx(
+        (largest / median).tolist(), rel=1e-5
+    )
 
 
 def test_the_place_of_a_massive_activation(planted: LanguageModel) -> None:

@@ -138,8 +138,8 @@ def test_views_agree_with_the_summary(results: pl.DataFrame) -> None:
         ).fetchall()
         assert [effect for (effect,) in effects] == pytest.approx([-1.0, -2.0, -3.0])
         compared = con.execute(
-            "SELECT edge, n, mean_effect, control_mean_effect, difference, difference_se,"
-            " share_larger FROM edge_ablation_vs_control"
+            "SELECT edge, n, mean_effect, control_mean_effect, effect_difference,"
+            " effect_difference_se, share_larger FROM edge_ablation_vs_control"
         ).fetchall()
         modes = con.execute(
             "SELECT edge, n, ablate_effect, boost_effect, random_ablate_effect"

@@ -89,7 +89,7 @@ def test_shares_by_hand() -> None:
     summary = head_label_summary(frame)
     assert summary.schema == polars_schema(table_spec("head_label_summary"))
     rows = {(r["layer"], r["rater"], r["class"]): r for r in summary.to_dicts()}
-    counts = {key: (r["n_class"], r["n_heads"]) for key, r in rows.items()}
+    counts = {key: (r["n_class"], r["n_classified"]) for key, r in rows.items()}
     assert counts[0, "ann", "monosemantic"] == (3, 4)
     assert counts[0, "ann", "minor exception"] == (0, 4)
     assert counts[0, None, "monosemantic"] == (2, 4)

@@ -62,16 +62,16 @@ def test_an_interval_says_within_and_never_fails() -> None:
     given = {"x": Number(value=3.0, interval=(2.5, 3.2)), "y": Number(value=3.0), "z": 3.0}
     rows = compare([_numbers(**given)], {"m": {"x": 4.0, "y": 4.0}})
     assert rows["within"].to_list() == [False, None, None]
-    assert rows["low"].to_list() == [2.5, None, None]
+    assert rows["ci_low"].to_list() == [2.5, None, None]
     assert failures(rows).is_empty()
 
 
 def test_sets_of_heads() -> None:
     reference = _heads((9, 9), (9, 6), (10, 0))
     row = compare([reference], {"m": {"x": ["9.6", "9.9", "10.7", "2.2"]}}).row(0, named=True)
-    assert row["published_heads"] == ["9.6", "9.9", "10.0"]
+    assert row["reference_heads"] == ["9.6", "9.9", "10.0"]
     assert (row["precision"], row["recall"]) == (0.5, pytest.approx(2 / 3))
-    assert (row["ours"], row["published"], row["difference"]) == (4, 3, 3)
+    assert (row["ours"], row["reference_value"], row["difference"]) == (4, 3, 3)
     assert row["within"] is None
     empty = compare([reference], {"m": {"x": []}}).row(0, named=True)
     assert (empty["precision"], empty["recall"], empty["ours"]) == (None, 0, 0)

@@ -258,9 +258,9 @@ def test_kl_stands_beside_random_prompts(model: LanguageModel, prompts: pl.DataF
     null = sweep_heads(model, random, modes=("zero",))
     effects = head_effects(sweep_heads(model, prompts, modes=("zero",)), null, n_bootstrap=10)
     kl = effects.filter(metric="kl", layer=1, head=2).row(0, named=True)
-    assert kl["null_mean"] == pytest.approx(null.ablated["kl"][0, 1, 2].mean())
-    assert kl["null_ratio"] == pytest.approx(kl["mean_effect"] / kl["null_mean"])
-    assert effects.filter(pl.col("metric") != "kl")["null_mean"].is_null().all()
+    assert kl["null_mean_kl"] == pytest.approx(null.ablated["kl"][0, 1, 2].mean())
+    assert kl["null_ratio"] == pytest.approx(kl["mean_effect"] / kl["null_mean_kl"])
+    assert effects.filter(pl.col("metric") != "kl")["null_mean_kl"].is_null().all()
 
 
 def test_importance_by_kl_needs_no_answers(

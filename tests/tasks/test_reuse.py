@@ -70,11 +70,14 @@ def test_a_task_shares_all_heads_with_itself() -> None:
     same = frame.filter(task_a="a", task_b="b")
     assert same["jaccard"].to_list() == [1.0] * 4
     assert same["rank_correlation"].to_list() == pytest.approx([1.0] * 4)
-    other = frame.filter(task_a="a", task_b="c", ranking="harm")
+    other = frame.filter(task_a="a", task_b="c", head_ranking="harm")
     assert other["n_shared"].to_list() == [0, 0]
     assert other["p_value"].to_list() == [1.0, 1.0]
     assert other["rank_correlation"].to_list() == pytest.approx([-1.0] * 2)
-    assert frame.filter(task_a="a", task_b="c", ranking="absolute")["jaccard"].to_list() == [1, 1]
+    assert frame.filter(task_a="a", task_b="c", head_ranking="absolute")["jaccard"].to_list() == [
+        1,
+        1,
+    ]
     assert frame.filter(top_share=0.5, task_b="b")["shared_heads"].list.len().to_list() == [6, 6]
 
 
@@ -125,6 +128,6 @@ def test_planted_head_is_faithful_alone(tmp_path: Path) -> None:
     assert 0 <= own["random_faithfulness"] < 1
     assert own["held_out"] is False
     assert loss["copy", "last"]["held_out"] is True
-    assert own["clean"] == pytest.approx(sweep.clean["loss"][:4].mean(), abs=1e-5)
+    assert own["mean_clean"] == pytest.approx(sweep.clean["loss"][:4].mean(), abs=1e-5)
     diff = frame.filter(metric="logit_diff")
     assert set(diff["measured_on"]) == set(diff["heads_of"]) == {"copy"}  # last has no wrong tokens

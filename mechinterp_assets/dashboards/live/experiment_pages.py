@@ -39,6 +39,6 @@ class LiveExperimentPages:
             return render_experiments(
                 lambda text: con.sql(text).pl(),
                 provenance=self._lake.current("language_model", study).provenance,
-                model=shown_name(model["source"]),
+                model=shown_name(model["weights_source"]),
                 study_href=f"../{study}/index.html",
             ).html

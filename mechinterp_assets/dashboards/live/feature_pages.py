@@ -162,7 +162,7 @@ class LivePages:
             tables=tables,
             context=LayerContext(
                 layer=layer,
-                model=shown_name(model["source"]),
+                model=shown_name(model["weights_source"]),
                 provenance=replace(provenance, corpus_version=versions["tokenized_corpus"]),
                 texts=self._vocabulary(tables["vocabulary"], versions["vocabulary"]),
                 details=sae_details(sae),

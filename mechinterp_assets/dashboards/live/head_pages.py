@@ -111,7 +111,7 @@ class LiveHeadPages:
 
         return HeadRenderer(
             HeadContext(
-                model=shown_name(model["source"]),
+                model=shown_name(model["weights_source"]),
                 provenance=self._lake.current("head_scores", study).provenance,
                 texts=TokenTexts(tokens),
                 feature_link=feature_link,

@@ -79,7 +79,7 @@ def circuit_quality(run: Run) -> Made:
             },
             "circuit_faithfulness": {
                 f"faithfulness_{ranking}": dg.MetadataValue.md(
-                    f"![{ranking}]({tiny_bar_chart(curve.sort('k')['faithfulness'].to_list())})"
+                    f"![{ranking}]({tiny_bar_chart(curve.sort('edge_fraction')['faithfulness'].to_list())})"
                 )
                 for (ranking,), curve in first.group_by("ranking", maintain_order=True)
             },

@@ -18,8 +18,8 @@ def language_model(run: Run) -> Made:
         proxy.check(model.token_strings())
     shape = model.config
     row = {
-        "source": settings.embedded or settings.source,
-        "architecture": shape.architecture,
+        "weights_source": settings.embedded or settings.source,
+        "model_type": shape.architecture,
         "n_layers": shape.n_layers,
         "n_heads": shape.n_heads,
         "n_kv_heads": shape.n_kv_heads,
@@ -28,7 +28,7 @@ def language_model(run: Run) -> Made:
         "d_mlp": shape.d_mlp,
         "d_vocab": shape.d_vocab,
         "n_ctx": shape.n_ctx,
-        "positional": shape.positional,
+        "position_encoding": shape.positional,
         "normalization": shape.normalization,
         "n_parameters": model.hf.num_parameters(),
         "dtype": settings.dtype,

@@ -62,7 +62,7 @@ def feature_dashboards(run: Run) -> Made:
             folder,
             LayerContext(
                 layer=run.layer,
-                model=shown_name(model["source"]),
+                model=shown_name(model["weights_source"]),
                 provenance=run.provenance,
                 texts=TokenTexts(tokens["token"].to_list()),
                 details=sae_details(sae),
@@ -76,7 +76,7 @@ def feature_dashboards(run: Run) -> Made:
     row = {
         "path": name,
         "url_path": f"/{name}/index.html",
-        "n_features": rendered.n_features,
+        "n_feature_pages": rendered.n_features,
         "n_pages": rendered.n_pages,
         "bytes": rendered.bytes,
     }

@@ -67,9 +67,7 @@ def feature_rdfa(run: Run) -> Iterator[Made]:
         frame = _with_names(_with_tokens(frame, strings), own, through)
         roots = frame.filter(pl.col("parent").is_null())
         errors = frame.select(
-            (
-                pl.col("identity_error") / pl.col("contribution").first().over("feature", "rank")
-            ).abs()
+            (pl.col("identity_error") / pl.col("dfa").first().over("feature", "rank")).abs()
         )
         yield own.made(
             {"feature_rdfa": frame},

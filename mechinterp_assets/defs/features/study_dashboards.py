@@ -36,7 +36,7 @@ def study_dashboards(run: Run) -> Made:
     with run.dashboards.publish(name) as folder:
         render_study(
             folder,
-            model=shown_name(model["source"]),
+            model=shown_name(model["weights_source"]),
             provenance=run.provenance,
             statistics=statistics.collect(),
             evaluation=evaluation,
@@ -47,8 +47,8 @@ def study_dashboards(run: Run) -> Made:
     row = {
         "path": name,
         "url_path": f"/{name}/index.html",
-        "n_layers": pages.height,
-        "n_features": int(pages["n_features"].sum()),
+        "n_layer_pages": pages.height,
+        "n_feature_pages": int(pages["n_feature_pages"].sum()),
     }
     return run.made(
         {"study_dashboards": pl.DataFrame([row])},

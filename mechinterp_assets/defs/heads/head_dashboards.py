@@ -54,7 +54,7 @@ def head_dashboards(run: Run) -> Made:
 
     renderer = HeadRenderer(
         HeadContext(
-            model=shown_name(model["source"]),
+            model=shown_name(model["weights_source"]),
             provenance=run.provenance,
             texts=TokenTexts(tokens["token"].to_list()),
             feature_link=feature_link,
@@ -70,14 +70,14 @@ def head_dashboards(run: Run) -> Made:
     row = {
         "path": name,
         "url_path": f"/{name}/index.html",
-        "n_heads": len(renderer.heads),
+        "n_head_pages": len(renderer.heads),
         "n_pages": rendered.n_pages,
         "bytes": rendered.bytes,
     }
     return run.made(
         {
             "head_dashboards": pl.DataFrame(
-                [row], schema_overrides={"n_heads": pl.Int32, "n_pages": pl.Int32}
+                [row], schema_overrides={"n_head_pages": pl.Int32, "n_pages": pl.Int32}
             )
         },
         {"head_dashboards": {"dashboard": dg.MetadataValue.url(run.dashboards.url(name))}},

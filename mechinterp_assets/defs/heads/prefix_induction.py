@@ -87,11 +87,11 @@ def _score_metadata(scores: pl.DataFrame) -> Metadata:
     strongest = (
         scores.sort("prefix_length")
         .group_by("layer", "head", maintain_order=True)
-        .agg(pl.col("attention"))
-        .sort(pl.col("attention").list.last(), descending=True)
+        .agg(pl.col("mean_attention"))
+        .sort(pl.col("mean_attention").list.last(), descending=True)
         .head(DRAWN_HEADS)
     )
-    lines = {f"{r['layer']}.{r['head']}": r["attention"] for r in strongest.to_dicts()}
+    lines = {f"{r['layer']}.{r['head']}": r["mean_attention"] for r in strongest.to_dicts()}
     return {
         **{
             f"score_by_length_{head}": ", ".join(f"{a:.2f}" for a in y) for head, y in lines.items()

@@ -17,7 +17,7 @@ def experiment_dashboards(run: Run) -> Made:
     page = render_experiments(
         run.sql,
         provenance=run.provenance,
-        model=shown_name(model["source"]),
+        model=shown_name(model["weights_source"]),
         study_href=f"../{run.name}/index.html",
     )
     name = experiments_folder(run.name)

@@ -24,8 +24,8 @@ def reproduction(run: Run) -> Made:
     outside = failures(rows)
     for row in outside.iter_rows(named=True):
         run.log.warning(
-            f"{row['reference']} {row['key']}: {row['ours']} is more than {row['tolerance']:.3g} "
-            f"from {row['published']}"
+            f"{row['reference_id']} {row['key']}: {row['ours']} is more than "
+            f"{row['tolerance']:.3g} from {row['reference_value']}"
         )
     return run.made(
         {"reproduction": rows},
