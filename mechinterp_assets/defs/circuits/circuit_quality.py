@@ -180,7 +180,7 @@ def subspace_patching(
             )
             for task in settings.tasks
         )
-    null = frame.filter(part="null")
+    null = frame.filter(patched_part="null")
     publisher = Publisher(context, lake)
     publisher.publish(
         study.study,
