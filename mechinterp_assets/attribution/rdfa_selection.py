@@ -35,7 +35,7 @@ def selected_features(
         labelled = (
             families.filter((pl.col("family") == "induction") & pl.col("required"))
             .group_by("feature")
-            .agg(pl.col("passes").fill_null(False).all().alias("is_induction"))
+            .agg(pl.col("meets_threshold").fill_null(False).all().alias("is_induction"))
         )
         fired = fired.join(labelled, on="feature", how="left").with_columns(
             pl.col("is_induction").fill_null(False)

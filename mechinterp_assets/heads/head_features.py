@@ -78,7 +78,7 @@ def head_features(
         .filter((pl.col("rank") < top) | (pl.col("alive_rank") < top).fill_null(False))
     )
     tokens = (
-        ngrams.filter((pl.col("n") == 1) & (pl.col("rank") < SUMMARY_TOKENS))
+        ngrams.filter((pl.col("ngram_size") == 1) & (pl.col("rank") < SUMMARY_TOKENS))
         .sort("feature", "rank")
         .group_by("feature", maintain_order=True)
         .agg(frequent_tokens=pl.col("text"), frequent_tokens_share=pl.col("active_share").sum())

@@ -409,7 +409,7 @@ def test_features_are_selected_by_rule() -> None:
             "feature": [0, 0, 2, 2, 3, 3, 1],
             "family": ["induction"] * 6 + ["n_gram"],
             "required": [True] * 7,
-            "passes": [True, True, True, None, True, False, True],
+            "meets_threshold": [True, True, True, None, True, False, True],
         }
     )
     assert selected_features(statistics, families, 2, "frequent") == [1, 3]

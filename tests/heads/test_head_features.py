@@ -24,7 +24,7 @@ N_HEADS, D_HEAD, N_FEATURES, N_TOKENS = 3, 64, 60, 1000
 NO_NGRAMS = pl.DataFrame(
     schema={
         "feature": pl.Int32,
-        "n": pl.Int32,
+        "ngram_size": pl.Int32,
         "rank": pl.Int32,
         "token_ids": pl.List(pl.Int32),
         "text": pl.String,
@@ -71,7 +71,7 @@ def ngrams_of(profiles: dict[int, dict[tuple[int, ...], float]]) -> pl.DataFrame
     rows = [
         {
             "feature": feature,
-            "n": len(ids),
+            "ngram_size": len(ids),
             "rank": rank,
             "token_ids": list(ids),
             "text": " ".join(map(str, ids)),

@@ -136,7 +136,7 @@ def subspace_patching(run: Run) -> Made:
             )
             for task in settings.tasks
         )
-    null = frame.filter(part="null")
+    null = frame.filter(patched_part="null")
     return run.made(
         {"subspace_patching": frame},
         {

@@ -118,7 +118,9 @@ def attention_sinks(run: Run) -> Made:
                 "share_of_heads_above_0.3": float((first["mean_attention"].to_numpy() > 0.3).mean())
             },
             "massive_activations": {
-                "largest_ratio": float(found.massive_activations["magnitude_ratio"].to_numpy().max())
+                "largest_ratio": float(
+                    found.massive_activations["magnitude_ratio"].to_numpy().max()
+                )
             },
         },
     )
