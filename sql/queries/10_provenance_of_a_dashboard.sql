@@ -2,7 +2,7 @@
 SELECT
     d.study,
     d.layer,
-    d.n_features,
+    d.n_feature_pages,
     m.weights_source AS model,
     d.model_version,
     s.weights_hash AS sae,

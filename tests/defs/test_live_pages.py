@@ -92,7 +92,8 @@ def test_a_write_elsewhere_keeps_the_page_and_a_new_version_makes_it_again(
     model = lake.read("language_model", "tiny").collect().select(declared).drop("study")
     lake.write("language_model", "tiny", model, provenance)
     assert pages.page(SITE, shown[0]) is before  # the same content
-    lake.write("language_model", "tiny", model.with_columns(source=pl.lit("other")), provenance)
+    other = model.with_columns(weights_source=pl.lit("other"))
+    lake.write("language_model", "tiny", other, provenance)
     after = pages.page(SITE, shown[0])
     assert after is not None
     assert after != before

@@ -215,7 +215,7 @@ def test_a_score_is_additive_on_one_side_and_bilinear_in_both(
     scores = {row["members"]: row for row in found if row["metric"] == "attn_score"}
     assert scores[2]["n"] == 8
     assert scores[2]["relative_deviation"] < 1e-4
-    assert scores[2]["ratio"] == pytest.approx(1.0, abs=1e-3)
+    assert scores[2]["additivity_ratio"] == pytest.approx(1.0, abs=1e-3)
     assert scores[3]["relative_deviation"] > 1e-3
     together = edges_together(edges.head(2), "parallel", scope="global", occurrence="traced")
     assert together is not None
