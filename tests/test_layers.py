@@ -17,7 +17,7 @@ SCIENCE = {
 }
 # From the bottom: a part imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"model", "statistics"},
+    {"model", "statistics", "files"},
     SCIENCE,
     {"storage", "studies"},
     {"dashboards", "reproduction"},
@@ -96,7 +96,7 @@ def test_storage_knows_nothing_of_what_it_stores() -> None:
 
 def test_science_knows_neither_dagster_nor_duckdb_nor_storage() -> None:
     for module in modules():
-        if part(module) in SCIENCE | {"model", "statistics"}:
+        if part(module) in SCIENCE | {"model", "statistics", "files"}:
             assert not outer(module) & {"dagster", "duckdb"}, module
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 from torch import Tensor
 
+from mechinterp_assets.files.yaml_reader import YamlError, read_yaml
 from mechinterp_assets.interventions.kinds import SAE_KINDS, all_editors
 from mechinterp_assets.interventions.prompts import variants_of
 from mechinterp_assets.interventions.runner import run_interventions
@@ -123,9 +123,9 @@ def load_interventions(file: Path, shape: ModelShape | None = None) -> list[Plan
 def read_descriptions(file: Path) -> list[dict[str, Any]]:
     """Descriptions in a YAML file, unchecked but for being a list of mappings."""
     try:
-        data = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InterventionError(f"{file}: not readable as YAML: {error}") from error
+        data = read_yaml(file)
+    except YamlError as error:
+        raise InterventionError(str(error)) from None
     if not isinstance(data, list) or not all(isinstance(one, dict) for one in data):
         raise InterventionError(f"{file}: an intervention file is a list of mappings")
     return data
