@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from mechinterp_assets.organism import ORGANISM_FOLDER
+from mechinterp_assets.studies.exact_scalars import exact_scalars
 
 EMBEDDED_MODEL = "organism"
 
@@ -41,9 +42,10 @@ class StudyError(ValueError):
 
 
 class Section(BaseModel):
-    """A mapping that forbids unknown keys and does not change."""
+    """A mapping that forbids unknown keys, has finite numbers alone, and does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    _exact = field_validator("*", mode="wrap")(exact_scalars)
 
 
 class ModelSection(Section):
