@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp_assets.app import study_commands
+
 if TYPE_CHECKING:  # each command imports what it needs, so that --help is quick
     import polars as pl
 
@@ -28,6 +30,10 @@ QUICKSTART_QUERIES = (
     "05_traced_edges_that_hurt_when_ablated",
     "02_features_of_the_strongest_induction_head",
 )
+
+
+for command in (study_commands.studies, study_commands.check, study_commands.new):
+    app.command()(command)
 
 
 @app.command()

@@ -118,6 +118,15 @@ def study_files() -> tuple[list[Path], list[Problem]]:
     return list(found.values()), problems
 
 
+def declared_name(file: Path) -> str:
+    """The name that a file gives its study, as far as it can be made out; else that of the file."""
+    try:
+        found = _NAME_LINE.search(read_text(file))
+    except YamlError:
+        found = None
+    return printable(file.stem) if found is None else found[1]
+
+
 # ---- private -------------------------------------------------------------------------------------
 
 
@@ -158,7 +167,9 @@ def _problem(file: Path, lines: list[str], study: str | None = None) -> Problem:
     reasons = [_reason(file, line) for line in lines[:MAX_LINES]]
     if len(lines) > MAX_LINES:
         reasons.append(f"and {len(lines) - MAX_LINES} more")
-    return Problem(printable(str(file)), _name(file) if study is None else study, tuple(reasons))
+    return Problem(
+        printable(str(file)), declared_name(file) if study is None else study, tuple(reasons)
+    )
 
 
 def _reason(file: Path, line: str) -> str:
@@ -166,12 +177,3 @@ def _reason(file: Path, line: str) -> str:
     rest = line.removeprefix(printable(str(file))).removeprefix(str(file))
     rest = re.sub(r"^:(\d+): ", r"line \1: ", rest).removeprefix(": ")
     return shortened(printable(rest), MAX_LINE)
-
-
-def _name(file: Path) -> str:
-    """The name that a file gives its study, as far as it can be made out; else that of the file."""
-    try:
-        found = _NAME_LINE.search(read_text(file))
-    except YamlError:
-        found = None
-    return printable(file.stem) if found is None else found[1]
