@@ -30,7 +30,7 @@ PARTITIONS = partitions_of(STUDIES)
 def site(key: str) -> tuple[Study, int]:
     """Study and layer of a site key such as `organism.L02`."""
     name, layer = parse_site(key)
-    return STUDIES[name], layer
+    return REGISTRY.find(name), layer
 
 
 def sites_by_study(keys: Iterable[str]) -> dict[str, list[str]]:

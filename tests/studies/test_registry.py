@@ -183,9 +183,11 @@ def test_studies_variable_adds_folders_and_files(
 
 
 PROGRAM = """
-from mechinterp_assets.orchestration.registry import PARTITIONS
-print(*PARTITIONS.studies.get_partition_keys())
-print(*PARTITIONS.sites.get_partition_keys())
+import dagster as dg
+from mechinterp_assets.definitions import build_definitions
+graph = build_definitions().resolve_asset_graph()
+for table in ("language_model", "attention_sae"):
+    print(*graph.get(dg.AssetKey(table)).partitions_def.get_partition_keys())
 """
 
 
@@ -201,7 +203,7 @@ def test_partitions_of_good_studies_are_there_and_each_problem_is_one_warning(
         env={**os.environ, "MECHINTERP_STUDIES": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     studies, sites = done.stdout.splitlines()[-2:]
