@@ -17,7 +17,7 @@ SCIENCE = {
 }
 # From the bottom: a part imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"settings", "statistics"},
+    {"settings", "statistics", "files"},
     {"model"},
     SCIENCE,
     {"storage", "studies"},
@@ -97,7 +97,7 @@ def test_storage_knows_nothing_of_what_it_stores() -> None:
 
 def test_science_knows_neither_dagster_nor_duckdb_nor_storage() -> None:
     for module in modules():
-        if part(module) in SCIENCE | {"model", "settings", "statistics"}:
+        if part(module) in SCIENCE | {"model", "settings", "statistics", "files"}:
             assert not outer(module) & {"dagster", "duckdb"}, module
 
 

@@ -13,10 +13,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp_assets.app import study_commands
+
 if TYPE_CHECKING:  # each command imports what it needs, so that --help is quick
     import polars as pl
 
     from mechinterp_assets.storage.lake import Lake
+    from mechinterp_assets.studies.study import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # Without a terminal to fit, tables get room to be read.
@@ -29,6 +32,10 @@ QUICKSTART_QUERIES = (
 )
 
 
+for command in (study_commands.studies, study_commands.check, study_commands.new):
+    app.command()(command)
+
+
 @app.command()
 def materialize(
     study: Annotated[str, typer.Argument(help="Name of a study")] = "organism",
@@ -36,14 +43,12 @@ def materialize(
     """Materialize every asset of a study in this process; the UI shows the same runs."""
     from mechinterp_assets.app.materialize import StudyFailedError, instance, materialize_study
     from mechinterp_assets.definitions import build_definitions
-    from mechinterp_assets.orchestration.registry import STUDIES
 
-    if study not in STUDIES:
-        raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
+    chosen = _study(study)
     started = time.monotonic()
     with instance() as opened:
         try:
-            for result in materialize_study(build_definitions(), STUDIES[study], opened):
+            for result in materialize_study(build_definitions(), chosen, opened):
                 seconds = time.monotonic() - started
                 n = len(result.get_asset_materialization_events())
                 console.print(
@@ -68,14 +73,11 @@ def reproduce(
     Exit code 1 where a value is outside the tolerance of its reference; published ones have none.
     """
     from mechinterp_assets.app.reproduce import compared, missing_tables, write_measured
-    from mechinterp_assets.orchestration.registry import STUDIES
     from mechinterp_assets.reproduction.comparison import failures
     from mechinterp_assets.reproduction.printing import print_comparison
     from mechinterp_assets.reproduction.reference_file import ReferenceFileError
 
-    if study not in STUDIES:
-        raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
-    chosen = STUDIES[study]
+    chosen = _study(study)
     try:
         if not write_reference:
             compared(None, chosen, only or [])  # mistakes in the file show before hours of work
@@ -169,19 +171,17 @@ def label_sheet(
 ) -> None:
     """Write a CSV sheet of randomly drawn features, or of heads, for a person to label."""
     from mechinterp_assets.app.label_sheets import SheetError, head_sheet_of, sheet_of
-    from mechinterp_assets.orchestration.registry import STUDIES
 
-    if study not in STUDIES:
-        raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
+    chosen = _study(study)
     if output is not None and output.exists():
         raise typer.BadParameter(f"{output} exists and may hold labels; name another file")
     if layer is None and not heads:
         raise typer.BadParameter("name a layer with --layer, or ask for heads with --heads")
     try:
         if layer is None or heads:
-            text = head_sheet_of(_lake(), STUDIES[study], layer, n, seed)
+            text = head_sheet_of(_lake(), chosen, layer, n, seed)
         else:
-            text = sheet_of(_lake(), STUDIES[study], layer, 30 if n is None else n, seed)
+            text = sheet_of(_lake(), chosen, layer, 30 if n is None else n, seed)
     except SheetError as error:
         raise typer.BadParameter(str(error)) from None
     if output is None:
@@ -220,16 +220,13 @@ def neuronpedia(
     from mechinterp_assets.dashboards.context import shown_name
     from mechinterp_assets.dashboards.neuronpedia import Publication, identifier
     from mechinterp_assets.orchestration.inputs import StaleInputError
-    from mechinterp_assets.orchestration.registry import STUDIES
     from mechinterp_assets.resources.compute import ComputeResource
     from mechinterp_assets.resources.language_model import LanguageModelResource
     from mechinterp_assets.storage.home import tensor_folder
     from mechinterp_assets.storage.lake import LakeError
     from mechinterp_assets.storage.tensors import Tensors
 
-    if study not in STUDIES:
-        raise typer.BadParameter(f"no study {study!r}; one of {', '.join(STUDIES)}")
-    chosen = STUDIES[study]
+    chosen = _study(study)
     if unknown := sorted(set(layer or []) - set(chosen.layers)):
         raise typer.BadParameter(f"{study} has no layer {unknown}; it has {chosen.layers}")
     publication = Publication(
@@ -336,6 +333,16 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _study(name: str) -> "Study":
+    from mechinterp_assets.studies.registry import load_registry
+    from mechinterp_assets.studies.study import StudyError
+
+    try:
+        return load_registry().find(name)
+    except StudyError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _lake() -> "Lake":

@@ -25,7 +25,8 @@ from mechinterp_assets.reproduction.reference_file import (
 )
 from mechinterp_assets.reproduction.writing import new, to_yaml, updated
 from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.studies.study import PACKAGED_STUDIES, Study
+from mechinterp_assets.studies.registry import PACKAGED_STUDIES
+from mechinterp_assets.studies.study import Study
 
 TEMPLATE = "organism"
 

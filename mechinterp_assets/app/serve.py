@@ -23,8 +23,10 @@ from mechinterp_assets.dashboards.live.feature_pages import LivePages
 from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
 from mechinterp_assets.dashboards.places import experiments_folder, head_page, heads_folder
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
+from mechinterp_assets.dashboards.studies_page import studies_page
 from mechinterp_assets.storage.home import PROJECT, dashboard_folder, lake_folder
 from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.studies.registry import load_registry
 
 HOST = "127.0.0.1"
 
@@ -35,13 +37,17 @@ def dashboard_app() -> Starlette:
     A layer's published folder has pages of its most active features, for reading without a server.
     Here every feature has one: pages are made on request, and the layer's index links all of them.
     Pages of heads and of experiments are made on request too, so that they follow every table that
-    they show.
+    they show. The first page lists the studies of the files as they are when it is asked for.
     """
     folder = dashboard_folder()
     folder.mkdir(parents=True, exist_ok=True)
     lake = Lake(lake_folder())
     pages, heads, experiments = LivePages(lake), LiveHeadPages(lake), LiveExperimentPages(lake)
     files = StaticFiles(directory=folder, html=True, follow_symlink=True)
+
+    def studies(request: Request) -> Response:
+        published = {page.parent.name for page in folder.glob("*/index.html")}
+        return HTMLResponse(studies_page(load_registry(), published))
 
     def feature(request: Request) -> Response:
         site, number = request.path_params["site"], request.path_params["feature"]
@@ -88,6 +94,7 @@ def dashboard_app() -> Starlette:
 
     return Starlette(
         routes=[
+            Route("/", studies),
             Route("/{study}.experiments/index.html", experiment_page),
             Route("/{study}.experiments/", experiment_page),
             Route("/{study}.heads/L{layer:int}H{head:int}.html", head),

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
-
+from mechinterp_assets.files.yaml_reader import YamlError, read_yaml
 from mechinterp_assets.interventions.kinds import known_kinds
 from mechinterp_assets.interventions.sets import Planned, members, parse_planned
 from mechinterp_assets.interventions.terms import InterventionError
@@ -49,9 +48,9 @@ def load_interventions(file: Path, shape: ModelShape | None = None) -> list[Plan
 def read_descriptions(file: Path) -> list[dict[str, Any]]:
     """Descriptions in a YAML file, unchecked but for being a list of mappings."""
     try:
-        data = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InterventionError(f"{file}: not readable as YAML: {error}") from error
+        data = read_yaml(file)
+    except YamlError as error:
+        raise InterventionError(str(error)) from None
     if not isinstance(data, list) or not all(isinstance(one, dict) for one in data):
         raise InterventionError(f"{file}: an intervention file is a list of mappings")
     return data

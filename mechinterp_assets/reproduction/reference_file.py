@@ -10,10 +10,10 @@ references have a tolerance, and only a tolerance can fail.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mechinterp_assets.circuits.reference_heads import published_circuits
+from mechinterp_assets.files.yaml_reader import YamlError, read_yaml
 
 PACKAGED_REFERENCES = Path(__file__).resolve().parent.parent / "references"
 
@@ -23,7 +23,7 @@ class ReferenceFileError(ValueError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Tolerance(_Part):
@@ -163,9 +163,9 @@ def load_references(file: Path, study: str) -> ReferenceFile:
             f"{study} --write-reference`"
         )
     try:
-        data = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ReferenceFileError(f"{file}: not readable as YAML: {error}") from error
+        data = read_yaml(file)
+    except YamlError as error:
+        raise ReferenceFileError(str(error)) from None
     try:
         found = ReferenceFile.model_validate(data)
     except ValidationError as error:

@@ -6,7 +6,9 @@ any section (each package's settings.py).
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from mechinterp_assets.settings.exact_scalars import exact_scalars
 
 Positive = Annotated[int, Field(gt=0)]
 Index = Annotated[int, Field(ge=0)]
@@ -21,6 +23,7 @@ class StudyError(ValueError):
 
 
 class Section(BaseModel):
-    """A mapping that forbids unknown keys and does not change."""
+    """A mapping that forbids unknown keys, has finite numbers alone, and does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    _exact = field_validator("*", mode="wrap")(exact_scalars)

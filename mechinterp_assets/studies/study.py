@@ -1,11 +1,10 @@
 """Studies: the validated form of the YAML files that say what is computed.
 
-Belongs here: a study as a whole, how its paths are resolved, the registry of all studies and the
-errors a wrong file gives. Does not belong here: the sections' fields (study_sections.py), how
+Belongs here: a study as a whole, how its paths are resolved and the errors a wrong file gives. Does
+not belong here: the sections (each package's settings.py), where files are found (registry.py), how
 anything is computed, and Dagster.
 
-A study file is found in `mechinterp_assets/studies/` or in the folders named by the environment
-variable MECHINTERP_STUDIES (separated like PATH). Every check that needs no weights runs at load:
+Every check that needs no weights runs at load:
 unknown keys, types, layers that the model does not have, paths that do not exist. What depends on
 the machine (does an SAE of this width fit its memory?) is checked before work starts.
 """
@@ -19,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     Field,
@@ -35,6 +33,7 @@ from mechinterp_assets.circuits.settings import IoiSection
 from mechinterp_assets.corpora.settings import CorpusSection
 from mechinterp_assets.faithfulness.settings import CircuitsSection
 from mechinterp_assets.features.settings import ComparisonSection, FeatureSection
+from mechinterp_assets.files.yaml_reader import YamlError, read_yaml
 from mechinterp_assets.heads.settings import HeadSection, PrefixInductionSection
 from mechinterp_assets.interventions.settings import InterventionSection
 from mechinterp_assets.model.settings import ModelSection
@@ -45,18 +44,7 @@ from mechinterp_assets.settings.section import Section, StudyError
 from mechinterp_assets.studies.settings import CheckSection
 from mechinterp_assets.tasks.settings import TaskEffectSection
 
-PACKAGED_STUDIES = Path(__file__).parent
-STUDIES_VARIABLE = "MECHINTERP_STUDIES"
-__all__ = [
-    "PACKAGED_STUDIES",
-    "Study",
-    "StudyError",
-    "load_registry",
-    "load_study",
-    "parse_site",
-    "site_key",
-    "study_files",
-]
+__all__ = ["Study", "StudyError", "load_study", "parse_site", "site_key"]
 
 STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -213,12 +201,14 @@ def parse_site(key: str) -> tuple[str, int]:
 def load_study(file: Path) -> Study:
     """Read and validate one study file. Raises StudyError with file, key, value and remedy."""
     try:
-        data = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise StudyError(f"{file}: not readable as YAML: {error}") from error
+        data = read_yaml(file)
+    except YamlError as error:
+        raise StudyError(str(error)) from None
     if not isinstance(data, dict):
+        what = "nothing" if data is None else f"a {type(data).__name__}"
         raise StudyError(
-            f"{file}: a study is a mapping of keys to values, not {type(data).__name__}"
+            f"{file}: a study is a mapping of keys to values, and this file holds {what}; "
+            "start from docs/studies.md or `mechinterp new`"
         )
     try:
         study = Study.model_validate(_resolve_paths(data, file.parent))
@@ -238,41 +228,6 @@ def load_study(file: Path) -> Study:
     return study
 
 
-def study_files() -> list[Path]:
-    """Study files of the package and of the folders in MECHINTERP_STUDIES."""
-    files = sorted(PACKAGED_STUDIES.glob("*.yaml"))
-    for name in filter(None, os.environ.get(STUDIES_VARIABLE, "").split(os.pathsep)):
-        place = Path(name).expanduser()
-        if place.is_dir():
-            files += sorted(place.glob("*.yaml"))
-        elif place.is_file():
-            files.append(place)
-        else:
-            raise StudyError(f"{STUDIES_VARIABLE}: {place} does not exist; name a folder or a file")
-    return files
-
-
-def load_registry(files: list[Path] | None = None) -> dict[str, Study]:
-    """All studies by name. Two files with one name are an error."""
-    studies: dict[str, Study] = {}
-    for file in study_files() if files is None else files:
-        study = load_study(file)
-        if study.study in studies:
-            raise StudyError(
-                f"{file}: study: the name {study.study!r} is taken by "
-                f"{studies[study.study].file}; rename one of them"
-            )
-        studies[study.study] = study
-    for study in studies.values():
-        for number, comparison in enumerate(study.comparisons):
-            if comparison.with_study not in {None, *studies}:
-                raise StudyError(
-                    f"{study.file}: comparisons.{number}.with: no study "
-                    f"{comparison.with_study!r}; one of {', '.join(studies)}"
-                )
-    return studies
-
-
 # ---- private -------------------------------------------------------------------------------------
 
 
@@ -282,7 +237,7 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     def resolve(value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        path = Path(os.path.expandvars(value)).expanduser()
+        path = Path(os.path.expanduser(os.path.expandvars(value)))
         return str(path if path.is_absolute() else (folder / path).resolve())
 
     resolved = dict(data)

@@ -59,6 +59,24 @@ def test_a_failed_writer_leaves_the_old_pages(served: DashboardsResource) -> Non
     assert get(served.url("organism.L00")) == "whole"
 
 
+def test_the_first_page_follows_the_study_files(
+    served: DashboardsResource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    monkeypatch.setenv("MECHINTERP_STUDIES", str(studies))
+    with served.publish("organism") as folder:
+        (folder / "index.html").write_text("pages of the organism")
+    first = get(f"{served.base_url}/")
+    assert 'href="organism/index.html"' in first
+    assert "Left out" not in first
+    (studies / "bad.yaml").write_text("study: bad\nstudy: bad\n")
+    second = get(f"{served.base_url}/")
+    assert f"<dt>{studies / 'bad.yaml'}</dt>" in second
+    assert "line 2: key study is there twice" in second
+    assert 'href="organism/index.html"' in second
+
+
 def test_nothing_outside_the_folder_is_served(served: DashboardsResource, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("x")
     for path in ("../secret.txt", "%2e%2e/secret.txt", "..%2fsecret.txt"):

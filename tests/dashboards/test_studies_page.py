@@ -1,0 +1,68 @@
+"""The first page: every study with the pages it has, every problem, nothing of theirs as markup."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mechinterp_assets.dashboards.studies_page import studies_page
+from mechinterp_assets.studies.registry import load_registry
+
+SCRIPT = "<script>alert(1)</script>"
+STUDY: dict[str, Any] = {
+    "study": "mine",
+    "description": SCRIPT,
+    "model": {"embedded": "organism"},
+    "corpus": {"format": "structured", "documents": 10},
+    "activations": {"layers": [0, 3]},
+    "tasks": {"traced": ["ioi", "greater_than"]},
+    "sae": {"d_sae": 64, "k": 8, "training_tokens": 1000, "batch_size": 100},
+}
+
+
+class Parsed(HTMLParser):
+    """Tags that were opened, and addresses of links."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.hrefs: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "a":
+            self.hrefs.append(dict(attrs)["href"] or "")
+
+
+def page(folder: Path, *published: str) -> str:
+    (folder / "mine.yaml").write_text(yaml.safe_dump(STUDY))
+    return studies_page(load_registry(sorted(folder.glob("*.yaml"))), published)
+
+
+def test_pages_that_are_published_are_linked_and_no_others(tmp_path: Path) -> None:
+    folders = ["mine", "mine.heads", "mine.trace.greater_than", "mine.L03"]
+    parsed = Parsed(page(tmp_path, *folders, "other", "other.heads"))
+    assert parsed.hrefs == ["#main", *(f"{folder}/index.html" for folder in folders)]
+    none = page(tmp_path)
+    assert Parsed(none).hrefs == ["#main"]
+    assert "none made yet" in none
+    assert "Left out" not in none
+
+
+def test_problems_and_descriptions_are_shown_as_text(tmp_path: Path) -> None:
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.yaml"
+    hostile.write_text(yaml.safe_dump({**STUDY, "study": "x", "sea": SCRIPT}))
+    broken = tmp_path / "\udcff\n.yaml"
+    broken.write_text("[")
+    text = page(tmp_path)
+    parsed = Parsed(text)
+    assert parsed.tags.count("script") == 1
+    assert "img" not in parsed.tags
+    assert "&lt;img src=x onerror=alert(1)&gt;.yaml" in text
+    assert re.search(r"sea: unknown key \(value &#39;&lt;script&gt;alert", text)
+    assert "\\udcff\\n.yaml" in text
+    assert text.encode()
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2  # the value, and mine's text
