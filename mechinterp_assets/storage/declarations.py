@@ -6,6 +6,8 @@ back, so whatever DuckDB understands is what the lake stores and Dagster shows. 
 see `mechinterp_assets/storage/lake.py`.
 """
 
+from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
+
 import hashlib
 import re
 from collections.abc import Mapping

@@ -10,6 +10,8 @@ in a new catalog. Readers hold the catalog or the files they opened, neither of 
 so no reader waits for a writer, or a writer for a reader. How the catalog is filled: `catalog.py`.
 """
 
+from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
+
 import json
 import os
 import re
