@@ -18,6 +18,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mechinterp_assets.app.materialize import prepare_instance_folder
+from mechinterp_assets.app.ports import HOST
 from mechinterp_assets.dashboards.live.experiment_pages import LiveExperimentPages
 from mechinterp_assets.dashboards.live.feature_pages import LivePages
 from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
@@ -25,8 +26,6 @@ from mechinterp_assets.dashboards.places import experiments_folder, head_page, h
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
 from mechinterp_assets.storage.home import PROJECT, dashboard_folder, lake_folder
 from mechinterp_assets.storage.lake import Lake
-
-HOST = "127.0.0.1"
 
 
 def dashboard_app() -> Starlette:

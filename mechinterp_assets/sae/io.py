@@ -11,7 +11,6 @@ in cfg.json; SAELens carries that key along and ignores it.
 
 import json
 import math
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,11 +25,11 @@ from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.sae.architectures import sae_class
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
+from mechinterp_assets.sae.folder import CONFIG, WEIGHTS
 from mechinterp_assets.sae.gated import GatedSAE
 from mechinterp_assets.sae.normalization import fold_normalization
 from mechinterp_assets.sae.topk import TopKSAE
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 # SAELens reads folders without a version >= 6 by an older route that drops keys.
 SAE_LENS_VERSION = "6.54.12"
 # Tensors of each architecture on disk; W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in], all
@@ -197,19 +196,6 @@ def load_sae(folder: Path) -> SparseAutoencoder:
             "weights that were changed on purpose with save_sae"
         )
     return sae
-
-
-def copy_sae_folder(folder: Path, to: Path) -> None:
-    """Copy an SAE's two files into the folder `to`, made if absent.
-
-    Raises SaeError if one of them is there already: nothing is overwritten.
-    """
-    for name in (CONFIG, WEIGHTS):
-        if (to / name).exists():
-            raise SaeError(f"{to / name} exists already; name an empty or a new folder")
-    to.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, WEIGHTS):
-        shutil.copyfile(folder / name, to / name)
 
 
 def read_hook(folder: Path) -> str:

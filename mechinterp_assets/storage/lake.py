@@ -322,6 +322,15 @@ class Lake:
             for name, dtype in schema.items()
         )
 
+    def is_empty(self) -> bool:
+        """Whether nothing was ever written here; asking makes no folder.
+
+        Raises:
+            LakeError: there are tables without their ledger.
+        """
+        self._check_ledger()
+        return self._ledger.changes() == 0
+
     def exists(self, table: str, partition: str) -> bool:
         """Whether the partition has a current version."""
         return bool(self._ledger.current(table, [partition]))

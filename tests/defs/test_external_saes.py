@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.app.cli import app
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.io import CONFIG, SaeMetadata, load_sae, read_metadata, save_sae
+from mechinterp_assets.sae.folder import CONFIG
+from mechinterp_assets.sae.io import SaeMetadata, load_sae, read_metadata, save_sae
 from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
@@ -133,6 +134,6 @@ def test_the_sae_folder_is_printed_and_copied(
     assert load_sae(tmp_path).weights_hash() == given.weights_hash()
     again = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER), "--to", str(tmp_path)])
     assert again.exit_code == 2
-    assert "exists already" in again.output
+    assert "exists; name an empty or a new folder" in again.output
     missing = CliRunner().invoke(app, ["sae-folder", "theirs", "3"])
     assert missing.exit_code == 2

@@ -9,8 +9,9 @@ from sae_lens import SAE
 
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.batchtopk import BatchTopKSAE
+from mechinterp_assets.sae.folder import copy_sae_folder
 from mechinterp_assets.sae.gated import GatedSAE
-from mechinterp_assets.sae.io import SaeMetadata, copy_sae_folder, load_sae, save_sae
+from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
 from mechinterp_assets.sae.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.matryoshka import MatryoshkaSAE
 from mechinterp_assets.sae.normalization import SCALER

@@ -14,10 +14,9 @@ from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SaeError, SparseAutoencoder
 from mechinterp_assets.sae.external import check_explains, external_row, read_external
+from mechinterp_assets.sae.folder import CONFIG, WEIGHTS
 from mechinterp_assets.sae.gated import GatedSAE
 from mechinterp_assets.sae.io import (
-    CONFIG,
-    WEIGHTS,
     SaeMetadata,
     check_compatible,
     load_sae,
