@@ -119,21 +119,21 @@ def sae_folder(
     to: Annotated[Path | None, typer.Option(help="Folder to copy it to")] = None,
 ) -> None:
     """Print the folder of a layer's SAE, in SAELens's format, or copy it to another place."""
-    chosen = known_study(study)
-    if layer not in chosen.layers:
-        raise Mistake(
-            f"layer {layer} has no SAE in {study}; layers with one: "
-            f"{', '.join(map(str, chosen.layers))}"
-        )
-
     from mechinterp_assets.sae.folder import copy_sae_folder
     from mechinterp_assets.storage.home import tensor_folder
     from mechinterp_assets.storage.manifest import ArtefactError
     from mechinterp_assets.storage.tensors import Tensors
     from mechinterp_assets.studies.study import site_key
 
+    tensors, key = Tensors(tensor_folder()), site_key(study, layer)
+    if not tensors.exists("attention_sae", key) and layer not in (
+        there := known_study(study).layers
+    ):
+        raise Mistake(
+            f"layer {layer} has no SAE in {study}; layers with one: {', '.join(map(str, there))}"
+        )
     with told(ArtefactError, FileExistsError):
-        folder = Tensors(tensor_folder()).open("attention_sae", site_key(study, layer)).path
+        folder = tensors.open("attention_sae", key).path
         if to is not None:
             copy_sae_folder(folder, to)
     print(folder if to is None else to)  # one line, never wrapped: for use in scripts
@@ -146,10 +146,10 @@ def trace_graph(
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Write a study's traced circuit as GraphML, for Gephi, yEd, Cytoscape or networkx."""
-    known_study(study)
     check_free(path, force)
     lake = opened_lake()
     if not lake.exists("ioi_trace_graph", study):
+        known_study(study)
         raise Mistake(f"study {study!r} has no trace; materialize ioi_trace_graph first")
     every = lake.read("ioi_trace_graph", study).collect()
     tasks = every["task"].unique(maintain_order=True).to_list()

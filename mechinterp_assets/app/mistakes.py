@@ -56,5 +56,5 @@ def outside(error: OSError) -> str | None:
 def nearest(name: str, names: Iterable[str], most: int = 3) -> str:
     """`perhaps` the names closest to one that does not exist, or all names where none is close."""
     known = list(names)
-    close = difflib.get_close_matches(name, known, n=most, cutoff=0.4)
+    close = difflib.get_close_matches(name, known, n=most, cutoff=0.6)
     return f"perhaps {', '.join(close)}" if close else f"one of {', '.join(known)}"

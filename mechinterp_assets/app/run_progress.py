@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 import dagster as dg
+from dagster._utils.error import SerializableErrorInfo
 
 from mechinterp_assets.app.progress import Progress, duration
 
@@ -122,8 +123,8 @@ def last_durations(
     return seconds
 
 
-def root_cause(error: object) -> str:
-    """What the error says that others were raised from."""
-    while getattr(error, "cause", None) is not None:
-        error = error.cause  # type: ignore[attr-defined]
-    return str(getattr(error, "message", "")).strip() or "unknown error"
+def root_cause(error: SerializableErrorInfo | None) -> str:
+    """What the assets' own error says, which Dagster wraps in others."""
+    while error is not None and error.cause and (error.cls_name or "").startswith("Dagster"):
+        error = error.cause
+    return error.message.strip() if error is not None and error.message else "unknown error"
