@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 import dagster as dg
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 
 from mechinterp_assets.app.progress import Progress, duration
 

@@ -24,8 +24,10 @@ from mechinterp_assets.dashboards.live.feature_pages import LivePages
 from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
 from mechinterp_assets.dashboards.places import experiments_folder, head_page, heads_folder
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
-from mechinterp_assets.storage.home import PROJECT, dashboard_folder, lake_folder
+from mechinterp_assets.storage.home import dashboard_folder, lake_folder
 from mechinterp_assets.storage.lake import Lake
+
+WORKSPACE = Path(__file__).with_name("workspace.yaml")
 
 
 def dashboard_app() -> Starlette:
@@ -109,9 +111,8 @@ def serve(port: int, dashboards_port: int) -> int:
         [
             *("env", "--default-signal=INT,TERM"),
             *(sys.executable, "-m", "dagster", "dev"),
-            *("-w", str(PROJECT / "workspace.yaml"), "-h", HOST, "-p", str(port)),
+            *("-w", str(WORKSPACE), "-h", HOST, "-p", str(port)),
         ],
-        cwd=PROJECT,
         start_new_session=True,
     )
     dashboards = uvicorn.Server(

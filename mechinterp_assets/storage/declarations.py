@@ -97,8 +97,8 @@ def _fingerprint(folder: Path) -> str:
     for part in ("tables", "provenance.sql", "catalog.sql"):
         if not (folder / part).exists():
             raise DeclarationError(
-                f"{folder / part} is missing: tables are declared in the repository's sql/ folder,"
-                " so install the project in editable mode (pip install -e .)"
+                f"{folder / part} is missing: tables are declared there, so the installation is"
+                " incomplete; install mechinterp-assets again"
             )
     digest = hashlib.sha256()
     for path in _declaring_files(folder):
