@@ -6,6 +6,7 @@ export MECHINTERP_HOME ?= $(CURDIR)/.mechinterp
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 STUDY ?= organism
+FILE ?= results.duckdb
 # Other programs that tests and benchmarks compare with, in an environment of their own.
 PEERS := .venv-peers
 
@@ -42,8 +43,8 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-export: $(VENV)/.installed ## One self-contained DuckDB file with all current tables: results.duckdb
-	$(BIN)/mechinterp export results.duckdb
+export: $(VENV)/.installed ## One self-contained DuckDB file with all current tables (FILE=results.duckdb)
+	$(BIN)/mechinterp export $(FILE)
 
 $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -6,29 +6,33 @@ Belongs here: starting and stopping those processes. Does not belong here: what 
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mechinterp_assets.app.materialize import prepare_instance_folder
+from mechinterp_assets.app.ports import HOST
 from mechinterp_assets.dashboards.live.experiment_pages import LiveExperimentPages
 from mechinterp_assets.dashboards.live.feature_pages import LivePages
 from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
 from mechinterp_assets.dashboards.places import experiments_folder, head_page, heads_folder
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
 from mechinterp_assets.dashboards.studies_page import studies_page
-from mechinterp_assets.storage.home import PROJECT, dashboard_folder, lake_folder
+from mechinterp_assets.storage.home import dashboard_folder, lake_folder
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.registry import load_registry
 
-HOST = "127.0.0.1"
+WORKSPACE = Path(__file__).with_name("workspace.yaml")
 
 
 def dashboard_app() -> Starlette:
@@ -49,48 +53,48 @@ def dashboard_app() -> Starlette:
         published = {page.parent.name for page in folder.glob("*/index.html")}
         return HTMLResponse(studies_page(load_registry(), published))
 
+    started = time.time_ns()
+
+    def answer(request: Request, live: Callable[[], str | None], file: Path) -> Response:
+        """A page from the lake, or without one the published file."""
+        # What a page shows changes with the lake, how it is made with this program. Looked at
+        # first: a page that a write overtakes must not pass for the newer one.
+        state = (started, *(lake.catalog_state() or ()))
+        if _is_known(request, state):
+            return _not_modified(state)
+        page = live()
+        return _file(request, file, folder) if page is None else _html(page, state)
+
     def feature(request: Request) -> Response:
         site, number = request.path_params["site"], request.path_params["feature"]
-        page = pages.page(site, number)
-        if page is not None:
-            return HTMLResponse(page)
-        return _file(folder / site / "features" / f"{number}.html", folder)
+        file = folder / site / "features" / f"{number}.html"
+        return answer(request, lambda: pages.page(site, number), file)
 
     def tree(request: Request) -> Response:
         site, number = request.path_params["site"], request.path_params["feature"]
-        page = pages.tree(site, number)
-        if page is not None:
-            return HTMLResponse(page)
-        return _file(folder / site / "trees" / f"{number}.html", folder)
+        file = folder / site / "trees" / f"{number}.html"
+        return answer(request, lambda: pages.tree(site, number), file)
 
     def index(request: Request) -> Response:
         site = request.path_params["site"]
-        answer = _file(folder / site / "index.html", folder)
-        if answer.status_code == 200 and pages.covers(site):
-            text = bytes(answer.body).decode()
-            return HTMLResponse(text.replace(SOME_LINKED, ALL_LINKED, 1))
-        return answer
+        every = (SOME_LINKED, ALL_LINKED) if pages.covers(site) else None
+        return _file(request, folder / site / "index.html", folder, every)
 
     def head(request: Request) -> Response:
         study, layer, number = (request.path_params[name] for name in ("study", "layer", "head"))
-        page = heads.page(study, layer, number)
-        if page is not None:
-            return HTMLResponse(page)
-        return _file(folder / heads_folder(study) / head_page(layer, number), folder)
+        file = folder / heads_folder(study) / head_page(layer, number)
+        return answer(request, lambda: heads.page(study, layer, number), file)
 
     def head_index(request: Request) -> Response:
         study = request.path_params["study"]
-        page = heads.index(study)
-        if page is not None:
-            return HTMLResponse(page)
-        return _file(folder / heads_folder(study) / "index.html", folder)
+        return answer(
+            request, lambda: heads.index(study), folder / heads_folder(study) / "index.html"
+        )
 
     def experiment_page(request: Request) -> Response:
         study = request.path_params["study"]
-        page = experiments.page(study)
-        if page is not None:
-            return HTMLResponse(page)
-        return _file(folder / experiments_folder(study) / "index.html", folder)
+        file = folder / experiments_folder(study) / "index.html"
+        return answer(request, lambda: experiments.page(study), file)
 
     return Starlette(
         routes=[
@@ -105,7 +109,8 @@ def dashboard_app() -> Starlette:
             Route("/{site}/index.html", index),
             Route("/{site}/", index),
             Mount("/", app=files),
-        ]
+        ],
+        middleware=[Middleware(GZipMiddleware)],
     )
 
 
@@ -117,9 +122,8 @@ def serve(port: int, dashboards_port: int) -> int:
         [
             *("env", "--default-signal=INT,TERM"),
             *(sys.executable, "-m", "dagster", "dev"),
-            *("-w", str(PROJECT / "workspace.yaml"), "-h", HOST, "-p", str(port)),
+            *("-w", str(WORKSPACE), "-h", HOST, "-p", str(port)),
         ],
-        cwd=PROJECT,
         start_new_session=True,
     )
     dashboards = uvicorn.Server(
@@ -138,11 +142,41 @@ def serve(port: int, dashboards_port: int) -> int:
     return dagster.wait()
 
 
-def _file(path: Path, folder: Path) -> HTMLResponse:
-    """A page of the folder, or 404; nothing outside the folder."""
+def _file(
+    request: Request, path: Path, folder: Path, replaced: tuple[str, str] | None = None
+) -> Response:
+    """A page of the folder, with one text replaced, or 404; nothing outside the folder."""
     if not (path.resolve().is_relative_to(folder.resolve()) and path.is_file()):
         return HTMLResponse("Not Found", status_code=404)
-    return HTMLResponse(path.read_text())
+    found = path.stat()
+    state = (found.st_ino, found.st_mtime_ns, replaced is not None)
+    if _is_known(request, state):
+        return _not_modified(state)
+    text = path.read_text()
+    return _html(text if replaced is None else text.replace(*replaced, 1), state)
+
+
+def _headers(state: tuple[int, ...]) -> dict[str, str]:
+    """A tag of what a page shows, which browsers ask about each time.
+
+    Weak: gzip sends the same page in other bytes.
+    """
+    tag = "-".join(format(part, "x") for part in state)
+    return {"ETag": f'W/"{tag}"', "Cache-Control": "no-cache"}
+
+
+def _is_known(request: Request, state: tuple[int, ...]) -> bool:
+    """Whether the browser has the page as of `state`."""
+    known = request.headers.get("if-none-match", "").split(",")
+    return _headers(state)["ETag"] in map(str.strip, known)
+
+
+def _not_modified(state: tuple[int, ...]) -> Response:
+    return Response(status_code=304, headers=_headers(state))
+
+
+def _html(text: str, state: tuple[int, ...]) -> Response:
+    return HTMLResponse(text, headers=_headers(state))
 
 
 def _stopper(

@@ -77,6 +77,10 @@ class Publication:
         """Id of a layer's SAE."""
         return f"{layer}-{self.source_set}"
 
+    def folder(self, root: Path, layer: int) -> Path:
+        """Where the files of a layer go under the folder `root`."""
+        return root / self.model_id / self.source_id(layer)
+
     @property
     def stamp(self) -> str:
         """`created` as Neuronpedia's database reads it."""
@@ -121,15 +125,14 @@ def export_layer(
     Raises:
         ValueError: the place is taken, an example has no tokens, or a line does not fit.
     """
-    source_id = publication.source_id(layer)
-    target = folder / publication.model_id / source_id
+    target = publication.folder(folder, layer)
     if target.exists():
         raise ValueError(f"{target} exists; remove it or name another folder")
     lines = _Lines(
         frames, publication, layer, SequenceTokens(sequences), token_strings, logit_histograms or {}
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    made = target.parent / f".{source_id}.{uuid.uuid4().hex}"
+    made = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     try:
         for name, line in _metadata(publication, layer, model, sae, corpus, sequences).items():
             _write(made / f"{name}.jsonl", [line])

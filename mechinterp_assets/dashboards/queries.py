@@ -20,7 +20,7 @@ def statements() -> dict[str, str]:
     if not found:
         raise FileNotFoundError(
             f"{SQL_FOLDER} has no SQL: pages show the statements of the repository's sql/ folder, "
-            "so install the project in editable mode (pip install -e .)"
+            "so the installation is incomplete; install mechinterp-assets again"
         )
     return found
 

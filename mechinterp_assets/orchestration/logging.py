@@ -4,8 +4,11 @@ Belongs here: one short line per message on the console. Dagster's event log kee
 """
 
 import logging
+import sys
 
 import dagster as dg
+
+NAME = "mechinterp"
 
 
 class _ShortFormatter(logging.Formatter):
@@ -17,14 +20,26 @@ class _ShortFormatter(logging.Formatter):
         return f"{self.formatTime(record, '%H:%M:%S')} {message or record.getMessage()}"
 
 
-@dg.logger(config_schema={"log_level": dg.Field(str, default_value="INFO")})
-def short_console_logger(init_context: dg.InitLoggerContext) -> logging.Logger:
-    """Messages of assets at INFO and above."""
-    logger = logging.getLogger("mechinterp")
-    logger.setLevel(init_context.logger_config["log_level"])
+class _Console(logging.Handler):
+    """Lines on whatever is standard error when they are written."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def console_logger(level: str = "INFO") -> logging.Logger:
+    """The logger of this process: short lines on standard error, at `level` and above."""
+    logger = logging.getLogger(NAME)
+    logger.setLevel(level)
     logger.propagate = False
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _Console()
         handler.setFormatter(_ShortFormatter())
         logger.addHandler(handler)
     return logger
+
+
+@dg.logger(config_schema={"log_level": dg.Field(str, default_value="INFO")})
+def short_console_logger(init_context: dg.InitLoggerContext) -> logging.Logger:
+    """Messages of assets at INFO and above."""
+    return console_logger(init_context.logger_config["log_level"])

@@ -7,7 +7,9 @@ their first use. MECHINTERP_CPP=0 turns them off; without a compiler everything 
 A library is built in a folder of its own and moved to its final name when it is whole, so that no
 process loads half a library and a build that was killed leaves nothing to wait for. The final name
 holds a hash of the source, the compiler flags, torch and this processor: a cache shared by several
-machines serves each with its own build.
+machines serves each with its own build. That folder is TORCH_EXTENSIONS_DIR, or else torch's in the
+user's cache (~/.cache/torch_extensions), for a checkout and an installed wheel alike: nothing is
+written beside the package.
 """
 
 import functools

@@ -20,9 +20,8 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import Measure, evaluate_reconstruction
+from mechinterp_assets.sae.folder import CONFIG, WEIGHTS
 from mechinterp_assets.sae.io import (
-    CONFIG,
-    WEIGHTS,
     SaeMetadata,
     load_sae,
     read_hook,

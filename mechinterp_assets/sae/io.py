@@ -12,7 +12,6 @@ metadata.mechinterp in cfg.json; SAELens carries that key along and ignores it.
 
 import json
 import math
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,11 +26,11 @@ from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
+from mechinterp_assets.sae.folder import CONFIG, WEIGHTS
 from mechinterp_assets.sae.normalization import fold_normalization
 from mechinterp_assets.sae.registry import sae_class
 from mechinterp_assets.sae.traits import architecture_names, traits_of
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 # SAELens reads folders without a version >= 6 by an older route that drops keys.
 SAE_LENS_VERSION = "6.54.12"
 FLOATS = {
@@ -185,19 +184,6 @@ def load_sae(folder: Path) -> SparseAutoencoder:
             "weights that were changed on purpose with save_sae"
         )
     return sae
-
-
-def copy_sae_folder(folder: Path, to: Path) -> None:
-    """Copy an SAE's two files into the folder `to`, made if absent.
-
-    Raises SaeError if one of them is there already: nothing is overwritten.
-    """
-    for name in (CONFIG, WEIGHTS):
-        if (to / name).exists():
-            raise SaeError(f"{to / name} exists already; name an empty or a new folder")
-    to.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, WEIGHTS):
-        shutil.copyfile(folder / name, to / name)
 
 
 def read_hook(folder: Path) -> str:

@@ -4,6 +4,8 @@ Only how a catalog file is filled is here; when it is rebuilt and how it is swap
 lake's part (`mechinterp_assets/storage/lake.py`).
 """
 
+from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
+
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

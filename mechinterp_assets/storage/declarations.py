@@ -6,6 +6,8 @@ back, so whatever DuckDB understands is what the lake stores and Dagster shows. 
 see `mechinterp_assets/storage/lake.py`.
 """
 
+from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
+
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,8 +108,8 @@ def _fingerprint(folder: Path) -> str:
     for part in ("tables", "provenance.sql", "catalog.sql"):
         if not (folder / part).exists():
             raise DeclarationError(
-                f"{folder / part} is missing: tables are declared in the repository's sql/ folder,"
-                " so install the project in editable mode (pip install -e .)"
+                f"{folder / part} is missing: tables are declared there, so the installation is"
+                " incomplete; install mechinterp-assets again"
             )
     digest = hashlib.sha256()
     for path in _declaring_files(folder):

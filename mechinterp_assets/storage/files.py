@@ -1,6 +1,10 @@
 """File system steps that publishing rests on: durable renames and folders for unfinished work.
 
 Only what tables and tensors share; nothing here knows what is stored.
+
+Locks are the system's flock, which goes with the process that holds it and serves who waits in
+turn, on a local disk and on NFS. The library filelock uses the same call but polls it, so that one
+of several writers can starve, and where flock is missing takes a lock that outlives its holder.
 """
 
 import fcntl

@@ -6,14 +6,23 @@ Belongs here: the folder's place and its parts. Does not belong here: what is st
 import os
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
 HOME_VARIABLE = "MECHINTERP_HOME"
+_ABOVE_PACKAGE = Path(__file__).resolve().parents[2]
+
+
+def checkout() -> Path | None:
+    """The folder of the repository; None where the package is installed from a wheel."""
+    return _ABOVE_PACKAGE if (_ABOVE_PACKAGE / "pyproject.toml").is_file() else None
 
 
 def home() -> Path:
-    """MECHINTERP_HOME, or `.mechinterp` in the project; absolute, created by whoever writes."""
+    """MECHINTERP_HOME, or `.mechinterp` in the checkout, or else in the current folder.
+
+    Absolute, created by whoever writes.
+    """
     named = os.environ.get(HOME_VARIABLE)
-    return (Path(named).expanduser() if named else PROJECT / ".mechinterp").absolute()
+    folder = Path(named).expanduser() if named else (checkout() or Path.cwd()) / ".mechinterp"
+    return folder.absolute()
 
 
 def lake_folder() -> Path:

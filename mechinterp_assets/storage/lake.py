@@ -10,6 +10,8 @@ in a new catalog. Readers hold the catalog or the files they opened, neither of 
 so no reader waits for a writer, or a writer for a reader. How the catalog is filled: `catalog.py`.
 """
 
+from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
+
 import json
 import os
 import re
@@ -319,6 +321,15 @@ class Lake:
             )
             for name, dtype in schema.items()
         )
+
+    def is_empty(self) -> bool:
+        """Whether nothing was ever written here; asking makes no folder.
+
+        Raises:
+            LakeError: there are tables without their ledger.
+        """
+        self._check_ledger()
+        return self._ledger.changes() == 0
 
     def exists(self, table: str, partition: str) -> bool:
         """Whether the partition has a current version."""

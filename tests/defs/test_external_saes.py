@@ -10,15 +10,15 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner
 
 from mechinterp_assets.activations.harvest import capture_z
-from mechinterp_assets.app.cli import app
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
-from mechinterp_assets.sae.io import CONFIG, SaeMetadata, load_sae, read_metadata, save_sae
+from mechinterp_assets.sae.folder import CONFIG
+from mechinterp_assets.sae.io import SaeMetadata, load_sae, read_metadata, save_sae
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
+from tests.command_line import call
 
 LAYER, SITE = 2, "theirs.L02"
 STUDY = {
@@ -125,14 +125,14 @@ def test_the_sae_folder_is_printed_and_copied(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MECHINTERP_HOME", str(home))
-    printed = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER)])
+    printed = call(["sae-folder", "theirs", str(LAYER)])
     assert (Path(printed.output.strip()) / CONFIG).is_file()
-    copied = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER), "--to", str(tmp_path)])
+    copied = call(["sae-folder", "theirs", str(LAYER), "--to", str(tmp_path)])
     assert copied.exit_code == 0
     given = load_sae(Path(printed.output.strip()))
     assert load_sae(tmp_path).weights_hash() == given.weights_hash()
-    again = CliRunner().invoke(app, ["sae-folder", "theirs", str(LAYER), "--to", str(tmp_path)])
+    again = call(["sae-folder", "theirs", str(LAYER), "--to", str(tmp_path)])
     assert again.exit_code == 2
-    assert "exists already" in again.output
-    missing = CliRunner().invoke(app, ["sae-folder", "theirs", "3"])
+    assert "exists; name an empty or a new folder" in again.output
+    missing = call(["sae-folder", "theirs", "3"])
     assert missing.exit_code == 2

@@ -9,7 +9,6 @@ from typing import cast
 import polars as pl
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from mechinterp_assets.defs.saes.sae_matching import _other_sae
 from mechinterp_assets.features.settings import ComparisonSection
@@ -21,6 +20,7 @@ from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.comparisons import Target, targets
+from tests.command_line import call
 from tests.defs.conftest import Materialized
 
 
@@ -164,10 +164,9 @@ def test_label_tables_hold_the_file(tiny: Materialized) -> None:
 
 
 def test_label_sheet_of_the_study(tiny: Materialized, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mechinterp_assets.app.cli import app
 
     monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
-    result = CliRunner().invoke(app, ["label-sheet", "tiny", "--layer", "2", "--n", "4"])
+    result = call(["label-sheet", "tiny", "--layer", "2", "--n", "4"])
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader(io.StringIO(result.output)))
     sae = tiny.lake.read("attention_sae", "tiny.L02").collect()

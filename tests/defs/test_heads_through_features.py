@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 from starlette.requests import Request
 from starlette.routing import Match
-from typer.testing import CliRunner
 
 from mechinterp_assets.app.serve import dashboard_app
 from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
 from mechinterp_assets.dashboards.places import head_page
 from mechinterp_assets.labels.files import LabelledSae
 from mechinterp_assets.labels.heads import read_head_labels
+from tests.command_line import call
 from tests.defs.conftest import Materialized
 
 
@@ -153,10 +153,9 @@ def test_a_sheet_of_heads_can_be_filled_in(
     tiny: Materialized, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
-    from mechinterp_assets.app.cli import app
 
     sheet = tmp_path / "heads.csv"
-    run = CliRunner().invoke(app, ["label-sheet", "tiny", "--heads", "--output", str(sheet)])
+    run = call(["label-sheet", "tiny", "--heads", "--output", str(sheet)])
     assert run.exit_code == 0, run.output
     assert "head_labels" in run.output
     rows = list(csv.DictReader(io.StringIO(sheet.read_text())))
@@ -174,7 +173,7 @@ def test_a_sheet_of_heads_can_be_filled_in(
     }
     labels = read_head_labels({"heads.csv": filled.getvalue()}, "tiny", 8, known)
     assert labels["class"].to_list() == ["polysemantic"]
-    one = CliRunner().invoke(app, ["label-sheet", "tiny", "--heads", "--layer", "2", "--n", "2"])
+    one = call(["label-sheet", "tiny", "--heads", "--layer", "2", "--n", "2"])
     drawn = [row for row in csv.DictReader(io.StringIO(one.stdout)) if not row["feature"]]
     assert len(drawn) == 2
     for arguments, message in (
@@ -182,6 +181,6 @@ def test_a_sheet_of_heads_can_be_filled_in(
         (["--heads", "--n", "0"], "draw at least one head"),
         ([], "--layer"),
     ):
-        refused = CliRunner().invoke(app, ["label-sheet", "tiny", *arguments])
+        refused = call(["label-sheet", "tiny", *arguments])
         assert refused.exit_code == 2, arguments
         assert message in refused.output

@@ -5,10 +5,9 @@ from pathlib import Path
 import networkx as nx
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
-from mechinterp_assets.app.cli import app
 from mechinterp_assets.circuits.graph import GRAPH_KEY
+from tests.command_line import call
 from tests.defs.conftest import Materialized
 
 
@@ -94,16 +93,19 @@ def test_page_and_graphml(
     assert 'href="../tiny.frontier/index.html"' in study
     monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
     target = tmp_path / "circuit.graphml"
-    written = CliRunner().invoke(app, ["trace-graph", "tiny", str(target)])
+    written = call(["trace-graph", "tiny", str(target)])
     assert written.exit_code == 0, written.output
     graph = nx.read_graphml(target, force_multigraph=True)
     edges = read(tiny, "ioi_trace_graph")
     assert graph.number_of_edges() == edges.filter(task="ioi").height
-    other = ["trace-graph", "tiny", str(target), "--task", "gendered_pronoun"]
-    assert CliRunner().invoke(app, other).exit_code == 0
+    other = ["trace-graph", "tiny", str(target), "--force", "--task", "gendered_pronoun"]
+    refused = call([part for part in other if part != "--force"])
+    assert refused.exit_code == 2
+    assert f"{target} exists; name another file, or replace it with --force" in refused.stderr
+    assert call(other).exit_code == 0
     graph = nx.read_graphml(target, force_multigraph=True)
     assert graph.number_of_edges() == edges.filter(task="gendered_pronoun").height
-    untraced = CliRunner().invoke(app, [*other[:-1], "greater_than"])
+    untraced = call([*other[:-1], "greater_than"])
     assert untraced.exit_code != 0
-    missing = CliRunner().invoke(app, ["trace-graph", "nothing", str(target)])
+    missing = call(["trace-graph", "nothing", str(target)])
     assert missing.exit_code != 0

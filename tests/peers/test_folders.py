@@ -14,7 +14,8 @@ from mechinterp_assets.sae.architectures.matryoshka import MatryoshkaSAE
 from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.io import SaeMetadata, copy_sae_folder, load_sae, save_sae
+from mechinterp_assets.sae.folder import copy_sae_folder
+from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
 from mechinterp_assets.sae.normalization import SCALER
 
 D_IN, D_SAE = 12, 40

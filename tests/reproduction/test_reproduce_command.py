@@ -5,14 +5,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 from mechinterp_assets.app import reproduce as report
-from mechinterp_assets.app.cli import app
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
+from tests.command_line import Called, call
 
 REFERENCE = """
 study: tiny
@@ -72,8 +70,8 @@ def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return write
 
 
-def _reproduce(*arguments: str) -> tuple[Result, str]:
-    result = CliRunner().invoke(app, ["reproduce", *arguments], env={"COLUMNS": "300"})
+def _reproduce(*arguments: str) -> tuple[Called, str]:
+    result = call(["reproduce", *arguments])
     return result, " ".join(result.output.replace("│", " ").split())
 
 
@@ -130,8 +128,8 @@ def test_mistakes_are_answered_before_anything_runs(
     for arguments, expected in (
         (["nothing"], "no study 'nothing'; one of"),
         (["tiny", "--only", "lO"], "no reference 'lO' of tiny; one of l0, roles"),
-        (["tiny", "--no-run"], "nothing of study 'tiny' is materialized in"),
-        (["tiny", "--no-run", "--write-reference"], "nothing of study 'tiny' is materialized in"),
+        (["tiny", "--no-run"], "nothing is materialized in"),
+        (["tiny", "--no-run", "--write-reference"], "nothing is materialized in"),
     ):
         result, text = _reproduce(*arguments)
         assert result.exit_code == 2, text

@@ -19,9 +19,8 @@ from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.external import check_explains, external_row, read_external
+from mechinterp_assets.sae.folder import CONFIG, WEIGHTS
 from mechinterp_assets.sae.io import (
-    CONFIG,
-    WEIGHTS,
     SaeMetadata,
     check_compatible,
     load_sae,

@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.sae.folder import CONFIG, WEIGHTS
 from mechinterp_assets.sae.io import (
-    CONFIG,
-    WEIGHTS,
     SaeMetadata,
     check_compatible,
     load_sae,

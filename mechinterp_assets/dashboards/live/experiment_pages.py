@@ -6,29 +6,33 @@ served in `serve.py`.
 
 from threading import Lock
 
+from cachetools import LRUCache
+
 from mechinterp_assets.dashboards.context import shown_name
 from mechinterp_assets.dashboards.experiments_page import TABLES, render_experiments
 from mechinterp_assets.storage.lake import Lake
 
+KEPT_PAGES = 32
+
 
 class LiveExperimentPages:
-    """Pages of all studies in a lake, each kept until the lake changes; safe for threads."""
+    """Pages of all studies in a lake, each as of the lake's latest state; safe for threads."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-        self._catalog: tuple[int, int] | None = None
-        self._pages: dict[str, str | None] = {}
+        # By study and state of the catalog.
+        self._pages: LRUCache[tuple[str, tuple[int, int]], str | None] = LRUCache(KEPT_PAGES)
         self._lock = Lock()
 
     def page(self, study: str) -> str | None:
         """HTML of a study's page; None for a study that has none of what it shows."""
         with self._lock:
             catalog = self._lake.catalog_state()
-            if catalog != self._catalog:
-                self._catalog, self._pages = catalog, {}
-            if study not in self._pages:
-                self._pages[study] = None if catalog is None else self._render(study)
-            return self._pages[study]
+            if catalog is None:
+                return None
+            if (study, catalog) not in self._pages:
+                self._pages[study, catalog] = self._render(study)
+            return self._pages[study, catalog]
 
     def _render(self, study: str) -> str | None:
         shown = [table for table in TABLES if self._lake.exists(table, study)]

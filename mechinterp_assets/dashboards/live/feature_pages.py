@@ -4,13 +4,13 @@ Belongs here: reading one feature's rows and keeping what was rendered. What a p
 `dashboards/`, how it is served in `serve.py`. Pages are always those of the current versions.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Literal
 
 import polars as pl
+from cachetools import LRUCache
 
 from mechinterp_assets.dashboards.collect import (
     HEAD_ROLES,
@@ -32,6 +32,7 @@ from mechinterp_assets.studies.study import parse_site, site_key
 
 KEPT_PAGES = 512
 KEPT_VOCABULARIES = 4
+KEPT_LAYERS = 64
 _SITE_TABLES = {
     "attention_sae",
     "feature_activations",
@@ -40,6 +41,8 @@ _SITE_TABLES = {
 }
 _STUDY_NEEDED = {"language_model", "vocabulary", "tokenized_corpus"}
 _STUDY_TABLES = {*_STUDY_NEEDED, "head_scores", "ioi_trace_graph", *OF_STUDY}
+# Data version by table, sorted; tables without data are left out.
+_Versions = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class _Layer:
     """What all pages of a layer share, as of some versions of its tables.
 
     Attributes:
-        versions: data version by table; tables without data are left out.
+        versions: data version by table.
         tables: current rows by table, lazily.
         context: of the layer.
         order: features that fired, ascending.
@@ -57,7 +60,7 @@ class _Layer:
         ioi_edges: rows of ioi_trace_graph, if there is a trace.
     """
 
-    versions: Mapping[str, str]
+    versions: _Versions
     tables: Mapping[str, pl.LazyFrame]
     context: LayerContext
     order: Sequence[int]
@@ -74,12 +77,12 @@ class LivePages:
     """
 
     def __init__(self, lake: Lake, kept: int = KEPT_PAGES) -> None:
-        self._lake, self._kept = lake, kept
-        self._catalog: tuple[int, int] | None = None
-        self._layers: dict[str, _Layer | None] = {}
-        self._previous: dict[str, _Layer | None] = {}
-        self._texts: OrderedDict[str, TokenTexts] = OrderedDict()
-        self._pages: OrderedDict[tuple[str, int, str], str] = OrderedDict()
+        self._lake = lake
+        # By site and state of the catalog; a new state often leaves a site's tables as they were.
+        self._seen: LRUCache[tuple[str, tuple[int, int]], _Versions | None] = LRUCache(KEPT_LAYERS)
+        self._layers: LRUCache[tuple[str, _Versions], _Layer] = LRUCache(KEPT_LAYERS)
+        self._texts: LRUCache[str, TokenTexts] = LRUCache(KEPT_VOCABULARIES)
+        self._pages: LRUCache[tuple[str, _Versions, int, str], str] = LRUCache(kept)
         self._lock = Lock()
 
     def covers(self, site: str) -> bool:
@@ -96,45 +99,38 @@ class LivePages:
         return self._kept_page(site, feature, "tree")
 
     def _kept_page(self, site: str, feature: int, kind: Literal["feature", "tree"]) -> str | None:
-        key = (site, feature, kind)
         with self._lock:
             layer = self._layer(site)
             if layer is None:
                 return None
+            key = (site, layer.versions, feature, kind)
             if key in self._pages:
-                self._pages.move_to_end(key)
                 return self._pages[key]
         html = _render(layer, feature, kind)
-        with self._lock:
-            if html is not None and self._layers.get(site) is layer:
+        if html is not None:
+            with self._lock:
                 self._pages[key] = html
-            while len(self._pages) > self._kept:
-                self._pages.popitem(last=False)
         return html
 
     def _layer(self, site: str) -> _Layer | None:
         """The layer as of now: looked at again when the lake's catalog has changed."""
         catalog = self._lake.catalog_state()
-        if catalog != self._catalog:
-            self._catalog, self._previous, self._layers = catalog, self._layers, {}
-        if site not in self._layers:
-            found = self._versions(site)
-            old = self._previous.get(site)
-            if found is not None and old is not None and old.versions == found:
-                self._layers[site] = old
-            else:
-                for key in [key for key in self._pages if key[0] == site]:
-                    del self._pages[key]
-                self._layers[site] = None if found is None else self._read_layer(site, found)
-        return self._layers[site]
+        if catalog is None:
+            return None
+        if (site, catalog) not in self._seen:
+            self._seen[site, catalog] = self._versions(site)
+        versions = self._seen[site, catalog]
+        if versions is None:
+            return None
+        if (site, versions) not in self._layers:
+            self._layers[site, versions] = self._read_layer(site, versions)
+        return self._layers[site, versions]
 
-    def _versions(self, site: str) -> dict[str, str] | None:
+    def _versions(self, site: str) -> _Versions | None:
         """Data version by table; None for what is no site, or one that lacks a needed table."""
         try:
             study, _ = parse_site(site)
         except ValueError:
-            return None
-        if self._catalog is None:
             return None
         found = {
             table: self._lake.data_version(table, partition)
@@ -143,13 +139,14 @@ class LivePages:
             if self._lake.exists(table, partition)
         }
         needed = {*NEEDED.values(), *_STUDY_NEEDED, "attention_sae"}
-        return found if needed <= found.keys() else None
+        return tuple(sorted(found.items())) if needed <= found.keys() else None
 
-    def _read_layer(self, site: str, versions: Mapping[str, str]) -> _Layer:
+    def _read_layer(self, site: str, versions: _Versions) -> _Layer:
         study, layer = parse_site(site)
+        version_of = dict(versions)
         tables = {
             table: self._lake.read(table, study if table in _STUDY_TABLES else site)
-            for table in versions
+            for table in version_of
         }
         statistics = tables["feature_statistics"].select("feature", "n_active", "log10_density")
         model = tables["language_model"].collect().row(0, named=True)
@@ -163,8 +160,8 @@ class LivePages:
             context=LayerContext(
                 layer=layer,
                 model=shown_name(model["weights_source"]),
-                provenance=replace(provenance, corpus_version=versions["tokenized_corpus"]),
-                texts=self._vocabulary(tables["vocabulary"], versions["vocabulary"]),
+                provenance=replace(provenance, corpus_version=version_of["tokenized_corpus"]),
+                texts=self._vocabulary(tables["vocabulary"], version_of["vocabulary"]),
                 details=sae_details(sae),
                 study_href=f"../{study}/index.html",
                 heads_href=f"../{heads_folder(study)}/",
@@ -173,7 +170,7 @@ class LivePages:
             density=density_counts(frame),
             names=all_names(tables.get),
             head_roles=self._lake.sql(HEAD_ROLES, {"study": study, "layer": layer})
-            if "head_scores" in versions
+            if "head_scores" in version_of
             else None,
             ioi_edges=None if edges is None else edges_of_layer(edges.collect(), layer),
         )
@@ -182,8 +179,6 @@ class LivePages:
         if version not in self._texts:
             tokens = vocabulary.sort("token_id").select("token").collect()
             self._texts[version] = TokenTexts(tokens["token"].to_list())
-            while len(self._texts) > KEPT_VOCABULARIES:
-                self._texts.popitem(last=False)
         return self._texts[version]
 
 

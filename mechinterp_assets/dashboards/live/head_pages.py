@@ -4,11 +4,10 @@ Belongs here: reading a study's tables of heads and noticing when they have chan
 shows is in `dashboards/`, how it is served in `serve.py`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from threading import Lock
 
 import polars as pl
+from cachetools import LRUCache
 
 from mechinterp_assets.dashboards.context import shown_name
 from mechinterp_assets.dashboards.head_frames import (
@@ -27,12 +26,9 @@ from mechinterp_assets.studies.study import parse_site
 _NEEDED = ("language_model", "vocabulary", "tokenized_corpus", "head_scores")
 
 
-@dataclass(frozen=True)
-class _Study:
-    """Data versions by (table, partition), and the renderer made from them."""
-
-    versions: Mapping[tuple[str, str], str]
-    renderer: HeadRenderer
+KEPT_STUDIES = 16
+# Data versions by (table, partition), sorted.
+_Versions = tuple[tuple[tuple[str, str], str], ...]
 
 
 class LiveHeadPages:
@@ -44,41 +40,37 @@ class LiveHeadPages:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-        self._catalog: tuple[int, int] | None = None
-        self._studies: dict[str, _Study | None] = {}
-        self._previous: dict[str, _Study | None] = {}
+        # By study and state of the catalog; a new state often leaves a study's tables as they were.
+        self._seen: LRUCache[tuple[str, tuple[int, int]], _Versions | None] = LRUCache(KEPT_STUDIES)
+        self._renderers: LRUCache[tuple[str, _Versions], HeadRenderer] = LRUCache(KEPT_STUDIES)
         self._lock = Lock()
 
     def page(self, study: str, layer: int, head: int) -> str | None:
         """HTML of a head's page; None for a study or head that the lake does not have."""
-        found = self._study(study)
-        return None if found is None else found.renderer.page(layer, head)
+        found = self._renderer(study)
+        return None if found is None else found.page(layer, head)
 
     def index(self, study: str) -> str | None:
         """HTML of the index of a study's heads; None without head scores."""
-        found = self._study(study)
-        return None if found is None else found.renderer.index()
+        found = self._renderer(study)
+        return None if found is None else found.index()
 
-    def _study(self, study: str) -> _Study | None:
+    def _renderer(self, study: str) -> HeadRenderer | None:
         with self._lock:
             catalog = self._lake.catalog_state()
-            if catalog != self._catalog:
-                self._catalog, self._previous, self._studies = catalog, self._studies, {}
-            if study not in self._studies:
-                versions = self._versions(study)
-                old = self._previous.get(study)
-                if versions is None:
-                    self._studies[study] = None
-                elif old is not None and old.versions == versions:
-                    self._studies[study] = old
-                else:
-                    self._studies[study] = _Study(versions, self._read(study, versions))
-            return self._studies[study]
+            if catalog is None:
+                return None
+            if (study, catalog) not in self._seen:
+                self._seen[study, catalog] = self._versions(study)
+            versions = self._seen[study, catalog]
+            if versions is None:
+                return None
+            if (study, versions) not in self._renderers:
+                self._renderers[study, versions] = self._read(study, versions)
+            return self._renderers[study, versions]
 
-    def _versions(self, study: str) -> dict[tuple[str, str], str] | None:
+    def _versions(self, study: str) -> _Versions | None:
         """Data versions of all tables that its pages read; None where a needed one is missing."""
-        if self._catalog is None:
-            return None
         names = {(table, study) for table in (*_NEEDED, *SCORE_TABLES, *OF_STUDY.values())}
         for table in (*OF_SITE.values(), FAMILY_TABLE, "feature_statistics"):
             names |= {
@@ -89,18 +81,20 @@ class LiveHeadPages:
             for place in sorted(names)
             if self._lake.exists(*place)
         }
-        return found if all((table, study) in found for table in _NEEDED) else None
+        return tuple(found.items()) if all((table, study) in found for table in _NEEDED) else None
 
-    def _read(self, study: str, versions: Mapping[tuple[str, str], str]) -> HeadRenderer:
+    def _read(self, study: str, versions: _Versions) -> HeadRenderer:
+        places = [place for place, _ in versions]
+
         def read(table: str, site: str | None) -> pl.LazyFrame | None:
             place = (table, site or study)
-            return self._lake.read(*place) if place in versions else None
+            return self._lake.read(*place) if place in places else None
 
         def rows(table: str) -> pl.LazyFrame:
             return self._lake.read(table, study)
 
-        sites = sorted({key for _, key in versions if key != study})
-        layers = {parse_site(key)[1] for table, key in versions if table == "feature_statistics"}
+        sites = sorted({key for _, key in places if key != study})
+        layers = {parse_site(key)[1] for table, key in places if table == "feature_statistics"}
         frames = head_frames(read, lambda query: self._lake.sql(query, {"study": study}), sites)
         sequences = rows("tokenized_corpus").filter(pl.col("sequence").is_in(frames.sequences()))
         tokens = rows("vocabulary").sort("token_id").select("token").collect()["token"].to_list()

@@ -1,0 +1,108 @@
+"""Commands that run a study: materialize, reproduce, quickstart."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mechinterp_assets.app.known_studies import known_study
+from mechinterp_assets.app.mistakes import Mistake, told
+from mechinterp_assets.app.opened_lake import opened_lake
+from mechinterp_assets.app.printing import console
+
+if TYPE_CHECKING:
+    from mechinterp_assets.studies.study import Study
+
+StudyArgument = Annotated[str, typer.Argument(help="Name of a study")]
+
+QUICKSTART_QUERIES = (
+    "01_heads_by_role",
+    "05_traced_edges_that_hurt_when_ablated",
+    "02_features_of_the_strongest_induction_head",
+)
+
+
+def materialize(study: StudyArgument = "organism") -> None:
+    """Materialize every asset of a study in this process; the UI shows the same runs."""
+    _materialize(known_study(study))
+
+
+def reproduce(
+    study: StudyArgument = "organism",
+    no_run: Annotated[bool, typer.Option("--no-run", help="Compare what is there already")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Ids of references to show")] = None,
+    write_reference: Annotated[
+        bool, typer.Option("--write-reference", help="Make this run the study's reference file")
+    ] = False,
+) -> None:
+    """Materialize a study and print its results beside published ones, or an earlier run's.
+
+    Exit code 1 where a value is outside the tolerance of its reference; published ones have none.
+    """
+    chosen = known_study(study)
+
+    from mechinterp_assets.app.reproduce import compared, missing_tables, write_measured
+    from mechinterp_assets.reproduction.comparison import failures
+    from mechinterp_assets.reproduction.printing import print_comparison
+    from mechinterp_assets.reproduction.reference_file import ReferenceFileError
+
+    with told(ReferenceFileError):
+        if not write_reference:
+            compared(None, chosen, only or [])  # mistakes in the file show before hours of work
+        if not no_run:
+            _materialize(chosen)
+        lake = opened_lake()
+        if missing := missing_tables(lake, chosen):
+            print(
+                f"not materialized, so without values: {', '.join(missing)}; leave out --no-run "
+                f"or run `mechinterp materialize {study}`"
+            )
+        if write_reference:
+            print(f"wrote {write_measured(lake, chosen)}")
+        rows = compared(lake, chosen, only or [])
+    print_comparison(console(), rows)
+    if failures(rows).height:
+        raise typer.Exit(1)
+
+
+def quickstart(study: StudyArgument = "organism") -> None:
+    """Materialize a study, then print what was made and the answers of three queries."""
+    from mechinterp_assets.app.table_commands import query, tables
+
+    _materialize(known_study(study))
+    tables()
+    for name in QUICKSTART_QUERIES:
+        query(name, study)
+    print("\nEverything is SQL in DuckDB:")
+    print(opened_lake().database)
+    print("`mechinterp ui` shows how each table came about.")
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _materialize(study: "Study") -> None:
+    """Run the study's stages with lines of progress. Raises Mistake where a step fails."""
+    started = time.monotonic()
+
+    from mechinterp_assets.app.materialize import StudyFailedError, instance, materialize_study
+    from mechinterp_assets.app.progress import Progress, duration
+    from mechinterp_assets.orchestration.logging import console_logger
+
+    progress = Progress(console_logger().info)
+    with instance() as opened:
+        with progress.doing("loading the definitions"):
+            from mechinterp_assets.definitions import build_definitions
+
+            definitions = build_definitions()
+        try:
+            for result in materialize_study(definitions, study, opened, progress):
+                n = len(result.get_asset_materialization_events())
+                progress.say(
+                    f"{result.job_def.name}: {n} materializations, "
+                    f"{duration(time.monotonic() - started)} so far"
+                )
+        except StudyFailedError as error:
+            # Why it failed was said when it did.
+            first = str(error).splitlines()[0].rstrip(":")
+            raise Mistake(f"{first}; what was published before stays", exit_code=1) from None

@@ -1,0 +1,130 @@
+"""Progress of Dagster runs in this process: which step, how far, about how long.
+
+Belongs here: turning a run's events into lines, and the durations of earlier runs into estimates.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Lock
+
+import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
+
+from mechinterp_assets.app.progress import Progress, duration
+
+# Runs that are looked through for a step's last duration.
+_EARLIER_RUNS = 5
+
+
+class RunProgress:
+    """Lines about the steps of several runs, counted through.
+
+    Args:
+        progress: where lines go.
+        steps: all steps that will run, over all runs.
+        expected: seconds that steps took when they last succeeded.
+    """
+
+    def __init__(
+        self, progress: Progress, steps: Sequence[str], expected: Mapping[str, float]
+    ) -> None:
+        self._progress = progress
+        self._steps = steps
+        self._expected = expected
+        self._lock = Lock()
+        self._started: dict[str, float] = {}
+        self._ended: set[str] = set()
+
+    @contextmanager
+    def watching(self, instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+        """Write what happens in the run, which this process executes within the block."""
+        instance.add_event_listener(run_id, self._take)
+        with self._progress.doing(self._now):
+            yield
+
+    def _take(self, entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None:
+            if int(entry.level) >= logging.INFO:  # what the console shows
+                self._progress.heard(entry.user_message)
+            return
+        step = event.step_key or ""
+        if event.event_type == dg.DagsterEventType.STEP_START:
+            with self._lock:
+                self._started[step] = time.monotonic()
+            about = f", about {duration(self._expected[step])}" if step in self._expected else ""
+            self._progress.say(f"{self._count(step)} started{about}")
+        elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
+            self._progress.say(f"{self._count(step)} done in {self._end(step)}{self._left()}")
+        elif event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY:
+            self._progress.say(
+                f"{self._count(step)} failed after {self._end(step)} and is tried again: "
+                f"{root_cause(event.step_retry_data.error)}"
+            )
+        elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            self._progress.say(
+                f"{self._count(step)} FAILED after {self._end(step)}: "
+                f"{root_cause(event.step_failure_data.error)}"
+            )
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                self._progress.say(
+                    f"check {check.check_name} of {check.asset_key.to_user_string()} FAILED"
+                )
+
+    def _count(self, step: str) -> str:
+        """`3/74 step`."""
+        with self._lock:
+            number = list(self._started).index(step) + 1 if step in self._started else 0
+        return f"{number}/{len(self._steps)} {step}"
+
+    def _end(self, step: str) -> str:
+        """Note that a step has ended; how long it took."""
+        with self._lock:
+            self._ended.add(step)
+        return self._elapsed(step)
+
+    def _elapsed(self, step: str) -> str:
+        now = time.monotonic()
+        with self._lock:
+            return duration(now - self._started.get(step, now))
+
+    def _left(self) -> str:
+        """How long the rest takes, if all of it has run before."""
+        with self._lock:
+            rest = [step for step in self._steps if step not in self._ended]
+        if not rest or any(step not in self._expected for step in rest):
+            return ""
+        return f"; about {duration(sum(self._expected[step] for step in rest))} left"
+
+    def _now(self) -> str:
+        """What runs, and for how long."""
+        with self._lock:
+            running = [step for step in self._started if step not in self._ended]
+        if not running:
+            return f"{len(self._ended)} of {len(self._steps)} steps done; Dagster prepares the next"
+        return ", ".join(f"{self._count(one)}: {self._elapsed(one)} so far" for one in running)
+
+
+def last_durations(
+    instance: dg.DagsterInstance, tags: Sequence[Mapping[str, str]]
+) -> dict[str, float]:
+    """Seconds that steps took when they last succeeded in a finished run with one of `tags`."""
+    seconds: dict[str, float] = {}
+    for wanted in tags:
+        filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=dict(wanted))
+        for run in instance.get_runs(filters, limit=_EARLIER_RUNS):
+            for step in instance.get_run_step_stats(run.run_id):
+                if step.start_time and step.end_time:
+                    seconds.setdefault(step.step_key, step.end_time - step.start_time)
+    return seconds
+
+
+def root_cause(error: SerializableErrorInfo | None) -> str:
+    """What the assets' own error says, which Dagster wraps in others."""
+    while error is not None and error.cause and (error.cls_name or "").startswith("Dagster"):
+        error = error.cause
+    return error.message.strip() if error is not None and error.message else "unknown error"

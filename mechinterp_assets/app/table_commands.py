@@ -1,0 +1,75 @@
+"""Commands that read the lake: tables, queries, query, export, refresh."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechinterp_assets.app.mistakes import told
+from mechinterp_assets.app.opened_lake import check_has_study, opened_lake
+from mechinterp_assets.app.printing import Format, print_frame
+from mechinterp_assets.app.targets import FORCE_HELP, check_free
+
+FormatOption = Annotated[Format, typer.Option("--format", help="What to write")]
+_ROWS_OF_A_TABLE = 8
+
+
+def tables(form: FormatOption = Format.TABLE) -> None:
+    """List the tables of the lake with their rows and partitions."""
+    from mechinterp_assets.storage.home import home
+
+    frame = opened_lake().sql(
+        'SELECT table_name, count(*) AS partitions, sum("rows")::BIGINT AS row_count '
+        "FROM lineage GROUP BY ALL ORDER BY ALL"
+    )
+    print_frame(frame, f"tables in {home()}", form)
+
+
+def queries(form: FormatOption = Format.TABLE) -> None:
+    """List the worked queries: number, name and the question that each answers."""
+    import polars as pl
+
+    from mechinterp_assets.app.queries import all_queries
+
+    found = [{"query": query.name, "question": query.question} for query in all_queries()]
+    print_frame(pl.DataFrame(found), "worked queries; run one by its number or its name", form)
+
+
+def query(
+    name: Annotated[str, typer.Argument(help="Number or name of a worked query, or SQL text")],
+    study: Annotated[str, typer.Argument(help="Study that the query is about")] = "organism",
+    rows: Annotated[
+        int | None, typer.Option(help="Rows to write; default: 8 of a table, else all", min=1)
+    ] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Run one of the worked queries, or any SQL."""
+    from mechinterp_assets.app.queries import QueryError, find_query, run_query
+
+    with told(QueryError):
+        found = find_query(name)
+        lake = opened_lake()
+        if found.asks_about_a_study:
+            check_has_study(lake, study)
+        frame = run_query(lake, found.sql, study)
+    most = _ROWS_OF_A_TABLE if rows is None and form is Format.TABLE else rows
+    shown = frame if most is None else frame.head(most)
+    print_frame(shown, found.question, form)
+    if form is Format.TABLE and shown.height < frame.height:
+        print(f"{shown.height} of {frame.height} rows; --rows {frame.height} shows all")
+
+
+def export(
+    path: Annotated[Path, typer.Argument(help="File to write, such as results.duckdb")],
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
+) -> None:
+    """Write one self-contained DuckDB file: real tables, comments and views."""
+    check_free(path, force)
+    print(opened_lake().export(path))
+
+
+def refresh() -> None:
+    """Rebuild the catalog, as after moving the home folder."""
+    lake = opened_lake()
+    lake.refresh()
+    print(lake.database)

@@ -1,0 +1,154 @@
+"""Long work says what runs, how far it is, and what failed when it fails."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mechinterp_assets.app.materialize import StudyFailedError, materialize_study
+from mechinterp_assets.app.progress import Progress, duration
+from mechinterp_assets.app.run_progress import RunProgress, last_durations
+from mechinterp_assets.orchestration.logging import short_console_logger
+from mechinterp_assets.studies.study import Study, load_study
+
+STUDY = Path(__file__).resolve().parents[1] / "studies" / "tiny.yaml"
+TAGS = {"dagster/partition": "tiny"}
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return load_study(STUDY)
+
+
+def small(study: Study, work: Callable[[dg.AssetExecutionContext], None]) -> dg.Definitions:
+    """Three stages of one asset each; the second does `work`."""
+    per_study = dg.StaticPartitionsDefinition([study.study])
+    sites = dg.StaticPartitionsDefinition(study.sites)
+
+    @dg.asset(partitions_def=per_study)
+    def corpus(context: dg.AssetExecutionContext) -> None:
+        context.log.info("published corpus")
+
+    @dg.asset(partitions_def=sites, backfill_policy=dg.BackfillPolicy.single_run())
+    def saes(context: dg.AssetExecutionContext) -> None:
+        work(context)
+
+    @dg.asset(partitions_def=per_study)
+    def pages() -> None: ...
+
+    return dg.Definitions(
+        assets=[corpus, saes, pages],
+        jobs=[
+            dg.define_asset_job("study_foundations", [corpus], partitions_def=per_study),
+            dg.define_asset_job("study_layers", [saes], partitions_def=sites),
+            dg.define_asset_job("study_overviews", [pages], partitions_def=per_study),
+        ],
+        loggers={"console": short_console_logger},
+        executor=dg.in_process_executor,
+    )
+
+
+def test_a_silent_block_shows_that_it_is_alive() -> None:
+    lines: list[str] = []
+    progress = Progress(lines.append, every=0.1)
+    with progress.doing("reading"):
+        progress.heard("published corpus\nmore")
+        time.sleep(0.55)
+    assert 3 <= len(lines) <= 5
+    assert all(re.fullmatch(r"reading: 0\.\d s so far; last: published corpus", x) for x in lines)
+    time.sleep(0.2)
+    before = len(lines)
+    assert before <= 5  # nothing after the block
+    progress.say("word")
+    with progress.doing("talking"):
+        for _ in range(20):
+            progress.say("word")
+            time.sleep(0.01)
+    assert set(lines[before:]) <= {"word"}
+
+
+def test_durations_are_for_readers() -> None:
+    seconds = (0.44, 12.3, 59.7, 200, 7500)
+    assert [*map(duration, seconds)] == ["0.4 s", "12 s", "1 min 00 s", "3 min 20 s", "2 h 05 min"]
+
+
+def test_steps_are_counted_timed_and_estimated(study: Study, instance: dg.DagsterInstance) -> None:
+    definitions = small(study, lambda context: time.sleep(0.5))
+    first: list[str] = []
+    assert len(list(materialize_study(definitions, study, instance, Progress(first.append)))) == 3
+    assert first[:4] == [
+        "study tiny: 3 steps in 3 runs",
+        "  study_foundations for tiny: corpus",
+        "  study_layers for tiny.L00, tiny.L02: saes",
+        "  study_overviews for tiny: pages",
+    ]
+    steps = [re.sub(r"in [\d.]+ s", "in T", line) for line in first[4:]]
+    assert steps == [
+        f"{n}/3 {step} {what}"
+        for n, step in enumerate(("corpus", "saes", "pages"), start=1)
+        for what in ("started", "done in T")
+    ]
+    again: list[str] = []
+    list(materialize_study(definitions, study, instance, Progress(again.append)))
+    assert re.fullmatch(r"study tiny: 3 steps in 3 runs, about [\d.]+ s by earlier runs", again[0])
+    about = next(line for line in again if line.startswith("2/3 saes started, about "))
+    assert 0.5 <= float(about.split()[-2]) < 5
+    assert any(re.match(r"1/3 corpus done in .*; about [\d.]+ s left", line) for line in again)
+
+
+def test_what_runs_is_named_while_it_is_silent(study: Study, instance: dg.DagsterInstance) -> None:
+    lines: list[str] = []
+    definitions = small(study, lambda context: time.sleep(1.0))
+    list(materialize_study(definitions, study, instance, Progress(lines.append, every=0.3)))
+    alive = [line for line in lines if re.match(r"2/3 saes: [\d.]+ s so far", line)]
+    assert alive
+    assert alive[0].endswith("; last: published corpus")
+
+
+def test_a_failure_is_told_when_it_happens(study: Study, instance: dg.DagsterInstance) -> None:
+    def fail(context: dg.AssetExecutionContext) -> None:
+        try:
+            raise KeyError("cause")
+        except KeyError as error:
+            raise ValueError("sae.d_sae: 7 is too small; raise it") from error
+
+    lines: list[str] = []
+    with pytest.raises(StudyFailedError, match="study_layers of tiny failed"):
+        list(materialize_study(small(study, fail), study, instance, Progress(lines.append)))
+    assert re.fullmatch(r"2/3 saes FAILED after [\d.]+ s: ValueError: sae.d_sae: 7 .*", lines[-1])
+
+
+def test_an_interruption_ends_the_run_and_the_study(
+    study: Study, instance: dg.DagsterInstance
+) -> None:
+    def interrupt(context: dg.AssetExecutionContext) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(materialize_study(small(study, interrupt), study, instance))
+    statuses = [run.status for run in instance.get_runs()]
+    assert statuses == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
+
+
+def test_only_successes_are_estimates(study: Study, instance: dg.DagsterInstance) -> None:
+    def fail(context: dg.AssetExecutionContext) -> None:
+        raise ValueError
+
+    with pytest.raises(StudyFailedError):
+        list(materialize_study(small(study, fail), study, instance))
+    assert set(last_durations(instance, [TAGS])) == {"corpus"}
+    lines: list[str] = []
+    watch = RunProgress(Progress(lines.append), ["corpus", "saes"], {"corpus": 1.0})
+    assert watch._left() == ""  # a step that never ran has no duration
