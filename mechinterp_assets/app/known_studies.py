@@ -18,9 +18,10 @@ def known_study(name: str) -> "Study":
 
     registry = load_registry()
     if name not in registry.studies and not any(one.study == name for one in registry.problems):
+        bad = ", ".join(problem.file for problem in registry.problems)
         raise Mistake(
             f"no study {name!r}; {nearest(name, registry.studies)} (own studies: name their folder "
-            f"in {STUDIES_VARIABLE})"
+            f"in {STUDIES_VARIABLE})" + (f"; left out: {bad} (`mechinterp studies`)" if bad else "")
         )
     with told(StudyError):
         return registry.find(name)

@@ -134,14 +134,12 @@ def test_check_prints_every_line_of_a_problem(
 def test_a_command_names_the_problem_of_the_study_it_is_given(studies: Path) -> None:
     (studies / "other-name.yaml").write_text("study: bad\nstudy: bad\n")
     result = called("materialize", "bad")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert (
         f"study 'bad': its file {studies / 'other-name.yaml'} has a problem: line 2: key study is "
         "there twice (first in line 1); remove one"
     ) in words(result)
-    assert "no study 'nothing'; one of gpt2-small, organism, mine" in words(
-        called("materialize", "nothing")
-    )
+    assert "no study 'nothing'; " in words(called("materialize", "nothing"))
 
 
 def copied_model(folder: Path) -> Path:
