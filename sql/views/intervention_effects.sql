@@ -36,12 +36,12 @@ SELECT
     ablated,
     patched,
     patched - clean AS effect,
-    (patched - corrupt) / nullif(clean - corrupt, 0) AS recovered_from_corrupt,
-    (patched - ablated) / nullif(clean - ablated, 0) AS recovered_from_ablated,
+    (patched - corrupt) / nullif(clean - corrupt, 0) AS prompt_recovered_from_corrupt,
+    (patched - ablated) / nullif(clean - ablated, 0) AS prompt_recovered_from_ablated,
     cosine,
     norm_ratio
 FROM intervention_results;
 COMMENT ON VIEW intervention_effects IS 'One row per prompt, intervention and metric: what the edit changed. Normalise means, not single prompts: fractions of single prompts blow up where clean and corrupt are close; the view intervention_recovery has the fractions of means.';
 COMMENT ON COLUMN intervention_effects.effect IS 'patched - clean; negative logit_diff and prob, positive loss and kl mean worse at the task';
-COMMENT ON COLUMN intervention_effects.recovered_from_corrupt IS '(patched - corrupt) / (clean - corrupt): 1 as good as clean, 0 as bad as corrupt; NULL without a corrupt run';
-COMMENT ON COLUMN intervention_effects.recovered_from_ablated IS '(patched - ablated) / (clean - ablated); NULL without an ablated run';
+COMMENT ON COLUMN intervention_effects.prompt_recovered_from_corrupt IS '(patched - corrupt) / (clean - corrupt): 1 as good as clean, 0 as bad as corrupt; NULL without a corrupt run';
+COMMENT ON COLUMN intervention_effects.prompt_recovered_from_ablated IS '(patched - ablated) / (clean - ablated); NULL without an ablated run';

@@ -12,9 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
 
-from mechinterp_assets.app.cli import app
 from mechinterp_assets.app.new_study import Machine, Sizes, budgets_for
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.storage.declarations import table_specs
@@ -22,6 +20,7 @@ from mechinterp_assets.storage.home import lake_folder
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.studies.study import load_study
+from tests.command_line import Called, call
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ROOT / "examples" / "own-text" / "texts"
@@ -46,12 +45,12 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def called(*arguments: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "1000"})
+def called(*arguments: object) -> Called:
+    return call(list(map(str, arguments)))
 
 
-def words(result: Result) -> str:
-    return " ".join(result.output.replace("│", " ").split())
+def words(result: Called) -> str:
+    return " ".join(result.output.split())
 
 
 def publish(lake: Lake, study: str, tokens: list[str], inputs: dict[str, str]) -> str:
@@ -134,7 +133,7 @@ def test_check_prints_every_line_of_a_problem(
 def test_a_command_names_the_problem_of_the_study_it_is_given(studies: Path) -> None:
     (studies / "other-name.yaml").write_text("study: bad\nstudy: bad\n")
     result = called("materialize", "bad")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert (
         f"study 'bad': its file {studies / 'other-name.yaml'} has a problem: line 2: key study is "
         "there twice (first in line 1); remove one"
