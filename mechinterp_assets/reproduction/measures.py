@@ -5,6 +5,8 @@ about the DuckDB variable `study`; its first comment line says what it is, and i
 and either `value` (a number) or `heads` (a list of `layer.head`). All studies share them.
 """
 
+from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
+
 import difflib
 import re
 from collections.abc import Iterable, Mapping

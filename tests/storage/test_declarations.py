@@ -150,7 +150,7 @@ def test_a_changed_file_is_read_again(sql: Path) -> None:
 
 
 def test_a_missing_folder_or_table_says_what_to_do(tmp_path: Path, sql: Path) -> None:
-    with pytest.raises(DeclarationError, match="editable"):
+    with pytest.raises(DeclarationError, match="incomplete"):
         declarations(tmp_path / "nowhere")
     with pytest.raises(DeclarationError, match=r"sql/tables/gone\.sql"):
         table_spec("gone", sql)
