@@ -6,6 +6,8 @@ are `key` and either `value` (a number) or `heads` (a list of `layer.head`). All
 Does not belong here: running them, which is the caller's.
 """
 
+from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
+
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

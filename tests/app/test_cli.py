@@ -23,7 +23,7 @@ from tests.command_line import Called, call
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home in a folder with a name longer than any terminal is wide."""
-    folder = tmp_path / ("long-" * 40) / "home"
+    folder = tmp_path / ("long-" * 20) / "home"
     folder.parent.mkdir()
     monkeypatch.setenv("MECHINTERP_HOME", str(folder))
     return folder

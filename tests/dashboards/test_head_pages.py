@@ -1,5 +1,7 @@
 """Pages of heads: what they show, that nothing on them is injected, that links and SQL work."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 from dataclasses import fields

@@ -1,5 +1,7 @@
 """The static site: what pages show, that nothing on them is injected, that links and SQL work."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import html

@@ -1,5 +1,7 @@
 """Experiments on traced edges: what is chosen from a planted trace, additivity, controls."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
 
