@@ -6,7 +6,6 @@ quantile, so intervals are computed here and stored beside their counts.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv
 
 ALPHA = 0.05
 
@@ -46,6 +45,8 @@ def clopper_pearson(
             f"{successes[place]:g} of {trials[place]:g} is not a count of successes among trials; "
             "give whole numbers with 0 <= x <= n"
         )
+    from scipy.special import betaincinv  # takes half a second to import
+
     # The quantiles of the ends are degenerate: any positive parameter stands in for them.
     low = betaincinv(np.maximum(successes, 1), trials - successes + 1, alpha / 2)
     high = betaincinv(successes + 1, np.maximum(trials - successes, 1), 1 - alpha / 2)

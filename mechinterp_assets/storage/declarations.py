@@ -9,6 +9,7 @@ see `mechinterp_assets/storage/lake.py`.
 from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ __all__ = [
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
 
 _FORMULA = re.compile(r"^-- formula: *(\d+) *$", re.MULTILINE)
+_TOP = ("catalog.sql", "provenance.sql")
 _PER = re.compile(r"^-- per: *(\w+) *$", re.MULTILINE)
 # Comments and texts, which name tables that are not read.
 _NOT_CODE = re.compile(r"--[^\n]*|'[^']*'")
@@ -81,7 +83,7 @@ def declarations(folder: Path = SQL_FOLDER) -> Declarations:
     Raises:
         DeclarationError: a file is missing, broken, or lacks a header, a comment or `study`.
     """
-    return _read(folder, _fingerprint(folder))
+    return _read_at(folder, _stamp(folder))
 
 
 def table_specs(folder: Path = SQL_FOLDER) -> dict[str, TableSpec]:
@@ -104,27 +106,43 @@ def find_table(name: str, tables: Mapping[str, TableSpec]) -> TableSpec:
     return tables[name]
 
 
-def _fingerprint(folder: Path) -> str:
-    for part in ("tables", "provenance.sql", "catalog.sql"):
-        if not (folder / part).exists():
-            raise DeclarationError(
-                f"{folder / part} is missing: tables are declared there, so the installation is"
-                " incomplete; install mechinterp-assets again"
-            )
+Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+def _stamp(folder: Path) -> Stamp:
+    """Name, inode, size and time of every declaring file: changes when one of them does.
+
+    Asked for with every look at a declaration, so without reading any file.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            top = [one for one in entries if one.name in _TOP]
+        found = [*top]
+        for part in ("tables", "views"):
+            with os.scandir(folder / part) as entries:
+                found += [one for one in entries if one.name.endswith(".sql")]
+    except FileNotFoundError as error:
+        raise DeclarationError(_missing(Path(error.filename))) from None
+    if lacking := set(_TOP) - {one.name for one in top}:
+        raise DeclarationError(_missing(folder / sorted(lacking)[0]))
+    stats = ((one.path, one.stat()) for one in found)
+    return tuple(sorted((path, s.st_ino, s.st_size, s.st_mtime_ns) for path, s in stats))
+
+
+def _missing(path: Path) -> str:
+    return (
+        f"{path} is missing: tables are declared there, so the installation is incomplete; install"
+        " mechinterp-assets again"
+    )
+
+
+@lru_cache(maxsize=32)
+def _read_at(folder: Path, stamp: Stamp) -> Declarations:
     digest = hashlib.sha256()
-    for path in _declaring_files(folder):
+    for path in (Path(name) for name, *_ in stamp):
         digest.update(f"{path.relative_to(folder)}\0".encode())
         digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def _declaring_files(folder: Path) -> list[Path]:
-    return [
-        folder / "provenance.sql",
-        folder / "catalog.sql",
-        *sorted((folder / "tables").glob("*.sql")),
-        *sorted((folder / "views").glob("*.sql")),
-    ]
+    return _read(folder, digest.hexdigest())
 
 
 @lru_cache(maxsize=32)
@@ -264,44 +282,57 @@ def _check_table(
 def _read_views(
     con: duckdb.DuckDBPyConnection, folder: Path, tables: Mapping[str, TableSpec]
 ) -> tuple[ViewSpec, ...]:
-    """Create the views in an order that works and read them back.
-
-    A view whose source is another view that does not exist yet is tried again after the others.
-    """
+    """Create the views in an order that works, then read them back."""
+    relations = _columns(con)
+    texts = _create_views(con, sorted(folder.glob("*.sql")), set(relations))
     meanings = {
         relation: {column.name: column.comment for column in columns}
-        for relation, columns in _columns(con).items()
+        for relation, columns in relations.items()
     }
     for spec in tables.values():
         meanings[spec.name] = {column.name: column.comment for column in spec.stored_columns}
-    pending = sorted(folder.glob("*.sql"))
+    columns, comments = _columns(con), _view_comments(con)
     views: list[ViewSpec] = []
+    for path, text in texts.items():
+        known = Declarations(tables, "", tuple(views), "")
+        view = _view_spec(path, text, columns[path.stem], comments, meanings, known)
+        views.append(view)
+        meanings[view.name] = {column.name: column.comment for column in view.columns}
+    return tuple(views)
+
+
+def _create_views(
+    con: duckdb.DuckDBPyConnection, paths: Sequence[Path], known: set[str]
+) -> dict[Path, str]:
+    """Create the views; their statements, in an order in which each only reads what precedes it.
+
+    A view whose source is another view that does not exist yet is tried again after the others.
+    """
+    created: dict[Path, str] = {}
+    pending = list(paths)
     while pending:
         failed: dict[Path, duckdb.Error] = {}
         for path in pending:
             try:
-                view = _create_view(con, path, meanings, tables, views)
+                text = _create_view(con, path)
             except duckdb.CatalogException as error:
                 failed[path] = error
             except duckdb.Error as error:
                 raise DeclarationError(f"{path} is not valid SQL for a view: {error}") from error
             else:
-                views.append(view)
-                meanings[view.name] = {column.name: column.comment for column in view.columns}
+                names = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal")
+                _require_one({str(row[0]) for row in names.fetchall()} - known, path)
+                known = known | {path.stem}
+                created[path] = text
         if len(failed) == len(pending):
             first, cause = next(iter(failed.items()))
             raise DeclarationError(f"{first} reads something that does not exist: {cause}")
         pending = list(failed)
-    return tuple(views)
+    return created
 
 
-def _create_view(
-    con: duckdb.DuckDBPyConnection,
-    path: Path,
-    meanings: Mapping[str, Mapping[str, str]],
-    tables: Mapping[str, TableSpec],
-    views: Sequence[ViewSpec],
-) -> ViewSpec:
+def _create_view(con: duckdb.DuckDBPyConnection, path: Path) -> str:
+    """Run a file in one transaction; its text."""
     text = path.read_text()
     con.execute("BEGIN")
     try:
@@ -310,11 +341,21 @@ def _create_view(
         con.execute("ROLLBACK")
         raise
     con.execute("COMMIT")
-    views_now = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-    _require_one({str(row[0]) for row in views_now} - meanings.keys(), path)
+    return text
+
+
+def _view_spec(
+    path: Path,
+    text: str,
+    columns: Iterable[Column],
+    comments: Mapping[str, str],
+    meanings: Mapping[str, Mapping[str, str]],
+    known: Declarations,
+) -> ViewSpec:
+    """What a created view is. `meanings` of the columns of all relations before it."""
     sources = [meanings[word] for word in re.findall(r"\w+", text) if word in meanings]
     explained, statements = [], [text]
-    for column in _columns(con, path.stem)[path.stem]:
+    for column in columns:
         comment = column.comment
         if not comment:
             # A column passed on under its name means what it means in the view's source.
@@ -322,8 +363,7 @@ def _create_view(
             statements.append(comment_on_column(quote_name(path.stem), column.name, comment))
         explained.append(Column(column.name, column.type, comment, column.nullable))
     _require_comments(path.stem, tuple(explained), path)
-    comment = _require_comment(path.stem, _view_comments(con), path)
-    known = Declarations(tables, "", tuple(views), "")
+    comment = _require_comment(path.stem, comments, path)
     reads = known.tables_read(text)
     return ViewSpec(path.stem, comment, tuple(explained), "\n".join(statements), reads)
 
@@ -335,18 +375,14 @@ def _execute(con: duckdb.DuckDBPyConnection, text: str, path: Path) -> None:
         raise DeclarationError(f"{path} is not valid SQL: {error}") from error
 
 
-def _columns(
-    con: duckdb.DuckDBPyConnection, relation: str | None = None
-) -> dict[str, list[Column]]:
-    """Columns of every table and view, or of one, in order; without a comment, that is empty."""
+def _columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[Column]]:
+    """Columns of every table and view, in order; without a comment, that is empty."""
     found: dict[str, list[Column]] = {}
-    for name, column, type_name, comment, nullable in con.execute(
+    for relation, name, type_name, comment, nullable in con.execute(
         "SELECT table_name, column_name, data_type, coalesce(comment, ''), is_nullable"
-        " FROM duckdb_columns() WHERE NOT internal AND table_name = coalesce(?, table_name)"
-        " ORDER BY table_name, column_index",
-        [relation],
+        " FROM duckdb_columns() WHERE NOT internal ORDER BY table_name, column_index"
     ).fetchall():
-        found.setdefault(name, []).append(Column(column, type_name, comment, nullable))
+        found.setdefault(relation, []).append(Column(name, type_name, comment, nullable))
     return found
 
 
