@@ -39,14 +39,17 @@ from mechinterp_assets.interventions.settings import InterventionSection
 from mechinterp_assets.model.settings import ModelSection
 from mechinterp_assets.model.shape import ModelError, read_shape
 from mechinterp_assets.prompts.settings import TasksSection
-from mechinterp_assets.sae.settings import SaeSection, SweepSection
-from mechinterp_assets.settings.section import Section, StudyError
+from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.sae.settings import EXTERNAL, SaeSettings, SweepSettings
+from mechinterp_assets.settings.section import Section
 from mechinterp_assets.studies.settings import CheckSection
 from mechinterp_assets.tasks.settings import TaskEffectSection
 
-__all__ = ["Study", "StudyError", "load_study", "parse_site", "site_key"]
-
 STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+class StudyError(ValueError):
+    """A study that cannot be used; each line of the message names file, key, value and remedy."""
 
 
 class Study(Section):
@@ -62,8 +65,8 @@ class Study(Section):
     model: ModelSection
     corpus: CorpusSection
     activations: ActivationSection = ActivationSection()
-    sae: SaeSection
-    sweep: SweepSection = SweepSection()
+    sae: SaeSettings
+    sweep: SweepSettings = SweepSettings()
     features: FeatureSection = FeatureSection()
     rdfa: RdfaSection = RdfaSection()
     heads: HeadSection = HeadSection()
@@ -215,12 +218,12 @@ def load_study(file: Path) -> Study:
     except ValidationError as error:
         raise StudyError(_explain(file, error)) from None
     study._file = file
-    study._n_layers, d_z = _check_model(file, study.model)
+    study._n_layers = _check_model(file, study.model)
     _check_layers(file, study)
     _check_task_roots(file, study)
     _check_movers(file, study)
     _check_reference_heads(file, study)
-    _check_saes(file, study, d_z)
+    _check_saes(file, study)
     _check_path(file, "corpus.path", study.corpus.path)
     for number, task in enumerate(study.tasks.own):
         _check_path(file, f"tasks.own.{number}.path", task.path)
@@ -322,14 +325,12 @@ def _check_path(file: Path, key: str, path: Path | None) -> None:
         )
 
 
-def _check_model(file: Path, model: ModelSection) -> tuple[int, int]:
-    """Number of layers and width of z; declared sizes must agree with a local config."""
+def _check_model(file: Path, model: ModelSection) -> int:
+    """Number of layers; declared sizes must agree with a local config."""
     _check_path(file, "model.path", model.path)
     if model.hub is not None:
         assert model.n_layers is not None
-        assert model.n_heads is not None
-        assert model.d_head is not None
-        return model.n_layers, model.n_heads * model.d_head
+        return model.n_layers
     try:
         shape = read_shape(model.source)
     except ModelError as error:
@@ -341,26 +342,33 @@ def _check_model(file: Path, model: ModelSection) -> tuple[int, int]:
                 f"{file}: model.{name}: {declared} is not what {model.source} has ({real}); "
                 "correct it or leave it out"
             )
-    return shape.n_layers, shape.d_z
+    return shape.n_layers
 
 
-def _check_saes(file: Path, study: Study, d_z: int) -> None:
-    if study.sae.architecture == "external":
-        _check_external(file, study)
-    from mechinterp_assets.sae.errors import SaeError
-    from mechinterp_assets.sae.settings import check_sae_sections
-
+def _check_saes(file: Path, study: Study) -> None:
     try:
-        check_sae_sections(study.sae, study.sweep, study.layers, d_z)
+        if study.sae.architecture == EXTERNAL:
+            _check_external(file, study)
+        else:
+            _check_every_layer(study.sae, study.layers, "sae")
+        for i, variant in enumerate(study.sweep.of(study.sae).values()):
+            _check_every_layer(variant, study.layers, f"sweep.variants[{i}]")
     except SaeError as error:
         raise StudyError(f"{file}: {error}") from None
 
 
+def _check_every_layer(sae: SaeSettings, layers: list[int], key: str) -> None:
+    for layer in sae.d_sae_by_layer:
+        if layer not in layers:
+            raise SaeError(
+                f"{key}.d_sae_by_layer: layer {layer} has no SAE; the study's layers are {layers}"
+            )
+    for layer in layers:
+        sae.for_layer(layer)
+
+
 def _check_external(file: Path, study: Study) -> None:
-    try:
-        folders = {layer: study.sae.external_folder(layer) for layer in study.layers}
-    except StudyError as error:
-        raise StudyError(f"{file}: {error}") from None
+    folders = {layer: study.sae.external_folder(layer) for layer in study.layers}
     for layer, folder in folders.items():
         if not (folder / "cfg.json").is_file():
             raise StudyError(

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from mechinterp_assets.organism import ORGANISM_FOLDER
-from mechinterp_assets.sae.settings import sae_settings, sparsity_setting, sweep_sections
 from mechinterp_assets.studies.registry import PACKAGED_STUDIES, load_registry
 from mechinterp_assets.studies.study import Study, StudyError, load_study
 
@@ -210,7 +209,7 @@ def test_mistakes_name_file_key_value_and_remedy(
 )
 def test_every_architecture_takes_its_own_settings(tmp_path: Path, own: dict[str, Any]) -> None:
     study = load_study(write(tmp_path, {"sae": {"k": None, **own}}))
-    settings = sae_settings(study.sae, layer=2)
+    settings = study.sae.for_layer(2)
     for name, value in own.items():
         assert getattr(settings, name) == (tuple(value) if isinstance(value, list) else value)
     assert settings.seed == 2
@@ -230,7 +229,7 @@ def test_settings_reach_the_training(tmp_path: Path) -> None:
         "d_sae_by_layer": {1: 96},
     }
     section = load_study(write(tmp_path, {"sae": given})).sae
-    wide, other = sae_settings(section, 1, "bfloat16"), sae_settings(section, 2)
+    wide, other = section.for_layer(1).on_device("cuda"), section.for_layer(2).on_device("cpu")
     assert (wide.d_sae, other.d_sae) == (96, 64)
     assert (wide.compute_dtype, other.compute_dtype) == ("bfloat16", "float32")
     assert (wide.seed, wide.adam_betas, wide.max_gradient_norm) == (3001, (0.8, 0.9), 1.0)
@@ -248,10 +247,10 @@ def test_variants_of_a_sweep_take_the_rest_from_the_sae(tmp_path: Path) -> None:
     ]
     sweep = {"variants": variants, "training_tokens": 500}
     study = load_study(write(tmp_path, {"sae": sae, "sweep": sweep}))
-    sections = sweep_sections(study.sae, study.sweep)
+    sections = study.sweep.of(study.sae)
     names = ["topk k=4", "standard l1_coefficient=0.5 learning_rate=0.002", "topk k=5 d_sae=32"]
     assert list(sections) == names
-    few, l1, narrow = (sae_settings(section, 0) for section in sections.values())
+    few, l1, narrow = (section.for_layer(0) for section in sections.values())
     assert (few.k, few.k_start, few.d_sae, few.learning_rate, few.training_tokens) == (
         4,
         20,
@@ -267,7 +266,7 @@ def test_variants_of_a_sweep_take_the_rest_from_the_sae(tmp_path: Path) -> None:
         96,
     )
     assert (narrow.k, narrow.d_sae) == (5, 32)
-    assert sparsity_setting(l1) == ("l1_coefficient", 0.5)
+    assert l1.sparsity == ("l1_coefficient", 0.5)
 
 
 def test_missing_key_and_unreadable_yaml(tmp_path: Path) -> None:
@@ -355,7 +354,7 @@ def test_a_sweep_beside_external_saes_says_how_it_trains(tmp_path: Path) -> None
     }
     file.write_text(yaml.safe_dump(data))
     study = load_study(file)
-    (section,) = sweep_sections(study.sae, study.sweep).values()
+    (section,) = study.sweep.of(study.sae).values()
     assert (section.architecture, section.d_sae, section.k) == ("topk", 32, 4)
 
 
