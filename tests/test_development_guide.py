@@ -13,7 +13,7 @@ from mechinterp_assets.activations.harvest import harvest
 from mechinterp_assets.activations.rows import TensorRows
 from mechinterp_assets.heads.datasets import random_tokens
 from mechinterp_assets.heads.head_scores import head_scores
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
 from mechinterp_assets.sae.memory import training_bytes
@@ -85,8 +85,8 @@ def test_the_architecture_trains_and_is_what_it_says(
 
 
 def test_the_head_score_is_the_entropy(extended: list[str], organism: LanguageModel) -> None:
-    settings = HeadScoreSettings(
-        n_sequences=3, period=8, sink_length=16, batch_size=2, null_draws=2, cspa_sequences=0
+    settings = HeadSettings(
+        sequences=3, repeat_length=8, sink_length=16, batch_size=2, null_draws=2, cspa_sequences=0
     )
     frame = head_scores(organism, settings).filter(score="attention_entropy")
     assert frame.height == organism.config.n_layers * organism.config.n_heads

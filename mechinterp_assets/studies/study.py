@@ -28,13 +28,13 @@ from pydantic import (
 )
 
 from mechinterp_assets.activations.settings import ActivationSection
-from mechinterp_assets.attribution.settings import QkFeatureSection, RdfaSection
+from mechinterp_assets.attribution.settings import QkFeatureSettings, RdfaSettings
 from mechinterp_assets.circuits.settings import IoiSection
-from mechinterp_assets.corpora.settings import CorpusSection
+from mechinterp_assets.corpora.settings import CorpusSettings
 from mechinterp_assets.faithfulness.settings import CircuitsSection
 from mechinterp_assets.features.settings import ComparisonSection, FeatureSection
 from mechinterp_assets.files.yaml_reader import YamlError, read_yaml
-from mechinterp_assets.heads.settings import HeadSection, PrefixInductionSection
+from mechinterp_assets.heads.settings import HeadSettings, PrefixInductionSettings
 from mechinterp_assets.interventions.settings import InterventionSection
 from mechinterp_assets.model.settings import ModelSection
 from mechinterp_assets.model.shape import ModelError, read_shape
@@ -63,20 +63,20 @@ class Study(Section):
     study: str
     description: str
     model: ModelSection
-    corpus: CorpusSection
+    corpus: CorpusSettings
     activations: ActivationSection = ActivationSection()
     sae: SaeSettings
     sweep: SweepSettings = SweepSettings()
     features: FeatureSection = FeatureSection()
-    rdfa: RdfaSection = RdfaSection()
-    heads: HeadSection = HeadSection()
-    prefix_induction: PrefixInductionSection = PrefixInductionSection()
+    rdfa: RdfaSettings = RdfaSettings()
+    heads: HeadSettings = HeadSettings()
+    prefix_induction: PrefixInductionSettings = PrefixInductionSettings()
     ioi: IoiSection = IoiSection()
     tasks: TasksSection = TasksSection()
     task_effects: TaskEffectSection = TaskEffectSection()
     interventions: InterventionSection = InterventionSection()
     circuits: CircuitsSection = CircuitsSection()
-    qk_features: QkFeatureSection = QkFeatureSection()
+    qk_features: QkFeatureSettings = QkFeatureSettings()
     checks: CheckSection = CheckSection()
     comparisons: list[ComparisonSection] = Field(default_factory=list)
     labels: list[Path] = Field(default_factory=list)

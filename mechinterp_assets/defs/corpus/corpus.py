@@ -60,37 +60,12 @@ def language_model(run: Run) -> Made:
 )
 def corpus(run: Run) -> Made:
     """Read documents, drop duplicates, split by document, tokenize and pack into sequences."""
-    from mechinterp_assets.corpora.readers import CorpusSource, read_documents
-    from mechinterp_assets.corpora.tokenize import (
-        PackingSettings,
-        tokenize_corpus,
-        vocabulary_frame,
-    )
+    from mechinterp_assets.corpora.readers import read_documents
+    from mechinterp_assets.corpora.tokenize import tokenize_corpus, vocabulary_frame
 
     settings, model = run.study.corpus, run.model
     tokenized = tokenize_corpus(
-        read_documents(
-            CorpusSource(
-                format=settings.format,
-                path=settings.path,
-                dataset=settings.dataset,
-                dataset_config=settings.dataset_config,
-                dataset_split=settings.dataset_split,
-                text_column=settings.text_column,
-                documents=settings.documents,
-                shuffle_buffer=settings.shuffle_buffer,
-                seed=settings.seed,
-            )
-        ),
-        model.tokenizer,
-        PackingSettings(
-            context_size=settings.context_size,
-            max_tokens=settings.max_tokens,
-            bos_token_id=model.bos_token_id,
-            held_out_fraction=settings.held_out_fraction,
-            split_by=settings.split_by,
-            seed=settings.seed,
-        ),
+        read_documents(settings), model.tokenizer, settings, model.bos_token_id
     )
     special = {int(i) for i in model.tokenizer.all_special_ids}
     vocabulary = vocabulary_frame(model.token_strings(), special, tokenized.sequences)
