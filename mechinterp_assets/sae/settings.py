@@ -30,6 +30,7 @@ from mechinterp_assets.settings.section import (
     PositiveFloat,
     Section,
     Share,
+    repeated,
 )
 
 EXTERNAL = "external"  # SAEs trained elsewhere: no architecture of ours
@@ -354,9 +355,8 @@ class SweepSettings(Section):
     @field_validator("variants")
     @classmethod
     def _distinct(cls, variants: list[SweepVariant]) -> list[SweepVariant]:
-        for i, variant in enumerate(variants):
-            if variant in variants[:i]:
-                raise ValueError(f"variants[{i}] is there twice; remove it")
+        if (i := repeated(variants)) is not None:
+            raise ValueError(f"variants[{i}] is there twice; remove it")
         return variants
 
     def of(self, sae: SaeSettings) -> dict[str, SaeSettings]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 LONGEST_VALUE = 200
+MOST_MISTAKES = 200
 EXPECTED = "Input should be "
 # Parts of pydantic's locations that name a type tried, and no key.
 _TYPE = re.compile(
@@ -33,7 +34,8 @@ def message_lines(error: ValidationError, model: type[BaseModel] | None = None) 
     model: what was validated, for the names of keys that may have been meant. Where a key takes one
     of several forms, its line says all of them; or what is wrong within one, if that is deeper.
     """
-    found = [_Wrong.of(problem, model) for problem in error.errors(include_url=False)]
+    problems = error.errors(include_url=False, include_context=False)
+    found = [_Wrong.of(problem, model) for problem in problems[:MOST_MISTAKES]]
     deeper = [wrong for wrong in found if not any(_within(other, wrong) for other in found)]
     for key in dict.fromkeys(wrong.key for wrong in deeper):
         wrongs = [wrong for wrong in deeper if wrong.key == key]
@@ -42,6 +44,8 @@ def message_lines(error: ValidationError, model: type[BaseModel] | None = None) 
             text.removeprefix(EXPECTED) if number else text for number, text in enumerate(texts)
         )
         yield one_line(f"{'.'.join(key)}: {said}{wrongs[0].value}" if key else said)
+    if len(problems) > MOST_MISTAKES:
+        yield f"and {len(problems) - MOST_MISTAKES} more mistakes; correct these first"
 
 
 def one_line(text: str) -> str:

@@ -7,6 +7,7 @@ A key's docstring is its description: the JSON schema and editors show it.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -33,17 +34,18 @@ class Section(BaseModel):
         frozen=True,
         allow_inf_nan=False,
         use_attribute_docstrings=True,
-        validate_by_name=True,
-        validate_by_alias=True,
     )
     _exact = field_validator("*", mode="wrap")(exact_scalars)
 
     def with_changes(self, **changes: Any) -> Self:
         """These settings with some keys changed, checked as a whole. Raises ValidationError.
 
-        What was not given stays not given, so it keeps following its default.
+        Keys are named as in a file. What was not given stays not given, so it keeps following its
+        default.
         """
-        return self.model_validate({**self.model_dump(exclude_unset=True), **changes})
+        return self.model_validate(
+            {**self.model_dump(by_alias=True, exclude_unset=True), **changes}
+        )
 
 
 def resolved_path(value: Any, info: ValidationInfo) -> Any:
@@ -53,8 +55,22 @@ def resolved_path(value: Any, info: ValidationInfo) -> Any:
     """
     if not isinstance(value, str) or not info.context or FOLDER not in info.context:
         return value
-    path = Path(os.path.expandvars(value)).expanduser()
-    return str(path if path.is_absolute() else Path(os.path.abspath(info.context[FOLDER] / path)))
+    try:
+        path = Path(os.path.expandvars(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("there is no home folder of that user; correct the path") from None
+    return str(path) if path.is_absolute() else os.path.realpath(info.context[FOLDER] / path)
+
+
+def repeated(values: Iterable[Any]) -> int | None:
+    """Number of the first value that was there before; None where all are different."""
+    seen = set()
+    for number, value in enumerate(values):
+        key = value.model_dump_json() if isinstance(value, BaseModel) else value
+        if key in seen:
+            return number
+        seen.add(key)
+    return None
 
 
 Positive = Annotated[int, Field(gt=0)]

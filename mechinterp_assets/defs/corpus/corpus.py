@@ -4,9 +4,9 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.features.named_proxies import named_proxies
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
-from mechinterp_assets.studies.proxies import study_proxies
 
 
 @tables("language_model", settings=["model", "features.proxies"], kinds=["huggingface"])
@@ -14,7 +14,9 @@ def language_model(run: Run) -> Made:
     """Load the study's model once and record its sizes and fingerprints."""
     settings, model = run.study.model, run.load_model()
     run.inputs.came_from(model_version=model.weights_hash)
-    for proxy in study_proxies(run.study):  # whether its tokens exist is known only now
+    for proxy in named_proxies(
+        run.study.features.proxies
+    ):  # whether its tokens exist is known only now
         proxy.check(model.token_strings())
     shape = model.config
     row = {
