@@ -14,6 +14,7 @@ from mechinterp_assets.settings.section import (
     LocalName,
     Positive,
     Section,
+    repeated,
 )
 
 
@@ -57,9 +58,8 @@ class RdfaSettings(Section):
     @field_validator("features")
     @classmethod
     def _distinct(cls, features: list[RdfaFeature]) -> list[RdfaFeature]:
-        for i, feature in enumerate(features):
-            if feature in features[:i]:
-                raise ValueError(f"features[{i}] is there twice; remove it")
+        if (i := repeated((one.layer, one.feature, one.rank) for one in features)) is not None:
+            raise ValueError(f"features[{i}] is there twice; remove it")
         return features
 
 
