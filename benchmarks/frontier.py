@@ -136,6 +136,7 @@ def settings_of(size: Size, architecture: str, value: float, lr: float) -> SaeSe
         d_sae=size.d_sae,
         training_tokens=size.tokens,
         batch_size=size.batch_size,
+        compute_dtype="float32",
         learning_rate=lr,
         dead_after_tokens=max(size.tokens // 10, size.batch_size),
         **own,
