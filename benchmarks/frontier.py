@@ -40,13 +40,14 @@ from torch import Tensor
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import harvest
 from mechinterp_assets.activations.rows import TensorRows
-from mechinterp_assets.corpora.readers import CorpusSource, read_documents
-from mechinterp_assets.corpora.tokenize import PackingSettings, token_matrix, tokenize_corpus
+from mechinterp_assets.corpora.readers import read_documents
+from mechinterp_assets.corpora.settings import CorpusSettings
+from mechinterp_assets.corpora.tokenize import token_matrix, tokenize_corpus
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.sae.evaluation import evaluate_layers
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.train import train
-from mechinterp_assets.sae.training_settings import TrainingSettings
 
 # Two sparsities each: k, or the coefficient of the sparsity loss on scaled rows.
 SPARSITIES: dict[str, tuple[str, tuple[float, float]]] = {
@@ -112,32 +113,30 @@ def prepare(model: LanguageModel, size: Size, corpus: Path | None, folder: Path)
 
 def corpus_tokens(model: LanguageModel, size: Size, corpus: Path | None) -> tuple[Tensor, Tensor]:
     """Token ids [sequence, CONTEXT] and the split of each sequence: 0 train, 1 held out."""
-    source = (
-        CorpusSource("structured", documents=100_000)
-        if corpus is None
-        else CorpusSource("parquet", path=corpus, shuffle_buffer=2_000)
-    )
     wanted = int(1.05 * size.tokens / 0.9) + 12 * size.held_out_sequences * CONTEXT
-    packed = tokenize_corpus(
-        read_documents(source),
-        model.tokenizer,
-        PackingSettings(CONTEXT, wanted, model.bos_token_id),
+    sizes = {"context_size": CONTEXT, "max_tokens": wanted}
+    source = (
+        CorpusSettings(format="structured", documents=100_000, shuffle_buffer=0, **sizes)
+        if corpus is None
+        else CorpusSettings(format="parquet", path=corpus, shuffle_buffer=2_000, **sizes)
     )
+    packed = tokenize_corpus(read_documents(source), model.tokenizer, source, model.bos_token_id)
     split = packed.sequences["split"].replace_strict({"train": 0, "held_out": 1})
     return torch.from_numpy(token_matrix(packed.sequences)), torch.from_numpy(split.to_numpy())
 
 
-def settings_of(size: Size, architecture: str, value: float, lr: float) -> TrainingSettings:
+def settings_of(size: Size, architecture: str, value: float, lr: float) -> SaeSettings:
     """This project's defaults for an architecture, at one sparsity."""
     name, _ = SPARSITIES[architecture]
     own: dict[str, Any] = {name: int(value) if name == "k" else value}
     if architecture == "matryoshka":
         own["group_sizes"] = tuple(size.d_sae // share for share in (8, 4, 2, 1))
-    return TrainingSettings(
-        architecture,
+    return SaeSettings(
+        architecture=architecture,
         d_sae=size.d_sae,
         training_tokens=size.tokens,
         batch_size=size.batch_size,
+        compute_dtype="float32",
         learning_rate=lr,
         dead_after_tokens=max(size.tokens // 10, size.batch_size),
         **own,
@@ -145,7 +144,7 @@ def settings_of(size: Size, architecture: str, value: float, lr: float) -> Train
 
 
 def measure(
-    model: LanguageModel, data: Data, layer: int, program: str, settings: TrainingSettings
+    model: LanguageModel, data: Data, layer: int, program: str, settings: SaeSettings
 ) -> dict[str, Any]:
     """Train one SAE and evaluate it."""
     x = data.rows[layer]
@@ -325,7 +324,7 @@ def _kept(
     data: Data,
     layer: int,
     program: str,
-    settings: TrainingSettings,
+    settings: SaeSettings,
 ) -> dict[str, Any]:
     """The result in `file`, computed unless one of the same settings is there."""
     if file.is_file():

@@ -37,6 +37,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.architectures.topk import TopKStep
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.sparse_ops import (
     EntriesByFeature,
     reconstruct,
@@ -45,7 +46,6 @@ from mechinterp_assets.sae.sparse_ops import (
     triton_kernels,
 )
 from mechinterp_assets.sae.trainer import Trainer
-from mechinterp_assets.sae.training_settings import TrainingSettings
 
 MARK = 150_000
 
@@ -136,8 +136,8 @@ def main() -> None:
     model = random_model(a, torch.bfloat16 if on_gpu else torch.float32)
     ids = torch.randint(1, a.vocabulary, (a.sequences, a.context))
     rows = ForwardRows(model, ids, seed=0, buffer_rows=a.buffer_rows)
-    settings = TrainingSettings(
-        "topk",
+    settings = SaeSettings(
+        architecture="topk",
         d_sae=a.d_sae,
         training_tokens=10**9,
         batch_size=a.batch,
@@ -189,7 +189,7 @@ def main() -> None:
         print(f"  {part:30} {seconds(work, a.device, 20 if on_gpu else 3) * 1e3:9.3f}")
     print("\ngrowth of one step with d_sae, ms")
     for d_sae in (a.d_sae // 4, a.d_sae // 2, a.d_sae):
-        resized = TrainingSettings(**{**vars(settings), "d_sae": d_sae})
+        resized = settings.with_changes(d_sae=d_sae)
         step = TopKStep(resized, decoder[:d_sae], torch.zeros(a.d_in, device=a.device))
 
         def one(step: TopKStep = step) -> None:

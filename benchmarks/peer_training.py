@@ -36,7 +36,7 @@ from mechinterp_assets.activations.rows import RowStream
 from mechinterp_assets.sae.architectures.jumprelu import BANDWIDTH, INITIAL_THRESHOLD
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.io import load_sae
-from mechinterp_assets.sae.training_settings import TrainingSettings
+from mechinterp_assets.sae.settings import SaeSettings
 
 CLASSES = {
     "standard": (StandardTrainingSAE, StandardTrainingSAEConfig),
@@ -49,7 +49,7 @@ CLASSES = {
 
 
 def train_with_sae_lens(
-    rows: RowStream, settings: TrainingSettings, scale: float, folder: Path
+    rows: RowStream, settings: SaeSettings, scale: float, folder: Path
 ) -> SparseAutoencoder:
     """An SAE trained by sae-lens as `settings` say, written to `folder` by it and read by us.
 
@@ -74,13 +74,13 @@ def train_with_sae_lens(
     return load_sae(folder)
 
 
-def sae_config(settings: TrainingSettings, d_in: int, **own: Any) -> TrainingSAEConfig:
+def sae_config(settings: SaeSettings, d_in: int, **own: Any) -> TrainingSAEConfig:
     """sae-lens's configuration of the SAE that `settings` describe; `own` are keys of its own."""
     _, config_kind = CLASSES[settings.architecture]
     return config_kind(d_in=d_in, d_sae=settings.d_sae, **_sparsity(settings), **own)
 
 
-def schedule(settings: TrainingSettings) -> dict[str, Any]:
+def schedule(settings: SaeSettings) -> dict[str, Any]:
     """Learning rate and window of dead features, as keywords of sae-lens's trainers and runners."""
     warmup = round(settings.lr_warmup * settings.steps)
     return {
@@ -100,7 +100,7 @@ def _batches(rows: RowStream, size: int, scale: float) -> Iterator[Tensor]:
         yield rows.next(size).mul_(scale)
 
 
-def _sparsity(settings: TrainingSettings) -> dict[str, object]:
+def _sparsity(settings: SaeSettings) -> dict[str, object]:
     warmup = round(settings.sparsity_warmup * settings.steps)
     if settings.architecture in ("standard", "gated"):
         return {"l1_coefficient": settings.l1_coefficient, "l1_warm_up_steps": warmup}

@@ -27,7 +27,7 @@ from torch import Tensor
 from mechinterp_assets.sae import sparse_ops
 from mechinterp_assets.sae.cpu_kernels import kernels
 from mechinterp_assets.sae.registry import training_step_class
-from mechinterp_assets.sae.training_settings import TrainingSettings
+from mechinterp_assets.sae.settings import SaeSettings
 
 Work = Callable[[], object]
 SPARSE = -2.054  # a normal variable exceeds its negative with probability 2%
@@ -45,8 +45,8 @@ def ours(
 ) -> Work:
     """One step: gradients, projection, Adam, unit norm."""
     own: dict[str, Any] = {"k": k} if architecture == "topk" else {"l1_coefficient": 1.0}
-    settings = TrainingSettings(
-        architecture,
+    settings = SaeSettings(
+        architecture=architecture,
         d_sae=d_sae,
         training_tokens=10**9,
         batch_size=len(batches[0]),

@@ -53,8 +53,8 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_variants
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.train import Member, train_together
-from mechinterp_assets.sae.training_settings import TrainingSettings
 
 NORM_BATCHES = 8  # batches that sae-lens takes the norm of; its default, 1000, is a long training
 SEED = 0
@@ -69,7 +69,7 @@ class Work:
     model: LanguageModel
     ids: Tensor
     layers: tuple[int, ...]
-    settings: TrainingSettings
+    settings: SaeSettings
     buffer_rows: int
     forward_sequences: int
 
@@ -86,7 +86,8 @@ class Run:
 def ours(work: Work) -> Run:
     """Train with this project."""
     members = {
-        f"layer {layer}": Member(layer, replace(work.settings, seed=layer)) for layer in work.layers
+        f"layer {layer}": Member(layer, work.settings.with_changes(seed=layer))
+        for layer in work.layers
     }
     rows = _rows(work)
     with _counted(work.model.trunk) as forwarded:

@@ -13,11 +13,12 @@ from mechinterp_assets.activations.harvest import harvest
 from mechinterp_assets.activations.rows import TensorRows
 from mechinterp_assets.heads.datasets import random_tokens
 from mechinterp_assets.heads.head_scores import head_scores
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
+from mechinterp_assets.sae.memory import training_bytes
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.train import train
-from mechinterp_assets.sae.training_settings import TrainingSettings, training_bytes
 from mechinterp_assets.sae.traits import architecture_names
 
 GUIDE = Path(__file__).resolve().parent.parent / "docs" / "development.md"
@@ -55,8 +56,8 @@ def test_the_architecture_trains_and_is_what_it_says(
     layer = 2
     z = torch.cat([batch.z[layer] for batch in harvest(organism, data.token_ids, [layer])])
     rows = z[:, 1:].flatten(0, 1).float()
-    settings = TrainingSettings(
-        "threshold",
+    settings = SaeSettings(
+        architecture="threshold",
         d_sae=128,
         training_tokens=64 * 300,
         batch_size=64,
@@ -84,8 +85,8 @@ def test_the_architecture_trains_and_is_what_it_says(
 
 
 def test_the_head_score_is_the_entropy(extended: list[str], organism: LanguageModel) -> None:
-    settings = HeadScoreSettings(
-        n_sequences=3, period=8, sink_length=16, batch_size=2, null_draws=2, cspa_sequences=0
+    settings = HeadSettings(
+        sequences=3, repeat_length=8, sink_length=16, batch_size=2, null_draws=2, cspa_sequences=0
     )
     frame = head_scores(organism, settings).filter(score="attention_entropy")
     assert frame.height == organism.config.n_layers * organism.config.n_heads

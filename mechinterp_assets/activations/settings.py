@@ -1,24 +1,29 @@
-"""The settings of the activation cache.
+"""The section `activations` of a study: the activation cache.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: its keys and the checks that concern it alone. Does not belong here: harvesting
+(harvest.py), the cache's files (cache.py).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from mechinterp_assets.settings.section import Positive, Section
+from mechinterp_assets.settings.section import Index, Positive, Section
 
 
-class ActivationSection(Section):
+class ActivationSettings(Section):
     """The activation cache: which layers, how many tokens, how they are stored."""
 
-    layers: Literal["all"] | list[Annotated[int, Field(ge=0)]] = "all"
+    layers: Literal["all"] | list[Index] = "all"
+    """Layers with a cache and an SAE."""
     max_tokens: Positive = 2_000_000
+    """Tokens whose activations are stored."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """They are stored in this."""
     batch_size: Positive = 64
+    """Sequences of a forward pass."""
     sequences_per_shard: Positive = 4096
+    """Sequences of a file."""
 
     @field_validator("layers")
     @classmethod

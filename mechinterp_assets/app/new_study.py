@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+from mechinterp_assets.app.study_schema import MODELINE, SCHEMA_FILE
 from mechinterp_assets.files.yaml_reader import YamlError, read_text
 from mechinterp_assets.model.shape import ModelError, shape_of
 from mechinterp_assets.organism import ORGANISM_FOLDER
@@ -171,6 +172,7 @@ def study_text(
     memory = f"{machine.memory_bytes / 2**30:.0f} GiB"
     cache = budgets.cache_tokens * found.n_layers * found.d_z * CACHE_BYTES / 2**30
     return f"""\
+{MODELINE}{SCHEMA_FILE}
 # Sized to {machine.cores} cores and {memory} of memory: raise the budgets on a larger machine.
 # docs/studies.md explains every section; what is left out has a default.
 study: {name}

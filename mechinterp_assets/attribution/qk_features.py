@@ -16,7 +16,7 @@ query parts meet what differs between the keys (K24 reads keys through SAEs on t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import polars as pl
 import torch
@@ -32,6 +32,7 @@ from mechinterp_assets.attribution.residual_parts import (
     joined,
     role_streams,
 )
+from mechinterp_assets.attribution.settings import QkFeatureSettings
 from mechinterp_assets.circuits.omega import rotation_matrices
 from mechinterp_assets.circuits.residual import attention_scale
 from mechinterp_assets.model.language_model import LanguageModel
@@ -44,43 +45,14 @@ class QkFeatureError(ValueError):
     """A model, SAE, head or role whose scores cannot be split; the message names the remedy."""
 
 
-@dataclass(frozen=True)
-class QkSettings:
-    """Which scores are split and what is kept of them.
-
-    destination: role whose query attends; sources: roles attended to; contrasts: pairs of sources
-    whose difference of scores is split too. top_pairs: pairs kept per head and role, by each of
-    the two orders; top_k: numbers of pairs in whose sum the explained variance is measured.
-    """
-
-    destination: str = "END"
-    sources: tuple[str, ...] = ("IO", "S1", "S2")
-    contrasts: tuple[tuple[str, str], ...] = (("IO", "S1"), ("IO", "S2"))
-    top_pairs: int = 20
-    top_k: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-
-    def __post_init__(self) -> None:
-        if not self.sources or len(set(self.sources)) != len(self.sources):
-            raise QkFeatureError(f"sources {self.sources}: name at least one role, each once")
-        for contrast in self.contrasts:
-            if unknown := [role for role in contrast if role not in self.sources]:
-                raise QkFeatureError(
-                    f"contrast {'-'.join(contrast)}: {unknown[0]} is none of the sources "
-                    f"{', '.join(self.sources)}; add it there"
-                )
-        if self.top_pairs < 1 or not self.top_k or min(self.top_k) < 1:
-            raise QkFeatureError("top_pairs and every top_k are at least 1")
-
-
 def qk_features(
     model: LanguageModel,
     saes: Mapping[int, SparseAutoencoder],
     prompts: pl.DataFrame,
     heads: Sequence[Head],
-    settings: QkSettings | None = None,
+    settings: QkFeatureSettings | None = None,
     *,
     residual_saes: Mapping[int, SparseAutoencoder] | None = None,
-    centre_residual: bool = False,
 ) -> PairTables:
     """Tables qk_feature_pairs, qk_feature_kinds and qk_feature_summary, without study and task.
 
@@ -90,7 +62,7 @@ def qk_features(
         prompts: rows of ioi_prompts or of TASK_PROMPTS_SCHEMA with the roles of the settings; at
             least 4, so that halves of them have a variance.
         heads: (layer, head), distinct.
-        settings: roles and how much is kept.
+        settings: roles and how much is kept; prompts and heads are those given here.
         residual_saes: SAEs on hook_resid_pre by layer, which then split the keys of heads of that
             layer; centre_residual: they read the stream less its mean over d_model, as those
             trained on weights whose writing matrices are centred do.
@@ -101,9 +73,9 @@ def qk_features(
             scheme).
         PromptError: a prompt lacks a role. RdfaError: see FrozenModel.run.
     """
-    settings, residual_saes = settings or QkSettings(), residual_saes or {}
+    settings, residual_saes = settings or QkFeatureSettings(), residual_saes or {}
     _check(model, saes, residual_saes, prompts, heads)
-    splitter = _Splitter(model, saes, residual_saes, prompts, heads, settings, centre_residual)
+    splitter = _Splitter(model, saes, residual_saes, prompts, heads, settings)
     return pair_tables(
         [role_pairs for head in heads for role_pairs in splitter.role_pairs(head)],
         splitter.numbers,
@@ -125,15 +97,14 @@ class _Splitter:
         residual_saes: Mapping[int, SparseAutoencoder],
         prompts: pl.DataFrame,
         heads: Sequence[Head],
-        settings: QkSettings,
-        centre_residual: bool,
+        settings: QkFeatureSettings,
     ) -> None:
         self._model, self._frozen, self._settings = model, FrozenModel(model), settings
         layers = sorted({layer for layer, _ in heads})
         roles = list(dict.fromkeys((settings.destination, *settings.sources)))
         self._streams = role_streams(self._frozen, saes, prompts, roles, layers)
         self._residual = {
-            layer: Active.of(sae, self._streams.residual(layer), centre_residual)
+            layer: Active.of(sae, self._streams.residual(layer), settings.centre_residual)
             for layer, sae in residual_saes.items()
             if layer in layers
         }
@@ -173,7 +144,7 @@ class _Splitter:
                 score=score,
                 attention=streams.attends[layer][:, head[1], at],
             )
-        contrasts = [found[a].minus(found[b]) for a, b in self._settings.contrasts]
+        contrasts = [found[a].minus(found[b]) for a, b in self._settings.compared]
         return [*found.values(), *contrasts]
 
     def _side(self, head: Head, side: str) -> MappedParts:

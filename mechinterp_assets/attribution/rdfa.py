@@ -36,11 +36,12 @@ from mechinterp_assets.attribution.frozen_forward import (
     exact,
 )
 from mechinterp_assets.attribution.head_attribution import split_heads
-from mechinterp_assets.attribution.rdfa_tree import TREE_SCHEMA, Node, RdfaSettings, grow
+from mechinterp_assets.attribution.rdfa_tree import TREE_SCHEMA, Node, grow
+from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
-__all__ = ["RDFA_SCHEMA", "InactiveFeatureError", "Rdfa", "RdfaError", "RdfaSettings"]
+__all__ = ["RDFA_SCHEMA", "InactiveFeatureError", "Rdfa", "RdfaError"]
 
 RDFA_SCHEMA = pl.Schema(
     {

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from mechinterp_assets.attribution.settings import RdfaSettings
+
 TREE_SCHEMA = pl.Schema(
     {
         "node": pl.Int32(),
@@ -37,28 +39,6 @@ TREE_SCHEMA = pl.Schema(
         "identity_error": pl.Float64(),
     }
 )
-
-
-@dataclass(frozen=True)
-class RdfaSettings:
-    """How far a tree is grown.
-
-    max_depth: features split on one path, the root among them; branching, min_share, max_nodes: see
-    the module; by_head: split a feature by source position and head, not by position alone.
-    """
-
-    max_depth: int = 3
-    branching: int = 5
-    min_share: float = 0.05
-    max_nodes: int = 400
-    by_head: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("max_depth", "branching", "max_nodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
-        if not 0 <= self.min_share < 1:
-            raise ValueError(f"min_share is {self.min_share}; give a share from 0 to below 1")
 
 
 @dataclass(frozen=True)

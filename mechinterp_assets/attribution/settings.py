@@ -1,83 +1,99 @@
-"""The settings of recursive attribution and of scores split by features.
+"""The sections `rdfa` and `qk_features` of a study.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: their keys and the checks that concern them alone. Does not belong here: growing trees
+(rdfa_tree.py), splitting scores (qk_features.py).
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mechinterp_assets.settings.section import Index, Positive, Section
+from mechinterp_assets.settings.section import (
+    Count,
+    Index,
+    LocalName,
+    Positive,
+    Section,
+    repeated,
+)
 
 
 class RdfaFeature(Section):
-    """One example of one feature: the `rank`-th of feature_top_examples."""
+    """One example of one feature."""
 
-    layer: Annotated[int, Field(ge=0)]
-    feature: Annotated[int, Field(ge=0)]
-    rank: Annotated[int, Field(ge=0)] = 0
+    layer: Index
+    """Its layer."""
+    feature: Index
+    """Its number."""
+    rank: Index = 0
+    """Which of its examples in feature_top_examples."""
 
 
-class RdfaSection(Section):
+class RdfaSettings(Section):
     """Recursive direct feature attribution (K24 App. N): trees from a feature down to tokens.
 
-    `features` are named examples. Beside them `per_layer` features of every layer above 0 are
-    chosen, each with its strongest example: `rule` induction takes those labelled so first, the
-    most often active ones otherwise; frequent the most often active; strongest those with the
-    largest activation.
-
-    A tree splits at most `max_depth` features on a path. Of the parts of a node the `branching`
-    largest that reach `min_share` of the root get a row of their own, and the others share one row,
-    so that every level still sums; nodes are split largest first up to `max_nodes`. `by_head`:
-    split a feature by source position and head.
+    Of the parts of a node the `branching` largest that reach `min_share` of the root get a row of
+    their own, and the others share one row, so that every level still sums; nodes are split largest
+    first up to `max_nodes`.
     """
 
     features: list[RdfaFeature] = []
-    per_layer: Annotated[int, Field(ge=0)] = 8
+    """Examples by name."""
+    per_layer: Count = 8
+    """Beside them so many features of every layer above 0, each with its strongest example."""
     rule: Literal["induction", "frequent", "strongest"] = "induction"
+    """Which: induction takes those labelled so first, the most often active ones otherwise;
+    frequent the most often active; strongest those with the largest activation."""
     max_depth: Positive = 3
+    """Features split on one path, the root among them."""
     branching: Positive = 5
+    """Parts of a node with a row of their own."""
     min_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the root that such a part reaches."""
     max_nodes: Positive = 400
+    """Nodes of a tree."""
     by_head: bool = False
+    """Split a feature by source position and head, not by position alone."""
 
     @field_validator("features")
     @classmethod
     def _distinct(cls, features: list[RdfaFeature]) -> list[RdfaFeature]:
-        for i, feature in enumerate(features):
-            if feature in features[:i]:
-                raise ValueError(f"features[{i}] is there twice; remove it")
+        if (i := repeated((one.layer, one.feature, one.rank) for one in features)) is not None:
+            raise ValueError(f"features[{i}] is there twice; remove it")
         return features
 
 
-class QkFeatureSection(Section):
-    """Attention scores split into pairs of SAE features (K24 Fig. 18), on `prompts` of one task.
-
-    `heads`: [layer, head] pairs, or auto (of ioi alone): the `max_heads` name movers with the
-    largest direct effect or, where no head is one, the `max_heads` that attend END -> IO most.
-    Scores from the role `destination` to the roles `sources` are split, and the differences
-    `contrasts` between two of those; auto: between the first source and every other one. The first
-    `top_pairs` pairs by each order are kept; `top_k`: numbers of pairs whose explained variance is
-    measured. `residual_sae`: folders with {layer} in their name, in SAELens's format for
-    hook_resid_pre, that split the keys; `centre_residual`: they read the stream less its mean, as
-    those trained on centred weights do.
-    """
+class QkFeatureSettings(Section):
+    """Attention scores split into pairs of SAE features (K24 Fig. 18), on prompts of one task."""
 
     task: str = "ioi"
+    """Whose prompts."""
     heads: Literal["auto"] | list[tuple[Index, Index]] = "auto"
+    """[layer, head] pairs, or auto (of ioi alone): the `max_heads` name movers with the largest
+    direct effect or, where no head is one, the `max_heads` that attend END -> IO most."""
     max_heads: Positive = 2
+    """Heads that auto takes."""
     prompts: Annotated[int, Field(ge=4)] = 64
+    """The first base prompts of the task."""
     destination: str = "END"
+    """Role whose query attends."""
     sources: list[str] = ["IO", "S1", "S2"]
+    """Roles attended to, whose scores are split."""
     contrasts: Literal["auto"] | list[tuple[str, str]] = "auto"
+    """Pairs of sources whose difference of scores is split too; auto: the first source against
+    every other one."""
     top_pairs: Positive = 20
+    """Pairs kept per head and role, by each of the two orders."""
     top_k: list[Positive] = [1, 2, 5, 10, 20, 50, 100, 200, 500]
-    residual_sae: str | None = None
+    """Numbers of pairs in whose sum the explained variance is measured."""
+    residual_sae: LocalName | None = None
+    """Folders with {layer} in their name, in SAELens's format for hook_resid_pre, that split the
+    keys."""
     centre_residual: bool = False
+    """They read the stream less its mean, as those trained on centred weights do."""
 
     @model_validator(mode="after")
-    def _usable(self) -> "QkFeatureSection":
+    def _usable(self) -> "QkFeatureSettings":
         if self.heads == "auto" and self.task != "ioi":
             raise ValueError("heads are found for task ioi alone; name [layer, head] pairs")
         if self.heads != "auto" and (not self.heads or len(set(self.heads)) < len(self.heads)):

@@ -1,70 +1,141 @@
-"""The settings of IOI prompts and of singular vector tracing.
+"""The section `ioi` of a study, and the rules of one trace.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: their keys and the checks that concern them alone. Does not belong here: IOI prompts
+(prompts/ioi.py), tracing (trace.py).
 """
 
 from typing import Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mechinterp_assets.settings.section import Fraction, Positive, Section
+from mechinterp_assets.circuits.reference_heads import part_names
+from mechinterp_assets.prompts.ioi import VARIANTS
+from mechinterp_assets.settings.section import (
+    Fraction,
+    Index,
+    Positive,
+    PositiveShare,
+    Section,
+)
 
-Root = tuple[int, int] | tuple[int, int, Literal["IO", "S1", "S2"]]
+RootHead = tuple[Index, Index] | tuple[Index, Index, Literal["IO", "S1", "S2"]]
+RuleName = Literal["near", "negative", "all_slices", "fc24_code"]
 
 
-class IoiSection(Section):
+class TraceKeys(Section):
+    """What a study says of every trace (FC24)."""
+
+    firing_threshold: PositiveShare = 0.5
+    """Least attention of a firing pair."""
+    firing_score_min: Literal[0] | None = 0
+    """Least score of a root pair, 0 as in FC24, or null: by attention alone; where the score is
+    then negative, what raises it above the mean score of the other sources is traced (this
+    project's rule; absolute positions only)."""
+    contribution_fraction: PositiveShare = 0.7
+    """Share of all heads' contributions that kept heads reach."""
+    slice_contrast: bool = True
+    """Table ioi_slice_contrast: kept heads beside those of all slices."""
+
+    @property
+    def any_score(self) -> bool:
+        """Whether root pairs fire by attention alone. Softmax sees scores only relative to one
+        another, so where a root's score is negative, S and contributions are those of the score
+        minus the mean score of the destination's other sources: the key side reads o_j / s_j minus
+        its mean over them.
+        """
+        return self.firing_score_min is None
+
+
+class TraceSettings(TraceKeys):
+    """Rules of one trace: what a study says, and what distinguishes variants."""
+
+    keep_all: bool = False
+    """A row for every head of every traced pair, not for kept heads alone."""
+    other_writers: bool = True
+    """Rows for embedding, position, MLPs and biases."""
+    memory_mib: Positive = 512
+    """Bound on the residual streams held at once."""
+    near: Fraction | None = None
+    """Trace root pairs that nearly fire, attention in [near, firing_threshold), in place of those
+    that do; upstream of them the firing rule holds."""
+    sign: Literal["positive", "negative"] = "positive"
+    """negative keeps the heads whose negative contributions reach contribution_fraction of the sum
+    of all negative ones."""
+    every_slice: bool = False
+    """S is all slices."""
+    fc24_code: bool = False
+    """The published code's contributions, with a 1 appended to every head's output, and its path
+    multiplicities; what equation 8 says is left out of edges then."""
+
+    @model_validator(mode="after")
+    def _near_is_below_firing(self) -> "TraceSettings":
+        if self.near is not None and self.near >= self.firing_threshold:
+            raise ValueError(
+                f"near is {self.near}; attention of a pair that nearly fires lies above 0 and "
+                f"below the threshold {self.firing_threshold}"
+            )
+        return self
+
+
+class IoiSettings(TraceKeys):
     """Indirect object identification: prompts and singular vector tracing (FC24).
 
-    `roots` are [layer, head] at (END, IO), or [layer, head, S1 or S2]; or the name of a part of a
-    published circuit of this model, such as "wang-2022-ioi: name mover", at (END, IO); auto takes
-    the heads with the largest direct effect on the logit difference. `trace_variants` are rules
-    traced beside the standard one (circuits/trace_variants.py); `near_threshold` is the least
-    attention of a pair that nearly fires. `firing_score_min`: least score of a root pair, 0 as in
-    FC24, or null: by attention alone; where the score is then negative, what raises it above the
-    mean score of the other sources is traced (this project's rule; absolute positions only).
-    `slice_contrast`: table ioi_slice_contrast. `usage_sequences` corpus sequences are compared
-    with the prompts in slice usage. `consensus_nodes`: traced nodes whose consensus subspace is
-    read. `reference_heads`: name -> [layer, head] pairs to compare the circuit with, beside
-    published circuits of the same model. What is said of rules, thresholds and variants holds
-    for the traces of other tasks too.
+    What is said of rules, thresholds and variants holds for the traces of other tasks too.
     """
 
     prompts: Positive = 128
+    """Base prompts, and as many of each variant."""
     variants: list[str] = ["base", "ABC"]
+    """Forms of each prompt, base among them; ABC has three different names."""
     held_out_pairs: bool = False
+    """Pairs of names that structured text never has together."""
     seed: int = 0
-    roots: str | list[Root] = "auto"
+    """Seed of the prompts."""
+    roots: str | list[RootHead] = "auto"
+    """[layer, head] at (END, IO), or [layer, head, S1 or S2]; or the name of a part of a published
+    circuit of this model, such as "wang-2022-ioi: name mover", at (END, IO); auto takes the heads
+    with the largest direct effect on the logit difference."""
     max_roots: Positive = 3
-    firing_threshold: Fraction = 0.5
-    firing_score_min: Literal[0] | None = 0
-    contribution_fraction: Fraction = 0.7
-    trace_variants: list[Literal["near", "negative", "all_slices", "fc24_code"]] = [
-        "near",
-        "negative",
-        "all_slices",
-        "fc24_code",
-    ]
+    """Roots that auto takes, for other tasks too."""
+    trace_variants: list[RuleName] = ["near", "negative", "all_slices", "fc24_code"]
+    """Rules traced beside the standard one (circuits/trace_variants.py)."""
     near_threshold: Fraction = 0.25
-    slice_contrast: bool = True
+    """Least attention of a pair that nearly fires."""
     usage_sequences: Positive = 64
+    """Corpus sequences compared with the prompts in slice usage."""
     consensus_nodes: Positive = 12
-    reference_heads: dict[str, list[tuple[int, int]]] = {}
+    """Traced nodes whose consensus subspace is read."""
+    reference_heads: dict[str, list[tuple[Index, Index]]] = Field(default_factory=dict)
+    """Name -> [layer, head] pairs to compare the circuit with, beside published circuits of the
+    same model."""
 
     @field_validator("roots")
     @classmethod
     def _named_roots_exist(cls, roots: Any) -> Any:
-        if isinstance(roots, str) and roots != "auto":
-            from mechinterp_assets.circuits.reference_heads import part_names  # imports torch
-
-            if roots not in (known := part_names()):
-                raise ValueError(
-                    f"give a list of [layer, head], auto, or one of {', '.join(known)}"
-                )
+        if isinstance(roots, str) and roots != "auto" and roots not in (known := part_names()):
+            raise ValueError(f"give a list of [layer, head], auto, or one of {', '.join(known)}")
         return roots
 
+    @field_validator("variants")
+    @classmethod
+    def _known_variants(cls, variants: list[str]) -> list[str]:
+        unknown = sorted(set(variants) - set(VARIANTS))
+        if unknown or "base" not in variants or len(set(variants)) < len(variants):
+            raise ValueError(f"name base and any of {', '.join(VARIANTS)}, each once")
+        return variants
+
+    @field_validator("reference_heads")
+    @classmethod
+    def _lists_have_heads(
+        cls, lists: dict[str, list[tuple[int, int]]]
+    ) -> dict[str, list[tuple[int, int]]]:
+        for name, heads in lists.items():
+            if not heads:
+                raise ValueError(f"{name}: name at least one [layer, head]")
+        return lists
+
     @model_validator(mode="after")
-    def _near_is_below_firing(self) -> "IoiSection":
+    def _near_is_below_firing(self) -> "IoiSettings":
         if "near" in self.trace_variants and self.near_threshold >= self.firing_threshold:
             raise ValueError(
                 f"near_threshold {self.near_threshold} is not below firing_threshold "
@@ -72,12 +143,7 @@ class IoiSection(Section):
             )
         return self
 
-    @field_validator("variants")
-    @classmethod
-    def _known_variants(cls, variants: list[str]) -> list[str]:
-        from mechinterp_assets.prompts.ioi import VARIANTS  # imports torch
-
-        unknown = sorted(set(variants) - set(VARIANTS))
-        if unknown or "base" not in variants:
-            raise ValueError(f"name base and any of {', '.join(VARIANTS)}")
-        return variants
+    @property
+    def rules(self) -> TraceSettings:
+        """The standard rule of traces."""
+        return TraceSettings(**{name: getattr(self, name) for name in TraceKeys.model_fields})

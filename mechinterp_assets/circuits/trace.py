@@ -27,7 +27,7 @@ without the appended 1). The exact bilinear effect and the non-head writers are 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -44,6 +44,7 @@ from mechinterp_assets.circuits.residual import (
     attention_scale,
     residual_stream,
 )
+from mechinterp_assets.circuits.settings import TraceSettings
 from mechinterp_assets.circuits.slices import (
     SIDES,
     PairBlock,
@@ -111,53 +112,6 @@ _PAIR_TYPES = {name: EDGES_SCHEMA[name] for name in ("prompt", "source")}
 # Items per token and round of _contract, and memory of the outputs that one product reads.
 _ROUND = 8
 _ROUND_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class TraceSettings:
-    """Rules of the trace.
-
-    threshold: least attention of a firing pair. fraction: share of all heads' contributions that
-    kept heads reach. keep_all: a row for every head of every traced pair, not for kept heads alone.
-    other_writers: rows for embedding, position, MLPs and biases. memory_mib: bound on the residual
-    streams held at once.
-    near: trace root pairs that nearly fire, attention in [near, threshold), in place of those that
-    do; upstream of them the firing rule holds. sign: "negative" keeps the heads whose negative
-    contributions reach `fraction` of the sum of all negative ones. every_slice: S is all slices.
-    fc24_code: the published code's contributions, with a 1 appended to every head's output, and its
-    path multiplicities; what equation 8 says is left out of edges then. contrast: Trace.contrast.
-    any_score: root pairs fire by attention alone (this project's rule). Softmax sees scores only
-    relative to one another, so where a root's score is negative, S and contributions are those of
-    the score minus the mean score of the destination's other sources: the key side reads o_j / s_j
-    minus its mean over them. Absolute positions only.
-    """
-
-    threshold: float = 0.5
-    fraction: float = 0.7
-    keep_all: bool = False
-    other_writers: bool = True
-    memory_mib: int = 512
-    near: float | None = None
-    sign: Literal["positive", "negative"] = "positive"
-    every_slice: bool = False
-    fc24_code: bool = False
-    contrast: bool = False
-    any_score: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise CircuitError(f"threshold is {self.threshold}; attention lies in (0, 1]")
-        if not 0 < self.fraction <= 1:
-            raise CircuitError(f"fraction is {self.fraction}; it must lie in (0, 1]")
-        if self.near is not None and not 0 < self.near < self.threshold:
-            raise CircuitError(
-                f"near is {self.near}; attention of a pair that nearly fires lies above 0 and "
-                f"below the threshold {self.threshold}"
-            )
-        if self.sign not in ("positive", "negative"):
-            raise CircuitError(f"sign is {self.sign!r}; one of positive, negative")
-        if self.memory_mib <= 0:
-            raise CircuitError(f"memory_mib is {self.memory_mib}; use a positive number")
 
 
 @dataclass(frozen=True)
@@ -269,7 +223,7 @@ def trace_batches(
         raise CircuitError(
             f"{model.source} has rotary positions: its singular vectors differ from offset to "
             "offset, so keys of several sources have no mean; trace root pairs with score >= 0 "
-            "(any_score=False; ioi.firing_score_min: 0)"
+            "(ioi.firing_score_min: 0)"
         )
     n_layers = max(root.layer for root in roots) + 1
     scale, writers = attention_scale(model), Writers.of(model, n_layers - 1)
@@ -341,12 +295,12 @@ def _trace_group(
     paths = torch.zeros(len(stream.pattern), n, n_heads, length, dtype=torch.float64, device=device)
     blocks: list[PairBlock] = []
     for layer in reversed(range(len(stream.pattern))):
-        fires = firing_pairs(stream.pattern[layer], stream.score[layer], settings.threshold)
+        fires = firing_pairs(stream.pattern[layer], stream.score[layer], settings.firing_threshold)
         pattern, score = stream.pattern[layer], stream.score[layer]
-        least = settings.threshold if settings.near is None else settings.near
+        least = settings.firing_threshold if settings.near is None else settings.near
         starts = firing_pairs(pattern, score, least, any_score=settings.any_score)
         if settings.near is not None:
-            starts &= pattern < settings.threshold
+            starts &= pattern < settings.firing_threshold
         is_root = torch.zeros_like(fires)
         for root in (root for root in roots if root.layer == layer):
             has, source = at[root.source]
@@ -399,7 +353,7 @@ def _trace_layer(
     outputs = stream.outputs
     terms = x.new_empty(n, rank)
     selected = torch.empty(n, rank, dtype=torch.bool, device=x.device)
-    kinds = 2 + settings.contrast
+    kinds = 2 + settings.slice_contrast
     reading = torch.empty(n, 2, kinds, x.shape[-1], dtype=outputs.dtype, device=x.device)
     whole, constant = x.new_empty(n, 2), x.new_empty(n, 2)
     starts = torch.searchsorted(head, torch.arange(wanted.shape[1] + 1, device=head.device))
@@ -418,7 +372,7 @@ def _trace_layer(
             length,
             reading_dtype=outputs.dtype,
             every_slice=settings.every_slice,
-            contrast=settings.contrast,
+            contrast=settings.slice_contrast,
             relative_to=(negative, _mean_of_others(x, b, d, s)) if negative.any() else None,
         )
         terms[low:high], selected[low:high] = pairs.terms, pairs.selected
@@ -456,7 +410,7 @@ def _trace_layer(
     target = (up_layer, prompt[live][pair], up_head, position[pair, side])
     paths.index_put_(target, count[live][pair], accumulate=True)
 
-    if settings.contrast:
+    if settings.slice_contrast:
         every = effects[:, :, 2][..., is_head]
         rows.contrast.append(_contrast(of_heads, kept_heads, every, _kept(every, settings)))
         rows.contrasted.append((live.nonzero()[:, 0] + rows.n_pairs).cpu().numpy())
@@ -508,8 +462,8 @@ def _mean_of_others(x: Tensor, prompt: Tensor, i: Tensor, j: Tensor) -> Tensor:
 
 def _kept(of_heads: Tensor, settings: TraceSettings) -> Tensor:
     if settings.sign == "negative":
-        return keep_heads((-of_heads).clamp(min=0), settings.fraction)
-    return keep_heads(of_heads, settings.fraction)
+        return keep_heads((-of_heads).clamp(min=0), settings.contribution_fraction)
+    return keep_heads(of_heads, settings.contribution_fraction)
 
 
 def _contrast(some: Tensor, kept: Tensor, every: Tensor, kept_of_every: Tensor) -> np.ndarray:
@@ -631,7 +585,7 @@ def _roots_frame(
 ) -> pl.DataFrame:
     traced = pl.col("path_multiplicity") > 0
     if settings.near is not None:  # a nearly firing pair may be reached from downstream as well
-        traced &= pl.col("attention") < settings.threshold
+        traced &= pl.col("attention") < settings.firing_threshold
     firing = slices.filter(pl.col("is_root") & traced)
     n_prompts, n_firing = [], []
     for root in roots:

@@ -11,13 +11,13 @@ fc24_code   the rule of FC24's published code: a 1 appended to every head's outp
             a pair merged, and each path counted again
 """
 
-from dataclasses import replace
 from typing import Literal, get_args
 
 import polars as pl
 
 from mechinterp_assets.circuits.graph import GRAPH_KEY, NODES_SCHEMA, ioi_trace_nodes
-from mechinterp_assets.circuits.trace import Trace, TraceSettings
+from mechinterp_assets.circuits.settings import TraceSettings
+from mechinterp_assets.circuits.trace import Trace
 
 TraceVariant = Literal["standard", "near", "negative", "all_slices", "fc24_code"]
 VARIANT_NAMES: tuple[TraceVariant, ...] = get_args(TraceVariant)
@@ -71,10 +71,11 @@ class VariantCounts:
         return roots.agg(pl.all().sum())
 
 
-def variant_settings(
-    variant: TraceVariant, standard: TraceSettings, near: float = 0.25
-) -> TraceSettings:
-    """Settings of a variant, for kept head edges alone; the rest is as in `standard`."""
+def variant_settings(variant: TraceVariant, standard: TraceSettings, near: float) -> TraceSettings:
+    """Settings of a variant, for kept head edges alone; the rest is as in `standard`.
+
+    near: least attention of a pair that nearly fires.
+    """
     changed: dict[TraceVariant, dict[str, object]] = {
         "standard": {},
         "near": {"near": near},
@@ -82,8 +83,8 @@ def variant_settings(
         "all_slices": {"every_slice": True},
         "fc24_code": {"fc24_code": True},
     }
-    only = {"other_writers": False, "keep_all": False, "contrast": False}
-    return replace(standard, **only, **changed[variant])  # type: ignore[arg-type]
+    only = {"other_writers": False, "keep_all": False, "slice_contrast": False}
+    return standard.with_changes(**only, **changed[variant])
 
 
 def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mechinterp_assets.corpora import structured
+from mechinterp_assets.corpora.settings import CorpusSettings
 
 
 class CorpusError(ValueError):
@@ -32,31 +33,12 @@ class Document:
     license: str = ""
 
 
-@dataclass(frozen=True)
-class CorpusSource:
-    """Where documents come from: the arguments of every reader."""
-
-    format: str
-    path: Path | None = None
-    dataset: str | None = None
-    dataset_config: str | None = None
-    dataset_split: str = "train"
-    text_column: str = "text"
-    documents: int | None = None
-    shuffle_buffer: int = 0
-    seed: int = 0
-
-
-def read_documents(source: CorpusSource) -> Iterator[Document]:
+def read_documents(source: CorpusSettings) -> Iterator[Document]:
     """Stream the documents of `source`, at most `source.documents` of them, in an order that
     depends on the source, `seed` and `shuffle_buffer` alone.
 
-    Raises CorpusError for a format without a reader, an empty corpus or a missing text column.
+    Raises CorpusError for an empty corpus or a missing text column.
     """
-    if source.format not in CORPUS_FORMATS:
-        raise CorpusError(
-            f"no reader for corpus format {source.format!r}; one of {sorted(CORPUS_FORMATS)}"
-        )
     count = 0
     stream = CORPUS_FORMATS[source.format](source)
     for document in shuffled(stream, source.shuffle_buffer, source.seed):
@@ -90,14 +72,13 @@ def shuffled(documents: Iterator[Document], buffer: int, seed: int) -> Iterator[
     yield from window
 
 
-def _structured(source: CorpusSource) -> Iterator[Document]:
-    if source.documents is None:
-        raise CorpusError("structured text has no end: say how many documents")
+def _structured(source: CorpusSettings) -> Iterator[Document]:
+    assert source.documents is not None
     for row in structured.documents(source.documents, source.seed):
         yield _document(row, "text", str(row["doc_id"]))
 
 
-def _parquet(source: CorpusSource) -> Iterator[Document]:
+def _parquet(source: CorpusSettings) -> Iterator[Document]:
     for file in _files(source, "*.parquet"):
         table = pq.ParquetFile(file)
         _require_column(file, source.text_column, table.schema_arrow.names)
@@ -108,7 +89,7 @@ def _parquet(source: CorpusSource) -> Iterator[Document]:
                 row_number += 1
 
 
-def _jsonl(source: CorpusSource) -> Iterator[Document]:
+def _jsonl(source: CorpusSettings) -> Iterator[Document]:
     for file in _files(source, "*.jsonl"):
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
@@ -124,7 +105,7 @@ def _jsonl(source: CorpusSource) -> Iterator[Document]:
                 yield _document(row, source.text_column, f"{file.name}#{number}")
 
 
-def _text(source: CorpusSource) -> Iterator[Document]:
+def _text(source: CorpusSettings) -> Iterator[Document]:
     for file in _files(source, "**/*.txt"):
         try:
             text = file.read_text(encoding="utf-8")
@@ -133,7 +114,7 @@ def _text(source: CorpusSource) -> Iterator[Document]:
         yield Document(doc_id=file.name, text=text, title=file.stem, source=file.name)
 
 
-def _huggingface(source: CorpusSource) -> Iterator[Document]:
+def _huggingface(source: CorpusSettings) -> Iterator[Document]:
     import datasets  # heavy; only this format needs it
 
     place = str(source.path or source.dataset)
@@ -157,7 +138,7 @@ def _huggingface(source: CorpusSource) -> Iterator[Document]:
         yield _document(row, source.text_column, f"{place.rsplit('/', 1)[-1]}#{number}")
 
 
-CORPUS_FORMATS: dict[str, Callable[[CorpusSource], Iterator[Document]]] = {
+CORPUS_FORMATS: dict[str, Callable[[CorpusSettings], Iterator[Document]]] = {
     "structured": _structured,
     "parquet": _parquet,
     "jsonl": _jsonl,
@@ -178,7 +159,7 @@ def _document(row: dict[str, Any], text_column: str, default_id: str) -> Documen
     )
 
 
-def _files(source: CorpusSource, pattern: str) -> list[Path]:
+def _files(source: CorpusSettings, pattern: str) -> list[Path]:
     path = source.path
     if path is None or not path.exists():
         raise CorpusError(f"corpus path {path} does not exist; correct corpus.path")

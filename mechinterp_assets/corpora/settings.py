@@ -1,44 +1,65 @@
-"""The settings of the corpus.
+"""The section `corpus` of a study: documents, and how they become token sequences.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: its keys and the checks that concern it alone. Does not belong here: reading
+(readers.py), packing (tokenize.py).
 """
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mechinterp_assets.settings.section import Fraction, Positive, Section
+from mechinterp_assets.settings.section import (
+    Count,
+    Fraction,
+    LocalPath,
+    Positive,
+    Section,
+    Text,
+)
 
 
-class CorpusSection(Section):
+class CorpusSettings(Section):
     """Documents and how they become token sequences.
 
     `structured` documents are generated (`documents`, `seed`); the other formats are read from
-    `path` (file, folder or, for huggingface, also a hub name in `dataset`). Documents are taken in
-    a random order from a window of `shuffle_buffer`, since sources are often sorted.
+    `path` (file, folder or, for huggingface, also a hub name in `dataset`).
     """
 
     format: Literal["structured", "parquet", "jsonl", "text", "huggingface"]
-    path: Path | None = None
-    dataset: str | None = None
+    """Where documents come from; structured: generated English."""
+    path: LocalPath | None = None
+    """File or folder to read; parquet, jsonl and txt files of a folder are all read."""
+    dataset: Text | None = None
+    """Name of a dataset on the Hugging Face hub (huggingface)."""
     dataset_config: str | None = None
+    """Configuration of the dataset (huggingface)."""
     dataset_split: str = "train"
+    """Split of the dataset (huggingface)."""
     text_column: str = "text"
+    """Column or key that holds the text (parquet, jsonl, huggingface)."""
     documents: Positive | None = None
-    shuffle_buffer: Annotated[int, Field(ge=0)] = 10_000
+    """At most this many documents; structured needs it."""
+    shuffle_buffer: Count = 10_000
+    """Documents are taken in a random order from a window of this many, since sources are often
+    sorted; 0: in the source's order."""
     max_tokens: Positive = 2_000_000
+    """Reading stops when this many tokens are packed."""
     context_size: Annotated[int, Field(ge=8)] = 128
+    """Tokens of a sequence, BOS included."""
     held_out_fraction: Fraction = 0.1
+    """Share of documents that no SAE is trained on, decided per document by a hash."""
     split_by: Literal["document", "title"] = "document"
+    """title keeps documents of one title, such as a book's parts, in one split."""
     seed: int = 0
+    """Seed of generated text, of the order and of the split."""
 
     @model_validator(mode="after")
-    def _has_source(self) -> "CorpusSection":
+    def _has_source(self) -> "CorpusSettings":
         if self.format == "structured":
             if self.path is not None or self.dataset is not None:
                 raise ValueError("structured text is generated: remove path and dataset")
+            if self.documents is None:
+                raise ValueError("structured text has no end: say how many documents")
         elif self.format == "huggingface":
             if (self.path is None) == (self.dataset is None):
                 raise ValueError("give either path (a local dataset folder) or dataset (hub name)")

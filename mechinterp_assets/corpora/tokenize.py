@@ -8,28 +8,17 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from mechinterp_assets.corpora.readers import CorpusError, Document
+from mechinterp_assets.corpora.settings import CorpusSettings
 
 SPLITS = ("train", "held_out")
 DOCUMENTS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class PackingSettings:
-    """How documents become sequences of `context_size` tokens, BOS first."""
-
-    context_size: int
-    max_tokens: int
-    bos_token_id: int
-    held_out_fraction: float = 0.1
-    split_by: Literal["document", "title"] = "document"
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +57,7 @@ class _Packer:
         self.length -= whole
 
 
-def split_of(document: Document, settings: PackingSettings) -> str:
+def split_of(document: Document, settings: CorpusSettings) -> str:
     """Split of a document, by a hash of its id (or title): adding documents moves none."""
     by_title = settings.split_by == "title" and document.title
     group = document.title if by_title else document.doc_id
@@ -77,7 +66,7 @@ def split_of(document: Document, settings: PackingSettings) -> str:
 
 
 def tokenize_corpus(
-    documents: Iterable[Document], tokenizer: Any, settings: PackingSettings
+    documents: Iterable[Document], tokenizer: Any, settings: CorpusSettings, bos_token_id: int
 ) -> TokenizedCorpus:
     """Deduplicate by text, split by document, tokenize, and pack into sequences.
 
@@ -119,7 +108,7 @@ def tokenize_corpus(
             ids = np.asarray(token_ids, np.int32)
             number = len(rows)
             rows.append(_document_row(number, document, split, len(ids), digest))
-            for tokens, owner in packers[split].add(ids, number, settings.bos_token_id):
+            for tokens, owner in packers[split].add(ids, number, bos_token_id):
                 if n_packed >= settings.max_tokens:
                     break
                 sequences.append(tokens)
@@ -134,7 +123,7 @@ def tokenize_corpus(
             "corpus.held_out_fraction"
         )
     stacked = np.empty((len(sequences), settings.context_size), np.int32)
-    stacked[:, 0] = settings.bos_token_id
+    stacked[:, 0] = bos_token_id
     stacked[:, 1:] = np.stack(sequences)
     frame = pl.DataFrame(
         {

@@ -17,7 +17,6 @@ from mechinterp_assets.ablation.modes import Mode, reference_of
 from mechinterp_assets.faithfulness.curve_areas import curve_summary
 from mechinterp_assets.faithfulness.edge_attribution import (
     EAP,
-    RULES,
     Attribution,
     attribute_edges,
     eap_ig,
@@ -45,6 +44,7 @@ from mechinterp_assets.faithfulness.rankings import (
     traced_circuit,
     with_signs,
 )
+from mechinterp_assets.faithfulness.settings import CircuitSettings
 from mechinterp_assets.faithfulness.split_model import SplitModel
 from mechinterp_assets.faithfulness.subspace import (
     Direction,
@@ -61,29 +61,6 @@ EDGE_NUMBERS = ("edge_number", "source_layer", "source_head", "receiver_layer", 
 
 Note = Callable[[str], None]
 Encode = Callable[[int, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class CircuitSettings:
-    """What is measured and on how much.
-
-    prompts pairs for attribution, curves and head sets; exact patching on the first exact_prompts
-    of them, of at most exact_edges edges (a seeded sample above that). ig_rules: the first one's
-    ranking has curves; all are stored. head_set_size: heads of the trace's and the ablation's sets;
-    sets of at most minimality_heads heads have minimality.
-    """
-
-    prompts: int = 16
-    ig_steps: int = 5
-    ig_rules: tuple[str, ...] = RULES
-    exact_prompts: int = 4
-    exact_edges: int = 5000
-    random_rankings: int = 3
-    head_set_size: int = 8
-    minimality_heads: int = 12
-    random_head_sets: int = 5
-    random_subsets: int = 3
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -244,9 +221,8 @@ def _rankings(
 ) -> list[Ranking]:
     seed = settings.seed
     found = with_signs("eap", scores["eap"], seed)
-    if settings.ig_rules:
-        name = f"eap_ig_{settings.ig_rules[0]}"
-        found += with_signs(name, scores[name], seed)
+    name = f"eap_ig_{settings.ig_rules[0]}"
+    found += with_signs(name, scores[name], seed)
     if np.isfinite(exact).all():
         found += with_signs("exact", exact, seed)
     found += [

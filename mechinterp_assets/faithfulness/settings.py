@@ -1,44 +1,48 @@
-"""The settings of circuit quality.
+"""The section `circuits` of a study: circuit quality.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: its keys and the checks that concern it alone. Does not belong here: the methods.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from mechinterp_assets.settings.section import Positive, Section
+from mechinterp_assets.settings.section import Count, Positive, Section
 
 
-class CircuitsSection(Section):
-    """Circuit quality: edge attribution, faithfulness of edge and head sets, the subspace check.
-
-    `tasks`: ioi or tasks of this study that have corrupted prompts. IOI's counterfactual is the
-    variant `counterfactual`, that of other tasks is their corrupt variant. `prompts` pairs are run;
-    the first `exact_prompts` of them for exact patching of every edge, or of `exact_edges` edges
-    drawn at random where the model has more (then exact effects rank no circuit). `ig_steps` points
-    of EAP-IG by each of `ig_rules`; the first rule's ranking has a curve. `random_rankings` and
-    `random_head_sets` are controls. `head_set_size`: heads of the trace's and of the ablation's
-    set; sets of at most `minimality_heads` heads have minimality. `random_subsets` of each set are
-    taken out for completeness. `subspace_features`: SAE features per layer and role whose decoder
-    rows are patched, those that differ most between prompts and counterfactuals.
-    """
+class CircuitSettings(Section):
+    """Circuit quality: edge attribution, faithfulness of edge and head sets, the subspace check."""
 
     tasks: list[str] = ["ioi"]
+    """ioi, or tasks of this study that have corrupted prompts."""
     counterfactual: str = "ABC"
+    """IOI's counterfactual: one of ioi.variants. That of other tasks is their corrupt variant."""
     prompts: Positive = 16
+    """Pairs of prompts behind scores, curves and head sets."""
     ig_steps: Positive = 5
+    """Points of EAP-IG."""
     ig_rules: list[Literal["library", "paper", "midpoint"]] = ["library", "paper", "midpoint"]
+    """Where these points lie; all are stored, the first rule's ranking has a curve."""
     exact_prompts: Positive = 4
+    """The first pairs, for exact patching of edges."""
     exact_edges: Positive = 5000
-    random_rankings: Annotated[int, Field(ge=0)] = 3
+    """Edges that are patched; of a model with more a seeded sample is, and exact effects rank no
+    circuit."""
+    random_rankings: Count = 3
+    """Random rankings of edges, as controls."""
     head_set_size: Positive = 8
-    minimality_heads: Annotated[int, Field(ge=0)] = 12
-    random_head_sets: Annotated[int, Field(ge=0)] = 5
-    random_subsets: Annotated[int, Field(ge=0)] = 3
-    subspace_features: Annotated[int, Field(ge=0)] = 2
+    """Heads of the trace's and of the ablation's set."""
+    minimality_heads: Count = 12
+    """Sets of at most this many heads have minimality."""
+    random_head_sets: Count = 5
+    """Random head sets, as controls."""
+    random_subsets: Count = 3
+    """Random subsets of each set that are taken out for completeness."""
+    subspace_features: Count = 2
+    """SAE features per layer and role whose decoder rows are patched, those that differ most
+    between prompts and counterfactuals."""
     seed: int = 0
+    """Seed of samples and controls."""
 
     @field_validator("tasks", "ig_rules")
     @classmethod

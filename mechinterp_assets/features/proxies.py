@@ -1,7 +1,7 @@
 """Proxies: rules over tokens that stand for what a feature is believed to mean.
 
 Belongs here: what kinds of proxy there are, at which tokens each holds. Does not belong here:
-comparing them with features (specificity.py), and how a study names them (study_sections.py).
+comparing them with features (specificity.py), and how a study names them (settings.py).
 
 A proxy holds at a token or not, whatever any feature does there, with one exception:
 `PromotedByInduction` asks about each feature's own token.

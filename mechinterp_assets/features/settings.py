@@ -1,45 +1,55 @@
-"""The settings of features: what is kept of each, proxies, comparisons of SAEs.
+"""The sections `features` and `comparisons` of a study.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: their keys and the checks that concern them alone. Does not belong here: how features
+are measured (attribution/), proxies (proxies.py), matching of SAEs (matching.py).
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mechinterp_assets.settings.section import Positive, Section
+from mechinterp_assets.settings.section import (
+    Count,
+    Index,
+    Positive,
+    Section,
+    Text,
+    repeated,
+)
+
+PROXY_KINDS = ("tokens", "regex", "next_by_induction", "induction", "promoted_by_induction")
 
 
-class ProxySection(Section):
-    """A rule that stands for what features mean, under a `name`; exactly one kind.
-
-    `tokens`: the current token is one of these (as in the table vocabulary, with their spaces).
-    `regex`: found in the text of the last `window` tokens (16) up to and including the current one,
-    from the last BOS on; Rust's regex syntax; end it with $ to tie it to the current token.
-    `next_by_induction`: an earlier occurrence of the current token was followed by this token.
-    `induction: true`: an earlier occurrence of the current token was followed by any token.
-    `promoted_by_induction: true`: ... by the token that the feature itself promotes most.
-    `features`: layer -> features compared with the proxy; layers left out have none. Default: all
-    that fired.
-    """
+class ProxySettings(Section):
+    """A rule that stands for what features mean, under a `name`; exactly one kind."""
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
-    tokens: list[Annotated[str, Field(min_length=1)]] | None = None
-    regex: Annotated[str, Field(min_length=1)] | None = None
+    """What tables call it."""
+    tokens: list[Text] | None = None
+    """The current token is one of these (as in the table vocabulary, with their spaces)."""
+    regex: Text | None = None
+    """Found in the text of the last `window` tokens up to and including the current one, from the
+    last BOS on; Rust's regex syntax; end it with $ to tie it to the current token."""
     window: Positive | None = None
-    next_by_induction: Annotated[str, Field(min_length=1)] | None = None
+    """Tokens that regex looks at (16)."""
+    next_by_induction: Text | None = None
+    """An earlier occurrence of the current token was followed by this token."""
     induction: Literal[True] | None = None
+    """true: an earlier occurrence of the current token was followed by any token."""
     promoted_by_induction: Literal[True] | None = None
-    features: dict[Annotated[int, Field(ge=0)], list[Annotated[int, Field(ge=0)]]] | None = None
+    """true: an earlier occurrence of the current token was followed by the token that the feature
+    itself promotes most."""
+    features: dict[Index, list[Index]] | None = None
+    """Index -> features compared with the proxy; layers left out have none. Default: all that
+    fired."""
 
     @model_validator(mode="after")
-    def _one_kind(self) -> "ProxySection":
-        kinds = ("tokens", "regex", "next_by_induction", "induction", "promoted_by_induction")
-        given = [kind for kind in kinds if getattr(self, kind) is not None]
+    def _one_kind(self) -> "ProxySettings":
+        given = [kind for kind in PROXY_KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"proxy {self.name!r}: give exactly one of {', '.join(kinds)} (given: {given})"
+                f"proxy {self.name!r}: give exactly one of {', '.join(PROXY_KINDS)} (given: "
+                f"{given})"
             )
         if self.tokens == []:
             raise ValueError(f"proxy {self.name!r}: tokens is empty; name at least one")
@@ -57,56 +67,60 @@ class ProxySection(Section):
         return regex
 
 
-class ComparisonSection(Section):
-    """Another SAE that each layer's SAE is matched with (table sae_matching).
-
-    `with`: its study (default: this one). `layer`: its layer, `next` for the layer after (default:
-    the same layer). `version: previous`: its previous published version. The previous version of a
-    layer's own SAE is compared without being named, where one is still stored.
-    """
-
-    with_study: str | None = Field(default=None, alias="with")
-    layer: Annotated[int, Field(ge=0)] | Literal["next"] | None = None
-    version: Literal["previous"] | None = None
-
-    @model_validator(mode="after")
-    def _not_itself(self) -> "ComparisonSection":
-        if self.with_study is None and self.layer is None and self.version is None:
-            raise ValueError("an SAE is not compared with itself: give with, layer or version")
-        return self
-
-
-class FeatureSection(Section):
-    """What is kept of each feature; the `pages` most often active of a layer get a page.
-
-    Each of `intervals` activation intervals has `interval_examples` random examples and
-    `interval_top_examples` strongest ones; `ngrams` n-grams are kept for each of n = 1, 2, 3, and
-    `neighbours` other features each by co-activation and by decoder cosine.
-
-    The first `dfa_examples` of the top examples have direct feature attribution, by head and by
-    source; the first `dfa_matrix_examples` of those the whole head x source matrix.
-
-    `proxies`: rules that each feature is compared with (feature_proxies).
-    """
+class FeatureSettings(Section):
+    """What is kept of each feature, and which features have pages."""
 
     max_tokens: Positive = 1_000_000
+    """Tokens that features are measured on."""
     top_examples: Positive = 20
+    """Strongest examples of each feature."""
     context_window: Positive = 24
+    """Tokens that an example shows before and after."""
     intervals: Positive = 10
+    """Activation intervals from 0 to the largest activation."""
     interval_examples: Positive = 5
+    """Random examples of each interval."""
     interval_top_examples: Positive = 5
+    """Strongest examples of each interval."""
     ngrams: Positive = 10
+    """n-grams kept for each of n = 1, 2, 3."""
     neighbours: Positive = 10
+    """Other features kept by co-activation, and as many by decoder cosine."""
     logit_tokens: Positive = 10
+    """Tokens that a feature promotes, and as many that it suppresses."""
     dfa_examples: Positive = 20
-    dfa_matrix_examples: Annotated[int, Field(ge=0)] = 2
+    """The first of the top examples that have direct feature attribution, by head and source."""
+    dfa_matrix_examples: Count = 2
+    """The first of those that have the whole head x source matrix."""
     pages: Positive = 256
-    proxies: list[ProxySection] = []
+    """Features of a layer, the most often active ones, that get a page."""
+    proxies: list[ProxySettings] = []
+    """Rules that each feature is compared with (feature_proxies)."""
 
     @field_validator("proxies")
     @classmethod
-    def _distinct_names(cls, proxies: list[ProxySection]) -> list[ProxySection]:
-        names = [proxy.name for proxy in proxies]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"proxies share the name {', '.join(map(repr, twice))}; rename one")
+    def _distinct_names(cls, proxies: list[ProxySettings]) -> list[ProxySettings]:
+        if (i := repeated(proxy.name for proxy in proxies)) is not None:
+            raise ValueError(f"proxies share the name {proxies[i].name!r}; rename one")
         return proxies
+
+
+class ComparisonSettings(Section):
+    """Another SAE that each layer's SAE is matched with (table sae_matching).
+
+    The previous version of a layer's own SAE is compared without being named, where one is still
+    stored.
+    """
+
+    with_study: str | None = Field(default=None, alias="with")
+    """Its study (default: this one)."""
+    layer: Index | Literal["next"] | None = None
+    """Its layer, `next` for the layer after (default: the same layer)."""
+    version: Literal["previous"] | None = None
+    """previous: its previous published version."""
+
+    @model_validator(mode="after")
+    def _not_itself(self) -> "ComparisonSettings":
+        if self.with_study is None and self.layer is None and self.version is None:
+            raise ValueError("an SAE is not compared with itself: give with, layer or version")
+        return self

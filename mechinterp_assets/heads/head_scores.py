@@ -18,13 +18,13 @@ from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.heads.score_kinds import ModelScore, PatternScore, ScoreDatasets
 from mechinterp_assets.heads.score_registry import scores_of
 from mechinterp_assets.heads.score_values import joined_scores, score_frame
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel
 
 
 def head_scores(
     model: LanguageModel,
-    settings: HeadScoreSettings | None = None,
+    settings: HeadSettings | None = None,
     *,
     text: Tensor | None = None,
     text_name: str = "text",
@@ -36,7 +36,7 @@ def head_scores(
     plain; without it they use random tokens (the column `dataset` says which).
     Raises DatasetError where the sequences cannot be made.
     """
-    settings = settings or HeadScoreSettings()
+    settings = settings or HeadSettings()
     if settings.null_draws < 2:
         raise ValueError(f"null_draws is {settings.null_draws}; a null needs at least 2 draws")
     datasets = score_datasets(model, settings, text, text_name)
@@ -49,15 +49,17 @@ def head_scores(
 
 
 def score_datasets(
-    model: LanguageModel, settings: HeadScoreSettings, text: Tensor | None, text_name: str
+    model: LanguageModel, settings: HeadSettings, text: Tensor | None, text_name: str
 ) -> ScoreDatasets:
     """Repeated random tokens, and the text or, without text, random tokens."""
-    n, seed, length = settings.n_sequences, settings.seed, settings.sink_length
+    n, seed, length = settings.sequences, settings.seed, settings.sink_length
     return ScoreDatasets(
-        repeated=repeated_random_tokens(model, n_sequences=n, period=settings.period, seed=seed),
+        repeated=repeated_random_tokens(
+            model, n_sequences=n, period=settings.repeat_length, seed=seed
+        ),
         plain=random_tokens(model, n_sequences=n, length=length, seed=seed)
         if text is None
-        else text_windows(model, text, length=length, name=text_name),
+        else text_windows(model, text, length=min(length, text.shape[1]), name=text_name),
     )
 
 
@@ -65,7 +67,7 @@ def score_datasets(
 
 
 def _pattern_frames(
-    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
+    model: LanguageModel, settings: HeadSettings, datasets: ScoreDatasets
 ) -> list[pl.DataFrame]:
     """Rows of the scores of patterns, one pass over each dataset."""
     frames: list[pl.DataFrame] = []

@@ -21,7 +21,6 @@ that of features drawn from the same layer with about the same densities.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,8 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-# A third: two profiles of equal mass that share half of it.
-SLICE_THRESHOLD, NGRAM_THRESHOLD = 0.5, 1 / 3
-NULL_DRAWS = 100
+from mechinterp_assets.heads.settings import HeadSettings
+
 DENSITY_WINDOW = 0.05  # null features lie within this share of the ranks by density, either way
 MEASURES = ("decoder_slice", "ngrams", "either")
 
@@ -59,30 +57,6 @@ PROXY_SCHEMA: dict[str, Any] = {
 }
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ProxySettings:
-    """Thresholds of likeness, and the draws of the null.
-
-    Attributes:
-        slice_threshold: least mean cosine of decoder slices within a cluster, in (0, 1].
-        ngram_threshold: least mean weighted Jaccard index of n-gram profiles, in (0, 1].
-        n_draws: sets of features drawn at random, >= 2.
-        seed: of the draws.
-    """
-
-    slice_threshold: float = SLICE_THRESHOLD
-    ngram_threshold: float = NGRAM_THRESHOLD
-    n_draws: int = NULL_DRAWS
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("slice_threshold", "ngram_threshold"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a number in (0, 1]")
-        if self.n_draws < 2:
-            raise ValueError(f"n_draws is {self.n_draws}; a null needs at least 2 draws")
 
 
 def cosine_similarity(vectors: Array) -> Array:
@@ -165,7 +139,7 @@ def head_polysemanticity_proxy(
     *,
     layer: int,
     n_heads: int,
-    settings: ProxySettings | None = None,
+    settings: HeadSettings | None = None,
 ) -> pl.DataFrame:
     """Rows of the table head_polysemanticity_proxy of one layer: one per head and measure.
 
@@ -185,7 +159,7 @@ def head_polysemanticity_proxy(
     Raises:
         ValueError: W_dec does not split into heads, or a feature is not in it.
     """
-    settings = settings or ProxySettings()
+    settings = settings or HeadSettings()
     if W_dec.shape[1] % n_heads:
         raise ValueError(
             f"decoder rows of width {W_dec.shape[1]} cannot be split into {n_heads} heads"
@@ -204,11 +178,13 @@ def head_polysemanticity_proxy(
         if len(features) < 2:
             continue
         random = np.random.default_rng([settings.seed, layer, head])
-        drawn = [_alike_in_density(features, pool, random) for _ in range(settings.n_draws)]
+        drawn = [
+            _alike_in_density(features, pool, random) for _ in range(settings.similarity_draws)
+        ]
         null_overlap = np.stack([_overlap(profiles, one) for one in drawn])
         observed = _likeness(slices[features, head], _overlap(profiles, features), settings)
         null = _likeness(slices[drawn, head], null_overlap, settings)
-        thresholds = (settings.slice_threshold, settings.ngram_threshold, 1.0)
+        thresholds = (settings.slice_similarity, settings.ngram_similarity, 1.0)
         for name, threshold in zip(MEASURES, thresholds, strict=True):
             rows.append(
                 {
@@ -258,10 +234,10 @@ def _overlap(profiles: dict[int, dict[tuple[int, ...], float]], features: list[i
     return profile_similarity(dense)
 
 
-def _likeness(slices: Array, overlap: Array, settings: ProxySettings) -> dict[str, Array]:
+def _likeness(slices: Array, overlap: Array, settings: HeadSettings) -> dict[str, Array]:
     """Similarity [..., n, n] by measure; `either` in units of the thresholds."""
     cosine = cosine_similarity(np.asarray(slices, dtype=np.float64))
-    either = np.maximum(cosine / settings.slice_threshold, overlap / settings.ngram_threshold)
+    either = np.maximum(cosine / settings.slice_similarity, overlap / settings.ngram_similarity)
     return {"decoder_slice": cosine, "ngrams": overlap, "either": either}
 
 

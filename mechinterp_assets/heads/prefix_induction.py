@@ -23,12 +23,14 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.heads.datasets import DatasetError, random_tokens
+from mechinterp_assets.heads.settings import PrefixInductionSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64
 from mechinterp_assets.statistics.bootstrap import cluster_bootstrap
 
 LONGEST_PREFIX = 9
+SEQUENCE_LENGTH = 48  # tokens of a random sequence
 
 PREFIX_INDUCTION_SCHEMA: dict[str, Any] = {
     "layer": pl.Int32,
@@ -55,22 +57,6 @@ PREFIX_INDUCTION_SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class PrefixSettings:
-    """Sizes of the random data.
-
-    n_sequences: sequences per prefix length; length: tokens of each, BOS included; longest: the
-    longest prefix; batch_size: sequences in a forward pass; n_bootstrap: resamples of an interval.
-    """
-
-    n_sequences: int = 400
-    length: int = 48
-    longest: int = LONGEST_PREFIX
-    batch_size: int = 64
-    n_bootstrap: int = 1000
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class PrefixSequences:
     """token_ids [prefix length - 1, sequence, position]; destination, source [sequence]."""
 
@@ -80,14 +66,19 @@ class PrefixSequences:
     name: str
 
 
-def prefix_sequences(model: LanguageModel, settings: PrefixSettings) -> PrefixSequences:
+def prefix_sequences(
+    model: LanguageModel,
+    settings: PrefixInductionSettings,
+    *,
+    length: int = SEQUENCE_LENGTH,
+    longest: int = LONGEST_PREFIX,
+) -> PrefixSequences:
     """Sequences of every prefix length 1 .. longest, in the layout of the module's docstring.
 
     (d, s) is drawn uniformly from all places where the longest block fits behind s and in front of
-    s: s >= longest + 2, d >= s + longest + 1.
+    s: s >= longest + 2, d >= s + longest + 1. length: tokens of each, BOS included.
     Raises DatasetError where they do not fit.
     """
-    longest, length = settings.longest, settings.length
     if longest < 1:
         raise DatasetError(f"longest is {longest}; prefixes have at least 1 token")
     if length > model.config.n_ctx:
@@ -100,7 +91,7 @@ def prefix_sequences(model: LanguageModel, settings: PrefixSettings) -> PrefixSe
             f"length is {length}; two copies of {longest} tokens need at least {least}: raise "
             "length or lower longest"
         )
-    n = settings.n_sequences
+    n = settings.sequences
     base = random_tokens(model, n_sequences=n, length=length, seed=settings.seed).token_ids
     places = torch.tensor(
         [(d, s) for d in range(2 * longest + 3, length) for s in range(longest + 2, d - longest)]
@@ -117,7 +108,14 @@ def prefix_sequences(model: LanguageModel, settings: PrefixSettings) -> PrefixSe
     return PrefixSequences(token_ids, destination, source, name)
 
 
-def prefix_induction(model: LanguageModel, settings: PrefixSettings | None = None) -> pl.DataFrame:
+def prefix_induction(
+    model: LanguageModel,
+    settings: PrefixInductionSettings | None = None,
+    *,
+    length: int = SEQUENCE_LENGTH,
+    batch_size: int = 64,
+    n_bootstrap: int = 1000,
+) -> pl.DataFrame:
     """Induction score and direct logit attribution by prefix length: the frame prefix_induction.
 
     One row per head and prefix length. Processed weights, whose attention patterns are those of the
@@ -129,20 +127,21 @@ def prefix_induction(model: LanguageModel, settings: PrefixSettings | None = Non
     dla: the head's output at d, z_d W_O over the final norm's scale, times the W_U column of the
     token at s. Its null: that token replaced by another token of the sequence up to d, drawn
     uniformly from the distinct ones; exact. dla_excess is dla minus the null mean.
-    Intervals: 95% percentile bootstrap over sequences.
+    Intervals: 95% percentile bootstrap over sequences, n_bootstrap resamples. length: tokens of a
+    sequence, BOS included; batch_size: sequences in a forward pass.
     """
-    settings = settings or PrefixSettings()
-    data = prefix_sequences(model, settings)
-    measured = _measure(model, data, settings)
+    settings = settings or PrefixInductionSettings()
+    data = prefix_sequences(model, settings, length=length)
+    measured = _measure(model, data, batch_size)
     excess = measured.dla - measured.dla_null_mean
-    n = settings.n_sequences
+    n = settings.sequences
 
     def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         over_sequences = np.moveaxis(values, 1, 0)
         return cluster_bootstrap(
             over_sequences,
             np.ones_like(over_sequences),
-            n_bootstrap=settings.n_bootstrap,
+            n_bootstrap=n_bootstrap,
             seed=settings.seed,
         )
 
@@ -214,7 +213,7 @@ class _Measured:
 
 
 @torch.no_grad()
-def _measure(model: LanguageModel, data: PrefixSequences, settings: PrefixSettings) -> _Measured:
+def _measure(model: LanguageModel, data: PrefixSequences, batch_size: int) -> _Measured:
     config, weights, device = model.config, model.weights, model.device
     lengths, n, _ = data.token_ids.shape
     flat_ids = data.token_ids.flatten(0, 1)
@@ -222,7 +221,7 @@ def _measure(model: LanguageModel, data: PrefixSequences, settings: PrefixSettin
     prefix = torch.arange(1, lengths + 1).repeat_interleave(n)
     sizes = (config.n_layers, config.n_heads)
     measured = torch.zeros(6, lengths * n, *sizes, dtype=torch.float64)
-    for rows, ids in trimmed_batches(flat_ids, destinations, settings.batch_size):
+    for rows, ids in trimmed_batches(flat_ids, destinations, batch_size):
         ids = ids.to(device)
         d, s, p = (x[rows, None].to(device) for x in (destinations, sources, prefix))
         row = torch.arange(len(rows), device=device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.pattern_pass import PatternReader
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel
 
 Head = tuple[int, int]
@@ -77,7 +77,7 @@ class ModelScore(Score):
     Its values say what it was computed on; None where the model cannot have it.
     """
 
-    compute: Callable[[LanguageModel, HeadScoreSettings, ScoreDatasets], ScoreValues | None]
+    compute: Callable[[LanguageModel, HeadSettings, ScoreDatasets], ScoreValues | None]
 
 
 class IoiStatistic(Protocol):

@@ -1,46 +1,59 @@
-"""The settings of head scores.
+"""The sections `heads` and `prefix_induction` of a study.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: their keys and the checks that concern them alone. Does not belong here: the scores.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from mechinterp_assets.settings.section import Fraction, Positive, Section
+from mechinterp_assets.settings.section import Count, Fraction, Index, Positive, Section
 
 
-class HeadSection(Section):
-    """Data that head scores are measured on.
+class HeadSettings(Section):
+    """Data that head scores are measured on, their nulls, and what is kept of each head.
 
-    `sequences` random repeated sequences of `repeat_length` tokens, twice, and as many held-out
-    texts. `suppression_tokens`: vocabulary tokens that copy suppression is measured on.
-    `cspa_sequences`: texts of the ablation that keeps only copy suppression, three forward passes
-    per head; 0 leaves it out, as one may for large models. `ioi_prompts`: base prompts of the
-    scores on IOI; `patched_prompts` of them are used for path patching into the movers' queries.
-    `movers`: [layer, head] of the name movers; auto takes the heads with the role name_mover.
-
-    `attention_examples` held-out sequences are kept per head; `top_features` features per head are
-    listed and compared. Two of them are alike from `slice_similarity` (cosine of decoder slices) or
-    `ngram_similarity` (weighted Jaccard index) on, and `similarity_draws` sets of random features
-    are compared in the same way (head_polysemanticity_proxy).
+    Two features of a head are alike from `slice_similarity` or `ngram_similarity` on
+    (head_polysemanticity_proxy).
     """
 
     sequences: Positive = 64
+    """Random repeated sequences, and as many held-out texts."""
     repeat_length: Positive = 50
+    """Tokens of the part that a random sequence repeats."""
+    sink_length: Annotated[int, Field(ge=2)] = 64
+    """Tokens of the texts behind attention-sink, previous-token and positional scores; texts of a
+    smaller corpus.context_size are taken whole."""
+    batch_size: Positive = 8
+    """Sequences of a forward pass."""
+    null_draws: Annotated[int, Field(ge=2)] = 20
+    """Rotations behind the null of weight scores."""
     attention_examples: Positive = 6
+    """Held-out sequences kept per head."""
     top_features: Positive = 10
+    """Features per head that are listed and compared."""
     slice_similarity: Fraction = 0.5
+    """Least mean cosine of decoder slices of features that are alike."""
     ngram_similarity: Fraction = 1 / 3
+    """Least mean weighted Jaccard index of n-gram profiles of features that are alike; a third: two
+    profiles of equal mass that share half of it."""
     similarity_draws: Annotated[int, Field(ge=2)] = 100
+    """Sets of random features that are compared in the same way."""
     suppression_tokens: Positive = 1024
-    cspa_sequences: Annotated[int, Field(ge=0)] = 8
+    """Vocabulary tokens that copy suppression is measured on; all, if there are no more."""
+    cspa_sequences: Count = 8
+    """Texts of the ablation that keeps only copy suppression, three forward passes per head; 0
+    leaves it out, as one may for large models."""
+    cspa_length: Positive = 32
+    """Tokens of such a text."""
     ioi_prompts: Positive = 128
+    """Base prompts of the scores on IOI."""
     patched_prompts: Positive = 32
-    movers: Literal["auto"] | list[tuple[int, int]] = "auto"
+    """The first of them, used for path patching into the movers' queries."""
+    movers: Literal["auto"] | list[tuple[Index, Index]] = "auto"
+    """[layer, head] of the name movers; auto takes the heads with the role name_mover."""
     seed: int = 0
+    """Seed of random data and nulls."""
 
     @field_validator("cspa_sequences")
     @classmethod
@@ -50,36 +63,14 @@ class HeadSection(Section):
         return cspa_sequences
 
 
-class PrefixInductionSection(Section):
-    """Induction by prefix length: how many matching tokens heads need (K24 section 4.2).
-
-    `sequences` of random tokens for each prefix length 1 .. 9; `corpus_sequences` of held-out text;
-    `cases` of a head's are edited in the causal check.
-    """
+class PrefixInductionSettings(Section):
+    """Induction by prefix length: how many matching tokens heads need (K24 section 4.2)."""
 
     sequences: Positive = 400
+    """Random sequences for each prefix length 1 .. 9."""
     corpus_sequences: Positive = 512
+    """Sequences of held-out text."""
     cases: Positive = 100
+    """Cases of each induction head that are edited in the causal check."""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class HeadScoreSettings:
-    """Sizes of the data and of the nulls.
-
-    n_sequences, period: repeated random tokens (BOS + 2 x period tokens); sink_length: T of the
-    attention sink, previous-token and positional scores; batch_size: sequences in a forward pass;
-    null_draws: rotations behind the null of weight scores; suppression_tokens: vocabulary tokens
-    that copy suppression is measured on (all, if there are no more); cspa_sequences, cspa_length:
-    text of the ablation that preserves copy suppression (0 sequences: left out).
-    """
-
-    n_sequences: int = 32
-    period: int = 50
-    sink_length: int = 64
-    batch_size: int = 8
-    null_draws: int = 20
-    suppression_tokens: int = 1024
-    cspa_sequences: int = 8
-    cspa_length: int = 32
-    seed: int = 0
+    """Seed of random data and draws."""

@@ -21,7 +21,7 @@ from mechinterp_assets.heads.datasets import (
     repeated_random_tokens,
     text_windows,
 )
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.kept_run import run_and_keep
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.precision import float64
@@ -75,18 +75,21 @@ class Sinks:
 
 
 def sink_datasets(
-    model: LanguageModel, settings: HeadScoreSettings, text: Tensor, text_name: str
+    model: LanguageModel, settings: HeadSettings, text: Tensor, text_name: str
 ) -> dict[str, TokenDataset]:
     """Natural text, random tokens and repeated random tokens, BOS first. Raises DatasetError.
 
     At most MAXIMUM_SEQUENCES of each: what is measured varies little between sequences.
     """
-    n, length, seed = settings.n_sequences, settings.sink_length, settings.seed
+    n, seed = settings.sequences, settings.seed
+    length = min(settings.sink_length, text.shape[1])
     n = min(n, MAXIMUM_SEQUENCES)
     return {
         "natural": text_windows(model, text[:n], length=length, name=text_name),
         "random": random_tokens(model, n_sequences=n, length=length, seed=seed),
-        "repeated": repeated_random_tokens(model, n_sequences=n, period=settings.period, seed=seed),
+        "repeated": repeated_random_tokens(
+            model, n_sequences=n, period=settings.repeat_length, seed=seed
+        ),
     }
 
 

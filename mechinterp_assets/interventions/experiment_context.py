@@ -10,7 +10,8 @@ reason says so. Published indices are data (published_sets.yaml) and serve model
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 import polars as pl
 
@@ -48,6 +49,25 @@ class Chosen:
     chosen_by: str
 
 
+class PublishedSizes(Protocol):
+    """How much published experiments run; see interventions/settings.py."""
+
+    @property
+    def published_edges(self) -> int:
+        """Edges of each chosen head."""
+        ...
+
+    @property
+    def published_features(self) -> int:
+        """SAE features per layer."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Seed of draws."""
+        ...
+
+
 @dataclass(frozen=True)
 class HeadChoice:
     """Heads for a role, and why these; by_role: they have it, and are not stand-ins."""
@@ -55,15 +75,6 @@ class HeadChoice:
     heads: tuple[Head, ...]
     reason: str
     by_role: bool
-
-
-@dataclass(frozen=True)
-class PublishedSettings:
-    """How much published experiments run: edges per chosen head, features per layer; seed."""
-
-    edges: int = 3
-    features: int = 3
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class ExperimentContext:
     sae_layers: tuple[int, ...]
     attribution: Callable[[str], pl.DataFrame]
     mean_effects: Callable[[Sequence[Planned]], Mapping[str, float]]
-    settings: PublishedSettings = field(default_factory=PublishedSettings)
+    settings: PublishedSizes
 
     def heads(self, role: str, *, at_most: int = 3) -> HeadChoice:
         """The heads with a role (all of them), or at most `at_most` stand-ins, strongest first.

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from mechinterp_assets.interventions.api import run
-from mechinterp_assets.interventions.experiment_context import ExperimentContext, PublishedSettings
+from mechinterp_assets.interventions.experiment_context import ExperimentContext
 from mechinterp_assets.interventions.feature_attribution import feature_attribution
 from mechinterp_assets.interventions.sets import Planned
+from mechinterp_assets.interventions.settings import InterventionSettings
 from mechinterp_assets.interventions.terms import Head
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.roles import role_names, role_positions
@@ -28,7 +29,7 @@ def experiment_context(
     trace_edges: pl.DataFrame,
     trace_graph: pl.DataFrame,
     saes: Mapping[int, SparseAutoencoder],
-    settings: PublishedSettings | None = None,
+    settings: InterventionSettings | None = None,
     batch_rows: int = 256,
 ) -> ExperimentContext:
     """The context of a model; what is measured is so on the first `limit` base prompts."""
@@ -69,7 +70,7 @@ def experiment_context(
         sae_layers=tuple(sorted(saes)),
         attribution=attribution,
         mean_effects=mean_effects,
-        settings=settings or PublishedSettings(),
+        settings=settings or InterventionSettings(),
     )
 
 

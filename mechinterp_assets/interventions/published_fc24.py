@@ -8,7 +8,7 @@ What is chosen, all of it from the trace of the prompts that are run:
   readers   pairs of heads whose incoming edges are edited. FC24: three name movers and an
             S-inhibition head. Here: up to ROOTS root pairs, those traced in most prompts, and the
             pair of another head that most edges enter. On each side the heaviest edges, by their
-            contribution summed over prompts; how many is settings.edges.
+            contribution summed over prompts; how many is settings.published_edges.
   writers   heads whose outgoing edges are edited, one by one for the first and together for WRITERS
             of them: those with the largest sum of outgoing contributions.
   serial    pairs of edges, the second from the head that the first enters, at the position where it
@@ -266,10 +266,13 @@ def readers(context: ExperimentContext) -> list[Reader]:
 
 
 def edges_into(context: ExperimentContext, reader: Reader) -> pl.DataFrame:
-    """The heaviest edges into a reader, settings.edges on each side: frame of key columns."""
+    """The heaviest edges into a reader on each side: frame of key columns."""
     own = _kept(context).filter(**reader.key)
     return pl.concat(
-        [_heaviest(own.filter(pl.col("side") == side), context.settings.edges) for side in SIDES]
+        [
+            _heaviest(own.filter(pl.col("side") == side), context.settings.published_edges)
+            for side in SIDES
+        ]
     )
 
 
@@ -291,13 +294,13 @@ def writers(context: ExperimentContext) -> list[tuple[Head, str]]:
 
 
 def edges_out_of(context: ExperimentContext, head: Head) -> pl.DataFrame:
-    """The settings.edges heaviest edges out of a head: frame of key columns."""
+    """The heaviest edges out of a head: frame of key columns."""
     own = _kept(context).filter(upstream_layer=head[0], upstream_head=head[1])
-    return _heaviest(own, context.settings.edges)
+    return _heaviest(own, context.settings.published_edges)
 
 
 def serial_pairs(context: ExperimentContext) -> list[tuple[pl.DataFrame, str]]:
-    """Pairs of edges in a row as frames of two rows, and why: settings.edges and published ones."""
+    """Pairs of edges in a row as frames of two rows, and why: heaviest and published ones."""
     kept = _kept(context).select("prompt", *EDGE_KEY)
     written_at = pl.when(pl.col("side") == "destination").then("destination_role")
     second = kept.with_columns(_at=written_at.otherwise("source_role")).rename(
@@ -316,7 +319,7 @@ def serial_pairs(context: ExperimentContext) -> list[tuple[pl.DataFrame, str]]:
     keys = [name for name in both.columns if name != "n_prompts"]
     ranked = both.sort("n_prompts", *keys, descending=[True, *[False] * len(keys)])
     found: list[tuple[pl.DataFrame, str]] = []
-    for row in ranked.head(context.settings.edges).iter_rows(named=True):
+    for row in ranked.head(context.settings.published_edges).iter_rows(named=True):
         rows = [[row[f"{name}{end}"] for name in EDGE_KEY] for end in ("", "_2")]
         reason = f"both edges are kept in {row['n_prompts']} prompts"
         found.append((_edge_frame(kept, rows), reason))

@@ -157,7 +157,7 @@ def _features_at_s2(context: ExperimentContext) -> list[Chosen]:
     _layers_with_saes(context)
     # In the last layer nothing at S2 reaches END.
     attribution = context.attribution("S2").filter(pl.col("attribution") != 0)
-    features = top_features(attribution, context.settings.features)
+    features = top_features(attribution, context.settings.published_features)
     if not features:
         raise NothingToRun("no SAE feature at S2 has an attribution")
     receivers = _receivers(context)

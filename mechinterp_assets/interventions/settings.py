@@ -1,53 +1,67 @@
-"""The settings of interventions.
+"""The section `interventions` of a study.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: its keys and the checks that concern it alone. Does not belong here: descriptions of
+interventions (descriptions.py), running them.
 """
 
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
-from mechinterp_assets.settings.section import Positive, Section
+from mechinterp_assets.settings.section import (
+    Count,
+    LocalPath,
+    Positive,
+    Section,
+    resolved_path,
+)
 
 
-class ExperimentSection(Section):
+class ExperimentSettings(Section):
     """Interventions of the user's own on the prompts of one task (docs/interventions.md).
 
-    `interventions`: descriptions, or `file`, a YAML file that is a list of them. `task`: ioi or a
-    task of this study. The first `prompts` prompts of `variant` are run (default: as many as
-    interventions.prompts); activations come from the other variants, means and resampled
-    activations from `reference_variant`.
+    Activations come from other variants than `variant`, means and resampled activations from
+    `reference_variant`.
     """
 
     task: str = "ioi"
+    """ioi or a task of this study."""
     variant: str = "base"
+    """The variant that is run."""
     reference_variant: str = "ABC"
+    """Where means and resampled activations come from."""
     prompts: Positive | None = None
-    file: Path | None = None
+    """The first prompts of the variant (default: as many as interventions.prompts)."""
+    file: LocalPath | None = None
+    """A YAML file that is a list of descriptions, in place of `interventions`."""
     interventions: list[dict[str, Any]] = []
+    """Descriptions of interventions."""
 
     @model_validator(mode="before")
     @classmethod
-    def _read_file(cls, data: Any) -> Any:
+    def _read_file(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict) or data.get("file") is None:
             return data
-        from mechinterp_assets.interventions.descriptions import read_descriptions
-
         if data.get("interventions"):
             raise ValueError("give either interventions or file")
+        file = resolved_path(data["file"], info)
+        if not isinstance(file, str | Path):
+            return data  # the field says what is wrong
+        from mechinterp_assets.interventions.descriptions import read_descriptions
+
         # Their text becomes part of the settings, so that a changed file makes results stale.
-        return {**data, "interventions": read_descriptions(Path(data["file"]))}
+        return {**data, "interventions": read_descriptions(Path(file))}
 
     @model_validator(mode="after")
-    def _descriptions_are_valid(self) -> "ExperimentSection":
+    def _descriptions_are_valid(self) -> "ExperimentSettings":
         if not self.interventions:
             raise ValueError("nothing would run: give interventions or file")
         _ = self.source_variants
         return self
 
-    @property
+    @cached_property
     def source_variants(self) -> list[str]:
         """Variants that activations are taken from. Raises InterventionError for what is invalid.
 
@@ -61,25 +75,32 @@ class ExperimentSection(Section):
         return sorted({source for source in sources if source is not None})
 
 
-class InterventionSection(Section):
-    """Ablations of heads and edits of traced edges that run by default, on `prompts` IOI prompts.
+class InterventionSettings(Section):
+    """Ablations of heads and edits of traced edges that run by default, on IOI prompts, and more.
 
-    `published`: experiments of the papers, by name (interventions/published.py), on the first
-    `published_prompts` IOI prompts, with up to `published_edges` edges of each chosen head and
-    `published_features` SAE features per layer. `experiments`: interventions of the user's own, on
-    IOI or another task. `bootstrap` resamples of prompts give the intervals.
+    An experiment that the study has no heads, edges, SAEs or variants for is left out.
     """
 
     head_ablations: list[Literal["zero", "mean_counterfactual"]] = ["zero", "mean_counterfactual"]
-    edges: Annotated[int, Field(ge=0)] = 10
+    """What replaces every head, one at a time."""
+    edges: Count = 10
+    """Traced edges that are edited, the heaviest ones."""
     prompts: Positive = 64
+    """IOI prompts of the ablations and edits."""
     published: Literal["all"] | list[str] = "all"
+    """Experiments of the papers, by name (interventions/published.py)."""
     published_prompts: Positive = 32
+    """The first IOI prompts, which they run on."""
     published_edges: Positive = 3
+    """Edges of each chosen head in them."""
     published_features: Positive = 3
+    """SAE features per layer in them."""
     bootstrap: Positive = 1000
+    """Resamples of prompts behind the intervals."""
     seed: int = 0
-    experiments: list[ExperimentSection] = []
+    """Seed of draws and resamples."""
+    experiments: list[ExperimentSettings] = []
+    """Interventions of the user's own, on IOI or another task."""
 
     @field_validator("published")
     @classmethod
@@ -91,7 +112,7 @@ class InterventionSection(Section):
         return names
 
     @model_validator(mode="after")
-    def _something_to_do(self) -> "InterventionSection":
+    def _something_to_do(self) -> "InterventionSettings":
         if not (self.head_ablations or self.edges or self.experiments or self.published):
             raise ValueError(
                 "nothing would run: name a mode in head_ablations, an experiment in published, or "

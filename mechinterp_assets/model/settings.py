@@ -1,7 +1,7 @@
-"""The settings of the model.
+"""The section `model` of a study: which language model.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: its keys and the checks that concern it alone. Does not belong here: reading a config
+(shape.py), loading (language_model.py).
 """
 
 from pathlib import Path
@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from mechinterp_assets.settings.section import Positive, Section
+from mechinterp_assets.settings.section import LocalPath, Positive, Section, Text
 
 EMBEDDED_MODELS = {"organism": Path(__file__).resolve().parents[1] / "organism"}
 
 
-class ModelSection(Section):
+class ModelSettings(Section):
     """Which model: exactly one of `embedded`, `path` and `hub`.
 
     `n_layers`, `n_heads`, `d_head` are needed for `hub`, whose config is not read at load; beside
@@ -22,15 +22,22 @@ class ModelSection(Section):
     """
 
     embedded: Literal["organism"] | None = None
-    path: Path | None = None
-    hub: str | None = None
+    """The model that comes with the package."""
+    path: LocalPath | None = None
+    """A folder that save_pretrained wrote."""
+    hub: Text | None = None
+    """A name on the Hugging Face hub, such as gpt2."""
     n_layers: Positive | None = None
+    """Layers of the model."""
     n_heads: Positive | None = None
+    """Query heads of a layer."""
     d_head: Positive | None = None
+    """Width of a head."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Weights are loaded in this."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> "ModelSection":
+    def _one_source(self) -> "ModelSettings":
         given = [name for name in ("embedded", "path", "hub") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of embedded, path and hub (given: {given})")

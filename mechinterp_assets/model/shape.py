@@ -2,32 +2,21 @@
 
 Belongs here: what can be known of a model without its weights. Does not belong here: the weights
 (language_model.py).
+
+A local config.json of a known family is read as JSON, which takes no time; every other config
+through transformers, which takes seconds to import. Both give the same sizes.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
-_ROTARY = ("rope_parameters", "rope_theta")
-_LLAMA = (
-    *(("num_hidden_layers",), ("num_attention_heads",), ("num_key_value_heads",), ("hidden_size",)),
-    *(("intermediate_size",), ("vocab_size",), ("max_position_embeddings",), ("rms_norm_eps",)),
-    _ROTARY,
-)
-# Families whose config.json is read without transformers where it has one of each of these keys;
-# what it leaves out are defaults of the family, which only transformers knows.
-READ_DIRECTLY: dict[str, tuple[tuple[str, ...], ...]] = {
-    "gpt2": (
-        *(("n_layer",), ("n_head",), ("n_embd",), ("vocab_size",), ("n_positions",)),
-        ("layer_norm_epsilon",),
-    ),
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-}
+Positional = Literal["absolute", "rotary", "other"]
 ABSOLUTE_POSITIONS = frozenset({"gpt2", "gpt_neo", "opt"})
+ALIBI_CONTEXT = 2048  # tokens that ALiBi models are trained on; their configs know no limit
+OPT_EPSILON = 1e-5  # which its config does not say
+MAXIMUM_CONFIG_BYTES = 1 << 20
 
 
 class ModelError(ValueError):
@@ -47,7 +36,7 @@ class ModelShape:
     d_mlp: int
     d_vocab: int
     n_ctx: int
-    positional: Literal["absolute", "rotary", "other"]
+    positional: Positional
     normalization: Literal["LN", "RMS"]
     eps: float
 
@@ -57,11 +46,58 @@ class ModelShape:
         return self.n_heads * self.d_head
 
 
+@dataclass(frozen=True)
+class _Family:
+    """How the config.json of a family of models names its sizes.
+
+    Keys that a file leaves out have a default in transformers' class of the family, which is not
+    repeated here: such a file is read by transformers. mlp: its key may be null, which means four
+    times the width. head_dim: None where heads always share the width.
+    """
+
+    positional: Positional
+    eps: str
+    layers: str = "num_hidden_layers"
+    heads: str = "num_attention_heads"
+    width: str = "hidden_size"
+    context: str = "max_position_embeddings"
+    mlp: str = "intermediate_size"
+    kv_heads: str | None = "num_key_value_heads"
+    head_dim: str | None = None
+
+
+_LLAMA = _Family("rotary", "rms_norm_eps")
+_GEMMA = _Family("rotary", "rms_norm_eps", head_dim="head_dim")
+_FAMILIES = {
+    "gpt2": _Family(
+        "absolute",
+        "layer_norm_epsilon",
+        layers="n_layer",
+        heads="n_head",
+        width="n_embd",
+        context="n_positions",
+        mlp="n_inner",
+        kv_heads=None,
+    ),
+    "gpt_neox": _Family("rotary", "layer_norm_eps", kv_heads=None),
+    "llama": _Family("rotary", "rms_norm_eps", head_dim="head_dim"),
+    "mistral": _Family("rotary", "rms_norm_eps", head_dim="head_dim"),
+    "qwen2": _LLAMA,
+    "qwen3": _GEMMA,
+    "gemma": _GEMMA,
+    "gemma2": _GEMMA,
+    "phi": _Family("rotary", "layer_norm_eps"),
+    "phi3": _LLAMA,
+}
+
+
 def read_shape(source: str | Path) -> ModelShape:
     """Sizes of a model from its config alone, without its weights. Raises ModelError."""
-    if (found := _shape_of_file(Path(source) / "config.json")) is not None:
-        return found
-    from transformers import AutoConfig  # takes seconds, and knows every family's defaults
+    local = Path(source) / "config.json"
+    shape = _shape_in_json(local) if local.is_file() else None
+    if shape is not None:
+        return shape
+    from transformers import AutoConfig  # takes seconds: only where a model is looked at
 
     try:
         config = AutoConfig.from_pretrained(str(source))
@@ -76,6 +112,12 @@ def shape_of(config: Any) -> ModelShape:
     n_heads = _first(config, "n_head", "num_attention_heads", "num_heads")
     rotary = hasattr(config, "rope_parameters") or hasattr(config, "rope_theta")
     absolute = config.model_type in ABSOLUTE_POSITIONS
+    alibi = bool(getattr(config, "alibi", config.model_type == "bloom"))
+    context = _first(
+        config,
+        *("n_positions", "max_position_embeddings"),
+        default=ALIBI_CONTEXT if alibi else None,
+    )
     return ModelShape(
         architecture=str(config.model_type),
         n_layers=_first(config, "n_layer", "num_hidden_layers", "num_layers"),
@@ -85,25 +127,50 @@ def shape_of(config: Any) -> ModelShape:
         d_head=_first(config, "head_dim", default=d_model // n_heads),
         d_mlp=_first(config, "n_inner", "intermediate_size", "ffn_dim", default=4 * d_model),
         d_vocab=_first(config, "vocab_size"),
-        n_ctx=_first(config, "n_positions", "max_position_embeddings"),
-        positional="absolute" if absolute else ("rotary" if rotary else "other"),
+        n_ctx=context,
+        positional="absolute" if absolute else ("rotary" if rotary and not alibi else "other"),
         normalization="RMS" if hasattr(config, "rms_norm_eps") else "LN",
         eps=_epsilon(config),
     )
 
 
-def _shape_of_file(file: Path) -> ModelShape | None:
-    """Sizes of a config.json of a family in READ_DIRECTLY that says all of them; else None."""
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _shape_in_json(file: Path) -> ModelShape | None:
+    """Sizes in a config.json of a known family that says them all, else None."""
     try:
-        values = json.loads(file.read_text())
-        if values["model_type"] not in READ_DIRECTLY:
+        if file.stat().st_size > MAXIMUM_CONFIG_BYTES:
             return None
-        needed = READ_DIRECTLY[values["model_type"]]
-        if not all(any(values.get(name) for name in names) for names in needed):
-            return None
-        return shape_of(SimpleNamespace(**values))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None  # what is wrong with it is said by whoever reads it next
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # transformers says what is wrong with it
+    if not isinstance(config, dict) or config.get("model_type") not in _FAMILIES:
+        return None
+    family = _FAMILIES[config["model_type"]]
+    names = [family.layers, family.heads, family.width, family.context, "vocab_size"]
+    names += [name for name in (family.kv_heads, family.head_dim) if name is not None]
+    sizes = [config.get(name) for name in names]
+    mlp = config.get(family.mlp, False)
+    known = all(type(size) is int and size > 0 for size in sizes)
+    known = known and isinstance(config.get(family.eps), float)
+    if not known or not (mlp is None or (type(mlp) is int and mlp > 0)):
+        return None
+    d_model, n_heads = config[family.width], config[family.heads]
+    return ModelShape(
+        architecture=config["model_type"],
+        n_layers=config[family.layers],
+        n_heads=n_heads,
+        n_kv_heads=config[family.kv_heads] if family.kv_heads else n_heads,
+        d_model=d_model,
+        d_head=config[family.head_dim] if family.head_dim else d_model // n_heads,
+        d_mlp=mlp or 4 * d_model,
+        d_vocab=config["vocab_size"],
+        n_ctx=config[family.context],
+        positional=family.positional,
+        normalization="RMS" if family.eps == "rms_norm_eps" else "LN",
+        eps=float(config[family.eps]),
+    )
 
 
 def _first(config: Any, *names: str, default: int | None = None) -> int:
@@ -119,6 +186,8 @@ def _first(config: Any, *names: str, default: int | None = None) -> int:
 def _epsilon(config: Any) -> float:
     names = ("layer_norm_epsilon", "rms_norm_eps", "layer_norm_eps")
     found = [float(value) for name in names if (value := getattr(config, name, None)) is not None]
+    if config.model_type == "opt":
+        return OPT_EPSILON
     if not found:
         raise ModelError(f"model config {type(config).__name__} has none of {names}")
     return found[0]

@@ -1,7 +1,7 @@
 """The prompt families of the platform, by name.
 
 Belongs here: the list of families, building several of them for one tokenizer. Does not belong
-here: their wording (a file each). A new family is a file, a line here and in study_sections.py.
+here: their wording (a file each). A new family is a file, a line here and in settings.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence

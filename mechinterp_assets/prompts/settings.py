@@ -1,36 +1,40 @@
-"""The settings of prompts with answers beside IOI, the user's own among them.
+"""The section `tasks` of a study: prompts with answers beside IOI.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: its keys, the names of families and tasks, and the checks that concern it alone. Does
+not belong here: the prompts (a file each), what is done with them (tasks/, circuits/).
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mechinterp_assets.settings.section import Positive, Section
+from mechinterp_assets.settings.section import (
+    Index,
+    LocalPath,
+    Positive,
+    Section,
+    Text,
+    repeated,
+)
 
-Family = Literal["greater_than", "gendered_pronoun", "colored_objects"]
-
-
+FamilyName = Literal["greater_than", "gendered_pronoun", "colored_objects"]
 TaskName = Literal["digit_copying", "url_completion", "successor_lists", "induction"]
-
-
-TaskRoot = tuple[int, int] | tuple[int, int, str]
+TaskRoot = tuple[Index, Index] | tuple[Index, Index, str]
 
 
 class OwnPrompt(Section):
     """A prompt of a user's task: `text`, and how it goes on.
 
-    `answer` and `wrong` stand as they follow the text, with their leading space where a new word
-    begins; the text then ends without one. Of an answer of several tokens the first is scored.
     A task whose prompts have no `answer` has no loss; its heads are measured by KL alone.
     """
 
-    text: Annotated[str, Field(min_length=1)]
-    answer: Annotated[str, Field(min_length=1)] | None = None
-    wrong: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] = []
+    text: Text
+    """The prompt, without a space at its end."""
+    answer: Text | None = None
+    """As it follows the text, with its leading space where a new word begins. Of several tokens the
+    first is scored."""
+    wrong: Text | list[Text] = []
+    """Wrong answers, one or several, written likewise."""
 
     @property
     def wrong_answers(self) -> tuple[str, ...]:
@@ -38,24 +42,27 @@ class OwnPrompt(Section):
         return (self.wrong,) if isinstance(self.wrong, str) else tuple(self.wrong)
 
 
-class OwnTaskSection(Section):
+class OwnTaskSettings(Section):
     """A user's task: its name and exactly one of `prompts` and `path`.
 
-    `path`: a CSV, Parquet or JSONL file with columns text and, if it likes, answer and wrong.
     Either all prompts have an answer or none has.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    """What tables call it: lower-case letters, digits and _."""
     prompts: list[OwnPrompt] = []
-    path: Path | None = None
+    """The prompts."""
+    path: LocalPath | None = None
+    """A CSV, Parquet or JSONL file with columns text and, if it likes, answer and wrong."""
 
     @model_validator(mode="after")
-    def _usable(self) -> "OwnTaskSection":
+    def _usable(self) -> "OwnTaskSettings":
         if bool(self.prompts) == (self.path is not None):
             raise ValueError(f"task {self.name!r}: give exactly one of prompts and path")
-        texts = [prompt.text for prompt in self.prompts]
-        if twice := [text for text in texts if texts.count(text) > 1]:
-            raise ValueError(f"task {self.name!r}: the text {twice[0]!r} is there twice; remove it")
+        if (i := repeated(prompt.text for prompt in self.prompts)) is not None:
+            raise ValueError(
+                f"task {self.name!r}: the text {self.prompts[i].text!r} is there twice; remove it"
+            )
         without = [prompt.text for prompt in self.prompts if prompt.answer is None]
         if 0 < len(without) < len(self.prompts):
             raise ValueError(
@@ -75,25 +82,29 @@ class OwnTaskSection(Section):
         return self
 
 
-class TasksSection(Section):
-    """Prompts with answers beside IOI, and the tasks whose circuit is traced (tasks/families.py).
+class TaskSettings(Section):
+    """Prompts with answers beside IOI, and the tasks whose circuit is traced.
 
-    `families`: prompt families, each with `prompts` base prompts and as many corrupted ones; auto
-    takes those that the model's tokenizer can express, a named one that it cannot is an error.
-    `names`: further tasks of the platform (tasks/suite.py), by the same rule; `own`: the user's.
-    `traced`: tasks that are traced, ioi among them where wanted. `roots`: task -> [layer, head] or
-    [layer, head, role] that its trace starts from, at END -> role; without a role, the one that the
-    head attends to most. Tasks left out start from the heads with the largest direct effect, at
-    most ioi.max_roots. IOI's own are ioi.roots.
+    `families` and `names`: auto takes those that the model's tokenizer can express, a named one
+    that it cannot is an error.
     """
 
-    families: Literal["auto"] | list[Family] = "auto"
+    families: Literal["auto"] | list[FamilyName] = "auto"
+    """Prompt families, each with `prompts` base prompts and as many corrupted ones."""
     names: Literal["auto"] | list[TaskName] = "auto"
-    own: list[OwnTaskSection] = []
+    """Further tasks of the platform (prompts/suite.py)."""
+    own: list[OwnTaskSettings] = []
+    """The user's own tasks."""
     prompts: Positive = 64
+    """Base prompts of each family and task."""
     seed: int = 0
+    """Seed of the prompts."""
     traced: list[str] = ["ioi"]
+    """Tasks that are traced, ioi among them where wanted."""
     roots: dict[str, list[TaskRoot]] = {}
+    """Task -> [layer, head] or [layer, head, role] that its trace starts from, at END -> role;
+    without a role, the one that the head attends to most. Tasks left out start from the heads with
+    the largest direct effect, at most ioi.max_roots. IOI's own are ioi.roots."""
 
     @field_validator("families", "names", "traced")
     @classmethod
@@ -106,8 +117,8 @@ class TasksSection(Section):
 
     @field_validator("own")
     @classmethod
-    def _distinct_own_tasks(cls, own: list[OwnTaskSection]) -> list[OwnTaskSection]:
-        taken = {"ioi", "random", *get_args(Family), *get_args(TaskName)}
+    def _distinct_own_tasks(cls, own: list[OwnTaskSettings]) -> list[OwnTaskSettings]:
+        taken = {"ioi", "random", *get_args(FamilyName), *get_args(TaskName)}
         for number, task in enumerate(own):
             if task.name in taken:
                 raise ValueError(f"own.{number}: the name {task.name!r} is taken; choose another")
@@ -115,7 +126,7 @@ class TasksSection(Section):
         return own
 
     @model_validator(mode="after")
-    def _traced_tasks_exist(self) -> "TasksSection":
+    def _traced_tasks_exist(self) -> "TaskSettings":
         known = ["ioi", *self.known]
         if unknown := [name for name in self.traced if name not in known]:
             raise ValueError(
@@ -132,7 +143,7 @@ class TasksSection(Section):
     @property
     def known(self) -> list[str]:
         """Tasks in task_prompts; with auto, those that it may come to."""
-        families = get_args(Family) if self.families == "auto" else self.families
+        families = get_args(FamilyName) if self.families == "auto" else self.families
         return [*families, *(name for name in self.to_ablate if name != "ioi")]
 
     @property

@@ -2,7 +2,7 @@
 
 Belongs here: the list of tasks of the platform, what a tokenizer cannot express, the user's own
 tasks beside them. Does not belong here: their wording (a file each), prompt families that exist for
-tracing (families.py). A new task is a file, a line in TASKS and one in study_sections.py.
+tracing (families.py). A new task is a file, a line in TASKS and one in settings.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence

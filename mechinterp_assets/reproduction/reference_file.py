@@ -10,10 +10,12 @@ references have a tolerance, and only a tolerance can fail.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mechinterp_assets.circuits.reference_heads import published_circuits
 from mechinterp_assets.files.yaml_reader import YamlError, read_yaml
+from mechinterp_assets.settings.messages import message_lines
+from mechinterp_assets.settings.section import Index, NotNegative, Section
 
 PACKAGED_REFERENCES = Path(__file__).resolve().parent.parent / "references"
 
@@ -22,25 +24,21 @@ class ReferenceFileError(ValueError):
     """A reference file that is missing or wrong; the message names file, entry and remedy."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Tolerance(_Part):
+class Tolerance(Section):
     """How far a rerun may be off: the larger of `absolute` and `relative` times the value.
 
     For sets of heads: `absolute` heads that are in one of both sets.
     """
 
-    absolute: Annotated[float, Field(ge=0)] = 0.0
-    relative: Annotated[float, Field(ge=0)] = 0.0
+    absolute: NotNegative = 0.0
+    relative: NotNegative = 0.0
 
     def allowed(self, value: float) -> float:
         """The largest difference from `value` that is within."""
         return max(self.absolute, self.relative * abs(value))
 
 
-class Number(_Part):
+class Number(Section):
     """A number and, where the source gives one or it follows from counts, its interval."""
 
     value: float
@@ -53,7 +51,7 @@ class Number(_Part):
         return self
 
 
-class PublishedHeads(_Part):
+class PublishedHeads(Section):
     """Part of a circuit in circuits/reference_heads.yaml."""
 
     circuit: str
@@ -76,7 +74,7 @@ class PublishedHeads(_Part):
         return [(int(layer), int(head)) for layer, head in found]
 
 
-class Reference(_Part):
+class Reference(Section):
     """Numbers or sets of heads of one measure (a file of sql/reproduce), by the measure's keys.
 
     what: one line for a table. source: paper, section, table or figure. dataset: what the source
@@ -89,8 +87,8 @@ class Reference(_Part):
     measure: str
     source: str
     dataset: str | None = None
-    values: dict[str, Number] = {}
-    heads: dict[str, list[tuple[int, int]] | PublishedHeads] = {}
+    values: dict[str, Number] = Field(default_factory=dict)
+    heads: dict[str, list[tuple[Index, Index]] | PublishedHeads] = Field(default_factory=dict)
     tolerance: Tolerance | None = None
     needs: str | None = None
     reason: str | None = None
@@ -118,7 +116,7 @@ class Reference(_Part):
         return [f"{layer}.{head}" for layer, head in sorted(pairs)]
 
 
-class ReferenceFile(_Part):
+class ReferenceFile(Section):
     """One study's references. Ids are distinct; published ones have no tolerance."""
 
     study: str
@@ -169,11 +167,7 @@ def load_references(file: Path, study: str) -> ReferenceFile:
     try:
         found = ReferenceFile.model_validate(data)
     except ValidationError as error:
-        lines = [
-            f"{file}: {'.'.join(str(part) for part in problem['loc']) or '(top level)'}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        ]
+        lines = [f"{file}: {line}" for line in message_lines(error, ReferenceFile)]
         raise ReferenceFileError("\n".join(lines)) from None
     if found.study != study:
         raise ReferenceFileError(

@@ -1,46 +1,37 @@
-"""The sections `sae` and `sweep` of a study, and the trainings they ask for.
+"""The sections `sae` and `sweep` of a study: the one place of every setting of SAE training.
 
-Belongs here: keys, the checks of them that need no weights, and how they become TrainingSettings,
-whose names and defaults they share; no torch. Does not belong here: what a setting of the training
-does (training_settings.py).
+Belongs here: their keys, the checks that concern them alone, and what a layer's SAE is trained
+with. Does not belong here: how SAEs are trained (trainer.py), what an architecture needs
+(traits.py), memory (memory.py).
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from mechinterp_assets.sae.errors import SaeError
-from mechinterp_assets.sae.training_settings import (
-    ARCHITECTURE_SETTINGS,
-    TrainingSettings,
-    check_settings,
-)
 from mechinterp_assets.sae.traits import (
     AUXK_SETTINGS,
     RESAMPLING_SETTINGS,
     architecture_names,
+    check_own_settings,
     traits_of,
 )
+from mechinterp_assets.settings.messages import messages_of
 from mechinterp_assets.settings.section import (
+    Index,
+    LocalName,
     NotNegative,
     Positive,
     PositiveFloat,
     Section,
     Share,
-    StudyError,
+    repeated,
 )
-
-ComputeDtype = Literal["float32", "bfloat16"]
-SEEDS_PER_LAYER = 1000  # layers of one seed must not share seeds with those of the next
-
-
-EXTERNAL_KEYS = {
-    "architecture", "path", "min_explained_variance", "evaluation_tokens", "seed"
-}  # fmt: skip
-
 
 EXTERNAL = "external"  # SAEs trained elsewhere: no architecture of ours
 
@@ -64,76 +55,145 @@ def _known(*others: str) -> tuple[Any, ...]:
 
 
 Architecture = Annotated[str, *_known()]
-
-
 TrainedOrExternal = Annotated[str, *_known(EXTERNAL)]
+# Keys that external SAEs have too.
+EXTERNAL_KEYS = frozenset(
+    {"architecture", "path", "min_explained_variance", "evaluation_tokens", "seed"}
+)
+# Settings that belong to some architectures only; the others leave them None.
+ARCHITECTURE_SETTINGS = (
+    "k",
+    "k_start",
+    "l1_coefficient",
+    "l0_coefficient",
+    "bandwidth",
+    "initial_threshold",
+    "group_sizes",
+)
+# What an SAE learns does not depend on these: how often it is saved, where rows come from (streams
+# have an identity of their own), what is done with it afterwards, and other layers' widths.
+_NOT_LEARNED_FROM = frozenset(
+    {
+        "checkpoint_every",
+        "source",
+        "buffer_rows",
+        "buffer_dtype",
+        "path",
+        "min_explained_variance",
+        "evaluation_tokens",
+        "d_sae_by_layer",
+    }
+)
+SEEDS_PER_LAYER = 1000  # layers of one seed must not share seeds with those of the next
 
 
-class SaeSection(Section):
-    """Attention-output SAEs (K24 section 2), one per layer.
+class SaeSettings(Section):
+    """Attention-output SAEs (K24 section 2), one per layer. Steps = training_tokens // batch_size.
 
     Sparsity: `k` (topk, batchtopk, matryoshka), `l1_coefficient` (standard, gated) or
-    `l0_coefficient` (jumprelu); `group_sizes` are matryoshka's nested prefixes, `k_start` lets k
-    fall from there over sparsity_warmup, `bandwidth` and `initial_threshold` are jumprelu's,
-    `auxk_coefficient` and `auxk` the TopK family's, `resample_at` (shares of the training) and
-    `resample_warmup_steps` those of architectures that resample. What an architecture does not have
-    is refused. `d_sae_by_layer` gives single layers another width.
+    `l0_coefficient` (jumprelu). What an architecture does not have is refused.
 
-    `source`: where rows come from. cache: the activation cache, layer by layer. forward: one
-    forward pass over the train split for all layers of a run, which then train in lockstep and need
-    no disk. `buffer_rows` of each layer are held and mixed at a time, by forward in `buffer_dtype`.
-
-    `compute_dtype` of the encoder's matrix product: auto is bfloat16 on CUDA and float32 elsewhere.
-    All other keys are those of TrainingSettings, with its defaults.
-
-    `architecture: external` takes SAEs trained elsewhere: folders in SAELens's format for hook_z.
-    `path` is one folder name with {layer} in it (gpt2/blocks.{layer}.hook_z), or a mapping of
-    layers to folders. Each SAE must explain more than `min_explained_variance` of the variance of
-    the study's own activations. Of the other keys evaluation_tokens and seed remain.
+    `architecture: external` takes SAEs trained elsewhere, in SAELens's format for hook_z. Of the
+    other keys path, min_explained_variance, evaluation_tokens and seed remain.
     """
 
     architecture: TrainedOrExternal = "topk"
-    path: str | dict[int, str] | None = None
+    """A file of sae/architectures (activation function and loss), or external: SAEs trained
+    elsewhere."""
+    path: LocalName | dict[Index, LocalName] | None = None
+    """Folders of external SAEs: one name with {layer} in it (gpt2/blocks.{layer}.hook_z), or a
+    mapping of layers to folders."""
     min_explained_variance: Annotated[float, Field(lt=1)] = 0.0
+    """Each external SAE must explain more than this of the variance of the study's activations."""
     source: Literal["cache", "forward"] = "cache"
-    d_sae: Positive = 0  # 0: not given, which only external SAEs may leave so
-    d_sae_by_layer: dict[Annotated[int, Field(ge=0)], Positive] = {}
+    """Where rows come from. cache: the activation cache, layer by layer. forward: one forward pass
+    over the train split for all layers of a run, which then train in lockstep and need no disk."""
+    d_sae: Positive = 0
+    """Number of features; needed, but by external SAEs."""
+    d_sae_by_layer: dict[Index, Positive] = {}
+    """Another number of features for single layers."""
     k: Positive | None = None
+    """Active features per token (topk); their mean over a batch (batchtopk, matryoshka)."""
     k_start: Positive | None = None
+    """k falls linearly from this to k over sparsity_warmup (null: k throughout)."""
     l1_coefficient: NotNegative | None = None
+    """Weight of sum_i f_i per token (standard; gated: of the gate's positive pre-activations),
+    inputs scaled as under normalize_input."""
     l0_coefficient: NotNegative | None = None
+    """Weight of the number of active features per token (jumprelu)."""
     bandwidth: PositiveFloat | None = None
+    """Width of the kernel that estimates the threshold's gradient (jumprelu; null: its file's
+    BANDWIDTH), in units of scaled activations."""
     initial_threshold: PositiveFloat | None = None
+    """Threshold of every feature at the start (jumprelu; null: its file's INITIAL_THRESHOLD), in
+    the same units."""
     group_sizes: tuple[Positive, ...] | None = None
-    training_tokens: Positive = 0  # as d_sae
-    batch_size: Positive = TrainingSettings.batch_size
+    """Widths of the nested prefixes, rising, the last of them d_sae (matryoshka)."""
+    training_tokens: Positive = 0
+    """Activation rows to train on; more than the data holds means several passes. Needed, but by
+    external SAEs."""
+    batch_size: Positive = 2048
+    """Rows of a step."""
     buffer_rows: Positive = 131_072
+    """Rows of each layer that are held and mixed at a time."""
     buffer_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """They are held in this where they come from forward passes."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    learning_rate: PositiveFloat = TrainingSettings.learning_rate
-    adam_betas: tuple[Share, Share] = TrainingSettings.adam_betas
-    adam_epsilon: PositiveFloat = TrainingSettings.adam_epsilon
-    lr_warmup: Share = TrainingSettings.lr_warmup
-    lr_decay: Share = TrainingSettings.lr_decay
-    sparsity_warmup: Share = TrainingSettings.sparsity_warmup
-    max_gradient_norm: PositiveFloat | None = TrainingSettings.max_gradient_norm
-    normalize_input: bool = TrainingSettings.normalize_input
-    decoder_init: Literal["random", "data"] = TrainingSettings.decoder_init
-    b_dec_init: Literal["mean", "geometric_median"] = TrainingSettings.b_dec_init
-    encoder_scale: PositiveFloat | None = TrainingSettings.encoder_scale
-    dead_after_tokens: Positive = TrainingSettings.dead_after_tokens
-    auxk_coefficient: NotNegative | None = None
+    """dtype of the encoder's matrix product; weights and sums stay float32. auto: bfloat16 on CUDA
+    and float32 elsewhere."""
+    learning_rate: PositiveFloat = 1e-3
+    """Adam's; K24 uses 0.001."""
+    adam_betas: tuple[Share, Share] = (0.9, 0.99)
+    """Adam's decay rates; K24 uses 0.9 and 0.99."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """Adam's epsilon."""
+    lr_warmup: Share = 0.05
+    """Share of the steps over which the learning rate rises linearly from 0."""
+    lr_decay: Share = 0.2
+    """Share of the steps, at the end, over which the learning rate falls linearly to 0."""
+    sparsity_warmup: Share = 0.2
+    """Share of the steps over which l1_coefficient or l0_coefficient rises linearly from 0, or k
+    falls from k_start."""
+    max_gradient_norm: PositiveFloat | None = None
+    """The gradient's norm is clipped to this (null: never)."""
+    normalize_input: bool = True
+    """Train on rows scaled so that E||x - mean||^2 = d_in; the scale is folded into the biases at
+    the end, so the SAE takes raw z."""
+    decoder_init: Literal["random", "data"] = "random"
+    """random unit rows, or data: unit rows in the directions of sampled x - b_dec."""
+    b_dec_init: Literal["mean", "geometric_median"] = "mean"
+    """Of a sample of rows."""
+    encoder_scale: PositiveFloat | None = None
+    """The encoder starts as the decoder's transpose times this (null: the architecture's own: 0.1
+    under an L1 penalty, which from 1 silences features before they have learned anything; 1
+    elsewhere)."""
+    sample_rows: Positive = 32_768
+    """Rows drawn for initialisation, and for each resampling."""
+    dead_after_tokens: Positive = 250_000
+    """A feature that fired on none of this many tokens is dead."""
+    auxk_coefficient: NotNegative = 1.0
+    """Weight of the aux-k loss (topk, batchtopk, matryoshka; Gao et al. 2024, A.2: 1/32 there; 1
+    leaves half the dead features of 1/8 in short runs, at the same explained variance)."""
     auxk: Positive | None = None
-    resample_at: tuple[Share, ...] | None = None
-    resample_warmup_steps: Positive | None = None
-    log_every: Positive = TrainingSettings.log_every
-    checkpoint_every: Positive = TrainingSettings.checkpoint_every
+    """Dead features that reconstruct the error (null: d_in // 2)."""
+    resample_at: tuple[Share, ...] = (0.125, 0.25, 0.375, 0.5)
+    """Shares of the steps at which dead features are resampled (architectures that do; Bricken et
+    al. 2023)."""
+    resample_warmup_steps: Positive = 1000
+    """After each resampling the learning rate starts at 0.1x and returns along a cosine over this
+    many steps (K24: 1000), at most a tenth of all steps."""
+    log_every: Positive = 50
+    """Steps between rows of the training log."""
+    checkpoint_every: Positive = 1000
+    """Steps between checkpoints."""
     evaluation_tokens: Positive = 65_536
-    seed: int = TrainingSettings.seed
+    """Held-out tokens that the SAE is evaluated on."""
+    seed: int = 0
+    """Seed of initialisation, order and resampling; every layer derives its own."""
 
     @model_validator(mode="after")
-    def _trained_or_external(self) -> "SaeSection":
-        if self.architecture == "external":
+    def _trained_or_external(self) -> "SaeSettings":
+        if self.architecture == EXTERNAL:
             if self.path is None:
                 raise ValueError("external SAEs need path, a folder name with {layer} in it")
             if foreign := sorted(self.model_fields_set - EXTERNAL_KEYS):
@@ -146,148 +206,186 @@ class SaeSection(Section):
             )
         if missing := [name for name in ("d_sae", "training_tokens") if not getattr(self, name)]:
             raise ValueError(f"required keys are missing: {', '.join(missing)}; add them")
+        for message in self._misfits():
+            raise ValueError(message)
+        given = {name: getattr(self, name) for name in ARCHITECTURE_SETTINGS}
+        check_own_settings(self.architecture, given)
         return self
 
+    def _misfits(self) -> Iterator[str]:
+        """What cannot train together."""
+        if self.steps < 1:
+            yield (
+                f"training_tokens ({self.training_tokens}) is less than batch_size "
+                f"({self.batch_size}); raise training_tokens or lower batch_size"
+            )
+        if self.k is not None and self.k > self.d_sae:
+            yield f"k is {self.k}; give a value from 1 to d_sae ({self.d_sae})"
+        if self.k_start is not None and not (self.k or 0) <= self.k_start <= self.d_sae:
+            yield (
+                f"k_start is {self.k_start}; give a value from k ({self.k}) to d_sae ({self.d_sae})"
+            )
+        if self.group_sizes is not None:
+            widths = self.group_sizes
+            rising = all(a < b for a, b in zip((0, *widths), widths, strict=False))
+            if not widths or not rising or widths[-1] != self.d_sae:
+                yield (
+                    f"group_sizes is {list(widths)}; give rising widths of nested prefixes, the "
+                    f"last of them d_sae ({self.d_sae})"
+                )
+        for name in self._without_use():
+            value = getattr(self, name)
+            if name in self.model_fields_set and value is not None:
+                yield f"architecture {self.architecture!r} has no {name}, got {value}; remove it"
+
+    def _without_use(self) -> tuple[str, ...]:
+        """Settings with a default that mean nothing to the architecture."""
+        traits = traits_of(self.architecture)
+        return (() if traits.auxk else AUXK_SETTINGS) + (
+            () if traits.resamples else RESAMPLING_SETTINGS
+        )
+
+    @property
+    def steps(self) -> int:
+        """Training steps: whole batches in the token budget."""
+        return self.training_tokens // self.batch_size
+
+    @property
+    def resample_steps(self) -> list[int]:
+        """Steps after which dead features are resampled."""
+        return sorted({round(share * self.steps) for share in self.resample_at} - {0})
+
+    @property
+    def sparsity(self) -> tuple[str, float]:
+        """Name and value of the setting that decides how sparse an SAE becomes."""
+        name = traits_of(self.architecture).sparsity_setting
+        return name, float(getattr(self, name))
+
+    def for_layer(self, layer: int) -> "SaeSettings":
+        """Settings of the SAE of one layer: its own width, and a seed that no other layer has.
+
+        Raises SaeError for a layer whose width does not fit the rest.
+        """
+        width = self.d_sae_by_layer.get(layer, self.d_sae)
+        try:
+            return self.with_changes(
+                d_sae=width, d_sae_by_layer={}, seed=self.seed * SEEDS_PER_LAYER + layer
+            )
+        except ValidationError as error:
+            raise SaeError(f"layer {layer}: {messages_of(error)}") from None
+
+    def on_device(self, device_type: str) -> "SaeSettings":
+        """These settings with `compute_dtype: auto` as what it means on cpu, cuda or mps."""
+        if self.compute_dtype != "auto":
+            return self
+        return self.with_changes(compute_dtype="bfloat16" if device_type == "cuda" else "float32")
+
+    def fingerprint(self) -> str:
+        """sha256 over every setting that changes what is learned, 16 hex digits.
+
+        log_every is among them, since the log is part of the result. Equal for settings that were
+        given and those that follow a default.
+        """
+        content = self.model_dump(mode="json", exclude=set(_NOT_LEARNED_FROM))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
     def external_folder(self, layer: int) -> Path:
-        """Folder of an external SAE. Raises StudyError if `path` names none for this layer."""
+        """Folder of an external SAE. Raises SaeError if `path` names none for this layer."""
         if isinstance(self.path, dict):
             if layer not in self.path:
-                raise StudyError(f"sae.path: no folder for layer {layer}; add it")
+                raise SaeError(f"sae.path: no folder for layer {layer}; add it")
             return Path(self.path[layer])
         try:
             return Path(str(self.path).format(layer=layer))
-        except (KeyError, IndexError, ValueError) as error:
-            raise StudyError(
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise SaeError(
                 f"sae.path: {self.path!r} is not a folder name with {{layer}} in it ({error})"
             ) from error
 
 
 class SweepVariant(Section):
-    """One SAE of a sweep; what is left out comes from the section `sae`."""
+    """One SAE of a sweep; what is left out comes from the section `sae`.
+
+    Settings that belong to some architectures only are taken from there where the architecture is
+    the same.
+    """
 
     architecture: Architecture
+    """As sae.architecture."""
     k: Positive | None = None
+    """As sae.k."""
     l1_coefficient: NotNegative | None = None
+    """As sae.l1_coefficient."""
     l0_coefficient: NotNegative | None = None
+    """As sae.l0_coefficient."""
     group_sizes: tuple[Positive, ...] | None = None
+    """As sae.group_sizes."""
     d_sae: Positive | None = None
+    """As sae.d_sae, for every layer."""
     learning_rate: PositiveFloat | None = None
+    """As sae.learning_rate."""
+
+    @property
+    def name(self) -> str:
+        """How tables and pictures call it: `topk k=16`."""
+        own = self.model_dump(exclude_none=True, exclude={"architecture"})
+        settings = [
+            f"{key}={value:g}" for key, value in own.items() if not isinstance(value, tuple)
+        ]
+        settings += [
+            f"{key}={list(value)}" for key, value in own.items() if isinstance(value, tuple)
+        ]
+        return " ".join([self.architecture, *settings])
 
 
-class SweepSection(Section):
+class SweepSettings(Section):
     """SAEs of several sparsities per layer, for the frontier of L0 against CE loss recovered.
 
     All variants of a layer train in lockstep on the same rows. Without variants the table
-    sae_frontier is empty. `training_tokens` and `evaluation_tokens` are those of `sae` unless
-    given.
+    sae_frontier is empty.
     """
 
     variants: list[SweepVariant] = []
+    """The SAEs; no two alike."""
     training_tokens: Positive | None = None
+    """Activation rows to train on; default: as many as the section sae."""
     evaluation_tokens: Positive | None = None
+    """Held-out tokens to evaluate on; default: as many as the section sae."""
 
     @field_validator("variants")
     @classmethod
     def _distinct(cls, variants: list[SweepVariant]) -> list[SweepVariant]:
-        for i, variant in enumerate(variants):
-            if variant in variants[:i]:
-                raise ValueError(f"variants[{i}] is there twice; remove it")
+        if (i := repeated(variants)) is not None:
+            raise ValueError(f"variants[{i}] is there twice; remove it")
         return variants
 
+    def of(self, sae: SaeSettings) -> dict[str, SaeSettings]:
+        """Settings of every variant, by name, in the order given.
 
-# Keys that go to a training as they are, where they are given.
-_TRAINING = tuple(f.name for f in fields(TrainingSettings))
+        sae: what variants leave out. Raises SaeError for a variant that cannot train.
+        """
+        return {
+            variant.name: self._variant(variant, sae, f"sweep.variants[{i}]")
+            for i, variant in enumerate(self.variants)
+        }
 
-
-def sae_settings(
-    section: SaeSection, layer: int, compute_dtype: ComputeDtype = "float32"
-) -> TrainingSettings:
-    """Settings of the SAE of one layer, which has a seed of its own.
-
-    compute_dtype: what "auto" stands for on the device at hand.
-    """
-    given = {name: getattr(section, name, None) for name in _TRAINING}
-    given |= {
-        "d_sae": section.d_sae_by_layer.get(layer, section.d_sae),
-        "seed": section.seed * SEEDS_PER_LAYER + layer,
-        "compute_dtype": compute_dtype
-        if section.compute_dtype == "auto"
-        else section.compute_dtype,
-    }
-    return TrainingSettings(**{name: v for name, v in given.items() if v is not None})
-
-
-def sweep_sections(sae: SaeSection, sweep: SweepSection) -> dict[str, SaeSection]:
-    """The variants of a study's sweep as SAE sections, by name, in the order given.
-
-    What a variant does not say comes from the section `sae`; settings that belong to some
-    architectures only are taken from it where the architecture is the same.
-    """
-    sections = {}
-    external = sae.architecture == "external"
-    for i, variant in enumerate(sweep.variants):
-        inherited = sae.model_dump(exclude=EXTERNAL_KEYS if external else None)
-        if external and (variant.d_sae is None or sweep.training_tokens is None):
+    def _variant(self, variant: SweepVariant, sae: SaeSettings, key: str) -> SaeSettings:
+        external = sae.architecture == EXTERNAL
+        if external and (variant.d_sae is None or self.training_tokens is None):
             raise SaeError(
-                f"sweep.variants[{i}]: an external SAE says nothing of training: give the variant "
-                "d_sae, and the sweep training_tokens"
+                f"{key}: an external SAE says nothing of training: give the variant d_sae, and the "
+                "sweep training_tokens"
             )
+        own_alone = {*ARCHITECTURE_SETTINGS, *AUXK_SETTINGS, *RESAMPLING_SETTINGS}
+        left_out = set(EXTERNAL_KEYS - {"evaluation_tokens", "seed"}) if external else set()
         if variant.architecture != sae.architecture:
-            for name in (*ARCHITECTURE_SETTINGS, *AUXK_SETTINGS, *RESAMPLING_SETTINGS):
-                inherited[name] = None
+            left_out |= own_alone
+        inherited = sae.model_dump(exclude_unset=True, exclude=left_out)
         own = variant.model_dump(exclude_none=True)
         if "d_sae" in own:
             own["d_sae_by_layer"] = {}
-        own["training_tokens"] = sweep.training_tokens or sae.training_tokens
-        sections[variant_name(variant)] = SaeSection(**{**inherited, **own})
-    return sections
-
-
-def variant_name(variant: SweepVariant) -> str:
-    """How tables and pictures call a variant: `topk k=16`."""
-    own = variant.model_dump(exclude_none=True)
-    own.pop("architecture")
-    settings = [f"{name}={value:g}" for name, value in own.items() if not isinstance(value, tuple)]
-    settings += [f"{name}={list(v)}" for name, v in own.items() if isinstance(v, tuple)]
-    return " ".join([variant.architecture, *settings])
-
-
-def sparsity_setting(settings: TrainingSettings) -> tuple[str, float]:
-    """Name and value of the setting that decides how sparse an SAE becomes."""
-    name = traits_of(settings.architecture).sparsity_setting
-    return name, float(getattr(settings, name))
-
-
-def check_sae_sections(sae: SaeSection, sweep: SweepSection, layers: list[int], d_in: int) -> None:
-    """Raise SaeError for sections `sae` and `sweep` that cannot train, naming key and remedy."""
-    if sae.architecture != "external":
-        _check(sae, layers, d_in, "sae")
-    for i, section in enumerate(sweep_sections(sae, sweep).values()):
-        _check(section, layers, d_in, f"sweep.variants[{i}]")
-
-
-def _check(section: SaeSection, layers: list[int], d_in: int, key: str) -> None:
-    for message in _foreign_settings(section):
-        raise SaeError(f"{key}: {message}")
-    for layer in section.d_sae_by_layer:
-        if layer not in layers:
-            raise SaeError(
-                f"{key}.d_sae_by_layer: layer {layer} has no SAE; the study's layers are {layers}"
-            )
-    for layer in layers:
-        check_settings(sae_settings(section, layer), d_in, key)
-
-
-def _foreign_settings(section: SaeSection) -> Iterator[str]:
-    """Settings that the architecture has no use for; ARCHITECTURE_SETTINGS are checked by it."""
-    architecture = section.architecture
-    traits = traits_of(architecture)
-    no_use: list[str] = []
-    if not traits.auxk:
-        no_use += AUXK_SETTINGS
-    if not traits.resamples:
-        no_use += RESAMPLING_SETTINGS
-    for name in no_use:
-        value = getattr(section, name)
-        if value is not None:
-            yield f"architecture {architecture!r} has no {name}, got {value}; remove it"
+        own["training_tokens"] = self.training_tokens or sae.training_tokens
+        try:
+            return SaeSettings.model_validate({**inherited, **own})
+        except ValidationError as error:
+            raise SaeError(f"{key}: {messages_of(error)}") from None

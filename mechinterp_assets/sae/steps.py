@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.row_adam import adam_rows_
-from mechinterp_assets.sae.training_settings import TrainingSettings
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.traits import traits_of
 
 
@@ -62,7 +62,7 @@ class TrainingStep(ABC):
 
     sae_class: ClassVar[type[SparseAutoencoder]]
 
-    def __init__(self, settings: TrainingSettings, decoder: Tensor, b_dec: Tensor) -> None:
+    def __init__(self, settings: SaeSettings, decoder: Tensor, b_dec: Tensor) -> None:
         """decoder [d_sae, d_in] with unit rows; the encoder starts as its scaled transpose."""
         self.settings = settings
         self.decoder = nn.Parameter(decoder.detach().clone())
@@ -130,7 +130,7 @@ class TrainingStep(ABC):
         With compute_dtype "bfloat16" the factors are rounded to bfloat16, sums stay float32 (on a
         CPU the result is rounded once more).
         """
-        if self.settings.compute_dtype == "float32":
+        if self.settings.compute_dtype != "bfloat16":
             return torch.addmm(self.b_enc, centred, self.encoder.T)
         low, weights = centred.bfloat16(), self.encoder.bfloat16().T
         if centred.device.type == "cuda":

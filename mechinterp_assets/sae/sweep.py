@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mechinterp_assets.sae.train import TrainingResult
-from mechinterp_assets.sae.training_settings import TrainingSettings
+from mechinterp_assets.sae.settings import SaeSettings
+from mechinterp_assets.sae.trainer import TrainingResult
 
 # Columns that sae_frontier takes over from the evaluation of its SAEs.
 MEASURES = (
@@ -46,7 +46,7 @@ FRONTIER_SCHEMA: dict[str, type[pl.DataType]] = {
 class Variant:
     """One trained SAE of a sweep, and which setting decides its sparsity."""
 
-    settings: TrainingSettings
+    settings: SaeSettings
     result: TrainingResult
     sparsity_setting: str
     sparsity: float

@@ -25,28 +25,8 @@ from mechinterp_assets.sae.checkpoints import (
     save_checkpoint,
 )
 from mechinterp_assets.sae.errors import SaeError
-from mechinterp_assets.sae.trainer import Trainer, TrainingResult, geometric_median, learning_rate
-from mechinterp_assets.sae.training_settings import (
-    TrainingSettings,
-    check_settings,
-    lockstep_bytes,
-    training_bytes,
-)
-
-__all__ = [
-    "Member",
-    "Trainer",
-    "TrainingResult",
-    "TrainingSettings",
-    "check_settings",
-    "geometric_median",
-    "learning_rate",
-    "lockstep_bytes",
-    "sae_row",
-    "train",
-    "train_together",
-    "training_bytes",
-]
+from mechinterp_assets.sae.settings import SaeSettings
+from mechinterp_assets.sae.trainer import Trainer, TrainingResult, check_trainable
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +62,12 @@ class Member:
     """One of several SAEs trained together: the layer whose rows it learns, and its settings."""
 
     layer: int
-    settings: TrainingSettings
+    settings: SaeSettings
 
 
 def train(
     rows: RowStream,
-    settings: TrainingSettings,
+    settings: SaeSettings,
     checkpoint_folder: Path | None = None,
     *,
     resume: bool = True,
@@ -129,7 +109,7 @@ def train_together(
     """
     steps, batch_size = _shared_shape(members)
     for name, member in members.items():
-        check_settings(member.settings, rows.d_in, name)
+        check_trainable(member.settings, rows.d_in, name)
     if checkpoint_folder and not resume:
         clear_checkpoints(checkpoint_folder)
     saved = load_checkpoint(checkpoint_folder) if checkpoint_folder else None
@@ -176,7 +156,7 @@ def train_together(
 
 
 def sae_row(
-    layer: int, settings: TrainingSettings, result: TrainingResult, path: str, source: str
+    layer: int, settings: SaeSettings, result: TrainingResult, path: str, source: str
 ) -> pl.DataFrame:
     """Table attention_sae without study: one row, of a trained SAE whose weights are in `path`.
 
@@ -221,7 +201,7 @@ def _shared_shape(members: Mapping[str, Member]) -> tuple[int, int]:
         if other != shape:
             raise SaeError(
                 f"{name} takes {other[0]} steps of {other[1]} rows, {first} {shape[0]} of "
-                f"{shape[1]}: SAEs trained together need one tokens and one batch_size"
+                f"{shape[1]}: SAEs trained together need one training_tokens and one batch_size"
             )
     return shape
 

@@ -23,8 +23,8 @@ from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.checkpoints import State
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.registry import training_step_class
+from mechinterp_assets.sae.settings import EXTERNAL, SaeSettings
 from mechinterp_assets.sae.steps import TrainingStep
-from mechinterp_assets.sae.training_settings import TrainingSettings, check_settings
 from mechinterp_assets.sae.traits import traits_of
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Trainer:
 
     def __init__(
         self,
-        settings: TrainingSettings,
+        settings: SaeSettings,
         d_in: int,
         sample: Sample,
         *,
@@ -92,7 +92,8 @@ class Trainer:
         label: str = "the SAE",
         state: State | None = None,
     ) -> None:
-        check_settings(settings, d_in, label)
+        settings = settings.on_device(torch.device(device).type)
+        check_trainable(settings, d_in, label)
         self.settings, self.label = settings, label
         self._d_in, self._sample = d_in, sample
         self._device = torch.device(device)
@@ -275,15 +276,23 @@ class Trainer:
         sums = [parameter.sum() for parameter in self._training.parameters().values()]
         if not bool(torch.isfinite(torch.stack(sums)).all()):
             raise SaeError(
-                f"{self.label}: a weight is NaN or infinite after step {self.steps_done}; lower lr "
-                f"(now {self.settings.learning_rate}) or set max_gradient_norm"
+                f"{self.label}: a weight is NaN or infinite after step {self.steps_done}; lower "
+                f"learning_rate (now {self.settings.learning_rate}) or set max_gradient_norm"
             )
 
     def _seconds(self) -> float:
         return self._earlier_seconds + time.perf_counter() - self._started
 
 
-def learning_rate(settings: TrainingSettings, step: int, last_resample: int | None) -> float:
+def check_trainable(settings: SaeSettings, d_in: int, label: str = "the SAE") -> None:
+    """Raise SaeError, naming `label`, for an SAE that is not trained, or rows without width."""
+    if settings.architecture == EXTERNAL:
+        raise SaeError(f"{label}: external SAEs are not trained; name an architecture")
+    if d_in <= 0:
+        raise SaeError(f"{label}: rows have width {d_in}")
+
+
+def learning_rate(settings: SaeSettings, step: int, last_resample: int | None) -> float:
     """lr of a step (0-based): linear warm-up, constant, linear decay; and, after a resampling,
     0.1x rising along a cosine over resample_warmup_steps (K24, App. B), or over a tenth of a
     training too short for that.

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from mechinterp_assets.files.plain_text import printable, shortened
 from mechinterp_assets.files.yaml_reader import YamlError, read_text
-from mechinterp_assets.studies.study import Study, StudyError, load_study
+from mechinterp_assets.studies.study import Study, StudyError
+from mechinterp_assets.studies.study_file import load_study
 
 PACKAGED_STUDIES = Path(__file__).parent
 STUDIES_VARIABLE = "MECHINTERP_STUDIES"

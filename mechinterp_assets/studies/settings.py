@@ -1,15 +1,18 @@
-"""The bounds of a study's checks.
+"""The section `checks` of a study: bounds of the asset checks that block what lies downstream.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: its keys. Does not belong here: the checks (defs/), checks of study files
+(validation.py).
 """
 
 from mechinterp_assets.settings.section import Section
 
 
-class CheckSection(Section):
+class CheckSettings(Section):
     """Bounds of the asset checks that block what lies downstream."""
 
     l0: tuple[float, float] = (0.5, 256.0)
+    """Least and largest mean number of active features of an SAE."""
     ce_recovered_min: float = 0.5
+    """Least CE loss recovered of an SAE."""
     ioi_accuracy_min: float | None = None
+    """Least accuracy on IOI; null: not checked."""

@@ -1,86 +1,97 @@
 """Studies: the validated form of the YAML files that say what is computed.
 
-Belongs here: a study as a whole, how its paths are resolved and the errors a wrong file gives. Does
-not belong here: the sections (each package's settings.py), where files are found (registry.py), how
-anything is computed, and Dagster.
-
-Every check that needs no weights runs at load:
-unknown keys, types, layers that the model does not have, paths that do not exist. What depends on
-the machine (does an SAE of this width fit its memory?) is checked before work starts.
+Belongs here: a study as a whole and what its sections must agree on. Does not belong here: the
+sections (each package's settings.py), reading a file (study_file.py), the registry of all studies
+(registry.py), how anything is computed, and Dagster.
 """
 
-import difflib
 import hashlib
 import json
-import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
 
-from pydantic import (
-    BaseModel,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, PrivateAttr, field_validator, model_validator
 
-from mechinterp_assets.activations.settings import ActivationSection
-from mechinterp_assets.attribution.settings import QkFeatureSection, RdfaSection
-from mechinterp_assets.circuits.settings import IoiSection
-from mechinterp_assets.corpora.settings import CorpusSection
-from mechinterp_assets.faithfulness.settings import CircuitsSection
-from mechinterp_assets.features.settings import ComparisonSection, FeatureSection
-from mechinterp_assets.files.yaml_reader import YamlError, read_yaml
-from mechinterp_assets.heads.settings import HeadSection, PrefixInductionSection
-from mechinterp_assets.interventions.settings import InterventionSection
-from mechinterp_assets.model.settings import ModelSection
-from mechinterp_assets.model.shape import ModelError, read_shape
-from mechinterp_assets.prompts.settings import TasksSection
-from mechinterp_assets.sae.settings import SaeSection, SweepSection
-from mechinterp_assets.settings.section import Section, StudyError
-from mechinterp_assets.studies.settings import CheckSection
-from mechinterp_assets.tasks.settings import TaskEffectSection
-
-__all__ = ["Study", "StudyError", "load_study", "parse_site", "site_key"]
+from mechinterp_assets.activations.settings import ActivationSettings
+from mechinterp_assets.attribution.settings import QkFeatureSettings, RdfaSettings
+from mechinterp_assets.circuits.settings import IoiSettings
+from mechinterp_assets.corpora.settings import CorpusSettings
+from mechinterp_assets.faithfulness.settings import CircuitSettings
+from mechinterp_assets.features.settings import ComparisonSettings, FeatureSettings
+from mechinterp_assets.heads.settings import HeadSettings, PrefixInductionSettings
+from mechinterp_assets.interventions.settings import InterventionSettings
+from mechinterp_assets.model.settings import ModelSettings
+from mechinterp_assets.prompts.settings import TaskSettings
+from mechinterp_assets.sae.settings import SaeSettings, SweepSettings
+from mechinterp_assets.settings.section import LocalPath, Section
+from mechinterp_assets.studies.settings import CheckSettings
+from mechinterp_assets.tasks.settings import TaskEffectSettings
 
 STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
-class Study(Section):
-    """One model on one corpus, with every setting that its results depend on.
+class StudyError(ValueError):
+    """A study that cannot be used; each line of the message names file, key, value and remedy."""
 
-    `labels`: CSV files in which people say what features mean (features/labels.py has the format);
-    `head_labels`: what heads do (heads/labels.py). `reference`: a file of numbers that results are
-    compared with (reproduction/reference_file.py); studies of the package have theirs there.
-    """
+
+class Study(Section):
+    """One model on one corpus, with every setting that its results depend on."""
 
     study: str
+    """Its name: lower-case letters, digits, '-' and '_'; it becomes the partition key."""
     description: str
-    model: ModelSection
-    corpus: CorpusSection
-    activations: ActivationSection = ActivationSection()
-    sae: SaeSection
-    sweep: SweepSection = SweepSection()
-    features: FeatureSection = FeatureSection()
-    rdfa: RdfaSection = RdfaSection()
-    heads: HeadSection = HeadSection()
-    prefix_induction: PrefixInductionSection = PrefixInductionSection()
-    ioi: IoiSection = IoiSection()
-    tasks: TasksSection = TasksSection()
-    task_effects: TaskEffectSection = TaskEffectSection()
-    interventions: InterventionSection = InterventionSection()
-    circuits: CircuitsSection = CircuitsSection()
-    qk_features: QkFeatureSection = QkFeatureSection()
-    checks: CheckSection = CheckSection()
-    comparisons: list[ComparisonSection] = Field(default_factory=list)
-    labels: list[Path] = Field(default_factory=list)
-    head_labels: list[Path] = Field(default_factory=list)
-    reference: Path | None = None
+    """What it is, for people."""
+    model: ModelSettings
+    """Which language model."""
+    corpus: CorpusSettings
+    """Documents and how they become token sequences."""
+    activations: ActivationSettings = ActivationSettings()
+    """The activation cache."""
+    sae: SaeSettings
+    """Attention-output SAEs, one per layer."""
+    sweep: SweepSettings = SweepSettings()
+    """SAEs of several sparsities per layer."""
+    features: FeatureSettings = FeatureSettings()
+    """What is kept of each feature."""
+    rdfa: RdfaSettings = RdfaSettings()
+    """Trees from features down to tokens."""
+    heads: HeadSettings = HeadSettings()
+    """Head scores."""
+    prefix_induction: PrefixInductionSettings = PrefixInductionSettings()
+    """Induction by prefix length."""
+    ioi: IoiSettings = IoiSettings()
+    """Indirect object identification and tracing."""
+    tasks: TaskSettings = TaskSettings()
+    """Prompts with answers beside IOI."""
+    task_effects: TaskEffectSettings = TaskEffectSettings()
+    """Heads ablated on tasks."""
+    interventions: InterventionSettings = InterventionSettings()
+    """Causal experiments."""
+    circuits: CircuitSettings = CircuitSettings()
+    """Circuit quality."""
+    qk_features: QkFeatureSettings = QkFeatureSettings()
+    """Attention scores split into pairs of SAE features."""
+    checks: CheckSettings = CheckSettings()
+    """Bounds of the asset checks."""
+    comparisons: list[ComparisonSettings] = Field(default_factory=list)
+    """Other SAEs that each layer's SAE is matched with."""
+    labels: list[LocalPath] = Field(default_factory=list)
+    """CSV files in which people say what features mean (labels/features.py has the format)."""
+    head_labels: list[LocalPath] = Field(default_factory=list)
+    """CSV files in which people say what heads do (labels/heads.py)."""
+    reference: LocalPath | None = None
+    """A file of numbers that results are compared with (reproduction/reference_file.py); studies of
+    the package have theirs there."""
     _file: Path = PrivateAttr(default=Path())
     _n_layers: int = PrivateAttr(default=0)
+
+    @field_validator("study")
+    @classmethod
+    def _is_a_key(cls, name: str) -> str:
+        if not STUDY_NAME.fullmatch(name):
+            raise ValueError("use lower-case letters, digits, '-' and '_'; it becomes a partition")
+        return name
 
     @model_validator(mode="after")
     def _mean_ablation_has_a_reference(self) -> "Study":
@@ -96,12 +107,7 @@ class Study(Section):
     def _experiments_have_prompts(self) -> "Study":
         for number, experiment in enumerate(self.interventions.experiments):
             where = f"interventions.experiments.{number}"
-            known = ["ioi", *self.tasks.to_ablate, *self.tasks.known]
-            if experiment.task not in known:
-                raise ValueError(
-                    f"{where}: task {experiment.task!r} is no task of this study; known: "
-                    f"{', '.join(dict.fromkeys(known))}"
-                )
+            self._require_tasks(f"{where}.task", [experiment.task])
             wanted = [experiment.variant, *experiment.source_variants]
             unknown = [name for name in wanted if name not in self.ioi.variants]
             if experiment.task == "ioi" and unknown:
@@ -112,24 +118,23 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _ablated_tasks_exist(self) -> "Study":
-        known = [*self.tasks.to_ablate, *self.tasks.known]
-        named = self.task_effects.tasks
-        if named != "auto" and (unknown := [name for name in named if name not in known]):
-            raise ValueError(
-                f"task_effects.tasks names {unknown[0]!r}, which is no task of this study; known: "
-                f"{', '.join(known)}"
-            )
+    def _named_tasks_exist(self) -> "Study":
+        if self.task_effects.tasks != "auto":
+            self._require_tasks("task_effects.tasks", self.task_effects.tasks)
+        self._require_tasks("circuits.tasks", self.circuits.tasks)
+        self._require_tasks("qk_features.task", [self.qk_features.task])
         return self
 
-    @model_validator(mode="after")
-    def _circuits_have_prompts(self) -> "Study":
+    def _require_tasks(self, key: str, names: list[str]) -> None:
         known = ["ioi", *self.tasks.known]
-        if unknown := [name for name in self.circuits.tasks if name not in known]:
+        if unknown := [name for name in names if name not in known]:
             raise ValueError(
-                f"circuits.tasks names {unknown[0]!r}, which is no task of this study; known: "
+                f"{key} names {unknown[0]!r}, which is no task of this study; known: "
                 f"{', '.join(known)}"
             )
+
+    @model_validator(mode="after")
+    def _circuits_have_a_counterfactual(self) -> "Study":
         variants = [name for name in self.ioi.variants if name != "base"]
         if "ioi" in self.circuits.tasks and self.circuits.counterfactual not in variants:
             raise ValueError(
@@ -137,23 +142,6 @@ class Study(Section):
                 f"({', '.join(variants)}); add it there or name another"
             )
         return self
-
-    @model_validator(mode="after")
-    def _split_scores_have_prompts(self) -> "Study":
-        known = ["ioi", *self.tasks.known]
-        if self.qk_features.task not in known:
-            raise ValueError(
-                f"qk_features.task {self.qk_features.task!r} is no task of this study; known: "
-                f"{', '.join(known)}"
-            )
-        return self
-
-    @field_validator("study")
-    @classmethod
-    def _is_a_key(cls, name: str) -> str:
-        if not STUDY_NAME.fullmatch(name):
-            raise ValueError("use lower-case letters, digits, '-' and '_'; it becomes a partition")
-        return name
 
     @property
     def file(self) -> Path:
@@ -196,266 +184,3 @@ def parse_site(key: str) -> tuple[str, int]:
     """Study and layer of a site key."""
     study, _, layer = key.rpartition(".L")
     return study, int(layer)
-
-
-def load_study(file: Path) -> Study:
-    """Read and validate one study file. Raises StudyError with file, key, value and remedy."""
-    try:
-        data = read_yaml(file)
-    except YamlError as error:
-        raise StudyError(str(error)) from None
-    if not isinstance(data, dict):
-        what = "nothing" if data is None else f"a {type(data).__name__}"
-        raise StudyError(
-            f"{file}: a study is a mapping of keys to values, and this file holds {what}; "
-            "start from docs/studies.md or `mechinterp new`"
-        )
-    try:
-        study = Study.model_validate(_resolve_paths(data, file.parent))
-    except ValidationError as error:
-        raise StudyError(_explain(file, error)) from None
-    study._file = file
-    study._n_layers, d_z = _check_model(file, study.model)
-    _check_layers(file, study)
-    _check_task_roots(file, study)
-    _check_movers(file, study)
-    _check_reference_heads(file, study)
-    _check_saes(file, study, d_z)
-    _check_path(file, "corpus.path", study.corpus.path)
-    for number, task in enumerate(study.tasks.own):
-        _check_path(file, f"tasks.own.{number}.path", task.path)
-    _check_feature_settings(file, study)
-    return study
-
-
-# ---- private -------------------------------------------------------------------------------------
-
-
-def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make `path` keys absolute: relative to the study file, with ~ and $VARIABLE expanded."""
-
-    def resolve(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        path = Path(os.path.expanduser(os.path.expandvars(value)))
-        return str(path if path.is_absolute() else (folder / path).resolve())
-
-    resolved = dict(data)
-    for section in ("model", "corpus"):
-        part = resolved.get(section)
-        if isinstance(part, dict) and "path" in part:
-            resolved[section] = {**part, "path": resolve(part["path"])}
-    sae = resolved.get("sae")
-    if isinstance(sae, dict) and "path" in sae:
-        path = sae["path"]
-        if isinstance(path, dict):
-            path = {layer: resolve(value) for layer, value in path.items()}
-        resolved["sae"] = {**sae, "path": resolve(path)}
-    split = resolved.get("qk_features")
-    if isinstance(split, dict) and "residual_sae" in split:
-        resolved["qk_features"] = {**split, "residual_sae": resolve(split["residual_sae"])}
-    for name in ("labels", "head_labels"):
-        if isinstance(files := resolved.get(name), list):
-            resolved[name] = [resolve(path) for path in files]
-    if "reference" in resolved:
-        resolved["reference"] = resolve(resolved["reference"])
-    causal = resolved.get("interventions")
-    if isinstance(causal, dict) and isinstance(given := causal.get("experiments"), list):
-        resolved["interventions"] = {
-            **causal,
-            "experiments": [
-                {**one, "file": resolve(one["file"])}
-                if isinstance(one, dict) and "file" in one
-                else one
-                for one in given
-            ],
-        }
-    tasks = resolved.get("tasks")
-    if isinstance(tasks, dict) and isinstance(own := tasks.get("own"), list):
-        resolved["tasks"] = {
-            **tasks,
-            "own": [
-                {**task, "path": resolve(task["path"])}
-                if isinstance(task, dict) and "path" in task
-                else task
-                for task in own
-            ],
-        }
-    return resolved
-
-
-def _explain(file: Path, error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-        if problem["type"] == "extra_forbidden":
-            known = _known_keys(problem["loc"][:-1])
-            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-            lines.append(f"{file}: {key}: unknown key (value {problem['input']!r}); {hint}")
-        elif problem["type"] == "missing":
-            lines.append(f"{file}: {key}: required key is missing; add it")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            value = problem["input"]
-            shown = f" (value {value!r})" if not isinstance(value, dict) else ""
-            lines.append(f"{file}: {key}: {message}{shown}")
-    return "\n".join(lines)
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Study
-    for part in location:
-        if not isinstance(part, str):
-            continue
-        annotation = model.model_fields[part].annotation
-        options = [annotation, *get_args(annotation)]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return sorted(field.alias or name for name, field in model.model_fields.items())
-
-
-def _check_path(file: Path, key: str, path: Path | None) -> None:
-    if path is not None and not path.exists():
-        raise StudyError(
-            f"{file}: {key}: {path} does not exist; correct the path (relative paths start at the "
-            "study file's folder)"
-        )
-
-
-def _check_model(file: Path, model: ModelSection) -> tuple[int, int]:
-    """Number of layers and width of z; declared sizes must agree with a local config."""
-    _check_path(file, "model.path", model.path)
-    if model.hub is not None:
-        assert model.n_layers is not None
-        assert model.n_heads is not None
-        assert model.d_head is not None
-        return model.n_layers, model.n_heads * model.d_head
-    try:
-        shape = read_shape(model.source)
-    except ModelError as error:
-        raise StudyError(f"{file}: model.path: {error}") from error
-    for name in ("n_layers", "n_heads", "d_head"):
-        declared, real = getattr(model, name), getattr(shape, name)
-        if declared is not None and declared != real:
-            raise StudyError(
-                f"{file}: model.{name}: {declared} is not what {model.source} has ({real}); "
-                "correct it or leave it out"
-            )
-    return shape.n_layers, shape.d_z
-
-
-def _check_saes(file: Path, study: Study, d_z: int) -> None:
-    if study.sae.architecture == "external":
-        _check_external(file, study)
-    from mechinterp_assets.sae.errors import SaeError
-    from mechinterp_assets.sae.settings import check_sae_sections
-
-    try:
-        check_sae_sections(study.sae, study.sweep, study.layers, d_z)
-    except SaeError as error:
-        raise StudyError(f"{file}: {error}") from None
-
-
-def _check_external(file: Path, study: Study) -> None:
-    try:
-        folders = {layer: study.sae.external_folder(layer) for layer in study.layers}
-    except StudyError as error:
-        raise StudyError(f"{file}: {error}") from None
-    for layer, folder in folders.items():
-        if not (folder / "cfg.json").is_file():
-            raise StudyError(
-                f"{file}: sae.path: layer {layer}: {folder} has no cfg.json; name a folder in "
-                "SAELens's format (relative paths start at the study file's folder), or leave the "
-                "layer out of activations.layers"
-            )
-        if twice := [other for other in folders if other < layer and folders[other] == folder]:
-            raise StudyError(
-                f"{file}: sae.path: layers {twice[0]} and {layer} have the same folder {folder}; "
-                "write {layer} where the names differ"
-            )
-
-
-def _check_layers(file: Path, study: Study) -> None:
-    if study.activations.layers != "all":
-        for layer in study.activations.layers:
-            if layer >= study.n_layers:
-                raise StudyError(
-                    f"{file}: activations.layers: layer {layer} does not exist; "
-                    f"{study.model.source} has layers 0..{study.n_layers - 1}"
-                )
-    if not isinstance(study.ioi.roots, str):
-        for layer, *_ in study.ioi.roots:
-            if layer >= study.n_layers:
-                raise StudyError(
-                    f"{file}: ioi.roots: layer {layer} does not exist; "
-                    f"{study.model.source} has layers 0..{study.n_layers - 1}"
-                )
-
-
-def _check_task_roots(file: Path, study: Study) -> None:
-    for task, roots in study.tasks.roots.items():
-        for layer, *_ in roots:
-            if not 0 <= layer < study.n_layers:
-                raise StudyError(
-                    f"{file}: tasks.roots.{task}: layer {layer} does not exist; "
-                    f"{study.model.source} has layers 0..{study.n_layers - 1}"
-                )
-
-
-def _check_movers(file: Path, study: Study) -> None:
-    if study.heads.movers == "auto":
-        return
-    for layer, _ in study.heads.movers:
-        if not 0 <= layer < study.n_layers:
-            raise StudyError(
-                f"{file}: heads.movers: layer {layer} does not exist; "
-                f"{study.model.source} has layers 0..{study.n_layers - 1}"
-            )
-
-
-def _check_reference_heads(file: Path, study: Study) -> None:
-    for name, heads in study.ioi.reference_heads.items():
-        if not heads:
-            raise StudyError(f"{file}: ioi.reference_heads.{name}: name at least one [layer, head]")
-        for layer, head in heads:
-            if not (0 <= layer < study.n_layers and head >= 0):
-                raise StudyError(
-                    f"{file}: ioi.reference_heads.{name}: head {layer}.{head} does not exist; "
-                    f"{study.model.source} has layers 0..{study.n_layers - 1}"
-                )
-
-
-def _check_feature_settings(file: Path, study: Study) -> None:
-    """Label files exist; layers that proxies, comparisons and trees name do."""
-    for key, paths in (("labels", study.labels), ("head_labels", study.head_labels)):
-        for number, path in enumerate(paths):
-            _check_path(file, f"{key}.{number}", path)
-            if path.is_dir():
-                raise StudyError(f"{file}: {key}.{number}: {path} is a folder; name a CSV file")
-        names = [path.name for path in paths]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise StudyError(f"{file}: {key}: two files are called {', '.join(twice)}; rename one")
-    for number, proxy in enumerate(study.features.proxies):
-        if unknown := sorted(set(proxy.features or ()) - set(study.layers)):
-            raise StudyError(
-                f"{file}: features.proxies.{number}.features: layer {unknown[0]} has no SAE; "
-                f"layers with one: {', '.join(map(str, study.layers))}"
-            )
-    for number, feature in enumerate(study.rdfa.features):
-        if feature.layer not in study.layers:
-            raise StudyError(
-                f"{file}: rdfa.features.{number}.layer: layer {feature.layer} has no SAE; layers "
-                f"with one: {', '.join(map(str, study.layers))}"
-            )
-    for number, comparison in enumerate(study.comparisons):
-        own = comparison.with_study in {None, study.study}
-        if own and comparison.layer is None and comparison.version is None:
-            raise StudyError(
-                f"{file}: comparisons.{number}.with: {comparison.with_study!r} is this study; give "
-                "layer or version too, or another study"
-            )
-        if own and isinstance(comparison.layer, int) and comparison.layer not in study.layers:
-            raise StudyError(
-                f"{file}: comparisons.{number}.layer: layer {comparison.layer} has no SAE; layers "
-                f"with one: {', '.join(map(str, study.layers))}"
-            )

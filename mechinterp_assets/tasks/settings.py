@@ -1,7 +1,7 @@
-"""The settings of head ablation on tasks.
+"""The section `task_effects` of a study: heads ablated on tasks.
 
-Belongs here: their keys, defaults and the checks that concern them alone; no torch. Does not belong
-here: checks across sections and against the model (studies/study.py).
+Belongs here: its keys and the checks that concern it alone. Does not belong here: the ablation
+(ablation.py), the comparison of tasks (reuse.py).
 """
 
 from typing import Annotated, Any, Literal
@@ -11,28 +11,30 @@ from pydantic import Field, ValidationInfo, field_validator
 from mechinterp_assets.settings.section import Fraction, Positive, Section
 
 
-class TaskEffectSection(Section):
-    """Ablation of every head on tasks (K24 Fig. 3), and whether tasks share heads.
-
-    `tasks`: which; auto takes ioi and those of tasks.names and tasks.own, others (prompt families)
-    must be named. `ablations`: modes of ablation/modes.py. The first `prompts`
-    base prompts of each task are scored; all of them make the mean. `null_prompts` random prompts
-    are KL's null. `bootstrap` resamples. `top_shares`: sizes of the top sets that are compared, as
-    shares of all heads; `kept_share`: of the sets that are kept alone in
-    component_reuse_faithfulness, which is empty unless mean_leave_one_out is among the ablations.
-    """
+class TaskEffectSettings(Section):
+    """Ablation of every head on tasks (K24 Fig. 3), and whether tasks share heads."""
 
     tasks: Literal["auto"] | list[str] = "auto"
+    """Which; auto takes ioi and those of tasks.names and tasks.own, others (prompt families) must
+    be named."""
     ablations: list[Literal["zero", "mean_leave_one_out", "uniform_attention"]] = [
         "zero",
         "mean_leave_one_out",
     ]
+    """What replaces a head's output (ablation/modes.py)."""
     prompts: Positive = 32
+    """The first base prompts of each task, which are scored; all of them make the mean."""
     null_prompts: Annotated[int, Field(ge=16)] = 16
+    """Random prompts that are KL's null."""
     bootstrap: Positive = 1000
+    """Resamples of prompts behind the intervals."""
     top_shares: list[Fraction] = [0.05, 0.1, 0.2]
+    """Sizes of the top sets that are compared, as shares of all heads."""
     kept_share: Fraction = 0.2
+    """Size of the sets that are kept alone in component_reuse_faithfulness, which is empty unless
+    mean_leave_one_out is among the ablations."""
     seed: int = 0
+    """Seed of random prompts and resamples."""
 
     @field_validator("tasks", "ablations", "top_shares")
     @classmethod

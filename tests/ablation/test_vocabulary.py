@@ -19,13 +19,13 @@ from mechinterp_assets.ablation.modes import (
 from mechinterp_assets.ablation.references import CellMeans
 from mechinterp_assets.ablation.replacements import uniform_attention
 from mechinterp_assets.interventions.ablation_fields import AblationMode
-from mechinterp_assets.interventions.settings import InterventionSection
+from mechinterp_assets.interventions.settings import InterventionSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import from_ioi
 from mechinterp_assets.prompts.ioi import ioi_prompts
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.tasks.ablation import SWEEP_MODES
-from mechinterp_assets.tasks.settings import TaskEffectSection
+from mechinterp_assets.tasks.settings import TaskEffectSettings
 
 LEAVE_ONE_OUT = ("own_cell", "own_task", "own_cell_and_task")
 # Table -> the modes and references that its rows can have.
@@ -74,10 +74,10 @@ def test_tables_say_what_their_names_mean(table: str) -> None:
 
 def test_settings_name_modes_of_the_registry() -> None:
     """And of those that the engines run."""
-    sweep = get_args(get_args(TaskEffectSection.model_fields["ablations"].annotation)[0])
+    sweep = get_args(get_args(TaskEffectSettings.model_fields["ablations"].annotation)[0])
     assert sweep == TABLES["task_head_effects"][0]
     assert set(sweep) <= set(SWEEP_MODES)
-    own = get_args(get_args(InterventionSection.model_fields["head_ablations"].annotation)[0])
+    own = get_args(get_args(InterventionSettings.model_fields["head_ablations"].annotation)[0])
     assert set(own) <= set(get_args(AblationMode))
 
 

@@ -14,7 +14,8 @@ from mechinterp_assets.app.materialize import StudyFailedError, materialize_stud
 from mechinterp_assets.app.progress import Progress, duration
 from mechinterp_assets.app.run_progress import RunProgress, last_durations
 from mechinterp_assets.orchestration.logging import short_console_logger
-from mechinterp_assets.studies.study import Study, load_study
+from mechinterp_assets.studies.study import Study
+from mechinterp_assets.studies.study_file import load_study
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "tiny.yaml"
 TAGS = {"dagster/partition": "tiny"}

@@ -19,7 +19,7 @@ from mechinterp_assets.storage.declarations import table_specs
 from mechinterp_assets.storage.home import lake_folder
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
-from mechinterp_assets.studies.study import load_study
+from mechinterp_assets.studies.study_file import load_study
 from tests.command_line import Called, call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,7 +200,7 @@ def config(text: str) -> Callable[[Path], None]:
         (config("[" * 100_000), "no model config ("),
         (config("[1]"), "no model config ("),
         (
-            config('{"n_embd": 8, "n_head": 0, "n_layer": 1, "model_type": "x"}'),
+            config('{"n_embd": 8, "n_head": 0, "n_layer": 1, "n_positions": 4, "model_type": "x"}'),
             "no model config (",
         ),
         (config('{"model_type": "x"}'), "has none of ('n_embd', 'hidden_size', 'd_model')"),

@@ -8,13 +8,15 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from mechinterp_assets.attribution.qk_features import QkFeatureError, QkSettings, qk_features
+from mechinterp_assets.attribution.qk_features import QkFeatureError, qk_features
 from mechinterp_assets.attribution.qk_pairs import PairTables, RolePairs, pair_tables
 from mechinterp_assets.attribution.residual_parts import PartNumbers
+from mechinterp_assets.attribution.settings import QkFeatureSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA
 from mechinterp_assets.prompts.ioi import PromptError, ioi_prompts
@@ -25,7 +27,7 @@ from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from tests.attribution.random_models import random_sae, saes_of
 
 HEADS = [(2, 0), (2, 2), (1, 1)]
-EVERY_PAIR = QkSettings(top_pairs=10**6, top_k=(1, 3, 10**6))
+EVERY_PAIR = QkFeatureSettings(top_pairs=10**6, top_k=[1, 3, 10**6])
 SCORE = ["layer", "head", "source_role"]
 
 
@@ -97,7 +99,7 @@ def check_identities(
 def test_pairs_and_rest_sum_to_the_models_score(model: LanguageModel, architecture: str) -> None:
     heads = [head for head in HEADS if head[1] < model.config.n_heads]
     prompts, saes = prompts_of(model), saes_of(model, architecture)
-    tables = qk_features(model, saes, prompts, heads, QkSettings(top_pairs=7, top_k=(1, 5)))
+    tables = qk_features(model, saes, prompts, heads, QkFeatureSettings(top_pairs=7, top_k=[1, 5]))
     expected: dict[tuple[int, int, str], list[float]] = {}
     for head in heads:
         of_roles = {r: np.array(scores_of(model, prompts, head, r)) for r in ("IO", "S1", "S2")}
@@ -275,7 +277,9 @@ def test_a_planted_pair_of_features_has_the_whole_score(
         n_tokens=pl.Series([5 + n % 3 for n in range(4)]),
         positions=pl.Series([[3, 1, 3, 4 + n % 3] for n in range(4)]),
     )
-    tables = qk_features(model, {0: sae}, rows, [(1, 0)], QkSettings(top_pairs=1, top_k=(1, 2)))
+    tables = qk_features(
+        model, {0: sae}, rows, [(1, 0)], QkFeatureSettings(top_pairs=1, top_k=(1, 2))
+    )
     for role in ("IO", "IO-S1"):
         top = tables.pairs.filter(source_role=role, rank=0).row(0, named=True)
         sides = [
@@ -299,8 +303,9 @@ def test_a_residual_sae_splits_the_key(model: LanguageModel) -> None:
     prompts, saes = prompts_of(model), saes_of(model)
     residual = {2: random_sae(model.config.d_model, "topk", seed=7)}
     for centred in (False, True):
+        settings = QkFeatureSettings(centre_residual=centred)
         tables = qk_features(
-            model, saes, prompts, [(2, 0), (1, 0)], residual_saes=residual, centre_residual=centred
+            model, saes, prompts, [(2, 0), (1, 0)], settings, residual_saes=residual
         )
         kinds = tables.kinds.filter(layer=2)
         assert {"residual_feature", "residual_bias", "residual_error", "key_bias"} == set(
@@ -392,10 +397,10 @@ def test_errors_name_what_is_wrong(gpt2: LanguageModel) -> None:
         qk_features(gpt2, saes, prompts.head(3), [(2, 1)])
     with pytest.raises(QkFeatureError, match="residual-stream SAE of layer 2 reads 5 dimensions"):
         qk_features(gpt2, saes, prompts, [(2, 1)], residual_saes={2: random_sae(5, "topk")})
-    with pytest.raises(QkFeatureError, match="S3 is none of the sources"):
-        QkSettings(contrasts=(("IO", "S3"),))
+    with pytest.raises(ValidationError, match="'S3' is none of the sources"):
+        QkFeatureSettings(contrasts=[("IO", "S3")])
     with pytest.raises(PromptError, match="no prompt has a position of role 'S3'"):
-        qk_features(gpt2, saes, prompts, [(2, 1)], QkSettings(sources=("S3",), contrasts=()))
-    behind = QkSettings(destination="S1", sources=("S2",), contrasts=())
+        qk_features(gpt2, saes, prompts, [(2, 1)], QkFeatureSettings(sources=["S3"], contrasts=[]))
+    behind = QkFeatureSettings(destination="S1", sources=["S2"], contrasts=[])
     with pytest.raises(PromptError, match="role S2 of prompt 0 lies behind S1"):
         qk_features(gpt2, saes, prompts, [(2, 1)], behind)

@@ -8,8 +8,9 @@ from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.residual import residual_stream
 from mechinterp_assets.circuits.roots import find_roots, root_heads, root_scores, task_sources
+from mechinterp_assets.circuits.settings import TraceSettings
 from mechinterp_assets.circuits.slices import select_slices
-from mechinterp_assets.circuits.trace import Root, Trace, TraceSettings, trace_circuit
+from mechinterp_assets.circuits.trace import Root, Trace, trace_circuit
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA, check_task_prompts, from_ioi
 from mechinterp_assets.prompts.gendered_pronoun import gendered_pronoun
@@ -158,7 +159,7 @@ def test_roots_with_a_negative_score(
     roots = [Root(1, 0, "S2"), Root(3, 3)]
     strict = trace_circuit(organism, organism_prompts, roots, TraceSettings(keep_all=True))
     every = trace_circuit(
-        organism, organism_prompts, roots, TraceSettings(keep_all=True, any_score=True)
+        organism, organism_prompts, roots, TraceSettings(keep_all=True, firing_score_min=None)
     )
     assert_identities(every, 2e-4)
     negative = every.slices.filter(
@@ -213,5 +214,8 @@ def test_roots_with_a_negative_score(
 def test_rotary_models_have_no_mean_key(stories: LanguageModel) -> None:
     with pytest.raises(CircuitError, match="rotary positions"):
         trace_circuit(
-            stories, repeats(stories, 1, 6), [Root(0, 0, "SAME")], TraceSettings(any_score=True)
+            stories,
+            repeats(stories, 1, 6),
+            [Root(0, 0, "SAME")],
+            TraceSettings(firing_score_min=None),
         )

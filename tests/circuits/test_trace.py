@@ -9,15 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from trace_reference import Reference
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
+from mechinterp_assets.circuits.settings import TraceSettings
 from mechinterp_assets.circuits.slices import attention_slices
 from mechinterp_assets.circuits.trace import (
     Root,
-    TraceSettings,
     keep_heads,
     trace_circuit,
 )
@@ -289,11 +290,11 @@ def test_bad_roots_are_named(
 
 def test_bad_settings_are_named() -> None:
     for settings_, message in (
-        ({"threshold": 0.0}, "threshold is 0.0"),
-        ({"fraction": 1.5}, "fraction is 1.5"),
-        ({"memory_mib": 0}, "memory_mib is 0"),
+        ({"firing_threshold": 0.0}, "firing_threshold\n.*greater than 0"),
+        ({"contribution_fraction": 1.5}, "contribution_fraction\n.*less than or equal to 1"),
+        ({"memory_mib": 0}, "memory_mib\n.*greater than 0"),
     ):
-        with pytest.raises(CircuitError, match=message):
+        with pytest.raises(ValidationError, match=message):
             TraceSettings(**settings_)
 
 

@@ -15,7 +15,7 @@ from mechinterp_assets.circuits.reference_heads import (
     published_part,
     reference_lists,
 )
-from mechinterp_assets.circuits.settings import IoiSection
+from mechinterp_assets.circuits.settings import IoiSettings
 from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
 from mechinterp_assets.circuits.trace_variants import VARIANTS_SCHEMA
 from mechinterp_assets.model.language_model import LanguageModel
@@ -130,14 +130,14 @@ def test_published_circuits_serve_models_of_their_shape(organism: LanguageModel)
 
 
 def test_roots_of_a_study_may_be_a_part_of_a_published_circuit() -> None:
-    assert IoiSection(roots="wang-2022-ioi: name mover").roots == "wang-2022-ioi: name mover"
-    assert IoiSection.model_validate({"roots": [[3, 3], [1, 0, "S2"]]}).roots == [
+    assert IoiSettings(roots="wang-2022-ioi: name mover").roots == "wang-2022-ioi: name mover"
+    assert IoiSettings.model_validate({"roots": [[3, 3], [1, 0, "S2"]]}).roots == [
         (3, 3),
         (1, 0, "S2"),
     ]
     for wrong in ("movers", "wang-2022-ioi"):
         with pytest.raises(ValidationError, match=r"auto, or one of wang-2022-ioi: name mover"):
-            IoiSection(roots=wrong)
+            IoiSettings(roots=wrong)
 
 
 def test_own_lists_are_checked(organism: LanguageModel) -> None:

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any, get_args
 
 import polars as pl
 import pytest
 
-from mechinterp_assets.corpora.readers import CorpusError, CorpusSource, read_documents
+from mechinterp_assets.corpora.readers import CORPUS_FORMATS, CorpusError, read_documents
+from mechinterp_assets.corpora.settings import CorpusSettings
 
 ROWS = [
     {"doc_id": f"d{i}", "title": f"t{i}", "author": "a", "source": "s", "license": "l", "text": x}
@@ -14,7 +16,12 @@ ROWS = [
 ]
 
 
-def texts(source: CorpusSource) -> list[str]:
+def source_of(format: str, **given: Any) -> CorpusSettings:
+    """Settings that read in the source's order, unless they say otherwise."""
+    return CorpusSettings.model_validate({"format": format, "shuffle_buffer": 0, **given})
+
+
+def texts(source: CorpusSettings) -> list[str]:
     return [document.text for document in read_documents(source)]
 
 
@@ -29,10 +36,10 @@ def test_parquet_jsonl_and_huggingface_agree(tmp_path: Path) -> None:
     data_files.mkdir()
     frame.write_parquet(data_files / "train.parquet")
     sources = [
-        CorpusSource("parquet", path=tmp_path / "rows.parquet"),
-        CorpusSource("jsonl", path=tmp_path / "rows.jsonl"),
-        CorpusSource("huggingface", path=tmp_path / "saved"),
-        CorpusSource("huggingface", path=data_files),
+        source_of("parquet", path=tmp_path / "rows.parquet"),
+        source_of("jsonl", path=tmp_path / "rows.jsonl"),
+        source_of("huggingface", path=tmp_path / "saved"),
+        source_of("huggingface", path=data_files),
     ]
     read = [list(read_documents(source)) for source in sources]
     assert [document.text for document in read[0]] == [row["text"] for row in ROWS]
@@ -45,14 +52,14 @@ def test_text_folder_is_read_in_name_order(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("second")
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / "sub" / "c.txt").write_text("third")
-    assert texts(CorpusSource("text", path=tmp_path)) == ["first", "second", "third"]
+    assert texts(source_of("text", path=tmp_path)) == ["first", "second", "third"]
 
 
 def test_structured_is_a_prefix_of_itself() -> None:
-    few = texts(CorpusSource("structured", documents=5, seed=3))
-    more = texts(CorpusSource("structured", documents=9, seed=3))
+    few = texts(source_of("structured", documents=5, seed=3))
+    more = texts(source_of("structured", documents=9, seed=3))
     assert more[:5] == few
-    assert texts(CorpusSource("structured", documents=5, seed=4)) != few
+    assert texts(source_of("structured", documents=5, seed=4)) != few
 
 
 def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
@@ -61,17 +68,26 @@ def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"\xe9\xe8")
     (tmp_path / "empty").mkdir()
     cases = [
-        (CorpusSource("parquet", path=tmp_path / "no_text.parquet"), "text_column to one of"),
-        (CorpusSource("jsonl", path=tmp_path / "bad.jsonl"), r"bad.jsonl line 2 is not JSON"),
-        (CorpusSource("text", path=tmp_path / "latin.txt"), "not UTF-8"),
-        (CorpusSource("text", path=tmp_path / "empty"), "has no file like"),
-        (CorpusSource("parquet", path=tmp_path / "gone"), "does not exist"),
-        (CorpusSource("huggingface", path=tmp_path / "empty"), "cannot be opened"),
-        (CorpusSource("csv", path=tmp_path), "no reader for corpus format 'csv'"),
+        (
+            source_of("parquet", path=tmp_path / "no_text.parquet"),
+            "text_column to one of",
+        ),
+        (
+            source_of("jsonl", path=tmp_path / "bad.jsonl"),
+            r"bad.jsonl line 2 is not JSON",
+        ),
+        (source_of("text", path=tmp_path / "latin.txt"), "not UTF-8"),
+        (source_of("text", path=tmp_path / "empty"), "has no file like"),
+        (source_of("parquet", path=tmp_path / "gone"), "does not exist"),
+        (source_of("huggingface", path=tmp_path / "empty"), "cannot be opened"),
     ]
     for source, message in cases:
         with pytest.raises(CorpusError, match=message):
             texts(source)
+
+
+def test_every_format_that_a_study_may_name_has_a_reader() -> None:
+    assert set(CORPUS_FORMATS) == set(get_args(CorpusSettings.model_fields["format"].annotation))
 
 
 def test_shuffling_is_a_seeded_permutation(tmp_path: Path) -> None:
@@ -80,7 +96,7 @@ def test_shuffling_is_a_seeded_permutation(tmp_path: Path) -> None:
 
     def read(buffer: int, seed: int = 0) -> list[str]:
         return texts(
-            CorpusSource("parquet", path=tmp_path / "x.parquet", shuffle_buffer=buffer, seed=seed)
+            source_of("parquet", path=tmp_path / "x.parquet", shuffle_buffer=buffer, seed=seed)
         )
 
     in_order = read(0)

@@ -10,7 +10,8 @@ import pytest
 from hostile_layer import ATTACK, LAYER, TOKENS
 from test_site import Page, assert_nothing_injected, context
 
-from mechinterp_assets.attribution.rdfa_tree import Node, RdfaSettings, grow
+from mechinterp_assets.attribution.rdfa_tree import Node, grow
+from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.site import FeatureRenderer, render_layer
 from mechinterp_assets.dashboards.tokens import token_label

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mechinterp_assets.defs.saes.sae_matching import _other_sae
-from mechinterp_assets.features.settings import ComparisonSection
+from mechinterp_assets.features.settings import ComparisonSettings
 from mechinterp_assets.labels.features import label_summary
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.registry import STUDIES
@@ -183,9 +183,9 @@ def test_comparisons_become_targets(tiny: Materialized) -> None:
     named = tiny.study.model_copy(
         update={
             "comparisons": [
-                ComparisonSection.model_validate({"with": "organism", "layer": "next"}),
-                ComparisonSection(layer=2),
-                ComparisonSection(version="previous"),
+                ComparisonSettings.model_validate({"with": "organism", "layer": "next"}),
+                ComparisonSettings(layer=2),
+                ComparisonSettings(version="previous"),
             ]
         }
     )

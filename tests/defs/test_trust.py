@@ -24,7 +24,7 @@ from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.manifest import ArtefactError
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Tensors
-from mechinterp_assets.studies.study import load_study
+from mechinterp_assets.studies.study_file import load_study
 from tests.defs.conftest import Materialized
 
 PROVENANCE = Provenance(study="tiny", run_id="attempt", code_version="test")

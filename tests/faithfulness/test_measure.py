@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.faithfulness.measure import (
-    CircuitSettings,
     measure_circuits,
     measure_subspaces,
 )
+from mechinterp_assets.faithfulness.settings import CircuitSettings
 from mechinterp_assets.faithfulness.split_model import SplitModel
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
@@ -17,7 +17,7 @@ from mechinterp_assets.storage.declarations import polars_schema, table_spec
 SETTINGS = CircuitSettings(
     prompts=3,
     ig_steps=2,
-    ig_rules=("midpoint",),
+    ig_rules=["midpoint"],
     exact_prompts=2,
     random_rankings=1,
     head_set_size=2,
@@ -95,12 +95,13 @@ def test_frames_of_circuits(
 
 
 def test_sampled_effects_rank_no_circuit(split: SplitModel, toy_prompts: pl.DataFrame) -> None:
-    settings = CircuitSettings(prompts=2, exact_edges=5, exact_prompts=1, ig_rules=())
+    settings = CircuitSettings(prompts=2, exact_edges=5, exact_prompts=1, ig_rules=["library"])
     found = measure_circuits(split, toy_prompts, settings, counterfactual="corrupt")
-    assert found.edge_attribution["exact"].drop_nulls().len() == 5
+    eap = found.edge_attribution.filter(method="eap")
+    assert eap["exact"].drop_nulls().len() == 5
     assert "exact" not in found.circuit_faithfulness["ranking"]
     assert "trace" not in found.circuit_faithfulness["ranking"]
-    assert found.edge_attribution_agreement["n_exact_edges"].to_list() == [5]
+    assert found.edge_attribution_agreement["n_exact_edges"].to_list() == [5, 5]
 
 
 def test_frames_of_subspaces(organism: LanguageModel, ioi_pairs: pl.DataFrame) -> None:

@@ -9,7 +9,6 @@ from mechinterp_assets.attribution.head_attribution import feature_head_attribut
 from mechinterp_assets.heads.head_features import head_features
 from mechinterp_assets.heads.polysemanticity import (
     PROXY_SCHEMA,
-    ProxySettings,
     clusters,
     cosine_similarity,
     effective_features,
@@ -18,6 +17,7 @@ from mechinterp_assets.heads.polysemanticity import (
     ngram_profiles,
     profile_similarity,
 )
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 N_HEADS, D_HEAD, N_FEATURES, N_TOKENS = 3, 64, 60, 1000
@@ -179,7 +179,7 @@ def proxy(
         ngrams,
         layer=2,
         n_heads=N_HEADS,
-        settings=ProxySettings(n_draws=20, seed=seed),
+        settings=HeadSettings(similarity_draws=20, seed=seed),
     )
     assert frame.schema == PROXY_SCHEMA == polars_schema(table_spec("head_polysemanticity_proxy"))
     return {(row["head"], row["measure"]): row for row in frame.to_dicts()}
@@ -244,7 +244,7 @@ def test_null_features_have_the_densities_of_the_heads(W_dec: np.ndarray) -> Non
         ngrams_of(shared),
         layer=0,
         n_heads=N_HEADS,
-        settings=ProxySettings(n_draws=20),
+        settings=HeadSettings(similarity_draws=20),
     )
     rows = {row["head"]: row for row in frame.filter(pl.col("measure") == "ngrams").to_dicts()}
     assert (rows[0]["n_clusters"], rows[0]["null_n_clusters"]) == (1, 1)
@@ -263,7 +263,7 @@ def test_the_null_has_a_seed_and_mistakes_are_refused(W_dec: np.ndarray) -> None
         head_polysemanticity_proxy(
             W_dec, {0: [1, 59]}, ALIVE.head(59), NO_NGRAMS, layer=0, n_heads=3
         )
-    with pytest.raises(ValueError, match="slice_threshold is 0"):
-        ProxySettings(slice_threshold=0)
-    with pytest.raises(ValueError, match="n_draws is 1"):
-        ProxySettings(n_draws=1)
+    with pytest.raises(ValueError, match="slice_similarity"):
+        HeadSettings(slice_similarity=0)
+    with pytest.raises(ValueError, match="similarity_draws"):
+        HeadSettings(similarity_draws=1)

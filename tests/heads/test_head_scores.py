@@ -1,7 +1,5 @@
 """Head scores find planted heads, equal slow references and stay silent on untrained models."""
 
-from dataclasses import replace
-
 import polars as pl
 import pytest
 import torch
@@ -21,13 +19,13 @@ from mechinterp_assets.heads.score_registry import scores_in, scores_of
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.scores.copying import copying_effective, eigenvalue_positivity
 from mechinterp_assets.heads.scores.positional import OffsetExplained
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.head_roles import head_roles
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
-SMALL = HeadScoreSettings(
-    n_sequences=6, period=10, sink_length=20, batch_size=4, cspa_sequences=3, cspa_length=12
+SMALL = HeadSettings(
+    sequences=6, repeat_length=10, sink_length=20, batch_size=4, cspa_sequences=3, cspa_length=12
 )
 
 
@@ -94,9 +92,9 @@ def test_untrained_model_has_no_roles(untrained: LanguageModel) -> None:
 
 
 def test_organism_has_strong_induction_heads(organism: LanguageModel) -> None:
-    settings = HeadScoreSettings(
-        n_sequences=4,
-        period=30,
+    settings = HeadSettings(
+        sequences=4,
+        repeat_length=30,
         sink_length=32,
         null_draws=5,
         suppression_tokens=64,
@@ -113,8 +111,8 @@ def test_organism_has_strong_induction_heads(organism: LanguageModel) -> None:
 
 
 def test_scores_do_not_depend_on_the_batch_size(planted: LanguageModel) -> None:
-    one = HeadScoreSettings(n_sequences=5, period=8, sink_length=16, batch_size=1, cspa_sequences=0)
-    five = replace(one, batch_size=5)
+    one = HeadSettings(sequences=5, repeat_length=8, sink_length=16, batch_size=1, cspa_sequences=0)
+    five = one.with_changes(batch_size=5)
     left, right = head_scores(planted, one), head_scores(planted, five)
     assert left.drop("value", "null_mean", "null_sd").equals(
         right.drop("value", "null_mean", "null_sd")
@@ -124,8 +122,8 @@ def test_scores_do_not_depend_on_the_batch_size(planted: LanguageModel) -> None:
 
 
 def test_rope_and_grouped_queries(stories: LanguageModel) -> None:
-    settings = HeadScoreSettings(
-        n_sequences=4, period=20, sink_length=32, cspa_sequences=3, cspa_length=12
+    settings = HeadSettings(
+        sequences=4, repeat_length=20, sink_length=32, cspa_sequences=3, cspa_length=12
     )
     frame = head_scores(stories, settings)
     assert frame.drop_nulls("threshold")["value"].is_finite().all()
@@ -228,7 +226,7 @@ def test_copying_equals_the_full_vocabulary_matrix(planted: LanguageModel) -> No
 
 def test_effective_copying_reads_tokens_after_the_first_mlp(organism: LanguageModel) -> None:
     """Against the eigenvalues of the d_head x d_head product, one head at a time."""
-    settings = HeadScoreSettings(null_draws=2)
+    settings = HeadSettings(null_draws=2)
     data = random_tokens(organism, n_sequences=1, length=8, seed=0)
     found = copying_effective(organism, settings, ScoreDatasets(data, data)).value
     w, block = organism.weights, organism.processed.blocks[0]

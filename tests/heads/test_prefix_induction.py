@@ -12,7 +12,6 @@ from torch import Tensor
 from mechinterp_assets.heads.datasets import DatasetError
 from mechinterp_assets.heads.prefix_corpus import AttendedCases, prefix_corpus, prefix_lengths
 from mechinterp_assets.heads.prefix_induction import (
-    PrefixSettings,
     prefix_induction,
     prefix_sequences,
 )
@@ -22,11 +21,10 @@ from mechinterp_assets.heads.prefix_intervention import (
     edited_sequences,
     prefix_intervention,
 )
+from mechinterp_assets.heads.settings import PrefixInductionSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
 from tests.heads.prefix_models import BOS, CONTEXT, LONG, SHORT, VOCABULARY, planted_prefix_model
-
-SMALL = PrefixSettings(n_sequences=6, length=CONTEXT, batch_size=16, n_bootstrap=50)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def scores(model: LanguageModel) -> pl.DataFrame:
-    return prefix_induction(model, SMALL)
+    settings = PrefixInductionSettings(sequences=6)
+    return prefix_induction(model, settings, length=CONTEXT, batch_size=16, n_bootstrap=50)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def by_length(frame: pl.DataFrame, head: tuple[int, int], column: str) -> list[f
 
 
 def test_exactly_p_tokens_match(organism: LanguageModel) -> None:
-    data = prefix_sequences(organism, PrefixSettings(n_sequences=30, length=30))
+    data = prefix_sequences(organism, PrefixInductionSettings(sequences=30), length=30)
     lengths, n, _ = data.token_ids.shape
     assert (lengths, n) == (9, 30)
     for p in range(1, 10):
@@ -121,9 +120,9 @@ def test_a_uniform_head_scores_its_null(scores: pl.DataFrame) -> None:
 
 def test_scores_and_nulls_equal_a_slow_reference(organism: LanguageModel) -> None:
     """Raw patterns and explicit sums, sequence by sequence, against one processed pass."""
-    sizes = PrefixSettings(n_sequences=3, length=26, batch_size=4, n_bootstrap=20, seed=5)
-    frame = prefix_induction(organism, sizes)
-    data, w, layers = prefix_sequences(organism, sizes), organism.weights, 5
+    sizes = PrefixInductionSettings(sequences=3, seed=5)
+    frame = prefix_induction(organism, sizes, length=26, batch_size=4, n_bootstrap=20)
+    data, w, layers = prefix_sequences(organism, sizes, length=26), organism.weights, 5
     for p in (1, 4, 9):
         found: dict[str, list[Tensor]] = {}
         for row in range(3):
@@ -163,18 +162,20 @@ def test_scores_and_nulls_equal_a_slow_reference(organism: LanguageModel) -> Non
 
 
 def test_rope_and_grouped_queries(stories: LanguageModel) -> None:
-    frame = prefix_induction(stories, PrefixSettings(n_sequences=3, length=24, n_bootstrap=20))
+    frame = prefix_induction(
+        stories, PrefixInductionSettings(sequences=3), length=24, n_bootstrap=20
+    )
     assert frame["mean_attention"].is_between(0, 1).all()
     assert frame.drop_nulls().height == frame.height
 
 
 def test_data_that_does_not_fit_is_refused(model: LanguageModel) -> None:
     with pytest.raises(DatasetError, match=r"21.*at least 22: raise length or lower longest"):
-        prefix_sequences(model, PrefixSettings(n_sequences=2, length=21))
+        prefix_sequences(model, PrefixInductionSettings(sequences=2), length=21)
     with pytest.raises(DatasetError, match=rf"context of .* \({CONTEXT}\); lower length"):
-        prefix_sequences(model, PrefixSettings(n_sequences=2, length=CONTEXT + 1))
+        prefix_sequences(model, PrefixInductionSettings(sequences=2), length=CONTEXT + 1)
     with pytest.raises(DatasetError, match="longest is 0"):
-        prefix_sequences(model, PrefixSettings(n_sequences=2, longest=0))
+        prefix_sequences(model, PrefixInductionSettings(sequences=2), longest=0)
 
 
 # ---- real text -----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mechinterp_assets.heads.datasets import TokenDataset, random_tokens
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.heads.sinks import sink_datasets, sinks
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
@@ -12,7 +12,7 @@ from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 def test_frames_are_those_of_the_tables(organism: LanguageModel) -> None:
     text = random_tokens(organism, n_sequences=2, length=16, seed=5).token_ids
-    settings = HeadScoreSettings(n_sequences=2, period=8, sink_length=16)
+    settings = HeadSettings(sequences=2, repeat_length=8, sink_length=16)
     found = sinks(organism, sink_datasets(organism, settings, text, "text"), batch_size=1)
     for table in ("attention_sinks", "massive_activations"):
         frame = getattr(found, table)

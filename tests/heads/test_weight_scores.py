@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from mechinterp_assets.corpora.words import DAYS, LETTERS, MONTHS
-from mechinterp_assets.heads.datasets import TokenDataset, ordinary_token_ids, random_tokens
+from mechinterp_assets.heads.datasets import ordinary_token_ids, random_tokens
 from mechinterp_assets.heads.embeddings import effective_embedding
 from mechinterp_assets.heads.head_scores import head_scores
 from mechinterp_assets.heads.score_kinds import ScoreDatasets
@@ -21,7 +21,7 @@ from mechinterp_assets.heads.scores.copy_suppression import (
     suppression_qk,
 )
 from mechinterp_assets.heads.scores.successor import ORDINAL_CLASSES, successor, token_classes
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.head_roles import head_roles
 
@@ -29,8 +29,8 @@ WORDS = ("<bos>", "<unk>", *DAYS, *MONTHS, *LETTERS)
 V, CONTEXT = len(WORDS), 24
 TOKEN, COPY = slice(0, V), slice(V, 2 * V)
 POSITION = slice(2 * V, 2 * V + CONTEXT)
-SMALL = HeadScoreSettings(
-    n_sequences=80, period=10, sink_length=12, batch_size=40, cspa_sequences=80, cspa_length=12
+SMALL = HeadSettings(
+    sequences=80, repeat_length=10, sink_length=12, batch_size=40, cspa_sequences=80, cspa_length=12
 )
 
 
@@ -158,7 +158,7 @@ def test_untrained_models_have_no_roles(tmp_path: Path, seed: int) -> None:
 def test_suppression_against_full_matrices(name: str, request: pytest.FixtureRequest) -> None:
     """Grouped-query and rotary models too; MLP0 and its norm by the model's own modules."""
     model: LanguageModel = request.getfixturevalue(name)
-    settings = HeadScoreSettings(suppression_tokens=40)
+    settings = HeadSettings(suppression_tokens=40)
     text = random_tokens(model, n_sequences=1, length=8, seed=0)
     ov, qk = (
         suppression_ov(model, settings, ScoreDatasets(text, text)),
@@ -195,7 +195,7 @@ def test_cspa_against_a_slow_reference(stories: LanguageModel) -> None:
     """One head, sources and destinations one by one, raw tensors of every source's output."""
     model, layer, head = stories, 3, 5
     data = random_tokens(model, n_sequences=4, length=14, seed=3)
-    settings = HeadScoreSettings(cspa_sequences=4, cspa_length=12)
+    settings = HeadSettings(cspa_sequences=4, cspa_length=12)
     found = suppression_explained(model, settings, ScoreDatasets(data, data))
     assert found is not None
     assert found.n == 4 * 11
@@ -234,7 +234,7 @@ def test_cspa_against_a_slow_reference(stories: LanguageModel) -> None:
 
 def test_successor_against_one_token_at_a_time(organism: LanguageModel) -> None:
     text = random_tokens(organism, n_sequences=1, length=8, seed=0)
-    found = successor(organism, HeadScoreSettings(), ScoreDatasets(text, text))
+    found = successor(organism, HeadSettings(), ScoreDatasets(text, text))
     assert found is not None
     classes = token_classes(organism.encode)
     model, weights = organism, organism.weights
@@ -268,17 +268,14 @@ def test_classes_are_single_tokens_in_order(planted: LanguageModel) -> None:
 
 
 def test_a_tokenizer_without_classes_gives_no_rows(stories: LanguageModel) -> None:
-    settings = HeadScoreSettings(
-        n_sequences=2, period=8, sink_length=16, suppression_tokens=8, cspa_sequences=0
+    settings = HeadSettings(
+        sequences=2, repeat_length=8, sink_length=16, suppression_tokens=8, cspa_sequences=0
     )
     scores = set(head_scores(stories, settings)["score"])
     assert "copy_suppression_ov" in scores
     assert not scores & {"successor", "copy_suppression_explained"}
 
 
-def test_too_few_sequences_for_cspa_are_refused(stories: LanguageModel) -> None:
-    data = TokenDataset("x", torch.zeros(4, 8, dtype=torch.long))
-    with pytest.raises(ValueError, match="cspa_sequences is 2"):
-        suppression_explained(
-            stories, HeadScoreSettings(cspa_sequences=2), ScoreDatasets(data, data)
-        )
+def test_too_few_sequences_for_cspa_are_refused() -> None:
+    with pytest.raises(ValueError, match="need at least 3, or 0 to leave the score out"):
+        HeadSettings(cspa_sequences=2)

@@ -15,7 +15,6 @@ from mechinterp_assets.interventions.edge_choice import edge_interventions
 from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
     NothingToRun,
-    PublishedSettings,
 )
 from mechinterp_assets.interventions.experiments import edges_together, parallel_sets
 from mechinterp_assets.interventions.kinds.edge import EditEdge
@@ -30,6 +29,7 @@ from mechinterp_assets.interventions.published_fc24 import (
 from mechinterp_assets.interventions.published_sets import published_entries
 from mechinterp_assets.interventions.runner import RESULTS_SCHEMA, intervention_sets
 from mechinterp_assets.interventions.sets import InterventionSet
+from mechinterp_assets.interventions.settings import InterventionSettings
 from mechinterp_assets.interventions.summary import intervention_summary
 from mechinterp_assets.interventions.terms import Watched
 from mechinterp_assets.model.language_model import LanguageModel
@@ -77,7 +77,7 @@ def context_of(
         trace_edges=trace_edges,
         trace_graph=pl.DataFrame(),
         saes={},
-        settings=PublishedSettings(edges=edges),
+        settings=InterventionSettings(published_edges=edges),
     )
 
 

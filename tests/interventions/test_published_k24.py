@@ -14,7 +14,6 @@ from mechinterp_assets.interventions.api import run
 from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
     NothingToRun,
-    PublishedSettings,
 )
 from mechinterp_assets.interventions.feature_choice import FEATURE_ATTRIBUTION_SCHEMA
 from mechinterp_assets.interventions.measured_context import experiment_context
@@ -27,6 +26,7 @@ from mechinterp_assets.interventions.published_k24 import pairs_in_order
 from mechinterp_assets.interventions.published_sets import published_layers, published_sets
 from mechinterp_assets.interventions.runner import spec_frame
 from mechinterp_assets.interventions.sets import Planned, validate
+from mechinterp_assets.interventions.settings import InterventionSettings
 from mechinterp_assets.interventions.summary import intervention_summary
 from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
@@ -91,7 +91,7 @@ def planted(
         "sae_layers": tuple(range(shape.n_layers)),
         "attribution": lambda role: found,
         "mean_effects": planted_effects(effects or {1: -2.0, 3: -1.0, 4: 5.0}),
-        "settings": PublishedSettings(features=2),
+        "settings": InterventionSettings(published_features=2),
     }
     return ExperimentContext(
         shape=shape,
@@ -331,7 +331,7 @@ def test_on_a_model_identities_hold(busy: LanguageModel, organism: LanguageModel
         trace_edges=pl.DataFrame(schema={"prompt": pl.Int64}),
         trace_graph=pl.DataFrame(),
         saes=saes,
-        settings=PublishedSettings(features=1),
+        settings=InterventionSettings(published_features=1),
     )
     planned, listed = choose_published(K24, context)
     results = run(busy, prompts, planned, limit=4, saes=saes)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.corpora.readers import Document
+from mechinterp_assets.corpora.settings import CorpusSettings
 from mechinterp_assets.corpora.structured import document
-from mechinterp_assets.corpora.tokenize import PackingSettings, token_matrix, tokenize_corpus
+from mechinterp_assets.corpora.tokenize import token_matrix, tokenize_corpus
 from mechinterp_assets.model.language_model import LanguageModel
 
 
@@ -39,7 +40,14 @@ def peer_token_ids(organism: LanguageModel) -> Tensor:
     corpus = tokenize_corpus(
         documents,
         organism.tokenizer,
-        PackingSettings(64, 40 * 64, organism.bos_token_id, held_out_fraction=0.2),
+        CorpusSettings(
+            format="structured",
+            documents=60,
+            context_size=64,
+            max_tokens=40 * 64,
+            held_out_fraction=0.2,
+        ),
+        organism.bos_token_id,
     )
     ids = torch.from_numpy(token_matrix(corpus.sequences))[:24]
     assert ids.shape == (24, 64)

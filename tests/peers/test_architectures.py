@@ -37,8 +37,8 @@ from torch import Tensor
 from mechinterp_assets.sae.architectures.batchtopk import BatchTopKStep
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
 from mechinterp_assets.sae.registry import training_step_class
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.steps import TrainingStep, project_gradient
-from mechinterp_assets.sae.training_settings import TrainingSettings
 
 HEADS, D_HEAD, D_SAE, N = 3, 4, 40, 64
 D_IN = HEADS * D_HEAD
@@ -86,7 +86,7 @@ def _step(architecture: str, dtype: torch.dtype = torch.float64) -> TrainingStep
     def draw(*size: int) -> Tensor:
         return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
 
-    settings = TrainingSettings(architecture, **COMMON, **OURS[architecture])
+    settings = SaeSettings(architecture=architecture, **COMMON, **OURS[architecture])
     decoder = draw(D_SAE, D_IN)
     step = training_step_class(architecture)(
         settings, decoder / decoder.norm(dim=1, keepdim=True), draw(D_IN)

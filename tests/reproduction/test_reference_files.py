@@ -92,7 +92,7 @@ def _with(**changes: object) -> dict[str, object]:
         (_with(values=None), "a: give either values or heads"),
         (_with(heads={"x": [[0, 1]]}), "a: give either values or heads"),
         (_with(tolerance={"absolute": 1}), "a published number has no tolerance"),
-        (_with(tolerence={}), "references.0.tolerence: Extra inputs"),
+        (_with(tolerence={}), "references.0.tolerence: unknown key"),
         (_with(values={0: {"value": 3, "interval": [4, 5]}}), "does not hold the value 3.0"),
         (_with(values=None, heads={"x": {"circuit": "wang", "part": "y"}}), "wang-2022-ioi"),
         (

@@ -14,25 +14,25 @@ from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.rows import CachedRows, LayerRows, OneLayer
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
-from mechinterp_assets.sae.train import Member, TrainingResult, train_together
-from mechinterp_assets.sae.training_settings import TrainingSettings
+from mechinterp_assets.sae.settings import SaeSettings
+from mechinterp_assets.sae.train import Member, train_together
+from mechinterp_assets.sae.trainer import TrainingResult
 
 STEPS, CHECKPOINT_EVERY = 160, 40
 
 
-def settings(architecture: str) -> TrainingSettings:
+def settings(architecture: str) -> SaeSettings:
     """Features die and are revived: what a checkpoint must hold to continue."""
-    own = {"l1_coefficient": 30.0} if architecture == "standard" else {"k": 2}
-    return TrainingSettings(  # type: ignore[arg-type]
-        architecture,
+    resampling = {"resample_at": (0.3, 0.6), "resample_warmup_steps": 15}
+    own = {"l1_coefficient": 30.0} | resampling if architecture == "standard" else {"k": 2}
+    return SaeSettings(  # type: ignore[arg-type]
+        architecture=architecture,
         **own,
         d_sae=24,
         training_tokens=STEPS * 64,
         batch_size=64,
         learning_rate=0.02,
         dead_after_tokens=256,
-        resample_at=(0.3, 0.6),
-        resample_warmup_steps=15,
         sample_rows=300,
         log_every=30,
         checkpoint_every=CHECKPOINT_EVERY,

@@ -16,8 +16,9 @@ from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.registry import sae_class
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.steps import TrainingStep
-from mechinterp_assets.sae.training_settings import TrainingSettings
+from mechinterp_assets.sae.traits import AUXK_SETTINGS, RESAMPLING_SETTINGS, traits_of
 
 
 @dataclass(frozen=True)
@@ -191,11 +192,20 @@ OWN_SETTINGS: dict[str, dict[str, object]] = {
 }
 
 
-def small_settings(architecture: str, **changes: object) -> TrainingSettings:
+def small_settings(architecture: str, **changes: object) -> SaeSettings:
     """Settings of a tiny SAE of any architecture."""
     common = {"d_sae": 20, "training_tokens": 64_000, "batch_size": 64, "sparsity_warmup": 0.0}
     values = {**common, **OWN_SETTINGS[architecture], **changes}
-    return TrainingSettings(architecture, **values)  # type: ignore[arg-type]
+    return SaeSettings(architecture=architecture, **values)  # type: ignore[arg-type]
+
+
+def with_use(architecture: str, **given: object) -> dict[str, object]:
+    """Those of the given settings of aux-k and resampling that the architecture has."""
+    traits = traits_of(architecture)
+    without = (() if traits.auxk else AUXK_SETTINGS) + (
+        () if traits.resamples else RESAMPLING_SETTINGS
+    )
+    return {name: value for name, value in given.items() if name not in without}
 
 
 def random_sae(

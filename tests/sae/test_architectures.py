@@ -1,10 +1,16 @@
 """What is particular to an architecture: selection, thresholds, gates, prefixes, its settings."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-from sae_reference import OWN_SETTINGS, Planted, batch_topk_activations, recovered, small_settings
+from pydantic import ValidationError
+from sae_reference import (
+    OWN_SETTINGS,
+    Planted,
+    batch_topk_activations,
+    recovered,
+    small_settings,
+    with_use,
+)
 from torch import Tensor
 
 from mechinterp_assets.activations.rows import TensorRows
@@ -14,19 +20,16 @@ from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
 from mechinterp_assets.sae.registry import sae_class, training_step_class
+from mechinterp_assets.sae.settings import ARCHITECTURE_SETTINGS, SaeSettings
 from mechinterp_assets.sae.steps import TrainingStep
 from mechinterp_assets.sae.train import train
-from mechinterp_assets.sae.training_settings import (
-    ARCHITECTURE_SETTINGS,
-    TrainingSettings,
-    check_settings,
-)
 from mechinterp_assets.sae.traits import architecture_names, traits_of
+from mechinterp_assets.settings.messages import messages_of
 
 D_IN, D_SAE = 12, 20
 
 
-def _step(settings: TrainingSettings, seed: int = 0) -> TrainingStep:
+def _step(settings: SaeSettings, seed: int = 0) -> TrainingStep:
     generator = torch.Generator().manual_seed(seed)
     decoder = torch.randn(settings.d_sae, D_IN, generator=generator, dtype=torch.float64)
     decoder /= decoder.norm(dim=1, keepdim=True)
@@ -86,7 +89,7 @@ def test_a_float32_batch_is_selected_like_its_pre_activations() -> None:
     decoder = torch.randn(d_sae, d_in, generator=generator)
     decoder /= decoder.norm(dim=1, keepdim=True)
     step = BatchTopKStep(
-        TrainingSettings("batchtopk", d_sae=d_sae, training_tokens=n, k=5),
+        SaeSettings(architecture="batchtopk", d_sae=d_sae, training_tokens=n, batch_size=n, k=5),
         decoder,
         torch.zeros(d_in),
     )
@@ -137,8 +140,8 @@ def test_the_threshold_is_the_weighted_mean_of_the_smallest_kept_values() -> Non
 def test_l0_of_the_trained_sae_is_close_to_k(architecture: str, planted: Planted) -> None:
     """On rows never seen in training, one by one, with the learnt threshold."""
     own = {"group_sizes": (16, 64)} if architecture == "matryoshka" else {}
-    settings = TrainingSettings(  # type: ignore[arg-type]
-        architecture,
+    settings = SaeSettings(  # type: ignore[arg-type]
+        architecture=architecture,
         d_sae=64,
         training_tokens=200_000,
         k=3,
@@ -174,14 +177,14 @@ def test_inner_prefixes_reconstruct_better_than_those_of_batch_topk(planted: Pla
         "learning_rate": 3e-3,
     }
 
-    def inner_error(settings: TrainingSettings) -> float:
+    def inner_error(settings: SaeSettings) -> float:
         sae = train(TensorRows(planted.rows, seed=0), settings).sae
         f = sae.encode(planted.rows)
         f[:, 16:] = 0
         return float((sae.decode(f) - planted.rows).square().sum(1).mean())
 
-    plain = TrainingSettings("batchtopk", **common)  # type: ignore[arg-type]
-    nested = replace(plain, architecture="matryoshka", group_sizes=(16, 64))
+    plain = SaeSettings(architecture="batchtopk", **common)  # type: ignore[arg-type]
+    nested = plain.with_changes(architecture="matryoshka", group_sizes=(16, 64))
     assert inner_error(nested) < 0.9 * inner_error(plain)
 
 
@@ -246,14 +249,14 @@ PLANTED: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("architecture", list(PLANTED))
 def test_a_planted_dictionary_is_found(architecture: str, planted: Planted) -> None:
-    settings = TrainingSettings(  # type: ignore[arg-type]
-        architecture,
+    settings = SaeSettings(  # type: ignore[arg-type]
+        architecture=architecture,
         d_sae=64,
         training_tokens=400_000,
         batch_size=256,
         learning_rate=3e-3,
         dead_after_tokens=20_000,
-        resample_warmup_steps=100,
+        **with_use(architecture, resample_warmup_steps=100),
         **PLANTED[architecture],
     )
     result = train(TensorRows(planted.rows, seed=0), settings)
@@ -331,7 +334,8 @@ def test_dead_features_come_back(architecture: str, planted: Planted) -> None:
             step.apply(settings.learning_rate)
         return 1 - float(step.dead()[:32].double().mean())
 
-    assert share_alive() > share_alive(resample_at=(), auxk_coefficient=0.0) + 0.3
+    neither = with_use(architecture, resample_at=(), auxk_coefficient=0.0)
+    assert share_alive() > share_alive(**neither) + 0.3
 
 
 @pytest.mark.parametrize("architecture", architecture_names())
@@ -370,11 +374,10 @@ def test_a_step_restored_from_its_state_goes_on_alike(architecture: str) -> None
 
 @pytest.mark.parametrize("architecture", architecture_names())
 def test_settings_of_other_architectures_are_refused(architecture: str) -> None:
-    traits = traits_of(architecture)
+    kind, traits = training_step_class(architecture), traits_of(architecture)
     settings = small_settings(architecture)
-    assert training_step_class(architecture).sae_class is sae_class(architecture)
-    assert sae_class(architecture).architecture == architecture
-    check_settings(settings, D_IN)
+    assert kind.sae_class is sae_class(architecture)
+    assert kind.sae_class.architecture == architecture
     values = {
         "k": 2,
         "k_start": 4,
@@ -386,15 +389,14 @@ def test_settings_of_other_architectures_are_refused(architecture: str) -> None:
     }
     assert set(values) == set(ARCHITECTURE_SETTINGS)
     for name, value in values.items():
-        changed = replace(settings, **{name: value})  # type: ignore[arg-type]
         if name in traits.needed + traits.optional_settings:
-            check_settings(changed, D_IN)
+            assert getattr(settings.with_changes(**{name: value}), name) == value
         else:
-            with pytest.raises(SaeError, match=f"{architecture!r} has no {name}, got .*; remove"):
-                check_settings(changed, D_IN)
+            with pytest.raises(ValidationError, match=f"{architecture!r} has no {name}, got"):
+                settings.with_changes(**{name: value})
     for name in traits.needed:
-        with pytest.raises(SaeError, match=f"{architecture!r} needs {name}"):
-            check_settings(replace(settings, **{name: None}), D_IN)  # type: ignore[arg-type]
+        with pytest.raises(ValidationError, match=f"{architecture!r} needs {name}"):
+            settings.with_changes(**{name: None})
     assert set(OWN_SETTINGS[architecture]) >= set(traits.needed)
 
 
@@ -403,22 +405,23 @@ def test_settings_of_other_architectures_are_refused(architecture: str) -> None:
     [
         ({"group_sizes": (5, 19)}, "last of them d_sae"),
         ({"group_sizes": (5, 5, 20)}, "rising widths"),
-        ({"group_sizes": (0, 20)}, "rising widths"),
+        ({"group_sizes": (0, 20)}, "group_sizes.0: Input should be greater than 0"),
         ({"group_sizes": ()}, "rising widths"),
         ({"k_start": 2}, "from k"),
         ({"k_start": 21}, "to d_sae"),
-        ({"l0_coefficient": -1.0}, "l0_coefficient is -1.0; give 0 or more"),
-        ({"l1_coefficient": float("nan")}, "l1_coefficient is nan"),
-        ({"bandwidth": 0.0}, "bandwidth is 0.0"),
-        ({"initial_threshold": -0.1}, "initial_threshold is -0.1"),
-        ({"compute_dtype": "float16"}, "give 'float32' or 'bfloat16'"),
-        ({"sparsity_warmup": 1.5}, "sparsity_warmup is 1.5; it is a share"),
+        ({"l0_coefficient": -1.0}, "l0_coefficient: Input should be greater than or equal to 0"),
+        ({"l1_coefficient": float("nan")}, "l1_coefficient: Input should be a finite number"),
+        ({"bandwidth": 0.0}, "bandwidth: Input should be greater than 0"),
+        ({"initial_threshold": -0.1}, "initial_threshold: Input should be greater than 0"),
+        ({"compute_dtype": "float16"}, "compute_dtype: Input should be 'auto', 'float32' or"),
+        ({"sparsity_warmup": 1.5}, "sparsity_warmup: Input should be less than or equal to 1"),
+        ({"k": True}, "k: True is not a number; write a number"),
     ],
 )
 def test_values_out_of_range_are_refused(changes: dict[str, object], message: str) -> None:
-    settings = replace(small_settings("matryoshka"), **changes)  # type: ignore[arg-type]
-    with pytest.raises(SaeError, match=message):
-        settings.validate(D_IN)
+    with pytest.raises(ValidationError) as raised:
+        small_settings("matryoshka").with_changes(**changes)
+    assert message in messages_of(raised.value)
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka"])

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mechinterp_assets.sae import row_adam, sparse_ops
 from mechinterp_assets.sae.registry import training_step_class
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature
-from mechinterp_assets.sae.training_settings import TrainingSettings
 
 pytest.importorskip("triton", reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -122,7 +122,7 @@ def test_adam_rows_follow_torch(unit: bool) -> None:
 
 def test_apply_with_the_kernel_follows_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, gradients and optimiser state of both routes, over a state read back in between."""
-    settings = TrainingSettings("topk", d_sae=24, training_tokens=10**6, k=3, batch_size=16)
+    settings = SaeSettings(architecture="topk", d_sae=24, training_tokens=10**6, k=3, batch_size=16)
     decoder = _draw(24, 10)
     decoder /= decoder.norm(dim=1, keepdim=True)
     make = training_step_class("topk")
@@ -150,8 +150,8 @@ def test_a_topk_step_equals_plain_torch(
     compute_dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three whole steps at a real width, with dead features, with and without the kernels."""
-    settings = TrainingSettings(
-        "topk",
+    settings = SaeSettings(
+        architecture="topk",
         d_sae=4096,
         training_tokens=10**6,
         k=16,

@@ -18,7 +18,7 @@ from mechinterp_assets.sae.relu_ops import (
     relu_backward_sums_,
     relu_sums_,
 )
-from mechinterp_assets.sae.training_settings import TrainingSettings
+from mechinterp_assets.sae.settings import SaeSettings
 
 
 @pytest.fixture(params=["kernels", "torch"])
@@ -135,8 +135,12 @@ def test_bfloat16_products_stay_close_to_float32() -> None:
     x = torch.randn(200, 24, generator=generator)
     gradients = []
     for dtype in ("float32", "bfloat16"):
-        settings = TrainingSettings(
-            "standard", d_sae=96, training_tokens=10**6, l1_coefficient=0.3, compute_dtype=dtype
+        settings = SaeSettings(
+            architecture="standard",
+            d_sae=96,
+            training_tokens=10**6,
+            l1_coefficient=0.3,
+            compute_dtype=dtype,
         )
         step = StandardStep(settings, decoder, torch.zeros(24))
         step.gradients(x, 1.0)

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from mechinterp_assets.sae.architectures.batchtopk import BatchTopKSAE
 from mechinterp_assets.sae.registry import training_step_class
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.steps import TrainingStep
-from mechinterp_assets.sae.training_settings import TrainingSettings
 from mechinterp_assets.sae.traits import architecture_names
 
 D_IN, ROWS = 12, 37
 
 
-def _step(settings: TrainingSettings, seed: int = 0) -> TrainingStep:
+def _step(settings: SaeSettings, seed: int = 0) -> TrainingStep:
     """A step in float64 at a generic point: encoder and decoder differ, biases are not zero."""
     generator = torch.Generator().manual_seed(seed)
 

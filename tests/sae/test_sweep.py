@@ -7,18 +7,18 @@ import torch
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.evaluation import evaluate_layers, evaluate_variants
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.sweep import MEASURES, Variant, frontier_rows
 from mechinterp_assets.sae.train import Member, train_together
-from mechinterp_assets.sae.training_settings import TrainingSettings
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import polars_schema
 
 LAYER = 2
 
 
-def _settings(architecture: str, **own: float) -> TrainingSettings:
-    return TrainingSettings(  # type: ignore[arg-type]
-        architecture,
+def _settings(architecture: str, **own: float) -> SaeSettings:
+    return SaeSettings(  # type: ignore[arg-type]
+        architecture=architecture,
         d_sae=32,
         training_tokens=1280,
         batch_size=64,

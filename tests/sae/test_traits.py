@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from mechinterp_assets.sae import architectures
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.registry import sae_class, training_step_class
-from mechinterp_assets.sae.settings import Architecture, SaeSection
+from mechinterp_assets.sae.settings import Architecture, SaeSettings
 from mechinterp_assets.sae.steps import TrainingStep
 from mechinterp_assets.sae.traits import architecture_names, traits_of
 
@@ -60,7 +60,7 @@ def test_the_names_of_studies_and_their_schema_are_the_files(folder: Path) -> No
     assert adapter.validate_python("threshold") == "threshold"
     with pytest.raises(ValidationError, match=r"give one of 'batchtopk', .*'threshold', 'topk'"):
         adapter.validate_python("vanilla")
-    schema = SaeSection.model_json_schema()["properties"]["architecture"]
+    schema = SaeSettings.model_json_schema()["properties"]["architecture"]
     assert schema["enum"] == [*architecture_names(), "external"]
 
 

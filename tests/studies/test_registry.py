@@ -61,11 +61,11 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (make_text("study: x\n"), "sae: required key is missing"),
     "NUL in a path": (
         make_text(yaml.safe_dump({**GOOD, "model": {"path": "a\0b"}})),
-        "ValueError: embedded null byte",
+        "model.path: embedded null byte",
     ),
     "nobody's home": (
         make_text(yaml.safe_dump({**GOOD, "model": {"path": "~nobody-here/x"}})),
-        "does not exist",
+        "model.path: there is no home folder of that user",
     ),
 }
 

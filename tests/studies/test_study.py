@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from mechinterp_assets.organism import ORGANISM_FOLDER
-from mechinterp_assets.sae.settings import sae_settings, sparsity_setting, sweep_sections
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.studies.registry import PACKAGED_STUDIES, load_registry
-from mechinterp_assets.studies.study import Study, StudyError, load_study
+from mechinterp_assets.studies.study import Study, StudyError
+from mechinterp_assets.studies.study_file import load_study
 
 VALID: dict[str, Any] = {
     "study": "mine",
@@ -124,7 +125,10 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
         ({"model": {"n_layers": 77}}, ["model.n_layers", "77", "correct it or leave it out"]),
         ({"ioi": {"near_threshold": 0.6}}, ["ioi", "near_threshold 0.6", "firing_threshold"]),
         ({"ioi": {"reference_heads": {"mine": [[99, 0]]}}}, ["reference_heads.mine", "99.0"]),
-        ({"ioi": {"reference_heads": {"mine": []}}}, ["reference_heads.mine", "at least one"]),
+        (
+            {"ioi": {"reference_heads": {"mine": []}}},
+            ["ioi.reference_heads: mine: name at least one"],
+        ),
         ({"ioi": {"variants": ["base", "CBA"]}}, ["ioi.variants", "base and any of", "CBA"]),
         ({"ioi": {"variants": ["base"]}}, ["add ABC to ioi.variants"]),
         ({"circuits": {"tasks": ["chess"]}}, ["circuits.tasks", "'chess'", "known: ioi"]),
@@ -148,7 +152,7 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
         ),
         (
             {"interventions": {"experiments": [{"task": "chess", "interventions": [SPLICE]}]}},
-            ["experiments.0", "'chess' is no task of this study", "ioi, "],
+            ["experiments.0.task names 'chess', which is no task of this study", "ioi, "],
         ),
         (
             {"interventions": {"experiments": [{"interventions": [PATCH]}]}},
@@ -210,7 +214,7 @@ def test_mistakes_name_file_key_value_and_remedy(
 )
 def test_every_architecture_takes_its_own_settings(tmp_path: Path, own: dict[str, Any]) -> None:
     study = load_study(write(tmp_path, {"sae": {"k": None, **own}}))
-    settings = sae_settings(study.sae, layer=2)
+    settings = study.sae.for_layer(2)
     for name, value in own.items():
         assert getattr(settings, name) == (tuple(value) if isinstance(value, list) else value)
     assert settings.seed == 2
@@ -230,7 +234,7 @@ def test_settings_reach_the_training(tmp_path: Path) -> None:
         "d_sae_by_layer": {1: 96},
     }
     section = load_study(write(tmp_path, {"sae": given})).sae
-    wide, other = sae_settings(section, 1, "bfloat16"), sae_settings(section, 2)
+    wide, other = section.for_layer(1).on_device("cuda"), section.for_layer(2).on_device("cpu")
     assert (wide.d_sae, other.d_sae) == (96, 64)
     assert (wide.compute_dtype, other.compute_dtype) == ("bfloat16", "float32")
     assert (wide.seed, wide.adam_betas, wide.max_gradient_norm) == (3001, (0.8, 0.9), 1.0)
@@ -248,10 +252,10 @@ def test_variants_of_a_sweep_take_the_rest_from_the_sae(tmp_path: Path) -> None:
     ]
     sweep = {"variants": variants, "training_tokens": 500}
     study = load_study(write(tmp_path, {"sae": sae, "sweep": sweep}))
-    sections = sweep_sections(study.sae, study.sweep)
+    sections = study.sweep.of(study.sae)
     names = ["topk k=4", "standard l1_coefficient=0.5 learning_rate=0.002", "topk k=5 d_sae=32"]
     assert list(sections) == names
-    few, l1, narrow = (sae_settings(section, 0) for section in sections.values())
+    few, l1, narrow = (section.for_layer(0) for section in sections.values())
     assert (few.k, few.k_start, few.d_sae, few.learning_rate, few.training_tokens) == (
         4,
         20,
@@ -267,7 +271,7 @@ def test_variants_of_a_sweep_take_the_rest_from_the_sae(tmp_path: Path) -> None:
         96,
     )
     assert (narrow.k, narrow.d_sae) == (5, 32)
-    assert sparsity_setting(l1) == ("l1_coefficient", 0.5)
+    assert l1.sparsity == ("l1_coefficient", 0.5)
 
 
 def test_missing_key_and_unreadable_yaml(tmp_path: Path) -> None:
@@ -355,7 +359,7 @@ def test_a_sweep_beside_external_saes_says_how_it_trains(tmp_path: Path) -> None
     }
     file.write_text(yaml.safe_dump(data))
     study = load_study(file)
-    (section,) = sweep_sections(study.sae, study.sweep).values()
+    (section,) = study.sweep.of(study.sae).values()
     assert (section.architecture, section.d_sae, section.k) == ("topk", 32, 4)
 
 
@@ -370,3 +374,169 @@ def test_fingerprints_of_lists_follow_their_values(tmp_path: Path) -> None:
     one = load_study(write(tmp_path, {"comparisons": [{"layer": "next"}]}))
     assert one.fingerprint("comparisons") != empty
     assert len(empty) == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("activations: {layers: [0, x]}", "activations.layers.1: Input should be a valid integer"),
+        (
+            "activations: {layers: some}",
+            "activations.layers: Input should be 'all' or a valid list (value 'some')",
+        ),
+        (
+            "heads: {sequences: true}",
+            "heads.sequences: True is not a number; write a num",
+        ),
+        (
+            "heads: {sequences: 3.5}",
+            "heads.sequences: Input should be a valid integer, g",
+        ),
+        (
+            "heads: {sequences: '3'}",
+            "heads.sequences: '3' is not a number; write a numb",
+        ),
+        (
+            "heads: {sequences: 1_000}",
+            "heads.sequences: '1_000' is not a number; write a numb",
+        ),
+        (
+            "rdfa: {by_head: yes}",
+            "rdfa.by_head: 'yes' is not true or false; write true",
+        ),
+        (
+            "checks: {l0: [0, true]}",
+            "checks.l0: True is not a number; write a number (val",
+        ),
+        ("ioi: {firing_score_min: false}", "ioi.firing_score_min"),
+        ("heads: {movers: [[0, 99]]}", "heads.movers: head 0.99 does not exist; "),
+        ("qk_features: {heads: [[7, 0]]}", "qk_features.heads: layer 7 does not exist (head 7.0)"),
+        ("labels: nothing", "labels: Input should be a valid list (value 'nothing')"),
+        ("ioi: null", "ioi: Input should be a valid dictionary or instance of IoiSettings (value"),
+        ("ioi: {variants: [base, ABC, ABC]}", "ioi.variants: name base and any of base, ABC,"),
+        (f"corpus_: {'x' * 900}", "corpus_: unknown key (value 'xxx"),
+        ("comparisons: [{with_study: x}]", "comparisons.0.with_study: unknown key (value 'x'); kn"),
+        ("labels: [~nobody-of-this-name/x.csv]", "labels.0: there is no home folder of that user"),
+        (f"labels: [{'x' * 300}]", "'/"),
+    ],
+)
+def test_values_are_what_they_look_like(tmp_path: Path, text: str, line: str) -> None:
+    lines = [
+        "study: mine",
+        "description: a test study",
+        "model: {embedded: organism}",
+        "corpus: {format: structured, documents: 10}",
+        "sae: {d_sae: 64, k: 8, training_tokens: 4000}",
+        text,
+    ]
+    file = tmp_path / "mine.yaml"
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(StudyError) as raised:
+        load_study(file)
+    assert f"{file}: {line}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 700
+
+
+def test_paths_start_at_the_file_and_variables_are_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("TEXTS", str(tmp_path / "texts"))
+    for written in ("texts", "./elsewhere/../texts", "$TEXTS", str(tmp_path / "texts")):
+        corpus = {"format": "text", "path": written, "documents": None}
+        assert load_study(write(tmp_path, {"corpus": corpus})).corpus.path == tmp_path / "texts"
+
+
+def test_several_mistakes_have_a_line_each(tmp_path: Path) -> None:
+    change = {"labels": ["gone.csv"], "heads": {"movers": [[99, 0]]}, "ioi": {"roots": [[98, 0]]}}
+    with pytest.raises(StudyError) as raised:
+        load_study(write(tmp_path, change))
+    lines = str(raised.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["ioi.roots", "heads.movers", "labels.0"]
+
+
+SAE = {"d_sae": 64, "k": 8, "training_tokens": 4000}
+RESULT_CHANGING: dict[str, Any] = {
+    "d_sae": 65,
+    "k": 9,
+    "k_start": 12,
+    "training_tokens": 5000,
+    "batch_size": 1024,
+    "compute_dtype": "bfloat16",
+    "learning_rate": 2e-3,
+    "adam_betas": (0.8, 0.99),
+    "adam_epsilon": 1e-7,
+    "lr_warmup": 0.1,
+    "lr_decay": 0.1,
+    "sparsity_warmup": 0.1,
+    "max_gradient_norm": 1.0,
+    "normalize_input": False,
+    "decoder_init": "data",
+    "b_dec_init": "geometric_median",
+    "encoder_scale": 0.5,
+    "sample_rows": 100,
+    "dead_after_tokens": 1000,
+    "auxk_coefficient": 0.5,
+    "auxk": 3,
+    "log_every": 10,
+    "seed": 1,
+}
+OTHERS: dict[str, Any] = {
+    "source": "forward",
+    "buffer_rows": 7,
+    "buffer_dtype": "float32",
+    "checkpoint_every": 3,
+    "evaluation_tokens": 3,
+    "d_sae_by_layer": {1: 128},
+}
+OF_OTHER_ARCHITECTURES: dict[str, tuple[dict[str, Any], Any]] = {
+    "l1_coefficient": ({"architecture": "standard", "l1_coefficient": 1}, 2),
+    "l0_coefficient": ({"architecture": "jumprelu", "l0_coefficient": 1}, 2),
+    "bandwidth": ({"architecture": "jumprelu", "l0_coefficient": 1}, 0.5),
+    "initial_threshold": ({"architecture": "jumprelu", "l0_coefficient": 1}, 0.5),
+    "group_sizes": ({"architecture": "matryoshka", "k": 8, "group_sizes": (8, 64)}, (9, 64)),
+    "resample_at": ({"architecture": "standard", "l1_coefficient": 1}, (0.5,)),
+    "resample_warmup_steps": ({"architecture": "standard", "l1_coefficient": 1}, 7),
+}
+
+
+def test_a_training_is_another_exactly_when_a_setting_changes_what_is_learned() -> None:
+    plain = SaeSettings.model_validate(SAE)
+    same = plain.fingerprint()
+    for name, value in RESULT_CHANGING.items():
+        assert plain.with_changes(**{name: value}).fingerprint() != same, name
+    for name, value in OTHERS.items():
+        assert plain.with_changes(**{name: value}).fingerprint() == same, name
+    for name, (own, value) in OF_OTHER_ARCHITECTURES.items():
+        before = SaeSettings.model_validate({"d_sae": 64, "training_tokens": 4000, **own})
+        assert before.with_changes(**{name: value}).fingerprint() != before.fingerprint(), name
+    tested = {*RESULT_CHANGING, *OTHERS, *OF_OTHER_ARCHITECTURES}
+    external = {"architecture", "path", "min_explained_variance"}
+    assert tested | external == set(SaeSettings.model_fields)
+    # A default is as good as the same value given.
+    given = plain.with_changes(learning_rate=plain.learning_rate, auxk_coefficient=1.0)
+    assert given.fingerprint() == same
+
+
+def test_many_mistakes_are_counted_and_many_values_are_quick(tmp_path: Path) -> None:
+    rows = "[" + "1," * 50_000 + "]"
+    for text, last in {
+        f"labels: {rows}": "and 49800 more mistakes; correct these first",
+        f"rdfa: {{features: [{'{layer: 1, feature: 2}, ' * 15_000}]}}": "is there twice; remove it",
+        f"heads: {{movers: [{'[0, 0], ' * 30_000}]}}": "",
+    }.items():
+        file = tmp_path / "mine.yaml"
+        file.write_text(
+            "study: mine\ndescription: a\nmodel: {embedded: organism}\n"
+            "corpus: {format: structured, documents: 10}\n"
+            f"sae: {{d_sae: 64, k: 8, training_tokens: 4000}}\n{text}\n"
+        )
+        if not last:
+            assert len(load_study(file).heads.movers) == 30_000
+            continue
+        with pytest.raises(StudyError) as raised:
+            load_study(file)
+        assert len(str(raised.value).splitlines()) <= 201
+        assert last in str(raised.value).splitlines()[-1]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mechinterp_assets.studies.study import StudyError, load_study
+from mechinterp_assets.studies.study import StudyError
+from mechinterp_assets.studies.study_file import load_study
 
 STUDY = """
 study: mine

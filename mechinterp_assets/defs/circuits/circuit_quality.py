@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # science imports torch
     from torch import Tensor
 
     from mechinterp_assets.faithfulness.head_sets import Heads
-    from mechinterp_assets.faithfulness.measure import CircuitSettings
     from mechinterp_assets.faithfulness.split_model import SplitModel
 
 TABLES = (
@@ -56,7 +55,7 @@ def circuit_quality(run: Run) -> Made:
         found = measure_circuits(
             split,
             prompts[task],
-            _settings(run),
+            settings,
             counterfactual=_counterfactual(run, task),
             traced=traced.filter(pl.col("task") == task),
             named_sets=whole if task == "ioi" else {},
@@ -174,25 +173,6 @@ def _counterfactual(run: Run, task: str) -> str:
     from mechinterp_assets.prompts.common import CORRUPT, IOI
 
     return run.study.circuits.counterfactual if task == IOI else CORRUPT
-
-
-def _settings(run: Run) -> CircuitSettings:
-    from mechinterp_assets.faithfulness.measure import CircuitSettings
-
-    section = run.study.circuits
-    return CircuitSettings(
-        prompts=section.prompts,
-        ig_steps=section.ig_steps,
-        ig_rules=tuple(section.ig_rules),
-        exact_prompts=section.exact_prompts,
-        exact_edges=section.exact_edges,
-        random_rankings=section.random_rankings,
-        head_set_size=section.head_set_size,
-        minimality_heads=section.minimality_heads,
-        random_head_sets=section.random_head_sets,
-        random_subsets=section.random_subsets,
-        seed=section.seed,
-    )
 
 
 def _roles(run: Run) -> dict[str, Heads]:

@@ -31,7 +31,6 @@ ROLE, FALLBACK = "name_mover", "ioi_attention_io"
 )
 def qk_features(run: Run) -> Made:
     """What queries at END and keys at the names are made of, and which pairs make the score."""
-    from mechinterp_assets.attribution.qk_features import QkSettings
     from mechinterp_assets.attribution.qk_features import qk_features as split_scores
 
     settings = run.study.qk_features
@@ -42,15 +41,8 @@ def qk_features(run: Run) -> Made:
         open_saes(run, [layer for layer in run.study.layers if layer < first]),
         base_prompts(run, settings.task, setting="qk_features.task").head(settings.prompts),
         list(heads),
-        QkSettings(
-            destination=settings.destination,
-            sources=tuple(settings.sources),
-            contrasts=tuple(settings.compared),
-            top_pairs=settings.top_pairs,
-            top_k=tuple(settings.top_k),
-        ),
+        settings,
         residual_saes=_residual_saes(run, {layer for layer, _ in heads}),
-        centre_residual=settings.centre_residual,
     )
     reasons = pl.DataFrame(
         [(*head, reason) for head, reason in heads.items()],

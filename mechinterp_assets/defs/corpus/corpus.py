@@ -4,9 +4,9 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.features.named_proxies import named_proxies
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
-from mechinterp_assets.studies.proxies import study_proxies
 
 
 @tables("language_model", settings=["model", "features.proxies"], kinds=["huggingface"])
@@ -14,7 +14,9 @@ def language_model(run: Run) -> Made:
     """Load the study's model once and record its sizes and fingerprints."""
     settings, model = run.study.model, run.load_model()
     run.inputs.came_from(model_version=model.weights_hash)
-    for proxy in study_proxies(run.study):  # whether its tokens exist is known only now
+    for proxy in named_proxies(
+        run.study.features.proxies
+    ):  # whether its tokens exist is known only now
         proxy.check(model.token_strings())
     shape = model.config
     row = {
@@ -60,37 +62,12 @@ def language_model(run: Run) -> Made:
 )
 def corpus(run: Run) -> Made:
     """Read documents, drop duplicates, split by document, tokenize and pack into sequences."""
-    from mechinterp_assets.corpora.readers import CorpusSource, read_documents
-    from mechinterp_assets.corpora.tokenize import (
-        PackingSettings,
-        tokenize_corpus,
-        vocabulary_frame,
-    )
+    from mechinterp_assets.corpora.readers import read_documents
+    from mechinterp_assets.corpora.tokenize import tokenize_corpus, vocabulary_frame
 
     settings, model = run.study.corpus, run.model
     tokenized = tokenize_corpus(
-        read_documents(
-            CorpusSource(
-                format=settings.format,
-                path=settings.path,
-                dataset=settings.dataset,
-                dataset_config=settings.dataset_config,
-                dataset_split=settings.dataset_split,
-                text_column=settings.text_column,
-                documents=settings.documents,
-                shuffle_buffer=settings.shuffle_buffer,
-                seed=settings.seed,
-            )
-        ),
-        model.tokenizer,
-        PackingSettings(
-            context_size=settings.context_size,
-            max_tokens=settings.max_tokens,
-            bos_token_id=model.bos_token_id,
-            held_out_fraction=settings.held_out_fraction,
-            split_by=settings.split_by,
-            seed=settings.seed,
-        ),
+        read_documents(settings), model.tokenizer, settings, model.bos_token_id
     )
     special = {int(i) for i in model.tokenizer.all_special_ids}
     vocabulary = vocabulary_frame(model.token_strings(), special, tokenized.sequences)

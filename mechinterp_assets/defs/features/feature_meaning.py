@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from mechinterp_assets.features.named_proxies import named_proxies
 from mechinterp_assets.labels.features import label_summary, read_labels
 from mechinterp_assets.labels.files import LabelledSae
 from mechinterp_assets.orchestration.head_roles import heads_with_role
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
-from mechinterp_assets.studies.proxies import study_proxies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ def feature_proxies(run: Run) -> Made:
     )
     result = compare_with_proxies(
         read.activation_blocks(),
-        study_proxies(run.study),
+        named_proxies(run.study.features.proxies),
         read.tokens,
         read.token_strings,
         dict(promoted.iter_rows()),

@@ -19,7 +19,7 @@ from mechinterp_assets.orchestration.shape import GPU, tables
 if TYPE_CHECKING:  # science imports torch
     from collections.abc import Iterator, Sequence
 
-    from mechinterp_assets.attribution.rdfa import InactiveFeatureError, Rdfa, RdfaSettings
+    from mechinterp_assets.attribution.rdfa import InactiveFeatureError, Rdfa
     from mechinterp_assets.sae.base import SparseAutoencoder
 
 
@@ -42,7 +42,7 @@ def feature_rdfa(run: Run) -> Iterator[Made]:
     """Trees of some features of each layer, through the SAEs of all layers before it."""
     from mechinterp_assets.attribution.rdfa import RDFA_SCHEMA, Rdfa
 
-    settings, strings = _settings(run), run.model.token_strings()
+    settings, strings = run.study.rdfa, run.model.token_strings()
     saes: dict[int, SparseAutoencoder] = {}
     for layer in sorted(run.layers):
         own = run.at(layer)
@@ -82,19 +82,6 @@ def feature_rdfa(run: Run) -> Iterator[Made]:
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _settings(run: Run) -> RdfaSettings:
-    from mechinterp_assets.attribution.rdfa import RdfaSettings
-
-    rdfa = run.study.rdfa
-    return RdfaSettings(
-        max_depth=rdfa.max_depth,
-        branching=rdfa.branching,
-        min_share=rdfa.min_share,
-        max_nodes=rdfa.max_nodes,
-        by_head=rdfa.by_head,
-    )
 
 
 def _add_sae(saes: dict[int, SparseAutoencoder], own: Run, layer: int) -> None:

@@ -36,7 +36,7 @@ from mechinterp_assets.orchestration.shape import GPU, tables
 def head_features(run: Run) -> Made:
     """The features that each head writes most, and clusters among them as a proxy of its roles."""
     from mechinterp_assets.heads.head_features import head_features as rank_features
-    from mechinterp_assets.heads.polysemanticity import ProxySettings, head_polysemanticity_proxy
+    from mechinterp_assets.heads.polysemanticity import head_polysemanticity_proxy
 
     settings, sae = run.study.heads, open_sae(run)
     statistics, ngrams = run.frame("feature_statistics"), run.frame("feature_ngrams")
@@ -59,12 +59,7 @@ def head_features(run: Run) -> Made:
         ngrams,
         layer=run.layer,
         n_heads=run.model.config.n_heads,
-        settings=ProxySettings(
-            slice_threshold=settings.slice_similarity,
-            ngram_threshold=settings.ngram_similarity,
-            n_draws=settings.similarity_draws,
-            seed=settings.seed,
-        ),
+        settings=settings,
     )
     return run.made(
         {"head_features": top, "head_polysemanticity_proxy": proxy},

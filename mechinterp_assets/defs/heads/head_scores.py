@@ -1,10 +1,5 @@
 """Scores of every attention head; roles are the SQL view head_roles over them."""
 
-from __future__ import annotations
-
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import dagster as dg
 import polars as pl
 
@@ -14,16 +9,20 @@ from mechinterp_assets.orchestration.head_roles import head_roles, heads_with_ro
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
 
-if TYPE_CHECKING:
-    from mechinterp_assets.heads.settings import HeadScoreSettings
-
-SIZES = ("heads.sequences", "heads.repeat_length", "corpus.context_size")
+SIZES = ("heads.sequences", "heads.repeat_length", "heads.sink_length")
 
 
 @tables(
     "head_scores",
     reads=["language_model", "tokenized_corpus"],
-    settings=[*SIZES, "heads.suppression_tokens", "heads.cspa_sequences"],
+    settings=[
+        *SIZES,
+        "heads.batch_size",
+        "heads.null_draws",
+        "heads.suppression_tokens",
+        "heads.cspa_sequences",
+        "heads.cspa_length",
+    ],
     seed="heads.seed",
     pool=GPU,
     kinds=["torch"],
@@ -35,11 +34,7 @@ def head_scores(run: Run) -> Made:
     heads = run.study.heads
     scores = score_heads(
         run.model,
-        replace(
-            _sizes(run),
-            suppression_tokens=heads.suppression_tokens,
-            cspa_sequences=heads.cspa_sequences,
-        ),
+        heads,
         text=token_ids(run, "held_out", heads.sequences),
         text_name=_text_name(run),
     )
@@ -103,8 +98,9 @@ def attention_sinks(run: Run) -> Made:
     """What heads do with the first positions, and the largest entries of the residual stream."""
     from mechinterp_assets.heads.sinks import sink_datasets, sinks
 
-    text = token_ids(run, "held_out", run.study.heads.sequences)
-    found = sinks(run.model, sink_datasets(run.model, _sizes(run), text, _text_name(run)))
+    heads = run.study.heads
+    text = token_ids(run, "held_out", heads.sequences)
+    found = sinks(run.model, sink_datasets(run.model, heads, text, _text_name(run)))
     first = found.attention_sinks.filter(
         (pl.col("position") == 0) & (pl.col("tokens") == "natural") & pl.col("with_bos")
     )
@@ -127,19 +123,6 @@ def attention_sinks(run: Run) -> Made:
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _sizes(run: Run) -> HeadScoreSettings:
-    """Sizes of the data that scores and sinks are measured on, from the settings SIZES."""
-    from mechinterp_assets.heads.settings import HeadScoreSettings
-
-    heads = run.study.heads
-    return HeadScoreSettings(
-        n_sequences=heads.sequences,
-        period=heads.repeat_length,
-        sink_length=min(64, run.study.corpus.context_size),
-        seed=heads.seed,
-    )
 
 
 def _text_name(run: Run) -> str:

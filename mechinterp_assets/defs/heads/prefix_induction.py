@@ -13,7 +13,6 @@ from mechinterp_assets.orchestration.publishing import Metadata
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
 
-LENGTH = 48  # tokens of a random sequence, where the study's context has room for them
 FALLBACK_HEADS = 5  # edited where no head has the role induction
 DRAWN_HEADS = 5
 
@@ -31,21 +30,16 @@ DRAWN_HEADS = 5
 def prefix_induction(run: Run) -> Made:
     """Induction score, direct effect, attention in text and its causes, by prefix length."""
     from mechinterp_assets.heads.prefix_corpus import prefix_corpus
-    from mechinterp_assets.heads.prefix_induction import PrefixSettings
+    from mechinterp_assets.heads.prefix_induction import SEQUENCE_LENGTH
     from mechinterp_assets.heads.prefix_induction import prefix_induction as score_by_prefix
     from mechinterp_assets.heads.prefix_intervention import prefix_intervention
 
     settings, model = run.study.prefix_induction, run.model
     heads = _induction_heads(run.frame("head_scores"))
     text = token_ids(run, "held_out", settings.corpus_sequences)
-    scores = score_by_prefix(
-        model,
-        PrefixSettings(
-            n_sequences=settings.sequences,
-            length=min(LENGTH, run.study.corpus.context_size),
-            seed=settings.seed,
-        ),
-    )
+    # Random sequences are as long as the study's context has room for.
+    length = min(SEQUENCE_LENGTH, run.study.corpus.context_size)
+    scores = score_by_prefix(model, settings, length=length)
     corpus = prefix_corpus(
         model, text, text_name=f"held-out text of {run.name}", seed=settings.seed
     )

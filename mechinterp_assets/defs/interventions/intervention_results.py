@@ -184,7 +184,6 @@ def _published(
     run: Run, prompts: pl.DataFrame, edges: pl.DataFrame, saes: dict[int, SparseAutoencoder]
 ) -> tuple[list[Planned], pl.DataFrame]:
     """Interventions of the study's published experiments, and their rows."""
-    from mechinterp_assets.interventions.experiment_context import PublishedSettings
     from mechinterp_assets.interventions.measured_context import experiment_context
     from mechinterp_assets.interventions.published import choose_published
 
@@ -202,11 +201,7 @@ def _published(
         trace_edges=edges,
         trace_graph=run.table("ioi_trace_graph").filter(pl.col("task") == IOI).collect(),
         saes=saes,
-        settings=PublishedSettings(
-            edges=settings.published_edges,
-            features=settings.published_features,
-            seed=settings.seed,
-        ),
+        settings=settings,
     )
     return choose_published(settings.published, context, run.log.info)
 

@@ -134,18 +134,13 @@ def _trace_task(
     """Trace base prompts of a task by the standard rule and by the study's variants of it."""
     from mechinterp_assets.circuits.consensus import consensus_signal
     from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
-    from mechinterp_assets.circuits.trace import TraceSettings, trace_batches
+    from mechinterp_assets.circuits.trace import trace_batches
     from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
     from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_settings
 
     settings, model = run.study.ioi, run.model
     roots = _roots(run, prompts, task)
-    rules = TraceSettings(
-        threshold=settings.firing_threshold,
-        fraction=settings.contribution_fraction,
-        contrast=settings.slice_contrast,
-        any_score=settings.firing_score_min is None,
-    )
+    rules = settings.rules
     others = [
         variant_settings(variant, rules, settings.near_threshold)
         for variant in settings.trace_variants
@@ -242,7 +237,7 @@ def _roots(run: Run, prompts: pl.DataFrame, task: str) -> list[Root]:
         sources=sources,
         count=settings.max_roots,
         threshold=settings.firing_threshold,
-        any_score=settings.firing_score_min is None,
+        any_score=settings.any_score,
     )
     if named is None:
         return root_heads(scores)

@@ -12,11 +12,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.defs.saes.training import (
-    compute_dtype_on,
-    forward_rows,
-    require_training_memory,
-)
+from mechinterp_assets.defs.saes.training import forward_rows, require_training_memory
 from mechinterp_assets.orchestration.artefacts import SAE, open_cache
 from mechinterp_assets.orchestration.publishing import Metadata
 from mechinterp_assets.orchestration.run import Made, Run
@@ -25,8 +21,8 @@ from mechinterp_assets.orchestration.shape import GPU, tables
 if TYPE_CHECKING:  # science imports torch
     from torch import Tensor
 
-    from mechinterp_assets.sae.train import TrainingResult
-    from mechinterp_assets.sae.training_settings import TrainingSettings
+    from mechinterp_assets.sae.settings import SaeSettings
+    from mechinterp_assets.sae.trainer import TrainingResult
     from mechinterp_assets.storage.tensors import Scratch
 
 VERIFIED_ROWS = 4096
@@ -69,14 +65,13 @@ def attention_sae(run: Run) -> Iterator[Made]:
 
 def _train_from_cache(run: Run) -> Iterator[Made]:
     from mechinterp_assets.activations.rows import CachedRows
-    from mechinterp_assets.sae.settings import sae_settings
     from mechinterp_assets.sae.train import train
 
-    section, device = run.study.sae, run.compute.prepare(run.study.sae.seed)
-    settings = sae_settings(section, run.layer, compute_dtype_on(device))
+    sae, device = run.study.sae, run.compute.prepare(run.study.sae.seed)
+    settings = sae.for_layer(run.layer).on_device(device.type)
     require_training_memory(run, run.partition, [settings], run.model.config.d_z, 1)
     reader = open_cache(run, "train")
-    rows = CachedRows(reader, seed=settings.seed, buffer_rows=section.buffer_rows, device=device)
+    rows = CachedRows(reader, seed=settings.seed, buffer_rows=sae.buffer_rows, device=device)
     with run.checkpoints(SAE) as scratch:
         # A checkpoint of other settings or other activations is not this run's: leave it aside.
         checkpoint = scratch.folder / f"{settings.fingerprint()}-{reader.content_hash[:16]}"
@@ -86,14 +81,13 @@ def _train_from_cache(run: Run) -> Iterator[Made]:
 
 
 def _train_from_forward_passes(run: Run) -> Iterator[Made]:
-    from mechinterp_assets.sae.settings import sae_settings
     from mechinterp_assets.sae.train import Member, train_together
 
-    section, device = run.study.sae, run.device
-    dtype = compute_dtype_on(device)
+    sae, device = run.study.sae, run.device
     runs = {(own := run.at(layer)).partition: own for layer in run.layers}
     members = {
-        key: Member(own.layer, sae_settings(section, own.layer, dtype)) for key, own in runs.items()
+        key: Member(own.layer, sae.for_layer(own.layer).on_device(device.type))
+        for key, own in runs.items()
     }
     require_training_memory(
         run,
@@ -102,7 +96,7 @@ def _train_from_forward_passes(run: Run) -> Iterator[Made]:
         run.model.config.d_z,
         len(members),
     )
-    rows = forward_rows(run, run.layers, section.seed)
+    rows = forward_rows(run, run.layers, sae.seed)
     with run.checkpoints(SAE) as scratch:
         identity = [rows.identity, *(m.settings.fingerprint() for m in members.values())]
         digest = hashlib.sha256("/".join(identity).encode()).hexdigest()[:16]
@@ -119,13 +113,13 @@ def _adopt_external(run: Run) -> Iterator[Made]:
     from mechinterp_assets.sae.io import save_sae, verify_saved
     from mechinterp_assets.sae.trainer import LOG_SCHEMA
 
-    section, context_size = run.study.sae, run.study.corpus.context_size
+    sae, context_size = run.study.sae, run.study.corpus.context_size
     external = read_external(
-        section.external_folder(run.layer), run.model, run.layer, context_size=context_size
+        sae.external_folder(run.layer), run.model, run.layer, context_size=context_size
     )
     reader = open_cache(run, "train")
-    sample = CachedRows(reader, seed=section.seed).sample(EXTERNAL_ROWS, section.seed)
-    measures = check_explains(external, sample, section.min_explained_variance)
+    sample = CachedRows(reader, seed=sae.seed).sample(EXTERNAL_ROWS, sae.seed)
+    measures = check_explains(external, sample, sae.min_explained_variance)
     with run.writer(SAE) as writer:
         adopted = external.adopted(run.model, run.layer, context_size)
         save_sae(writer.folder, external.sae, adopted)
@@ -155,7 +149,7 @@ def _remove_checkpoints(scratch: Scratch) -> None:
         shutil.rmtree(folder)
 
 
-def _saved(run: Run, settings: TrainingSettings, result: TrainingResult, sample: Tensor) -> Made:
+def _saved(run: Run, settings: SaeSettings, result: TrainingResult, sample: Tensor) -> Made:
     """Write one SAE, and give its row and log; `sample` are rows [n, d_in] that the written SAE
     must agree on."""
     from mechinterp_assets.sae.io import SaeMetadata, save_sae, verify_saved

@@ -13,7 +13,6 @@ import polars as pl
 
 from mechinterp_assets.dashboards.places import frontier_folder
 from mechinterp_assets.defs.saes.training import (
-    compute_dtype_on,
     forward_rows,
     require_training_memory,
 )
@@ -25,7 +24,7 @@ if TYPE_CHECKING:  # science imports torch
     from torch import Tensor
 
     from mechinterp_assets.activations.rows import LayerRows
-    from mechinterp_assets.sae.training_settings import TrainingSettings
+    from mechinterp_assets.sae.settings import SaeSettings
 
 FRONTIER = "sae_frontier"
 
@@ -80,14 +79,13 @@ def _sweep(run: Run, tokens: Tensor) -> pl.DataFrame:
     """Train and measure all variants of one layer: its rows of sae_frontier."""
     from mechinterp_assets.activations.statistics import mean_z_of
     from mechinterp_assets.sae.evaluation import evaluate_variants
-    from mechinterp_assets.sae.settings import sae_settings, sparsity_setting, sweep_sections
     from mechinterp_assets.sae.sweep import Variant, frontier_rows
     from mechinterp_assets.sae.train import Member, train_together
 
     layer, key, device = run.layer, run.partition, run.device
     settings = {
-        name: sae_settings(section, layer, compute_dtype_on(device))
-        for name, section in sweep_sections(run.study.sae, run.study.sweep).items()
+        name: variant.for_layer(layer).on_device(device.type)
+        for name, variant in run.study.sweep.of(run.study.sae).items()
     }
     members = {f"{key} {name}": Member(layer, own) for name, own in settings.items()}
     require_training_memory(
@@ -103,9 +101,7 @@ def _sweep(run: Run, tokens: Tensor) -> pl.DataFrame:
         evaluation = evaluate_variants(run.model, {layer: saes}, tokens, {layer: mean_z})
         for folder in scratch.folder.glob("sweep-*/"):
             shutil.rmtree(folder)
-    variants = {
-        name: Variant(own, results[name], *sparsity_setting(own)) for name, own in settings.items()
-    }
+    variants = {name: Variant(own, results[name], *own.sparsity) for name, own in settings.items()}
     return frontier_rows(layer, variants, evaluation)
 
 
@@ -122,6 +118,6 @@ def _rows(run: Run) -> tuple[LayerRows, str]:
     return OneLayer(cached, run.layer), reader.content_hash
 
 
-def _digest(identity: str, settings: dict[str, TrainingSettings]) -> str:
+def _digest(identity: str, settings: dict[str, SaeSettings]) -> str:
     parts = [identity, *(own.fingerprint() for own in settings.values())]
     return hashlib.sha256("/".join(parts).encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """What training SAEs takes from a study and from the machine, for single SAEs and for sweeps.
 
-Belongs here: rows from forward passes, the precision of a device, the refusal of what does not fit
+Belongs here: rows from forward passes, the refusal of what does not fit
 memory. Does not belong here: assets, and training itself (sae/train.py).
 """
 
@@ -14,16 +14,8 @@ from mechinterp_assets.orchestration.run import Run
 if TYPE_CHECKING:  # science imports torch
     from collections.abc import Sequence
 
-    import torch
-
     from mechinterp_assets.activations.forward_rows import ForwardRows
-    from mechinterp_assets.sae.settings import ComputeDtype
-    from mechinterp_assets.sae.training_settings import TrainingSettings
-
-
-def compute_dtype_on(device: torch.device) -> ComputeDtype:
-    """What compute_dtype `auto` stands for: bfloat16 where it is known to be faster."""
-    return "bfloat16" if device.type == "cuda" else "float32"
+    from mechinterp_assets.sae.settings import SaeSettings
 
 
 def forward_rows(run: Run, layers: Sequence[int], seed: int) -> ForwardRows:
@@ -43,7 +35,7 @@ def forward_rows(run: Run, layers: Sequence[int], seed: int) -> ForwardRows:
 
 
 def require_training_memory(
-    run: Run, what: str, members: Sequence[TrainingSettings], d_in: int, layers: int
+    run: Run, what: str, members: Sequence[SaeSettings], d_in: int, layers: int
 ) -> None:
     """Raise ComputeError, before work starts, where SAEs trained together do not fit the device.
 
@@ -52,7 +44,7 @@ def require_training_memory(
     import torch
 
     from mechinterp_assets.activations.forward_rows import BUFFER_DTYPES, buffer_bytes
-    from mechinterp_assets.sae.training_settings import lockstep_bytes
+    from mechinterp_assets.sae.memory import lockstep_bytes
 
     sae = run.study.sae
     dtype = BUFFER_DTYPES[sae.buffer_dtype] if sae.source == "forward" else torch.float32

@@ -15,7 +15,7 @@ from mechinterp_assets.orchestration.run import Run
 if TYPE_CHECKING:  # science imports torch
     from collections.abc import Sequence
 
-    from mechinterp_assets.prompts.settings import OwnTaskSection
+    from mechinterp_assets.prompts.settings import OwnTaskSettings
     from mechinterp_assets.prompts.suite import TaskSuite
     from mechinterp_assets.prompts.user import Example
 
@@ -55,7 +55,7 @@ def study_suite(run: Run) -> TaskSuite:
     )
 
 
-def _examples(run: Run, task: OwnTaskSection) -> Sequence[Example]:
+def _examples(run: Run, task: OwnTaskSettings) -> Sequence[Example]:
     from mechinterp_assets.prompts.user import Example, read_examples
 
     if task.path is None:

@@ -23,7 +23,7 @@ from mechinterp_assets.heads.datasets import ordinary_token_ids
 from mechinterp_assets.heads.embeddings import effective_embedding, normalised
 from mechinterp_assets.heads.score_kinds import ModelScore, ScoreDatasets
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.kept_run import run_and_keep
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import all_logits_from
@@ -35,7 +35,7 @@ _BLOCK_ELEMENTS = 16_000_000
 
 
 def suppression_ov(
-    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
+    model: LanguageModel, settings: HeadSettings, datasets: ScoreDatasets
 ) -> ScoreValues:
     """Share of tokens that the head, attending to them, lowers among the 10 most.
 
@@ -60,7 +60,7 @@ def suppression_ov(
 
 
 def suppression_qk(
-    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
+    model: LanguageModel, settings: HeadSettings, datasets: ScoreDatasets
 ) -> ScoreValues:
     """Share of tokens whose prediction attends to the token itself more than to any other.
 
@@ -86,7 +86,7 @@ def suppression_qk(
 
 @torch.no_grad()
 def suppression_explained(
-    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
+    model: LanguageModel, settings: HeadSettings, datasets: ScoreDatasets
 ) -> ScoreValues | None:
     """Share of a head's mean-ablation effect that copy suppression accounts for (CSPA).
 
@@ -187,7 +187,7 @@ class _Vocabulary:
     seed: int
 
     @classmethod
-    def of(cls, model: LanguageModel, settings: HeadScoreSettings) -> "_Vocabulary":
+    def of(cls, model: LanguageModel, settings: HeadSettings) -> "_Vocabulary":
         ids = ordinary_token_ids(model)
         column = torch.arange(len(ids))
         if len(ids) > settings.suppression_tokens:

@@ -6,13 +6,11 @@ from torch import Tensor
 from mechinterp_assets.heads.embeddings import effective_embedding
 from mechinterp_assets.heads.score_kinds import ModelScore, ScoreDatasets
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel
 
 
-def copying(
-    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
-) -> ScoreValues:
+def copying(model: LanguageModel, settings: HeadSettings, datasets: ScoreDatasets) -> ScoreValues:
     """Re sum(lambda) / sum |lambda| over the eigenvalues of W_E W_V W_O W_U, in [-1, 1].
 
     The non-zero eigenvalues of the d_vocab x d_vocab matrix are those of the d_head x d_head
@@ -29,7 +27,7 @@ def copying(
 
 
 def copying_effective(
-    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
+    model: LanguageModel, settings: HeadSettings, datasets: ScoreDatasets
 ) -> ScoreValues:
     """`copying` with the effective embedding W_EE = W_E + MLP0(LN2(W_E)) in place of W_E.
 
@@ -61,7 +59,7 @@ def random_rotation(size: int, generator: torch.Generator) -> Tensor:
     return torch.as_tensor(q * r.diagonal().sign())
 
 
-def _copying(model: LanguageModel, settings: HeadScoreSettings, embedding: Tensor) -> ScoreValues:
+def _copying(model: LanguageModel, settings: HeadSettings, embedding: Tensor) -> ScoreValues:
     weights = model.weights
     layers, heads, d_model, d_head = weights.W_V.shape
     token_map = (weights.W_U @ embedding).cpu().double()

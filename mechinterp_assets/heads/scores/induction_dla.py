@@ -8,7 +8,7 @@ from torch import Tensor
 from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.score_kinds import ModelScore, ScoreDatasets
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel, Weights
 from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64
@@ -64,7 +64,7 @@ class InductionLogitAttribution:
 
 @torch.no_grad()
 def induction_logit_attribution(
-    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
+    model: LanguageModel, settings: HeadSettings, datasets: ScoreDatasets
 ) -> ScoreValues:
     """Direct effect of each head on the next token's logit in the second half of RRT."""
     data = datasets.repeated

@@ -18,7 +18,7 @@ from mechinterp_assets.corpora.words import DAYS, LETTERS, MONTHS, NUMBER_WORDS,
 from mechinterp_assets.heads.embeddings import first_mlp_output
 from mechinterp_assets.heads.score_kinds import ModelScore, ScoreDatasets
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.heads.settings import HeadScoreSettings
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel
 
 MINIMUM_TOKENS = 4
@@ -89,7 +89,7 @@ def token_classes(
 
 
 def successor(
-    model: LanguageModel, settings: HeadScoreSettings, datasets: ScoreDatasets
+    model: LanguageModel, settings: HeadSettings, datasets: ScoreDatasets
 ) -> ScoreValues | None:
     """Share of tokens of which the head raises the successor most within the class.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
 from mechinterp_assets.sae.auxk import add_auxk
 from mechinterp_assets.sae.relu_ops import positive_encode
+from mechinterp_assets.sae.settings import SaeSettings
 from mechinterp_assets.sae.sparse_ops import EntriesByFeature, compiled, reconstruct_ragged
 from mechinterp_assets.sae.steps import (
     StepSums,
@@ -19,7 +20,6 @@ from mechinterp_assets.sae.steps import (
     gradient_of,
     step_sums,
 )
-from mechinterp_assets.sae.training_settings import TrainingSettings
 from mechinterp_assets.sae.traits import Traits
 
 TRAITS = Traits(
@@ -51,7 +51,7 @@ class BatchTopKStep(TrainingStep):
 
     sae_class = BatchTopKSAE
 
-    def __init__(self, settings: TrainingSettings, decoder: Tensor, b_dec: Tensor) -> None:
+    def __init__(self, settings: SaeSettings, decoder: Tensor, b_dec: Tensor) -> None:
         super().__init__(settings, decoder, b_dec)
         # [2]: exponentially weighted sum of the batches' smallest kept values, and of the weights
         self.buffers["threshold"] = decoder.new_zeros(2)
