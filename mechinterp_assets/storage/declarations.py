@@ -114,17 +114,17 @@ def _stamp(folder: Path) -> Stamp:
 
     Asked for with every look at a declaration, so without reading any file.
     """
-    try:
-        with os.scandir(folder) as entries:
-            top = [one for one in entries if one.name in _TOP]
-        found = [*top]
-        for part in ("tables", "views"):
-            with os.scandir(folder / part) as entries:
+    found: list[os.DirEntry[str]] = []
+    for part, needed in ((folder, True), (folder / "tables", True), (folder / "views", False)):
+        try:
+            with os.scandir(part) as entries:
                 found += [one for one in entries if one.name.endswith(".sql")]
-    except FileNotFoundError as error:
-        raise DeclarationError(_missing(Path(error.filename))) from None
-    if lacking := set(_TOP) - {one.name for one in top}:
-        raise DeclarationError(_missing(folder / sorted(lacking)[0]))
+        except FileNotFoundError:
+            if needed:
+                raise DeclarationError(_missing(part)) from None
+    for name in _TOP:
+        if not (folder / name).exists():
+            raise DeclarationError(_missing(folder / name))
     stats = ((one.path, one.stat()) for one in found)
     return tuple(sorted((path, s.st_ino, s.st_size, s.st_mtime_ns) for path, s in stats))
 
