@@ -14,7 +14,9 @@ from mechinterp_assets.activations.rows import TensorRows
 from mechinterp_assets.heads.datasets import random_tokens
 from mechinterp_assets.heads.head_scores import head_scores
 from mechinterp_assets.heads.settings import HeadSettings
+from mechinterp_assets.interventions.api import run
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.prompts.ioi import ioi_prompts
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, save_sae
 from mechinterp_assets.sae.memory import training_bytes
 from mechinterp_assets.sae.settings import SaeSettings
@@ -44,8 +46,11 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 
 def test_the_guide_has_its_examples(extended: list[str]) -> None:
-    assert {"mechinterp_assets.sae.architectures.threshold"} < set(extended)
-    assert len(extended) == len(set(extended))
+    assert {name.rpartition(".")[2] for name in extended} == {
+        "threshold",
+        "attention_entropy",
+        "role_copy",
+    }
 
 
 def test_the_architecture_trains_and_is_what_it_says(
@@ -103,3 +108,26 @@ def test_the_head_score_is_the_entropy(extended: list[str], organism: LanguageMo
         assert value == pytest.approx(sum(entropy) / len(entropy), abs=1e-9)
     uniform = sum(float(torch.tensor(t + 1.0).double().log()) for t in range(16)) / 16
     assert frame["null_mean"].unique().to_list() == pytest.approx([uniform])
+
+
+def test_the_kind_of_intervention_copies_between_roles(
+    extended: list[str], organism: LanguageModel
+) -> None:
+    prompts = ioi_prompts(organism.encode, 3, 0, organism.bos_token_id, ["base"])
+    edit = {"kind": "role_copy", "layer": 3, "head": 3, "position_role": "END", "from_role": "S2"}
+    found = run(organism, prompts, [edit]).filter(metric="logit_diff").sort("prompt")
+    assert found["intervention"].unique().to_list() == ["copy:L3H3:END<-S2"]
+    for row, patched in zip(prompts.iter_rows(named=True), found["patched"], strict=True):
+        at = {"END": row["n_tokens"] - 1, "S2": row["pos_s2"]}
+
+        def copy(z: torch.Tensor, hook: object, at: dict[str, int] = at) -> torch.Tensor:
+            z[:, at["END"], 3] = z[:, at["S2"], 3]
+            return z
+
+        with torch.no_grad():
+            logits = organism.processed.run_with_hooks(
+                torch.tensor([row["token_ids"]]), fwd_hooks=[("blocks.3.attn.hook_z", copy)]
+            )[0, -1]
+        expected = float(logits[row["io_token_id"]] - logits[row["s_token_id"]])
+        assert patched == pytest.approx(expected, abs=1e-4)
+    assert (found["patched"] - found["clean"]).abs().max() > 0.1
