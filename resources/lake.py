@@ -1,4 +1,4 @@
-"""The lake as a Dagster resource. How it stores tables is in `lake_store.py`."""
+"""The lake as a Dagster resource. How it stores tables is in `storage/lake.py`."""
 
 import dagster as dg
 from pydantic import Field

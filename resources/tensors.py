@@ -1,4 +1,4 @@
-"""The tensor store as a Dagster resource. How it stores artefacts is in `tensor_store.py`."""
+"""The tensor store as a Dagster resource. How it stores artefacts is in `storage/tensors.py`."""
 
 import dagster as dg
 from pydantic import Field

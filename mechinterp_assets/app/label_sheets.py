@@ -1,7 +1,7 @@
 """Sheets for people to label: features of a layer, or heads with their top features, with links.
 
-Belongs here: reading what a sheet needs from the lake. The sheets' formats are `features/labels.py`
-and `heads/labels.py`.
+Belongs here: reading what a sheet needs from the lake. The sheets' formats are `labels/features.py`
+and `labels/heads.py`.
 """
 
 import polars as pl

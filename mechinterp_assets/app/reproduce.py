@@ -1,7 +1,7 @@
 """A study's comparison from its lake.
 
 Belongs here: putting reference file, measures and comparison together for the command line. Does
-not belong here: printing (cli.py), the asset (defs/reproduction).
+not belong here: printing (run_commands.py), the asset (defs/reproduction).
 """
 
 from collections.abc import Iterable, Sequence

@@ -90,7 +90,7 @@ def root_scores(
 ) -> pl.DataFrame:
     """Scores of all heads as roots, best first; `is_root` marks the chosen ones. Processed weights.
 
-    prompts: rows of ioi_prompts, or of one task in the common form (tasks/prompts.py). sources:
+    prompts: rows of ioi_prompts, or of one task in the common form (prompts/common.py). sources:
     roles that a root may attend to; ties go to the first (`task_sources` has those of a task).
     A head qualifies when, as means over prompts,
       direct_effect > 0 and at least `min_effect_share` of the sum of all heads' positive effects,

@@ -177,7 +177,7 @@ def trace_circuit(
 ) -> Trace:
     """Trace `roots` upstream in every prompt; processed weights.
 
-    prompts: rows of ioi_prompts, or of any task in the common form (tasks/prompts.py). A root
+    prompts: rows of ioi_prompts, or of any task in the common form (prompts/common.py). A root
     (layer, head) starts at its pair (END, IO); a Root may name any other role as its source.
     Prompts without that role are not traced from it.
 

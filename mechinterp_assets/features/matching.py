@@ -1,7 +1,7 @@
 """Which features of two SAEs are the same: one-to-one matching of decoder directions.
 
 Belongs here: the matching, its random baseline, and the frame `sae_matching`. Does not belong here:
-which SAEs are compared (assets/sae_comparison.py).
+which SAEs are compared (studies/comparisons.py).
 
 Two SAEs on the z of one layer share a space: rows of W_dec are compared as they are. z of different
 layers has no common basis: there, directions are compared where both write, d_i W_O in the residual

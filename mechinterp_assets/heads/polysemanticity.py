@@ -3,7 +3,7 @@
 Belongs here: likeness of two features (by what the head writes for them, by the text they fire on),
 clusters of a head's top features, and the same of features drawn at random. This is a proxy, and
 its tables say so: K24 Table 3 (monosemantic 9.7%, minor exception 5.5%, bisemantic 2.7%,
-polysemantic 81.9% of GPT-2 small's heads) was judged by people; their labels are labels.py.
+polysemantic 81.9% of GPT-2 small's heads) was judged by people; their labels are labels/heads.py.
 
 Two features are alike
   decoder_slice  cosine of the head's slices of their decoder rows: the head writes alike for both;

@@ -1,6 +1,6 @@
 """Metrics of a run at END.
 
-Belongs here: which of the metrics of tasks/answers.py interventions have. Does not belong here:
+Belongs here: which of the metrics of prompts/answers.py interventions have. Does not belong here:
 effects (patched - clean), which are views.
 """
 

@@ -1,8 +1,8 @@
 """CSV files in which people label things, read line by line with errors that say where.
 
 Belongs here: what all label files share: cells with their line numbers, whole numbers, the study
-and the SAE that a line speaks of. What is labelled, and in which words, is features/labels.py and
-heads/labels.py.
+and the SAE that a line speaks of. What is labelled, and in which words, is labels/features.py and
+labels/heads.py.
 """
 
 import csv

@@ -3,7 +3,7 @@ head does; the shares of K24 Table 3.
 
 Belongs here: the format of these label files, their checks, shares of each class, sheets to fill
 in. Does not belong here: the automatic proxy (polysemanticity.py), labels of single features
-(features/labels.py).
+(labels/features.py).
 
 A file is a CSV with a header: rater, study, layer, head, feature, label, class, note; and, if it
 likes, sae: the weights_hash of the SAE whose features were looked at. A line without a feature is a

@@ -1,7 +1,7 @@
 """Roles of positions and answers of prompts, read from either form of a prompts frame.
 
 Belongs here: the common form of all tasks (roles, positions, answer_token_ids, wrong_token_ids;
-tasks/prompts.py) and the columns of ioi_prompts (pos_*, io_token_id, s_token_id). Does not belong
+prompts/common.py) and the columns of ioi_prompts (pos_*, io_token_id, s_token_id). Does not belong
 here: building prompts, and anything that needs a model.
 """
 

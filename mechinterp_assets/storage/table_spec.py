@@ -1,6 +1,6 @@
 """What a declared table or view is: columns with types and meaning, and the polars schema of it.
 
-How declarations are read from SQL files is in `tables.py`.
+How declarations are read from SQL files is in `declarations.py`.
 """
 
 from dataclasses import dataclass

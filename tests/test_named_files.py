@@ -1,0 +1,30 @@
+"""Files that docstrings, comments and docs name exist, so that a reader who follows one arrives."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMED = re.compile(r"(?<![\w./<>*{}-])((?:[\w-]+/)*[a-z]\w*\.(?:py|cpp))\b(?![\w*])")
+# Files of examples that do not exist, and of other programs.
+ELSEWHERE = {"utils.py", "topic.py"}
+
+
+def test_files_that_are_named_exist() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    paths = [f"/{name}" for name in listed]
+    lacking = []
+    for name in listed:
+        file = ROOT / name
+        if not name.startswith(("mechinterp_assets/", "resources/", "docs/", "README", "sql/")):
+            continue
+        if file.suffix not in {".py", ".md", ".sql"} or not file.is_file():
+            continue
+        for named in NAMED.findall(file.read_text()):
+            known = any(path.endswith(f"/{named}") for path in paths)
+            example = name == "docs/development.md"  # its examples are files of their own
+            if not known and not example and named.rpartition("/")[2] not in ELSEWHERE:
+                lacking.append(f"{name}: {named}")
+    assert not lacking, "\n".join(sorted(set(lacking)))
