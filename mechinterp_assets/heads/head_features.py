@@ -2,7 +2,8 @@
 
 Belongs here: ranking a layer's features by their attribution to each head, and a summary of what
 each of them fires on and promotes. Does not belong here: head attribution itself
-(attribution/head_attribution.py), how many meanings a head has (polysemanticity.py, labels/heads.py).
+(attribution/head_attribution.py), nor how many meanings a head has (polysemanticity.py,
+labels/heads.py).
 """
 
 from typing import Any
