@@ -117,6 +117,11 @@ def dashboard_app() -> Starlette:
 def serve(port: int, dashboards_port: int) -> int:
     """Run webserver, daemon and dashboards until SIGINT or SIGTERM; return Dagster's exit code."""
     prepare_instance_folder()
+    dashboards = uvicorn.Server(
+        uvicorn.Config(dashboard_app(), host=HOST, port=dashboards_port, log_level="warning")
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopper(dashboards))
     # A shell's `&` ignores SIGINT, and `dagster dev` would inherit that: reset both signals.
     dagster = subprocess.Popen(
         [
@@ -126,17 +131,14 @@ def serve(port: int, dashboards_port: int) -> int:
         ],
         start_new_session=True,
     )
-    dashboards = uvicorn.Server(
-        uvicorn.Config(dashboard_app(), host=HOST, port=dashboards_port, log_level="warning")
-    )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stopper(dashboards, dagster))
     print(
         f"Dagster    http://{HOST}:{port}\nDashboards http://{HOST}:{dashboards_port}", flush=True
     )
     try:
         dashboards.run()
     finally:
+        # Once: a second signal interrupts `dagster dev` while it stops its daemon, which then
+        # outlives it and quarrels with the next one.
         if dagster.poll() is None:
             dagster.send_signal(signal.SIGTERM)
     return dagster.wait()
@@ -179,12 +181,10 @@ def _html(text: str, state: tuple[int, ...]) -> Response:
     return HTMLResponse(text, headers=_headers(state))
 
 
-def _stopper(
-    dashboards: uvicorn.Server, dagster: "subprocess.Popen[bytes]"
-) -> Callable[[int, FrameType | None], None]:
+def _stopper(dashboards: uvicorn.Server) -> Callable[[int, FrameType | None], None]:
+    """For signals that come before uvicorn's own handlers, and for those that it raises again."""
+
     def stop(number: int, frame: FrameType | None) -> None:
         dashboards.should_exit = True
-        if dagster.poll() is None:
-            dagster.send_signal(signal.SIGTERM)
 
     return stop
