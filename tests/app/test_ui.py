@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from mechinterp_assets.app.ports import HOST
+from mechinterp_assets.app.serve import WORKSPACE
+
+ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
@@ -77,3 +80,8 @@ def test_one_interrupt_ends_all_that_it_started(tmp_path: Path) -> None:
     while processes_of(home) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert processes_of(home) == []
+
+
+def test_the_workspace_is_the_one_of_the_repository() -> None:
+    """`dagster dev` in the repository's folder finds what `mechinterp ui` serves."""
+    assert WORKSPACE.resolve() == ROOT / "workspace.yaml"
