@@ -94,6 +94,8 @@ _FAMILIES = {
 def read_shape(source: str | Path) -> ModelShape:
     """Sizes of a model from its config alone, without its weights. Raises ModelError."""
     local = Path(source) / "config.json"
+    if local.exists() and not local.is_file():  # reading a pipe would wait for ever
+        raise ModelError(f"{local} is no file; give a folder made by save_pretrained")
     shape = _shape_in_json(local) if local.is_file() else None
     if shape is not None:
         return shape

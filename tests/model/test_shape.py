@@ -1,6 +1,7 @@
 """Sizes of models from their configs: read as JSON they are those that transformers reads."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,9 @@ def test_a_config_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="no readable config for model") as raised:
         read_shape(tmp_path)
     assert str(tmp_path) in str(raised.value)
+
+
+def test_a_config_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ModelError, match="is no file; give a folder"):
+        read_shape(tmp_path)
