@@ -23,7 +23,7 @@ from mechinterp_assets.labels.files import (
     LabelledSae,
     check_rater,
     check_sae,
-    label_records,
+    label_rows,
     labelled_feature,
     whole_number,
 )
@@ -68,28 +68,12 @@ def read_labels(
     Raises:
         LabelError: every wrong line, one message per line.
     """
-    problems: list[str] = []
-    rows: list[dict[str, Any]] = []
-    seen: dict[tuple[str, int, int], str] = {}
-    for name, text in files.items():
-        for line, record in label_records(name, text, COLUMNS):
-            place = f"{name}, line {line}"
-            try:
-                row = _row(record, study, saes)
-            except LabelError as error:
-                problems.append(f"{place}: {error}")
-                continue
-            key = (row["rater"], row["layer"], row["feature"])
-            if key in seen:
-                problems.append(
-                    f"{place}: rater {key[0]!r} has labelled layer {key[1]} feature {key[2]} "
-                    f"already ({seen[key]}); keep one of the two"
-                )
-                continue
-            seen[key] = place
-            rows.append({**row, "file": name, "line": line})
-    if problems:
-        raise LabelError("\n".join(problems))
+    rows = label_rows(
+        files,
+        COLUMNS,
+        lambda record: _row(record, study, saes),
+        lambda row: f"layer {row['layer']} feature {row['feature']}",
+    )
     return pl.DataFrame(rows, schema=LABELS_SCHEMA).sort("layer", "feature", "rater")
 
 

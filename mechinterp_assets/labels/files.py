@@ -7,8 +7,9 @@ labels/heads.py.
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class LabelError(ValueError):
@@ -53,6 +54,50 @@ def label_records(
             yield reader.line_num, {key: value.strip() for key, value in record.items()}
     except csv.Error as error:
         raise LabelError(f"{name}, line {reader.line_num}: not CSV: {error}") from None
+
+
+def label_rows(
+    files: Mapping[str, str],
+    columns: Sequence[str],
+    row_of: Callable[[dict[str, str]], dict[str, Any] | None],
+    labelled: Callable[[Mapping[str, Any]], str],
+) -> list[dict[str, Any]]:
+    """Rows of all files with their `file` and `line`; a rater labels a thing once.
+
+    Args:
+        files: name -> text of each CSV file.
+        columns: that each header must have.
+        row_of: a line's cells -> its row, or None for a line to pass over; may raise LabelError.
+        labelled: a row -> the words for what it labels, which tell things apart.
+
+    Raises:
+        LabelError: every wrong line, one message per line.
+    """
+    problems: list[str] = []
+    rows: list[dict[str, Any]] = []
+    seen: dict[tuple[str, str], str] = {}
+    for name, text in files.items():
+        for line, record in label_records(name, text, columns):
+            place = f"{name}, line {line}"
+            try:
+                row = row_of(record)
+            except LabelError as error:
+                problems.append(f"{place}: {error}")
+                continue
+            if row is None:
+                continue
+            key = (row["rater"], labelled(row))
+            if key in seen:
+                problems.append(
+                    f"{place}: rater {key[0]!r} has labelled {key[1]} already ({seen[key]}); keep "
+                    "one of the two"
+                )
+                continue
+            seen[key] = place
+            rows.append({**row, "file": name, "line": line})
+    if problems:
+        raise LabelError("\n".join(problems))
+    return rows
 
 
 def whole_number(record: Mapping[str, str], column: str) -> int:

@@ -25,7 +25,7 @@ from mechinterp_assets.labels.files import (
     LabelledSae,
     check_rater,
     check_sae,
-    label_records,
+    label_rows,
     labelled_feature,
     whole_number,
 )
@@ -74,32 +74,18 @@ def read_head_labels(
     Raises:
         LabelError: every wrong line, one message per line.
     """
-    problems: list[str] = []
-    rows: list[dict[str, Any]] = []
-    seen: dict[tuple[str, int, int, int | None], str] = {}
-    for name, text in files.items():
-        for line, record in label_records(name, text, COLUMNS):
-            filled = any(record[column] for column in ("label", "class", "note"))
-            if not filled and (record["feature"] or not record["rater"]):
-                continue
-            place = f"{name}, line {line}"
-            try:
-                row = _row(record, study, n_heads, saes)
-            except LabelError as error:
-                problems.append(f"{place}: {error}")
-                continue
-            key = (row["rater"], row["layer"], row["head"], row["feature"])
-            if key in seen:
-                what = "" if key[3] is None else f" feature {key[3]}"
-                problems.append(
-                    f"{place}: rater {key[0]!r} has labelled head {key[1]}.{key[2]}{what} already "
-                    f"({seen[key]}); keep one of the two"
-                )
-                continue
-            seen[key] = place
-            rows.append({**row, "file": name, "line": line})
-    if problems:
-        raise LabelError("\n".join(problems))
+
+    def row(record: dict[str, str]) -> dict[str, Any] | None:
+        filled = any(record[column] for column in ("label", "class", "note"))
+        if not filled and (record["feature"] or not record["rater"]):
+            return None
+        return _row(record, study, n_heads, saes)
+
+    def labelled(row: Mapping[str, Any]) -> str:
+        what = "" if row["feature"] is None else f" feature {row['feature']}"
+        return f"head {row['layer']}.{row['head']}{what}"
+
+    rows = label_rows(files, COLUMNS, row, labelled)
     frame = pl.DataFrame(rows, schema=HEAD_LABELS_SCHEMA)
     return frame.sort("layer", "head", "feature", "rater", nulls_last=False)
 

@@ -5,9 +5,9 @@ Scores of heads are in head_scores.py, pages in head_dashboards.py.
 
 import polars as pl
 
-from mechinterp_assets.labels.files import LabelledSae
 from mechinterp_assets.labels.heads import head_label_summary, read_head_labels
 from mechinterp_assets.orchestration.artefacts import open_sae, sequences
+from mechinterp_assets.orchestration.label_files import label_texts, labelled_saes
 from mechinterp_assets.orchestration.publishing import Metadata
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
@@ -100,15 +100,9 @@ def head_attention_examples(run: Run) -> Made:
 def head_labels(run: Run) -> Made:
     """Classes of heads from the study's CSV files, checked; and the share of each class."""
     model = run.row("language_model")
-    saes = {
-        row["layer"]: LabelledSae(row["d_sae"], row["weights_hash"])
-        for row in run.frame("attention_sae").to_dicts()
-    }
-    files = {}
-    for path in run.study.head_labels:
-        run.inputs.file(path)
-        files[path.name] = path.read_text(encoding="utf-8")
-    labels = read_head_labels(files, run.name, model["n_heads"], saes)
+    labels = read_head_labels(
+        label_texts(run, run.study.head_labels), run.name, model["n_heads"], labelled_saes(run)
+    )
     return run.made(
         {"head_labels": labels, "head_label_summary": head_label_summary(labels)},
         {"head_labels": {"raters": float(labels["rater"].n_unique())}},
