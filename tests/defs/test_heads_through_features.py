@@ -6,16 +6,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from starlette.requests import Request
-from starlette.routing import Match
 
-from mechinterp_assets.app.serve import dashboard_app
 from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
 from mechinterp_assets.dashboards.places import head_page
 from mechinterp_assets.labels.files import LabelledSae
 from mechinterp_assets.labels.heads import read_head_labels
 from tests.command_line import call
 from tests.defs.conftest import Materialized
+from tests.defs.served_pages import served_pages
 
 
 @pytest.fixture(scope="module")
@@ -128,16 +126,7 @@ def test_the_server_answers_404_for_an_unknown_head(
     tiny: Materialized, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
-    app = dashboard_app()
-
-    def get(path: str) -> tuple[int, str]:
-        scope = {"type": "http", "path": path, "method": "GET", "headers": [], "root_path": ""}
-        for route in app.routes:
-            match, found = route.matches(scope)
-            if match is Match.FULL and "endpoint" in found:
-                answer = found["endpoint"](Request({**scope, **found}))
-                return answer.status_code, bytes(answer.body).decode()
-        raise AssertionError(path)
+    get = served_pages()
 
     status, text = get("/tiny.heads/L00H01.html")
     assert status == 200

@@ -9,10 +9,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from starlette.routing import Match
 
 from mechinterp_assets.app.neuronpedia_export import export_study
-from mechinterp_assets.app.serve import dashboard_app
 from mechinterp_assets.dashboards.live.experiment_pages import LiveExperimentPages
 from mechinterp_assets.dashboards.live.feature_pages import LivePages
 from mechinterp_assets.dashboards.neuronpedia import Publication
@@ -23,6 +21,7 @@ from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
 from tests.defs.conftest import Materialized
+from tests.defs.served_pages import served_pages
 
 SITE = "tiny.L02"
 
@@ -104,18 +103,7 @@ def test_the_server_makes_pages_and_links_all_of_them(
     tiny: Materialized, shown: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
-    app = dashboard_app()
-
-    def get(path: str) -> tuple[int, str]:
-        scope = {"type": "http", "path": path, "method": "GET", "headers": [], "root_path": ""}
-        for route in app.routes:
-            match, found = route.matches(scope)
-            if match is Match.FULL and "endpoint" in found:
-                from starlette.requests import Request
-
-                answer = found["endpoint"](Request({**scope, **found}))
-                return answer.status_code, bytes(answer.body).decode()
-        raise AssertionError(path)
+    get = served_pages()
 
     assert get(f"/{SITE}/features/{shown[0]}.html") == (200, in_bulk(tiny, shown[0]))
     assert get(f"/{SITE}/features/100000.html")[0] == 404
