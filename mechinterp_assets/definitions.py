@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from mechinterp_assets import defs as every_group
-from mechinterp_assets.defs.automation import JOBS, SCHEDULES
+from mechinterp_assets.defs.automation import SCHEDULES, stage_jobs
 from mechinterp_assets.orchestration.logging import short_console_logger
 from mechinterp_assets.resources.compute import ComputeResource
 from mechinterp_assets.resources.dashboards import DashboardsResource
@@ -35,10 +35,11 @@ def default_resources() -> dict[str, Any]:
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Everything the code location offers, with `resources` in place of the defaults."""
+    assets = dg.load_assets_from_package_module(every_group)
     return dg.Definitions(
-        assets=dg.load_assets_from_package_module(every_group),
+        assets=assets,
         asset_checks=dg.load_asset_checks_from_package_module(every_group),
-        jobs=JOBS,
+        jobs=stage_jobs(),
         schedules=SCHEDULES,
         loggers={"console": short_console_logger},
         resources={**default_resources(), **(resources or {})},

@@ -62,28 +62,115 @@ WHERE versions.is_current;
 COMMENT ON VIEW lineage IS 'One row per table partition: its current version and what that came from';
 COMMENT ON COLUMN lineage.current_formula_version IS 'Formula version declared now; NULL where the table is no longer declared';
 
+CREATE TABLE study_inputs (
+    study VARCHAR,
+    input VARCHAR,
+    value VARCHAR,
+    observed_at TIMESTAMP
+);
+COMMENT ON TABLE study_inputs IS 'One row per setting and file of a study as it was last looked at, which every command, page and sensor of the platform does';
+COMMENT ON COLUMN study_inputs.study IS 'Study that is asked about';
+COMMENT ON COLUMN study_inputs.input IS 'settings:<section>.<key>, or file:<key of the path>/<name>';
+COMMENT ON COLUMN study_inputs.value IS 'The setting as JSON, or the fingerprint of the file or folder (SHA-256 of names and content, 16 hex digits; absent: there is none)';
+COMMENT ON COLUMN study_inputs.observed_at IS 'When any of these last changed (UTC)';
+
+CREATE TABLE expected_partitions (
+    table_name VARCHAR,
+    partition VARCHAR,
+    study VARCHAR
+);
+COMMENT ON TABLE expected_partitions IS 'One row per table partition that the studies ask for';
+COMMENT ON COLUMN expected_partitions.table_name IS 'Name of the table';
+COMMENT ON COLUMN expected_partitions.partition IS 'Partition key, such as a study or a site (study.L00)';
+COMMENT ON COLUMN expected_partitions.study IS 'Study that asks for it';
+
+CREATE TABLE begun_partitions (
+    table_name VARCHAR,
+    partition VARCHAR,
+    study VARCHAR,
+    run_id VARCHAR,
+    begun_at TIMESTAMP
+);
+COMMENT ON TABLE begun_partitions IS 'One row per table partition that a run began to make and has not published: it runs, it failed, or it was killed';
+COMMENT ON COLUMN begun_partitions.table_name IS 'Name of the table';
+COMMENT ON COLUMN begun_partitions.partition IS 'Partition key, such as a study or a site (study.L00)';
+COMMENT ON COLUMN begun_partitions.study IS 'Study that it is made for';
+COMMENT ON COLUMN begun_partitions.run_id IS 'Dagster run that began';
+COMMENT ON COLUMN begun_partitions.begun_at IS 'When it began (UTC)';
+
 CREATE VIEW stale_partitions AS
+WITH used AS (
+    SELECT lineage.* EXCLUDE (inputs), input.key AS input, input.value AS recorded
+    FROM lineage, unnest(map_entries(inputs)) AS entries(input)
+),
+causes AS (
+    SELECT
+        table_name, partition, study, version, 'formula' AS cause, NULL::VARCHAR AS input,
+        formula_version::VARCHAR AS recorded, current_formula_version::VARCHAR AS current
+    FROM lineage
+    WHERE formula_version <> current_formula_version
+    UNION ALL
+    SELECT table_name, partition, study, version, 'columns', NULL, NULL, NULL
+    FROM lineage
+    WHERE NOT same_columns
+    UNION ALL
+    SELECT
+        used.table_name, used.partition, used.study, used.version, 'input', used.input,
+        used.recorded, source.data_version
+    FROM used
+    JOIN lineage AS source ON used.input = source.table_name || '/' || source.partition
+    WHERE used.recorded <> source.data_version
+    UNION ALL
+    SELECT
+        used.table_name, used.partition, used.study, used.version,
+        split_part(used.input, ':', 1), used.input, used.recorded, now.value
+    FROM used
+    LEFT JOIN study_inputs AS now ON now.study = used.study AND now.input = used.input
+    WHERE (starts_with(used.input, 'settings:') OR starts_with(used.input, 'file:'))
+        AND used.study IN (SELECT study FROM study_inputs)
+        AND used.recorded IS DISTINCT FROM now.value
+    UNION ALL
+    SELECT table_name, partition, study, NULL, 'missing', NULL, NULL, NULL
+    FROM expected_partitions
+    WHERE (table_name, partition) NOT IN (SELECT (table_name, partition) FROM lineage)
+    UNION ALL
+    SELECT begun.table_name, begun.partition, begun.study, lineage.version, 'unfinished', NULL, begun.run_id, NULL
+    FROM begun_partitions AS begun
+    LEFT JOIN lineage USING (table_name, partition)
+)
 SELECT
-    table_name, partition, study, version, 'formula' AS cause, NULL::VARCHAR AS input,
-    formula_version::VARCHAR AS recorded, current_formula_version::VARCHAR AS current
-FROM lineage
-WHERE formula_version <> current_formula_version
-UNION ALL
-SELECT table_name, partition, study, version, 'columns', NULL, NULL, NULL
-FROM lineage
-WHERE NOT same_columns
-UNION ALL
-SELECT
-    used.table_name, used.partition, used.study, used.version, 'input', used.input.key,
-    used.input.value, source.data_version
-FROM (SELECT *, unnest(map_entries(inputs)) AS input FROM lineage) AS used
-JOIN lineage AS source ON used.input.key = source.table_name || '/' || source.partition
-WHERE used.input.value <> source.data_version;
-COMMENT ON VIEW stale_partitions IS 'One row per reason why a table partition should be materialized again; only direct reasons, as what comes after may turn out unchanged';
-COMMENT ON COLUMN stale_partitions.cause IS 'formula: the formula version changed; columns: the declared columns changed; input: an input has other data now';
-COMMENT ON COLUMN stale_partitions.input IS 'The input that changed (table/partition), if that is the cause';
-COMMENT ON COLUMN stale_partitions.recorded IS 'Formula version or input data version that the partition was computed from';
-COMMENT ON COLUMN stale_partitions.current IS 'The same as of now';
+    *,
+    CASE cause
+        WHEN 'formula' THEN concat('formula ', recorded, ' -> ', current)
+        WHEN 'columns' THEN 'its columns are declared otherwise now'
+        WHEN 'input' THEN concat(input, if(recorded = 'absent', ' is there now', ' has other data'))
+        WHEN 'settings' THEN concat(
+            substr(input, 10), ': ',
+            if(length(recorded) > 60, left(recorded, 57) || '...', recorded), ' -> ',
+            CASE
+                WHEN current IS NULL THEN 'no longer a setting'
+                WHEN length(current) > 60 THEN left(current, 57) || '...'
+                ELSE current
+            END
+        )
+        WHEN 'file' THEN concat(
+            'file ', substr(input, 6),
+            CASE coalesce(current, '')
+                WHEN '' THEN ' is no longer named'
+                WHEN 'absent' THEN ' is gone'
+                ELSE ' changed'
+            END
+        )
+        WHEN 'missing' THEN 'never made'
+        WHEN 'unfinished' THEN concat('begun by run ', left(recorded, 8), ' and not published')
+    END AS reason
+FROM causes;
+COMMENT ON VIEW stale_partitions IS 'One row per reason why a table partition should be materialized (again); only direct reasons, as what comes after may turn out unchanged';
+COMMENT ON COLUMN stale_partitions.cause IS 'formula: the formula version changed; columns: the declared columns changed; input: a table that it was made from has other data now; settings, file: a setting or file that it was made from changed; missing: it was never made; unfinished: a run began it and has not published it';
+COMMENT ON COLUMN stale_partitions.input IS 'What changed: table/partition, settings:<section>.<key>, or file:<key>/<name>';
+COMMENT ON COLUMN stale_partitions.recorded IS 'What it was made with: formula version, data version of the input (absent: there was none), setting as JSON, fingerprint; of an unfinished one the run';
+COMMENT ON COLUMN stale_partitions.current IS 'The same as of now; NULL where there is none any more';
+COMMENT ON COLUMN stale_partitions.reason IS 'The reason in words';
 
 -- SELECT * FROM table_version('head_scores', 3): the rows of every partition's version 3.
 -- From another database that attached the catalog as `lab`: FROM lab.history.head_scores WHERE version = 3.

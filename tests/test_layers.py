@@ -21,7 +21,7 @@ LAYERS: tuple[set[str], ...] = (
     {"model"},
     SCIENCE,
     {"storage", "studies"},
-    {"dashboards", "reproduction"},
+    {"dashboards", "reproduction", "staleness"},
     {"resources"},
     {"orchestration"},
     {"defs"},

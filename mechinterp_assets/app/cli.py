@@ -23,6 +23,7 @@ _INTERRUPTED = 130
 for command in (
     run_commands.quickstart,
     run_commands.materialize,
+    run_commands.stale,
     run_commands.reproduce,
     study_commands.studies,
     study_commands.check,

@@ -1,25 +1,32 @@
-"""Materialize a whole study in this process, stage by stage.
+"""Materialize in this process what is stale of a study.
 
-Belongs here: the order of the stages and the Dagster instance they are recorded in, so that a
-command line and the UI see the same runs. Does not belong here: lines of progress
-(run_progress.py).
+Belongs here: the runs, one after the other, and the Dagster instance they are recorded in, so that
+a command line and the UI see the same runs. Does not belong here: what is stale (staleness/), which
+run comes next (orchestration/plan.py), lines of progress (run_progress.py).
 """
 
 import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
+from mechinterp_assets.app.in_process_runs import FinishedRun, execute
 from mechinterp_assets.app.killed_runs import close_killed_runs, living_process, runs_in_the_way
-from mechinterp_assets.app.progress import Progress, duration
+from mechinterp_assets.app.mistakes import nearest
+from mechinterp_assets.app.progress import Progress
 from mechinterp_assets.app.run_progress import RunProgress, last_durations, root_cause
+from mechinterp_assets.orchestration.plan import PlannedRun, StudyGraph, Unit, next_run
+from mechinterp_assets.orchestration.registry import STUDIES
+from mechinterp_assets.staleness.asked_for import observe
+from mechinterp_assets.staleness.reasons import Reason, reasons
 from mechinterp_assets.storage.home import HOME_VARIABLE, dagster_folder, home
+from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import Study
 
 _log = logging.getLogger(__name__)
@@ -27,6 +34,7 @@ _log = logging.getLogger(__name__)
 INSTANCE_TEMPLATE = Path(__file__).parent / "dagster.yaml"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+STUDY_TAG = "mechinterp/study"
 _NO_COMPUTE_LOGS = {
     "module": "dagster._core.storage.noop_compute_log_manager",
     "class": "NoOpComputeLogManager",
@@ -60,105 +68,174 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 class StudyFailedError(RuntimeError):
-    """A stage of a study failed; the message names the asset or check and its error."""
+    """A run of a study failed; the message names the asset or check and its error."""
 
 
-def materialize_study(
-    definitions: dg.Definitions,
-    study: Study,
-    on_instance: dg.DagsterInstance,
-    progress: Progress | None = None,
-) -> Iterator[dg.ExecuteInProcessResult]:
-    """Run every stage of a study in order and yield each stage's result.
-
-    Per-study assets that need no SAE come first, then all per-layer assets in one run over the
-    study's layers, then per-study assets that read them.
+class Materializer:
+    """Makes what is stale of a study, run by run, until nothing is.
 
     Args:
         definitions: of the code location.
         study: the study.
+        lake: where its tables are.
         on_instance: where runs are recorded.
-        progress: told what runs; None for silence.
+        only: names of groups, tables or steps; what these need is made with them.
+        everything: make what is fresh again too.
+        studies: all studies.
 
     Raises:
-        StudyFailedError: a stage failed; what earlier stages published stays.
-        KeyboardInterrupt: the stage was interrupted; its run is on record as failed.
+        ValueError: a name in `only` that nothing has.
     """
-    folder = Path(on_instance.root_directory)
-    for run_id in close_killed_runs(on_instance, folder):
-        _log.warning("run %s was killed: closed it, its slots are free", run_id)
-    for pool, runs in runs_in_the_way(on_instance).items():
-        _log.warning("pool %s is taken by %s: waiting for its turn", pool, ", ".join(runs))
-    stages = [
-        (definitions.resolve_job_def(name), tags)
-        for name, tags in (
-            ("study_foundations", {"dagster/partition": study.study}),
-            ("study_layers", {RANGE_START: study.sites[0], RANGE_END: study.sites[-1]}),
-            ("study_overviews", {"dagster/partition": study.study}),
-        )
-    ]
-    watch = None if progress is None else _announce(stages, study, on_instance, progress)
-    for job, tags in stages:
-        run_id = str(uuid.uuid4())
-        watching = nullcontext() if watch is None else watch.watching(on_instance, run_id)
-        with living_process(folder) as process, watching:
-            result = job.execute_in_process(
-                instance=on_instance,
-                partition_key=tags.get("dagster/partition"),
-                tags=tags | process,
-                run_config={"loggers": {"console": {}}},  # the short one of the code location
-                raise_on_error=False,
-                run_id=run_id,
-            )
-        if _was_interrupted(result):
-            raise KeyboardInterrupt
-        if not result.success:
-            raise StudyFailedError(_why(job.name, study, result))
-        yield result
+
+    def __init__(
+        self,
+        definitions: dg.Definitions,
+        study: Study,
+        lake: Lake,
+        on_instance: dg.DagsterInstance,
+        *,
+        only: Iterable[str] = (),
+        everything: bool = False,
+        studies: Mapping[str, Study] = STUDIES,
+    ) -> None:
+        self._study, self._lake, self._instance = study, lake, on_instance
+        self._studies, self._everything = studies, everything
+        self._job = definitions.resolve_implicit_global_asset_job_def()
+        self.graph = StudyGraph(study, studies)
+        self._wanted = self._named(definitions, only)
+        self._made: set[Unit] = set()
+
+    def pending(self) -> dict[Unit, list[Reason]]:
+        """What is to be made, and why, as of now."""
+        observe(self._lake, self._studies.values())
+        stale = self.graph.pending(reasons(self._lake, self._study.study))
+        if self._everything:
+            again = Reason("asked", "made again as asked (--all)")
+            asked = [unit for unit in self.graph.units if unit not in self._made]
+            stale = {
+                unit: stale.get(unit, []) + ([again] if unit in asked else [])
+                for unit in self.graph.units
+                if unit in stale or unit in asked
+            }
+        if self._wanted is None:
+            return stale
+        named = {unit for unit in self.graph.units if unit.step in self._wanted}
+        needed = named.union(*(self.graph.ancestors(unit) for unit in named))
+        return {
+            unit: why
+            for unit, why in stale.items()
+            if unit in named or (unit in needed and any(r.cause != "asked" for r in why))
+        }
+
+    def run_all(self, progress: Progress | None = None) -> Iterator[FinishedRun]:
+        """Run what is pending and yield each run's result.
+
+        Raises:
+            StudyFailedError: a run failed; what was published before stays. Or something is stale
+                again right after it was made.
+            KeyboardInterrupt: a run was interrupted; it is on record as failed.
+        """
+        folder = Path(self._instance.root_directory)
+        for run_id in close_killed_runs(self._instance, folder):
+            _log.warning("run %s was killed: closed it, its slots are free", run_id)
+        for pool, runs in runs_in_the_way(self._instance).items():
+            _log.warning("pool %s is taken by %s: waiting for its turn", pool, ", ".join(runs))
+        watch = None if progress is None else self._watch(progress)
+        while (planned := next_run(self.graph, pending := self.pending())) is not None:
+            for unit in planned.units:
+                if unit in self._made:
+                    why = "; ".join(reason.words for reason in pending[unit])
+                    raise StudyFailedError(
+                        f"{unit.step} of {unit.partition} is stale again right after it was made: "
+                        f"{why}; is something else at work on the same study?"
+                    )
+            if watch is not None:
+                later = {unit.step for unit in pending if unit not in set(planned.units)}
+                watch.expect(planned.steps, sorted(later))
+            yield self._run(planned, watch)
+            self._made |= set(planned.units)
+
+    # ---- private ---------------------------------------------------------------------------------
+
+    def _named(self, definitions: dg.Definitions, only: Iterable[str]) -> set[str] | None:
+        names = list(only)
+        if not names:
+            return None
+        assets = definitions.resolve_asset_graph()
+        groups = {
+            step: assets.get(dg.AssetKey(shape.tables[0])).group_name
+            for step, shape in self.graph.shapes.items()
+        }
+        found: set[str] = set()
+        for name in names:
+            steps = self.graph.steps_of(name, groups)
+            if not steps:
+                tables = [t for shape in self.graph.shapes.values() for t in shape.tables]
+                known = sorted({*groups.values(), *tables})
+                raise ValueError(f"no group or table {name!r}; {nearest(name, known)}")
+            found |= steps
+        return found
+
+    def _run(self, planned: PlannedRun, watch: RunProgress | None) -> FinishedRun:
+        tables = [table for step in planned.steps for table in self.graph.shapes[step].tables]
+        tags = {**_partition_tags(planned), STUDY_TAG: self._study.study}
+        return run_tables(self._job, self._instance, tables, tags, watch)
+
+    def _watch(self, progress: Progress) -> RunProgress:
+        expected = last_durations(self._instance, {STUDY_TAG: self._study.study})
+        return RunProgress(progress, expected)
+
+
+def run_tables(
+    job: dg.JobDefinition,
+    on_instance: dg.DagsterInstance,
+    tables: Iterable[str],
+    tags: Mapping[str, str],
+    watch: RunProgress | None = None,
+) -> FinishedRun:
+    """One run of some tables in this process. Raises as `Materializer.run_all` does."""
+    run_id = str(uuid.uuid4())
+    watching = nullcontext() if watch is None else watch.watching(on_instance, run_id)
+    with living_process(Path(on_instance.root_directory)) as process, watching:
+        result = execute(job, on_instance, run_id=run_id, tables=tables, tags={**tags, **process})
+    if _was_interrupted(result):
+        raise KeyboardInterrupt
+    if not result.success:
+        raise StudyFailedError(_why(tags.get(STUDY_TAG, "some tables"), result))
+    return result
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _announce(
-    stages: Sequence[tuple[dg.JobDefinition, dict[str, str]]],
-    study: Study,
-    on_instance: dg.DagsterInstance,
-    progress: Progress,
-) -> RunProgress:
-    """Say what will run, and about how long."""
-    steps = {job.name: [node.name for node in job.nodes_in_topological_order] for job, _ in stages}
-    every = [step for names in steps.values() for step in names]
-    expected = last_durations(on_instance, [tags for _, tags in stages])
-    total = sum(expected.get(step, 0.0) for step in every)
-    new = [step for step in every if step not in expected]
-    progress.say(
-        f"study {study.study}: {len(every)} steps in {len(stages)} runs"
-        + (f", about {duration(total)} by earlier runs" if expected else "")
-        + (f" without {len(new)} steps that are new here" if expected and new else "")
-    )
-    for job, tags in stages:
-        partitions = study.sites if RANGE_START in tags else [study.study]
-        progress.say(f"  {job.name} for {', '.join(partitions)}: {', '.join(steps[job.name])}")
-    return RunProgress(progress, every, expected)
+def _partition_tags(planned: PlannedRun) -> dict[str, str]:
+    first, last = planned.partitions[0], planned.partitions[-1]
+    if planned.per == "study" or first == last:
+        return {"dagster/partition": first}
+    return {RANGE_START: first, RANGE_END: last}
 
 
-def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+def _was_interrupted(result: FinishedRun) -> bool:
     """Dagster turns Ctrl-C into a failure of the run."""
     causes = [
         getattr(event.event_specific_data, "error", None)
-        for event in result.all_events
+        for event in result.events
         if event.is_failure
     ]
     interruption = dg.DagsterExecutionInterruptedError.__name__
     return any(cause is not None and cause.cls_name == interruption for cause in causes)
 
 
-def _why(job_name: str, study: Study, result: dg.ExecuteInProcessResult) -> str:
-    lines = [f"{job_name} of {study.study} failed (run {result.run_id}):"]
-    for check in result.get_asset_check_evaluations():
-        if not check.passed:
-            lines.append(f"  check {check.check_name} of {check.asset_key.to_user_string()} failed")
-    for event in result.filter_events(lambda e: e.is_step_failure):
-        lines.append(f"  {event.step_key}: {root_cause(event.step_failure_data.error)}")
+def _why(study: str, result: FinishedRun) -> str:
+    lines = [f"a run of {study} failed (run {result.run_id}):"]
+    lines += [
+        f"  check {check.check_name} of {check.asset_key.to_user_string()} failed"
+        for check in result.checks
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+    ]
+    lines += [
+        f"  {event.step_key}: {root_cause(event.step_failure_data.error)}"
+        for event in result.events
+        if event.is_step_failure
+    ]
     return "\n".join(lines)

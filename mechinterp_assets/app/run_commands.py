@@ -1,6 +1,7 @@
-"""Commands that run a study: materialize, reproduce, quickstart."""
+"""Commands that run a study or say what would run: materialize, stale, reproduce, quickstart."""
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from mechinterp_assets.app.known_studies import known_study
 from mechinterp_assets.app.mistakes import Mistake, told
 from mechinterp_assets.app.opened_lake import opened_lake
-from mechinterp_assets.app.printing import console
+from mechinterp_assets.app.printing import Format, console, print_frame
 
 if TYPE_CHECKING:
     from mechinterp_assets.studies.study import Study
@@ -22,9 +23,46 @@ QUICKSTART_QUERIES = (
 )
 
 
-def materialize(study: StudyArgument = "organism") -> None:
-    """Materialize every asset of a study in this process; the UI shows the same runs."""
-    _materialize(known_study(study))
+def materialize(
+    study: StudyArgument = "organism",
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="A group or table to make, with what it needs; may be given repeatedly"),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Make what is up to date again too")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made and why, and end")
+    ] = False,
+) -> None:
+    """Make what is missing or stale of a study, in this process; the UI shows the same runs."""
+    _materialize(known_study(study), select or [], everything=everything, dry_run=dry_run)
+
+
+def stale(
+    study: Annotated[str | None, typer.Argument(help="Name of a study; default: all")] = None,
+    form: Annotated[Format, typer.Option("--format", help="What to write")] = Format.TABLE,
+) -> None:
+    """List what is stale or missing and why, one line per table partition and reason."""
+    from mechinterp_assets.staleness.asked_for import observe
+    from mechinterp_assets.studies.registry import load_registry
+
+    if study is not None:
+        known_study(study)
+    lake = opened_lake()
+    observe(lake, load_registry().studies.values())
+    frame = lake.sql(
+        "SELECT study, table_name, partition, cause, reason FROM stale_partitions"
+        " WHERE study = coalesce($study, study)"
+        + ("" if study else " AND study IN (SELECT study FROM versions)")
+        + " ORDER BY ALL",
+        {"study": study},
+    )
+    if frame.is_empty() and form is Format.TABLE:
+        print("nothing is stale")
+        return
+    print_frame(frame, "stale partitions", form)
 
 
 def reproduce(
@@ -81,13 +119,22 @@ def quickstart(study: StudyArgument = "organism") -> None:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _materialize(study: "Study") -> None:
-    """Run the study's stages with lines of progress. Raises Mistake where a step fails."""
+def _materialize(
+    study: "Study",
+    select: Iterable[str] = (),
+    *,
+    everything: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Say what is stale, then make it, with lines of progress; Mistake where a step fails."""
     started = time.monotonic()
 
-    from mechinterp_assets.app.materialize import StudyFailedError, instance, materialize_study
+    from mechinterp_assets.app.materialize import Materializer, StudyFailedError, instance
+    from mechinterp_assets.app.plan_lines import plan_lines
     from mechinterp_assets.app.progress import Progress, duration
     from mechinterp_assets.orchestration.logging import console_logger
+    from mechinterp_assets.storage.home import lake_folder
+    from mechinterp_assets.storage.lake import Lake
 
     progress = Progress(console_logger().info)
     with instance() as opened:
@@ -95,14 +142,28 @@ def _materialize(study: "Study") -> None:
             from mechinterp_assets.definitions import build_definitions
 
             definitions = build_definitions()
+        with told(ValueError):
+            work = Materializer(
+                definitions,
+                study,
+                Lake(lake_folder()),
+                opened,
+                only=select,
+                everything=everything,
+            )
+        for line in plan_lines(work.graph, work.pending()):
+            progress.say(line)
+        if dry_run:
+            return
+        made = 0
         try:
-            for result in materialize_study(definitions, study, opened, progress):
-                n = len(result.get_asset_materialization_events())
-                progress.say(
-                    f"{result.job_def.name}: {n} materializations, "
-                    f"{duration(time.monotonic() - started)} so far"
-                )
+            for result in work.run_all(progress):
+                made += len(result.materializations)
         except StudyFailedError as error:
             # Why it failed was said when it did.
             first = str(error).splitlines()[0].rstrip(":")
             raise Mistake(f"{first}; what was published before stays", exit_code=1) from None
+        progress.say(
+            f"study {study.study}: made {made} table partitions in "
+            f"{duration(time.monotonic() - started)}"
+        )

@@ -15,7 +15,7 @@ from dagster_shared.error import SerializableErrorInfo
 from mechinterp_assets.app.progress import Progress, duration
 
 # Runs that are looked through for a step's last duration.
-_EARLIER_RUNS = 5
+_EARLIER_RUNS = 20
 
 
 class RunProgress:
@@ -23,19 +23,25 @@ class RunProgress:
 
     Args:
         progress: where lines go.
-        steps: all steps that will run, over all runs.
         expected: seconds that steps took when they last succeeded.
     """
 
-    def __init__(
-        self, progress: Progress, steps: Sequence[str], expected: Mapping[str, float]
-    ) -> None:
+    def __init__(self, progress: Progress, expected: Mapping[str, float]) -> None:
         self._progress = progress
-        self._steps = steps
         self._expected = expected
         self._lock = Lock()
+        self._before = 0  # steps of earlier runs
+        self._left_after: list[str] = []  # steps that other runs will make
+        self._steps: list[str] = []
         self._started: dict[str, float] = {}
         self._ended: set[str] = set()
+
+    def expect(self, steps: Sequence[str], others: Sequence[str]) -> None:
+        """Say what the next run makes, and what is known to be left for others after it."""
+        with self._lock:
+            self._before += len(self._steps)
+            self._steps, self._left_after = list(steps), list(others)
+            self._started, self._ended = {}, set()
 
     @contextmanager
     def watching(self, instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
@@ -51,6 +57,10 @@ class RunProgress:
                 self._progress.heard(entry.user_message)
             return
         step = event.step_key or ""
+        if step and step not in self._steps and event.is_step_event and not event.is_failure:
+            is_check = event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+            if not is_check:
+                return  # asset checks are told of where they fail
         if event.event_type == dg.DagsterEventType.STEP_START:
             with self._lock:
                 self._started[step] = time.monotonic()
@@ -79,7 +89,8 @@ class RunProgress:
         """`3/74 step`."""
         with self._lock:
             number = list(self._started).index(step) + 1 if step in self._started else 0
-        return f"{number}/{len(self._steps)} {step}"
+            total = self._before + len(self._steps) + len(self._left_after)
+            return f"{self._before + number}/{total} {step}"
 
     def _end(self, step: str) -> str:
         """Note that a step has ended; how long it took."""
@@ -95,7 +106,7 @@ class RunProgress:
     def _left(self) -> str:
         """How long the rest takes, if all of it has run before."""
         with self._lock:
-            rest = [step for step in self._steps if step not in self._ended]
+            rest = [step for step in self._steps if step not in self._ended] + self._left_after
         if not rest or any(step not in self._expected for step in rest):
             return ""
         return f"; about {duration(sum(self._expected[step] for step in rest))} left"
@@ -104,22 +115,20 @@ class RunProgress:
         """What runs, and for how long."""
         with self._lock:
             running = [step for step in self._started if step not in self._ended]
+            done = self._before + len(self._ended)
         if not running:
-            return f"{len(self._ended)} of {len(self._steps)} steps done; Dagster prepares the next"
+            return f"{done} steps done; Dagster prepares the next"
         return ", ".join(f"{self._count(one)}: {self._elapsed(one)} so far" for one in running)
 
 
-def last_durations(
-    instance: dg.DagsterInstance, tags: Sequence[Mapping[str, str]]
-) -> dict[str, float]:
-    """Seconds that steps took when they last succeeded in a finished run with one of `tags`."""
+def last_durations(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> dict[str, float]:
+    """Seconds that steps took when they last succeeded in a finished run with these tags."""
     seconds: dict[str, float] = {}
-    for wanted in tags:
-        filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=dict(wanted))
-        for run in instance.get_runs(filters, limit=_EARLIER_RUNS):
-            for step in instance.get_run_step_stats(run.run_id):
-                if step.start_time and step.end_time:
-                    seconds.setdefault(step.step_key, step.end_time - step.start_time)
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=dict(tags))
+    for run in instance.get_runs(filters, limit=_EARLIER_RUNS):
+        for step in instance.get_run_step_stats(run.run_id):
+            if step.start_time and step.end_time:
+                seconds.setdefault(step.step_key, step.end_time - step.start_time)
     return seconds
 
 

@@ -1,43 +1,49 @@
 """Jobs and schedules.
 
-Belongs here: which assets run together and when. The three stages of a study differ in what they
-are partitioned by, so each is a job; a backfill of the whole graph in the UI needs none of them.
+Belongs here: which assets run together and when. The stages of a study differ in what they are
+partitioned by, so each is a job; a backfill of the whole graph in the UI needs none of them.
 """
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from mechinterp_assets.orchestration.plan import stages
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
+from mechinterp_assets.orchestration.shape import SHAPES
 
-PER_SITE = dg.AssetSelection.tag("per", "site")
-PER_STUDY = dg.AssetSelection.tag("per", "study")
-OVERVIEWS = PER_STUDY & PER_SITE.downstream(include_self=False)
+# What each stage of a study is called and makes; the stages follow from what assets read.
+_STAGES = {
+    "study_foundations": "Everything of a study that needs no SAE: corpus, tasks, heads, traces",
+    "study_layers": "Activation caches, SAEs and features of a study's layers",
+    "study_overviews": "Per-study tables that read all layers, interventions, labels",
+    "layer_pages": "Pages of a study's layers",
+    "study_pages": "Pages of a study",
+}
 
-study_foundations = dg.define_asset_job(
-    "study_foundations",
-    selection=PER_STUDY - OVERVIEWS,
-    partitions_def=PARTITIONS.studies,
-    description="Everything of a study that needs no SAE: corpus, tasks, heads, traces",
-)
-study_layers = dg.define_asset_job(
-    "study_layers",
-    selection=PER_SITE,
-    partitions_def=PARTITIONS.sites,
-    description="Activation caches, SAEs, features and dashboards of a study's layers",
-)
-study_overviews = dg.define_asset_job(
-    "study_overviews",
-    selection=OVERVIEWS,
-    partitions_def=PARTITIONS.studies,
-    description="Per-study assets that read all layers",
-)
+
+def stage_jobs() -> list[UnresolvedAssetJobDefinition]:
+    """A job per stage, to be run one after the other; and the evaluation by itself."""
+    jobs = []
+    for (name, description), steps in zip(_STAGES.items(), stages(), strict=True):
+        shapes = [SHAPES[step] for step in steps]
+        partitions = PARTITIONS.studies if shapes[0].per == "study" else PARTITIONS.sites
+        jobs.append(
+            dg.define_asset_job(
+                name,
+                selection=dg.AssetSelection.assets(*(t for one in shapes for t in one.tables)),
+                partitions_def=partitions,
+                description=description,
+            )
+        )
+    return [*jobs, evaluation]
+
+
 evaluation = dg.define_asset_job(
     "evaluation",
     selection=dg.AssetSelection.assets("sae_evaluation"),
     partitions_def=PARTITIONS.sites,
     description="Evaluate the SAEs again on held-out tokens",
 )
-
-JOBS = [study_foundations, study_layers, study_overviews, evaluation]
 
 
 @dg.schedule(job=evaluation, cron_schedule="0 3 * * 1", execution_timezone="UTC")

@@ -4,6 +4,7 @@ Belongs here: its keys and the checks that concern it alone. Does not belong her
 (shape.py), loading (language_model.py).
 """
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,15 @@ from pydantic import model_validator
 from mechinterp_assets.settings.section import LocalPath, Positive, Section, Text
 
 EMBEDDED_MODELS = {"organism": Path(__file__).resolve().parents[1] / "organism"}
+_MODEL_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "*config.json", "token*", "vocab*", "merges*"),
+    *("added_tokens.json", "special_tokens_map.json", "*.model"),
+)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of a model folder is weights, configuration or tokenizer."""
+    return any(fnmatch(name, pattern) for pattern in _MODEL_FILES)
 
 
 class ModelSettings(Section):

@@ -3,21 +3,25 @@
 Belongs here: the guard. Does not belong here: the settings (each package's settings.py).
 
 A setting is declared by its section (`heads`) or as one key of it (`sae.seed`). A result depends on
-the settings that its asset looked at, since whatever decides which others are looked at is a
-setting itself; so these, with their values, are what is recorded.
+the keys that its asset looked at, since whatever decides which others are looked at is a setting
+itself; so these, with their values, are what is recorded.
 """
 
-import json
 from collections.abc import Iterable
-from typing import Any, cast
-
-from pydantic import BaseModel
+from functools import cached_property
+from inspect import getattr_static
+from types import FunctionType
+from typing import Any, Self, cast
 
 from mechinterp_assets.orchestration.reads import UndeclaredReadError
+from mechinterp_assets.settings.as_text import setting_text
+from mechinterp_assets.settings.section import Section
+from mechinterp_assets.staleness.asked_for import LAYERS
 from mechinterp_assets.studies.study import Study
 
-# What identifies a study and its partitions is free to use.
-_FREE = frozenset({"study", "file", "n_layers", "layers", "sites"})
+# What identifies a study is free to use.
+_FREE = frozenset({"study", "file", "n_layers"})
+_LAYERS = frozenset({"layers", "sites"})
 
 
 class DeclaredSettings:
@@ -27,6 +31,11 @@ class DeclaredSettings:
         self._study, self._asset = study, asset
         self._declared = frozenset(declared)
         self.used: dict[str, str] = {}
+
+    @property
+    def real_study(self) -> Study:
+        """The study without the guard, for what is recorded by other means."""
+        return self._study
 
     @property
     def study(self) -> Study:
@@ -39,7 +48,7 @@ class DeclaredSettings:
         return getattr(self.section(section), key) if key else self.section(section)
 
     def section(self, name: str) -> Any:
-        """A section, or a guard of it where only some of its keys were declared."""
+        """A guard of a section, or the value of what is a setting by itself."""
         keys = {d.partition(".")[2] for d in self._declared if d.partition(".")[0] == name}
         if not keys:
             raise UndeclaredReadError(
@@ -47,34 +56,19 @@ class DeclaredSettings:
                 f"keys, such as '{name}.seed') to settings in its declaration"
             )
         value = getattr(self._study, name)
-        if "" in keys:
-            self._note(name, value)
-            return value
-        return _GuardedSection(self, name, keys)
-
-    def key(self, section: str, name: str, keys: set[str]) -> Any:
-        """One declared key of a section."""
-        if name not in keys:
-            raise UndeclaredReadError(
-                f"{self._asset} uses the setting '{section}.{name}' without saying so; add it to "
-                "settings in its declaration"
-            )
-        value = getattr(getattr(self._study, section), name)
-        self._note(f"{section}.{name}", value)
+        if isinstance(value, Section):
+            return _GuardedSection(self, name, value, None if "" in keys else frozenset(keys))
+        self.note(f"settings:{name}", value)
         return value
 
-    def _note(self, path: str, value: Any) -> None:
-        self.used[path] = json.dumps(_plain(value), sort_keys=True)
+    def layers(self) -> list[int]:
+        """Layers with an SAE, noted as used."""
+        self.note(LAYERS, self._study.layers)
+        return self._study.layers
 
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    def note(self, name: str, value: Any) -> None:
+        """Record that a setting was looked at."""
+        self.used[name] = setting_text(value)
 
 
 class _GuardedStudy:
@@ -82,16 +76,62 @@ class _GuardedStudy:
         self._guard = guard
 
     def __getattr__(self, name: str) -> Any:
-        if name in _FREE:
-            return getattr(self._guard._study, name)
+        guard = self.__dict__["_guard"]
+        if name in _LAYERS:
+            guard.layers()
+        if name in _FREE | _LAYERS:
+            return getattr(guard._study, name)
         if name not in Study.model_fields:
             raise AttributeError(f"a study has no setting {name!r}")
-        return self._guard.section(name)
+        return guard.section(name)
 
 
 class _GuardedSection:
-    def __init__(self, guard: DeclaredSettings, name: str, keys: set[str]) -> None:
-        self._guard, self._name, self._keys = guard, name, keys
+    """A section of which each key is noted when it is looked at.
+
+    Its methods and properties work, and look at keys through it. What takes a section whole (a copy
+    with changes, a dump) has looked at all keys but those that the section calls READ_ALONE.
+    """
+
+    def __init__(
+        self, guard: DeclaredSettings, name: str, section: Section, keys: frozenset[str] | None
+    ) -> None:
+        self.__dict__.update(_guard=guard, _name=name, _section=section, _keys=keys)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """That of the section, for isinstance."""
+        return type(self.__dict__["_section"])
 
     def __getattr__(self, name: str) -> Any:
-        return self._guard.key(self._name, name, self._keys)
+        guard, section, keys = (self.__dict__[part] for part in ("_guard", "_section", "_keys"))
+        if name in type(section).model_fields:
+            if keys is not None and name not in keys:
+                raise UndeclaredReadError(
+                    f"{guard._asset} uses the setting '{self.__dict__['_name']}.{name}' without "
+                    "saying so; add it to settings in its declaration"
+                )
+            value = getattr(section, name)
+            guard.note(f"settings:{self.__dict__['_name']}.{name}", value)
+            return value
+        found = getattr_static(type(section), name)  # AttributeError where there is no such thing
+        if isinstance(found, property) and found.fget is not None:
+            return found.fget(self)
+        if isinstance(found, cached_property):
+            return found.func(self)
+        if isinstance(found, FunctionType):
+            return found.__get__(self)
+        return getattr(type(section), name)
+
+    def model_dump(self, *, exclude: Iterable[str] = (), **options: Any) -> dict[str, Any]:
+        section = self._look_at_all_but(frozenset(exclude))
+        return section.model_dump(exclude=set(exclude), **options)
+
+    def with_changes(self, **changes: Any) -> Self:
+        return cast(Self, self._look_at_all_but(frozenset(changes)).with_changes(**changes))
+
+    def _look_at_all_but(self, apart: frozenset[str]) -> Section:
+        section: Section = self.__dict__["_section"]
+        for name in type(section).model_fields.keys() - apart - section.READ_ALONE:
+            getattr(self, name)
+        return section

@@ -19,9 +19,8 @@ def labelled_saes(run: Run) -> dict[int, LabelledSae]:
 
 
 def label_texts(run: Run, paths: Iterable[Path]) -> dict[str, str]:
-    """File name -> text; the files become inputs of what the asset publishes."""
+    """File name -> text."""
     texts = {}
     for path in paths:
-        run.inputs.file(path)
         texts[path.name] = path.read_text(encoding="utf-8")
     return texts

@@ -4,36 +4,49 @@ Belongs here: writing an asset's tables with their provenance, and the metadata 
 materialization. Does not belong here: inputs (inputs.py), what is computed.
 """
 
-from collections.abc import Iterator, Mapping
-from importlib.metadata import version as package_version
+from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
 import polars as pl
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    NULL_EVENT_POINTER,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
+from mechinterp_assets.orchestration.code_version import code_version
 from mechinterp_assets.orchestration.inputs import Inputs
+from mechinterp_assets.orchestration.specs import formula_code_version
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Frames, Lake, Published
 from mechinterp_assets.storage.provenance import Provenance
 
-CODE_VERSION = package_version("mechinterp-assets")
 Metadata = dict[str, dg.MetadataValue | str | int | float | bool | None]
 
 
 class Publisher:
-    """Writes the tables of one asset run and reports each partition with uniform metadata."""
+    """Writes the tables of one step and reports each partition as it is published.
+
+    Dagster reports a step's outputs when the step ends, all partitions of a range at once; then a
+    failure at layer 7 of 12 would leave six layers in the lake that Dagster does not know. So each
+    partition is an event of its own, and `results` keeps Dagster from making its own.
+    """
 
     def __init__(self, context: dg.AssetExecutionContext, lake: Lake) -> None:
         self._context = context
         self._lake = lake
-        self._data_versions: dict[str, str] = {}
-        self._partitions: set[str] = set()
+        self._code_version = code_version()
 
     def provenance(self, inputs: Inputs) -> Provenance:
         """Provenance of what is made from these inputs."""
         return Provenance(
             study=inputs.study.study,
             run_id=self._context.run_id,
-            code_version=CODE_VERSION,
+            code_version=self._code_version,
             model_version=inputs.provenance("model_version"),
             corpus_version=inputs.provenance("corpus_version"),
             sae_version=inputs.provenance("sae_version"),
@@ -45,18 +58,21 @@ class Publisher:
         inputs: Inputs,
         frames: Mapping[str, Frames],
         metadata: Mapping[str, Metadata],
-    ) -> dict[str, Published]:
-        """Write one partition of the tables and attach their metadata to its materialization.
+    ) -> Iterator[dg.AssetMaterialization]:
+        """Write one partition of the tables; then what Dagster is to record of each.
 
         A table's rows are one frame, or an iterable of frames; see `Lake.write_many`.
         """
-        published = self._lake.write_many(
-            frames, partition, self.provenance(inputs), inputs.versions
-        )
-        self._partitions.add(partition)
+        inputs.check_files()
+        made_from = inputs.versions
+        published = self._lake.write_many(frames, partition, self.provenance(inputs), made_from)
         for table, result in published.items():
-            self._data_versions[table] = result.data_version
-            self._context.add_asset_metadata(
+            self._context.log.info(
+                f"published {table} {partition}: {result.rows} rows, version {result.version}"
+            )
+            yield dg.AssetMaterialization(
+                asset_key=table,
+                partition=partition,
                 metadata={
                     "dagster/partition_row_count": result.rows,
                     "dagster/storage_kind": "duckdb",
@@ -67,13 +83,36 @@ class Publisher:
                     "preview": dg.MetadataValue.md(preview(self._shown(table, frames, result))),
                     **metadata.get(table, {}),
                 },
-                asset_key=dg.AssetKey(table),
-                partition_key=partition,
+                tags=self._tags(table, result.data_version, made_from),
             )
-            self._context.log.info(
-                f"published {table} {partition}: {result.rows} rows, version {result.version}"
+
+    def results(self, tables: Iterable[str]) -> Iterator[dg.MaterializeResult[None]]:
+        """The step's outputs, for what comes after; their events are there already."""
+        for table in tables:
+            yield dg.MaterializeResult(
+                asset_key=table, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
             )
-        return published
+
+    def _tags(self, table: str, data_version: str, made_from: Mapping[str, str]) -> dict[str, str]:
+        """The tags by which Dagster tells whether a partition is in step with its inputs."""
+        step = self._context.get_step_execution_context()
+        tags = {
+            DATA_VERSION_TAG: data_version,
+            DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+            CODE_VERSION_TAG: formula_code_version(table_spec(table)),
+        }
+        for key in step.job_def.asset_layer.get(dg.AssetKey(table)).parent_keys:
+            latest = step.maybe_fetch_and_get_input_asset_version_info(key)
+            used = sorted(
+                version
+                for name, version in made_from.items()
+                if name.startswith(f"{key.path[-1]}/")
+            )
+            tags[get_input_data_version_tag(key)] = "+".join(one[:16] for one in used) or "none"
+            tags[get_input_event_pointer_tag(key)] = (
+                NULL_EVENT_POINTER if latest is None else str(latest.storage_id)
+            )
+        return tags
 
     def _shown(
         self, table: str, frames: Mapping[str, Frames], published: Published
@@ -84,14 +123,6 @@ class Publisher:
             return rows
         columns = [column.name for column in table_spec(table).science_columns]
         return pl.scan_parquet(published.path, glob=False).select(columns).head(5).collect()
-
-    def results(self) -> Iterator[dg.MaterializeResult[None]]:
-        """One result per asset; the data version is the content's where one partition ran."""
-        single = len(self._partitions) == 1
-        for table, version in self._data_versions.items():
-            yield dg.MaterializeResult(
-                asset_key=table, data_version=dg.DataVersion(version) if single else None
-            )
 
 
 def preview(frame: pl.DataFrame, rows: int = 5) -> str:

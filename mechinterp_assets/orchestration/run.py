@@ -5,7 +5,7 @@ Belongs here: everything a body may ask for. Does not belong here: how bodies be
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -116,7 +116,7 @@ class Run:
     def table(self, name: str, layer: int | None = None) -> pl.LazyFrame:
         """Current rows: of the study, of the layer, or (asked per study) of all layers."""
         if self._layer is None and layer is None and table_spec(name).per == "site":
-            return pl.concat(self.inputs.table(name, key) for key in self._real_study.sites)
+            return pl.concat(self.inputs.table(name, key) for key in self.inputs.use_layers())
         return self.inputs.table(name, self._key(name, layer))
 
     def frame(self, name: str, layer: int | None = None) -> pl.DataFrame:
@@ -126,7 +126,7 @@ class Run:
     def find(self, name: str, layer: int | None = None) -> pl.LazyFrame | None:
         """As `table`; None where nothing was made (asked per study: of no layer)."""
         if self._layer is None and layer is None and table_spec(name).per == "site":
-            sites = self._real_study.sites
+            sites = self.inputs.use_layers()
             found = [rows for key in sites if (rows := self.inputs.find(name, key)) is not None]
             return pl.concat(found) if found else None
         return self.inputs.find(name, self._key(name, layer))
@@ -195,11 +195,17 @@ class Run:
         """The folder of unfinished work on an artefact of this partition."""
         return self._machine.tensors.scratch(kind, self.partition)
 
-    def writer(self, kind: str) -> AbstractContextManager[ArtefactWriter]:
-        """Write this partition's next version of an artefact; see `Tensors.writer`."""
-        return self._machine.tensors.writer(
+    @contextmanager
+    def writer(self, kind: str) -> Iterator[ArtefactWriter]:
+        """Write this partition's next version of an artefact; see `Tensors.writer`.
+
+        The table that describes it, published afterwards, remembers which version that is.
+        """
+        with self._machine.tensors.writer(
             kind, self.partition, self.provenance, inputs=self.inputs.versions
-        )
+        ) as writer:
+            yield writer
+        self.inputs.describes(kind, self.partition, writer.published.data_version)
 
     # ---- outputs ---------------------------------------------------------------------------------
 
@@ -214,10 +220,10 @@ class Run:
         """What was made of this partition."""
         return Made(self, frames, metadata or {})
 
-    def publish(self, made: Made) -> None:
-        """Write what was made, the column layer filled in."""
+    def publish(self, made: Made) -> Iterator[dg.AssetMaterialization]:
+        """Write what was made, the column layer filled in; what Dagster records of it."""
         frames = {name: self._with_layer(name, rows) for name, rows in made.frames.items()}
-        self._publisher.publish(self.partition, self.inputs, frames, made.metadata)
+        return self._publisher.publish(self.partition, self.inputs, frames, made.metadata)
 
     def _with_layer(self, name: str, rows: Frames) -> Frames:
         if self._layer is None:

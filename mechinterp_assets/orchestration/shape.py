@@ -16,6 +16,7 @@ Belongs here: turning a declaration into a Dagster asset. Does not belong here: 
 for (run.py), reading (inputs.py), writing (publishing.py).
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from mechinterp_assets.orchestration.inputs import Inputs
 from mechinterp_assets.orchestration.publishing import Publisher
 from mechinterp_assets.orchestration.reads import Read, as_reads, dependency
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, sites_by_study
+from mechinterp_assets.orchestration.resuming import left_to_make
 from mechinterp_assets.orchestration.run import Machine, Made, Run
 from mechinterp_assets.orchestration.specs import table_asset
 from mechinterp_assets.resources.compute import ComputeResource
@@ -33,9 +35,10 @@ from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.ledger import Begun
 from mechinterp_assets.storage.table_spec import Per
 from mechinterp_assets.storage.tensors import Tensors
-from mechinterp_assets.studies.study import parse_site
+from mechinterp_assets.studies.study import Study, parse_site, site_key
 
 GPU = "gpu"
 Body = Callable[[Run], Made | Iterator[Made]]
@@ -47,8 +50,8 @@ class Shape:
 
     name: of its step. tables: that it writes. reads: tables that it may read. gates: tables that it
     does not read, whose blocking checks must have passed. settings: sections or keys of the study
-    that it may use. seed: a number, or the setting that seeds it; None where nothing is drawn or
-    computed on a device.
+    that it may use. files: settings whose files it reads (staleness/study_files.py). seed: a
+    number, or the setting that seeds it; None where nothing is drawn or computed on a device.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Shape:
     reads: tuple[Read, ...]
     gates: tuple[str, ...]
     settings: tuple[str, ...]
+    files: tuple[str, ...]
     seed: str | int | None
     together: bool
 
@@ -69,6 +73,7 @@ def tables(
     *names: str,
     reads: Iterable[str | Read] = (),
     settings: Iterable[str] = (),
+    files: Iterable[str] = (),
     gates: Iterable[str] = (),
     seed: str | int | None = None,
     pool: str | None = None,
@@ -92,6 +97,7 @@ def tables(
             reads=as_reads(reads),
             gates=tuple(gates),
             settings=(*settings, *([seed] if isinstance(seed, str) else ())),
+            files=tuple(files),
             seed=seed,
             together=together,
         )
@@ -116,13 +122,14 @@ def tables(
             models: LanguageModelResource,
             compute: ComputeResource,
             dashboards: DashboardsResource,
-        ) -> Iterator[dg.MaterializeResult[None]]:
+        ) -> Iterator[dg.AssetMaterialization | dg.MaterializeResult[None]]:
             machine = Machine(context, lake, tensors, models, compute, dashboards)
             publisher = Publisher(context, lake)
-            for run in _runs(shape, machine, publisher, context.partition_keys):
+            keys = left_to_make(context, lake, shape.tables)
+            for run in _runs(shape, machine, publisher, keys):
                 for made in _bodys_results(body(run)):
-                    made.run.publish(made)
-            yield from publisher.results()
+                    yield from made.run.publish(made)
+            yield from publisher.results(shape.tables)
 
         return asset
 
@@ -144,6 +151,7 @@ def _runs(
         parts = [(*_split(key), parse_site(key)[1]) for key in keys]
     for name, layers, layer in parts:
         study = STUDIES[name]
+        _begin(shape, machine, study, layers)
         settings = DeclaredSettings(study, shape.settings, shape.name)
         if shape.seed is not None:
             seed = settings.value(shape.seed) if isinstance(shape.seed, str) else shape.seed
@@ -154,8 +162,18 @@ def _runs(
             settings,
             [read.table for read in shape.reads],
             shape.name,
+            shape.files,
         )
         yield Run(machine, publisher, inputs, study, layers, layer=layer)
+
+
+def _begin(shape: Shape, machine: Machine, study: Study, layers: Iterable[int]) -> None:
+    """Note in the lake what is begun, so that what a killed run leaves is finished later."""
+    name, run_id, now = study.study, machine.context.run_id, time.time()
+    keys = [site_key(name, layer) for layer in layers] or [name]
+    machine.lake.begin(
+        Begun(table, key, name, run_id, now) for table in shape.tables for key in keys
+    )
 
 
 def _split(key: str) -> tuple[str, list[int]]:

@@ -24,6 +24,11 @@ def column_schema(spec: TableSpec) -> dg.TableSchema:
     )
 
 
+def formula_code_version(spec: TableSpec) -> str:
+    """What Dagster calls the code version of a table: its formula version."""
+    return f"formula-{spec.formula_version}"
+
+
 def rerun_when_stale() -> dg.AutomationCondition[dg.AssetKey]:
     """Run once after an input was updated or the formula changed, when all inputs are there.
 
@@ -52,7 +57,7 @@ def table_asset(
         kinds={"duckdb", "parquet", *kinds},
         owners=OWNERS,
         tags={"per": spec.per},
-        code_version=f"formula-{spec.formula_version}",
+        code_version=formula_code_version(spec),
         automation_condition=rerun_when_stale(),
         metadata={
             "dagster/column_schema": column_schema(spec),

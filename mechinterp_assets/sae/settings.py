@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
@@ -97,6 +97,7 @@ class SaeSettings(Section):
     other keys path, min_explained_variance, evaluation_tokens and seed remain.
     """
 
+    READ_ALONE: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "evaluation_tokens"})
     architecture: TrainedOrExternal = "topk"
     """A file of sae/architectures (activation function and loss), or external: SAEs trained
     elsewhere."""

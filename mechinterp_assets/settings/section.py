@@ -9,9 +9,10 @@ A key's docstring is its description: the JSON schema and editors show it.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -35,6 +36,8 @@ class Section(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+    READ_ALONE: ClassVar[frozenset[str]] = frozenset()
+    """Keys that change no result of those who take the section as a whole."""
     _exact = field_validator("*", mode="wrap")(exact_scalars)
 
     def with_changes(self, **changes: Any) -> Self:
@@ -88,5 +91,11 @@ Text = Annotated[str, Field(min_length=1)]
 
 LocalPath = Annotated[Path, BeforeValidator(resolved_path)]
 """A file or folder, relative to the file that names it."""
-LocalName = Annotated[str, BeforeValidator(resolved_path)]
+
+
+class PlaceName(str):
+    """A path with a placeholder in it."""
+
+
+LocalName = Annotated[str, BeforeValidator(resolved_path), AfterValidator(PlaceName)]
 """As LocalPath, for names with a placeholder in them."""

@@ -8,7 +8,7 @@ from __future__ import annotations  # keeps no duckdb class alive; see storage/_
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,9 +16,10 @@ import duckdb
 import polars as pl
 
 from mechinterp_assets.storage.declarations import Column, Declarations, TableSpec
-from mechinterp_assets.storage.ledger import Version
+from mechinterp_assets.storage.ledger import Begun, Observation, Snapshot, Version
 from mechinterp_assets.storage.sql_text import comment_on_column, quote_name, quote_text
 
+_ASKED_FOR = ("study_inputs", "expected_partitions", "begun_partitions")
 _MAY_BE_NULL = ("model_version", "corpus_version", "sae_version")
 # A catalog has few rows; waking more threads costs more than it gains.
 _ONE_THREAD: dict[str, str | bool | int | float | list[str]] = {"threads": 1}
@@ -29,10 +30,8 @@ _PARTITION_OF_FILE = r"regexp_extract(filename, '([^/]+)/v\d{8}-[^/]*$', 1)"
 _VERSION_OF_FILE = r"CAST(regexp_extract(filename, '/v(\d{8})-[^/]*$', 1) AS INTEGER)"
 
 
-def build_catalog(
-    path: Path, root: Path, declared: Declarations, versions: Sequence[Version]
-) -> None:
-    """Write a new catalog file at `path` for `versions`, whose files lie under `root`.
+def build_catalog(path: Path, root: Path, declared: Declarations, now: Snapshot) -> None:
+    """Write a new catalog file at `path` for the ledger as of `now`; files lie under `root`.
 
     It holds no rows but those on versions: every declared table is a view over its current files
     (an empty one if there are none), and `history.<table>` is a view over all its versions.
@@ -46,32 +45,27 @@ def build_catalog(
                 "INSERT INTO declared_tables VALUES (?, ?, ?)",
                 [spec.name, spec.formula_version, spec.comment],
             )
-        _fill(con, root, declared, frozenset(declared.tables), versions)
+        _fill(con, root, declared, frozenset(declared.tables), now.versions)
+        _fill_asked_for(con, now.observation, now.begun)
         for view in declared.views:
             con.execute(view.statements)
         con.execute("COMMIT")
 
 
-def update_catalog(
-    path: Path,
-    root: Path,
-    declared: Declarations,
-    tables: frozenset[str],
-    versions: Sequence[Version],
-) -> None:
-    """Bring a catalog file built from the same declarations and root up to date for some tables.
+def update_catalog(path: Path, root: Path, declared: Declarations, changed: Snapshot) -> None:
+    """Bring a catalog file built from the same declarations and root up to date.
 
     Args:
         path: the file, changed in place: a copy that nobody else has open.
         root: folder that the files lie under.
         declared: the declarations.
-        tables: tables to bring up to date.
-        versions: all versions of these tables.
+        changed: the tables that changed since, with all their versions.
     """
     with duckdb.connect(str(path), config=_ONE_THREAD) as con:
         con.execute("BEGIN")
-        con.execute("DELETE FROM versions WHERE table_name IN ?", [sorted(tables)])
-        _fill(con, root, declared, tables, versions)
+        con.execute("DELETE FROM versions WHERE table_name IN ?", [sorted(changed.tables)])
+        _fill(con, root, declared, changed.tables, changed.versions)
+        _fill_asked_for(con, changed.observation, changed.begun)
         con.execute("COMMIT")
 
 
@@ -85,7 +79,7 @@ def export_catalog(source: Path, target: Path, declared: Declarations) -> None:
         con.execute(f"ATTACH {quote_text(str(source))} AS catalog (READ_ONLY)")
         con.execute(declared.catalog_sql)
         con.execute("DROP MACRO TABLE table_version")
-        for name in ("versions", "declared_tables"):
+        for name in ("versions", "declared_tables", *_ASKED_FOR):
             con.execute(f"INSERT INTO {name} FROM catalog.{name}")
         con.execute("DELETE FROM versions WHERE NOT is_current")
         for spec in declared.tables.values():
@@ -120,6 +114,58 @@ def _fill(
         spec, kept = declared.tables[name], by_table[name]
         con.execute(_current_view(spec, root, [v for v in kept if v.is_current]))
         con.execute(_history_view(spec, root, kept))
+
+
+def _fill_asked_for(
+    con: duckdb.DuckDBPyConnection, observation: Observation | None, begun: Sequence[Begun]
+) -> None:
+    """Replace what studies ask for (None: it is as it was) and what is begun."""
+    if observation is not None:
+        inputs, partitions = observation.inputs, observation.partitions
+        _replace(
+            con,
+            "study_inputs",
+            {
+                "study": [study for study, _ in inputs],
+                "input": [name for _, name in inputs],
+                "value": list(inputs.values()),
+                "observed_at": [_timestamp(observation.observed_at)] * len(inputs),
+            },
+        )
+        _replace(
+            con,
+            "expected_partitions",
+            {
+                "table_name": [table for table, _ in partitions],
+                "partition": [partition for _, partition in partitions],
+                "study": list(partitions.values()),
+            },
+        )
+    _replace(
+        con,
+        "begun_partitions",
+        {
+            "table_name": [one.table for one in begun],
+            "partition": [one.partition for one in begun],
+            "study": [one.study for one in begun],
+            "run_id": [one.run_id for one in begun],
+            "begun_at": [_timestamp(one.begun_at) for one in begun],
+        },
+    )
+
+
+def _replace(
+    con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, Sequence[object]]
+) -> None:
+    con.execute(f"DELETE FROM {table}")
+    if any(columns.values()):
+        con.register("rows", pl.DataFrame(columns))
+        con.execute(f"INSERT INTO {table} BY NAME FROM rows")
+        con.unregister("rows")
+
+
+def _timestamp(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
 
 
 def _current_view(spec: TableSpec, root: Path, versions: Sequence[Version]) -> str:
@@ -213,9 +259,7 @@ def _insert_versions(
             "inputs": [json.dumps(v.inputs) for v in versions],
             "rows": [v.rows for v in versions],
             "bytes": [v.bytes for v in versions],
-            "written_at": [
-                datetime.fromtimestamp(v.written_at, UTC).replace(tzinfo=None) for v in versions
-            ],
+            "written_at": [_timestamp(v.written_at) for v in versions],
             "same_columns": [v.columns == declared_columns.get(v.table) for v in versions],
             "path": [f"{root}/{v.file}" for v in versions],
         },

@@ -53,7 +53,14 @@ from mechinterp_assets.storage.files import (
     work_folder,
 )
 from mechinterp_assets.storage.hashes import ContentHash
-from mechinterp_assets.storage.ledger import Commit, Ledger, Version
+from mechinterp_assets.storage.ledger import (
+    Begun,
+    Commit,
+    Ledger,
+    Observation,
+    Snapshot,
+    Version,
+)
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.sql_text import quote_text
 
@@ -361,16 +368,26 @@ class Lake:
         """Data versions that the current version was computed from; without one a LakeError."""
         return self.current(table, partition).inputs
 
+    def current_of(self, tables: Iterable[str]) -> list[Version]:
+        """Current versions of all partitions of several tables, as of one instant."""
+        return self._ledger.current_of(tables)
+
     def versions(self, table: str, partition: str) -> list[Version]:
         """Versions that are still stored, oldest first; the last is the current one."""
         return self._ledger.versions(table, partition)
 
     @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def connect(
+        self, exactly: Sequence[Version] | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A DuckDB connection to the catalog as of now, in which nobody else can interfere.
 
         The catalog is attached read-only as `mechinterp` to a private in-memory database; TEMP
         tables can be made. Nothing that others have open blocks it, and it blocks nobody.
+
+        Args:
+            exactly: the versions that the views of their tables must show; where others are
+                current by now, the connection has a catalog of its own with these tables alone.
         """
         self._check_ledger()
         self._refresh_if_behind(keep_up_with=self._ledger.changes())
@@ -381,22 +398,53 @@ class Lake:
             with duckdb.connect() as con:
                 con.execute(f"ATTACH {quote_text(str(snapshot))} AS mechinterp (READ_ONLY)")
                 con.execute("USE mechinterp")
+                if exactly is not None and not _shows(con, exactly):
+                    con.execute("USE memory; DETACH mechinterp")
+                    own = folder / "own.duckdb"
+                    tables = frozenset(version.table for version in exactly)
+                    of_then = Snapshot(0, tables, tuple(exactly))
+                    build_catalog(own, self.root, self.declared, of_then)
+                    con.execute(f"ATTACH {quote_text(str(own))} AS mechinterp (READ_ONLY)")
+                    con.execute("USE mechinterp")
                 yield con
 
     def sql(
-        self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+        self,
+        query: str,
+        parameters: Sequence[object] | Mapping[str, object] | None = None,
+        *,
+        exactly: Sequence[Version] | None = None,
     ) -> pl.DataFrame:
-        """Result of one query on the catalog as of now."""
-        with self.connect() as con:
+        """Result of one query on the catalog as of now; `exactly` as in `connect`."""
+        with self.connect(exactly) as con:
             frame: pl.DataFrame = con.sql(query, params=parameters).pl()
             return frame
 
-    def query(self, statement: str, study: str) -> pl.DataFrame:
+    def query(
+        self, statement: str, study: str, *, exactly: Sequence[Version] | None = None
+    ) -> pl.DataFrame:
         """Result of a statement that reads the DuckDB variable `study`, as worked queries do."""
-        with self.connect() as con:
+        with self.connect(exactly) as con:
             con.execute(f"SET VARIABLE study = {quote_text(study)}")
             frame: pl.DataFrame = con.sql(statement).pl()
             return frame
+
+    # What studies ask for
+
+    def observe(self, now: Observation) -> bool:
+        """Record what studies ask for now, which `stale_partitions` compares with what was made.
+
+        Returns:
+            Whether that differs from what was recorded before.
+        """
+        self._check_ledger()
+        return self._ledger.observe(now)
+
+    def begin(self, begun: Iterable[Begun]) -> None:
+        """Record that a run begins to make partitions; publishing them ends that."""
+        self._check_ledger()
+        with self._ledger.commit() as commit:
+            commit.begin(begun)
 
     # Catalog
 
@@ -472,11 +520,11 @@ class Lake:
                 made = folder / DATABASE_NAME
                 if shown is None:
                     now = self._ledger.snapshot()
-                    build_catalog(made, self.root, declared, now.versions)
+                    build_catalog(made, self.root, declared, now)
                 else:
                     now = self._ledger.snapshot(since=shown)
                     shutil.copyfile(self._private_catalog, made)
-                    update_catalog(made, self.root, declared, now.tables, now.versions)
+                    update_catalog(made, self.root, declared, now)
                 copy = folder / "copy.duckdb"
                 shutil.copyfile(made, copy)
                 state = folder / "state"
@@ -546,6 +594,17 @@ class Lake:
                 f"{self.root} has tables (such as {stray.relative_to(self.root)}) but no"
                 " ledger.sqlite; bring it back from where the folder was copied, or call rebuild()"
             )
+
+
+def _shows(con: duckdb.DuckDBPyConnection, exactly: Sequence[Version]) -> bool:
+    """Whether the catalog's views of the versions' tables show these and no others."""
+    tables = sorted({version.table for version in exactly})
+    shown = con.execute(
+        "SELECT table_name, partition, version FROM versions"
+        " WHERE is_current AND list_contains(?, table_name)",
+        [tables],
+    ).fetchall()
+    return set(shown) == {(v.table, v.partition, v.version) for v in exactly}
 
 
 def _prepare(

@@ -8,7 +8,7 @@ made or not made. Rows are never deleted, so version numbers are never used twic
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,24 @@ CREATE INDEX changed ON versions (change);
 CREATE TABLE changes (number INTEGER PRIMARY KEY CHECK (number = 0), count INTEGER);
 INSERT INTO changes VALUES (0, 0);
 """
+# Beside the versions: what studies ask for now, and what was begun. Ledgers of before get them on
+# the next write.
+_MORE_TABLES = """
+CREATE TABLE IF NOT EXISTS study_inputs (
+    study TEXT, input TEXT, value TEXT, PRIMARY KEY (study, input)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS expected_partitions (
+    table_name TEXT, partition TEXT, study TEXT, PRIMARY KEY (table_name, partition)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS observations (
+    number INTEGER PRIMARY KEY CHECK (number = 0), change INTEGER, observed_at REAL
+);
+CREATE TABLE IF NOT EXISTS begun (
+    table_name TEXT, partition TEXT, study TEXT, run_id TEXT, begun_at REAL,
+    PRIMARY KEY (table_name, partition)
+) WITHOUT ROWID;
+"""
+_MORE_TABLES_VERSION = 1
 _FIELDS = (
     "table_name, partition, version, file, data_version, row_count, bytes, provenance,"
     " formula_version, inputs, columns, written_at, superseded_at"
@@ -65,6 +83,32 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Observation:
+    """What studies ask for, as it was last looked at.
+
+    Attributes:
+        inputs: (study, input) -> value: settings as JSON, files by fingerprint.
+        partitions: (table, partition) -> study, of everything that studies expect to be made.
+        observed_at: when it last changed, in seconds since the epoch.
+    """
+
+    inputs: Mapping[tuple[str, str], str]
+    partitions: Mapping[tuple[str, str], str]
+    observed_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A partition of a table that a run began to make and has not published."""
+
+    table: str
+    partition: str
+    study: str
+    run_id: str
+    begun_at: float
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The ledger as of one instant, or of the tables that changed since another.
 
@@ -72,11 +116,15 @@ class Snapshot:
         changes: number of the latest change.
         tables: tables that changed.
         versions: their versions still stored, by table, partition and number.
+        observation: what studies ask for, unless that did not change.
+        begun: everything that is begun and not published.
     """
 
     changes: int
     tables: frozenset[str]
     versions: tuple[Version, ...]
+    observation: Observation | None = None
+    begun: tuple[Begun, ...] = ()
 
 
 class Ledger:
@@ -92,6 +140,7 @@ class Ledger:
         with closing(self._connect()) as con:
             con.execute("BEGIN IMMEDIATE")
             try:
+                _add_tables(con)
                 con.execute("UPDATE changes SET count = count + 1")
                 yield Commit(con, _changes(con))
                 con.execute("COMMIT")
@@ -117,7 +166,27 @@ class Ledger:
                 _changes(con),
                 frozenset(str(row[0]) for row in con.execute(touched, (since,))),
                 tuple(_select(con, f"removed_at IS NULL AND table_name IN ({touched})", (since,))),
+                _observation(con, since),
+                _begun(con),
             )
+
+    def observe(self, now: Observation) -> bool:
+        """Record what studies ask for now; whether that differs from before."""
+        if self._path.exists():
+            with closing(self._connect()) as con:
+                con.execute("BEGIN")
+                before = _observation(con, since=0)
+            if before and (before.inputs, before.partitions) == (now.inputs, now.partitions):
+                return False
+        with self.commit() as commit:
+            commit.observe(now)
+        return True
+
+    def current_of(self, tables: Iterable[str]) -> list[Version]:
+        """Current versions of several tables as of one instant."""
+        names = sorted(set(tables))
+        marks = ", ".join("?" * len(names))
+        return self._find(f"superseded_at IS NULL AND table_name IN ({marks})", tuple(names))
 
     def current(self, table: str, partitions: Iterable[str] | None = None) -> list[Version]:
         """Current versions of `table`, of all partitions or of those named, by partition."""
@@ -193,6 +262,10 @@ class Commit:
             " WHERE table_name = ? AND partition = ? AND superseded_at IS NULL",
             (version.written_at, self._change, version.table, version.partition),
         )
+        self._con.execute(
+            "DELETE FROM begun WHERE table_name = ? AND partition = ?",
+            (version.table, version.partition),
+        )
         columns = json.dumps(version.columns)
         self._con.execute("INSERT OR IGNORE INTO column_lists (columns) VALUES (?)", (columns,))
         self._con.execute(
@@ -216,6 +289,29 @@ class Commit:
             ),
         )
 
+    def begin(self, begun: Iterable[Begun]) -> None:
+        """Record partitions that a run begins to make; publishing them ends that."""
+        self._con.executemany(
+            "INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?)",
+            [(b.table, b.partition, b.study, b.run_id, b.begun_at) for b in begun],
+        )
+
+    def observe(self, now: Observation) -> None:
+        """Replace what studies ask for."""
+        self._con.execute("DELETE FROM study_inputs")
+        self._con.executemany(
+            "INSERT INTO study_inputs VALUES (?, ?, ?)",
+            [(*key, value) for key, value in sorted(now.inputs.items())],
+        )
+        self._con.execute("DELETE FROM expected_partitions")
+        self._con.executemany(
+            "INSERT INTO expected_partitions VALUES (?, ?, ?)",
+            [(*key, study) for key, study in sorted(now.partitions.items())],
+        )
+        self._con.execute(
+            "INSERT OR REPLACE INTO observations VALUES (0, ?, ?)", (self._change, now.observed_at)
+        )
+
     def remove(self, versions: Iterable[Version], time: float) -> None:
         """Record that the files of these versions are no longer there."""
         self._con.executemany(
@@ -223,6 +319,40 @@ class Commit:
             " WHERE table_name = ? AND partition = ? AND version = ?",
             [(time, self._change, v.table, v.partition, v.version) for v in versions],
         )
+
+
+def _add_tables(con: sqlite3.Connection) -> None:
+    if con.execute("PRAGMA user_version").fetchone()[0] < _MORE_TABLES_VERSION:
+        for statement in filter(str.strip, _MORE_TABLES.split(";")):
+            con.execute(statement)
+        con.execute(f"PRAGMA user_version = {_MORE_TABLES_VERSION}")
+
+
+def _has_more_tables(con: sqlite3.Connection) -> bool:
+    return bool(con.execute("PRAGMA user_version").fetchone()[0] >= _MORE_TABLES_VERSION)
+
+
+def _observation(con: sqlite3.Connection, since: int) -> Observation | None:
+    """What studies ask for, if that changed after change `since`."""
+    if not _has_more_tables(con):
+        return None
+    found = con.execute("SELECT change, observed_at FROM observations").fetchone()
+    if found is None or found[0] <= since:
+        return None
+    inputs = con.execute("SELECT study, input, value FROM study_inputs")
+    partitions = con.execute("SELECT table_name, partition, study FROM expected_partitions")
+    return Observation(
+        {(study, name): value for study, name, value in inputs},
+        {(table, partition): study for table, partition, study in partitions},
+        found[1],
+    )
+
+
+def _begun(con: sqlite3.Connection) -> tuple[Begun, ...]:
+    if not _has_more_tables(con):
+        return ()
+    rows = con.execute("SELECT table_name, partition, study, run_id, begun_at FROM begun")
+    return tuple(Begun(*row) for row in rows)
 
 
 def _changes(con: sqlite3.Connection) -> int:

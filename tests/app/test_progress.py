@@ -10,7 +10,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mechinterp_assets.app.materialize import StudyFailedError, materialize_study
+from mechinterp_assets.app.materialize import (
+    RANGE_END,
+    RANGE_START,
+    STUDY_TAG,
+    StudyFailedError,
+    run_tables,
+)
 from mechinterp_assets.app.progress import Progress, duration
 from mechinterp_assets.app.run_progress import RunProgress, last_durations
 from mechinterp_assets.orchestration.logging import short_console_logger
@@ -18,7 +24,6 @@ from mechinterp_assets.studies.study import Study
 from mechinterp_assets.studies.study_file import load_study
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "tiny.yaml"
-TAGS = {"dagster/partition": "tiny"}
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def study() -> Study:
 
 
 def small(study: Study, work: Callable[[dg.AssetExecutionContext], None]) -> dg.Definitions:
-    """Three stages of one asset each; the second does `work`."""
+    """Three assets in a row; the second does `work`."""
     per_study = dg.StaticPartitionsDefinition([study.study])
     sites = dg.StaticPartitionsDefinition(study.sites)
 
@@ -50,14 +55,30 @@ def small(study: Study, work: Callable[[dg.AssetExecutionContext], None]) -> dg.
 
     return dg.Definitions(
         assets=[corpus, saes, pages],
-        jobs=[
-            dg.define_asset_job("study_foundations", [corpus], partitions_def=per_study),
-            dg.define_asset_job("study_layers", [saes], partitions_def=sites),
-            dg.define_asset_job("study_overviews", [pages], partitions_def=per_study),
-        ],
         loggers={"console": short_console_logger},
         executor=dg.in_process_executor,
     )
+
+
+def run_all(
+    definitions: dg.Definitions,
+    study: Study,
+    instance: dg.DagsterInstance,
+    progress: Progress | None = None,
+) -> None:
+    """A run per asset, as a study's runs are made and watched."""
+    job = definitions.resolve_implicit_global_asset_job_def()
+    watch = None
+    if progress is not None:
+        watch = RunProgress(progress, last_durations(instance, {STUDY_TAG: study.study}))
+    names = ["corpus", "saes", "pages"]
+    for name in names:
+        tags = {"dagster/partition": study.study}
+        if name == "saes":
+            tags = {RANGE_START: study.sites[0], RANGE_END: study.sites[-1]}
+        if watch is not None:
+            watch.expect([name], names[names.index(name) + 1 :])
+        run_tables(job, instance, [name], {**tags, STUDY_TAG: study.study}, watch)
 
 
 def test_a_silent_block_shows_that_it_is_alive() -> None:
@@ -87,22 +108,15 @@ def test_durations_are_for_readers() -> None:
 def test_steps_are_counted_timed_and_estimated(study: Study, instance: dg.DagsterInstance) -> None:
     definitions = small(study, lambda context: time.sleep(0.5))
     first: list[str] = []
-    assert len(list(materialize_study(definitions, study, instance, Progress(first.append)))) == 3
-    assert first[:4] == [
-        "study tiny: 3 steps in 3 runs",
-        "  study_foundations for tiny: corpus",
-        "  study_layers for tiny.L00, tiny.L02: saes",
-        "  study_overviews for tiny: pages",
-    ]
-    steps = [re.sub(r"in [\d.]+ s", "in T", line) for line in first[4:]]
+    run_all(definitions, study, instance, Progress(first.append))
+    steps = [re.sub(r"in [\d.]+ s", "in T", line) for line in first]
     assert steps == [
         f"{n}/3 {step} {what}"
         for n, step in enumerate(("corpus", "saes", "pages"), start=1)
         for what in ("started", "done in T")
     ]
     again: list[str] = []
-    list(materialize_study(definitions, study, instance, Progress(again.append)))
-    assert re.fullmatch(r"study tiny: 3 steps in 3 runs, about [\d.]+ s by earlier runs", again[0])
+    run_all(definitions, study, instance, Progress(again.append))
     about = next(line for line in again if line.startswith("2/3 saes started, about "))
     assert 0.5 <= float(about.split()[-2]) < 5
     assert any(re.match(r"1/3 corpus done in .*; about [\d.]+ s left", line) for line in again)
@@ -111,7 +125,7 @@ def test_steps_are_counted_timed_and_estimated(study: Study, instance: dg.Dagste
 def test_what_runs_is_named_while_it_is_silent(study: Study, instance: dg.DagsterInstance) -> None:
     lines: list[str] = []
     definitions = small(study, lambda context: time.sleep(1.0))
-    list(materialize_study(definitions, study, instance, Progress(lines.append, every=0.3)))
+    run_all(definitions, study, instance, Progress(lines.append, every=0.3))
     alive = [line for line in lines if re.match(r"2/3 saes: [\d.]+ s so far", line)]
     assert alive
     assert alive[0].endswith("; last: published corpus")
@@ -125,8 +139,8 @@ def test_a_failure_is_told_when_it_happens(study: Study, instance: dg.DagsterIns
             raise ValueError("sae.d_sae: 7 is too small; raise it") from error
 
     lines: list[str] = []
-    with pytest.raises(StudyFailedError, match="study_layers of tiny failed"):
-        list(materialize_study(small(study, fail), study, instance, Progress(lines.append)))
+    with pytest.raises(StudyFailedError, match="a run of tiny failed"):
+        run_all(small(study, fail), study, instance, Progress(lines.append))
     assert re.fullmatch(r"2/3 saes FAILED after [\d.]+ s: ValueError: sae.d_sae: 7 .*", lines[-1])
 
 
@@ -138,7 +152,7 @@ def test_an_interruption_ends_the_run_and_the_study(
         time.sleep(5)
 
     with pytest.raises(KeyboardInterrupt):
-        list(materialize_study(small(study, interrupt), study, instance))
+        run_all(small(study, interrupt), study, instance)
     statuses = [run.status for run in instance.get_runs()]
     assert statuses == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
 
@@ -148,8 +162,9 @@ def test_only_successes_are_estimates(study: Study, instance: dg.DagsterInstance
         raise ValueError
 
     with pytest.raises(StudyFailedError):
-        list(materialize_study(small(study, fail), study, instance))
-    assert set(last_durations(instance, [TAGS])) == {"corpus"}
+        run_all(small(study, fail), study, instance)
+    assert set(last_durations(instance, {STUDY_TAG: "tiny"})) == {"corpus"}
     lines: list[str] = []
-    watch = RunProgress(Progress(lines.append), ["corpus", "saes"], {"corpus": 1.0})
+    watch = RunProgress(Progress(lines.append), {"corpus": 1.0})
+    watch.expect(["corpus", "saes"], [])
     assert watch._left() == ""  # a step that never ran has no duration

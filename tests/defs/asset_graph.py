@@ -26,6 +26,7 @@ def asset_graph() -> str:
             "reads": sorted(reads),
             "gates": sorted(shape.gates),
             "settings": sorted(set(shape.settings)),
+            "files": sorted(shape.files),
         }
         text = [f"  {name:<9} {' '.join(values)}" for name, values in lines.items() if values]
         return "\n".join([shape.name, *text])

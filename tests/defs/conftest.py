@@ -7,7 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mechinterp_assets.app.materialize import materialize_study
+from mechinterp_assets.app.in_process_runs import FinishedRun
+from mechinterp_assets.app.materialize import Materializer
 from mechinterp_assets.definitions import build_definitions
 from mechinterp_assets.orchestration.declared_settings import DeclaredSettings
 from mechinterp_assets.orchestration.inputs import Inputs
@@ -25,7 +26,7 @@ class Materialized:
     home: Path
     definitions: dg.Definitions
     instance: dg.DagsterInstance
-    results: list[dg.ExecuteInProcessResult]
+    results: list[FinishedRun]
 
     @property
     def lake(self) -> Lake:
@@ -66,5 +67,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Materialized]:
         definitions = build_definitions()
         with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
             study = STUDIES["tiny"]
-            results = list(materialize_study(definitions, study, instance))
+            work = Materializer(definitions, study, Lake(home / "lake"), instance)
+            results = list(work.run_all())
             yield Materialized(study, home, definitions, instance, results)

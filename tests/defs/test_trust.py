@@ -109,8 +109,28 @@ def test_sae_of_another_model(
     with tensors.writer("attention_sae", "tiny.L02", PROVENANCE) as writer:
         for name, content in sae_files.items():
             writer.add_bytes(name, text.encode() if name == "cfg.json" else content)
+    # The table describes the version before: whatever lies beside it is not read.
+    assert read_sae(inputs_of(tiny, (lake, tensors)), "tiny.L02", organism).d_sae == 128
+    spec = lake.declared.tables["attention_sae"].science_columns
+    row = lake.read("attention_sae", "tiny.L02").select(c.name for c in spec).collect()
+    describes = {"made:attention_sae/tiny.L02": writer.published.data_version}
+    lake.write("attention_sae", "tiny.L02", row, PROVENANCE, describes)
     with pytest.raises(SaeError, match="0000000000000000"):
         read_sae(inputs_of(tiny, (lake, tensors)), "tiny.L02", organism)
+
+
+def test_an_sae_that_its_table_does_not_describe(
+    tiny: Materialized, copy: tuple[Lake, Tensors], organism: LanguageModel
+) -> None:
+    _, tensors = copy
+    path = tensors.open("attention_sae", "tiny.L02").path
+    with tensors.writer("attention_sae", "tiny.L02", PROVENANCE) as writer:
+        for file in path.iterdir():
+            if file.name != "manifest.json":
+                writer.add_bytes(file.name, file.read_bytes() + b" " * (file.name == "cfg.json"))
+    shutil.rmtree(path)
+    with pytest.raises(StaleInputError, match="no longer stored as its table describes it"):
+        read_sae(inputs_of(tiny, copy), "tiny.L02", organism)
 
 
 def test_truncated_sae_and_cache_files(

@@ -25,6 +25,7 @@ ROLE, FALLBACK = "name_mover", "ioi_attention_io"
     "qk_feature_summary",
     reads=["language_model", "ioi_prompts", "task_prompts", *SCORE_TABLES, "attention_sae"],
     settings=["qk_features"],
+    files=["qk_features.residual_sae"],
     seed=0,
     pool=GPU,
     kinds=["torch"],
@@ -98,6 +99,5 @@ def _residual_saes(run: Run, layers: set[int]) -> dict[int, SparseAutoencoder]:
     saes = {}
     for layer in sorted(layers):
         sae = read_residual(Path(folder.replace("{layer}", str(layer))), run.model, layer)
-        run.inputs.note(f"residual_sae/L{layer:02d}", sae.weights_hash())
         saes[layer] = sae.to(run.model.device)
     return saes

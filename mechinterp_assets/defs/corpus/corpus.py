@@ -9,7 +9,12 @@ from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
 
 
-@tables("language_model", settings=["model", "features.proxies"], kinds=["huggingface"])
+@tables(
+    "language_model",
+    settings=["model", "features.proxies"],
+    files=["model"],
+    kinds=["huggingface"],
+)
 def language_model(run: Run) -> Made:
     """Load the study's model once and record its sizes and fingerprints."""
     settings, model = run.study.model, run.load_model()
@@ -58,6 +63,7 @@ def language_model(run: Run) -> Made:
     "vocabulary",
     reads=["language_model"],
     settings=["corpus"],
+    files=["corpus.path"],
     kinds=["huggingface"],
 )
 def corpus(run: Run) -> Made:

@@ -125,6 +125,7 @@ def feature_proxies(run: Run) -> Made:
     "feature_label_summary",
     reads=["language_model", "attention_sae"],
     settings=["labels"],
+    files=["labels"],
     kinds=["csv"],
 )
 def feature_labels(run: Run) -> Made:

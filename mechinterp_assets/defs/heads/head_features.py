@@ -95,6 +95,7 @@ def head_attention_examples(run: Run) -> Made:
     "head_label_summary",
     reads=["language_model", "attention_sae"],
     settings=["head_labels"],
+    files=["head_labels"],
     kinds=["csv"],
 )
 def head_labels(run: Run) -> Made:

@@ -9,14 +9,18 @@ from mechinterp_assets.reproduction.measures import measured, tables_read
 from mechinterp_assets.reproduction.reference_file import load_references, reference_path
 
 
-@tables("reproduction", reads=["language_model", *sorted(tables_read())], settings=["reference"])
+@tables(
+    "reproduction",
+    reads=["language_model", *sorted(tables_read())],
+    settings=["reference"],
+    files=["reference"],
+)
 def reproduction(run: Run) -> Made:
     """Every reference of the study's file compared; no rows for a study without one."""
     run.row("language_model")
     rows = compare([], {})
     file = reference_path(run.name, run.study.reference)
     if file.is_file() or run.study.reference is not None:
-        run.inputs.file(file)
         chosen = load_references(file, run.name).references
         rows = compare(chosen, measured((one.measure for one in chosen), run.query))
     else:

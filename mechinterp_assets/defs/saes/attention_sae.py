@@ -41,6 +41,7 @@ EXTERNAL_ROWS = 16_384
         "corpus.path",
         "corpus.dataset",
     ],
+    files=["sae.path"],
     seed="sae.seed",
     pool=GPU,
     kinds=["torch", "safetensors"],

@@ -60,5 +60,4 @@ def _examples(run: Run, task: OwnTaskSettings) -> Sequence[Example]:
 
     if task.path is None:
         return [Example(p.text, p.answer, p.wrong_answers) for p in task.prompts]
-    run.inputs.file(task.path)
     return read_examples(task.path)

@@ -23,6 +23,7 @@ CLEAN_PROMPTS = 64  # of a clean run, whose z of all layers is held
     "task_baseline",
     reads=UPSTREAM,
     settings=["tasks"],
+    files=["tasks.own"],
     seed="tasks.seed",
     pool=GPU,
     kinds=["torch"],

@@ -5,7 +5,7 @@ from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
 
 
-@tables("task_prompts", reads=["language_model"], settings=["tasks"])
+@tables("task_prompts", reads=["language_model"], settings=["tasks"], files=["tasks.own"])
 def task_prompts(run: Run) -> Made:
     """Assemble the prompts of every task from segments, with every role's position."""
     built = study_suite(run)

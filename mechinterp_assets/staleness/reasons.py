@@ -1,0 +1,44 @@
+"""Why partitions are stale, as the lake says.
+
+Belongs here: reading the view `stale_partitions`. Does not belong here: the rule (sql/catalog.sql),
+looking at study files (asked_for.py), what is run (orchestration/plan.py).
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from mechinterp_assets.storage.lake import Lake
+
+# (table, partition)
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason why a partition is to be made (again).
+
+    cause: as in stale_partitions. words: the reason as people read it. source: the table and
+    partition that has other data now, where that is the cause. key: the same for the same reason,
+    with everything that it was decided by; a partition that is stale for other reasons than last
+    time has other keys.
+    """
+
+    cause: str
+    words: str
+    source: Place | None = None
+    key: str = ""
+
+
+def reasons(lake: Lake, study: str) -> dict[Place, list[Reason]]:
+    """Every stale partition of a study with its reasons, as of the last look at the study."""
+    rows = lake.sql(
+        "SELECT table_name, partition, cause, input, recorded, current, reason"
+        " FROM stale_partitions WHERE study = $study ORDER BY ALL",
+        {"study": study},
+    )
+    found: dict[Place, list[Reason]] = defaultdict(list)
+    for table, partition, cause, name, recorded, current, words in rows.iter_rows():
+        source = tuple(name.split("/", 1)) if cause == "input" else None
+        key = "\0".join(str(one) for one in (cause, name, recorded, current))
+        found[table, partition].append(Reason(cause, words, source, key))
+    return dict(found)

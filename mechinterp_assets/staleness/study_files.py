@@ -1,0 +1,71 @@
+"""The files that a study's results depend on, by the setting that names them.
+
+Belongs here: which setting names which files or folders. Assets declare these settings as `files`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from mechinterp_assets.files.fingerprint import FileHashes, fingerprint
+from mechinterp_assets.model.settings import is_model_file
+from mechinterp_assets.reproduction.reference_file import reference_path
+from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.studies.study import Study
+
+
+def _model(study: Study) -> Iterable[Path]:
+    return [] if study.model.hub is not None else [Path(study.model.source)]
+
+
+def _corpus(study: Study) -> Iterable[Path]:
+    return [] if study.corpus.path is None else [study.corpus.path]
+
+
+def _own_tasks(study: Study) -> Iterable[Path]:
+    return [task.path for task in study.tasks.own if task.path is not None]
+
+
+def _external_saes(study: Study) -> Iterable[Path]:
+    if study.sae.path is None:
+        return []
+    folders = []
+    for layer in study.layers:
+        try:
+            folders.append(study.sae.external_folder(layer))
+        except SaeError:
+            continue  # the asset refuses the layer and says why
+    return folders
+
+
+def _residual_saes(study: Study) -> Iterable[Path]:
+    name = study.qk_features.residual_sae
+    layers = range(study.n_layers)
+    return [] if name is None else [Path(name.replace("{layer}", str(n))) for n in layers]
+
+
+FILES: Mapping[str, Callable[[Study], Iterable[Path]]] = {
+    "model": _model,
+    "corpus.path": _corpus,
+    "tasks.own": _own_tasks,
+    "sae.path": _external_saes,
+    "qk_features.residual_sae": _residual_saes,
+    "labels": lambda study: study.labels,
+    "head_labels": lambda study: study.head_labels,
+    "reference": lambda study: [reference_path(study.study, study.reference)],
+}
+"""Setting -> the files and folders that it names. Hub models and datasets have none: their names
+are settings."""
+
+
+def file_inputs(study: Study, setting: str, hashes: FileHashes) -> dict[str, str]:
+    """Input -> fingerprint of everything that a setting names: `file:labels/ann.csv`."""
+    counts = is_model_file if setting == "model" else None
+    found: dict[str, str] = {}
+    for path in FILES[setting](study):
+        name = f"file:{setting}/{path.name}"
+        number = 1
+        while name in found:  # another folder's file of the same name
+            number += 1
+            name = f"file:{setting}/{path.name}#{number}"
+        found[name] = fingerprint(path, hashes, *([] if counts is None else [counts]))
+    return found
