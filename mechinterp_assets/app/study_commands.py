@@ -136,7 +136,7 @@ def _made_and_stale() -> tuple[dict[str, int], dict[str, int], str]:
             ).fetchall()
             stale = con.sql(
                 "SELECT study, count(DISTINCT (table_name, partition)) FROM stale_partitions "
-                "GROUP BY study"
+                "WHERE study IN (SELECT study FROM lineage) GROUP BY study"
             ).fetchall()
     except LakeError as error:
         return {}, {}, str(error)

@@ -20,6 +20,7 @@ from mechinterp_assets.staleness.study_files import file_inputs
 from mechinterp_assets.storage.declarations import declarations, table_spec
 from mechinterp_assets.storage.lake import Lake, LakeError
 from mechinterp_assets.storage.ledger import Version
+from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Artefact, Tensors
 from mechinterp_assets.studies.study import Study
 
@@ -126,6 +127,10 @@ class Inputs:
         elif name == "attention_sae":
             self._of["sae_version"] = row["weights_hash"]
         return row
+
+    def origin(self, name: str, partition: str) -> Provenance:
+        """Where the rows of a partition come from."""
+        return self._open(name, partition).provenance
 
     def sql(self, query: str, parameters: Mapping[str, object] | None = None) -> pl.DataFrame:
         """Rows of one statement over the catalog; the tables behind its views count as read."""

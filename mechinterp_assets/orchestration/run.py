@@ -148,6 +148,10 @@ class Run:
             parameters["layer"] = self._layer
         return self.inputs.sql(query, parameters if "$study" in query else None)
 
+    def origin(self, name: str) -> Provenance:
+        """Where the rows of a table come from, for a page that shows them."""
+        return self.inputs.origin(name, self._key(name, None))
+
     def query(self, statement: str) -> pl.DataFrame:
         """Rows of one statement over the catalog that reads the DuckDB variable `study`."""
         return self.inputs.query(statement)

@@ -7,6 +7,8 @@ from mechinterp_assets.orchestration.inputs import Inputs
 from mechinterp_assets.orchestration.reads import SEEN, UndeclaredReadError
 from mechinterp_assets.orchestration.shape import SHAPES
 from mechinterp_assets.reproduction.measures import tables_read
+from mechinterp_assets.staleness.study_files import FILES
+from mechinterp_assets.studies.study import Study
 from tests.defs.conftest import Materialized
 
 # Read under other settings than those of the tiny study: which.
@@ -34,7 +36,8 @@ def test_every_declared_read_is_used(tiny: Materialized) -> None:
 OTHER_SETTINGS = {
     ("attention_sae", "activations.batch_size"): "sae.source: forward",
     ("sae_frontier", "activations.batch_size"): "sae.source: forward",
-    ("task_effects", "tasks.to_ablate"): "task_effects.tasks: auto",
+    ("task_effects", "tasks.names"): "task_effects.tasks: auto",
+    ("task_effects", "tasks.own"): "task_effects.tasks: auto",
 }
 
 
@@ -79,3 +82,12 @@ def test_an_undeclared_setting_is_refused(tiny: Materialized) -> None:
     with pytest.raises(UndeclaredReadError, match="uses the setting 'heads' without saying so"):
         _ = study.heads
     assert guard.used == {"settings:sae.seed": "0", "settings:layers": "[0, 2]"}
+
+
+def test_declared_settings_exist() -> None:
+    for shape in SHAPES.values():
+        for path in shape.settings:
+            section, _, key = path.partition(".")
+            kind = Study.model_fields[section].annotation
+            assert not key or key in getattr(kind, "model_fields", {}), (shape.name, path)
+        assert set(shape.files) <= FILES.keys(), shape.name

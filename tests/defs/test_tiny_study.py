@@ -51,7 +51,7 @@ def test_every_row_can_be_traced(tiny: Materialized) -> None:
 
 
 def test_nothing_is_stale(tiny: Materialized) -> None:
-    assert tiny.lake.sql("FROM stale_partitions").is_empty()
+    assert tiny.lake.sql("FROM stale_partitions WHERE study = 'tiny'").is_empty()
 
 
 def test_experiments_of_the_study_are_in_the_one_table(tiny: Materialized) -> None:

@@ -157,7 +157,7 @@ def test_stale_cache(tiny: Materialized, copy: tuple[Lake, Tensors]) -> None:
         match=r"activation_cache of tiny\.L02 was made from tokenized_corpus/tiny .* materialize",
     ):
         inputs_of(tiny, copy).artefact("activation_cache", "tiny.L02")
-    stale = lake.sql("SELECT DISTINCT table_name FROM stale_partitions ORDER BY 1")
+    stale = lake.sql("SELECT DISTINCT table_name FROM stale_partitions WHERE study = 'tiny'")
     assert {"activation_cache", "attention_sae", "head_scores"} <= set(stale["table_name"])
     assert "ioi_prompts" not in set(stale["table_name"])
 
@@ -174,7 +174,8 @@ def test_changed_formula_makes_exactly_its_rows_stale(tiny: Materialized, tmp_pa
     shutil.copytree(tiny.home / "lake", tmp_path / "lake", symlinks=True)
     changed = Lake(tmp_path / "lake", sql=sql)
     changed.refresh()
-    rows = changed.sql("SELECT DISTINCT table_name, cause FROM stale_partitions").rows()
+    stale = "SELECT DISTINCT table_name, cause FROM stale_partitions WHERE study = 'tiny'"
+    rows = changed.sql(stale).rows()
     assert rows == [("head_scores", "formula")]
 
 

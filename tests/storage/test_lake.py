@@ -434,9 +434,12 @@ def test_an_export_needs_no_other_file(
         assert comments["head_scores.study"].startswith("Study")
         assert comments["scored_heads.best"] == "Highest score of the head"
         assert con.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall() == [
+            ("begun_partitions",),
             ("declared_tables",),
+            ("expected_partitions",),
             ("head_scores",),
             ("role_counts",),
+            ("study_inputs",),
             ("versions",),
         ]
 

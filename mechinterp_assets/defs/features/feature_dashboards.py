@@ -1,5 +1,7 @@
 """Pages of features, and an index per layer."""
 
+from dataclasses import replace
+
 import dagster as dg
 import polars as pl
 
@@ -63,7 +65,9 @@ def feature_dashboards(run: Run) -> Made:
             LayerContext(
                 layer=run.layer,
                 model=shown_name(model["weights_source"]),
-                provenance=run.provenance,
+                provenance=replace(
+                    run.origin("feature_statistics"), corpus_version=run.provenance.corpus_version
+                ),
                 texts=TokenTexts(tokens["token"].to_list()),
                 details=sae_details(sae),
                 study_href=f"../{run.name}/index.html",

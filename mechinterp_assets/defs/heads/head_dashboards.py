@@ -55,7 +55,7 @@ def head_dashboards(run: Run) -> Made:
     renderer = HeadRenderer(
         HeadContext(
             model=shown_name(model["weights_source"]),
-            provenance=run.provenance,
+            provenance=run.origin("head_scores"),
             texts=TokenTexts(tokens["token"].to_list()),
             feature_link=feature_link,
             layer_hrefs={layer: layer_href(run.name, layer) for layer in linked},

@@ -16,7 +16,7 @@ def experiment_dashboards(run: Run) -> Made:
     model = run.row("language_model")
     page = render_experiments(
         run.sql,
-        provenance=run.provenance,
+        provenance=run.origin("language_model"),
         model=shown_name(model["weights_source"]),
         study_href=f"../{run.name}/index.html",
     )

@@ -46,7 +46,7 @@ def task_baseline(run: Run) -> Made:
     "component_reuse",
     "component_reuse_faithfulness",
     reads=UPSTREAM,
-    settings=["task_effects", "tasks.to_ablate"],
+    settings=["task_effects", "tasks.names", "tasks.own"],
     seed="task_effects.seed",
     pool=GPU,
     kinds=["torch"],
