@@ -11,8 +11,10 @@ from typing import Any
 import dagster as dg
 
 from mechinterp_assets import defs as every_group
-from mechinterp_assets.defs.automation import SCHEDULES, stage_jobs
+from mechinterp_assets.defs.automation import SCHEDULES, SENSORS, stage_jobs
+from mechinterp_assets.orchestration.automation import StaleAndReady
 from mechinterp_assets.orchestration.logging import short_console_logger
+from mechinterp_assets.orchestration.sources import study_sources
 from mechinterp_assets.resources.compute import ComputeResource
 from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.resources.lake import LakeResource
@@ -35,12 +37,17 @@ def default_resources() -> dict[str, Any]:
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Everything the code location offers, with `resources` in place of the defaults."""
-    assets = dg.load_assets_from_package_module(every_group)
+    loaded = dg.load_assets_from_package_module(every_group)
+    tables = dg.map_asset_specs(
+        lambda spec: spec.replace_attributes(automation_condition=StaleAndReady()),
+        [one for one in loaded if isinstance(one, dg.AssetsDefinition)],
+    )
     return dg.Definitions(
-        assets=assets,
+        assets=[*tables, *study_sources()],
         asset_checks=dg.load_asset_checks_from_package_module(every_group),
         jobs=stage_jobs(),
         schedules=SCHEDULES,
+        sensors=SENSORS,
         loggers={"console": short_console_logger},
         resources={**default_resources(), **(resources or {})},
         # One process per run: the model is loaded once, and pools still hold their limits.

@@ -91,7 +91,7 @@ CREATE TABLE begun_partitions (
     run_id VARCHAR,
     begun_at TIMESTAMP
 );
-COMMENT ON TABLE begun_partitions IS 'One row per table partition that a run began to make and has not published: it runs, it failed, or it was killed';
+COMMENT ON TABLE begun_partitions IS 'One row per table partition that a run began to make: it is at work, or it was killed';
 COMMENT ON COLUMN begun_partitions.table_name IS 'Name of the table';
 COMMENT ON COLUMN begun_partitions.partition IS 'Partition key, such as a study or a site (study.L00)';
 COMMENT ON COLUMN begun_partitions.study IS 'Study that it is made for';

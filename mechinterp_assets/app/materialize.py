@@ -17,10 +17,14 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from mechinterp_assets.app.in_process_runs import FinishedRun, execute
-from mechinterp_assets.app.killed_runs import close_killed_runs, living_process, runs_in_the_way
 from mechinterp_assets.app.mistakes import nearest
 from mechinterp_assets.app.progress import Progress
 from mechinterp_assets.app.run_progress import RunProgress, last_durations, root_cause
+from mechinterp_assets.orchestration.killed_runs import (
+    close_killed_runs,
+    living_process,
+    runs_in_the_way,
+)
 from mechinterp_assets.orchestration.plan import PlannedRun, StudyGraph, Unit, next_run
 from mechinterp_assets.orchestration.registry import STUDIES
 from mechinterp_assets.staleness.asked_for import observe

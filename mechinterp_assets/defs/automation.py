@@ -1,15 +1,22 @@
-"""Jobs and schedules.
+"""Jobs, schedules and sensors.
 
 Belongs here: which assets run together and when. The stages of a study differ in what they are
 partitioned by, so each is a job; a backfill of the whole graph in the UI needs none of them.
 """
 
+import json
+
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mechinterp_assets.orchestration.plan import stages
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.shape import SHAPES
+from mechinterp_assets.orchestration.sources import data_versions
+from mechinterp_assets.studies.registry import load_registry
+
+LOOK_EVERY_SECONDS = 15
 
 # What each stage of a study is called and makes; the stages follow from what assets read.
 _STAGES = {
@@ -61,6 +68,47 @@ def weekly_evaluation(context: dg.ScheduleEvaluationContext) -> list[dg.RunReque
 
 
 SCHEDULES = [weekly_evaluation]
+
+rerun_what_is_stale = dg.AutomationConditionSensorDefinition(
+    "rerun_what_is_stale",
+    target=dg.AssetSelection.all(),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=LOOK_EVERY_SECONDS,
+    use_user_code_server=True,
+    description="Makes what is missing or stale of studies whose file says `automation: true`, "
+    "each once for what made it so; other studies are left alone",
+)
+
+
+@dg.sensor(
+    minimum_interval_seconds=LOOK_EVERY_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Looks at study files and the files they name; what changed becomes an observation "
+    "of its source asset (settings/..., files/...). New files in a corpus folder are seen here",
+)
+def study_files(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Observations of the sources whose data version changed since the last look."""
+    known = set(PARTITIONS.studies.get_partition_keys())
+    studies = [one for one in load_registry().studies.values() if one.study in known]
+    versions = {
+        f"{key.to_user_string()}:{study}": version
+        for key, many in data_versions(studies).items()
+        for study, version in many.items()
+    }
+    before = json.loads(context.cursor or "{}")
+    events = [
+        dg.AssetObservation(
+            dg.AssetKey(name.rpartition(":")[0].split("/")),
+            partition=name.rpartition(":")[2],
+            tags={DATA_VERSION_TAG: version},
+        )
+        for name, version in versions.items()
+        if before.get(name) != version
+    ]
+    return dg.SensorResult(asset_events=events, cursor=json.dumps(versions))
+
+
+SENSORS = [rerun_what_is_stale, study_files]
 
 
 def _range_request(

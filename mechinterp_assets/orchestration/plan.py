@@ -85,6 +85,10 @@ class StudyGraph:
             if name == step or name in shape.tables or name == groups.get(step)
         }
 
+    def per(self, unit: Unit) -> Per:
+        """What kind of partition a unit is."""
+        return self.shapes[unit.step].per
+
     def ancestors(self, unit: Unit) -> frozenset[Unit]:
         """Units of this study that a unit is made from, directly or not."""
         return self._ancestors[unit]
@@ -188,14 +192,36 @@ def next_run(graph: StudyGraph, pending: Mapping[Unit, Iterable[Reason]]) -> Pla
     Steps are added to a run as long as they are to be made for exactly its partitions and read
     nothing stale but what the run itself makes before them.
     """
-    certain = {
+    certain, waiting = _certain(graph, pending), frozenset(pending)
+    planned = [run for per in _KINDS if (run := _run_of(graph, per, certain, waiting))]
+    return max(planned, key=lambda run: len(run.units), default=None)
+
+
+def ready_units(
+    graph: StudyGraph, pending: Mapping[Unit, Iterable[Reason]], apart: Collection[Unit] = ()
+) -> list[Unit]:
+    """Everything that can be started at once: what it reads is fresh, or is of its own kind and
+    can be started before it.
+
+    apart: units that are not to be started, nor what is made from them.
+    """
+    certain = _certain(graph, pending) - set(apart)
+    waiting = frozenset(pending) | set(apart)
+    found: dict[Unit, None] = {}
+    for unit in graph.units:
+        own_kind = {one for one in found if graph.shapes[one.step].per == graph.per(unit)}
+        if unit in certain and (graph.ancestors(unit) & waiting) <= own_kind:
+            found[unit] = None
+    return list(found)
+
+
+def _certain(graph: StudyGraph, pending: Mapping[Unit, Iterable[Reason]]) -> set[Unit]:
+    """Units that are stale for a reason which no other pending unit may take away."""
+    return {
         unit
         for unit, reasons in pending.items()
         if any(r.source is None or graph.unit_of(r.source) not in pending for r in reasons)
     }
-    waiting = frozenset(pending)
-    planned = [run for per in _KINDS if (run := _run_of(graph, per, certain, waiting))]
-    return max(planned, key=lambda run: len(run.units), default=None)
 
 
 _KINDS: tuple[Per, ...] = ("study", "site")

@@ -71,3 +71,10 @@ def dependency(read: Read, downstream: Per) -> dg.AssetDep:
     elif (upstream, downstream) == ("site", "study"):
         mapping = PARTITIONS.sites_to_study
     return dg.AssetDep(read.table, partition_mapping=mapping)
+
+
+def source_dependency(key: dg.AssetKey, downstream: Per) -> dg.AssetDep:
+    """Dependency on settings or files of the study."""
+    own: dg.PartitionMapping = dg.IdentityPartitionMapping()
+    mapping = own if downstream == "study" else PARTITIONS.study_to_sites
+    return dg.AssetDep(key, partition_mapping=mapping)

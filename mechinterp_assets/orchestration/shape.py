@@ -25,10 +25,16 @@ import dagster as dg
 from mechinterp_assets.orchestration.declared_settings import DeclaredSettings
 from mechinterp_assets.orchestration.inputs import Inputs
 from mechinterp_assets.orchestration.publishing import Publisher
-from mechinterp_assets.orchestration.reads import Read, as_reads, dependency
+from mechinterp_assets.orchestration.reads import (
+    Read,
+    as_reads,
+    dependency,
+    source_dependency,
+)
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, sites_by_study
 from mechinterp_assets.orchestration.resuming import left_to_make
 from mechinterp_assets.orchestration.run import Machine, Made, Run
+from mechinterp_assets.orchestration.sources import files_key, settings_key
 from mechinterp_assets.orchestration.specs import table_asset
 from mechinterp_assets.resources.compute import ComputeResource
 from mechinterp_assets.resources.dashboards import DashboardsResource
@@ -105,6 +111,8 @@ def tables(
             raise ValueError(f"two assets are called {shape.name!r}; rename one")
         SHAPES[shape.name] = shape
         deps = [dependency(one, per) for one in (*shape.reads, *map(Read, shape.gates))]
+        sources = dict.fromkeys([*map(settings_key, shape.settings), *map(files_key, shape.files)])
+        deps += [source_dependency(key, per) for key in sources]
         group = body.__module__.split(".")[-2]
 
         @dg.multi_asset(
@@ -126,9 +134,14 @@ def tables(
             machine = Machine(context, lake, tensors, models, compute, dashboards)
             publisher = Publisher(context, lake)
             keys = left_to_make(context, lake, shape.tables)
-            for run in _runs(shape, machine, publisher, keys):
-                for made in _bodys_results(body(run)):
-                    yield from made.run.publish(made)
+            try:
+                for run in _runs(shape, machine, publisher, keys):
+                    for made in _bodys_results(body(run)):
+                        yield from made.run.publish(made)
+            except BaseException:
+                # A run that fails or is stopped says so; what stays begun was killed.
+                lake.give_up(context.run_id)
+                raise
             yield from publisher.results(shape.tables)
 
         return asset

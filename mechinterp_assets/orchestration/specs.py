@@ -29,21 +29,6 @@ def formula_code_version(spec: TableSpec) -> str:
     return f"formula-{spec.formula_version}"
 
 
-def rerun_when_stale() -> dg.AutomationCondition[dg.AssetKey]:
-    """Run once after an input was updated or the formula changed, when all inputs are there.
-
-    Takes effect for a study once the sensor `default_automation_condition_sensor` is switched on.
-    """
-    condition = dg.AutomationCondition
-    changed = condition.code_version_changed().since(
-        condition.newly_requested() | condition.newly_updated()
-    )
-    ready = ~condition.any_deps_missing() & ~condition.in_progress()
-    return (condition.eager() | (changed & ready & ~condition.missing())).with_label(
-        "input or formula changed"
-    )
-
-
 def table_asset(
     table: str, *, group: str, deps: Sequence[dg.AssetDep], kinds: Sequence[str] = ()
 ) -> dg.AssetSpec:
@@ -58,7 +43,6 @@ def table_asset(
         owners=OWNERS,
         tags={"per": spec.per},
         code_version=formula_code_version(spec),
-        automation_condition=rerun_when_stale(),
         metadata={
             "dagster/column_schema": column_schema(spec),
             "dagster/table_name": f"mechinterp.main.{table}",

@@ -441,10 +441,19 @@ class Lake:
         return self._ledger.observe(now)
 
     def begin(self, begun: Iterable[Begun]) -> None:
-        """Record that a run begins to make partitions; publishing them ends that."""
+        """Record that a run begins to make partitions; publishing them ends that, or giving up."""
         self._check_ledger()
         with self._ledger.commit() as commit:
             commit.begin(begun)
+
+    def begun(self) -> tuple[Begun, ...]:
+        """What runs have begun and neither published nor given up."""
+        return self._ledger.begun()
+
+    def give_up(self, run_id: str) -> None:
+        """Forget what a run began, as when it fails; a killed one leaves it to be finished."""
+        with self._ledger.commit() as commit:
+            commit.give_up(run_id)
 
     # Catalog
 

@@ -99,7 +99,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Begun:
-    """A partition of a table that a run began to make and has not published."""
+    """A partition of a table that a run began to make: it is at work, or it was killed."""
 
     table: str
     partition: str
@@ -181,6 +181,13 @@ class Ledger:
         with self.commit() as commit:
             commit.observe(now)
         return True
+
+    def begun(self) -> tuple[Begun, ...]:
+        """What is begun and neither published nor given up."""
+        if not self._path.exists():
+            return ()
+        with closing(self._connect()) as con:
+            return _begun(con)
 
     def current_of(self, tables: Iterable[str]) -> list[Version]:
         """Current versions of several tables as of one instant."""
@@ -290,11 +297,15 @@ class Commit:
         )
 
     def begin(self, begun: Iterable[Begun]) -> None:
-        """Record partitions that a run begins to make; publishing them ends that."""
+        """Record partitions that a run begins to make; publishing them ends that, or giving up."""
         self._con.executemany(
             "INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?)",
             [(b.table, b.partition, b.study, b.run_id, b.begun_at) for b in begun],
         )
+
+    def give_up(self, run_id: str) -> None:
+        """Forget what a run began: it has ended and says by itself how."""
+        self._con.execute("DELETE FROM begun WHERE run_id = ?", (run_id,))
 
     def observe(self, now: Observation) -> None:
         """Replace what studies ask for."""

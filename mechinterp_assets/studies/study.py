@@ -42,6 +42,8 @@ class Study(Section):
     """Its name: lower-case letters, digits, '-' and '_'; it becomes the partition key."""
     description: str
     """What it is, for people."""
+    automation: bool = False
+    """Whether Dagster's daemon makes by itself what is missing or stale, while it runs."""
     model: ModelSettings
     """Which language model."""
     corpus: CorpusSettings

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from mechinterp_assets.app.killed_runs import (
+from mechinterp_assets.orchestration.killed_runs import (
     FOLDER,
     TAG,
     close_killed_runs,
@@ -23,7 +23,7 @@ POOL = "gpu"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mechinterp_assets.app.killed_runs import living_process
+from mechinterp_assets.orchestration.killed_runs import living_process
 with living_process(Path(sys.argv[1])) as tag:
     print(*tag.values(), flush=True)
     time.sleep(600)
