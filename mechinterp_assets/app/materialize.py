@@ -8,6 +8,7 @@ run comes next (orchestration/plan.py), lines of progress (run_progress.py).
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -23,6 +24,7 @@ from mechinterp_assets.app.run_progress import RunProgress, last_durations, root
 from mechinterp_assets.orchestration.killed_runs import (
     close_killed_runs,
     living_process,
+    living_runs,
     runs_in_the_way,
 )
 from mechinterp_assets.orchestration.plan import PlannedRun, StudyGraph, Unit, next_run
@@ -39,6 +41,7 @@ INSTANCE_TEMPLATE = Path(__file__).parent / "dagster.yaml"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 STUDY_TAG = "mechinterp/study"
+_LOOK_EVERY_SECONDS = 1.0
 _NO_COMPUTE_LOGS = {
     "module": "dagster._core.storage.noop_compute_log_manager",
     "class": "NoOpComputeLogManager",
@@ -145,7 +148,20 @@ class Materializer:
         for pool, runs in runs_in_the_way(self._instance).items():
             _log.warning("pool %s is taken by %s: waiting for its turn", pool, ", ".join(runs))
         watch = None if progress is None else self._watch(progress)
-        while (planned := next_run(self.graph, pending := self.pending())) is not None:
+        waited = False
+        while pending := self.pending():
+            busy = self._busy()
+            planned = next_run(self.graph, pending, busy)
+            if planned is None:
+                if not busy:
+                    break
+                if progress is not None and not waited:
+                    others = ", ".join(sorted(set(busy.values())))
+                    progress.say(f"waiting: run {others} is at work on what is left")
+                waited = True
+                time.sleep(_LOOK_EVERY_SECONDS)
+                continue
+            waited = False
             for unit in planned.units:
                 if unit in self._made:
                     why = "; ".join(reason.words for reason in pending[unit])
@@ -160,6 +176,16 @@ class Materializer:
             self._made |= set(planned.units)
 
     # ---- private ---------------------------------------------------------------------------------
+
+    def _busy(self) -> dict[Unit, str]:
+        """Units that other runs are making now, with the run."""
+        begun = self._lake.begun()
+        alive = living_runs(self._instance, {one.run_id for one in begun})
+        return {
+            unit: one.run_id
+            for one in begun
+            if one.run_id in alive and (unit := self.graph.unit_of(one.place)) is not None
+        }
 
     def _named(self, definitions: dg.Definitions, only: Iterable[str]) -> set[str] | None:
         names = list(only)

@@ -8,16 +8,18 @@ makes it stale. A run that fails leaves it stale for the same reasons, so it is 
 until these change. A run that was killed is finished, twice at most; Dagster itself tries first.
 """
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 
-from mechinterp_assets.orchestration.killed_runs import close_killed_runs
+from mechinterp_assets.orchestration.killed_runs import close_killed_runs, living_runs
 from mechinterp_assets.orchestration.plan import StudyGraph, Unit, ready_units
 from mechinterp_assets.orchestration.shape import SHAPES
 from mechinterp_assets.staleness.asked_for import observe
@@ -34,39 +36,45 @@ TIMES_FINISHED = 2
 class Wanted:
     """What can be started of the studies that rerun by themselves.
 
-    reasons: unit -> what it is stale for, as one text; of all stale units. ready: those that can be
-    started. killed: unit -> the killed run that left it begun.
+    reasons: unit -> what it is stale for, as one text; of all stale units that nobody is at work
+    on. ready: those that can be started. killed: unit -> the killed run that left it begun.
+    at_work: units that Dagster is to make already.
     """
 
     reasons: Mapping[Unit, str] = field(default_factory=dict)
     ready: frozenset[Unit] = frozenset()
     killed: Mapping[Unit, str] = field(default_factory=dict)
+    at_work: frozenset[Unit] = frozenset()
 
 
-def wanted(lake: Lake, instance: dg.DagsterInstance, studies: Mapping[str, Study]) -> Wanted:
-    """Look at study files, lake and runs."""
+def wanted(
+    lake: Lake,
+    instance: dg.DagsterInstance,
+    studies: Mapping[str, Study],
+    at_work: Collection[Unit] = (),
+) -> Wanted:
+    """Look at study files, lake and runs.
+
+    at_work: units that runs or backfills of Dagster are to make, begun or not.
+    """
     close_killed_runs(instance, Path(instance.root_directory))
     observe(lake, studies.values())
+    begun = lake.begun()
+    alive = living_runs(instance, {one.run_id for one in begun})
     why: dict[Unit, str] = {}
     ready: set[Unit] = set()
     killed: dict[Unit, str] = {}
-    runs = {one.run_id for one in lake.begun()}
-    alive = {run for run in runs if _is_alive(instance, run)}
     for study in studies.values():
         if not study.automation:
             continue
         graph = StudyGraph(study, studies)
         pending = graph.pending(reasons(lake, study.study))
-        busy: set[Unit] = set()
-        for one in lake.begun():
-            unit = graph.unit_of((one.table, one.partition))
-            if unit is not None and one.run_id in alive:
-                busy.add(unit)
-            elif unit is not None:
-                killed[unit] = one.run_id
-        why |= {unit: _fingerprint(many) for unit, many in pending.items()}
+        by_run = {unit: one.run_id for one in begun if (unit := graph.unit_of(one.place))}
+        busy = {unit for unit, run in by_run.items() if run in alive} | set(at_work)
+        killed |= {unit: run for unit, run in by_run.items() if run not in alive}
+        why |= {unit: _fingerprint(many) for unit, many in pending.items() if unit not in busy}
         ready |= set(ready_units(graph, pending, busy))
-    return Wanted(why, frozenset(ready), killed)
+    return Wanted(why, frozenset(ready), killed, frozenset(at_work))
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def next_requests(
 
     Args:
         now: what is stale.
-        units: by partition, those that may be requested.
+        units: by partition, all of an asset.
         before: what was asked for until now, by partition.
     """
     requested: list[str] = []
@@ -94,6 +102,8 @@ def next_requests(
     for key, unit in units.items():
         asked, why = before.get(key), now.reasons.get(unit)
         if why is None:
+            if unit in now.at_work and asked is not None:
+                after[key] = asked
             continue
         killed = now.killed.get(unit, "")
         # A killed run is only acted upon when it is seen again: Dagster's own retry comes first.
@@ -134,37 +144,52 @@ class StaleAndReady(dg.AutomationCondition[dg.AssetKey]):
     ) -> dg.AutomationResult[dg.AssetKey]:
         """Request what is stale, can be started, and is not running or queued."""
         view, key = context.asset_graph_view, context.key
-        now = _looked(view.instance, context.evaluation_id, context.evaluation_time.timestamp())
-        every = context.candidate_subset
-        running = (
-            await view.compute_run_in_progress_subset(key=key, from_subset=every)
-        ).compute_union(await view.compute_backfill_in_progress_subset(key=key, from_subset=every))
-        step = next(s.name for s in SHAPES.values() if key.path[-1] in s.tables)
-        at_work = running.expensively_compute_partition_keys()
-        idle = every.expensively_compute_partition_keys() - at_work
-        units = {one: Unit(step, one) for one in sorted(idle)}
+        assert context.partitions_def is not None
+        now = await _looked(view, context.evaluation_id)
+        step = _steps()[key]
+        keys = context.candidate_subset.expensively_compute_partition_keys()
+        units = {one: Unit(step, one) for one in sorted(keys)}
         before = {one: Asked(*asked) for one, asked in json.loads(context.cursor or "{}").items()}
         requested, after = next_requests(now, units, before)
-        after |= {one: before[one] for one in at_work if one in before}
-        cursor = {one: [a.reasons, a.killed, a.finished] for one, a in sorted(after.items())}
-        assert context.partitions_def is not None
         subset = view.get_subset_from_partition_keys(key, context.partitions_def, set(requested))
+        cursor = {one: [a.reasons, a.killed, a.finished] for one, a in sorted(after.items())}
         return dg.AutomationResult(context, subset, cursor=json.dumps(cursor))
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
-def _looked(instance: dg.DagsterInstance, evaluation: int, at: float) -> Wanted:
+# The look that is shared by the evaluations of all assets at one tick, by what it is of.
+_SHARED: dict[object, "asyncio.Task[Wanted]"] = {}
+
+
+async def _looked(view: AssetGraphView, evaluation: int) -> Wanted:
     """What one evaluation of all assets goes by."""
-    lake = Lake(lake_folder())
-    return wanted(lake, instance, load_registry().studies)
+    tick = (id(asyncio.get_running_loop()), evaluation, view.effective_dt)
+    if tick not in _SHARED:
+        _SHARED.clear()
+        _SHARED[tick] = asyncio.ensure_future(_look(view))
+    return await _SHARED[tick]
 
 
-def _is_alive(instance: dg.DagsterInstance, run_id: str) -> bool:
-    run = instance.get_run_by_id(run_id)
-    return run is not None and not run.is_finished
+async def _look(view: AssetGraphView) -> Wanted:
+    at_work: set[Unit] = set()
+    for shape in SHAPES.values():
+        key = dg.AssetKey(shape.tables[0])
+        every = view.get_full_subset(key=key)
+        for compute in (
+            view.compute_run_in_progress_subset,
+            view.compute_backfill_in_progress_subset,
+        ):
+            found = await compute(key=key, from_subset=every)
+            at_work |= {Unit(shape.name, one) for one in found.expensively_compute_partition_keys()}
+    return wanted(Lake(lake_folder()), view.instance, load_registry().studies, at_work)
+
+
+@cache
+def _steps() -> dict[dg.AssetKey, str]:
+    """Step of every table."""
+    return {dg.AssetKey(table): shape.name for shape in SHAPES.values() for table in shape.tables}
 
 
 def _fingerprint(many: list[Reason]) -> str:

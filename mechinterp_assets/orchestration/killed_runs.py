@@ -9,7 +9,7 @@ process, however that ends, so a run with a free lock is not running.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,12 @@ def close_killed_runs(instance: dg.DagsterInstance, instance_folder: Path) -> li
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         closed.append(run.run_id)
     return closed
+
+
+def living_runs(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> set[str]:
+    """Those runs that are on record and have not ended."""
+    runs = {run_id: instance.get_run_by_id(run_id) for run_id in run_ids}
+    return {run_id for run_id, run in runs.items() if run is not None and not run.is_finished}
 
 
 def runs_in_the_way(instance: dg.DagsterInstance) -> dict[str, list[str]]:

@@ -186,13 +186,18 @@ def stages(shapes: Mapping[str, Shape] = SHAPES) -> list[list[str]]:
     return [[n for n in number if number[n] == i] for i in range(max(number.values()) + 1)]
 
 
-def next_run(graph: StudyGraph, pending: Mapping[Unit, Iterable[Reason]]) -> PlannedRun | None:
-    """The next run of what is stale; None where nothing is.
+def next_run(
+    graph: StudyGraph, pending: Mapping[Unit, Iterable[Reason]], apart: Collection[Unit] = ()
+) -> PlannedRun | None:
+    """The next run of what is stale; None where nothing can be started.
 
     Steps are added to a run as long as they are to be made for exactly its partitions and read
     nothing stale but what the run itself makes before them.
+
+    apart: units that are not to be started, nor what is made from them.
     """
-    certain, waiting = _certain(graph, pending), frozenset(pending)
+    certain = _certain(graph, pending) - set(apart)
+    waiting = frozenset(pending) | set(apart)
     planned = [run for per in _KINDS if (run := _run_of(graph, per, certain, waiting))]
     return max(planned, key=lambda run: len(run.units), default=None)
 

@@ -107,6 +107,11 @@ class Begun:
     run_id: str
     begun_at: float
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Table and partition."""
+        return self.table, self.partition
+
 
 @dataclass(frozen=True)
 class Snapshot:
