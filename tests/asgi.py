@@ -87,5 +87,8 @@ def _exchange(app: ASGIApp, scope: Scope, first: Message) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    async def run() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(run())
     return sent
