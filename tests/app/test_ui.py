@@ -169,6 +169,13 @@ def test_it_answers_its_own_pages_alone_and_one_interrupt_ends_all(tmp_path: Pat
             (folder / "index.html").write_text("pages of a layer")
         link = published.url("organism.L00")
         assert fetch(f"{ui.dagster}{link}") == (200, "pages of a layer")
+        with urllib.request.urlopen(f"{ui.dagster}{link}") as page:
+            policies = page.headers.get_all("Content-Security-Policy")
+        # No scripts of a page reach GraphQL, which has the same address.
+        assert any(
+            policy.startswith("sandbox ") and "allow-same-origin" not in policy
+            for policy in policies
+        )
         assert fetch(f"{ui.dagster}/dashboards/nowhere/")[0] == 404
         assert fetch(f"{ui.dagster}/dashboards")[0] == 200
         # One daemon for a home.
