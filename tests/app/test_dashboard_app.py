@@ -14,7 +14,7 @@ from urllib.parse import quote
 import polars as pl
 import pytest
 import uvicorn
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
@@ -238,6 +238,7 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES | st.text(max_size=5), max_size=8).map("".join), st.booleans())
 def test_no_path_is_an_error_or_leads_out(application: Starlette, path: str, raw: bool) -> None:
     answer = ask(application, "/" + (path.replace("?", "") if raw else quote(path)))

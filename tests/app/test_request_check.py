@@ -1,7 +1,7 @@
 """Pages of other sites cannot use the servers; those that they serve and programs can."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -143,6 +143,7 @@ def test_a_name_that_nobody_allowed_is_refused_with_the_remedy(host: str) -> Non
         assert len(answer.text) < 400
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(max_codepoint=255)), st.text(st.characters(max_codepoint=255)))
 def test_no_header_breaks_the_check(host: str, origin: str) -> None:
     answer = ask(app(), "/graphql", "POST", {"host": host, "origin": origin, **JSON})
