@@ -15,16 +15,24 @@ from pathlib import Path
 import dagster as dg
 
 KEEP_SECONDS = 600.0
+# Where Dagster's webserver has the dashboards under `mechinterp ui`, whatever its port: metadata
+# stays for good, so it names no port.
+DASHBOARDS_PATH = "/dashboards"
 
 
 class DashboardsResource(dg.ConfigurableResource["DashboardsResource"]):
-    """Named folders under `root`; `<name>` is a link to the current version."""
+    """Named folders under `root`; `<name>` is a link to the current version.
+
+    Attributes:
+        root: folder of the folders.
+        base_url: where they are served, as seen from Dagster's pages.
+    """
 
     root: str
-    base_url: str = "http://127.0.0.1:3001"
+    base_url: str = DASHBOARDS_PATH
 
     def url(self, name: str, page: str = "index.html") -> str:
-        """Address of a page of a folder under `make ui`."""
+        """Address of a page of a folder, for metadata: relative to the Dagster that shows it."""
         return f"{self.base_url}/{name}/{page}"
 
     def has(self, name: str) -> bool:

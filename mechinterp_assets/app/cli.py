@@ -51,13 +51,12 @@ def ui(
     ] = 3001,
 ) -> None:
     """Serve the Dagster UI, its daemon and the dashboards on 127.0.0.1 until interrupted."""
-    from mechinterp_assets.app.ports import check_ports
+    from mechinterp_assets.app.ports import listening
 
-    check_ports({"--port": port, "--dashboards-port": dashboards_port})
+    with listening({"--port": port, "--dashboards-port": dashboards_port}) as sockets:
+        from mechinterp_assets.app.serve import serve
 
-    from mechinterp_assets.app.serve import serve
-
-    raise typer.Exit(serve(port, dashboards_port))
+        serve(*sockets)
 
 
 def _version(asked: bool) -> None:

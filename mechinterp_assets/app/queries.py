@@ -1,27 +1,21 @@
 """Worked examples: the questions in `sql/queries`.
 
-Belongs here: finding a query file and the question its first comment asks. A file is one SELECT
-over the catalog; it reads the study's name from the DuckDB variable `study` (default organism), so
-the files run unchanged in the DuckDB command line.
+Belongs here: finding a query file and the question its first comment asks. Does not belong here:
+running SQL (user_sql.py). A file is one SELECT over the catalog; it reads the study's name from the
+DuckDB variable `study` (default organism), so the files run unchanged in the DuckDB command line.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mechinterp_assets.app.mistakes import nearest
-from mechinterp_assets.storage.declarations import SQL_FOLDER, quote_text
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.declarations import SQL_FOLDER
 
 QUERY_FOLDER = SQL_FOLDER / "queries"
 
 
-class QueryError(ValueError):
-    """A query that does not exist, or SQL that cannot be run; the message says why."""
+class NoQueryError(ValueError):
+    """A query that does not exist; the message says which do."""
 
 
 @dataclass(frozen=True)
@@ -57,29 +51,13 @@ def find_query(name: str, folder: Path = QUERY_FOLDER) -> Query:
     if name in queries:
         return queries[name]
     if name.isdecimal():
-        numbered = {query.number: query for query in queries.values()}
-        if int(name) in numbered:
-            return numbered[int(name)]
-        raise QueryError(f"no query {name}; the last is {max(queries)} (`mechinterp queries`)")
-    raise QueryError(
+        numbered = {str(query.number): query for query in queries.values()}
+        if (number := name.lstrip("0")) in numbered:
+            return numbered[number]
+        raise NoQueryError(f"no query {name}; the last is {max(queries)} (`mechinterp queries`)")
+    raise NoQueryError(
         f"no query {name!r}; {nearest(name, queries)} (`mechinterp queries` lists all)"
     )
-
-
-def run_query(lake: "Lake", sql: str, study: str) -> "pl.DataFrame":
-    """Rows of one query about `study`. Raises QueryError for SQL that DuckDB refuses."""
-    import duckdb
-
-    with lake.connect() as con:
-        con.execute(f"SET VARIABLE study = {quote_text(study)}")
-        try:
-            relation = con.sql(sql)
-            if relation is None:
-                raise QueryError(f"{sql!r} gives no rows; a query starts with SELECT or FROM")
-            frame: pl.DataFrame = relation.pl()
-        except duckdb.Error as error:
-            raise QueryError(_one_line(error)) from None
-        return frame
 
 
 def _read(file: Path) -> Query:
@@ -90,11 +68,5 @@ def _read(file: Path) -> Query:
             break
         lines.append(line.removeprefix("--").strip())
     if not lines:
-        raise QueryError(f"{file} must start with a comment that asks its question")
+        raise NoQueryError(f"{file} must start with a comment that asks its question")
     return Query(file.stem, " ".join(lines), sql)
-
-
-def _one_line(error: Exception) -> str:
-    """What DuckDB says of a wrong query, without the excerpt of the SQL that it points into."""
-    said = str(error).partition("\nLINE ")[0]
-    return " ".join(line.strip() for line in said.splitlines() if line.strip())

@@ -43,10 +43,11 @@ def query(
     ] = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Run one of the worked queries, or any SQL."""
-    from mechinterp_assets.app.queries import QueryError, find_query, run_query
+    """Run one of the worked queries, or SQL of your own. Nothing can be changed by it."""
+    from mechinterp_assets.app.queries import NoQueryError, find_query
+    from mechinterp_assets.app.user_sql import QueryError, run_query
 
-    with told(QueryError):
+    with told(NoQueryError, QueryError):
         found = find_query(name)
         lake = opened_lake()
         if found.asks_about_a_study:

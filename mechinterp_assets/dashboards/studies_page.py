@@ -1,7 +1,7 @@
 """The first page of the dashboards: all studies with links to their pages, and what is left out.
 
 Belongs here: what the page shows. Does not belong here: reading study files (studies/registry.py)
-and serving (app/serve.py).
+and serving (app/dashboard_app.py).
 """
 
 from collections.abc import Collection

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.routing import Match
 
-from mechinterp_assets.app.serve import dashboard_app
+from mechinterp_assets.app.dashboard_app import dashboard_app
 
 
 def served_pages() -> Callable[[str], tuple[int, str]]:

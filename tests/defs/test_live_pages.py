@@ -6,10 +6,12 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import polars as pl
 import pytest
 
+from mechinterp_assets.app.dashboard_app import dashboard_app
 from mechinterp_assets.app.neuronpedia_export import export_study
 from mechinterp_assets.dashboards.live.experiment_pages import LiveExperimentPages
 from mechinterp_assets.dashboards.live.feature_pages import LivePages
@@ -20,6 +22,7 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
+from tests.asgi import ask
 from tests.defs.conftest import Materialized
 from tests.defs.served_pages import served_pages
 
@@ -118,6 +121,23 @@ def test_the_server_makes_pages_and_links_all_of_them(
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 5000, "999999999", "-1", "1_0", "+1", "\u0663"])
+def test_numbers_that_no_column_holds_have_no_page(
+    tiny: Materialized, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
+    application = dashboard_app()
+    for path in (
+        f"/{SITE}/features/{number}.html",
+        f"/{SITE}/trees/{number}.html",
+        f"/tiny.L{number}/",
+        f"/tiny.heads/L{number}H0.html",
+        f"/tiny.heads/L0H{number}.html",
+    ):
+        assert ask(application, quote(path)).status == 404
+    assert ask(application, "/tiny.heads/L0H0.html").status == 200
 
 
 def test_the_export_of_a_study_fits_the_schema(

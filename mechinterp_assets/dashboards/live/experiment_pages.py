@@ -1,7 +1,7 @@
 """The page of a study's experiments, made from the lake when somebody asks for it.
 
 Belongs here: noticing that the lake has changed. What the page shows is in `dashboards/`, how it is
-served in `serve.py`.
+served in `app/dashboard_app.py`.
 """
 
 from threading import Lock

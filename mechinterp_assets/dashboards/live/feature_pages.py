@@ -1,7 +1,8 @@
 """Feature pages made from the lake when somebody asks for one.
 
 Belongs here: reading one feature's rows and keeping what was rendered. What a page shows is in
-`dashboards/`, how it is served in `serve.py`. Pages are always those of the current versions.
+`dashboards/`, how it is served in `app/dashboard_app.py`. Pages are always those of the current
+versions.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Head pages made from the lake when somebody asks for one.
 
 Belongs here: reading a study's tables of heads and noticing when they have changed. What a page
-shows is in `dashboards/`, how it is served in `serve.py`.
+shows is in `dashboards/`, how it is served in `app/dashboard_app.py`.
 """
 
 from threading import Lock

@@ -1,0 +1,191 @@
+"""The dashboards as a web application: the published folder, and pages from the lake on request.
+
+Belongs here: which address gives which page, and what browsers may keep. Does not belong here: what
+pages show (dashboards/), the ports that they are served on (serve.py), who may ask
+(request_check.py).
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from mechinterp_assets.dashboards.live.experiment_pages import LiveExperimentPages
+from mechinterp_assets.dashboards.live.feature_pages import LivePages
+from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
+from mechinterp_assets.dashboards.not_found_page import not_found_page
+from mechinterp_assets.dashboards.places import experiments_folder, head_page, heads_folder
+from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
+from mechinterp_assets.dashboards.studies_page import studies_page
+from mechinterp_assets.storage.home import dashboard_folder, lake_folder
+from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.studies.registry import load_registry
+
+
+class _Name(Convertor[str]):
+    """A study or a site, as folders may be called."""
+
+    regex = "[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class _Number(Convertor[int]):
+    """A layer, a head or a feature, within what columns of numbers hold."""
+
+    regex = "[0-9]{1,9}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("name", _Name())
+register_url_convertor("number", _Number())
+
+
+class _PublishedFiles(StaticFiles):
+    """The folder; a path that cannot name a file is one that does not exist."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        try:
+            return await super().get_response(path, scope)
+        except (ValueError, OSError):  # a NUL in it, or longer than the file system takes
+            raise HTTPException(404) from None
+
+
+def dashboard_app() -> Starlette:
+    """The dashboards folder as a read-only web application, with pages from the lake.
+
+    A layer's published folder has pages of its most active features, for reading without a server.
+    Here every feature has one: pages are made on request, and the layer's index links all of them.
+    Pages of heads and of experiments are made on request too, so that they follow every table that
+    they show. The first page lists the studies of the files as they are when it is asked for.
+    """
+    folder = dashboard_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    lake = Lake(lake_folder())
+    pages, heads, experiments = LivePages(lake), LiveHeadPages(lake), LiveExperimentPages(lake)
+    files = _PublishedFiles(directory=folder, html=True, follow_symlink=True)
+
+    def studies(request: Request) -> Response:
+        published = {page.parent.name for page in folder.glob("*/index.html")}
+        return HTMLResponse(studies_page(load_registry(), published))
+
+    started = time.time_ns()
+
+    def answer(request: Request, live: Callable[[], str | None], file: Path) -> Response:
+        """A page from the lake, or without one the published file."""
+        # What a page shows changes with the lake, how it is made with this program. Looked at
+        # first: a page that a write overtakes must not pass for the newer one.
+        state = (started, *(lake.catalog_state() or ()))
+        if _is_known(request, state):
+            return _not_modified(state)
+        page = live()
+        return _file(request, file, folder) if page is None else _html(page, state)
+
+    def feature(request: Request) -> Response:
+        site, number = request.path_params["site"], request.path_params["feature"]
+        file = folder / site / "features" / f"{number}.html"
+        return answer(request, lambda: pages.page(site, number), file)
+
+    def tree(request: Request) -> Response:
+        site, number = request.path_params["site"], request.path_params["feature"]
+        file = folder / site / "trees" / f"{number}.html"
+        return answer(request, lambda: pages.tree(site, number), file)
+
+    def index(request: Request) -> Response:
+        site = request.path_params["site"]
+        every = (SOME_LINKED, ALL_LINKED) if pages.covers(site) else None
+        return _file(request, folder / site / "index.html", folder, every)
+
+    def head(request: Request) -> Response:
+        study, layer, number = (request.path_params[name] for name in ("study", "layer", "head"))
+        file = folder / heads_folder(study) / head_page(layer, number)
+        return answer(request, lambda: heads.page(study, layer, number), file)
+
+    def head_index(request: Request) -> Response:
+        study = request.path_params["study"]
+        return answer(
+            request, lambda: heads.index(study), folder / heads_folder(study) / "index.html"
+        )
+
+    def experiment_page(request: Request) -> Response:
+        study = request.path_params["study"]
+        file = folder / experiments_folder(study) / "index.html"
+        return answer(request, lambda: experiments.page(study), file)
+
+    return Starlette(
+        routes=[
+            Route("/", studies),
+            Route("/{study:name}.experiments/index.html", experiment_page),
+            Route("/{study:name}.experiments/", experiment_page),
+            Route("/{study:name}.heads/L{layer:number}H{head:number}.html", head),
+            Route("/{study:name}.heads/index.html", head_index),
+            Route("/{study:name}.heads/", head_index),
+            Route("/{site:name}/features/{feature:number}.html", feature),
+            Route("/{site:name}/trees/{feature:number}.html", tree),
+            Route("/{site:name}/index.html", index),
+            Route("/{site:name}/", index),
+            Mount("/", app=files),
+        ],
+        middleware=[Middleware(GZipMiddleware)],
+        exception_handlers={404: lambda request, _: _not_found(request)},
+    )
+
+
+def _file(
+    request: Request, path: Path, folder: Path, replaced: tuple[str, str] | None = None
+) -> Response:
+    """A page of the folder, with one text replaced, or 404; nothing outside the folder."""
+    if not (path.resolve().is_relative_to(folder.resolve()) and path.is_file()):
+        return _not_found(request)
+    found = path.stat()
+    state = (found.st_ino, found.st_mtime_ns, replaced is not None)
+    if _is_known(request, state):
+        return _not_modified(state)
+    text = path.read_text()
+    return _html(text if replaced is None else text.replace(*replaced, 1), state)
+
+
+def _not_found(request: Request) -> Response:
+    return HTMLResponse(not_found_page(f"{request.scope['root_path']}/"), status_code=404)
+
+
+def _headers(state: tuple[int, ...]) -> dict[str, str]:
+    """A tag of what a page shows, which browsers ask about each time.
+
+    Weak: gzip sends the same page in other bytes.
+    """
+    tag = "-".join(format(part, "x") for part in state)
+    return {"ETag": f'W/"{tag}"', "Cache-Control": "no-cache"}
+
+
+def _is_known(request: Request, state: tuple[int, ...]) -> bool:
+    """Whether the browser has the page as of `state`."""
+    known = request.headers.get("if-none-match", "").split(",")
+    return _headers(state)["ETag"] in map(str.strip, known)
+
+
+def _not_modified(state: tuple[int, ...]) -> Response:
+    return Response(status_code=304, headers=_headers(state))
+
+
+def _html(text: str, state: tuple[int, ...]) -> Response:
+    return HTMLResponse(text, headers=_headers(state))

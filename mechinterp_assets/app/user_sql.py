@@ -1,0 +1,89 @@
+"""SQL that somebody typed, run so that it can read what the catalog shows and change nothing.
+
+Belongs here: what such SQL may do. Does not belong here: finding the worked queries (queries.py).
+
+Two fences. DuckDB's `query()` takes one SELECT (so do DESCRIBE, SHOW and SUMMARIZE count) and
+nothing below it that writes; the type of a statement would not do, as `WITH a AS (COPY ...)` is a
+SELECT. And the connection opens no file outside the lake, and none of its settings can be changed:
+functions that write logs or profiles need one.
+"""
+
+from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechinterp_assets.storage.sql_text import quote_text
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+
+    from mechinterp_assets.storage.lake import Lake
+
+# What it explains is checked, since ANALYZE runs that.
+_EXPLAIN = re.compile(r"\AEXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
+
+
+class QueryError(ValueError):
+    """SQL that cannot be run, or may not; the message says why."""
+
+
+def run_query(lake: Lake, sql: str, study: str) -> pl.DataFrame:
+    """Rows of one query; the DuckDB variable `study` is set.
+
+    Raises:
+        QueryError: SQL that is wrong, that is not one query, that would write, or that names a file
+            outside the lake.
+    """
+    import duckdb
+
+    with lake.connect() as con:
+        con.execute(f"SET VARIABLE study = {quote_text(study)}")
+        _confine(con, lake.root)
+        try:
+            query = _single_query(con, sql)
+            con.execute(f"EXPLAIN FROM query({quote_text(_EXPLAIN.sub('', query))})")
+            frame: pl.DataFrame = con.sql(query).pl()
+        except duckdb.PermissionException as error:
+            raise QueryError(
+                f"{_one_line(error)}: queries read the lake {lake.root} alone"
+            ) from None
+        except duckdb.Error as error:
+            raise QueryError(_one_line(error)) from None
+        return frame
+
+
+def _confine(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+    """Let `con` open files of the lake alone, for good."""
+    # Tables may lie on another disk, behind a link; DuckDB looks at where it leads.
+    folders = {root, *(path.resolve() for path in root.iterdir() if path.is_symlink())}
+    listed = ", ".join(quote_text(str(folder)) for folder in sorted(folders))
+    con.execute(
+        f"SET allowed_directories = [{listed}]; SET enable_external_access = false;"
+        " SET python_enable_replacements = false; SET lock_configuration = true"
+    )
+
+
+def _single_query(con: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """The one statement of `sql`, of a kind that can be a query; its parts are not checked."""
+    from duckdb import StatementType
+
+    statements = con.extract_statements(sql)
+    for statement in statements:
+        if statement.type not in (StatementType.SELECT, StatementType.EXPLAIN, StatementType.MULTI):
+            raise QueryError(
+                f"{statement.type.name} is no query: one SELECT, FROM, WITH, VALUES, DESCRIBE,"
+                " SHOW, SUMMARIZE or EXPLAIN is; nothing can be changed or written from here"
+                " (`mechinterp query --format csv` and `mechinterp export` write results)"
+            )
+    if len(statements) != 1:
+        raise QueryError(f"{len(statements)} statements; a query is one, such as FROM head_scores")
+    return statements[0].query
+
+
+def _one_line(error: Exception) -> str:
+    """What DuckDB says of a wrong query, without the excerpt of the SQL that it points into."""
+    said = str(error).partition("\nLINE ")[0]
+    return " ".join(line.strip() for line in said.splitlines() if line.strip())
