@@ -27,6 +27,8 @@ from mechinterp_assets.dashboards.not_found_page import not_found_page
 from mechinterp_assets.dashboards.places import experiments_folder, head_page, heads_folder
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
 from mechinterp_assets.dashboards.studies_page import studies_page
+from mechinterp_assets.staleness.asked_for import observe_if_possible
+from mechinterp_assets.staleness.reasons import freshness
 from mechinterp_assets.storage.home import dashboard_folder, lake_folder
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.registry import load_registry
@@ -86,7 +88,10 @@ def dashboard_app() -> Starlette:
 
     def studies(request: Request) -> Response:
         published = {page.parent.name for page in folder.glob("*/index.html")}
-        return HTMLResponse(studies_page(load_registry(), published))
+        registry = load_registry()
+        observe_if_possible(lake, registry.studies.values())
+        states = {} if lake.is_empty() else freshness(lake)
+        return HTMLResponse(studies_page(registry, published, states))
 
     started = time.time_ns()
 

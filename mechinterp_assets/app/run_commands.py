@@ -45,13 +45,13 @@ def stale(
     form: Annotated[Format, typer.Option("--format", help="What to write")] = Format.TABLE,
 ) -> None:
     """List what is stale or missing and why, one line per table partition and reason."""
-    from mechinterp_assets.staleness.asked_for import observe
+    from mechinterp_assets.staleness.asked_for import observe_if_possible
     from mechinterp_assets.studies.registry import load_registry
 
     if study is not None:
         known_study(study)
     lake = opened_lake()
-    observe(lake, load_registry().studies.values())
+    observe_if_possible(lake, load_registry().studies.values())
     frame = lake.sql(
         "SELECT study, table_name, partition, cause, reason FROM stale_partitions"
         " WHERE study = coalesce($study, study)"

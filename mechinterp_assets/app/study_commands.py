@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mechinterp_assets.studies.registry import Problem
     from mechinterp_assets.studies.study import Study
 
@@ -22,7 +24,7 @@ def studies() -> None:
     from mechinterp_assets.studies.registry import load_registry
 
     registry = load_registry()
-    made, stale, trouble = _made_and_stale()
+    made, stale, trouble = _made_and_stale(registry.studies.values())
     declared = len(table_specs())
     rows = [("study", "model", "layers", "tables", "stale", "file")]
     for name, study in registry.studies.items():
@@ -120,27 +122,26 @@ def new(
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _made_and_stale() -> tuple[dict[str, int], dict[str, int], str]:
+def _made_and_stale(studies: "Iterable[Study]") -> tuple[dict[str, int], dict[str, int], str]:
     """Tables made and stale partitions by study; why they are not known."""
+    from mechinterp_assets.staleness.asked_for import observe_if_possible
+    from mechinterp_assets.staleness.reasons import freshness
     from mechinterp_assets.storage.home import lake_folder
     from mechinterp_assets.storage.lake import Lake, LakeError
 
     try:
         lake = Lake(lake_folder())
-        if lake.catalog_state() is None:
+        if lake.is_empty():
             return {}, {}, f"nothing is materialized in {lake.root}"
-        with lake.connect() as con:
-            made = con.sql(
-                "SELECT study, count(DISTINCT table_name) FROM lineage "
-                "WHERE current_formula_version IS NOT NULL GROUP BY study"
-            ).fetchall()
-            stale = con.sql(
-                "SELECT study, count(DISTINCT (table_name, partition)) FROM stale_partitions "
-                "WHERE study IN (SELECT study FROM lineage) GROUP BY study"
-            ).fetchall()
+        observe_if_possible(lake, studies)
+        made = lake.sql(
+            "SELECT study, count(DISTINCT table_name) FROM lineage "
+            "WHERE current_formula_version IS NOT NULL GROUP BY study"
+        )
+        stale = {study: found.stale for study, found in freshness(lake).items()}
     except LakeError as error:
         return {}, {}, str(error)
-    return dict(made), dict(stale), ""
+    return dict(made.rows()), stale, ""
 
 
 def _print_problem(problem: "Problem") -> None:

@@ -4,7 +4,7 @@ Belongs here: what the page shows. Does not belong here: reading study files (st
 and serving (app/dashboard_app.py).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mechinterp_assets.dashboards.context import shown_name
@@ -15,15 +15,25 @@ from mechinterp_assets.dashboards.places import (
     trace_folder,
 )
 from mechinterp_assets.dashboards.rendering import page_parts, template
+from mechinterp_assets.staleness.reasons import Freshness
 from mechinterp_assets.studies.registry import Registry
 from mechinterp_assets.studies.study import Study, site_key
 
 
-def studies_page(registry: Registry, published: Collection[str]) -> str:
-    """HTML of the page. `published`: folders under the dashboards' root that have an index."""
+def studies_page(
+    registry: Registry, published: Collection[str], states: Mapping[str, Freshness]
+) -> str:
+    """HTML of the page.
+
+    published: folders under the dashboards' root that have an index. states: how studies stand of
+    which something is made.
+    """
     return template("studies.html").render(
         **page_parts(),
-        studies=[_row(study, published) for study in registry.studies.values()],
+        studies=[
+            {**_row(study, published), "state": states.get(study.study)}
+            for study in registry.studies.values()
+        ],
         problems=registry.problems,
     )
 

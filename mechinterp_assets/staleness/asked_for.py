@@ -4,6 +4,8 @@ Belongs here: looking, and telling the lake, whose view `stale_partitions` compa
 results were made with.
 """
 
+import logging
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -14,9 +16,11 @@ from pydantic import BaseModel
 from mechinterp_assets.files.fingerprint import FileHashes
 from mechinterp_assets.settings.as_text import setting_text
 from mechinterp_assets.staleness.study_files import FILES, file_inputs
-from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.lake import Lake, LakeError
 from mechinterp_assets.storage.ledger import Observation
 from mechinterp_assets.studies.study import Study
+
+_log = logging.getLogger(__name__)
 
 LAYERS = "settings:layers"
 """The layers with an activation cache and an SAE, which follow from settings and the model."""
@@ -33,6 +37,17 @@ def observe(lake: Lake, studies: Iterable[Study]) -> bool:
         partitions |= dict.fromkeys(_expected(lake, study), study.study)
     hashes.save()
     return lake.observe(Observation(inputs, partitions, time.time()))
+
+
+def observe_if_possible(lake: Lake, studies: Iterable[Study]) -> None:
+    """As `observe`, for those who only show what is stale: nothing where nothing can be written,
+    and no lake where there is none."""
+    if lake.is_empty():
+        return
+    try:
+        observe(lake, studies)
+    except (OSError, sqlite3.Error, LakeError) as error:
+        _log.warning("what is stale is shown as of an earlier look: %s", error)
 
 
 def setting_inputs(study: Study) -> dict[str, str]:

@@ -29,6 +29,33 @@ class Reason:
     key: str = ""
 
 
+@dataclass(frozen=True)
+class Freshness:
+    """How a study stands: partitions made, partitions stale or missing, and the reasons with how
+    many partitions each concerns, the widest first."""
+
+    made: int
+    stale: int
+    reasons: tuple[tuple[str, int], ...]
+
+
+def freshness(lake: Lake) -> dict[str, Freshness]:
+    """Every study of which something is made, as of the last look at study files."""
+    made = dict(lake.sql("SELECT study, count(*) FROM lineage GROUP BY ALL").rows())
+    stale = lake.sql(
+        "SELECT study, reason, count(DISTINCT (table_name, partition)) AS n FROM stale_partitions"
+        " GROUP BY GROUPING SETS ((study), (study, reason)) ORDER BY study, n DESC, reason"
+    ).rows()
+    return {
+        study: Freshness(
+            number,
+            sum(n for of, words, n in stale if of == study and words is None),
+            tuple((words, n) for of, words, n in stale if of == study and words is not None),
+        )
+        for study, number in made.items()
+    }
+
+
 def reasons(lake: Lake, study: str) -> dict[Place, list[Reason]]:
     """Every stale partition of a study with its reasons, as of the last look at the study."""
     rows = lake.sql(

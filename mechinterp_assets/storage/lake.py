@@ -330,13 +330,13 @@ class Lake:
         )
 
     def is_empty(self) -> bool:
-        """Whether nothing was ever written here; asking makes no folder.
+        """Whether no table was ever written here; asking makes no folder.
 
         Raises:
             LakeError: there are tables without their ledger.
         """
         self._check_ledger()
-        return self._ledger.changes() == 0
+        return not self._ledger.has_versions()
 
     def exists(self, table: str, partition: str) -> bool:
         """Whether the partition has a current version."""

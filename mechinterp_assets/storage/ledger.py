@@ -160,6 +160,13 @@ class Ledger:
         with closing(self._connect()) as con:
             return _changes(con)
 
+    def has_versions(self) -> bool:
+        """Whether a table was ever published."""
+        if not self._path.exists():
+            return False
+        with closing(self._connect()) as con:
+            return con.execute("SELECT 1 FROM versions LIMIT 1").fetchone() is not None
+
     def snapshot(self, since: int = 0) -> Snapshot:
         """Every version still stored of the tables that changed after change `since`."""
         if not self._path.exists():

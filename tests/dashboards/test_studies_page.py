@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from mechinterp_assets.dashboards.studies_page import studies_page
+from mechinterp_assets.staleness.reasons import Freshness
 from mechinterp_assets.studies.registry import load_registry
 
 SCRIPT = "<script>alert(1)</script>"
@@ -39,7 +40,7 @@ class Parsed(HTMLParser):
 
 def page(folder: Path, *published: str) -> str:
     (folder / "mine.yaml").write_text(yaml.safe_dump(STUDY))
-    return studies_page(load_registry(sorted(folder.glob("*.yaml"))), published)
+    return studies_page(load_registry(sorted(folder.glob("*.yaml"))), published, {})
 
 
 def test_pages_that_are_published_are_linked_and_no_others(tmp_path: Path) -> None:
@@ -66,3 +67,16 @@ def test_problems_and_descriptions_are_shown_as_text(tmp_path: Path) -> None:
     assert "\\udcff\\n.yaml" in text
     assert text.encode()
     assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2  # the value, and mine's text
+
+
+def test_what_is_stale_is_said_as_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(STUDY))
+    registry = load_registry([tmp_path / "mine.yaml"])
+    many = tuple((f'corpus.text_column: "{SCRIPT}" -> {n}', 40 - n) for n in range(14))
+    text = studies_page(registry, [], {"mine": Freshness(100, 41, many)})
+    assert Parsed(text).tags.count("script") == 1
+    assert "41 stale" in text
+    assert text.count("corpus.text_column") == 12
+    assert "and 2 more reasons: <code>mechinterp stale mine</code>" in text
+    assert "up to date" in studies_page(registry, [], {"mine": Freshness(100, 0, ())})
+    assert "nothing made" in studies_page(registry, [], {})
