@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def studies() -> None:
-    """List all studies: model, layers with SAEs, tables made, stale ones; then files left out."""
+    """List all studies: model, layers with SAEs, tables made, partitions to make; files left out."""
     from mechinterp_assets.dashboards.context import shown_name
     from mechinterp_assets.storage.declarations import table_specs
     from mechinterp_assets.studies.registry import load_registry
@@ -26,7 +26,7 @@ def studies() -> None:
     registry = load_registry()
     made, stale, trouble = _made_and_stale(registry.studies.values())
     declared = len(table_specs())
-    rows = [("study", "model", "layers", "tables", "stale", "file")]
+    rows = [("study", "model", "layers", "tables", "to_make", "file")]
     for name, study in registry.studies.items():
         rows.append(
             (
@@ -123,7 +123,7 @@ def new(
 
 
 def _made_and_stale(studies: "Iterable[Study]") -> tuple[dict[str, int], dict[str, int], str]:
-    """Tables made and stale partitions by study; why they are not known."""
+    """Tables made, and partitions stale or missing, by study; why they are not known."""
     from mechinterp_assets.staleness.asked_for import observe_if_possible
     from mechinterp_assets.staleness.reasons import freshness
     from mechinterp_assets.storage.home import lake_folder

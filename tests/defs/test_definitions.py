@@ -11,6 +11,8 @@ from mechinterp_assets.definitions import build_definitions
 from mechinterp_assets.defs.checks import CHECKS, RULES
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.shape import SHAPES
+from mechinterp_assets.orchestration.sources import GROUP as SOURCES
+from mechinterp_assets.orchestration.sources import data_versions
 from mechinterp_assets.storage.declarations import table_specs
 from tests.defs.asset_graph import FILE, asset_graph
 
@@ -39,6 +41,8 @@ def test_dependencies_are_the_reads_and_gates(definitions: dg.Definitions) -> No
     by_name = specs(definitions)
     for shape in SHAPES.values():
         declared = {*(read.table for read in shape.reads), *shape.gates}
+        declared |= {f"settings/{path.partition('.')[0]}" for path in shape.settings}
+        declared |= {f"files/{path.replace('.', '_')}" for path in shape.files}
         for table in shape.tables:
             found = {dep.asset_key.to_user_string() for dep in by_name[table].deps}
             assert found == declared, table
@@ -53,6 +57,9 @@ def test_a_gate_has_a_blocking_check_and_is_not_read() -> None:
 
 def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
     for name, spec in specs(definitions).items():
+        if spec.group_name == SOURCES:
+            assert spec.description, name
+            continue
         assert spec.owners, name
         assert spec.kinds, name
         assert spec.group_name not in (None, "default"), name
@@ -63,7 +70,55 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
 
 
 def test_assets_are_the_declared_tables(definitions: dg.Definitions) -> None:
-    assert set(specs(definitions)) == set(table_specs())
+    tables = {name for name, spec in specs(definitions).items() if spec.group_name != SOURCES}
+    assert tables == set(table_specs())
+
+
+def test_sources_are_what_tables_come_from(definitions: dg.Definitions) -> None:
+    by_name = specs(definitions)
+    sources = {name for name, spec in by_name.items() if spec.group_name == SOURCES}
+    used = {dep.asset_key.to_user_string() for spec in by_name.values() for dep in spec.deps}
+    assert sources == {name for name in used if name not in table_specs()}
+    studies = [STUDIES["tiny"], STUDIES["organism"]]
+    versions = {key.to_user_string(): many for key, many in data_versions(studies).items()}
+    assert versions.keys() == sources
+    assert all(many.keys() == {"tiny", "organism"} for many in versions.values())
+    sae = STUDIES["tiny"].sae.with_changes(k=7)
+    changed = data_versions([STUDIES["tiny"].model_copy(update={"sae": sae})])
+    assert {
+        key.to_user_string()
+        for key in changed
+        if changed[key]["tiny"] != versions[key.to_user_string()]["tiny"]
+    } == {"settings/sae"}
+
+
+def test_the_sensor_reports_what_changed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mechinterp_assets.defs.automation import study_files
+
+    monkeypatch.setenv("MECHINTERP_HOME", str(tmp_path))
+    file = tmp_path / "tiny.yaml"
+    original = STUDIES["tiny"].file
+    for name in ("tiny-labels.csv", "tiny-interventions"):
+        (tmp_path / name).symlink_to(original.parent / name)
+    file.write_text(original.read_text())
+    monkeypatch.setenv("MECHINTERP_STUDIES", str(file))
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def events(cursor: str | None) -> tuple[set[tuple[str, str | None]], str | None]:
+            context = dg.build_sensor_context(instance=instance, cursor=cursor)
+            result = study_files(context)
+            assert isinstance(result, dg.SensorResult)
+            found = result.asset_events or []
+            return {(e.asset_key.to_user_string(), e.partition) for e in found}, result.cursor
+
+        first, cursor = events(None)
+        assert ("settings/sae", "tiny") in first
+        nothing, cursor = events(cursor)
+        assert nothing == set()
+        file.write_text(file.read_text().replace("  k: 8\n", "  k: 7\n", 1))
+        assert events(cursor)[0] == {("settings/sae", "tiny")}
 
 
 def test_no_silent_identity_mapping(definitions: dg.Definitions) -> None:
