@@ -53,6 +53,7 @@ from mechinterp_assets.storage.files import (
     work_folder,
 )
 from mechinterp_assets.storage.hashes import ContentHash
+from mechinterp_assets.storage.lake_error import LakeError
 from mechinterp_assets.storage.ledger import Commit, Ledger, Version
 from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.sql_text import quote_text
@@ -69,10 +70,6 @@ _GUARD_TARGET = "the-catalog-is-rebuilt-by-every-write/attach-it-to-a-database-o
 
 # The rows of one table: all at once, or one after the other.
 Frames = pl.DataFrame | Iterable[pl.DataFrame]
-
-
-class LakeError(RuntimeError):
-    """The lake cannot do what was asked; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -470,13 +467,12 @@ class Lake:
             shown = None if keep_up_with is None else self._shown_change()
             with work_folder(self.root) as folder:
                 made = folder / DATABASE_NAME
+                now = self._ledger.snapshot(since=shown)
                 if shown is None:
-                    now = self._ledger.snapshot()
-                    build_catalog(made, self.root, declared, now.versions)
+                    build_catalog(made, self.root, declared, now)
                 else:
-                    now = self._ledger.snapshot(since=shown)
                     shutil.copyfile(self._private_catalog, made)
-                    update_catalog(made, self.root, declared, now.tables, now.versions)
+                    update_catalog(made, self.root, declared, now)
                 copy = folder / "copy.duckdb"
                 shutil.copyfile(made, copy)
                 state = folder / "state"
