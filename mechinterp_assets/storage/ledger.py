@@ -233,9 +233,7 @@ class Ledger:
         """Versions still stored whose successor appeared before `time`."""
         return self._find("removed_at IS NULL AND superseded_at < ?", (time,))
 
-    def _find(
-        self, where: str, values: tuple[str | float, ...], index: str = ""
-    ) -> list[Version]:
+    def _find(self, where: str, values: tuple[str | float, ...], index: str = "") -> list[Version]:
         if not self._path.exists():
             return []
         with self._opened() as con:
@@ -304,12 +302,22 @@ class Commit:
         ).fetchone()
         return int(last or 0) + 1
 
-    def known_files(self, table: str, partition: str) -> set[str]:
-        """Files of this partition that belong to a version on record, still stored or not."""
+    def stored_files(self, table: str, partition: str) -> set[str]:
+        """Files of this partition that belong to a version still stored."""
         rows = self._con.execute(
-            "SELECT file FROM versions WHERE table_name = ? AND partition = ?", (table, partition)
+            "SELECT file FROM versions"
+            " WHERE table_name = ? AND partition = ? AND removed_at IS NULL",
+            (table, partition),
         )
-        return {str(row[0]) for row in rows}
+        return {str(file) for (file,) in rows}
+
+    def is_on_record(self, table: str, partition: str, version: int, file: str) -> bool:
+        """Whether this version of the partition was published with this file, stored or not."""
+        row = self._con.execute(
+            "SELECT file FROM versions WHERE table_name = ? AND partition = ? AND version = ?",
+            (table, partition, version),
+        ).fetchone()
+        return row is not None and row[0] == file
 
     def add(self, version: Version, superseding_at: float | None = None) -> None:
         """Record `version` as the current one of its partition.
@@ -354,7 +362,6 @@ class Commit:
             " WHERE table_name = ? AND partition = ? AND version = ?",
             [(time, self._change, v.table, v.partition, v.version) for v in versions],
         )
-
 
     def set_hashes(self, hashes: Iterable[tuple[Version, str]]) -> None:
         """Record the SHA-256 of files that were written before files were hashed."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from mechinterp_assets.storage.disk_space import told_when_full
 from mechinterp_assets.storage.files import (
     fsync,
     locked,
@@ -119,7 +120,7 @@ class Artefact:
         }
 
     def verify(self) -> None:
-        """Check the SHA-256 of every file; a damaged one is an ArtefactError."""
+        """Check every file's SHA-256, once per process; a damaged one is an ArtefactError."""
         check_hashes(self.path, self.manifest)
 
     def _known(self, file: str) -> str:
@@ -249,7 +250,6 @@ class Tensors:
     def __init__(self, root: Path | str, keep_seconds: float = KEEP_SECONDS) -> None:
         self.root = Path(root).resolve()
         self.keep_seconds = keep_seconds
-        self._verified: set[Path] = set()
 
     @contextmanager
     def writer(
@@ -274,9 +274,10 @@ class Tensors:
 
         Raises:
             ArtefactError: a bad name, a name added twice, or no file at all.
+            DiskFullError: there was no space; nothing was published.
         """
         self._folder(kind, partition)
-        with work_folder(self.root) as work:
+        with told_when_full(self.root), work_folder(self.root) as work:
             folder = work / "version"
             folder.mkdir()
             writer = ArtefactWriter(folder, info or {})
@@ -312,17 +313,19 @@ class Tensors:
         return writer.published
 
     def open(
-        self, kind: str, partition: str, version: int | None = None, *, verify: bool = False
+        self, kind: str, partition: str, version: int | None = None, *, verify: bool = True
     ) -> Artefact:
         """Open the current version, or the one named, after checking it against its manifest.
 
-        Every file must be there with its size, and hold the tensors, shapes and dtypes it should.
+        Every file must be there with its size, hold the tensors, shapes and dtypes it should, and
+        have the SHA-256 that it was published with.
 
         Args:
             kind: what the artefact is.
             partition: partition key.
             version: version number; the current one by default.
-            verify: check the files' SHA-256 as well, once per version and store object.
+            verify: check the files' SHA-256, once per file and process; without, a changed value
+                would not be noticed.
 
         Raises:
             ArtefactError: no such artefact or version, or a file that is missing or damaged.
@@ -332,16 +335,14 @@ class Tensors:
             try:
                 manifest = load_manifest(path)
                 check_files(path, manifest)
+                if verify:
+                    check_hashes(path, manifest)
                 break
             except (ArtefactError, FileNotFoundError):
                 # A version may be removed between being found and being opened.
                 if last_try or path.exists():
                     raise
-        artefact = Artefact(path, number, manifest)
-        if verify and path not in self._verified:
-            artefact.verify()
-            self._verified.add(path)
-        return artefact
+        return Artefact(path, number, manifest)
 
     def exists(self, kind: str, partition: str) -> bool:
         """Whether the artefact has a version."""
@@ -357,6 +358,14 @@ class Tensors:
             if match := _VERSION.fullmatch(path.name):
                 found[int(match[1])] = path
         return dict(sorted(found.items()))
+
+    def stored(self) -> Iterator[tuple[str, str, int]]:
+        """Kind, partition and number of every version that is stored, by name."""
+        for folder in sorted(self.root.glob("[!.]*/[!.]*/")):
+            kind, partition = folder.parent.name, folder.name
+            if _NAME.fullmatch(kind) and _NAME.fullmatch(partition):
+                for number in self.versions(kind, partition):
+                    yield kind, partition, number
 
     def data_version(self, kind: str, partition: str) -> str:
         """Content hash of the current version; a missing artefact is an ArtefactError."""
