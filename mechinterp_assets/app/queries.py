@@ -67,10 +67,15 @@ def find_query(name: str, folder: Path = QUERY_FOLDER) -> Query:
 
 
 def run_query(lake: "Lake", sql: str, study: str) -> "pl.DataFrame":
-    """Rows of one query about `study`. Raises QueryError for SQL that DuckDB refuses."""
+    """Rows of one query about `study`. Raises QueryError for SQL that DuckDB refuses.
+
+    Of the files that it reads, sizes and numbers of rows are checked: a look must not wait until
+    every byte of large tables was read (`mechinterp verify` does that).
+    """
     import duckdb
 
     with lake.connect() as con:
+        lake.verify_tables(lake.declared.tables_read(sql), content=False)
         con.execute(f"SET VARIABLE study = {quote_text(study)}")
         try:
             relation = con.sql(sql)

@@ -20,6 +20,7 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -74,6 +75,8 @@ from mechinterp_assets.storage.table_files import (
 from mechinterp_assets.storage.whole_files import file_sha256
 
 _log = logging.getLogger("mechinterp")
+
+__all__ = ["DATABASE_NAME", "KEEP_SECONDS", "Frames", "Lake", "LakeError", "Published"]
 
 DATABASE_NAME = "mechinterp.duckdb"
 KEEP_SECONDS = 7 * 24 * 3600.0
@@ -433,19 +436,33 @@ class Lake:
         names = list(tables)
         self._checked(lambda: self._ledger.current_of(names, study), content=content)
 
-    def stored(self) -> list[Version]:
-        """Every version that is still stored, by table, partition and number."""
-        return self._ledger.stored()
+    def verify(self) -> Iterator[tuple[Version, str | None]]:
+        """Check every byte of every stored version; each with what is wrong with it, or None.
 
-    def verify(self, version: Version) -> None:
-        """Check every byte of one version's file; a damaged one is a LakeError."""
-        self._checked(
-            lambda: [
-                v
-                for v in self.versions(version.table, version.partition)
-                if v.version == version.version
-            ]
-        )
+        The SHA-256 of files that were written before files were hashed is recorded at the end, so
+        that they are checked faster from then on.
+        """
+        hashes: list[tuple[Version, str]] = []
+        for version in self._ledger.stored():
+            try:
+                check_version(self.root, version)
+            except LakeError as error:
+                if self._is_stored(version):
+                    yield version, str(error)
+                continue
+            if version.sha256 is None:
+                hashes.append((version, file_sha256(self.root / version.file)))
+            yield version, None
+        if hashes:
+            try:
+                with self._ledger.commit() as commit:
+                    commit.set_hashes(hashes)
+            except (OSError, sqlite3.OperationalError) as error:
+                _log.warning("the hashes of %d files were not recorded: %s", len(hashes), error)
+
+    def _is_stored(self, version: Version) -> bool:
+        kept = self.versions(version.table, version.partition)
+        return version.version in {one.version for one in kept}
 
     def check_ledger(self) -> None:
         """Check the ledger: a lost, damaged or older one is a LakeError."""
@@ -466,9 +483,7 @@ class Lake:
                 try:
                     check_version(self.root, version, content=content)
                 except LakeError:
-                    if version.version in {
-                        v.version for v in self.versions(version.table, version.partition)
-                    }:
+                    if self._is_stored(version):
                         raise
                     break  # superseded long ago and removed between the two looks: look again
             else:
