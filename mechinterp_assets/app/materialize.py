@@ -16,6 +16,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
+from mechinterp_assets.app.dagster_databases import check_databases, damage_told
 from mechinterp_assets.app.killed_runs import close_killed_runs, living_process, runs_in_the_way
 from mechinterp_assets.app.progress import Progress, duration
 from mechinterp_assets.app.run_progress import RunProgress, last_durations, root_cause
@@ -34,12 +35,16 @@ _NO_COMPUTE_LOGS = {
 
 
 def prepare_instance_folder() -> Path:
-    """DAGSTER_HOME of this project, with its dagster.yaml; also set for child processes."""
+    """DAGSTER_HOME of this project, with its dagster.yaml; also set for child processes.
+
+    Raises Mistake where one of Dagster's databases there is damaged.
+    """
     folder = dagster_folder()
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
     if not settings.exists():
         shutil.copyfile(INSTANCE_TEMPLATE, settings)
+    check_databases(folder)
     os.environ["DAGSTER_HOME"] = str(folder)
     os.environ[HOME_VARIABLE] = str(home())
     return folder
@@ -52,10 +57,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
     What steps print goes to the terminal alone: Dagster would send it through processes of its own,
     which an interruption from the keyboard ends with tracebacks.
     """
-    reference = InstanceRef.from_dir(
-        str(prepare_instance_folder()), overrides={"compute_logs": _NO_COMPUTE_LOGS}
-    )
-    with dg.DagsterInstance.from_ref(reference) as opened:
+    folder = prepare_instance_folder()
+    reference = InstanceRef.from_dir(str(folder), overrides={"compute_logs": _NO_COMPUTE_LOGS})
+    with damage_told(folder), dg.DagsterInstance.from_ref(reference) as opened:
         yield opened
 
 
