@@ -14,7 +14,7 @@ import sqlalchemy.exc
 from mechinterp_assets.app.mistakes import Mistake
 
 _FOLDERS = ("history", "schedules")
-# What SQLite says of a file that is no database, or not whole; of a full or locked one it says else.
+# What SQLite says of a file that is no database, or not whole.
 _DAMAGED = ("not a database", "malformed", "corrupt")
 
 
