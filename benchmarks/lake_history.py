@@ -6,7 +6,7 @@ A lake of all declared tables with the partitions of several studies, ten versio
 every version inputs as assets record them: thirty data versions and settings in JSON. Files of
 history are links to one file a table, recorded in the ledger as a write records them. Then the last
 row: the same lake with so many versions more of one partition of one table. Each figure is the
-least of the rounds in CPU milliseconds of all threads, and in brackets in milliseconds of the clock,
+least of the rounds in CPU milliseconds of all threads, and in brackets by the clock,
 which the disk and other programs are part of.
 
 - write: one table of one partition, until the catalog shows it.
@@ -19,7 +19,6 @@ import argparse
 import hashlib
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +51,8 @@ def inputs(seed: str) -> dict[str, str]:
 def first_versions(lake: Lake) -> dict[str, Version]:
     """A first version of every table, by table."""
     empty = {
-        name: pl.DataFrame(schema=polars_schema(spec)) for name, spec in lake.declared.tables.items()
+        name: pl.DataFrame(schema=polars_schema(spec))
+        for name, spec in lake.declared.tables.items()
     }
     lake.write_many(empty, PARTITION, PROVENANCE, inputs(PARTITION))
     return {name: lake.current(name, PARTITION) for name in empty}
@@ -114,9 +114,7 @@ def measure(lake: Lake, rounds: int) -> dict[str, str]:
     rows = pl.DataFrame(schema=polars_schema(lake.declared.tables[TABLE]))
     return {
         "rebuild": timed(lake.refresh, 3),
-        "write": timed(
-            lambda: lake.write(TABLE, PARTITION, rows, PROVENANCE, inputs("w")), rounds
-        ),
+        "write": timed(lambda: lake.write(TABLE, PARTITION, rows, PROVENANCE, inputs("w")), rounds),
         "connect": timed(lambda: lake.sql(f"SELECT count(*) FROM {TABLE}"), rounds),
         "current": timed(lambda: lake.current(TABLE, PARTITION), 10 * rounds),
         "catalog, MB": f"{lake.database.stat().st_size / 2**20:.1f}",

@@ -57,11 +57,13 @@ def fill_catalog(
             "INSERT INTO declared_tables VALUES (?, ?, ?)",
             [spec.name, spec.formula_version, spec.comment],
         )
-    _fill(con, root, declared, frozenset(declared.tables), snapshot)
+    # Views are made over no files: making them over many would open and list these again and again.
     for spec in declared.tables.values():
+        con.execute(_macros(spec, root, ()))
         con.execute(_views(spec))
     for view in declared.views:
         con.execute(view.statements)
+    _fill(con, root, declared, frozenset(declared.tables), snapshot)
     con.execute("COMMIT")
 
 
@@ -134,11 +136,17 @@ def _fill(
         by_table[file.table].append(file)
     _insert_versions(con, root, declared, snapshot.versions)
     for name in sorted(tables & declared.tables.keys()):
-        spec, stored = declared.tables[name], by_table[name]
-        current = _select_files(spec, root, [file for file in stored if file.is_current])
-        every = _select_files(spec, root, stored, with_place=True)
-        con.execute(f"CREATE OR REPLACE MACRO {_current(spec)} AS TABLE {current}")
-        con.execute(f"CREATE OR REPLACE MACRO {_stored(spec)} AS TABLE {every}")
+        con.execute(_macros(declared.tables[name], root, by_table[name]))
+
+
+def _macros(spec: TableSpec, root: Path, stored: Sequence[StoredFile]) -> str:
+    """Statements that (re)make the two macros that a table's views read."""
+    current = _select_files(spec, root, [file for file in stored if file.is_current])
+    every = _select_files(spec, root, stored, with_place=True)
+    return (
+        f"CREATE OR REPLACE MACRO {_current(spec)} AS TABLE {current};"
+        f"CREATE OR REPLACE MACRO {_stored(spec)} AS TABLE {every};"
+    )
 
 
 def _current(spec: TableSpec) -> str:
@@ -172,11 +180,14 @@ def _select_files(
     Files written under the same declaration are read by one scan, whose schema is that of its first
     file, so DuckDB need not open the others to plan a query.
     """
-    groups: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
+    # By identity: files share few lists of columns, which are long to hash.
+    groups: dict[int, tuple[tuple[tuple[str, str], ...], list[str]]] = {}
+    folder = f"{root}/"
     for one in stored:
-        groups[one.columns].append(quote_text(f"{root}/{one.file}"))
+        _, files = groups.setdefault(id(one.columns), (one.columns, []))
+        files.append(quote_text(folder + one.file))
     selects = []
-    for columns, files in groups.items():
+    for columns, files in groups.values():
         place = f"{_PARTITION_OF_FILE} AS partition, {_VERSION_OF_FILE} AS version, "
         option = ", filename = true" if with_place else ""
         selects.append(
@@ -219,9 +230,11 @@ def _insert_versions(
     if not versions:
         return
     same_columns = {
-        (table, columns): table in declared.tables
+        (table, number): table in declared.tables
         and columns == column_types(declared.tables[table].stored_columns)
-        for table, columns in {(v.table, v.columns) for v in versions}
+        for (table, number), columns in {
+            (v.table, id(v.columns)): v.columns for v in versions
+        }.items()
     }
     frame = pl.DataFrame(
         {
@@ -241,7 +254,7 @@ def _insert_versions(
             "rows": [v.rows for v in versions],
             "bytes": [v.bytes for v in versions],
             "written_at": [v.written_at for v in versions],
-            "same_columns": [same_columns[v.table, v.columns] for v in versions],
+            "same_columns": [same_columns[v.table, id(v.columns)] for v in versions],
             "path": [v.file for v in versions],
         },
         schema_overrides=dict.fromkeys(_MAY_BE_NULL, pl.String),

@@ -167,6 +167,7 @@ class Ledger:
             if since is None:
                 versions = _select_with_current_inputs(con, "removed_at IS NULL", (), "stored")
                 removed: list[tuple[str, str, int]] = []
+                files = [StoredFile(v.table, v.file, v.columns, v.is_current) for v in versions]
             else:
                 versions = _select_with_current_inputs(
                     con, "removed_at IS NULL AND change > ?", (since,), "changed"
@@ -176,9 +177,10 @@ class Ledger:
                     " WHERE change > ? AND removed_at IS NOT NULL",
                     (since,),
                 ).fetchall()
-            tables = frozenset([v.table for v in versions] + [row[0] for row in removed])
-            files = tuple(_stored_files(con, sorted(tables)))
-        return Snapshot(changes, tables, tuple(versions), tuple(removed), files)
+                changed = {v.table for v in versions} | {row[0] for row in removed}
+                files = list(_stored_files(con, sorted(changed)))
+        tables = frozenset(file.table for file in files) | {row[0] for row in removed}
+        return Snapshot(changes, tables, tuple(versions), tuple(removed), tuple(files))
 
     def current(self, table: str, partitions: Iterable[str] | None = None) -> list[Version]:
         """Current versions of `table`, of all partitions or of those named, by partition."""
@@ -408,7 +410,7 @@ def _select(
     is_migrated = _steps_done(con) > 0
     hint = f"INDEXED BY {index}" if index and is_migrated else ""
     fields = _FIELDS.format(
-        inputs="inputs" if with_inputs else "'{}'", sha256="sha256" if is_migrated else "NULL"
+        inputs="inputs" if with_inputs else "NULL", sha256="sha256" if is_migrated else "NULL"
     )
     # The + keeps SQLite from going through all rows in the order wanted to find the few asked for.
     rows = con.execute(
@@ -436,7 +438,7 @@ def _select(
                 bytes=size,
                 provenance=origins[provenance],
                 formula_version=formula_version,
-                inputs=json.loads(inputs),
+                inputs=json.loads(inputs) if with_inputs else {},
                 columns=column_lists[columns],
                 written_at=written,
                 superseded_at=superseded,

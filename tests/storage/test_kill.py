@@ -33,6 +33,15 @@ def test_readers_see_whole_writes_while_writers_are_killed(
         assert report.refused > 0
 
 
+def test_a_storm_of_kills_of_writers_and_readers_loses_and_mixes_nothing(tmp_path: Path) -> None:
+    """Short; the full storm is run by hand, as `stress.py` says."""
+    report = stress.run(1.0, tmp_path / "home", "lake", writers=3, readers=3, kills=10, writes=6)
+    assert (report.bad, report.lost, report.left_over) == ([], [], 0)
+    assert report.kills > 0
+    assert report.kills_of_readers > 0
+    assert report.kills + report.kills_of_readers >= 10
+
+
 def test_a_write_that_dies_at_any_step_is_whole_or_absent(tmp_path: Path) -> None:
     committed = []
     for first in count(0, 4):
