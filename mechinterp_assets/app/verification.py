@@ -5,6 +5,7 @@ is checked (storage/table_files.py, storage/manifest.py).
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import duckdb
 
@@ -67,10 +68,7 @@ def verify_lake(lake: Lake, progress: Progress) -> Report:
         f"{path} is not on record: the next write of its partition sets it aside"
         for path in lake.unknown_files()
     ]
-    report.set_aside += [
-        f"{path} was set aside: it was never on record; remove it if nobody misses it"
-        for path in quarantined(lake.root)
-    ]
+    report.set_aside += _quarantined(lake.root)
     return report
 
 
@@ -84,4 +82,12 @@ def verify_tensors(tensors: Tensors, progress: Progress) -> Report:
             except ArtefactError as error:
                 report.damaged.append(str(error))
             report.versions += 1
+    report.set_aside += _quarantined(tensors.root)
     return report
+
+
+def _quarantined(root: Path) -> list[str]:
+    return [
+        f"{path} was set aside: it was never on record; remove it if nobody misses it"
+        for path in quarantined(root)
+    ]

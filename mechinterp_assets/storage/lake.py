@@ -155,8 +155,9 @@ class Lake:
         # Every write swaps in a new catalog: a new file under the old name.
         try:
             state = self.database.stat()
-        except FileNotFoundError:
-            return None
+        except FileNotFoundError:  # lost, or nothing was written
+            changes = self._ledger.changes()
+            return (0, changes) if changes else None
         return state.st_ino, state.st_mtime_ns
 
     @property
@@ -624,7 +625,8 @@ class Lake:
         """Write all current rows to one DuckDB file at `path` that needs no other file.
 
         It has real tables in place of views over Parquet; column comments and views are kept. An
-        existing file is replaced at the end, by rename.
+        existing file is replaced at the end, by rename. Every file that is read is compared with
+        what was written; a damaged one is a LakeError.
         """
         target = Path(path).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
     <root>/<kind>/<partition>/v00000001-<run>/    one version: files and manifest.json
     <root>/.scratch/<kind>/<partition>/           checkpoints of unfinished work
+    <root>/.quarantine/<kind>/<partition>/        folders that are no versions of the store's
 
 A version is written under a private name and published by one rename, so it is there whole or not
 at all, and never changes afterwards. What a manifest holds and checks: `manifest.py`.
@@ -10,6 +11,7 @@ at all, and never changes afterwards. What a manifest holds and checks: `manifes
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import time
@@ -43,9 +45,12 @@ from mechinterp_assets.storage.manifest import (
     load_manifest,
 )
 from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.quarantine import set_aside
 
 if TYPE_CHECKING:
     import torch
+
+_log = logging.getLogger("mechinterp")
 
 KEEP_SECONDS = 7 * 24 * 3600.0
 _VERSION = re.compile(r"v(\d{8})-[A-Za-z0-9]+")
@@ -417,7 +422,17 @@ class Tensors:
         fsync(folder)
         parent = self._folder(manifest.kind, manifest.partition)
         with locked(parent / ".lock"):
-            number = max(self.versions(manifest.kind, manifest.partition), default=0) + 1
+            found = self.versions(manifest.kind, manifest.partition)
+            number = max(found, default=0) + 1
+            for path in found.values():
+                # Not a version of this store's, which get their manifest before their name.
+                if not (path / MANIFEST_NAME).exists():
+                    place = set_aside(self.root, path)
+                    _log.warning(
+                        "%s has no manifest: moved it to %s; remove it if nobody misses it",
+                        path,
+                        place,
+                    )
             target = parent / f"v{number:08d}-{run_label(manifest.provenance.run_id)}"
             os.rename(folder, target)
             fsync(parent)

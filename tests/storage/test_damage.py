@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 
+from mechinterp_assets.storage import whole_files
 from mechinterp_assets.storage.lake import Lake, LakeError
 from mechinterp_assets.storage.manifest import ArtefactError
 from mechinterp_assets.storage.provenance import Provenance
@@ -56,19 +57,23 @@ def flips(paths: list[Path], rng: random.Random) -> Iterator[Path]:
         path.write_bytes(whole)
 
 
+def ways_to_read(lake: Lake, table: str) -> list[Callable[[], pl.DataFrame]]:
+    return [
+        lambda: lake.read(table).collect(),
+        lambda: lake.sql(f"FROM {table}"),
+        lambda: lake.query(f"FROM {table}", "organism"),
+        lambda: lake.sql(f"FROM history.{table}"),
+    ]
+
+
 def test_no_flipped_bit_of_a_table_is_read(filled: Lake) -> None:
     tables = ("head_scores", "role_counts")
     whole = {name: filled.read(name).collect() for name in tables}
     for path in flips(sorted(filled.root.glob("[!.]*/*/*.parquet")), random.Random(0)):
         table = path.parent.parent.name
-        for read in (
-            lambda name: filled.read(name).collect(),
-            lambda name: filled.sql(f"FROM {name}"),
-            lambda name: filled.query(f"FROM {name}", "organism"),
-            lambda name: filled.sql(f"FROM history.{name}"),
-        ):
+        for read in ways_to_read(filled, table):
             with pytest.raises(LakeError, match=rf"SHA-256.*{table}.*materialize") as error:
-                read(table)
+                read()
             assert str(path) in str(error.value)
     for name in tables:  # each is put back: what was refused is read again
         assert filled.read(name).collect().equals(whole[name])
@@ -181,12 +186,13 @@ def test_content_is_compared_once_until_the_file_changes(
     filled: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
-    from mechinterp_assets.storage import whole_files
-
     original = whole_files.file_sha256
-    monkeypatch.setattr(
-        whole_files, "file_sha256", lambda path: (hashed.append(path), original(path))[1]
-    )
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return original(path)
+
+    monkeypatch.setattr(whole_files, "file_sha256", counted)
     for _ in range(3):
         Lake(filled.root, sql=filled._sql).read("head_scores").collect()
     assert len(hashed) == 3  # one a partition

@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
+import torch
 
 from mechinterp_assets.storage import lake as lake_module
 from mechinterp_assets.storage.disk_space import DiskFullError
@@ -158,6 +159,23 @@ def test_a_write_that_fails_before_the_commit_takes_its_file_back(
     assert write(0.3).name.startswith("v00000002")
 
 
+def test_a_folder_that_is_no_version_of_tensors_is_set_aside(
+    tmp_path: Path, provenance: Provenance, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Tensors(tmp_path / "tensors", keep_seconds=0.0)
+    store.write("sae", "p", {"a.safetensors": {"W": torch.zeros(8)}}, provenance)
+    stray = store.root / "sae" / "p" / "v00000002-abc"
+    stray.mkdir()
+    (stray / "mine.txt").write_text("mine")
+    done = store.write("sae", "p", {"a.safetensors": {"W": torch.ones(8)}}, provenance)
+    assert done.version == 3
+    assert str(stray) in caplog.text
+    (kept,) = quarantined(store.root)
+    assert kept.read_text() == "mine"
+    store.write("sae", "p", {"a.safetensors": {"W": torch.ones(8)}}, provenance)
+    assert kept.exists()
+
+
 # Ledgers that are lost or damaged
 
 
@@ -270,6 +288,20 @@ def test_a_state_file_that_cannot_be_read_is_made_again(
     assert values(lake) == [0.1]
     write(0.2)
     assert shown(lake.database) == [(0.2,)]
+
+
+def test_a_lost_catalog_counts_as_another_state_until_it_is_back(
+    lake: Lake, write: Callable[..., Path]
+) -> None:
+    assert lake.catalog_state() is None
+    write(0.1)
+    states = [lake.catalog_state()]
+    lake.database.unlink()
+    states.append(lake.catalog_state())
+    assert values(lake) == [0.1]
+    states.append(lake.catalog_state())
+    assert None not in states
+    assert len(set(states)) == 3
 
 
 @pytest.mark.parametrize("name", [".work", ".catalog"])
@@ -431,8 +463,6 @@ def test_a_full_disk_says_so_and_what_was_published_is_read(
 def test_a_full_disk_publishes_no_tensors(
     tmp_path: Path, provenance: Provenance, left: int
 ) -> None:
-    import torch
-
     with small_disk(tmp_path / "disk", 4) as disk:
         store = Tensors(disk / "tensors")
         store.write("sae", "p", {"a.safetensors": {"W": torch.zeros(8)}}, provenance)
