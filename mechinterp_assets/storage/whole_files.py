@@ -5,10 +5,13 @@ and hash a file should have (the ledger, the manifests), and what is said of a d
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
+# A file so young may be written to again without getting another time, so it is not remembered.
+_SAME_TIME_NS = 100_000_000
 # What a file looked like and what it was compared with when it was found whole. One that was
 # written to since has another time or inode, so it is compared again.
 _whole: dict[Path, tuple[int, int, int, str]] = {}
@@ -52,6 +55,6 @@ def fault_once(path: Path, expected: str, find: Callable[[], str | None]) -> str
     if _whole.get(path) == state:
         return None
     fault = find()
-    if fault is None:
+    if fault is None and time.time_ns() - stat.st_mtime_ns > _SAME_TIME_NS:
         _whole[path] = state
     return fault

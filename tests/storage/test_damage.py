@@ -1,6 +1,7 @@
 """Damaged files: each is refused, by name and with a remedy, or changes nothing that is read."""
 
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -193,13 +194,27 @@ def test_content_is_compared_once_until_the_file_changes(
         return original(path)
 
     monkeypatch.setattr(whole_files, "file_sha256", counted)
+    files = [filled.root / v.file for v in filled._ledger.current("head_scores")]
+    for path in files:
+        os.utime(path, (1e9, 1e9))
     for _ in range(3):
         Lake(filled.root, sql=filled._sql).read("head_scores").collect()
-    assert len(hashed) == 3  # one a partition
-    path = filled.root / filled.current("head_scores", "o.L00").file
-    path.write_bytes(path.read_bytes())
+    assert hashed == files
+    files[0].write_bytes(files[0].read_bytes())
     filled.read("head_scores")
-    assert hashed[3:] == [path]
+    assert hashed[3:] == [files[0]]
+
+
+def test_a_file_that_is_damaged_right_after_it_was_compared_is_noticed(filled: Lake) -> None:
+    """Within what the file system's clock tells apart: with the very same time."""
+    path = filled.root / filled.current("role_counts", "o").file
+    path.write_bytes(path.read_bytes())
+    filled.read("role_counts")
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[:-20] + b"x" * 20)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(LakeError, match="SHA-256"):
+        filled.read("role_counts")
 
 
 def forget_hashes(lake: Lake) -> None:
