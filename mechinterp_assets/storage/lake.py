@@ -275,7 +275,7 @@ class Lake:
         """Move prepared files to their final names and make them current by one commit."""
         moved: list[Path] = []
         try:
-            with self._ledger.commit() as commit:
+            with self._commit() as commit:
                 return {
                     item.spec.name: self._add(commit, item, partition, provenance, inputs, moved)
                     for item in prepared
@@ -456,7 +456,7 @@ class Lake:
             yield version, None
         if hashes:
             try:
-                with self._ledger.commit() as commit:
+                with self._commit() as commit:
                     commit.set_hashes(hashes)
             except (OSError, sqlite3.OperationalError) as error:
                 _log.warning("the hashes of %d files were not recorded: %s", len(hashes), error)
@@ -790,7 +790,7 @@ class Lake:
         """
         if self._is_older() or not self._ledger.superseded_before(time.time() - self.keep_seconds):
             return
-        with self._ledger.commit() as commit:
+        with self._commit() as commit:
             now = time.time()
             expired = self._ledger.superseded_before(now - self.keep_seconds)
             commit.remove(expired, now)
@@ -808,6 +808,17 @@ class Lake:
                 " bring it back from where the folder was copied, or `mechinterp rebuild` makes it"
                 " again from the tables"
             )
+
+    @contextmanager
+    def _commit(self) -> Iterator[Commit]:
+        """A commit of the ledger, refused where it is an older one that was put back.
+
+        Every commit goes through here: one on an older ledger would raise its count, by which it is
+        known to be older.
+        """
+        self._check_age()
+        with self._ledger.commit() as commit:
+            yield commit
 
     def _is_older(self) -> bool:
         """Whether the ledger has fewer changes than a catalog was once made of."""

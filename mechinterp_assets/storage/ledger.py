@@ -32,20 +32,18 @@ CREATE INDEX changed ON versions (change);
 CREATE TABLE changes (number INTEGER PRIMARY KEY CHECK (number = 0), count INTEGER);
 INSERT INTO changes VALUES (0, 0);
 """
-# What ledgers made by earlier versions of this program lack, in order; `PRAGMA user_version` counts
-# what a ledger has. Rows of before a step have NULL in its columns. The index `stored` has all but
-# the inputs, which are long: without it they would be read past to get at the columns behind them.
-_STEPS = (
-    """
-    ALTER TABLE versions ADD COLUMN sha256 TEXT;
-    CREATE INDEX current ON versions (superseded_at, table_name, partition)
-        WHERE superseded_at IS NULL;
-    CREATE INDEX stored ON versions (
-        table_name, partition, version, file, data_version, row_count, bytes, provenance,
-        formula_version, column_list, written_at, superseded_at, sha256
-    ) WHERE removed_at IS NULL;
-    """,
-)
+# What ledgers lack that were made before files were hashed; rows of before have NULL for the hash.
+# The index `stored` has all but the inputs, which are long: without it they would be read past to
+# get at the columns behind them.
+_HASHES = """
+ALTER TABLE versions ADD COLUMN sha256 TEXT;
+CREATE INDEX current ON versions (superseded_at, table_name, partition)
+    WHERE superseded_at IS NULL;
+CREATE INDEX stored ON versions (
+    table_name, partition, version, file, data_version, row_count, bytes, provenance,
+    formula_version, column_list, written_at, superseded_at, sha256
+) WHERE removed_at IS NULL;
+"""
 _FIELDS = (
     "table_name, partition, version, file, data_version, row_count, bytes, provenance,"
     " formula_version, columns, written_at, superseded_at, {sha256}, {inputs}"
@@ -131,7 +129,7 @@ class Ledger:
         with told_when_full(self._path), self._telling(), closing(self._connect()) as con:
             con.execute("BEGIN IMMEDIATE")
             try:
-                _migrate(con)
+                _add_hashes(con)
                 con.execute("UPDATE changes SET count = count + 1")
                 yield Commit(con, _changes(con))
                 con.execute("COMMIT")
@@ -282,7 +280,7 @@ class Ledger:
             fresh = folder / self._path.name
             with closing(sqlite3.connect(fresh)) as con:
                 con.executescript(_TABLES)
-                _migrate(con)
+                _add_hashes(con)
                 con.commit()
             with suppress(FileExistsError):
                 os.link(fresh, self._path)
@@ -373,17 +371,16 @@ class Commit:
         )
 
 
-def _migrate(con: sqlite3.Connection) -> None:
-    """Bring a ledger to the form that this program writes; inside the caller's transaction."""
-    done = _steps_done(con)
-    for number, step in enumerate(_STEPS[done:], done + 1):
-        for statement in filter(str.strip, step.split(";")):
+def _add_hashes(con: sqlite3.Connection) -> None:
+    """Bring an older ledger to the form that this program writes, in the caller's transaction."""
+    if not _has_hashes(con):
+        for statement in filter(str.strip, _HASHES.split(";")):
             con.execute(statement)
-        con.execute(f"PRAGMA user_version = {number}")
 
 
-def _steps_done(con: sqlite3.Connection) -> int:
-    return int(con.execute("PRAGMA user_version").fetchone()[0])
+def _has_hashes(con: sqlite3.Connection) -> bool:
+    columns = con.execute("SELECT name FROM pragma_table_info('versions')").fetchall()
+    return ("sha256",) in columns
 
 
 def _changes(con: sqlite3.Connection) -> int:
@@ -407,7 +404,7 @@ def _select(
             table to find the few that are current.
         with_inputs: read their inputs too.
     """
-    is_migrated = _steps_done(con) > 0
+    is_migrated = _has_hashes(con)
     hint = f"INDEXED BY {index}" if index and is_migrated else ""
     fields = _FIELDS.format(
         inputs="inputs" if with_inputs else "NULL", sha256="sha256" if is_migrated else "NULL"

@@ -221,8 +221,7 @@ def forget_hashes(lake: Lake) -> None:
     """Turn the ledger into one of before files were hashed."""
     with sqlite3.connect(lake.root / "ledger.sqlite") as con:
         con.executescript(
-            "DROP INDEX stored; DROP INDEX current; ALTER TABLE versions DROP COLUMN sha256;"
-            "PRAGMA user_version = 0"
+            "DROP INDEX stored; DROP INDEX current; ALTER TABLE versions DROP COLUMN sha256"
         )
 
 
