@@ -9,8 +9,10 @@ STUDY ?= organism
 FILE ?= results.duckdb
 # Other programs that tests and benchmarks compare with, in an environment of their own.
 PEERS := .venv-peers
+# An older DuckDB, as colleagues may have it.
+OLD_DUCKDB := .venv-old-duckdb
 
-.PHONY: quickstart reproduce ui test peers test-peers lint types check-defs format export refresh clean
+.PHONY: quickstart reproduce ui test peers test-peers old-duckdb lint types check-defs format export refresh clean
 
 quickstart: $(VENV)/.installed ## Materialize the organism study, print its tables and three answers
 	$(BIN)/mechinterp quickstart $(STUDY)
@@ -28,6 +30,9 @@ peers: $(PEERS)/.installed ## sae-lens and sae-dashboard beside this project, fo
 
 test-peers: $(PEERS)/.installed ## Agreement with sae-lens
 	$(PEERS)/bin/python -m pytest tests/peers
+
+old-duckdb: $(VENV)/.installed $(OLD_DUCKDB)/.installed ## The catalog and exports, read by DuckDB 1.1
+	$(BIN)/pytest tests/storage/test_old_clients.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -66,5 +71,10 @@ $(PEERS)/.installed: benchmarks/peers-constraints.txt pyproject.toml
 		sae-dashboard decode-clt eindex-callum
 	touch $@
 
+$(OLD_DUCKDB)/.installed:
+	$(PYTHON) -m venv $(OLD_DUCKDB)
+	$(OLD_DUCKDB)/bin/pip install --quiet "duckdb==1.1.*"
+	touch $@
+
 clean: ## Remove the environment and caches; state in MECHINTERP_HOME stays
-	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) $(OLD_DUCKDB) .mypy_cache .ruff_cache .pytest_cache

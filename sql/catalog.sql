@@ -45,7 +45,7 @@ COMMENT ON COLUMN versions.formula_version IS 'Formula version that it was compu
 COMMENT ON COLUMN versions.model_version IS 'Data version of the language model it was computed from';
 COMMENT ON COLUMN versions.corpus_version IS 'Data version of the tokenized corpus or prompt set it was computed from';
 COMMENT ON COLUMN versions.sae_version IS 'Data version of the attention SAE it was computed from';
-COMMENT ON COLUMN versions.inputs IS 'Data version of each input when it was read; inputs in this lake are named table/partition';
+COMMENT ON COLUMN versions.inputs IS 'Data version of each input when it was read; inputs in this lake are named table/partition; NULL once superseded';
 COMMENT ON COLUMN versions.rows IS 'Number of rows';
 COMMENT ON COLUMN versions.bytes IS 'Size of the Parquet file in bytes';
 COMMENT ON COLUMN versions.written_at IS 'When the version became current (UTC)';

@@ -14,6 +14,8 @@ import typer
 
 from mechinterp_assets.app import export_commands, run_commands, study_commands, table_commands
 from mechinterp_assets.app.mistakes import outside
+from mechinterp_assets.storage.lake_error import LakeError
+from mechinterp_assets.storage.manifest import ArtefactError
 
 # Without rich's boxes: a message is a line that can be copied, however wide the terminal is.
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -33,6 +35,8 @@ for command in (
     table_commands.query,
     table_commands.export,
     table_commands.refresh,
+    table_commands.verify,
+    table_commands.rebuild,
     export_commands.label_sheet,
     export_commands.neuronpedia,
     export_commands.sae_folder,
@@ -91,6 +95,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except typer.TyperException as error:
         return _told(f"{error.format_message()}{_hint(error)}", error.exit_code)
+    except (LakeError, ArtefactError) as error:
+        return _told(str(error), 1)
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

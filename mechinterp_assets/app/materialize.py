@@ -17,6 +17,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
+from mechinterp_assets.app.dagster_databases import check_databases, damage_told
 from mechinterp_assets.app.in_process_runs import FinishedRun, execute
 from mechinterp_assets.app.mistakes import nearest
 from mechinterp_assets.app.progress import Progress
@@ -49,12 +50,16 @@ _NO_COMPUTE_LOGS = {
 
 
 def prepare_instance_folder() -> Path:
-    """DAGSTER_HOME of this project, with its dagster.yaml; also set for child processes."""
+    """DAGSTER_HOME of this project, with its dagster.yaml; also set for child processes.
+
+    Raises Mistake where one of Dagster's databases there is damaged.
+    """
     folder = dagster_folder()
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
     if not settings.exists():
         shutil.copyfile(INSTANCE_TEMPLATE, settings)
+    check_databases(folder)
     os.environ["DAGSTER_HOME"] = str(folder)
     os.environ[HOME_VARIABLE] = str(home())
     return folder
@@ -67,10 +72,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
     What steps print goes to the terminal alone: Dagster would send it through processes of its own,
     which an interruption from the keyboard ends with tracebacks.
     """
-    reference = InstanceRef.from_dir(
-        str(prepare_instance_folder()), overrides={"compute_logs": _NO_COMPUTE_LOGS}
-    )
-    with dg.DagsterInstance.from_ref(reference) as opened:
+    folder = prepare_instance_folder()
+    reference = InstanceRef.from_dir(str(folder), overrides={"compute_logs": _NO_COMPUTE_LOGS})
+    with damage_told(folder), dg.DagsterInstance.from_ref(reference) as opened:
         yield opened
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def studies() -> None:
-    """List all studies: model, layers with SAEs, tables made, partitions to make; files left out."""
+    """List all studies: model, layers with SAEs, tables made, partitions to make; then problems."""
     from mechinterp_assets.dashboards.context import shown_name
     from mechinterp_assets.storage.declarations import table_specs
     from mechinterp_assets.studies.registry import load_registry

@@ -1,5 +1,7 @@
-"""Commands that read the lake: tables, queries, query, export, refresh."""
+"""Commands on the lake: tables, queries, query, export, refresh, verify, rebuild."""
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -74,3 +76,37 @@ def refresh() -> None:
     lake = opened_lake()
     lake.refresh()
     print(lake.database)
+
+
+def verify() -> None:
+    """Check every stored file of tables and tensors against what was written; 1 if any is damaged.
+
+    Checks sizes, SHA-256, rows and manifests, the ledger and the catalog, and lists files that are
+    not on record. Hashes of tables that were written before files were hashed are recorded.
+    """
+    from mechinterp_assets.app.progress import Progress
+    from mechinterp_assets.app.verification import verify_lake, verify_tensors
+    from mechinterp_assets.storage.home import tensor_folder
+    from mechinterp_assets.storage.tensors import Tensors
+
+    progress = Progress(partial(print, file=sys.stderr, flush=True))
+    reports = [
+        verify_lake(opened_lake(), progress),
+        verify_tensors(Tensors(tensor_folder()), progress),
+    ]
+    for report in reports:
+        for line in (*report.damaged, *report.set_aside):
+            print(line)
+    for report in reports:
+        print(report.summary)
+    if any(report.damaged for report in reports):
+        raise typer.Exit(1)
+
+
+def rebuild() -> None:
+    """Make a lost, damaged or older ledger again from the tables; nothing is removed."""
+    from mechinterp_assets.storage.home import lake_folder
+    from mechinterp_assets.storage.lake import Lake
+
+    lake = Lake(lake_folder())
+    print(f"{lake.rebuild()} versions are on record again; `mechinterp verify` checks their files")

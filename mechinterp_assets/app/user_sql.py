@@ -33,6 +33,9 @@ class QueryError(ValueError):
 def run_query(lake: Lake, sql: str, study: str) -> pl.DataFrame:
     """Rows of one query; the DuckDB variable `study` is set.
 
+    Of the files that it reads, sizes and numbers of rows are checked: a look must not wait until
+    every byte of large tables was read (`mechinterp verify` does that).
+
     Raises:
         QueryError: SQL that is wrong, that is not one query, that would write, or that names a file
             outside the lake.
@@ -40,6 +43,7 @@ def run_query(lake: Lake, sql: str, study: str) -> pl.DataFrame:
     import duckdb
 
     with lake.connect() as con:
+        lake.verify_tables(lake.declared.tables_read(sql), content=False)
         con.execute(f"SET VARIABLE study = {quote_text(study)}")
         _confine(con, lake.root)
         try:

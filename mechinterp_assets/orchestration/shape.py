@@ -41,7 +41,7 @@ from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.ledger import Begun
+from mechinterp_assets.storage.observations import Begun
 from mechinterp_assets.storage.table_spec import Per
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.study import Study, parse_site, site_key

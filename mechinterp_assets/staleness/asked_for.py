@@ -17,7 +17,7 @@ from mechinterp_assets.files.fingerprint import FileHashes
 from mechinterp_assets.settings.as_text import setting_text
 from mechinterp_assets.staleness.study_files import FILES, file_inputs
 from mechinterp_assets.storage.lake import Lake, LakeError
-from mechinterp_assets.storage.ledger import Observation
+from mechinterp_assets.storage.observations import Observation
 from mechinterp_assets.studies.study import Study
 
 _log = logging.getLogger(__name__)

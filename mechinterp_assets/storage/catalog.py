@@ -1,5 +1,8 @@
 """Building the DuckDB catalog: views over exactly the current Parquet files, and an export of them.
 
+The views `<table>` and `history.<table>` have the comments; each selects from a macro of the schema
+`files`, which has the files. So a write replaces two macros, and leaves views and comments alone.
+
 Only how a catalog file is filled is here; when it is rebuilt and how it is swapped in is the
 lake's part (`mechinterp_assets/storage/lake.py`).
 """
@@ -8,21 +11,24 @@ from __future__ import annotations  # keeps no duckdb class alive; see storage/_
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import duckdb
 import polars as pl
 
 from mechinterp_assets.storage.declarations import Column, Declarations, TableSpec
-from mechinterp_assets.storage.ledger import Begun, Observation, Snapshot, Version
+from mechinterp_assets.storage.ledger import Snapshot, StoredFile, Version
+from mechinterp_assets.storage.observations import CATALOG_TABLES, fill_observations
 from mechinterp_assets.storage.sql_text import comment_on_column, quote_name, quote_text
 
-_ASKED_FOR = ("study_inputs", "expected_partitions", "begun_partitions")
-_MAY_BE_NULL = ("model_version", "corpus_version", "sae_version")
+_MAY_BE_NULL = ("model_version", "corpus_version", "sae_version", "inputs")
+# Files that every DuckDB since 1.0 opens.
+STORAGE_VERSION = "v1.0.0"
+_Config = dict[str, str | bool | int | float | list[str]]
+_EXPORT: _Config = {"storage_compatibility_version": STORAGE_VERSION}
 # A catalog has few rows; waking more threads costs more than it gains.
-_ONE_THREAD: dict[str, str | bool | int | float | list[str]] = {"threads": 1}
+_CATALOG: _Config = {**_EXPORT, "threads": 1}
 _PLACE_OF_VERSION = Column("partition", "VARCHAR", "Partition key the row was written under")
 _NUMBER_OF_VERSION = Column("version", "INTEGER", "Version of the partition that the row is from")
 # <partition>/v<8 digits>-<run>.parquet at the end of a file's path
@@ -30,42 +36,62 @@ _PARTITION_OF_FILE = r"regexp_extract(filename, '([^/]+)/v\d{8}-[^/]*$', 1)"
 _VERSION_OF_FILE = r"CAST(regexp_extract(filename, '/v(\d{8})-[^/]*$', 1) AS INTEGER)"
 
 
-def build_catalog(path: Path, root: Path, declared: Declarations, now: Snapshot) -> None:
-    """Write a new catalog file at `path` for the ledger as of `now`; files lie under `root`.
+def build_catalog(path: Path, root: Path, declared: Declarations, snapshot: Snapshot) -> None:
+    """Write a new catalog file at `path` for the whole ledger, whose files lie under `root`.
 
     It holds no rows but those on versions: every declared table is a view over its current files
     (an empty one if there are none), and `history.<table>` is a view over all its versions.
     """
-    with duckdb.connect(str(path), config=_ONE_THREAD) as con:
-        con.execute("BEGIN")
-        con.execute(declared.catalog_sql)
-        con.execute("CREATE SCHEMA history")
-        for spec in declared.tables.values():
-            con.execute(
-                "INSERT INTO declared_tables VALUES (?, ?, ?)",
-                [spec.name, spec.formula_version, spec.comment],
-            )
-        _fill(con, root, declared, frozenset(declared.tables), now.versions)
-        _fill_asked_for(con, now.observation, now.begun)
-        for view in declared.views:
-            con.execute(view.statements)
-        con.execute("COMMIT")
+    with duckdb.connect(str(path), config=_CATALOG) as con:
+        fill_catalog(con, root, declared, snapshot)
 
 
-def update_catalog(path: Path, root: Path, declared: Declarations, changed: Snapshot) -> None:
+def fill_catalog(
+    con: duckdb.DuckDBPyConnection, root: Path, declared: Declarations, snapshot: Snapshot
+) -> None:
+    """As `build_catalog`, into the current database of `con`, which is empty."""
+    con.execute("BEGIN")
+    con.execute(declared.catalog_sql)
+    con.execute("CREATE SCHEMA files; CREATE SCHEMA history")
+    for spec in declared.tables.values():
+        con.execute(
+            "INSERT INTO declared_tables VALUES (?, ?, ?)",
+            [spec.name, spec.formula_version, spec.comment],
+        )
+    # Views are made over no files: making them over many would open and list these again and again.
+    for spec in declared.tables.values():
+        con.execute(_macros(spec, root, ()))
+        con.execute(_views(spec))
+    for view in declared.views:
+        con.execute(view.statements)
+    _fill(con, root, declared, frozenset(declared.tables), snapshot)
+    con.execute("COMMIT")
+
+
+def update_catalog(path: Path, root: Path, declared: Declarations, snapshot: Snapshot) -> None:
     """Bring a catalog file built from the same declarations and root up to date.
 
     Args:
         path: the file, changed in place: a copy that nobody else has open.
         root: folder that the files lie under.
         declared: the declarations.
-        changed: the tables that changed since, with all their versions.
+        snapshot: what changed in the ledger since the file was brought up to date.
     """
-    with duckdb.connect(str(path), config=_ONE_THREAD) as con:
+    changed = [(v.table, v.partition, v.version) for v in snapshot.versions]
+    gone = pl.DataFrame(
+        [*changed, *snapshot.removed],
+        schema={"table_name": pl.String, "partition": pl.String, "version": pl.Int32},
+        orient="row",
+    )
+    with duckdb.connect(str(path), config=_CATALOG) as con:
         con.execute("BEGIN")
-        con.execute("DELETE FROM versions WHERE table_name IN ?", [sorted(changed.tables)])
-        _fill(con, root, declared, changed.tables, changed.versions)
-        _fill_asked_for(con, changed.observation, changed.begun)
+        con.register("gone", gone)
+        con.execute(
+            "DELETE FROM versions USING gone WHERE versions.table_name = gone.table_name"
+            " AND versions.partition = gone.partition AND versions.version = gone.version"
+        )
+        con.unregister("gone")
+        _fill(con, root, declared, snapshot.tables, snapshot)
         con.execute("COMMIT")
 
 
@@ -75,11 +101,11 @@ def export_catalog(source: Path, target: Path, declared: Declarations) -> None:
     Declared tables and the catalog's own become real tables; views, column comments and types are
     kept. History is left out, as it would be files outside the database.
     """
-    with duckdb.connect(str(target)) as con:
+    with duckdb.connect(str(target), config=_EXPORT) as con:
         con.execute(f"ATTACH {quote_text(str(source))} AS catalog (READ_ONLY)")
         con.execute(declared.catalog_sql)
         con.execute("DROP MACRO TABLE table_version")
-        for name in ("versions", "declared_tables", *_ASKED_FOR):
+        for name in ("versions", "declared_tables", *CATALOG_TABLES):
             con.execute(f"INSERT INTO {name} FROM catalog.{name}")
         con.execute("DELETE FROM versions WHERE NOT is_current")
         for spec in declared.tables.values():
@@ -103,101 +129,67 @@ def _fill(
     root: Path,
     declared: Declarations,
     tables: frozenset[str],
-    versions: Sequence[Version],
+    snapshot: Snapshot,
 ) -> None:
-    """Insert the rows on `versions` and (re)make the views of `tables`."""
-    by_table: dict[str, list[Version]] = defaultdict(list)
-    for version in versions:
-        by_table[version.table].append(version)
-    _insert_versions(con, root, declared, versions)
+    """Insert the rows on the snapshot's versions and (re)make what the views of `tables` read."""
+    by_table: dict[str, list[StoredFile]] = defaultdict(list)
+    for file in snapshot.files:
+        by_table[file.table].append(file)
+    _insert_versions(con, root, declared, snapshot.versions)
     for name in sorted(tables & declared.tables.keys()):
-        spec, kept = declared.tables[name], by_table[name]
-        con.execute(_current_view(spec, root, [v for v in kept if v.is_current]))
-        con.execute(_history_view(spec, root, kept))
+        con.execute(_macros(declared.tables[name], root, by_table[name]))
+    fill_observations(con, snapshot.observation, snapshot.begun)
 
 
-def _fill_asked_for(
-    con: duckdb.DuckDBPyConnection, observation: Observation | None, begun: Sequence[Begun]
-) -> None:
-    """Replace what studies ask for (None: it is as it was) and what is begun."""
-    if observation is not None:
-        inputs, partitions = observation.inputs, observation.partitions
-        _replace(
-            con,
-            "study_inputs",
-            {
-                "study": [study for study, _ in inputs],
-                "input": [name for _, name in inputs],
-                "value": list(inputs.values()),
-                "observed_at": [_timestamp(observation.observed_at)] * len(inputs),
-            },
-        )
-        _replace(
-            con,
-            "expected_partitions",
-            {
-                "table_name": [table for table, _ in partitions],
-                "partition": [partition for _, partition in partitions],
-                "study": list(partitions.values()),
-            },
-        )
-    _replace(
-        con,
-        "begun_partitions",
-        {
-            "table_name": [one.table for one in begun],
-            "partition": [one.partition for one in begun],
-            "study": [one.study for one in begun],
-            "run_id": [one.run_id for one in begun],
-            "begun_at": [_timestamp(one.begun_at) for one in begun],
-        },
+def _macros(spec: TableSpec, root: Path, stored: Sequence[StoredFile]) -> str:
+    """Statements that (re)make the two macros that a table's views read."""
+    current = _select_files(spec, root, [file for file in stored if file.is_current])
+    every = _select_files(spec, root, stored, with_place=True)
+    return (
+        f"CREATE OR REPLACE MACRO {_current(spec)} AS TABLE {current};"
+        f"CREATE OR REPLACE MACRO {_stored(spec)} AS TABLE {every};"
     )
 
 
-def _replace(
-    con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, Sequence[object]]
-) -> None:
-    con.execute(f"DELETE FROM {table}")
-    if any(columns.values()):
-        con.register("rows", pl.DataFrame(columns))
-        con.execute(f"INSERT INTO {table} BY NAME FROM rows")
-        con.unregister("rows")
+def _current(spec: TableSpec) -> str:
+    return f"files.{quote_name(f'current_{spec.name}')}()"
 
 
-def _timestamp(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+def _stored(spec: TableSpec) -> str:
+    return f"files.{quote_name(f'stored_{spec.name}')}()"
 
 
-def _current_view(spec: TableSpec, root: Path, versions: Sequence[Version]) -> str:
+def _views(spec: TableSpec) -> str:
+    """Statements that create the two views of a table, with their comments."""
     name = quote_name(spec.name)
-    select = _select_files(spec, root, versions)
-    comments = _comments("VIEW", name, spec.comment, spec.stored_columns)
-    return f"CREATE OR REPLACE VIEW {name} AS {select};\n{comments}"
-
-
-def _history_view(spec: TableSpec, root: Path, versions: Sequence[Version]) -> str:
-    name = f"history.{quote_name(spec.name)}"
-    select = _select_files(spec, root, versions, with_place=True)
     columns = (_PLACE_OF_VERSION, _NUMBER_OF_VERSION, *spec.stored_columns)
     comment = f"{spec.comment} Every version that is still stored."
-    return (
-        f"CREATE OR REPLACE VIEW {name} AS {select};\n{_comments('VIEW', name, comment, columns)}"
+    return "\n".join(
+        (
+            f"CREATE VIEW {name} AS FROM {_current(spec)};",
+            _comments("VIEW", name, spec.comment, spec.stored_columns),
+            f"CREATE VIEW history.{name} AS FROM {_stored(spec)};",
+            _comments("VIEW", f"history.{name}", comment, columns),
+        )
     )
 
 
 def _select_files(
-    spec: TableSpec, root: Path, versions: Sequence[Version], *, with_place: bool = False
+    spec: TableSpec, root: Path, stored: Sequence[StoredFile], *, with_place: bool = False
 ) -> str:
-    """SELECT of the declared columns over the files of `versions`.
+    """SELECT of the declared columns over `stored` files.
 
     Files written under the same declaration are read by one scan, whose schema is that of its first
     file, so DuckDB need not open the others to plan a query.
     """
-    groups: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
-    for version in versions:
-        groups[version.columns].append(quote_text(f"{root}/{version.file}"))
+    # By identity: files share few lists of columns, which are long to hash.
+    groups: dict[int, tuple[tuple[tuple[str, str], ...], list[str]]] = {}
+    folder = f"{root}/"
+    for one in stored:
+        _, files = groups.setdefault(id(one.columns), (one.columns, []))
+        files.append(quote_text(folder + one.file))
     selects = []
-    for columns, files in groups.items():
+    for columns, files in groups.values():
         place = f"{_PARTITION_OF_FILE} AS partition, {_VERSION_OF_FILE} AS version, "
         option = ", filename = true" if with_place else ""
         selects.append(
@@ -239,8 +231,12 @@ def _insert_versions(
 ) -> None:
     if not versions:
         return
-    declared_columns = {
-        name: column_types(spec.stored_columns) for name, spec in declared.tables.items()
+    same_columns = {
+        (table, number): table in declared.tables
+        and columns == column_types(declared.tables[table].stored_columns)
+        for (table, number), columns in {
+            (v.table, id(v.columns)): v.columns for v in versions
+        }.items()
     }
     frame = pl.DataFrame(
         {
@@ -256,18 +252,20 @@ def _insert_versions(
             "model_version": [v.provenance.model_version for v in versions],
             "corpus_version": [v.provenance.corpus_version for v in versions],
             "sae_version": [v.provenance.sae_version for v in versions],
-            "inputs": [json.dumps(v.inputs) for v in versions],
+            "inputs": [json.dumps(v.inputs) if v.is_current else None for v in versions],
             "rows": [v.rows for v in versions],
             "bytes": [v.bytes for v in versions],
-            "written_at": [_timestamp(v.written_at) for v in versions],
-            "same_columns": [v.columns == declared_columns.get(v.table) for v in versions],
-            "path": [f"{root}/{v.file}" for v in versions],
+            "written_at": [v.written_at for v in versions],
+            "same_columns": [same_columns[v.table, id(v.columns)] for v in versions],
+            "path": [v.file for v in versions],
         },
         schema_overrides=dict.fromkeys(_MAY_BE_NULL, pl.String),
     )
     con.register("published", frame)
     con.execute(
-        "INSERT INTO versions BY NAME"
-        " SELECT * REPLACE (inputs::JSON::MAP(VARCHAR, VARCHAR) AS inputs) FROM published"
+        "INSERT INTO versions BY NAME SELECT * REPLACE ("
+        "inputs::JSON::MAP(VARCHAR, VARCHAR) AS inputs,"
+        " make_timestamp((written_at * 1e6)::BIGINT) AS written_at,"
+        f" {quote_text(f'{root}/')} || path AS path) FROM published"
     )
     con.unregister("published")

@@ -4,22 +4,27 @@
     <root>/ledger.sqlite                                 which versions are published and current
     <root>/mechinterp.duckdb                             views over exactly the current files
     <root>/.catalog/  <root>/.work/                      the catalog's twin; unfinished files
+    <root>/.quarantine/                                  files that the ledger does not know
 
 A write makes files under names of their own, then publishes them by one ledger commit, then swaps
 in a new catalog. Readers hold the catalog or the files they opened, neither of which ever changes,
 so no reader waits for a writer, or a writer for a reader. How the catalog is filled: `catalog.py`.
+A file is compared with what was written before it is read: `table_files.py`.
 """
 
 from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
 
+import errno
 import json
+import logging
 import os
 import re
 import shutil
+import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,8 +38,10 @@ from mechinterp_assets.storage.catalog import (
     build_catalog,
     column_types,
     export_catalog,
+    fill_catalog,
     update_catalog,
 )
+from mechinterp_assets.storage.catalog_state import CatalogState, load_state, look
 from mechinterp_assets.storage.conform import conform
 from mechinterp_assets.storage.declarations import (
     SQL_FOLDER,
@@ -44,6 +51,7 @@ from mechinterp_assets.storage.declarations import (
     find_table,
     polars_schema,
 )
+from mechinterp_assets.storage.disk_space import is_disk_full, told_when_full
 from mechinterp_assets.storage.files import (
     fsync,
     locked,
@@ -53,16 +61,23 @@ from mechinterp_assets.storage.files import (
     work_folder,
 )
 from mechinterp_assets.storage.hashes import ContentHash
-from mechinterp_assets.storage.ledger import (
-    Begun,
-    Commit,
-    Ledger,
-    Observation,
-    Snapshot,
-    Version,
-)
+from mechinterp_assets.storage.lake_error import LakeError
+from mechinterp_assets.storage.ledger import Commit, Ledger, Snapshot, StoredFile, Version
+from mechinterp_assets.storage.observations import Begun, Observation
 from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.quarantine import set_aside
 from mechinterp_assets.storage.sql_text import quote_text
+from mechinterp_assets.storage.table_files import (
+    check_version,
+    number_of,
+    read_version,
+    table_files,
+)
+from mechinterp_assets.storage.whole_files import file_sha256
+
+_log = logging.getLogger("mechinterp")
+
+__all__ = ["DATABASE_NAME", "KEEP_SECONDS", "Frames", "Lake", "LakeError", "Published"]
 
 DATABASE_NAME = "mechinterp.duckdb"
 KEEP_SECONDS = 7 * 24 * 3600.0
@@ -74,12 +89,13 @@ _GLOB_CHARACTERS = re.compile(r"[*?\[\]{}]")
 # Where a write-ahead log of the catalog would go leads nowhere; see `Lake._guard_against_writers`.
 _GUARD_TARGET = "the-catalog-is-rebuilt-by-every-write/attach-it-to-a-database-of-your-own"
 
+# Statements that read more than current versions.
+_HISTORY = re.compile(r"\b(history|table_version)\b")
+# What the system answers where nothing can be written; reading goes on.
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
 # The rows of one table: all at once, or one after the other.
 Frames = pl.DataFrame | Iterable[pl.DataFrame]
-
-
-class LakeError(RuntimeError):
-    """The lake cannot do what was asked; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,7 @@ class _Prepared:
     file: Path
     data_version: str
     rows: int
+    sha256: str
 
 
 class Lake:
@@ -139,8 +156,9 @@ class Lake:
         # Every write swaps in a new catalog: a new file under the old name.
         try:
             state = self.database.stat()
-        except FileNotFoundError:
-            return None
+        except FileNotFoundError:  # lost, or nothing was written
+            changes = self._ledger.changes()
+            return (0, changes) if changes else None
         return state.st_ino, state.st_mtime_ns
 
     @property
@@ -195,8 +213,12 @@ class Lake:
         Raises:
             FrameError: a frame does not fit its declaration; nothing was written.
             DeclarationError: an undeclared table, or SQL that is broken; nothing was written.
-            LakeError: a bad partition key; or the data were published but the catalog could not be
-                rebuilt (the message says so).
+            LakeError: a bad partition key, or a ledger that is lost, damaged or older than the
+                tables; nothing was published.
+            DiskFullError: there was no space; nothing was published.
+
+        A catalog that could not be brought up to date afterwards is a warning: the data are
+        published, and whoever reads or writes next brings it up to date.
         """
         if not _PARTITION.fullmatch(partition):
             raise LakeError(
@@ -213,25 +235,26 @@ class Lake:
             for name, rows in frames.items()
         }
         self._check_ledger()
+        self._check_age()
         recorded = dict(inputs or {})
-        with work_folder(self.root) as folder:
+        with told_when_full(self.root), work_folder(self.root) as folder:
             prepared = [
                 _prepare(spec, conformed.pop(name), folder, provenance, recorded)
                 for name, spec in specs.items()
             ]
-            with self._ledger.commit() as commit:
-                published = {
-                    item.spec.name: self._publish(commit, item, partition, provenance, recorded)
-                    for item in prepared
-                }
+            published = self._publish(prepared, partition, provenance, recorded)
         try:
             self._refresh_if_behind(keep_up_with=self._ledger.changes())
             self._remove_superseded()
         except Exception as error:
-            raise LakeError(
-                f"{', '.join(frames)} of {partition} were published, but the catalog"
-                f" {self.database} was not brought up to date: {error}"
-            ) from error
+            _log.warning(
+                "%s of %s were published; the catalog %s was not brought up to date (%s), which the"
+                " next reader or writer will do",
+                ", ".join(frames),
+                partition,
+                self.database,
+                error,
+            )
         return published
 
     @contextmanager
@@ -245,34 +268,55 @@ class Lake:
 
     def _publish(
         self,
+        prepared: Sequence[_Prepared],
+        partition: str,
+        provenance: Provenance,
+        inputs: dict[str, str],
+    ) -> dict[str, Published]:
+        """Move prepared files to their final names and make them current by one commit."""
+        moved: list[Path] = []
+        try:
+            with self._commit() as commit:
+                return {
+                    item.spec.name: self._add(commit, item, partition, provenance, inputs, moved)
+                    for item in prepared
+                }
+        except Exception:
+            # Nothing was committed, unless the commit's last step failed in a way that nobody can
+            # tell: files on record stay.
+            with suppress(Exception):
+                stored = {
+                    version.file for version in self._ledger.stored(i.spec.name for i in prepared)
+                }
+                for path in moved:
+                    if self._relative(path) not in stored:
+                        path.unlink(missing_ok=True)
+            raise
+
+    def _add(
+        self,
         commit: Commit,
         item: _Prepared,
         partition: str,
         provenance: Provenance,
         inputs: dict[str, str],
+        moved: list[Path],
     ) -> Published:
-        """Move a prepared file to its final name and record it.
-
-        Under the ledger's lock nobody else publishes, so any file here that the ledger does not
-        know is what a killed process left, and may go.
-        """
+        """Move a prepared file to its final name and record it."""
         table = item.spec.name
         folder = self.root / table / partition
         folder.mkdir(parents=True, exist_ok=True)
-        known = commit.known_files(table, partition)
-        for path in folder.glob("v*.parquet"):
-            if str(path.relative_to(self.root)) not in known:
-                path.unlink(missing_ok=True)
-        number = commit.next_version(table, partition)
+        number = self._free_number(commit, table, partition, folder)
         target = folder / f"v{number:08d}-{run_label(provenance.run_id)}.parquet"
         size = item.file.stat().st_size
+        moved.append(target)
         replace_durably(item.file, target)
         commit.add(
             Version(
                 table=table,
                 partition=partition,
                 version=number,
-                file=str(target.relative_to(self.root)),
+                file=self._relative(target),
                 data_version=item.data_version,
                 rows=item.rows,
                 bytes=size,
@@ -281,23 +325,67 @@ class Lake:
                 inputs=inputs,
                 columns=column_types(item.spec.stored_columns),
                 written_at=time.time(),
+                sha256=item.sha256,
             )
         )
         return Published(target, number, item.data_version, item.rows, size)
+
+    def _free_number(self, commit: Commit, table: str, partition: str, folder: Path) -> int:
+        """The number of the next version, after setting aside files that the ledger does not know.
+
+        Nobody else publishes under the ledger's lock, so an unknown file is one that a killed
+        process had completed and not yet recorded, with the number that would have been next. Its
+        number is not given again, in case it is of an older ledger that was put back, just one
+        version ago. A number beyond the next one, which only a newer ledger can have given, is
+        refused.
+        """
+        number = commit.next_version(table, partition)
+        stored = commit.stored_files(table, partition)
+        prefix = f"{table}/{partition}/"
+        unknown = {}
+        for name in os.listdir(folder):
+            found = number_of(name)
+            if found is None or prefix + name in stored:
+                continue
+            if commit.is_on_record(table, partition, found, prefix + name):
+                (folder / name).unlink(missing_ok=True)  # its time was over, its remover killed
+            else:
+                unknown[name] = found
+        highest = max(unknown.values(), default=0)
+        if highest > number:
+            raise LakeError(
+                f"{folder} has version {highest}, and the ledger knows {number - 1}:"
+                f" {self._older_ledger}"
+            )
+        for name in sorted(unknown):
+            place = set_aside(self.root, folder / name)
+            _log.warning(
+                "%s is not on record, as its writer was killed or an older ledger was put back:"
+                " moved it to %s; remove it if nobody misses it",
+                folder / name,
+                place,
+            )
+        return max(number, highest + 1)
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(self.root))
 
     # Reading
 
     def read(self, table: str, partition: str | Sequence[str] | None = None) -> pl.LazyFrame:
         """Current rows of one partition, several, or all (None), with every stored column.
 
-        The frame keeps reading the versions that are current now, whatever is written later.
+        The frame keeps reading the versions that are current now, whatever is written later. Their
+        files are compared with what was written, once per file and process.
 
         Raises:
-            LakeError: a partition that was named, or with None the whole table, has no data.
+            LakeError: a partition that was named, or with None the whole table, has no data; or a
+                file is damaged.
         """
         spec = find_table(table, self.declared.tables)
         wanted = [partition] if isinstance(partition, str) else partition
-        found = {v.partition: v for v in self._ledger.current(table, wanted)}
+        current = self._checked(lambda: self._ledger.current(table, wanted))
+        found = {version.partition: version for version in current}
         if missing := sorted(set(wanted or []) - found.keys()):
             raise LakeError(
                 f"{table} has no data for {', '.join(missing)} in {self.root};"
@@ -311,8 +399,13 @@ class Lake:
         return pl.concat(frames) if frames else pl.LazyFrame(schema=schema)
 
     def read_version(self, version: Version) -> pl.LazyFrame:
-        """Rows of one kept version (see `versions`), with every stored column."""
+        """Rows of one kept version (see `versions`), with every stored column.
+
+        Raises:
+            LakeError: its file is damaged, or no longer kept.
+        """
         spec = find_table(version.table, self.declared.tables)
+        check_version(self.root, version)
         return self._scan(version, polars_schema(spec, stored=True), spec)
 
     def _scan(self, version: Version, schema: pl.Schema, spec: TableSpec) -> pl.LazyFrame:
@@ -329,6 +422,75 @@ class Lake:
             for name, dtype in schema.items()
         )
 
+    def verify_tables(
+        self, tables: Iterable[str], study: str | None = None, *, content: bool = True
+    ) -> None:
+        """Check the files of the current versions of some tables, as before reading them in SQL.
+
+        Args:
+            tables: their names.
+            study: only of this study.
+            content: see `check_version` of table_files.py; each file once per process.
+
+        Raises:
+            LakeError: naming the first file that is not as it was written.
+        """
+        names = list(tables)
+        self._checked(lambda: self._ledger.current_of(names, study), content=content)
+
+    def verify(self) -> Iterator[tuple[Version, str | None]]:
+        """Check every byte of every stored version; each with what is wrong with it, or None.
+
+        The SHA-256 of files that were written before files were hashed is recorded at the end, so
+        that they are checked faster from then on.
+        """
+        hashes: list[tuple[Version, str]] = []
+        for version in self._ledger.stored():
+            try:
+                check_version(self.root, version)
+            except LakeError as error:
+                if self._is_stored(version):
+                    yield version, str(error)
+                continue
+            if version.sha256 is None:
+                hashes.append((version, file_sha256(self.root / version.file)))
+            yield version, None
+        if hashes:
+            try:
+                with self._commit() as commit:
+                    commit.set_hashes(hashes)
+            except (OSError, sqlite3.OperationalError) as error:
+                _log.warning("the hashes of %d files were not recorded: %s", len(hashes), error)
+
+    def _is_stored(self, version: Version) -> bool:
+        kept = self.versions(version.table, version.partition)
+        return version.version in {one.version for one in kept}
+
+    def check_ledger(self) -> None:
+        """Check the ledger: a lost, damaged or older one is a LakeError."""
+        self._check_ledger()
+        self._ledger.check()
+        self._check_age()
+
+    def unknown_files(self) -> list[Path]:
+        """Files of versions that are not on record; a write of their partition sets them aside."""
+        stored = {version.file for version in self._ledger.stored()}
+        return [path for path in table_files(self.root) if self._relative(path) not in stored]
+
+    def _checked(self, find: Callable[[], list[Version]], *, content: bool = True) -> list[Version]:
+        """The versions that `find` gives, after checking their files."""
+        while True:
+            found = find()
+            for version in found:
+                try:
+                    check_version(self.root, version, content=content)
+                except LakeError:
+                    if self._is_stored(version):
+                        raise
+                    break  # superseded long ago and removed between the two looks: look again
+            else:
+                return found
+
     def is_empty(self) -> bool:
         """Whether no table was ever written here; asking makes no folder.
 
@@ -344,7 +506,7 @@ class Lake:
 
     def partitions(self, table: str) -> list[str]:
         """Keys of the partitions that have data."""
-        return [version.partition for version in self._ledger.current(table)]
+        return self._ledger.partitions(table)
 
     def current(self, table: str, partition: str) -> Version:
         """The current version of a partition, with its provenance, inputs and size.
@@ -383,30 +545,35 @@ class Lake:
         """A DuckDB connection to the catalog as of now, in which nobody else can interfere.
 
         The catalog is attached read-only as `mechinterp` to a private in-memory database; TEMP
-        tables can be made. Nothing that others have open blocks it, and it blocks nobody.
+        tables can be made. Nothing that others have open blocks it, and it blocks nobody. Where
+        nothing can be written (a read-only or full disk) and the catalog is behind, it is built in
+        memory.
+
+        The files that statements will read are not checked; see `verify_tables`.
 
         Args:
             exactly: the versions that the views of their tables must show; where others are
                 current by now, the connection has a catalog of its own with these tables alone.
         """
-        self._check_ledger()
-        self._refresh_if_behind(keep_up_with=self._ledger.changes())
-        with work_folder(self.root) as folder:
-            snapshot = folder / DATABASE_NAME
-            # A path of its own, since DuckDB gives one process one instance per path, however old.
-            os.link(self._private_catalog, snapshot)
-            with duckdb.connect() as con:
-                con.execute(f"ATTACH {quote_text(str(snapshot))} AS mechinterp (READ_ONLY)")
+        with ExitStack() as stack:
+            snapshot = self._snapshot(stack)
+            con = stack.enter_context(duckdb.connect())
+            if snapshot is not None and not _attach(con, snapshot):
+                # Damaged where its size and time do not tell: build it again.
+                snapshot = self._snapshot(stack, anew=True)
+                con = stack.enter_context(duckdb.connect())
+                if snapshot is not None and not _attach(con, snapshot):
+                    raise LakeError(f"the catalog that was built at {snapshot} cannot be opened")
+            if snapshot is None:
+                con.execute("ATTACH ':memory:' AS mechinterp")
                 con.execute("USE mechinterp")
-                if exactly is not None and not _shows(con, exactly):
-                    con.execute("USE memory; DETACH mechinterp")
-                    own = folder / "own.duckdb"
-                    tables = frozenset(version.table for version in exactly)
-                    of_then = Snapshot(0, tables, tuple(exactly))
-                    build_catalog(own, self.root, self.declared, of_then)
-                    con.execute(f"ATTACH {quote_text(str(own))} AS mechinterp (READ_ONLY)")
-                    con.execute("USE mechinterp")
-                yield con
+                fill_catalog(con, self.root, self.declared, self._ledger.snapshot())
+            if exactly is not None and not _shows(con, exactly):
+                con = stack.enter_context(duckdb.connect())
+                con.execute("ATTACH ':memory:' AS mechinterp")
+                con.execute("USE mechinterp")
+                fill_catalog(con, self.root, self.declared, _snapshot_of(exactly))
+            yield con
 
     def sql(
         self,
@@ -415,19 +582,44 @@ class Lake:
         *,
         exactly: Sequence[Version] | None = None,
     ) -> pl.DataFrame:
-        """Result of one query on the catalog as of now; `exactly` as in `connect`."""
+        """Result of one query on the catalog as of now; `exactly` as in `connect`.
+
+        The files that it reads are compared with what was written, once per file and process: where
+        the parameters name a `study`, those of this study.
+
+        Raises:
+            LakeError: a file is damaged.
+        """
+        named = parameters.get("study") if isinstance(parameters, Mapping) else None
         with self.connect(exactly) as con:
+            self._verify_read(query, None if named is None else str(named), exactly)
             frame: pl.DataFrame = con.sql(query, params=parameters).pl()
             return frame
 
     def query(
         self, statement: str, study: str, *, exactly: Sequence[Version] | None = None
     ) -> pl.DataFrame:
-        """Result of a statement that reads the DuckDB variable `study`, as worked queries do."""
+        """As `sql`, of a statement that reads the DuckDB variable `study`, as worked queries do."""
         with self.connect(exactly) as con:
+            self._verify_read(statement, study, exactly)
             con.execute(f"SET VARIABLE study = {quote_text(study)}")
             frame: pl.DataFrame = con.sql(statement).pl()
             return frame
+
+    def _verify_read(
+        self, statement: str, study: str | None, exactly: Sequence[Version] | None
+    ) -> None:
+        """Check the files that a statement reads."""
+        declared = self.declared
+        if exactly is not None:
+            for version in exactly:
+                if study in (None, version.provenance.study):
+                    check_version(self.root, version)
+            return
+        self.verify_tables(declared.tables_read(statement), study)
+        if _HISTORY.search(statement):
+            named = [name for name in declared.tables if re.search(rf"\b{name}\b", statement)]
+            self._checked(lambda: self._ledger.stored(named))
 
     # What studies ask for
 
@@ -438,12 +630,17 @@ class Lake:
             Whether that differs from what was recorded before.
         """
         self._check_ledger()
-        return self._ledger.observe(now)
+        before = self._ledger.observation()
+        if before is not None and before.asks_for_the_same(now):
+            return False
+        with self._commit() as commit:
+            commit.observe(now)
+        return True
 
     def begin(self, begun: Iterable[Begun]) -> None:
         """Record that a run begins to make partitions; publishing them ends that, or giving up."""
         self._check_ledger()
-        with self._ledger.commit() as commit:
+        with self._commit() as commit:
             commit.begin(begun)
 
     def begun(self) -> tuple[Begun, ...]:
@@ -452,8 +649,29 @@ class Lake:
 
     def give_up(self, run_id: str) -> None:
         """Forget what a run began, as when it fails; a killed one leaves it to be finished."""
-        with self._ledger.commit() as commit:
+        with self._commit() as commit:
             commit.give_up(run_id)
+
+    def _snapshot(self, stack: ExitStack, *, anew: bool = False) -> Path | None:
+        """A catalog file as of now that stays until `stack` ends; None if none can be made."""
+        self._check_ledger()
+        changes = self._ledger.changes()
+        try:
+            self._refresh_if_behind(None if anew else changes)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            if anew or not self._is_up_to_date(changes):
+                return None
+        # A path of its own, since DuckDB gives one process one instance per path, however old.
+        try:
+            snapshot = stack.enter_context(work_folder(self.root)) / DATABASE_NAME
+            os.link(self._private_catalog, snapshot)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            return self._private_catalog
+        return snapshot
 
     # Catalog
 
@@ -467,16 +685,18 @@ class Lake:
         """Write all current rows to one DuckDB file at `path` that needs no other file.
 
         It has real tables in place of views over Parquet; column comments and views are kept. An
-        existing file is replaced at the end, by rename.
+        existing file is replaced at the end, by rename. Every file that is read is compared with
+        what was written; a damaged one is a LakeError.
         """
         target = Path(path).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._check_ledger()
-        self._refresh_if_behind(keep_up_with=self._ledger.changes())
         made = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        with work_folder(self.root) as folder:
-            snapshot = folder / DATABASE_NAME
-            os.link(self._private_catalog, snapshot)
+        with told_when_full(target), ExitStack() as stack:
+            snapshot = self._snapshot(stack)
+            if snapshot is None:
+                snapshot = stack.enter_context(work_folder(target.parent)) / DATABASE_NAME
+                build_catalog(snapshot, self.root, self.declared, self._ledger.snapshot())
+            self.verify_tables(self.declared.tables)
             try:
                 export_catalog(snapshot, made, self.declared)
                 replace_durably(made, target)
@@ -485,22 +705,51 @@ class Lake:
         return target
 
     def rebuild(self) -> int:
-        """Make a lost ledger again from what the Parquet files say; returns how many versions.
+        """Make the ledger again from what the Parquet files say; returns how many versions.
 
-        For a lake whose `ledger.sqlite` is gone. A partition's highest version becomes current,
-        which may be one that a killed process had completed and not yet published.
+        For a lake whose `ledger.sqlite` is gone, damaged or older than the tables. A ledger that is
+        there is set aside as `ledger.sqlite.<time>`, and so are files that cannot be read, in the
+        quarantine. A partition's highest version becomes current, which may be one that a killed
+        process had completed and not yet published. Nobody may write meanwhile.
 
         Raises:
-            LakeError: there is a ledger.
+            LakeError: the ledger is whole and knows every file.
         """
-        if (self.root / "ledger.sqlite").exists():
-            raise LakeError(f"{self.root} has a ledger; only a lake without one can be rebuilt")
-        found = sorted(self.root.glob("*/*/v*.parquet"))
-        with self._ledger.commit() as commit:
-            for path in found:
-                commit.add(_read_version(path, self.root))
+        ledger = self.root / "ledger.sqlite"
+        if ledger.exists() and self._is_whole():
+            raise LakeError(f"{ledger} is whole and knows every file: there is nothing to rebuild")
+        found = []
+        for path in table_files(self.root):
+            try:
+                found.append(read_version(path, self.root))
+            except LakeError as error:
+                _log.warning("%s: moved it to %s", error, set_aside(self.root, path))
+        found.sort(key=lambda version: (version.table, version.partition, version.version))
+        with told_when_full(self.root), work_folder(self.root) as folder:
+            fresh = folder / ledger.name
+            with Ledger(fresh).commit() as commit:
+                for version in found:
+                    # Superseded now: each stays for its time, whatever the files' times are.
+                    commit.add(version, superseding_at=time.time())
+            # What the state says of the old ledger's changes means nothing for the new one.
+            self._catalog_state.unlink(missing_ok=True)
+            stamp = time.strftime("%Y%m%dT%H%M%S")
+            # A journal that the old ledger left would be played back into the new one.
+            for old in (ledger, ledger.with_name(f"{ledger.name}-journal")):
+                if old.exists():
+                    os.rename(old, old.with_name(f"{old.name}.{stamp}"))
+            replace_durably(fresh, ledger)
         self.refresh()
         return len(found)
+
+    def _is_whole(self) -> bool:
+        """Whether the ledger can be read, is the newest one and knows every file."""
+        try:
+            self._ledger.check()
+            self._check_age()
+            return not self.unknown_files()
+        except LakeError:
+            return False
 
     @property
     def _private_catalog(self) -> Path:
@@ -514,30 +763,29 @@ class Lake:
     def _refresh_if_behind(self, keep_up_with: int | None) -> None:
         """Swap in a new catalog unless it already shows ledger change `keep_up_with`.
 
-        None builds it from nothing; otherwise only tables that changed since are built anew, which
+        None builds it from nothing; otherwise only what changed since is brought up to date, which
         keeps a write fast in a lake of many files. Waiting writers are served by one rebuild, as it
         shows whatever was committed before it.
         """
         if self._is_up_to_date(keep_up_with):
             return
-        with locked(self.root / ".catalog" / "lock"):
+        with told_when_full(self.root), locked(self.root / ".catalog" / "lock"):
             if self._is_up_to_date(keep_up_with):
                 return
-            declared = self.declared
             shown = None if keep_up_with is None else self._shown_change()
             with work_folder(self.root) as folder:
                 made = folder / DATABASE_NAME
-                if shown is None:
-                    now = self._ledger.snapshot()
-                    build_catalog(made, self.root, declared, now)
-                else:
-                    now = self._ledger.snapshot(since=shown)
-                    shutil.copyfile(self._private_catalog, made)
-                    update_catalog(made, self.root, declared, now)
+                changes = self._make_catalog(made, shown)
                 copy = folder / "copy.duckdb"
                 shutil.copyfile(made, copy)
+                before = load_state(self._catalog_state)
                 state = folder / "state"
-                state.write_text(f"{now.changes} {self._built_from()}")
+                CatalogState(
+                    shown=changes,
+                    highest=max(changes, 0 if before is None else before.highest),
+                    built_from=self._built_from(),
+                    files=(look(copy), look(made)),
+                ).save(state)
                 self._guard_against_writers()
                 # The state comes last: after a crash it may say less than the catalog shows.
                 replace_durably(copy, self._private_catalog)
@@ -545,20 +793,36 @@ class Lake:
                 replace_durably(state, self._catalog_state)
             sweep_work_folders(self.root)
 
+    def _make_catalog(self, made: Path, shown: int | None) -> int:
+        """Write at `made` a catalog as of now, out of the one that shows change `shown`, or from
+        nothing; returns the change that it shows."""
+        now = self._ledger.snapshot(since=shown)
+        if shown is not None:
+            shutil.copyfile(self._private_catalog, made)
+            try:
+                update_catalog(made, self.root, self.declared, now)
+                return now.changes
+            except duckdb.Error as error:
+                if is_disk_full(error):
+                    raise
+                # It was damaged where its size and time do not tell.
+                made.unlink()
+                now = self._ledger.snapshot()
+        build_catalog(made, self.root, self.declared, now)
+        return now.changes
+
     def _built_from(self) -> str:
         return f"{self.declared.fingerprint} {self.root}"
 
     def _shown_change(self) -> int | None:
         """The ledger change that the catalog shows; None if it must be built anew."""
-        if not self._private_catalog.exists() or not self.database.exists():
+        state = load_state(self._catalog_state)
+        if state is None or state.built_from != self._built_from():
             return None
-        try:
-            change, built_from = self._catalog_state.read_text().split(" ", 1)
-        except FileNotFoundError:
-            return None
+        if state.files != (look(self._private_catalog), look(self.database)):
+            return None  # somebody wrote to them, cut them off or put others in their place
         # More than the ledger has: an older ledger was put back.
-        known = int(change) <= self._ledger.changes()
-        return int(change) if known and built_from == self._built_from() else None
+        return state.shown if state.shown <= self._ledger.changes() else None
 
     def _is_up_to_date(self, keep_up_with: int | None) -> bool:
         if keep_up_with is None:
@@ -584,9 +848,9 @@ class Lake:
 
         The ledger and the catalog drop them first, so no new reader is led to a removed file.
         """
-        if not self._ledger.superseded_before(time.time() - self.keep_seconds):
+        if self._is_older() or not self._ledger.superseded_before(time.time() - self.keep_seconds):
             return
-        with self._ledger.commit() as commit:
+        with self._commit() as commit:
             now = time.time()
             expired = self._ledger.superseded_before(now - self.keep_seconds)
             commit.remove(expired, now)
@@ -598,11 +862,50 @@ class Lake:
         """Refuse to start a new ledger over tables that an old one published."""
         if (self.root / "ledger.sqlite").exists() or not self.root.is_dir():
             return
-        if stray := next(self.root.glob("*/*/v*.parquet"), None):
+        if stray := next(table_files(self.root), None):
             raise LakeError(
-                f"{self.root} has tables (such as {stray.relative_to(self.root)}) but no"
-                " ledger.sqlite; bring it back from where the folder was copied, or call rebuild()"
+                f"{self.root} has tables (such as {self._relative(stray)}) but no ledger.sqlite;"
+                " bring it back from where the folder was copied, or `mechinterp rebuild` makes it"
+                " again from the tables"
             )
+
+    @contextmanager
+    def _commit(self) -> Iterator[Commit]:
+        """A commit of the ledger, refused where it is an older one that was put back.
+
+        Every commit goes through here: one on an older ledger would raise its count, by which it is
+        known to be older.
+        """
+        self._check_age()
+        with self._ledger.commit() as commit:
+            yield commit
+
+    def _is_older(self) -> bool:
+        """Whether the ledger has fewer changes than a catalog was once made of."""
+        state = load_state(self._catalog_state)
+        return state is not None and state.highest > self._ledger.changes()
+
+    def _check_age(self) -> None:
+        """Refuse an older ledger that was put back: versions would be published over newer ones."""
+        if self._is_older():
+            raise LakeError(self._older_ledger)
+
+    @property
+    def _older_ledger(self) -> str:
+        return (
+            f"{self.root / 'ledger.sqlite'} is older than the tables, some of which it does not"
+            " know; put the newest one back, or `mechinterp rebuild` makes it again from the tables"
+        )
+
+
+def _attach(con: duckdb.DuckDBPyConnection, catalog: Path) -> bool:
+    """Attach a catalog file and use it; False if it is damaged."""
+    try:
+        con.execute(f"ATTACH {quote_text(str(catalog))} AS mechinterp (READ_ONLY)")
+        con.execute("USE mechinterp")
+    except duckdb.Error:
+        return False
+    return True
 
 
 def _shows(con: duckdb.DuckDBPyConnection, exactly: Sequence[Version]) -> bool:
@@ -614,6 +917,13 @@ def _shows(con: duckdb.DuckDBPyConnection, exactly: Sequence[Version]) -> bool:
         [tables],
     ).fetchall()
     return set(shown) == {(v.table, v.partition, v.version) for v in exactly}
+
+
+def _snapshot_of(versions: Sequence[Version]) -> Snapshot:
+    """A ledger's snapshot in which these versions are all that is stored, and current."""
+    files = [StoredFile(v.table, v.file, v.columns, is_current=True) for v in versions]
+    tables = frozenset(version.table for version in versions)
+    return Snapshot(0, tables, tuple(versions), (), tuple(files))
 
 
 def _prepare(
@@ -645,7 +955,7 @@ def _prepare(
         data_version = content.hexdigest()
         writer.add_key_value_metadata(_file_metadata(spec, provenance, inputs, data_version))
     fsync(file)
-    return _Prepared(spec, file, data_version, content.rows)
+    return _Prepared(spec, file, data_version, content.rows, file_sha256(file))
 
 
 def _row_groups(frames: Iterable[pl.DataFrame], schema: pl.Schema) -> Iterator[pl.DataFrame]:
@@ -679,25 +989,3 @@ def _file_metadata(
         "mechinterp.inputs": json.dumps(inputs),
         "mechinterp.columns": json.dumps(column_types(spec.stored_columns)),
     }
-
-
-def _read_version(path: Path, root: Path) -> Version:
-    """What a Parquet file's metadata, name and place say about the version it holds."""
-    metadata = pl.read_parquet_metadata(path)
-    try:
-        return Version(
-            table=metadata["mechinterp.table"],
-            partition=path.parent.name,
-            version=int(path.name[1:9]),
-            file=str(path.relative_to(root)),
-            data_version=metadata["mechinterp.data_version"],
-            rows=int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()),
-            bytes=path.stat().st_size,
-            provenance=Provenance(**json.loads(metadata["mechinterp.provenance"])),
-            formula_version=int(metadata["mechinterp.formula_version"]),
-            inputs=json.loads(metadata["mechinterp.inputs"]),
-            columns=tuple((n, t) for n, t in json.loads(metadata["mechinterp.columns"])),
-            written_at=path.stat().st_mtime,
-        )
-    except KeyError as error:
-        raise LakeError(f"{path} was not written by the lake: it lacks {error}") from error

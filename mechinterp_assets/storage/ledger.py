@@ -8,12 +8,25 @@ made or not made. Rows are never deleted, so version numbers are never used twic
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mechinterp_assets.storage.disk_space import told_when_full
 from mechinterp_assets.storage.files import fsync, work_folder
+from mechinterp_assets.storage.lake_error import LakeError
+from mechinterp_assets.storage.observations import (
+    Begun,
+    Observation,
+    add_tables,
+    begun_of,
+    end_begun,
+    give_up_begun,
+    observation_of,
+    put_begun,
+    put_observation,
+)
 from mechinterp_assets.storage.provenance import Provenance
 
 _WAIT_SECONDS = 300.0
@@ -30,28 +43,23 @@ CREATE INDEX changed ON versions (change);
 CREATE TABLE changes (number INTEGER PRIMARY KEY CHECK (number = 0), count INTEGER);
 INSERT INTO changes VALUES (0, 0);
 """
-# Beside the versions: what studies ask for now, and what was begun. Ledgers of before get them on
-# the next write.
-_MORE_TABLES = """
-CREATE TABLE IF NOT EXISTS study_inputs (
-    study TEXT, input TEXT, value TEXT, PRIMARY KEY (study, input)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS expected_partitions (
-    table_name TEXT, partition TEXT, study TEXT, PRIMARY KEY (table_name, partition)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS observations (
-    number INTEGER PRIMARY KEY CHECK (number = 0), change INTEGER, observed_at REAL
-);
-CREATE TABLE IF NOT EXISTS begun (
-    table_name TEXT, partition TEXT, study TEXT, run_id TEXT, begun_at REAL,
-    PRIMARY KEY (table_name, partition)
-) WITHOUT ROWID;
+# What ledgers lack that were made before files were hashed; rows of before have NULL for the hash.
+# The index `stored` has all but the inputs, which are long: without it they would be read past to
+# get at the columns behind them.
+_HASHES = """
+ALTER TABLE versions ADD COLUMN sha256 TEXT;
+CREATE INDEX current ON versions (superseded_at, table_name, partition)
+    WHERE superseded_at IS NULL;
+CREATE INDEX stored ON versions (
+    table_name, partition, version, file, data_version, row_count, bytes, provenance,
+    formula_version, column_list, written_at, superseded_at, sha256
+) WHERE removed_at IS NULL;
 """
-_MORE_TABLES_VERSION = 1
 _FIELDS = (
     "table_name, partition, version, file, data_version, row_count, bytes, provenance,"
-    " formula_version, inputs, columns, written_at, superseded_at"
+    " formula_version, columns, written_at, superseded_at, {sha256}, {inputs}"
 )
+_NOT_A_LEDGER = ("not a database", "malformed", "no such table", "no such column", "corrupt")
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class Version:
     """One published version of a table partition.
 
     `file` is relative to the lake's folder, `columns` are the stored (name, DuckDB type) pairs,
-    times are seconds since the epoch.
+    times are seconds since the epoch, `sha256` is that of the file (None: written before files were
+    hashed).
     """
 
     table: str
@@ -75,6 +84,7 @@ class Version:
     columns: tuple[tuple[str, str], ...]
     written_at: float
     superseded_at: float | None = None
+    sha256: str | None = None
 
     @property
     def is_current(self) -> bool:
@@ -83,51 +93,35 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What studies ask for, as it was last looked at.
-
-    Attributes:
-        inputs: (study, input) -> value: settings as JSON, files by fingerprint.
-        partitions: (table, partition) -> study, of everything that studies expect to be made.
-        observed_at: when it last changed, in seconds since the epoch.
-    """
-
-    inputs: Mapping[tuple[str, str], str]
-    partitions: Mapping[tuple[str, str], str]
-    observed_at: float = 0.0
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A partition of a table that a run began to make: it is at work, or it was killed."""
+class StoredFile:
+    """A file that a table's views show."""
 
     table: str
-    partition: str
-    study: str
-    run_id: str
-    begun_at: float
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Table and partition."""
-        return self.table, self.partition
+    file: str
+    columns: tuple[tuple[str, str], ...]
+    is_current: bool
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The ledger as of one instant, or of the tables that changed since another.
+    """The ledger as of one instant, or what changed since another.
 
     Attributes:
         changes: number of the latest change.
         tables: tables that changed.
-        versions: their versions still stored, by table, partition and number.
+        versions: versions that changed and are still stored, by table, partition and number. Those
+            that are superseded come without their inputs.
+        removed: table, partition and number of versions that changed and are stored no more.
+        files: every file still stored of the tables that changed, by table, partition and number.
         observation: what studies ask for, unless that did not change.
-        begun: everything that is begun and not published.
+        begun: everything that is begun and neither published nor given up.
     """
 
     changes: int
     tables: frozenset[str]
     versions: tuple[Version, ...]
+    removed: tuple[tuple[str, str, int], ...]
+    files: tuple[StoredFile, ...]
     observation: Observation | None = None
     begun: tuple[Begun, ...] = ()
 
@@ -140,80 +134,135 @@ class Ledger:
 
     @contextmanager
     def commit(self) -> Iterator["Commit"]:
-        """One writing transaction; the only one at a time on this ledger, all or nothing."""
+        """One writing transaction; the only one at a time on this ledger, all or nothing.
+
+        Raises:
+            DiskFullError: there was no space for it; nothing was recorded.
+            LakeError: the ledger is damaged or locked for too long; nothing was recorded.
+        """
         self._create()
-        with closing(self._connect()) as con:
+        with told_when_full(self._path), self._telling(), closing(self._connect()) as con:
             con.execute("BEGIN IMMEDIATE")
             try:
-                _add_tables(con)
+                _add_hashes(con)
+                add_tables(con)
                 con.execute("UPDATE changes SET count = count + 1")
                 yield Commit(con, _changes(con))
                 con.execute("COMMIT")
             except BaseException:
-                con.execute("ROLLBACK")
+                # SQLite may have rolled back by itself, as where the disk is full; closing the
+                # connection does it in any case, and the cause must not be hidden.
+                with suppress(sqlite3.Error):
+                    con.execute("ROLLBACK")
                 raise
 
     def changes(self) -> int:
         """How many commits were made; changes whenever anything else here does."""
         if not self._path.exists():
             return 0
-        with closing(self._connect()) as con:
+        with self._opened() as con:
             return _changes(con)
+
+    def check(self) -> None:
+        """Check every page of the file; a damaged one is a LakeError."""
+        if self._path.exists():
+            with self._opened() as con:
+                found = str(con.execute("PRAGMA integrity_check(1)").fetchone()[0])
+            if found != "ok":
+                raise LakeError(self._damaged(found))
+
+    def snapshot(self, since: int | None = None) -> Snapshot:
+        """What changed after change `since`; None for all that is stored."""
+        if not self._path.exists():
+            return Snapshot(0, frozenset(), (), (), ())
+        with self._opened() as con:
+            con.execute("BEGIN")
+            changes = _changes(con)
+            if since is None:
+                versions = _select_with_current_inputs(con, "removed_at IS NULL", (), "stored")
+                removed: list[tuple[str, str, int]] = []
+                files = [StoredFile(v.table, v.file, v.columns, v.is_current) for v in versions]
+            else:
+                versions = _select_with_current_inputs(
+                    con, "removed_at IS NULL AND change > ?", (since,), "changed"
+                )
+                removed = con.execute(
+                    "SELECT table_name, partition, version FROM versions"
+                    " WHERE change > ? AND removed_at IS NOT NULL",
+                    (since,),
+                ).fetchall()
+                changed = {v.table for v in versions} | {row[0] for row in removed}
+                files = list(_stored_files(con, sorted(changed)))
+            observation, begun = observation_of(con, since), begun_of(con)
+        tables = frozenset(file.table for file in files) | {row[0] for row in removed}
+        return Snapshot(
+            changes, tables, tuple(versions), tuple(removed), tuple(files), observation, begun
+        )
 
     def has_versions(self) -> bool:
         """Whether a table was ever published."""
         if not self._path.exists():
             return False
-        with closing(self._connect()) as con:
+        with self._opened() as con:
             return con.execute("SELECT 1 FROM versions LIMIT 1").fetchone() is not None
 
-    def snapshot(self, since: int = 0) -> Snapshot:
-        """Every version still stored of the tables that changed after change `since`."""
+    def observation(self) -> Observation | None:
+        """What studies ask for, as it was last looked at."""
         if not self._path.exists():
-            return Snapshot(0, frozenset(), ())
-        touched = "SELECT table_name FROM versions WHERE change > ?"
-        with closing(self._connect()) as con:
+            return None
+        with self._opened() as con:
             con.execute("BEGIN")
-            return Snapshot(
-                _changes(con),
-                frozenset(str(row[0]) for row in con.execute(touched, (since,))),
-                tuple(_select(con, f"removed_at IS NULL AND table_name IN ({touched})", (since,))),
-                _observation(con, since),
-                _begun(con),
-            )
-
-    def observe(self, now: Observation) -> bool:
-        """Record what studies ask for now; whether that differs from before."""
-        if self._path.exists():
-            with closing(self._connect()) as con:
-                con.execute("BEGIN")
-                before = _observation(con, since=0)
-            if before and (before.inputs, before.partitions) == (now.inputs, now.partitions):
-                return False
-        with self.commit() as commit:
-            commit.observe(now)
-        return True
+            return observation_of(con, since=None)
 
     def begun(self) -> tuple[Begun, ...]:
         """What is begun and neither published nor given up."""
         if not self._path.exists():
             return ()
-        with closing(self._connect()) as con:
-            return _begun(con)
-
-    def current_of(self, tables: Iterable[str]) -> list[Version]:
-        """Current versions of several tables as of one instant."""
-        names = sorted(set(tables))
-        marks = ", ".join("?" * len(names))
-        return self._find(f"superseded_at IS NULL AND table_name IN ({marks})", tuple(names))
+        with self._opened() as con:
+            return begun_of(con)
 
     def current(self, table: str, partitions: Iterable[str] | None = None) -> list[Version]:
         """Current versions of `table`, of all partitions or of those named, by partition."""
-        found = self._find("table_name = ? AND superseded_at IS NULL", (table,))
+        where = "table_name = ? AND superseded_at IS NULL"
         if partitions is None:
-            return found
-        wanted = set(partitions)
-        return [version for version in found if version.partition in wanted]
+            return self._find(where, (table,), index="current")
+        wanted = json.dumps(sorted(set(partitions)))
+        return self._find(
+            f"{where} AND partition IN (SELECT value FROM json_each(?))",
+            (table, wanted),
+            index="current",
+        )
+
+    def current_of(self, tables: Iterable[str], study: str | None = None) -> list[Version]:
+        """Current versions of several tables, of one study or of all."""
+        named = json.dumps(sorted(set(tables)))
+        found = self._find(
+            "table_name IN (SELECT value FROM json_each(?)) AND superseded_at IS NULL",
+            (named,),
+            index="current",
+        )
+        return [v for v in found if study is None or v.provenance.study == study]
+
+    def stored(self, tables: Iterable[str] | None = None) -> list[Version]:
+        """Every version that is still stored, of the tables named or of all."""
+        if tables is None:
+            return self._find("removed_at IS NULL", ())
+        return self._find(
+            "table_name IN (SELECT value FROM json_each(?)) AND removed_at IS NULL",
+            (json.dumps(sorted(set(tables))),),
+        )
+
+    def partitions(self, table: str) -> list[str]:
+        """Partitions of `table` that have a current version."""
+        if not self._path.exists():
+            return []
+        with self._opened() as con:
+            rows = con.execute(
+                "SELECT partition FROM versions WHERE table_name = ? AND superseded_at IS NULL"
+                " ORDER BY partition",
+                (table,),
+            ).fetchall()
+        return [str(row[0]) for row in rows]
 
     def versions(self, table: str, partition: str) -> list[Version]:
         """Versions of a partition that are still stored, oldest first."""
@@ -225,11 +274,38 @@ class Ledger:
         """Versions still stored whose successor appeared before `time`."""
         return self._find("removed_at IS NULL AND superseded_at < ?", (time,))
 
-    def _find(self, where: str, values: tuple[str | float, ...]) -> list[Version]:
+    def _find(self, where: str, values: tuple[str | float, ...], index: str = "") -> list[Version]:
         if not self._path.exists():
             return []
-        with closing(self._connect()) as con:
-            return _select(con, where, values)
+        with self._opened() as con:
+            return _select(con, where, values, index)
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """A connection for reading."""
+        with self._telling(), closing(self._connect()) as con:
+            yield con
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turn SQLite's errors about the file into one that says what to do."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if any(words in str(error) for words in _NOT_A_LEDGER):
+                raise LakeError(self._damaged(str(error))) from error
+            if "locked" in str(error):
+                raise LakeError(
+                    f"{self._path} was locked by another process for {_WAIT_SECONDS:.0f} seconds;"
+                    " end the one that hangs and try again"
+                ) from error
+            raise
+
+    def _damaged(self, found: str) -> str:
+        return (
+            f"{self._path} is damaged ({found}); `mechinterp rebuild` sets it aside and makes it"
+            " again from the tables"
+        )
 
     def _connect(self) -> sqlite3.Connection:
         con = sqlite3.connect(self._path, timeout=_WAIT_SECONDS, isolation_level=None)
@@ -245,6 +321,9 @@ class Ledger:
             fresh = folder / self._path.name
             with closing(sqlite3.connect(fresh)) as con:
                 con.executescript(_TABLES)
+                _add_hashes(con)
+                add_tables(con)
+                con.commit()
             with suppress(FileExistsError):
                 os.link(fresh, self._path)
             fsync(self._path.parent)
@@ -265,31 +344,41 @@ class Commit:
         ).fetchone()
         return int(last or 0) + 1
 
-    def known_files(self, table: str, partition: str) -> set[str]:
+    def stored_files(self, table: str, partition: str) -> set[str]:
         """Files of this partition that belong to a version still stored."""
         rows = self._con.execute(
             "SELECT file FROM versions"
             " WHERE table_name = ? AND partition = ? AND removed_at IS NULL",
             (table, partition),
         )
-        return {str(row[0]) for row in rows}
+        return {str(file) for (file,) in rows}
 
-    def add(self, version: Version) -> None:
-        """Record `version` as the current one of its partition."""
+    def is_on_record(self, table: str, partition: str, version: int, file: str) -> bool:
+        """Whether this version of the partition was published with this file, stored or not."""
+        row = self._con.execute(
+            "SELECT file FROM versions WHERE table_name = ? AND partition = ? AND version = ?",
+            (table, partition, version),
+        ).fetchone()
+        return row is not None and row[0] == file
+
+    def add(self, version: Version, superseding_at: float | None = None) -> None:
+        """Record `version` as the current one of its partition.
+
+        The one before counts as superseded at `superseding_at`, or when this one was written.
+        """
+        at = version.written_at if superseding_at is None else superseding_at
         self._con.execute(
             "UPDATE versions SET superseded_at = ?, change = ?"
             " WHERE table_name = ? AND partition = ? AND superseded_at IS NULL",
-            (version.written_at, self._change, version.table, version.partition),
+            (at, self._change, version.table, version.partition),
         )
-        self._con.execute(
-            "DELETE FROM begun WHERE table_name = ? AND partition = ?",
-            (version.table, version.partition),
-        )
+        end_begun(self._con, version.table, version.partition)
         columns = json.dumps(version.columns)
         self._con.execute("INSERT OR IGNORE INTO column_lists (columns) VALUES (?)", (columns,))
         self._con.execute(
-            "INSERT INTO versions"
-            " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, column_list, ?, NULL, NULL, ?"
+            "INSERT INTO versions (table_name, partition, version, file, data_version, row_count,"
+            " bytes, provenance, formula_version, inputs, column_list, written_at, change, sha256)"
+            " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, column_list, ?, ?, ?"
             " FROM column_lists WHERE columns = ?",
             (
                 version.table,
@@ -304,35 +393,9 @@ class Commit:
                 json.dumps(version.inputs),
                 version.written_at,
                 self._change,
+                version.sha256,
                 columns,
             ),
-        )
-
-    def begin(self, begun: Iterable[Begun]) -> None:
-        """Record partitions that a run begins to make; publishing them ends that, or giving up."""
-        self._con.executemany(
-            "INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?)",
-            [(b.table, b.partition, b.study, b.run_id, b.begun_at) for b in begun],
-        )
-
-    def give_up(self, run_id: str) -> None:
-        """Forget what a run began: it has ended and says by itself how."""
-        self._con.execute("DELETE FROM begun WHERE run_id = ?", (run_id,))
-
-    def observe(self, now: Observation) -> None:
-        """Replace what studies ask for."""
-        self._con.execute("DELETE FROM study_inputs")
-        self._con.executemany(
-            "INSERT INTO study_inputs VALUES (?, ?, ?)",
-            [(*key, value) for key, value in sorted(now.inputs.items())],
-        )
-        self._con.execute("DELETE FROM expected_partitions")
-        self._con.executemany(
-            "INSERT INTO expected_partitions VALUES (?, ?, ?)",
-            [(*key, study) for key, study in sorted(now.partitions.items())],
-        )
-        self._con.execute(
-            "INSERT OR REPLACE INTO observations VALUES (0, ?, ?)", (self._change, now.observed_at)
         )
 
     def remove(self, versions: Iterable[Version], time: float) -> None:
@@ -343,57 +406,79 @@ class Commit:
             [(time, self._change, v.table, v.partition, v.version) for v in versions],
         )
 
+    def observe(self, now: Observation) -> None:
+        """Replace what studies ask for."""
+        put_observation(self._con, now, self._change)
 
-def _add_tables(con: sqlite3.Connection) -> None:
-    if con.execute("PRAGMA user_version").fetchone()[0] < _MORE_TABLES_VERSION:
-        for statement in filter(str.strip, _MORE_TABLES.split(";")):
+    def begin(self, begun: Iterable[Begun]) -> None:
+        """Record partitions that a run begins to make; publishing them ends that, or giving up."""
+        put_begun(self._con, begun)
+
+    def give_up(self, run_id: str) -> None:
+        """Forget what a run began: it has ended and says by itself how."""
+        give_up_begun(self._con, run_id)
+
+    def set_hashes(self, hashes: Iterable[tuple[Version, str]]) -> None:
+        """Record the SHA-256 of files that were written before files were hashed."""
+        self._con.executemany(
+            "UPDATE versions SET sha256 = ? WHERE table_name = ? AND partition = ? AND version = ?",
+            [(sha256, v.table, v.partition, v.version) for v, sha256 in hashes],
+        )
+
+
+def _add_hashes(con: sqlite3.Connection) -> None:
+    """Bring an older ledger to the form that this program writes, in the caller's transaction."""
+    if not _has_hashes(con):
+        for statement in filter(str.strip, _HASHES.split(";")):
             con.execute(statement)
-        con.execute(f"PRAGMA user_version = {_MORE_TABLES_VERSION}")
 
 
-def _has_more_tables(con: sqlite3.Connection) -> bool:
-    return bool(con.execute("PRAGMA user_version").fetchone()[0] >= _MORE_TABLES_VERSION)
-
-
-def _observation(con: sqlite3.Connection, since: int) -> Observation | None:
-    """What studies ask for, if that changed after change `since`."""
-    if not _has_more_tables(con):
-        return None
-    found = con.execute("SELECT change, observed_at FROM observations").fetchone()
-    if found is None or found[0] <= since:
-        return None
-    inputs = con.execute("SELECT study, input, value FROM study_inputs")
-    partitions = con.execute("SELECT table_name, partition, study FROM expected_partitions")
-    return Observation(
-        {(study, name): value for study, name, value in inputs},
-        {(table, partition): study for table, partition, study in partitions},
-        found[1],
-    )
-
-
-def _begun(con: sqlite3.Connection) -> tuple[Begun, ...]:
-    if not _has_more_tables(con):
-        return ()
-    rows = con.execute("SELECT table_name, partition, study, run_id, begun_at FROM begun")
-    return tuple(Begun(*row) for row in rows)
+def _has_hashes(con: sqlite3.Connection) -> bool:
+    columns = con.execute("SELECT name FROM pragma_table_info('versions')").fetchall()
+    return ("sha256",) in columns
 
 
 def _changes(con: sqlite3.Connection) -> int:
     return int(con.execute("SELECT count FROM changes").fetchone()[0])
 
 
-def _select(con: sqlite3.Connection, where: str, values: tuple[str | float, ...]) -> list[Version]:
+def _select(
+    con: sqlite3.Connection,
+    where: str,
+    values: tuple[str | float, ...],
+    index: str = "",
+    *,
+    with_inputs: bool = True,
+) -> list[Version]:
+    """Versions by table, partition and number.
+
+    Args:
+        con: the ledger.
+        where: condition, with its `values`.
+        index: to find them by, where the ledger has it; SQLite would go through all versions of a
+            table to find the few that are current.
+        with_inputs: read their inputs too.
+    """
+    is_migrated = _has_hashes(con)
+    hint = f"INDEXED BY {index}" if index and is_migrated else ""
+    fields = _FIELDS.format(
+        inputs="inputs" if with_inputs else "NULL", sha256="sha256" if is_migrated else "NULL"
+    )
+    # The + keeps SQLite from going through all rows in the order wanted to find the few asked for.
     rows = con.execute(
-        f"SELECT {_FIELDS} FROM versions JOIN column_lists USING (column_list)"
-        f" WHERE {where} ORDER BY table_name, partition, version",
+        f"SELECT {fields} FROM versions {hint} JOIN column_lists USING (column_list)"
+        f" WHERE {where} ORDER BY +table_name, partition, version",
         values,
     ).fetchall()
-    parsed: dict[str, tuple[tuple[str, str], ...]] = {}
+    column_lists: dict[str, tuple[tuple[str, str], ...]] = {}
+    origins: dict[str, Provenance] = {}
     versions = []
-    for table, partition, version, file, data_version, row_count, size, *rest in rows:
-        provenance, formula_version, inputs, columns, written_at, superseded_at = rest
-        if columns not in parsed:
-            parsed[columns] = tuple((name, type_name) for name, type_name in json.loads(columns))
+    for *first, provenance, formula_version, columns, written, superseded, sha256, inputs in rows:
+        table, partition, version, file, data_version, row_count, size = first
+        if columns not in column_lists:
+            column_lists[columns] = _parsed_columns(columns)
+        if provenance not in origins:
+            origins[provenance] = Provenance(**json.loads(provenance))
         versions.append(
             Version(
                 table=table,
@@ -403,12 +488,45 @@ def _select(con: sqlite3.Connection, where: str, values: tuple[str | float, ...]
                 data_version=data_version,
                 rows=row_count,
                 bytes=size,
-                provenance=Provenance(**json.loads(provenance)),
+                provenance=origins[provenance],
                 formula_version=formula_version,
-                inputs=json.loads(inputs),
-                columns=parsed[columns],
-                written_at=written_at,
-                superseded_at=superseded_at,
+                inputs=json.loads(inputs) if with_inputs else {},
+                columns=column_lists[columns],
+                written_at=written,
+                superseded_at=superseded,
+                sha256=sha256,
             )
         )
     return versions
+
+
+def _select_with_current_inputs(
+    con: sqlite3.Connection, where: str, values: tuple[str | float, ...], index: str
+) -> list[Version]:
+    """As `_select`, with the inputs of current versions alone: those of history are many."""
+    versions = _select(con, where, values, index, with_inputs=False)
+    found_by = "current" if index == "stored" else index
+    current = _select(con, f"{where} AND superseded_at IS NULL", values, found_by)
+    inputs = {(v.table, v.partition): v.inputs for v in current}
+    return [
+        replace(v, inputs=inputs[v.table, v.partition]) if v.is_current else v for v in versions
+    ]
+
+
+def _stored_files(con: sqlite3.Connection, tables: list[str]) -> Iterator[StoredFile]:
+    """Files still stored of some tables, by table, partition and number."""
+    lists = {
+        number: _parsed_columns(columns)
+        for number, columns in con.execute("SELECT column_list, columns FROM column_lists")
+    }
+    for table in tables:
+        for file, column_list, is_current in con.execute(
+            "SELECT file, column_list, superseded_at IS NULL FROM versions"
+            " WHERE table_name = ? AND removed_at IS NULL ORDER BY partition, version",
+            (table,),
+        ):
+            yield StoredFile(table, file, lists[column_list], bool(is_current))
+
+
+def _parsed_columns(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, type_name) for name, type_name in json.loads(text))

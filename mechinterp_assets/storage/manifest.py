@@ -1,6 +1,7 @@
 """Manifests of tensor artefacts: what files a version consists of, and whether they still do.
 
-The manifest is JSON beside the files, so an artefact can be understood without this code.
+The manifest is JSON beside the files, so an artefact can be understood without this code. It holds
+the SHA-256 of every file and, since format 2, of what it says itself.
 """
 
 import hashlib
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.whole_files import file_sha256, hash_fault, size_fault
 
 MANIFEST_NAME = "manifest.json"
-_FORMAT = 1
-_CHUNK_BYTES = 1 << 22
+_FORMAT = 2
+# Format 1 has no SHA-256 of itself.
+_READ = (1, _FORMAT)
 _SAFETENSORS = ".safetensors"
 
 
@@ -97,7 +100,8 @@ class Manifest:
             },
         }
         path = folder / MANIFEST_NAME
-        path.write_text(json.dumps(content, indent=1, allow_nan=False))
+        signed = {**content, "sha256": _content_sha256(content)}
+        path.write_text(json.dumps(signed, indent=1, allow_nan=False))
         return path
 
 
@@ -110,12 +114,14 @@ def load_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     try:
         content = json.loads(path.read_text())
-        if content["format"] != _FORMAT:
+        if content["format"] not in _READ:
             raise ArtefactError(
                 f"{path} has format {content['format']}, this version reads {_FORMAT};"
                 " materialize the artefact again"
             )
-        return Manifest(
+        if content["format"] > 1 and content.pop("sha256") != _content_sha256(content):
+            raise ArtefactError(f"{path} is damaged: its SHA-256 is another; {_REMEDY}")
+        manifest = Manifest(
             kind=content["kind"],
             partition=content["partition"],
             files={
@@ -134,6 +140,9 @@ def load_manifest(folder: Path) -> Manifest:
             info=content["info"],
             written_at=content["written_at"],
         )
+        if manifest.data_version != content["data_version"]:
+            raise ArtefactError(f"{path} is damaged: its data version is another; {_REMEDY}")
+        return manifest
     except FileNotFoundError as error:
         raise ArtefactError(f"{path} is missing; {_REMEDY}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -157,11 +166,8 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """
     for name, entry in manifest.files.items():
         path = folder / name
-        if not path.is_file():
-            raise ArtefactError(f"{path} is missing; {_REMEDY}")
-        size = path.stat().st_size
-        if size != entry.bytes:
-            raise ArtefactError(f"{path} has {size} bytes instead of {entry.bytes}; {_REMEDY}")
+        if fault := size_fault(path, entry.bytes):
+            raise ArtefactError(f"{path} {fault}; {_REMEDY}")
         found = _tensor_entries(path)
         if found != entry.tensors:
             different = sorted(
@@ -176,29 +182,20 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def check_hashes(folder: Path, manifest: Manifest) -> None:
-    """Check the SHA-256 of every file.
+    """Check the SHA-256 of every file, of each once in this process.
 
     Raises:
         ArtefactError: naming the first file whose content changed.
     """
     for name, entry in manifest.files.items():
         path = folder / name
-        if not path.is_file():
-            raise ArtefactError(f"{path} is missing; {_REMEDY}")
-        found = file_sha256(path)
-        if found != entry.sha256:
-            raise ArtefactError(
-                f"{path} is damaged: its SHA-256 is {found} instead of {entry.sha256}; {_REMEDY}"
-            )
+        if fault := size_fault(path, entry.bytes) or hash_fault(path, entry.sha256):
+            raise ArtefactError(f"{path} {fault}; {_REMEDY}")
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while chunk := handle.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _content_sha256(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a manifest says, whatever its spaces and order."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 _REMEDY = "delete this version's folder to go back to the one before, or materialize it again"

@@ -2,6 +2,7 @@
 
     <root>/<kind>/<partition>/v00000001-<run>/    one version: files and manifest.json
     <root>/.scratch/<kind>/<partition>/           checkpoints of unfinished work
+    <root>/.quarantine/<kind>/<partition>/        folders that are no versions of the store's
 
 A version is written under a private name and published by one rename, so it is there whole or not
 at all, and never changes afterwards. What a manifest holds and checks: `manifest.py`.
@@ -10,6 +11,7 @@ at all, and never changes afterwards. What a manifest holds and checks: `manifes
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import time
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from mechinterp_assets.storage.disk_space import told_when_full
 from mechinterp_assets.storage.files import (
     fsync,
     locked,
@@ -42,9 +45,12 @@ from mechinterp_assets.storage.manifest import (
     load_manifest,
 )
 from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.quarantine import set_aside
 
 if TYPE_CHECKING:
     import torch
+
+_log = logging.getLogger("mechinterp")
 
 KEEP_SECONDS = 7 * 24 * 3600.0
 _VERSION = re.compile(r"v(\d{8})-[A-Za-z0-9]+")
@@ -117,10 +123,6 @@ class Artefact:
         return {
             name: self.tensor(file, name) for name in self.manifest.files[self._known(file)].tensors
         }
-
-    def verify(self) -> None:
-        """Check the SHA-256 of every file; a damaged one is an ArtefactError."""
-        check_hashes(self.path, self.manifest)
 
     def _known(self, file: str) -> str:
         return self.file(file).name
@@ -249,7 +251,6 @@ class Tensors:
     def __init__(self, root: Path | str, keep_seconds: float = KEEP_SECONDS) -> None:
         self.root = Path(root).resolve()
         self.keep_seconds = keep_seconds
-        self._verified: set[Path] = set()
 
     @contextmanager
     def writer(
@@ -274,9 +275,10 @@ class Tensors:
 
         Raises:
             ArtefactError: a bad name, a name added twice, or no file at all.
+            DiskFullError: there was no space; nothing was published.
         """
         self._folder(kind, partition)
-        with work_folder(self.root) as work:
+        with told_when_full(self.root), work_folder(self.root) as work:
             folder = work / "version"
             folder.mkdir()
             writer = ArtefactWriter(folder, info or {})
@@ -312,17 +314,19 @@ class Tensors:
         return writer.published
 
     def open(
-        self, kind: str, partition: str, version: int | None = None, *, verify: bool = False
+        self, kind: str, partition: str, version: int | None = None, *, verify: bool = True
     ) -> Artefact:
         """Open the current version, or the one named, after checking it against its manifest.
 
-        Every file must be there with its size, and hold the tensors, shapes and dtypes it should.
+        Every file must be there with its size, hold the tensors, shapes and dtypes it should, and
+        have the SHA-256 that it was published with.
 
         Args:
             kind: what the artefact is.
             partition: partition key.
             version: version number; the current one by default.
-            verify: check the files' SHA-256 as well, once per version and store object.
+            verify: check the files' SHA-256, once per file and process; without, a changed value
+                would not be noticed.
 
         Raises:
             ArtefactError: no such artefact or version, or a file that is missing or damaged.
@@ -332,16 +336,14 @@ class Tensors:
             try:
                 manifest = load_manifest(path)
                 check_files(path, manifest)
+                if verify:
+                    check_hashes(path, manifest)
                 break
             except (ArtefactError, FileNotFoundError):
                 # A version may be removed between being found and being opened.
                 if last_try or path.exists():
                     raise
-        artefact = Artefact(path, number, manifest)
-        if verify and path not in self._verified:
-            artefact.verify()
-            self._verified.add(path)
-        return artefact
+        return Artefact(path, number, manifest)
 
     def exists(self, kind: str, partition: str) -> bool:
         """Whether the artefact has a version."""
@@ -357,6 +359,14 @@ class Tensors:
             if match := _VERSION.fullmatch(path.name):
                 found[int(match[1])] = path
         return dict(sorted(found.items()))
+
+    def stored(self) -> Iterator[tuple[str, str, int]]:
+        """Kind, partition and number of every version that is stored, by name."""
+        for folder in sorted(self.root.glob("[!.]*/[!.]*/")):
+            kind, partition = folder.parent.name, folder.name
+            if _NAME.fullmatch(kind) and _NAME.fullmatch(partition):
+                for number in self.versions(kind, partition):
+                    yield kind, partition, number
 
     def data_version(self, kind: str, partition: str) -> str:
         """Content hash of the current version; a missing artefact is an ArtefactError."""
@@ -412,7 +422,17 @@ class Tensors:
         fsync(folder)
         parent = self._folder(manifest.kind, manifest.partition)
         with locked(parent / ".lock"):
-            number = max(self.versions(manifest.kind, manifest.partition), default=0) + 1
+            found = self.versions(manifest.kind, manifest.partition)
+            number = max(found, default=0) + 1
+            for path in found.values():
+                # Not a version of this store's, which get their manifest before their name.
+                if not (path / MANIFEST_NAME).exists():
+                    place = set_aside(self.root, path)
+                    _log.warning(
+                        "%s has no manifest: moved it to %s; remove it if nobody misses it",
+                        path,
+                        place,
+                    )
             target = parent / f"v{number:08d}-{run_label(manifest.provenance.run_id)}"
             os.rename(folder, target)
             fsync(parent)

@@ -23,7 +23,7 @@ from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.resources.lake import LakeResource
 from mechinterp_assets.resources.tensors import TensorsResource
 from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.ledger import Begun
+from mechinterp_assets.storage.observations import Begun
 from mechinterp_assets.studies.study import Study
 from tests.defs.conftest import Materialized
 

@@ -1,15 +1,18 @@
-"""Kill writers again and again while others read: is there ever a torn or mixed read?
+"""Kill writers and readers again and again: is there ever a torn, mixed or wrong read, or a loss?
 
     python -m tests.storage.stress --seconds 75 [--what lake|tensors]
+    python -m tests.storage.stress --writers 8 --readers 8 --kills 300
 
 Writers publish rows (or tensors) that all carry one token per write, on partitions of their own, on
 one that all of them write, and on a pair of tables that must change together. A supervisor kills
-them with SIGKILL at random times and starts new ones. Readers count what they saw whole and what
+them and, where there are many, readers too with SIGKILL at random times and starts new ones, while
+every write removes what was superseded long enough ago. Readers count what they saw whole and what
 not. `test_kill.py` runs the same for a few seconds and asserts the counts.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -31,11 +34,13 @@ import polars as pl
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.ledger import Commit, Ledger, Version
 from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.quarantine import quarantined
 
 ROOT = Path(__file__).resolve().parents[2]
 KEEP_SECONDS = 12.0
 HOLD_SECONDS = 5.0
 LAST_SECONDS = 0.8
+READER_SECONDS = 12.0
 TABLES = ("first", "second", "third")
 WRITERS = 4
 SHUT_OUT = "shut out"
@@ -48,6 +53,7 @@ class Report:
 
     Attributes:
         kills: writers killed.
+        kills_of_readers: readers killed.
         kills_in_write: those that had begun a write and not ended it.
         writes: writes that ended.
         reads: reads that were whole, by kind of reader.
@@ -55,10 +61,13 @@ class Report:
         lost: writes that ended, yet are not on record.
         refused: writes to the catalog by others, all of which must fail.
         shut_out: times that DuckDB did not open the file, as another had it open for writing.
+        swept: folders of killed processes that a last sweep removed.
+        set_aside: complete files of killed writers that were never on record.
         left_over: unfinished files after one more sweep.
     """
 
     kills: int = 0
+    kills_of_readers: int = 0
     kills_in_write: int = 0
     writes: int = 0
     reads: dict[str, int] = field(default_factory=dict)
@@ -66,6 +75,8 @@ class Report:
     lost: list[str] = field(default_factory=list)
     refused: int = 0
     shut_out: int = 0
+    swept: int = 0
+    set_aside: int = 0
     left_over: int = 0
 
 
@@ -262,7 +273,7 @@ def read_tensors(root: Path) -> list[str]:
 
     found = []
     for folder in (root / "weights").iterdir():
-        artefact = Tensors(root, KEEP_SECONDS).open("weights", folder.name, verify=True)
+        artefact = Tensors(root, KEEP_SECONDS).open("weights", folder.name)
         tokens = {float(artefact.info["token"])}
         for name in artefact.files:
             value = artefact.tensor(name, "value")
@@ -375,6 +386,7 @@ def run(
     what: str,
     *,
     writers: int = WRITERS,
+    readers: int | None = None,
     kills: int = 0,
     writes: int = 0,
     at_most: float = 300.0,
@@ -382,7 +394,8 @@ def run(
     """One stress run in the folder `home`.
 
     It goes on for `seconds`, and on a busy machine until there were so many `kills` and `writes`
-    and every reader has read, but not longer than `at_most` seconds.
+    and every reader has read, but not longer than `at_most` seconds. A number of `readers` is of
+    readers that are killed too; None is one of each role, which live to the end.
     """
     (home / "logs").mkdir(parents=True)
     if what == "lake":
@@ -394,17 +407,27 @@ def run(
         roles, writer_role = list(READERS), "writer"
     else:
         roles, writer_role = ["tensor-reader"], "tensor-writer"
+    roles = [roles[n % len(roles)] for n in range(len(roles) if readers is None else readers)]
     report = Report()
     doomed = [Writer(writer_role, slot, home) for slot in range(writers)]
     if what == "tensors":
         _wait_for(lambda: (home / "tensors" / "weights").is_dir())
-    readers = [spawn(role, 0, home) for role in roles]
+    watching = [spawn(role, 0, home) for role in roles]
+    ends = [math.inf if readers is None else _reader_end() for _ in roles]
     try:
         start = time.monotonic()
         while (passed := time.monotonic() - start) < at_most:
-            done = report.kills >= kills and _writes_ended(home) >= writes
-            if passed > seconds and done and _all_have_read(home, readers):
+            killed = report.kills + report.kills_of_readers
+            done = killed >= kills and _writes_ended(home) >= writes
+            has_read = readers is not None or _all_have_read(home, watching)
+            if passed > seconds and done and has_read:
                 break
+            for slot, end in enumerate(ends):
+                if time.monotonic() > end:
+                    watching[slot].kill()
+                    watching[slot].wait()
+                    report.kills_of_readers += 1
+                    watching[slot], ends[slot] = spawn(roles[slot], 0, home), _reader_end()
             time.sleep(0.02)
             for slot, writer in enumerate(doomed):
                 if writer.process.poll() is not None:
@@ -415,7 +438,7 @@ def run(
                 report.kills_in_write += writer.kill()
                 doomed[slot] = Writer(writer_role, slot, home)
     finally:
-        for process in [writer.process for writer in doomed] + readers:
+        for process in [writer.process for writer in doomed] + watching:
             process.kill()
             process.wait()
     _collect(report, home, what, writer_role)
@@ -447,6 +470,11 @@ class Writer:
         return self._log.read_text().endswith("begin\n")
 
 
+def _reader_end() -> float:
+    """When a reader is killed that starts now."""
+    return time.monotonic() + random.uniform(0, READER_SECONDS)
+
+
 def _writes_ended(home: Path) -> int:
     return sum(path.read_text().count("\nend ") for path in (home / "logs").glob("*writer-*"))
 
@@ -476,7 +504,8 @@ def _collect(report: Report, home: Path, what: str, writer_role: str) -> None:
                 report.shut_out += 1
             else:
                 report.reads[entry["read"]] = report.reads.get(entry["read"], 0) + 1
-    report.left_over = _left_over(home, what)
+    report.swept, report.left_over = _left_over(home, what)
+    report.set_aside = len(list(quarantined(home / what)))
 
 
 def _on_record(
@@ -499,15 +528,16 @@ def _on_record(
     return kept[version].data_version == data_version and path.exists()
 
 
-def _left_over(home: Path, what: str) -> int:
-    """Files of killed writers that one more write and a sweep leave behind."""
+def _left_over(home: Path, what: str) -> tuple[int, int]:
+    """What of killed processes a sweep removes, and what it and one more write leave behind."""
     from mechinterp_assets.storage import files
 
     root = home / what
     files._UNLOCKED_GRACE_SECONDS = 0.0
     if what == "tensors":
-        files.sweep_work_folders(root)
-        return len(list((root / files.WORK_FOLDER).iterdir()))
+        swept = files.sweep_work_folders(root)
+        return swept, len(list((root / files.WORK_FOLDER).iterdir()))
+    swept = files.sweep_work_folders(root)
     lake = Lake(root, keep_seconds=0.0, sql=home / "sql")
     provenance = Provenance("stress", "last", "1")
     for folder in sorted(root.glob("*/*/")):
@@ -515,7 +545,7 @@ def _left_over(home: Path, what: str) -> int:
             rows = frame(folder.name, 1, 1)
             lake.write(folder.parent.name, folder.name, rows, provenance)
     lake.refresh()
-    return len(list((root / files.WORK_FOLDER).iterdir())) + sum(
+    return swept, len(list((root / files.WORK_FOLDER).iterdir())) + sum(
         len(list(folder.iterdir())) - 1 for table in TABLES for folder in (root / table).glob("*")
     )
 
@@ -533,6 +563,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=75.0)
     parser.add_argument("--what", choices=["lake", "tensors"], default="lake")
+    parser.add_argument("--writers", type=int, default=WRITERS)
+    parser.add_argument("--readers", type=int, help="so many, which are killed too")
+    parser.add_argument("--kills", type=int, default=0, help="go on until there were so many")
     parser.add_argument("--role")
     parser.add_argument("--slot", type=int, default=0)
     parser.add_argument("--home", type=Path)
@@ -541,7 +574,15 @@ def main() -> None:
         worker(arguments.role, arguments.slot, arguments.home)
         return
     with tempfile.TemporaryDirectory() as folder:
-        report = run(arguments.seconds, Path(folder) / "home", arguments.what)
+        report = run(
+            arguments.seconds,
+            Path(folder) / "home",
+            arguments.what,
+            writers=arguments.writers,
+            readers=arguments.readers,
+            kills=arguments.kills,
+            at_most=3600.0,
+        )
     print(json.dumps(asdict(report), indent=1))
     if report.bad or report.lost:
         raise SystemExit(1)

@@ -10,6 +10,7 @@ import stress
 
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.quarantine import quarantined
 
 
 @pytest.mark.parametrize(("what", "writers"), [("lake", 4), ("tensors", 2)])
@@ -30,6 +31,15 @@ def test_readers_see_whole_writes_while_writers_are_killed(
     assert sum(report.reads.values()) >= 5
     if what == "lake":
         assert report.refused > 0
+
+
+def test_a_storm_of_kills_of_writers_and_readers_loses_and_mixes_nothing(tmp_path: Path) -> None:
+    """Short; the full storm is run by hand, as `stress.py` says."""
+    report = stress.run(1.0, tmp_path / "home", "lake", writers=3, readers=3, kills=10, writes=6)
+    assert (report.bad, report.lost, report.left_over) == ([], [], 0)
+    assert report.kills > 0
+    assert report.kills_of_readers > 0
+    assert report.kills + report.kills_of_readers >= 10
 
 
 def test_a_write_that_dies_at_any_step_is_whole_or_absent(tmp_path: Path) -> None:
@@ -67,9 +77,14 @@ def _check_after_death(home: Path, *, finished: bool) -> bool:
     assert lake.read("first").collect()["token"].unique().to_list() == [read[0][0]]
     if finished:
         assert shown == read == new
-    # The next write finds nothing in its way and leaves nothing behind.
-    number = lake.current("first", "pair").version + 1
+    # The next write finds nothing in its way, and gives no number of a file that is set aside.
+    left = len(lake.unknown_files())
+    assert left <= 2 * (read == old)
+    number = lake.current("first", "pair").version
+    folder = lake.root / "first" / "pair"
+    taken = len(list(folder.iterdir())) - number
     done = lake.write("first", "pair", stress.frame("pair", 3, 5), Provenance("s", "n", "1"))
-    assert done.version == number
-    assert len(list(done.path.parent.iterdir())) == number
+    assert done.version == number + taken + 1
+    assert len(list(folder.iterdir())) == number + 1
+    assert len(list(quarantined(lake.root))) == taken
     return read == new

@@ -39,6 +39,7 @@ class LiveExperimentPages:
         if not shown or not self._lake.exists("language_model", study):
             return None
         model = self._lake.read("language_model", study).collect().row(0, named=True)
+        self._lake.verify_tables(shown, study)
         with self._lake.connect() as con:
             return render_experiments(
                 lambda text: con.sql(text).pl(),
