@@ -1,9 +1,11 @@
-"""What a declared table or view is: columns with types and meaning, and the polars schema of it.
+"""What a declared table or view is: columns with types and meaning, what must hold of its rows, and
+the polars schema of it.
 
-How declarations are read from SQL files is in `declarations.py`.
+How declarations are read from SQL files is in `declarations.py` and `constraints.py`, the statements
+that check rows in `checks.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import polars as pl
@@ -45,6 +47,59 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """A CHECK: an SQL expression over one row that is false of no row, and the columns in it."""
+
+    expression: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A foreign key: the values of `columns`, where none is NULL, stand in `referenced` of `table`.
+
+    `where` is an SQL condition on the rows that it concerns; None for all.
+    """
+
+    columns: tuple[str, ...]
+    table: str
+    referenced: tuple[str, ...]
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class RowCount:
+    """How many rows a partition has, for each value of the columns `for_each`.
+
+    `words` is what the declaration says, `expected` the number in SQL; `at_least`: there may be more.
+    """
+
+    words: str
+    expected: str
+    for_each: tuple[str, ...] = ()
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What must hold of a table's rows beside types and NOT NULL.
+
+    Attributes:
+        keys: columns that no two rows agree in, the primary key first; NULLs count as equal.
+        conditions: of single rows.
+        references: to rows of other tables, or of this one.
+        rows: how many there are; None where that is not fixed.
+        not_finite: columns of floats that may be infinite or NaN.
+    """
+
+    keys: tuple[tuple[str, ...], ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    references: tuple[Reference, ...] = ()
+    rows: RowCount | None = None
+    not_finite: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class TableSpec:
     """A declared table.
 
@@ -55,6 +110,7 @@ class TableSpec:
         columns: declared columns, `study` among them, without provenance.
         provenance: columns that the lake adds (`sql/provenance.sql`).
         per: what one partition holds, a study's rows or those of one of its layers (a site).
+        constraints: what must hold of its rows.
     """
 
     name: str
@@ -63,6 +119,7 @@ class TableSpec:
     columns: tuple[Column, ...]
     provenance: tuple[Column, ...]
     per: Per = "study"
+    constraints: Constraints = field(default_factory=Constraints)
 
     @property
     def science_columns(self) -> tuple[Column, ...]:
