@@ -30,6 +30,7 @@ for command in (
     table_commands.tables,
     table_commands.queries,
     table_commands.query,
+    table_commands.checks,
     table_commands.export,
     table_commands.refresh,
     export_commands.label_sheet,

@@ -19,6 +19,7 @@ from dagster._core.instance.ref import InstanceRef
 from mechinterp_assets.app.killed_runs import close_killed_runs, living_process, runs_in_the_way
 from mechinterp_assets.app.progress import Progress, duration
 from mechinterp_assets.app.run_progress import RunProgress, last_durations, root_cause
+from mechinterp_assets.defs.checks import CHECK_STEP
 from mechinterp_assets.storage.home import HOME_VARIABLE, dagster_folder, home
 from mechinterp_assets.studies.study import Study
 
@@ -127,7 +128,10 @@ def _announce(
     progress: Progress,
 ) -> RunProgress:
     """Say what will run, and about how long."""
-    steps = {job.name: [node.name for node in job.nodes_in_topological_order] for job, _ in stages}
+    steps = {
+        job.name: [n.name for n in job.nodes_in_topological_order if CHECK_STEP not in n.tags]
+        for job, _ in stages
+    }
     every = [step for names in steps.values() for step in names]
     expected = last_durations(on_instance, [tags for _, tags in stages])
     total = sum(expected.get(step, 0.0) for step in every)

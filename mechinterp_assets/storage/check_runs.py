@@ -83,7 +83,14 @@ def frame(results: Iterable[CheckResult]) -> pl.DataFrame:
     """One row per check and partition: table, partition, check, severity, passed, what."""
     return pl.DataFrame(
         [
-            (one.check.table, one.partition, one.check.name, one.check.severity, one.passed, one.what)
+            (
+                one.check.table,
+                one.partition,
+                one.check.name,
+                one.check.severity,
+                one.passed,
+                one.what,
+            )
             for one in results
         ],
         schema={

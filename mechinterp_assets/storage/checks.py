@@ -40,13 +40,17 @@ _SEVERITY = re.compile(r"^-- severity: *(.*?) *$\n?", re.MULTILINE)
 
 @dataclass(frozen=True)
 class TableCheck:
-    """One check: `sql` returns a row for each breach of what `description` says."""
+    """One check: `sql` returns a row for each breach of what `description` says.
+
+    `is_generated`: from the table's declaration, not from a file of its own.
+    """
 
     table: str
     name: str
     description: str
     sql: str
     severity: Severity = "error"
+    is_generated: bool = False
 
 
 def table_checks(folder: Path = SQL_FOLDER) -> dict[str, tuple[TableCheck, ...]]:
@@ -89,7 +93,7 @@ def generated_checks(spec: TableSpec) -> Iterator[TableCheck]:
     for name, (description, statements) in parts.items():
         if statements:
             sql = "\nUNION ALL BY NAME\n".join(statements)
-            yield TableCheck(spec.name, name, description, sql)
+            yield TableCheck(spec.name, name, description, sql, is_generated=True)
 
 
 def _read(path: Path, specs: Mapping[str, TableSpec]) -> TableCheck:
@@ -129,8 +133,16 @@ def _key(spec: TableSpec) -> tuple[str, ...]:
     return keys[0] if keys else tuple(column.name for column in spec.columns)
 
 
+def _place(spec: TableSpec) -> tuple[str, ...]:
+    """Columns that all rows of a partition share."""
+    return ("study", "layer") if spec.per == "site" else ("study",)
+
+
 def _duplicates(spec: TableSpec, key: tuple[str, ...]) -> str:
-    return f"SELECT {_list(key)}, count(*) AS n_rows {_rows(spec)} GROUP BY ALL HAVING n_rows > 1"
+    within = [name for name in key if name not in _place(spec)]
+    shown = "".join(f"{quote_name(name)}, " for name in within)
+    by = f" GROUP BY {_list(within)}" if within else ""
+    return f"SELECT {shown}count(*) AS n_rows {_rows(spec)}{by} HAVING n_rows > 1"
 
 
 def _nulls(spec: TableSpec) -> list[str]:
@@ -190,18 +202,24 @@ def _rows_where(spec: TableSpec, tests: Mapping[str, str], named: str) -> list[s
 
 
 def _dangling(spec: TableSpec, reference: Reference) -> str:
-    own = [f"{quote_name(c)} AS c{i}" for i, c in enumerate(reference.columns)]
-    other = [f"{quote_name(c)} AS c{i}" for i, c in enumerate(reference.referenced)]
-    given = [f"{quote_name(c)} IS NOT NULL" for c in reference.columns]
-    if reference.where:
-        given.append(f"({reference.where})")
-    back = [f"c{i} AS {quote_name(c)}" for i, c in enumerate(reference.columns)]
-    using = ", ".join(f"c{i}" for i in range(len(own)))
+    pairs = list(zip(reference.columns, reference.referenced, strict=True))
+    # What a whole partition shares is a filter, the rest is joined.
+    shared = [own for own, other in pairs if own == other and own in _place(spec)]
+    joined = [pair for pair in pairs if pair[0] not in shared]
+    own = ", ".join(f"{quote_name(name)} AS c{i}" for i, (name, _) in enumerate(joined))
+    other = ", ".join(f"{quote_name(name)} AS c{i}" for i, (_, name) in enumerate(joined))
+    given = "".join(f" AND {quote_name(name)} IS NOT NULL" for name, _ in joined)
+    where = f" AND ({reference.where})" if reference.where else ""
+    place = " AND ".join(f"{name} = getvariable('{name}')" for name in shared) or "true"
+    table, back = quote_name(reference.table), f"{quote_text(reference.table)} AS lacks_it"
+    if not joined:
+        there = f"EXISTS (SELECT 1 FROM {table} WHERE {place})"
+        return f"SELECT DISTINCT {_list(shared)}, {back} {_rows(spec)}{where} AND NOT {there}"
+    names = ", ".join(f"c{i} AS {quote_name(name)}" for i, (name, _) in enumerate(joined))
+    using = ", ".join(f"c{i}" for i in range(len(joined)))
     return (
-        f"SELECT {', '.join(back)}, {quote_text(reference.table)} AS lacks_it"
-        f" FROM (SELECT DISTINCT {', '.join(own)} {_rows(spec)} AND {' AND '.join(given)})"
-        f" ANTI JOIN (SELECT {', '.join(other)} FROM {quote_name(reference.table)})"
-        f" USING ({using})"
+        f"SELECT {names}, {back} FROM (SELECT DISTINCT {own} {_rows(spec)}{given}{where})"
+        f" ANTI JOIN (SELECT {other} FROM {table} WHERE {place}) USING ({using})"
     )
 
 
@@ -227,7 +245,7 @@ def _miscounted(spec: TableSpec) -> list[str]:
 
 
 def _misplaced(spec: TableSpec) -> list[str]:
-    columns = ["study", *(["layer"] if spec.per == "site" else [])]
+    columns = _place(spec)
     differ = " OR ".join(f"{name} IS DISTINCT FROM getvariable('{name}')" for name in columns)
     return [
         f"SELECT DISTINCT {_list(columns)} FROM read_parquet(getvariable('file')) WHERE {differ}"

@@ -1,8 +1,8 @@
 """What a declared table or view is: columns with types and meaning, what must hold of its rows, and
 the polars schema of it.
 
-How declarations are read from SQL files is in `declarations.py` and `constraints.py`, the statements
-that check rows in `checks.py`.
+How declarations are read from SQL files is in `declarations.py` and `constraints.py`, the
+statements that check rows in `checks.py`.
 """
 
 from dataclasses import dataclass, field
@@ -71,7 +71,7 @@ class Reference:
 class RowCount:
     """How many rows a partition has, for each value of the columns `for_each`.
 
-    `words` is what the declaration says, `expected` the number in SQL; `at_least`: there may be more.
+    `words` is what the declaration says, `expected` the number in SQL; `at_least`: or more.
     """
 
     words: str
