@@ -8,7 +8,8 @@ hold, a line `-- severity: warn` where a breach is no error, and the statement.
 Statements see the whole catalog and pick the rows of one partition by DuckDB variables: `study`,
 `layer` (tables per layer), `file` (of the partition's rows), and `checks.<key>`, the bounds that
 the study sets. NaN passes nothing: DuckDB takes it for the largest number, so that a bound from
-below would let it through; a CHECK fails where a column in it is NaN.
+below would let it through; a CHECK fails where a column in it is NaN. Statements of one's own say
+`(what must hold) IS NOT TRUE`, with a bound from above.
 
 Belongs here: the statements. Does not belong here: running them (check_runs.py), how constraints
 are declared (constraints.py).
@@ -194,9 +195,10 @@ def _rows_where(spec: TableSpec, tests: Mapping[str, str], named: str) -> list[s
         if condition.expression in tests
         for name in condition.columns
     ]
-    columns = dict.fromkeys([*_key(spec), *shown, *extra])
+    columns = [n for n in dict.fromkeys([*_key(spec), *shown, *extra]) if n not in _place(spec)]
+    also = "".join(f", {quote_name(name)}" for name in columns)
     return [
-        f"SELECT concat_ws('; ', {which}) AS {named}, {_list(columns)} {_rows(spec)}"
+        f"SELECT concat_ws('; ', {which}) AS {named}{also} {_rows(spec)}"
         f" AND ({' OR '.join(f'({test})' for test in tests.values())})"
     ]
 

@@ -28,6 +28,7 @@ from mechinterp_assets.storage.table_spec import (
     Per,
     TableSpec,
     ViewSpec,
+    plain_table,
     polars_schema,
 )
 
@@ -159,11 +160,7 @@ def _read(folder: Path, fingerprint: str) -> Declarations:
         catalog_sql += _passed_on_comments(con, catalog_file)
         if taken := tables.keys() & _columns(con).keys():
             raise DeclarationError(f"sql/tables declares {sorted(taken)}, the catalog's own names")
-        statements = []
-        for spec in tables.values():
-            columns = ", ".join(f"{quote_name(c.name)} {c.type}" for c in spec.stored_columns)
-            statements.append(f"CREATE TABLE {quote_name(spec.name)} ({columns});")
-        con.execute("".join(statements))
+        con.execute("".join(plain_table(spec, stored=True) for spec in tables.values()))
         views = _read_views(con, folder / "views", tables)
     return Declarations(tables, catalog_sql, views, fingerprint)
 

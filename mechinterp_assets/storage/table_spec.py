@@ -10,6 +10,8 @@ from typing import Literal
 
 import polars as pl
 
+from mechinterp_assets.storage.sql_text import quote_name
+
 _POLARS_TYPES: dict[str, pl.DataType] = {
     "VARCHAR": pl.String(),
     "BIGINT": pl.Int64(),
@@ -142,6 +144,18 @@ class ViewSpec:
     columns: tuple[Column, ...]
     statements: str
     reads: frozenset[str] = frozenset()
+
+
+def plain_table(spec: TableSpec, *, stored: bool = False) -> str:
+    """CREATE TABLE of the declared columns without constraints, for rows that need not be whole.
+
+    Args:
+        spec: the table.
+        stored: include the provenance columns.
+    """
+    columns = spec.stored_columns if stored else spec.columns
+    named = ", ".join(f"{quote_name(column.name)} {column.type}" for column in columns)
+    return f"CREATE TABLE {quote_name(spec.name)} ({named});"
 
 
 def polars_schema(spec: TableSpec, *, stored: bool = False) -> pl.Schema:
