@@ -2,7 +2,6 @@
 evaluation is of one partition."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -24,7 +23,7 @@ PROVENANCE = Provenance(study="tiny", run_id="attempt", code_version="test")
 
 
 @pytest.fixture
-def copy(tiny: Materialized, tmp_path: Path) -> Iterator[Lake]:
+def copy(tiny: Materialized, tmp_path: Path) -> Lake:
     """A copy of the tiny study's lake that a test may damage."""
     shutil.copytree(tiny.home / "lake", tmp_path / "lake", symlinks=True)
     return Lake(tmp_path / "lake")

@@ -110,7 +110,12 @@ def rows(**columns: list[Any]) -> pl.DataFrame:
         "terms": [[], [1.0], [0.5, 0.5], [0.0]],
         "ratio": [INF, NAN, None, 1.0],
     }
-    types = {"other": pl.Int32, "low": pl.Float64, "high": pl.Float64, "terms": pl.List(pl.Float32)}
+    types: dict[str, pl.DataType | type[pl.DataType]] = {
+        "other": pl.Int32,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "terms": pl.List(pl.Float32),
+    }
     return pl.DataFrame(given | columns, schema_overrides=types, strict=False)
 
 
