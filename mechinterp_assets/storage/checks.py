@@ -88,6 +88,10 @@ def generated_checks(spec: TableSpec) -> Iterator[TableCheck]:
             "; ".join(_in_words(reference) for reference in constraints.references),
             [_dangling(spec, reference) for reference in constraints.references],
         ),
+        "below": (
+            "; ".join(f"{bound.column} < {bound.size}" for bound in constraints.bounds),
+            _beyond(spec),
+        ),
         "rows": (f"Rows: {constraints.rows.words if constraints.rows else ''}", _miscounted(spec)),
         "partition": ("Rows say that they are of the partition they are in", _misplaced(spec)),
     }
@@ -223,6 +227,30 @@ def _dangling(spec: TableSpec, reference: Reference) -> str:
         f"SELECT {names}, {back} FROM (SELECT DISTINCT {own} {_rows(spec)}{given}{where})"
         f" ANTI JOIN (SELECT {other} FROM {table} WHERE {place}) USING ({using})"
     )
+
+
+def _beyond(spec: TableSpec) -> list[str]:
+    """Numbers that are no index of a layer, head, token or feature that there is.
+
+    A size that is not known, since the model or SAE has no row, is a breach too.
+    """
+    statements = []
+    for table in dict.fromkeys(bound.table for bound in spec.constraints.bounds):
+        bounds = [bound for bound in spec.constraints.bounds if bound.table == table]
+        using = "study, layer" if table == "attention_sae" else "study"
+        columns = list(dict.fromkeys(["layer"] * (using != "study") + [b.column for b in bounds]))
+        breach = " OR ".join(
+            f"{quote_name(one.column)} IS NOT NULL"
+            f" AND ({quote_name(one.column)} < {one.size}) IS NOT TRUE"
+            for one in bounds
+        )
+        sizes = ", ".join(dict.fromkeys(bound.size for bound in bounds))
+        statements.append(
+            f"SELECT {_list(columns)}, {sizes}"
+            f" FROM (SELECT DISTINCT study, {_list(columns)} {_rows(spec)})"
+            f" LEFT JOIN (SELECT {using}, {sizes} FROM {table}) USING ({using}) WHERE {breach}"
+        )
+    return statements
 
 
 def _in_words(reference: Reference) -> str:

@@ -5,10 +5,11 @@
     -- references: ioi_prompts (study, prompt) where task = 'ioi'
     -- references: study, layer, neighbour -> feature_statistics (study, layer, feature)
     -- rows: one per head for each score
+    -- below: layer < n_layers, feature < d_sae
     -- may be infinite or NaN: column, column
 
-Foreign keys and row counts are lines of the header: DuckDB wants the table that is referenced to
-exist before, and knows no expected number of rows.
+Foreign keys, row counts and sizes are lines of the header: DuckDB wants the table that is
+referenced to exist before, and knows no condition over several tables.
 
 Belongs here: the grammar of these lines, and what DuckDB says of the rest. Does not belong here:
 what a constraint is (table_spec.py), the statements that check it (checks.py).
@@ -26,6 +27,7 @@ import duckdb
 
 from mechinterp_assets.storage.sql_text import quote_name
 from mechinterp_assets.storage.table_spec import (
+    Bound,
     Column,
     Condition,
     Constraints,
@@ -35,7 +37,7 @@ from mechinterp_assets.storage.table_spec import (
     RowCount,
 )
 
-_HEADER = re.compile(r"^-- (references|rows|may be infinite or NaN): *(.*?) *$", re.MULTILINE)
+_HEADER = re.compile(r"^-- (references|rows|below|may be infinite or NaN): *(.*?) *$", re.MULTILINE)
 _REFERENCE = re.compile(
     r"(?:(?P<columns>[\w, ]+?) *-> *)?(?P<table>\w+) *\((?P<referenced>[\w, ]+)\)"
     r"(?: where (?P<where>.+))?"
@@ -50,6 +52,11 @@ _UNITS: dict[str, dict[Per, tuple[str, str]]] = {
     "one per token": {"study": (_MODEL, "d_vocab")},
     "one per feature": {"site": (_SAE, "d_sae")},
 }
+_SIZES = {
+    **dict.fromkeys(("n_layers", "n_heads", "n_kv_heads", "d_model", "d_head", "d_vocab"), _MODEL),
+    "d_sae": _SAE,
+}
+_BOUND = re.compile(r"(?P<column>\w+) *< *(?P<size>\w+)")
 _ONE = {"one": False, "at least one": True}
 
 
@@ -98,6 +105,7 @@ def with_header(
     types = {column.name: column.type for column in columns}
     references: list[Reference] = []
     rows: RowCount | None = None
+    bounds: list[Bound] = []
     not_finite: set[str] = set()
     for kind, said in _HEADER.findall(text):
         if kind == "references":
@@ -108,6 +116,11 @@ def with_header(
                 raise DeclarationError(f"{path} has two lines '-- rows:'; write one")
             rows = _rows(said, per, path)
             _require(rows.for_each, types, path, said)
+        elif kind == "below":
+            bounds += _bounds(said, path)
+            _require([bound.column for bound in bounds], types, path, said)
+            if "layer" not in types and any(bound.table == _SAE for bound in bounds):
+                raise DeclarationError(f"{path}: {said!r} needs a column layer, to find its SAE by")
         else:
             named = _names(said)
             _require(named, types, path, said)
@@ -115,7 +128,11 @@ def with_header(
                 raise DeclarationError(f"{path}: {exact[0]} is {types[exact[0]]}, always finite")
             not_finite.update(named)
     return replace(
-        native, references=tuple(references), rows=rows, not_finite=frozenset(not_finite)
+        native,
+        references=tuple(references),
+        rows=rows,
+        bounds=tuple(bounds),
+        not_finite=frozenset(not_finite),
     )
 
 
@@ -157,6 +174,19 @@ def _rows(said: str, per: Per, path: Path) -> RowCount:
     table, number = _UNITS[unit][per]
     where = partition_filter("site" if table == _SAE else "study")
     return RowCount(said, f"(SELECT {number} FROM {table} WHERE {where})", for_each)
+
+
+def _bounds(said: str, path: Path) -> list[Bound]:
+    found = []
+    for one in _names(said):
+        pair = _BOUND.fullmatch(one)
+        if pair is None or pair["size"] not in _SIZES:
+            raise DeclarationError(
+                f"{path}: cannot read '-- below: {one}'; write '<column> < <size>', a size being"
+                f" one of {', '.join(_SIZES)}"
+            )
+        found.append(Bound(pair["column"], pair["size"], _SIZES[pair["size"]]))
+    return found
 
 
 def _names(said: str) -> tuple[str, ...]:

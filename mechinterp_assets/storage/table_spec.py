@@ -83,6 +83,15 @@ class RowCount:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """Numbers of `column` are below `size` of `table`: of the model, or of the layer's SAE."""
+
+    column: str
+    size: str
+    table: str
+
+
+@dataclass(frozen=True)
 class Constraints:
     """What must hold of a table's rows beside types and NOT NULL.
 
@@ -91,6 +100,7 @@ class Constraints:
         conditions: of single rows.
         references: to rows of other tables, or of this one.
         rows: how many there are; None where that is not fixed.
+        bounds: columns that count from 0 up to a size of the model or SAE.
         not_finite: columns of floats that may be infinite or NaN.
     """
 
@@ -98,6 +108,7 @@ class Constraints:
     conditions: tuple[Condition, ...] = ()
     references: tuple[Reference, ...] = ()
     rows: RowCount | None = None
+    bounds: tuple[Bound, ...] = ()
     not_finite: frozenset[str] = frozenset()
 
 

@@ -2,6 +2,7 @@
 -- per: site
 -- rows: at least one
 -- references: study, first_sequence -> tokenized_corpus (study, sequence)
+-- below: layer < n_layers
 CREATE TABLE activation_cache (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

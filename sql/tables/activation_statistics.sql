@@ -1,6 +1,7 @@
 -- formula: 1
 -- per: site
 -- rows: one per head
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE activation_statistics (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

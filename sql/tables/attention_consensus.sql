@@ -1,4 +1,5 @@
 -- formula: 3
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_consensus (
     study VARCHAR,
     task VARCHAR,

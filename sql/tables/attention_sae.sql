@@ -1,6 +1,7 @@
 -- formula: 3
 -- per: site
 -- rows: one
+-- below: layer < n_layers
 CREATE TABLE attention_sae (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,5 +1,6 @@
 -- formula: 2
 -- rows: one per head for each tokens, with_bos, position
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_sinks (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,4 +1,5 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_slice_usage (
     study VARCHAR,
     text_source VARCHAR CHECK (text_source IN ('ioi', 'corpus')),

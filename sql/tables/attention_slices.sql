@@ -1,6 +1,7 @@
 -- formula: 3
 -- references: ioi_prompts (study, prompt) where task = 'ioi'
 -- references: task_prompts (study, task, prompt) where task <> 'ioi'
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_slices (
     study VARCHAR,
     task VARCHAR,

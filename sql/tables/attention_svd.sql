@@ -1,4 +1,5 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_svd (
     study VARCHAR NOT NULL,
     layer INTEGER NOT NULL CHECK (layer >= 0),

@@ -1,5 +1,6 @@
 -- formula: 3
 -- references: attention_consensus (study, task, layer, head, destination_role, source_role)
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_token_signal (
     study VARCHAR,
     task VARCHAR,

@@ -1,4 +1,5 @@
 -- formula: 2
+-- below: source_layer < n_layers, source_head < n_heads, receiver_layer < n_layers, receiver_head < n_heads
 CREATE TABLE edge_attribution (
     study VARCHAR,
     task VARCHAR,

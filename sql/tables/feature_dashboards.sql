@@ -1,6 +1,7 @@
 -- formula: 2
 -- per: site
 -- rows: one
+-- below: layer < n_layers
 CREATE TABLE feature_dashboards (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

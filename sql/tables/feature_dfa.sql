@@ -1,6 +1,7 @@
 -- formula: 1
 -- per: site
 -- references: feature_top_examples (study, layer, feature, rank, sequence, position)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_dfa (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -2,6 +2,7 @@
 -- per: site
 -- rows: one per head for each feature, rank
 -- references: feature_dfa (study, layer, feature, rank, sequence, position)
+-- below: layer < n_layers, feature < d_sae, head < n_heads
 CREATE TABLE feature_dfa_matrix (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,6 +1,7 @@
 -- formula: 2
 -- per: site
 -- references: feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae, head < n_heads
 CREATE TABLE feature_families (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

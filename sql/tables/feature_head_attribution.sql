@@ -1,6 +1,7 @@
 -- formula: 1
 -- per: site
 -- rows: one per head for each feature
+-- below: layer < n_layers, feature < d_sae, head < n_heads
 CREATE TABLE feature_head_attribution (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,6 +1,7 @@
 -- formula: 2
 -- per: site
 -- references: feature_intervals (study, layer, feature, interval)
+-- below: layer < n_layers, feature < d_sae, token_id < d_vocab
 CREATE TABLE feature_interval_examples (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,4 +1,5 @@
 -- formula: 2
+-- below: layer < n_layers
 CREATE TABLE feature_label_summary (
     study VARCHAR NOT NULL,
     layer INTEGER CHECK (layer >= 0),

@@ -1,5 +1,6 @@
 -- formula: 1
 -- references: attention_sae (study, layer)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_labels (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

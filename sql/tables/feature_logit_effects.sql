@@ -1,5 +1,6 @@
 -- formula: 2
 -- per: site
+-- below: layer < n_layers, feature < d_sae, token_id < d_vocab
 CREATE TABLE feature_logit_effects (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

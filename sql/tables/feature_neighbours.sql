@@ -2,6 +2,7 @@
 -- per: site
 -- references: feature_statistics (study, layer, feature)
 -- references: study, layer, neighbour -> feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae, neighbour < d_sae
 CREATE TABLE feature_neighbours (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,6 +1,7 @@
 -- formula: 2
 -- per: site
 -- references: feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_proxies (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,6 +1,7 @@
 -- formula: 1
 -- per: site
 -- references: feature_proxies (study, layer, proxy, feature)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_proxy_histogram (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -2,6 +2,7 @@
 -- per: site
 -- references: feature_top_examples (study, layer, feature, rank, sequence, position)
 -- references: study, layer, feature, rank, parent -> feature_rdfa (study, layer, feature, rank, node)
+-- below: layer < n_layers, feature < d_sae, at_layer < n_layers, at_head < n_heads, token_id < d_vocab, strongest_head < n_heads
 CREATE TABLE feature_rdfa (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

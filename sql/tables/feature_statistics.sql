@@ -1,6 +1,7 @@
 -- formula: 1
 -- per: site
 -- rows: one per feature
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_statistics (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,6 +1,7 @@
 -- formula: 1
 -- per: site
 -- references: feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae, token_id < d_vocab
 CREATE TABLE feature_top_examples (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,5 +1,6 @@
 -- formula: 1
 -- references: tokenized_corpus (study, sequence)
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE head_attention_examples (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

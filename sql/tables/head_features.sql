@@ -1,6 +1,7 @@
 -- formula: 2
 -- per: site
 -- references: feature_head_attribution (study, layer, feature, head)
+-- below: layer < n_layers, head < n_heads, feature < d_sae
 CREATE TABLE head_features (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,4 +1,5 @@
 -- formula: 3
+-- below: layer < n_layers
 CREATE TABLE head_label_summary (
     study VARCHAR NOT NULL,
     layer INTEGER CHECK (layer >= 0),

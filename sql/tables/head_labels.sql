@@ -1,4 +1,5 @@
 -- formula: 1
+-- below: layer < n_layers, head < n_heads, feature < d_sae
 CREATE TABLE head_labels (
     study VARCHAR NOT NULL,
     layer INTEGER NOT NULL CHECK (layer >= 0),

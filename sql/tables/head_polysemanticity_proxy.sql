@@ -1,5 +1,6 @@
 -- formula: 3
 -- per: site
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE head_polysemanticity_proxy (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

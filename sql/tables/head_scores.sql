@@ -1,4 +1,5 @@
 -- formula: 3
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE head_scores (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,4 +1,5 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE head_set_quality (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,

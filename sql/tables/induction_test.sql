@@ -1,5 +1,6 @@
 -- formula: 2
 -- per: site
+-- below: layer < n_layers
 CREATE TABLE induction_test (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

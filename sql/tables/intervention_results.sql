@@ -1,6 +1,7 @@
 -- formula: 4
 -- references: ioi_prompts (study, prompt) where task = 'ioi'
 -- references: task_prompts (study, task, prompt) where task <> 'ioi'
+-- below: layer < n_layers, head < n_heads, feature < d_sae, upstream_layer < n_layers, upstream_head < n_heads
 CREATE TABLE intervention_results (
     study VARCHAR,
     task VARCHAR,

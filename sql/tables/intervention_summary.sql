@@ -1,5 +1,6 @@
 -- formula: 4
 -- references: intervention_results (study, task, intervention, metric)
+-- below: layer < n_layers, head < n_heads, feature < d_sae, upstream_layer < n_layers, upstream_head < n_heads
 CREATE TABLE intervention_summary (
     study VARCHAR,
     task VARCHAR,

@@ -1,6 +1,7 @@
 -- formula: 2
 -- rows: one per row of ioi_prompts
 -- references: ioi_prompts (study, prompt)
+-- below: top_token_id < d_vocab
 CREATE TABLE ioi_baseline (
     study VARCHAR,
     prompt BIGINT,

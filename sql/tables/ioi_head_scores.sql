@@ -1,4 +1,5 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE ioi_head_scores (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

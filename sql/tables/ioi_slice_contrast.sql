@@ -1,5 +1,6 @@
 -- formula: 3
 -- references: attention_slices (study, task, prompt, layer, head, destination, source)
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE ioi_slice_contrast (
     study VARCHAR,
     task VARCHAR,

@@ -1,5 +1,6 @@
 -- formula: 4
 -- references: study, task, prompt, downstream_layer, downstream_head, destination, source -> attention_slices (study, task, prompt, layer, head, destination, source)
+-- below: upstream_layer < n_layers, upstream_head < n_heads, downstream_layer < n_layers, downstream_head < n_heads
 CREATE TABLE ioi_trace_edges (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,

@@ -1,4 +1,5 @@
 -- formula: 4
+-- below: upstream_layer < n_layers, upstream_head < n_heads, downstream_layer < n_layers, downstream_head < n_heads
 CREATE TABLE ioi_trace_graph (
     study VARCHAR,
     task VARCHAR,

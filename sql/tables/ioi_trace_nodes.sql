@@ -1,4 +1,5 @@
 -- formula: 3
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE ioi_trace_nodes (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,

@@ -1,4 +1,5 @@
 -- formula: 3
+-- below: upstream_layer < n_layers, upstream_head < n_heads, downstream_layer < n_layers, downstream_head < n_heads
 CREATE TABLE ioi_trace_variants (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,

@@ -1,5 +1,6 @@
 -- formula: 2
 -- rows: one per layer for each tokens, with_bos, rank
+-- below: layer < n_layers, dimension < d_model
 CREATE TABLE massive_activations (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,5 +1,6 @@
 -- formula: 2
 -- rows: one per head for each prefix_length
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE prefix_induction_corpus (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

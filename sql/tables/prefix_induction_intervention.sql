@@ -1,4 +1,5 @@
 -- formula: 1
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE prefix_induction_intervention (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,4 +1,5 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads, query_layer < n_layers, key_layer < n_layers
 CREATE TABLE qk_feature_pairs (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,

@@ -1,4 +1,5 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE qk_feature_summary (
     study VARCHAR,
     task VARCHAR,

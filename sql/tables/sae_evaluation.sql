@@ -2,6 +2,7 @@
 -- per: site
 -- rows: one
 -- references: attention_sae (study, layer)
+-- below: layer < n_layers
 CREATE TABLE sae_evaluation (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,5 +1,6 @@
 -- formula: 3
 -- per: site
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE sae_matching (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

@@ -1,6 +1,7 @@
 -- formula: 2
 -- per: site
 -- references: attention_sae (study, layer)
+-- below: layer < n_layers
 CREATE TABLE sae_training_log (
     study VARCHAR,
     layer INTEGER CHECK (layer >= 0),

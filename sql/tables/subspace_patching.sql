@@ -1,4 +1,5 @@
 -- formula: 2
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE subspace_patching (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,

@@ -1,6 +1,7 @@
 -- formula: 2
 -- references: ioi_prompts (study, prompt) where task = 'ioi'
 -- references: task_prompts (study, task, prompt) where task <> 'ioi'
+-- below: top_token_id < d_vocab
 CREATE TABLE task_baseline (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,

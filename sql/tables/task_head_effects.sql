@@ -1,5 +1,6 @@
 -- formula: 2
 -- rows: one per head for each task, mode, metric
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE task_head_effects (
     study VARCHAR,
     task VARCHAR,

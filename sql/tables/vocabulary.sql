@@ -1,5 +1,6 @@
 -- formula: 1
 -- rows: one per token
+-- below: token_id < d_vocab
 CREATE TABLE vocabulary (
     study VARCHAR,
     token_id INTEGER CHECK (token_id >= 0),

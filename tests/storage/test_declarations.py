@@ -126,6 +126,8 @@ def test_constraints_are_read_back(sql: Path) -> None:
         (declared("-- references: u (x)"), r"references u\.x, which is not declared"),
         (declared("-- rows: one per head for each y"), "has no column y"),
         (declared("-- rows: one per feature"), "write one of one, at least one, one per layer"),
+        (declared("-- below: x < n_widgets"), "a size being one of n_layers, n_heads"),
+        (declared("-- below: x < d_sae"), "needs a column layer, to find its SAE by"),
         (declared("-- rows: one\n-- rows: one"), "two lines '-- rows:'"),
         (declared("-- may be infinite or NaN: x"), "x is BIGINT, always finite"),
         ("-- formula: 1\nCREATE TABEL t (x BIGINT);", "not valid SQL"),

@@ -44,6 +44,7 @@ COMMENT ON COLUMN attention_sae.d_sae IS 'Features';
 -- references: attention_sae (study, layer)
 -- references: study, layer, other -> head_values (study, layer, head) where kind = 'pair'
 -- rows: one per head for each kind
+-- below: layer < n_layers, head < n_heads, other < d_sae
 -- may be infinite or NaN: ratio
 CREATE TABLE head_values (
     study VARCHAR,
@@ -156,7 +157,7 @@ def failed(results: Mapping[str, CheckResult]) -> list[str]:
 def test_rows_that_are_as_declared_pass(check: Callable[..., dict[str, CheckResult]]) -> None:
     results = check(rows())
     assert list(results) == [
-        *("key", "not_null", "values", "finite", "references", "rows", "partition"),
+        *("key", "not_null", "values", "finite", "references", "below", "rows", "partition"),
     ]
     assert failed(results) == []
     assert all(one.what == "" for one in results.values())
@@ -174,6 +175,8 @@ def test_rows_that_are_as_declared_pass(check: Callable[..., dict[str, CheckResu
         ({"kind": ["alone", "alone", "pair", "both"]}, "values", "kind IN"),
         ({"low": [None, 0.0, 0.5, 0.0]}, "values", "(low <= high), head 0, kind pair"),
         ({"other": [7, None, 1, 5]}, "references", "lacks_it head_values, other 5"),
+        ({"head": [0, 2, 0, 2]}, "below", "1 row: layer 0, head 2, n_layers 3, n_heads 2"),
+        ({"other": [7, None, 1, 8]}, "below", "layer 0, other 8, d_sae 8"),
         ({"layer": [0, 0, 0, 1]}, "partition", "study organism, layer 1"),
         ({"terms": [[], [NAN], [0.5, 0.5], [0.0]]}, "finite", "not_finite_in terms, head 1"),
         ({"terms": [[], [1.0], [0.5, -INF], [0.0]]}, "finite", "not_finite_in terms, head 0"),
@@ -212,7 +215,7 @@ def test_a_missing_row_is_found_where_the_others_of_its_kind_are(
 
 def test_rows_without_their_sae_dangle(check: Callable[..., dict[str, CheckResult]]) -> None:
     results = check(rows(), sae=False)
-    assert failed(results) == ["references"]
+    assert failed(results) == ["references", "below"]
     assert results["references"].what == "1 row: study organism, layer 0, lacks_it attention_sae"
 
 
