@@ -9,7 +9,7 @@ CREATE TABLE head_set_quality (
     subset VARCHAR NOT NULL,
     layer INTEGER CHECK (layer >= 0),
     head INTEGER CHECK (head >= 0),
-    n_set_heads BIGINT NOT NULL CHECK (n_set_heads > 0),
+    n_set_heads BIGINT NOT NULL CHECK (n_set_heads >= 0),
     n_removed BIGINT NOT NULL CHECK (n_removed >= 0),
     m_circuit DOUBLE NOT NULL,
     m_other DOUBLE NOT NULL,
