@@ -148,5 +148,6 @@ def difference_from_bridge(
         expected = cache[name]
         expected = expected.reshape(*expected.shape[:2], -1)
         scale = harvested[layer].float().pow(2).mean().sqrt()
-        differences[layer] = float((harvested[layer] - expected).abs().max() / scale)
+        gap = (harvested[layer] - expected).abs().max()
+        differences[layer] = float(gap / scale) if gap != 0 else 0.0  # z may be 0 throughout
     return differences

@@ -33,6 +33,7 @@ for command in (
     table_commands.tables,
     table_commands.queries,
     table_commands.query,
+    table_commands.checks,
     table_commands.export,
     table_commands.refresh,
     table_commands.verify,

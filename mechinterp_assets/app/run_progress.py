@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
 from dagster_shared.error import SerializableErrorInfo
 
 from mechinterp_assets.app.progress import Progress, duration
@@ -57,11 +58,11 @@ class RunProgress:
                 self._progress.heard(entry.user_message)
             return
         step = event.step_key or ""
-        if step and step not in self._steps and event.is_step_event and not event.is_failure:
-            is_check = event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
-            if not is_check:
-                return  # asset checks are told of where they fail
-        if event.event_type == dg.DagsterEventType.STEP_START:
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            self._say_of_check(event.asset_check_evaluation_data)
+        elif step not in self._steps:
+            self._take_of_check_step(event)
+        elif event.event_type == dg.DagsterEventType.STEP_START:
             with self._lock:
                 self._started[step] = time.monotonic()
             about = f", about {duration(self._expected[step])}" if step in self._expected else ""
@@ -78,12 +79,21 @@ class RunProgress:
                 f"{self._count(step)} FAILED after {self._end(step)}: "
                 f"{root_cause(event.step_failure_data.error)}"
             )
-        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            check = event.asset_check_evaluation_data
-            if not check.passed:
-                self._progress.say(
-                    f"check {check.check_name} of {check.asset_key.to_user_string()} FAILED"
-                )
+
+    def _take_of_check_step(self, event: dg.DagsterEvent) -> None:
+        """Say why a step of checks could not run; breaches were said one by one."""
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            if error is None or error.cls_name != DagsterAssetCheckFailedError.__name__:
+                self._progress.say(f"{event.step_key} FAILED: {root_cause(error)}")
+
+    def _say_of_check(self, check: dg.AssetCheckEvaluation) -> None:
+        if check.passed:
+            return
+        table = check.asset_key.to_user_string()
+        of = table if check.partition is None else f"{table} of {check.partition}"
+        verdict = "FAILED" if check.severity == dg.AssetCheckSeverity.ERROR else "warns"
+        self._progress.say(f"check {check.check_name} of {of} {verdict}: {check.description}")
 
     def _count(self, step: str) -> str:
         """`3/74 step`."""

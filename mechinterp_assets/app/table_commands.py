@@ -1,4 +1,4 @@
-"""Commands on the lake: tables, queries, query, export, refresh, verify, rebuild."""
+"""Commands on the lake: tables, queries, query, checks, export, refresh, verify, rebuild."""
 
 import sys
 from functools import partial
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mechinterp_assets.app.known_studies import known_study
 from mechinterp_assets.app.mistakes import told
 from mechinterp_assets.app.opened_lake import check_has_study, opened_lake
 from mechinterp_assets.app.printing import Format, print_frame
@@ -60,6 +61,32 @@ def query(
     print_frame(shown, found.question, form)
     if form is Format.TABLE and shown.height < frame.height:
         print(f"{shown.height} of {frame.height} rows; --rows {frame.height} shows all")
+
+
+def checks(
+    study: Annotated[str, typer.Argument(help="Study whose tables are checked")] = "organism",
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Check every table of a study: keys, ranges, references, counts and what tables mean.
+
+    Prints what does not hold. Exit code 1 where a check fails that is no warning.
+    """
+    from mechinterp_assets.orchestration.table_checks import check_study
+
+    chosen = known_study(study)
+    lake = opened_lake()
+    check_has_study(lake, study)
+    found = check_study(lake, chosen)
+    failed = found.filter(~found["passed"])
+    if form is not Format.TABLE or failed.height:
+        shown = failed.drop("passed") if form is Format.TABLE else found
+        print_frame(shown, f"what does not hold in the tables of {study}", form)
+    errors = failed.filter(failed["severity"] == "error").height
+    if form is Format.TABLE:
+        tables = f"{found['table'].n_unique()} tables"
+        print(f"{found.height} checks of {tables}: {errors} failed, {failed.height - errors} warn")
+    if errors:
+        raise typer.Exit(1)
 
 
 def export(

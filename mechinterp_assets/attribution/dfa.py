@@ -246,7 +246,7 @@ class _Encoder:
             probe = torch.linspace(-1, 1, sae.d_in).to(sae.W_enc)
             expected = probe @ sae.W_enc + self.constant
             gap = (sae.pre_activations(probe[None])[0] - expected).abs().max()
-        if gap > 5e-3 * (1 + expected.abs().max()):  # leaves room for TF32
+        if not gap <= 5e-3 * (1 + expected.abs().max()):  # leaves room for TF32
             raise ValueError(
                 f"pre-activations of a {sae.architecture} SAE are not W_enc^T z + constant (off by "
                 f"{float(gap):.3g}); direct feature attribution needs an affine pre-activation"

@@ -131,7 +131,7 @@ class _Splitter:
             score = streams.scores[layer][:, head[1], at]
             size = self._size(query, key, role)
             gap = (pairs.totals(len(score)) - score).abs()
-            if bool((gap > self._frozen.tolerance * size).any()):
+            if not bool((gap <= self._frozen.tolerance * size).all()):
                 raise QkFeatureError(
                     f"the score of head {layer}.{head[1]} of {self._model.source} is not its "
                     f"scaled q . k (off by {float(gap.max()):.3g}); models with query-key norms "

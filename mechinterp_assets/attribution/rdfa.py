@@ -326,7 +326,7 @@ class _Splits:
         constant = exact(sae.b_enc[ids]) - w @ b_dec
         f = w @ z + constant
         gap = (f - exact(values)).abs()
-        if bool((gap > 5e-3 * (1 + f.abs())).any()):  # leaves room for TF32
+        if not bool((gap <= 5e-3 * (1 + f.abs())).all()):  # leaves room for TF32
             raise RdfaError(
                 f"active features of the {sae.architecture} SAE of layer {layer} are not their "
                 f"pre-activations W_enc^T (z - b_dec) + b_enc (off by {float(gap.max()):.3g}); "

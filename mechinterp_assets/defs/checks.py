@@ -1,161 +1,135 @@
-"""Asset checks that block what lies downstream: one SQL number per partition, and its bounds.
+"""Asset checks of every table, one step per table: `declaration`, which is all that follows from
+its declaration, and one check for each of its files in sql/checks.
 
-Belongs here: what must hold of a published table before anything is built on it. What must hold
-before publishing is checked where it is computed.
+A breach of severity error blocks what lies downstream; a warning does not. Each partition of a run
+has its own evaluation of each check, also where one run covers several: Dagster ties a result to a
+partition only in runs of a single one, so evaluations are written as such here. Dagster stores an
+evaluation in about the time that a statement takes to run, hence one for a whole declaration.
+
+Belongs here: how Dagster shows checks. Does not belong here: the checks (sql/, storage/checks.py).
+What must hold before publishing is checked where it is computed.
 """
 
-import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import dagster as dg
-
-from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, site
-from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.table_spec import Per
-from mechinterp_assets.studies.study import Study
-
-IDENTITY_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`sql` gives one number for a study (and layer); it must lie within `bounds`."""
-
-    table: str
-    name: str
-    description: str
-    per: Per
-    sql: str
-    bounds: Callable[[Study], tuple[float, float]]
-
-
-def _none(study: Study) -> tuple[float, float]:
-    return (0, 0)
-
-
-RULES = (
-    Rule(
-        "tokenized_corpus",
-        "token_ids_in_range",
-        "No sequence has a token id outside the vocabulary or starts with anything but BOS",
-        "study",
-        "SELECT count(*) FROM tokenized_corpus JOIN language_model USING (study)"
-        " WHERE study = $study AND (list_min(token_ids) < 0 OR list_max(token_ids) >= d_vocab"
-        " OR token_ids[1] <> bos_token_id)",
-        _none,
-    ),
-    Rule(
-        "activation_statistics",
-        "no_nan",
-        "The mean, norm and rms of every head's z are finite",
-        "site",
-        "SELECT count(*) FROM activation_statistics WHERE study = $study AND layer = $layer"
-        " AND NOT (isfinite(mean_norm) AND isfinite(rms)"
-        " AND list_bool_and(list_transform(mean_z, lambda x: isfinite(x))))",
-        _none,
-    ),
-    Rule(
-        "sae_evaluation",
-        "l0_in_bounds",
-        "Mean active features per held-out token lies within the study's checks.l0",
-        "site",
-        "SELECT max(l0) FROM sae_evaluation WHERE study = $study AND layer = $layer",
-        lambda study: study.checks.l0,
-    ),
-    Rule(
-        "sae_evaluation",
-        "splice_cost_in_bounds",
-        "The splice costs at most 1 - checks.ce_recovered_min of what zero ablation costs, or of"
-        " 0.05 nats where zero ablation costs less",
-        "site",
-        "SELECT max((ce_spliced - ce_clean) / greatest(ce_zero - ce_clean, 0.05))"
-        " FROM sae_evaluation WHERE study = $study AND layer = $layer",
-        lambda study: (-math.inf, 1 - study.checks.ce_recovered_min),
-    ),
-    Rule(
-        "feature_dfa",
-        "dfa_sums_to_pre_activation",
-        "Direct feature attribution by head and by source sums to the feature's pre-activation",
-        "site",
-        "SELECT coalesce(max(identity_error), 0) FROM feature_dfa"
-        " WHERE study = $study AND layer = $layer",
-        lambda study: (0, IDENTITY_TOLERANCE),
-    ),
-    Rule(
-        "feature_rdfa",
-        "tree_levels_sum",
-        "The parts of every node of a recursive attribution tree sum to it (error relative to the"
-        " sum of their sizes)",
-        "site",
-        "WITH parts AS (SELECT feature, rank, parent AS node, sum(dfa) AS total,"
-        " sum(abs(dfa)) AS size FROM feature_rdfa"
-        " WHERE study = $study AND layer = $layer AND parent IS NOT NULL GROUP BY ALL)"
-        " SELECT coalesce(max(abs(total - dfa) / size), 0) FROM feature_rdfa"
-        " JOIN parts USING (feature, rank, node) WHERE study = $study AND layer = $layer",
-        lambda study: (0, IDENTITY_TOLERANCE),
-    ),
-    Rule(
-        "attention_slices",
-        "slices_sum_to_scores",
-        "The slices of Omega sum to the attention score of every traced pair",
-        "study",
-        "SELECT coalesce(max(relative_identity_error), 0) FROM attention_slices"
-        " WHERE study = $study",
-        lambda study: (0, IDENTITY_TOLERANCE),
-    ),
-    Rule(
-        "ioi_baseline",
-        "ioi_accuracy",
-        "The model prefers the indirect object on enough base prompts (checks.ioi_accuracy_min)",
-        "study",
-        "SELECT avg(prefers_io::INT) FROM ioi_baseline JOIN ioi_prompts USING (study, prompt)"
-        " WHERE study = $study AND variant = 'base'",
-        lambda study: (study.checks.ioi_accuracy_min or 0, 1),
-    ),
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
 )
 
+from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES, site
+from mechinterp_assets.orchestration.table_checks import scope
+from mechinterp_assets.storage.check_runs import CheckResult, run_checks
+from mechinterp_assets.storage.checks import Severity, TableCheck, table_checks
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.lake import Lake
 
-def _check(rule: Rule) -> dg.AssetChecksDefinition:
-    partitions = PARTITIONS.studies if rule.per == "study" else PARTITIONS.sites
+# Marks the steps that are no assets, for those who count steps.
+CHECK_STEP = "mechinterp/checks"
+DECLARATION = "declaration"
 
-    @dg.asset_check(
-        asset=rule.table,
-        name=rule.name,
-        description=rule.description,
-        blocking=True,
-        partitions_def=partitions,
-    )
-    def check(
-        context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]
-    ) -> dg.AssetCheckResult:
-        values: dict[str, float] = {}
-        failed: list[str] = []
-        for key in context.op_execution_context.partition_keys:
-            study, parameters = _parameters(rule, key)
-            row = lake.sql(rule.sql, parameters).row(0)
-            values[key] = math.nan if row[0] is None else float(row[0])
-            low, high = rule.bounds(study)
-            if not low <= values[key] <= high:
-                failed.append(f"{key}: {values[key]:.4g} is not within [{low:g}, {high:g}]")
-        return dg.AssetCheckResult(
-            passed=not failed,
-            description="; ".join(failed) or rule.description,
-            metadata={**values, "sql": dg.MetadataValue.md(f"```sql\n{rule.sql}\n```")},
+_SEVERITIES: dict[Severity, dg.AssetCheckSeverity] = {
+    "error": dg.AssetCheckSeverity.ERROR,
+    "warn": dg.AssetCheckSeverity.WARN,
+}
+
+
+def _checks_of(table: str, checks: Sequence[TableCheck]) -> dg.AssetChecksDefinition:
+    per = table_spec(table).per
+    partitions = PARTITIONS.studies if per == "study" else PARTITIONS.sites
+    shown: dict[str, list[TableCheck]] = {}
+    for check in checks:
+        shown.setdefault(_shown_as(check), []).append(check)
+    specs = [
+        dg.AssetCheckSpec(
+            name,
+            asset=table,
+            description=_description(of),
+            blocking=of[0].severity == "error",
+            partitions_def=partitions,
         )
+        for name, of in shown.items()
+    ]
 
-    return check
+    @dg.multi_asset_check(name=f"{table}_checks", specs=specs, op_tags={CHECK_STEP: table})
+    def of_table(
+        context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]
+    ) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
+        keys = context.op_execution_context.partition_keys
+        work = [
+            (checks, scope(STUDIES[key] if per == "study" else site(key)[0], key, per))
+            for key in keys
+        ]
+        targets = {key: _target(context, table, key) for key in keys}
+        results = run_checks(lake, work)
+        for (key, name), of in groupby(results, lambda one: (one.partition, _shown_as(one.check))):
+            yield _evaluation(name, list(of), targets[key])
+        for spec in specs:
+            yield dg.Output(None, spec.get_python_identifier())
+
+    return of_table
 
 
-def _parameters(rule: Rule, key: str) -> tuple[Study, dict[str, str | int]]:
-    if rule.per == "study":
-        return STUDIES[key], {"study": key}
-    study, layer = site(key)
-    return study, {"study": study.study, "layer": layer}
+def _shown_as(check: TableCheck) -> str:
+    return DECLARATION if check.is_generated else check.name
+
+
+def _description(checks: Sequence[TableCheck]) -> str:
+    if len(checks) == 1:
+        return checks[0].description
+    return "\n".join(f"- {check.name}: {check.description}" for check in checks)
+
+
+def _evaluation(
+    name: str,
+    results: Sequence[CheckResult],
+    target: AssetCheckEvaluationTargetMaterializationData | None,
+) -> dg.AssetCheckEvaluation:
+    """What checks that are shown as one found in a partition, and the statements that found it."""
+    checks = [one.check for one in results]
+    failed = [one for one in results if not one.passed]
+    found = [f"{one.check.name}: {one.what}" if len(results) > 1 else one.what for one in failed]
+    statements = ";\n\n".join(f"-- {one.check.name}\n{one.sql}" for one in failed or results)
+    metadata: dict[str, dg.MetadataValue] = {
+        "breaches": dg.MetadataValue.int(sum(one.n_breaches for one in results)),
+        "sql": dg.MetadataValue.md(f"```sql\n{statements};\n```"),
+    }
+    for one in failed:
+        metadata[f"rows of {one.check.name}"] = dg.MetadataValue.json(
+            [
+                {k: None if v is None else str(v) for k, v in row.items()}
+                for row in one.breaches.iter_rows(named=True)
+            ]
+        )
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(checks[0].table),
+        check_name=name,
+        passed=not failed,
+        severity=_SEVERITIES[checks[0].severity],
+        blocking=checks[0].severity == "error",
+        partition=results[0].partition,
+        description="\n".join(found) or _description(checks),
+        target_materialization_data=target,
+        metadata=metadata,
+    )
+
+
+def _target(
+    context: dg.AssetCheckExecutionContext, table: str, partition: str
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """The materialization that is checked; None where Dagster knows of none."""
+    filters = dg.AssetRecordsFilter(dg.AssetKey(table), asset_partitions=[partition])
+    records = context.instance.fetch_materializations(filters, limit=1).records
+    if not records:
+        return None
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=records[0].storage_id, run_id=records[0].run_id, timestamp=records[0].timestamp
+    )
 
 
 with warnings.catch_warnings():
     # Partitioned checks are a preview in Dagster 1.13; the lock on 1.13 keeps them as they are.
     warnings.simplefilter("ignore", dg.PreviewWarning)
-    CHECKS = [_check(rule) for rule in RULES]
+    CHECKS = [_checks_of(table, checks) for table, checks in table_checks().items()]

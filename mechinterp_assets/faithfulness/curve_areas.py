@@ -34,7 +34,7 @@ SUMMARY_SCHEMA: dict[str, Any] = {
 def trapezoid(k: Sequence[float], values: Sequence[float], *, log: bool = False) -> float:
     """Area under values over increasing k; `log`: over log k, divided by its range."""
     at, height = np.asarray(k, dtype=float), np.asarray(values, dtype=float)
-    if len(at) < 2 or len(at) != len(height) or (np.diff(at) <= 0).any():
+    if len(at) < 2 or len(at) != len(height) or not (np.diff(at) > 0).all():
         raise FaithfulnessError(
             f"an area needs two or more increasing circuit sizes, not {list(k)}"
         )

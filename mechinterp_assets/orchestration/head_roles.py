@@ -7,7 +7,8 @@ rule stands in sql/views alone. Does not belong here: scores.
 import duckdb
 import polars as pl
 
-from mechinterp_assets.storage.declarations import SQL_FOLDER
+from mechinterp_assets.storage.declarations import SQL_FOLDER, table_spec
+from mechinterp_assets.storage.table_spec import plain_table
 
 SCORE_TABLES = ("head_scores", "ioi_head_scores")
 ROLE_VIEWS = ("head_score_tests", "head_role_conditions", "head_roles")
@@ -21,7 +22,7 @@ def head_roles(*scores: pl.DataFrame) -> pl.DataFrame:
     """
     with duckdb.connect() as con:
         for table in SCORE_TABLES:
-            con.execute((SQL_FOLDER / "tables" / f"{table}.sql").read_text())
+            con.execute(plain_table(table_spec(table)))
         declared = [str(row[0]) for row in con.execute("DESCRIBE head_scores").fetchall()]
         for number, frame in enumerate(scores):
             # Rows from the lake have provenance too, which the declaration leaves out.

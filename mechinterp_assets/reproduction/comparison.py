@@ -54,7 +54,7 @@ def compare(references: Sequence[Reference], measured: Measured) -> pl.DataFrame
 
 def failures(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows outside their tolerance; published numbers have none and are never among them."""
-    return rows.filter(pl.col("tolerance").is_not_null() & ~pl.col("within"))
+    return rows.filter(pl.col("tolerance").is_not_null() & ~pl.col("within").fill_null(False))
 
 
 def _shared(one: Reference) -> dict[str, object]:

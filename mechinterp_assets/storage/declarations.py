@@ -19,13 +19,16 @@ from typing import cast, get_args
 
 import duckdb
 
+from mechinterp_assets.storage.constraints import native_constraints, with_header
 from mechinterp_assets.storage.sql_text import comment_on_column, quote_name, quote_text
 from mechinterp_assets.storage.table_spec import (
     Column,
+    Constraints,
     DeclarationError,
     Per,
     TableSpec,
     ViewSpec,
+    plain_table,
     polars_schema,
 )
 
@@ -157,11 +160,7 @@ def _read(folder: Path, fingerprint: str) -> Declarations:
         catalog_sql += _passed_on_comments(con, catalog_file)
         if taken := tables.keys() & _columns(con).keys():
             raise DeclarationError(f"sql/tables declares {sorted(taken)}, the catalog's own names")
-        statements = []
-        for spec in tables.values():
-            columns = ", ".join(f"{quote_name(c.name)} {c.type}" for c in spec.stored_columns)
-            statements.append(f"CREATE TABLE {quote_name(spec.name)} ({columns});")
-        con.execute("".join(statements))
+        con.execute("".join(plain_table(spec, stored=True) for spec in tables.values()))
         views = _read_views(con, folder / "views", tables)
     return Declarations(tables, catalog_sql, views, fingerprint)
 
@@ -196,9 +195,10 @@ def _read_tables(
 ) -> dict[str, TableSpec]:
     formulas: dict[Path, int] = {}
     per: dict[Path, Per] = {}
+    texts: dict[Path, str] = {}
     con.execute("BEGIN")
     for path in sorted(folder.glob("*.sql")):
-        text = path.read_text()
+        text = texts[path] = path.read_text()
         header = _FORMULA.search(text)
         if header is None:
             raise DeclarationError(
@@ -211,24 +211,36 @@ def _read_tables(
     columns, comments = _columns(con), _comments(con)
     if columns.keys() != {path.stem for path in formulas}:
         _find_the_odd_one(formulas)
-    constraints = _unchecked_constraints(con)
+    native = native_constraints(con)
     tables = {}
     for path, formula in formulas.items():
         declared = tuple(_with_study_comment(column, study) for column in columns[path.stem])
         _check_table(path, declared, study, provenance)
-        if path.stem in constraints:
-            raise DeclarationError(
-                f"{path} declares {constraints[path.stem]}, which the lake does not check; only "
-                "NOT NULL is"
-            )
         comment = _require_comment(path.stem, comments, path)
-        spec = TableSpec(path.stem, comment, formula, declared, provenance, per[path])
+        constraints = with_header(
+            native.get(path.stem, Constraints()), texts[path], path, per[path], declared
+        )
+        spec = TableSpec(path.stem, comment, formula, declared, provenance, per[path], constraints)
         try:
             polars_schema(spec, stored=True)
         except DeclarationError as error:
             raise DeclarationError(f"{path}: {error}") from error
         tables[path.stem] = spec
+    _check_references(folder, tables)
     return tables
+
+
+def _check_references(folder: Path, tables: Mapping[str, TableSpec]) -> None:
+    """Refuse foreign keys to a table or column that is not declared."""
+    for spec in tables.values():
+        for reference in spec.constraints.references:
+            known = tables.get(reference.table)
+            names = () if known is None else [column.name for column in known.columns]
+            if unknown := [name for name in reference.referenced if name not in names]:
+                raise DeclarationError(
+                    f"{folder / spec.name}.sql references {reference.table}.{unknown[0]}, which is"
+                    " not declared"
+                )
 
 
 def _per(text: str, path: Path) -> Per:
@@ -253,16 +265,6 @@ def _find_the_odd_one(paths: Iterable[Path]) -> None:
             _execute(con, path.read_text(), path)
             _require_one(set(_columns(con)), path)
     raise DeclarationError("two files of sql/tables create the same table")
-
-
-def _unchecked_constraints(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """A constraint beside NOT NULL of every table that has one."""
-    return dict(
-        con.execute(
-            "SELECT table_name, min(constraint_type) FROM duckdb_constraints()"
-            " WHERE constraint_type <> 'NOT NULL' GROUP BY ALL"
-        ).fetchall()
-    )
 
 
 def _check_table(

@@ -947,7 +947,10 @@ def _prepare(
     content = ContentHash(schema)
     file = folder / f"{spec.name}.parquet"
     arrow_schema = _arrow(pl.DataFrame(schema=types)).schema
-    with pq.ParquetWriter(file, arrow_schema, compression="zstd") as writer:
+    # Parquet's smallest and largest value leave out NaN, and DuckDB believes them: with statistics
+    # `x > 1` and `isnan(x)` would miss the NaN of a column whose numbers are all below 1.
+    exact = [name for name, dtype in types.items() if not (dtype.is_float() or dtype.is_nested())]
+    with pq.ParquetWriter(file, arrow_schema, compression="zstd", write_statistics=exact) as writer:
         for group in _row_groups(frames, schema):
             content.update(group)
             # Constant columns never exist at the length of the table.

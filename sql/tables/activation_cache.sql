@@ -1,16 +1,20 @@
 -- formula: 1
 -- per: site
+-- rows: at least one
+-- references: study, first_sequence -> tokenized_corpus (study, sequence)
+-- below: layer < n_layers
 CREATE TABLE activation_cache (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    shard INTEGER NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    shard INTEGER CHECK (shard >= 0),
     path VARCHAR NOT NULL,
-    first_sequence BIGINT NOT NULL,
-    n_sequences BIGINT NOT NULL,
-    n_tokens BIGINT NOT NULL,
-    dtype VARCHAR NOT NULL,
-    bytes BIGINT NOT NULL,
-    sha256 VARCHAR NOT NULL
+    first_sequence BIGINT NOT NULL CHECK (first_sequence >= 0),
+    n_sequences BIGINT NOT NULL CHECK (n_sequences > 0),
+    n_tokens BIGINT NOT NULL CHECK (n_tokens >= 0),
+    dtype VARCHAR NOT NULL CHECK (dtype IN ('bfloat16', 'float16', 'float32')),
+    bytes BIGINT NOT NULL CHECK (bytes > 0),
+    sha256 VARCHAR NOT NULL CHECK (regexp_full_match(sha256, '[0-9a-f]{64}')),
+    PRIMARY KEY (study, layer, shard)
 );
 COMMENT ON TABLE activation_cache IS 'One row per stored file of activations. Each is a safetensors file with z [sequence, position, n_heads * d_head] (hook_z of one layer, heads concatenated in order, raw weights) and its token_ids [sequence, position].';
 COMMENT ON COLUMN activation_cache.study IS 'Study the row belongs to';

@@ -1,13 +1,16 @@
 -- formula: 1
 -- per: site
+-- rows: one per head
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE activation_statistics (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    head INTEGER NOT NULL,
-    n_tokens BIGINT NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    n_tokens BIGINT NOT NULL CHECK (n_tokens > 0),
     mean_z FLOAT[] NOT NULL,
-    mean_norm DOUBLE NOT NULL,
-    rms DOUBLE NOT NULL
+    mean_norm DOUBLE NOT NULL CHECK (mean_norm >= 0),
+    rms DOUBLE NOT NULL CHECK (rms >= 0),
+    PRIMARY KEY (study, layer, head)
 );
 COMMENT ON TABLE activation_statistics IS 'One row per attention head: statistics of its z (attention-weighted sum of values, raw weights) over the valid positions (not position 0, not BOS) of the training split. Sums in float64, from z as the model computed it, before the cache rounds it.';
 COMMENT ON COLUMN activation_statistics.study IS 'Study the row belongs to';

@@ -1,17 +1,20 @@
 -- formula: 3
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_consensus (
     study VARCHAR,
     task VARCHAR,
-    layer INTEGER,
-    head INTEGER,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
     destination_role VARCHAR,
     source_role VARCHAR,
-    slice INTEGER,
-    singular_value DOUBLE,
-    n_pairs BIGINT,
-    selected_share DOUBLE,
-    sign_consistency DOUBLE,
-    in_consensus BOOLEAN
+    slice INTEGER CHECK (slice >= 0),
+    singular_value DOUBLE NOT NULL CHECK (singular_value >= 0),
+    n_pairs BIGINT NOT NULL CHECK (n_pairs > 0),
+    selected_share DOUBLE NOT NULL CHECK (selected_share > 0 AND selected_share <= 1),
+    sign_consistency DOUBLE NOT NULL CHECK (sign_consistency BETWEEN 0 AND 1),
+    in_consensus BOOLEAN NOT NULL,
+    PRIMARY KEY (study, task, layer, head, destination_role, source_role, slice),
+    CHECK (in_consensus = (selected_share >= 0.5))
 );
 COMMENT ON TABLE attention_consensus IS 'The slices that the traced pairs of a head and pair of roles agree on (Franco & Crovella 2024, arXiv 2410.00340, Figure 9; the majority rule is this project''s). One row per node and singular vector that any pair selects; the most frequent nodes of the standard trace. Empty for rotary models, whose singular vectors differ from offset to offset.';
 COMMENT ON COLUMN attention_consensus.study IS 'Study the row belongs to';

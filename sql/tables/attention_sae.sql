@@ -1,28 +1,35 @@
 -- formula: 3
 -- per: site
+-- rows: one
+-- below: layer < n_layers
 CREATE TABLE attention_sae (
     study VARCHAR,
-    layer INTEGER NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
     architecture VARCHAR NOT NULL,
-    d_in INTEGER NOT NULL,
-    d_sae INTEGER NOT NULL,
-    k INTEGER,
-    l1_coefficient DOUBLE,
-    l0_coefficient DOUBLE,
-    training_source VARCHAR,
+    d_in INTEGER NOT NULL CHECK (d_in > 0),
+    d_sae INTEGER NOT NULL CHECK (d_sae > 0),
+    k INTEGER CHECK (k > 0),
+    l1_coefficient DOUBLE CHECK (l1_coefficient >= 0),
+    l0_coefficient DOUBLE CHECK (l0_coefficient >= 0),
+    training_source VARCHAR CHECK (training_source IN ('cache', 'forward')),
     compute_dtype VARCHAR,
-    training_tokens BIGINT,
-    steps BIGINT,
-    batch_size INTEGER,
-    learning_rate DOUBLE,
-    input_scale DOUBLE,
-    resampled_features BIGINT,
+    training_tokens BIGINT CHECK (training_tokens > 0),
+    steps BIGINT CHECK (steps > 0),
+    batch_size INTEGER CHECK (batch_size > 0),
+    learning_rate DOUBLE CHECK (learning_rate >= 0),
+    input_scale DOUBLE CHECK (input_scale > 0),
+    resampled_features BIGINT CHECK (resampled_features >= 0),
     seed BIGINT,
     path VARCHAR NOT NULL,
-    weights_hash VARCHAR NOT NULL,
+    weights_hash VARCHAR NOT NULL CHECK (regexp_full_match(weights_hash, '[0-9a-f]{16}')),
     external_folder VARCHAR,
-    external_hash VARCHAR,
-    external_warnings VARCHAR
+    external_hash VARCHAR CHECK (regexp_full_match(external_hash, '[0-9a-f]{16}')),
+    external_warnings VARCHAR,
+    PRIMARY KEY (study, layer),
+    CHECK (k <= d_sae),
+    CHECK ((external_folder IS NULL) = (external_hash IS NULL)),
+    CHECK ((external_folder IS NULL) = (training_source IS NOT NULL)),
+    CHECK ((external_folder IS NULL) = (training_tokens IS NOT NULL))
 );
 COMMENT ON TABLE attention_sae IS 'One row per sparse autoencoder trained on z_cat of one layer (K24 section 2): f = activation((x - b_dec) W_enc + b_enc), x_hat = f W_dec + b_dec, decoder rows of unit norm. Weights are in path, in SAELens''s format. An SAE that was trained elsewhere (external_folder) has NULL in every column that only its training would tell. Quality is in sae_evaluation.';
 COMMENT ON COLUMN attention_sae.study IS 'Study the row belongs to';

@@ -1,20 +1,24 @@
 -- formula: 2
+-- rows: one per head for each tokens, with_bos, position
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_sinks (
     study VARCHAR,
-    layer INTEGER,
-    head INTEGER,
-    tokens VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    tokens VARCHAR CHECK (tokens IN ('natural', 'random', 'repeated')),
     with_bos BOOLEAN,
-    position INTEGER,
-    mean_attention DOUBLE,
-    uniform_attention DOUBLE,
-    key_norm DOUBLE,
-    value_norm DOUBLE,
-    query_key_cosine DOUBLE,
-    output_norm DOUBLE,
-    n_sequences BIGINT,
-    n_positions INTEGER,
-    dataset VARCHAR
+    position INTEGER CHECK (position BETWEEN 0 AND 3),
+    mean_attention DOUBLE NOT NULL CHECK (mean_attention BETWEEN 0 AND 1.000001),
+    uniform_attention DOUBLE NOT NULL CHECK (uniform_attention > 0 AND uniform_attention <= 1),
+    key_norm DOUBLE NOT NULL CHECK (key_norm >= 0),
+    value_norm DOUBLE NOT NULL CHECK (value_norm >= 0),
+    query_key_cosine DOUBLE NOT NULL CHECK (query_key_cosine BETWEEN -1.000001 AND 1.000001),
+    output_norm DOUBLE NOT NULL CHECK (output_norm >= 0),
+    n_sequences BIGINT NOT NULL CHECK (n_sequences > 0),
+    n_positions INTEGER NOT NULL CHECK (n_positions > 0),
+    dataset VARCHAR NOT NULL,
+    PRIMARY KEY (study, layer, head, tokens, with_bos, position),
+    CHECK (position < n_positions)
 );
 COMMENT ON TABLE attention_sinks IS 'What each head does with the first four positions of a sequence: one row per head, kind of tokens, with or without BOS, and position k (Gu et al. 2024, arXiv 2410.10781, section 3; its positions count from 1). Raw weights. A sink takes attention without writing much: high attention, small value_norm and output_norm.';
 COMMENT ON COLUMN attention_sinks.study IS 'Study the row belongs to';

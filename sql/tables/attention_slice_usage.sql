@@ -1,15 +1,17 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_slice_usage (
     study VARCHAR,
-    text_source VARCHAR,
-    layer INTEGER,
-    head INTEGER,
-    slice INTEGER,
+    text_source VARCHAR CHECK (text_source IN ('ioi', 'corpus')),
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    slice INTEGER CHECK (slice >= 0),
     fires BOOLEAN,
-    n_pairs BIGINT,
-    selected_share DOUBLE,
-    mean_term DOUBLE,
-    mean_term_share DOUBLE
+    n_pairs BIGINT NOT NULL CHECK (n_pairs > 0),
+    selected_share DOUBLE NOT NULL CHECK (selected_share BETWEEN 0 AND 1),
+    mean_term DOUBLE NOT NULL,
+    mean_term_share DOUBLE NOT NULL CHECK (mean_term_share BETWEEN -1.000001 AND 1.000001),
+    PRIMARY KEY (study, text_source, layer, head, slice, fires)
 );
 COMMENT ON TABLE attention_slice_usage IS 'Which singular vectors carry a head''s attention scores when a pair fires and when it does not (Franco & Crovella 2024, arXiv 2410.00340, Figures 2 and 8). One row per text, head, singular vector and whether the pairs fire. Pairs that do not fire are a random sample of the causal ones with source >= 1.';
 COMMENT ON COLUMN attention_slice_usage.study IS 'Study the row belongs to';

@@ -1,13 +1,15 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_svd (
-    study VARCHAR,
-    layer INTEGER,
-    head INTEGER,
-    slice INTEGER,
+    study VARCHAR NOT NULL,
+    layer INTEGER NOT NULL CHECK (layer >= 0),
+    head INTEGER NOT NULL CHECK (head >= 0),
+    slice INTEGER NOT NULL CHECK (slice >= 0),
     rope_offset INTEGER,
-    singular_value DOUBLE,
-    energy_share DOUBLE,
-    cumulative_energy DOUBLE
+    singular_value DOUBLE NOT NULL CHECK (singular_value >= 0),
+    energy_share DOUBLE NOT NULL CHECK (energy_share BETWEEN 0 AND 1.000001),
+    cumulative_energy DOUBLE NOT NULL CHECK (cumulative_energy BETWEEN 0 AND 1.000001),
+    UNIQUE (study, layer, head, rope_offset, slice)
 );
 COMMENT ON TABLE attention_svd IS 'Singular values of Omega = [W_Q; b_Q][W_K; b_K]^T per attention head (Franco & Crovella 2024, arXiv 2410.00340, section 3), processed weights, float64. One row per layer, head, singular vector and, for rotary models, offset.';
 COMMENT ON COLUMN attention_svd.study IS 'Study the row belongs to';

@@ -1,17 +1,20 @@
 -- formula: 3
+-- references: attention_consensus (study, task, layer, head, destination_role, source_role)
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_token_signal (
     study VARCHAR,
     task VARCHAR,
-    layer INTEGER,
-    head INTEGER,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
     destination_role VARCHAR,
     source_role VARCHAR,
-    side VARCHAR,
+    side VARCHAR CHECK (side IN ('destination', 'source')),
     position_role VARCHAR,
-    n_dimensions INTEGER,
-    n BIGINT,
-    mean_signal DOUBLE,
-    sd_signal DOUBLE
+    n_dimensions INTEGER NOT NULL CHECK (n_dimensions > 0),
+    n BIGINT NOT NULL CHECK (n > 0),
+    mean_signal DOUBLE NOT NULL,
+    sd_signal DOUBLE NOT NULL CHECK (sd_signal >= 0),
+    PRIMARY KEY (study, task, layer, head, destination_role, source_role, side, position_role)
 );
 COMMENT ON TABLE attention_token_signal IS 'What tokens carry along the consensus subspace of a traced node (Franco & Crovella 2024, arXiv 2410.00340, Figure 9): sum over its k of e_k sqrt(sigma_k) u_k . x (destination) or v_k . x (source), x the normalised input with a 1 appended, e_k the majority of sign(u_k . x_i). One row per node, side and role of the position, over all base prompts. A head attends where the product of both signals is large.';
 COMMENT ON COLUMN attention_token_signal.study IS 'Study the row belongs to';

@@ -1,20 +1,22 @@
 -- formula: 2
+-- references: circuit_faithfulness (study, task, ranking, ranked_by, seed)
 CREATE TABLE circuit_faithfulness_summary (
     study VARCHAR,
     task VARCHAR,
     ranking VARCHAR,
-    ranked_by VARCHAR,
+    ranked_by VARCHAR CHECK (ranked_by IN ('signed', 'absolute')),
     seed BIGINT,
-    cpr DOUBLE,
-    cmd DOUBLE,
-    cpr_log DOUBLE,
-    cmd_log DOUBLE,
-    smallest_k_90 DOUBLE,
-    n_points BIGINT,
-    n_prompts BIGINT,
-    counterfactual VARCHAR,
-    mode VARCHAR,
-    reference VARCHAR
+    cpr DOUBLE NOT NULL,
+    cmd DOUBLE NOT NULL CHECK (cmd >= 0),
+    cpr_log DOUBLE NOT NULL,
+    cmd_log DOUBLE NOT NULL CHECK (cmd_log >= 0),
+    smallest_k_90 DOUBLE CHECK (smallest_k_90 > 0 AND smallest_k_90 <= 1),
+    n_points BIGINT NOT NULL CHECK (n_points >= 2),
+    n_prompts BIGINT NOT NULL CHECK (n_prompts > 0),
+    counterfactual VARCHAR NOT NULL,
+    mode VARCHAR NOT NULL CHECK (mode IN ('counterfactual_pair')),
+    reference VARCHAR NOT NULL CHECK (reference IN ('counterfactual_pair')),
+    PRIMARY KEY (study, task, ranking, ranked_by, seed)
 );
 COMMENT ON TABLE circuit_faithfulness_summary IS 'Areas under the curves of circuit_faithfulness (MIB, Mueller et al. 2025, arXiv 2504.13151). With the default sizes a perfect curve has cpr .999, one that is 0 until all edges are there cmd .749. Half of the plain areas lies between k = 0.5 and 1; the log variants weigh every factor of k alike.';
 COMMENT ON COLUMN circuit_faithfulness_summary.study IS 'Study the row belongs to';

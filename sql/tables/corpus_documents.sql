@@ -1,16 +1,19 @@
 -- formula: 2
+-- rows: at least one
 CREATE TABLE corpus_documents (
     study VARCHAR,
-    document BIGINT,
-    doc_id VARCHAR,
-    title VARCHAR,
-    author VARCHAR,
-    document_source VARCHAR,
-    license VARCHAR,
-    split VARCHAR,
-    n_characters BIGINT,
-    n_text_tokens BIGINT,
-    text_hash VARCHAR
+    document BIGINT CHECK (document >= 0),
+    doc_id VARCHAR NOT NULL,
+    title VARCHAR NOT NULL,
+    author VARCHAR NOT NULL,
+    document_source VARCHAR NOT NULL,
+    license VARCHAR NOT NULL,
+    split VARCHAR NOT NULL CHECK (split IN ('train', 'held_out')),
+    n_characters BIGINT NOT NULL CHECK (n_characters >= 0),
+    n_text_tokens BIGINT NOT NULL CHECK (n_text_tokens >= 0),
+    text_hash VARCHAR NOT NULL CHECK (regexp_full_match(text_hash, '[0-9a-f]{16}')),
+    PRIMARY KEY (study, document),
+    UNIQUE (study, text_hash)
 );
 COMMENT ON TABLE corpus_documents IS 'One row per document that was tokenized, after removal of exact duplicates';
 COMMENT ON COLUMN corpus_documents.study IS 'Study the row belongs to';

@@ -1,22 +1,29 @@
 -- formula: 2
+-- below: source_layer < n_layers, source_head < n_heads, receiver_layer < n_layers, receiver_head < n_heads
 CREATE TABLE edge_attribution (
     study VARCHAR,
     task VARCHAR,
-    edge_number INTEGER,
-    source_kind VARCHAR,
-    source_layer INTEGER,
-    source_head INTEGER,
-    receiver_input VARCHAR,
-    receiver_layer INTEGER,
-    receiver_head INTEGER,
-    method VARCHAR,
-    rule VARCHAR,
-    ig_steps INTEGER,
-    attribution_score DOUBLE,
+    edge_number INTEGER CHECK (edge_number >= 0),
+    source_kind VARCHAR NOT NULL CHECK (source_kind IN ('embedding', 'head', 'mlp')),
+    source_layer INTEGER CHECK (source_layer >= 0),
+    source_head INTEGER CHECK (source_head >= 0),
+    receiver_input VARCHAR NOT NULL CHECK (receiver_input IN ('q', 'k', 'v', 'mlp', 'logits')),
+    receiver_layer INTEGER CHECK (receiver_layer >= 0),
+    receiver_head INTEGER CHECK (receiver_head >= 0),
+    method VARCHAR CHECK (method IN ('eap', 'eap_ig')),
+    rule VARCHAR CHECK (rule IN ('clean', 'library', 'paper', 'midpoint')),
+    ig_steps INTEGER NOT NULL CHECK (ig_steps > 0),
+    attribution_score DOUBLE NOT NULL,
     exact DOUBLE,
-    counterfactual VARCHAR,
-    n_prompts BIGINT,
-    n_exact_prompts BIGINT
+    counterfactual VARCHAR NOT NULL,
+    n_prompts BIGINT NOT NULL CHECK (n_prompts > 0),
+    n_exact_prompts BIGINT CHECK (n_exact_prompts >= 0),
+    PRIMARY KEY (study, task, edge_number, method, rule),
+    CHECK ((source_layer IS NULL) = (source_kind = 'embedding')),
+    CHECK ((source_head IS NOT NULL) = (source_kind = 'head')),
+    CHECK ((receiver_layer IS NULL) = (receiver_input = 'logits')),
+    CHECK ((receiver_head IS NOT NULL) = (receiver_input IN ('q', 'k', 'v'))),
+    CHECK (source_layer <= receiver_layer)
 );
 COMMENT ON TABLE edge_attribution IS 'Score of every edge of the model''s graph by gradients, beside its exact effect where that was computed. Nodes write the residual stream: input embedding (with positions), attention heads, MLPs. Receivers read it: every head''s query, key and value input, every MLP''s input, the logits. One row per task, edge, method and rule. e(u -> v) = sum over positions (u counterfactual - u clean) . (weighted sum of gradients of -m with respect to v''s input), mean over prompts; m is the logit difference = mean logit of the answers - mean logit of the wrong tokens at END, the tokens being those of the base prompt in every run. Processed weights.';
 COMMENT ON COLUMN edge_attribution.study IS 'Study the row belongs to';

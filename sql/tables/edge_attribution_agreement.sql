@@ -1,18 +1,20 @@
 -- formula: 2
+-- references: edge_attribution (study, task, method, rule)
 CREATE TABLE edge_attribution_agreement (
     study VARCHAR,
     task VARCHAR,
-    method VARCHAR,
-    rule VARCHAR,
-    ig_steps INTEGER,
-    pearson DOUBLE,
-    spearman DOUBLE,
-    sign_agreement DOUBLE,
-    top_overlap DOUBLE,
-    n_top_edges BIGINT,
-    counterfactual VARCHAR,
-    n_exact_edges BIGINT,
-    n_prompts BIGINT
+    method VARCHAR CHECK (method IN ('eap', 'eap_ig')),
+    rule VARCHAR CHECK (rule IN ('clean', 'library', 'paper', 'midpoint')),
+    ig_steps INTEGER NOT NULL CHECK (ig_steps > 0),
+    pearson DOUBLE CHECK (pearson BETWEEN -1.000001 AND 1.000001),
+    spearman DOUBLE CHECK (spearman BETWEEN -1.000001 AND 1.000001),
+    sign_agreement DOUBLE CHECK (sign_agreement BETWEEN 0 AND 1),
+    top_overlap DOUBLE CHECK (top_overlap BETWEEN 0 AND 1),
+    n_top_edges BIGINT NOT NULL CHECK (n_top_edges >= 0),
+    counterfactual VARCHAR NOT NULL,
+    n_exact_edges BIGINT NOT NULL CHECK (n_exact_edges > 0),
+    n_prompts BIGINT NOT NULL CHECK (n_prompts > 0),
+    PRIMARY KEY (study, task, method, rule)
 );
 COMMENT ON TABLE edge_attribution_agreement IS 'How well edge attribution agrees with exact patching of single edges, on the same prompts and edges. One row per task, method and rule. Most edges do next to nothing: Pearson is about the few large ones, Spearman about the order of all.';
 COMMENT ON COLUMN edge_attribution_agreement.study IS 'Study the row belongs to';

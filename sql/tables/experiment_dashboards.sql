@@ -1,11 +1,13 @@
 -- formula: 1
+-- rows: one
 CREATE TABLE experiment_dashboards (
-    study VARCHAR NOT NULL,
+    study VARCHAR,
     path VARCHAR NOT NULL,
     url_path VARCHAR NOT NULL,
-    n_experiments INTEGER NOT NULL,
-    n_pictures INTEGER NOT NULL,
-    bytes BIGINT NOT NULL
+    n_experiments INTEGER NOT NULL CHECK (n_experiments >= 0),
+    n_pictures INTEGER NOT NULL CHECK (n_pictures >= 0),
+    bytes BIGINT NOT NULL CHECK (bytes > 0),
+    PRIMARY KEY (study)
 );
 COMMENT ON TABLE experiment_dashboards IS 'One row per study: the published page of its experiments, self-contained HTML that opens without a server. Published experiments (intervention_experiments) with what their interventions did, faithfulness over circuit size, heads shared between tasks, induction by prefix length; each picture with its SQL and numbers.';
 COMMENT ON COLUMN experiment_dashboards.study IS 'Study the row belongs to';

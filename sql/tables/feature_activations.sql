@@ -1,12 +1,15 @@
 -- formula: 1
 -- per: site
+-- references: feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_activations (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    sequence BIGINT NOT NULL,
-    position INTEGER NOT NULL,
-    activation FLOAT NOT NULL
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    sequence BIGINT CHECK (sequence >= 0),
+    position INTEGER CHECK (position >= 1),
+    activation FLOAT NOT NULL CHECK (activation > 0),
+    PRIMARY KEY (study, layer, feature, sequence, position)
 );
 COMMENT ON TABLE feature_activations IS 'One row per token and feature whose activation is above 0 (sparse: a missing row is an activation of 0). Position 0 and every BOS token are left out. The number of tokens read is feature_statistics.n_tokens.';
 COMMENT ON COLUMN feature_activations.study IS 'Study the row belongs to';

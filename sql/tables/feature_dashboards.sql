@@ -1,13 +1,17 @@
 -- formula: 2
 -- per: site
+-- rows: one
+-- below: layer < n_layers
 CREATE TABLE feature_dashboards (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
     path VARCHAR NOT NULL,
     url_path VARCHAR NOT NULL,
-    n_feature_pages INTEGER NOT NULL,
-    n_pages INTEGER NOT NULL,
-    bytes BIGINT NOT NULL
+    n_feature_pages INTEGER NOT NULL CHECK (n_feature_pages >= 0),
+    n_pages INTEGER NOT NULL CHECK (n_pages > 0),
+    bytes BIGINT NOT NULL CHECK (bytes > 0),
+    PRIMARY KEY (study, layer),
+    CHECK (n_feature_pages < n_pages)
 );
 COMMENT ON TABLE feature_dashboards IS 'One row per study and layer: the published folder of feature pages, self-contained HTML that opens without a server.';
 COMMENT ON COLUMN feature_dashboards.study IS 'Study the row belongs to';

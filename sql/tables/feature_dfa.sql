@@ -1,17 +1,21 @@
 -- formula: 1
 -- per: site
+-- references: feature_top_examples (study, layer, feature, rank, sequence, position)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_dfa (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    rank INTEGER NOT NULL,
-    sequence BIGINT NOT NULL,
-    position INTEGER NOT NULL,
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    rank INTEGER CHECK (rank >= 0),
+    sequence BIGINT NOT NULL CHECK (sequence >= 0),
+    position INTEGER NOT NULL CHECK (position >= 1),
     pre_activation DOUBLE NOT NULL,
     constant DOUBLE NOT NULL,
     dfa_by_head FLOAT[] NOT NULL,
     dfa_by_source FLOAT[] NOT NULL,
-    identity_error DOUBLE NOT NULL
+    identity_error DOUBLE NOT NULL CHECK (identity_error >= 0),
+    PRIMARY KEY (study, layer, feature, rank),
+    CHECK (len(dfa_by_source) = position + 1)
 );
 COMMENT ON TABLE feature_dfa IS 'One row per top example of a feature: direct feature attribution, the exact split of the feature''s pre-activation over heads and source positions, DFA(head k, source s) = A_k[D, s] (v_k[s] . w_k) with attention pattern A, values v, destination D and w_k the slice of the feature''s W_enc column for head k (K24 section 3.1). Signed. Attention patterns are taken as given.';
 COMMENT ON COLUMN feature_dfa.study IS 'Study the row belongs to';

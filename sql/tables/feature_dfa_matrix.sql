@@ -1,14 +1,19 @@
 -- formula: 1
 -- per: site
+-- rows: one per head for each feature, rank
+-- references: feature_dfa (study, layer, feature, rank, sequence, position)
+-- below: layer < n_layers, feature < d_sae, head < n_heads
 CREATE TABLE feature_dfa_matrix (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    rank INTEGER NOT NULL,
-    sequence BIGINT NOT NULL,
-    position INTEGER NOT NULL,
-    head INTEGER NOT NULL,
-    dfa_by_source FLOAT[] NOT NULL
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    rank INTEGER CHECK (rank >= 0),
+    sequence BIGINT NOT NULL CHECK (sequence >= 0),
+    position INTEGER NOT NULL CHECK (position >= 1),
+    head INTEGER CHECK (head >= 0),
+    dfa_by_source FLOAT[] NOT NULL,
+    PRIMARY KEY (study, layer, feature, rank, head),
+    CHECK (len(dfa_by_source) = position + 1)
 );
 COMMENT ON TABLE feature_dfa_matrix IS 'One row per feature, example and head: the whole head x source matrix of direct feature attribution, DFA(head k, source s) = A_k[D, s] (v_k[s] . w_k) (K24 section 3.1), for the first few top examples of every feature (setting features.dfa_matrix_examples). Signed. Over sources a row sums to its element of feature_dfa.dfa_by_head, over heads the rows sum to feature_dfa.dfa_by_source; the sum of all + feature_dfa.constant is the pre-activation.';
 COMMENT ON COLUMN feature_dfa_matrix.study IS 'Study the row belongs to';

@@ -1,23 +1,29 @@
 -- formula: 2
 -- per: site
+-- references: feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae, head < n_heads
 CREATE TABLE feature_families (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    family VARCHAR NOT NULL,
-    measure VARCHAR NOT NULL,
-    value DOUBLE,
-    x BIGINT,
-    n BIGINT NOT NULL,
-    ci_low DOUBLE,
-    ci_high DOUBLE,
-    null_value DOUBLE,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    family VARCHAR CHECK (family IN ('induction', 'high_level_context', 'local_context', 'duplicate_token', 'successor', 'name_mover', 'suppression', 'single_token', 'n_gram')),
+    measure VARCHAR,
+    value DOUBLE CHECK (value >= 0),
+    x BIGINT CHECK (x >= 0),
+    n BIGINT NOT NULL CHECK (n >= 0),
+    ci_low DOUBLE CHECK (ci_low BETWEEN 0 AND 1),
+    ci_high DOUBLE CHECK (ci_high BETWEEN 0 AND 1),
+    null_value DOUBLE CHECK (null_value >= 0),
     threshold DOUBLE,
-    min_n BIGINT NOT NULL,
+    min_n BIGINT NOT NULL CHECK (min_n >= 0),
     meets_threshold BOOLEAN,
     required BOOLEAN NOT NULL,
-    head INTEGER,
-    text VARCHAR
+    head INTEGER CHECK (head >= 0),
+    text VARCHAR,
+    PRIMARY KEY (study, layer, feature, family, measure),
+    CHECK (x <= n),
+    CHECK (ci_low <= ci_high),
+    CHECK (meets_threshold IS NULL OR (n >= min_n AND value IS NOT NULL AND threshold IS NOT NULL))
 );
 COMMENT ON TABLE feature_families IS 'One row per feature that fired and measure: what speaks for the feature belonging to a family (K24 section 3.3, appendices F and I). Raw values with n, threshold and what chance would give; the labels are the view feature_family_labels, and a feature may have several. Only the induction selection and behaviour come from K24; every other rule is a heuristic of this project, since the paper finds those families by hand. Tokens: those of feature_statistics (no position 0, no BOS). DFA measures: over the examples in feature_dfa; the strongest source is the position with the largest DFA summed over heads, among positions 1 .. D without BOS.';
 COMMENT ON COLUMN feature_families.study IS 'Study the row belongs to';

@@ -1,11 +1,14 @@
 -- formula: 1
 -- per: site
+-- rows: one per head for each feature
+-- below: layer < n_layers, feature < d_sae, head < n_heads
 CREATE TABLE feature_head_attribution (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    head INTEGER NOT NULL,
-    attribution DOUBLE
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    head INTEGER CHECK (head >= 0),
+    attribution DOUBLE CHECK (attribution BETWEEN 0 AND 1.000001),
+    PRIMARY KEY (study, layer, feature, head)
 );
 COMMENT ON TABLE feature_head_attribution IS 'One row per feature and head: which heads a feature writes with, by decoder weights (K24 eq. 2).';
 COMMENT ON COLUMN feature_head_attribution.study IS 'Study the row belongs to';

@@ -1,17 +1,20 @@
 -- formula: 2
 -- per: site
+-- references: feature_intervals (study, layer, feature, interval)
+-- below: layer < n_layers, feature < d_sae, token_id < d_vocab
 CREATE TABLE feature_interval_examples (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    interval INTEGER NOT NULL,
-    sample VARCHAR NOT NULL,
-    rank INTEGER NOT NULL,
-    sequence BIGINT NOT NULL,
-    position INTEGER NOT NULL,
-    activation FLOAT NOT NULL,
-    token_id INTEGER NOT NULL,
-    token VARCHAR NOT NULL
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    interval INTEGER CHECK (interval >= 0),
+    sample VARCHAR CHECK (sample IN ('top', 'random')),
+    rank INTEGER CHECK (rank >= 0),
+    sequence BIGINT NOT NULL CHECK (sequence >= 0),
+    position INTEGER NOT NULL CHECK (position >= 1),
+    activation FLOAT NOT NULL CHECK (activation > 0),
+    token_id INTEGER NOT NULL CHECK (token_id >= 0),
+    token VARCHAR NOT NULL,
+    PRIMARY KEY (study, layer, feature, interval, sample, rank)
 );
 COMMENT ON TABLE feature_interval_examples IS 'One row per feature, activation interval of feature_intervals, sample and rank: the strongest tokens of the interval, and a uniform random sample of it. Fewer rows where an interval holds fewer tokens. A token may be of both kinds. Unlike feature_top_examples, several tokens of one sequence may be listed.';
 COMMENT ON COLUMN feature_interval_examples.study IS 'Study the row belongs to';

@@ -1,14 +1,18 @@
 -- formula: 3
 -- per: site
+-- references: feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_intervals (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    interval INTEGER NOT NULL,
-    low DOUBLE NOT NULL,
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    interval INTEGER CHECK (interval >= 0),
+    low DOUBLE NOT NULL CHECK (low >= 0),
     high DOUBLE NOT NULL,
-    n_active BIGINT NOT NULL,
-    active_share DOUBLE NOT NULL
+    n_active BIGINT NOT NULL CHECK (n_active >= 0),
+    active_share DOUBLE NOT NULL CHECK (active_share BETWEEN 0 AND 1),
+    PRIMARY KEY (study, layer, feature, interval),
+    CHECK (low < high)
 );
 COMMENT ON TABLE feature_intervals IS 'One row per feature that fired and activation interval: edges linspace(0, max_activation, n + 1), membership (low, high], so that an activation of 0 belongs to none. Counts are exact. Features that never fired have no rows. Tokens of an interval: feature_interval_examples.';
 COMMENT ON COLUMN feature_intervals.study IS 'Study the row belongs to';

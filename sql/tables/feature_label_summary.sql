@@ -1,14 +1,18 @@
 -- formula: 2
+-- below: layer < n_layers
 CREATE TABLE feature_label_summary (
-    study VARCHAR,
-    layer INTEGER,
+    study VARCHAR NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
     rater VARCHAR,
-    n_labelled BIGINT NOT NULL,
-    n_interpretable BIGINT NOT NULL,
-    n_unsure BIGINT NOT NULL,
-    interpretable_share DOUBLE NOT NULL,
-    ci_low DOUBLE NOT NULL,
-    ci_high DOUBLE NOT NULL
+    n_labelled BIGINT NOT NULL CHECK (n_labelled > 0),
+    n_interpretable BIGINT NOT NULL CHECK (n_interpretable >= 0),
+    n_unsure BIGINT NOT NULL CHECK (n_unsure >= 0),
+    interpretable_share DOUBLE NOT NULL CHECK (interpretable_share BETWEEN 0 AND 1),
+    ci_low DOUBLE NOT NULL CHECK (ci_low BETWEEN 0 AND 1),
+    ci_high DOUBLE NOT NULL CHECK (ci_high BETWEEN 0 AND 1),
+    UNIQUE (study, layer, rater),
+    CHECK (n_interpretable + n_unsure <= n_labelled),
+    CHECK (ci_low <= interpretable_share AND interpretable_share <= ci_high)
 );
 COMMENT ON TABLE feature_label_summary IS 'One row per layer and rater, per layer, per rater, and one for the study: share of the labelled features that are called interpretable (K24 Table 2). A share of all features only where the labelled ones are a random sample of them.';
 COMMENT ON COLUMN feature_label_summary.study IS 'Study the row belongs to';

@@ -1,14 +1,17 @@
 -- formula: 2
 -- per: site
+-- below: layer < n_layers, feature < d_sae, token_id < d_vocab
 CREATE TABLE feature_logit_effects (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    extreme VARCHAR NOT NULL,
-    rank INTEGER NOT NULL,
-    token_id INTEGER NOT NULL,
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    extreme VARCHAR CHECK (extreme IN ('top', 'bottom')),
+    rank INTEGER CHECK (rank >= 0),
+    token_id INTEGER NOT NULL CHECK (token_id >= 0),
     token VARCHAR NOT NULL,
-    logit_effect DOUBLE NOT NULL
+    logit_effect DOUBLE NOT NULL,
+    PRIMARY KEY (study, layer, feature, extreme, rank),
+    UNIQUE (study, layer, feature, extreme, token_id)
 );
 COMMENT ON TABLE feature_logit_effects IS 'One row per feature, direction and rank: the tokens whose logit the feature''s decoder direction raises and lowers most through the direct path. Features with a zero decoder row have no rows.';
 COMMENT ON COLUMN feature_logit_effects.study IS 'Study the row belongs to';

@@ -1,14 +1,20 @@
 -- formula: 2
 -- per: site
+-- references: feature_statistics (study, layer, feature)
+-- references: study, layer, neighbour -> feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae, neighbour < d_sae
 CREATE TABLE feature_neighbours (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    measure VARCHAR NOT NULL,
-    rank INTEGER NOT NULL,
-    neighbour INTEGER NOT NULL,
-    similarity DOUBLE NOT NULL,
-    n_coactive BIGINT NOT NULL
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    measure VARCHAR CHECK (measure IN ('coactivation', 'decoder_cosine')),
+    rank INTEGER CHECK (rank >= 0),
+    neighbour INTEGER NOT NULL CHECK (neighbour >= 0),
+    similarity DOUBLE NOT NULL CHECK (similarity BETWEEN -1.000001 AND 1.000001),
+    n_coactive BIGINT NOT NULL CHECK (n_coactive >= 0),
+    PRIMARY KEY (study, layer, feature, measure, rank),
+    UNIQUE (study, layer, feature, measure, neighbour),
+    CHECK (neighbour <> feature)
 );
 COMMENT ON TABLE feature_neighbours IS 'One row per feature, measure and rank: the other features of the same SAE that are most often active together with it, or whose decoder rows point most nearly the same way. Exact over all pairs and all tokens read. Features that never fired have no rows and are nobody''s neighbours.';
 COMMENT ON COLUMN feature_neighbours.study IS 'Study the row belongs to';

@@ -1,18 +1,23 @@
 -- formula: 2
 -- per: site
+-- references: feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_ngrams (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    ngram_size INTEGER NOT NULL,
-    rank INTEGER NOT NULL,
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    ngram_size INTEGER CHECK (ngram_size BETWEEN 1 AND 3),
+    rank INTEGER CHECK (rank >= 0),
     token_ids INTEGER[] NOT NULL,
     text VARCHAR NOT NULL,
-    n_active BIGINT NOT NULL,
-    n_occurrences BIGINT NOT NULL,
-    active_share DOUBLE NOT NULL,
-    rate DOUBLE NOT NULL,
-    mean_activation DOUBLE NOT NULL
+    n_active BIGINT NOT NULL CHECK (n_active >= 2),
+    n_occurrences BIGINT NOT NULL CHECK (n_occurrences > 0),
+    active_share DOUBLE NOT NULL CHECK (active_share > 0 AND active_share <= 1),
+    rate DOUBLE NOT NULL CHECK (rate > 0 AND rate <= 1),
+    mean_activation DOUBLE NOT NULL CHECK (mean_activation > 0),
+    PRIMARY KEY (study, layer, feature, ngram_size, rank),
+    CHECK (len(token_ids) = ngram_size),
+    CHECK (n_active <= n_occurrences)
 );
 COMMENT ON TABLE feature_ngrams IS 'One row per feature, n and rank: the n-grams (n = 1, 2, 3 tokens, the last one being the active token) on which a feature is active most often. An n-gram lies within one sequence and holds no position 0 and no BOS. Listed are those with n_active >= 2.';
 COMMENT ON COLUMN feature_ngrams.study IS 'Study the row belongs to';

@@ -1,22 +1,29 @@
 -- formula: 2
 -- per: site
+-- references: feature_statistics (study, layer, feature)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_proxies (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    proxy VARCHAR NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    proxy VARCHAR,
     definition VARCHAR NOT NULL,
-    feature INTEGER NOT NULL,
-    n_tokens BIGINT NOT NULL,
-    n_true BIGINT NOT NULL,
-    n_active BIGINT NOT NULL,
-    n_active_true BIGINT NOT NULL,
-    n_silent_true BIGINT NOT NULL,
-    activation_sum DOUBLE NOT NULL,
-    activation_sum_true DOUBLE NOT NULL,
-    specificity_low DOUBLE,
-    specificity_high DOUBLE,
-    sensitivity_low DOUBLE,
-    sensitivity_high DOUBLE
+    feature INTEGER CHECK (feature >= 0),
+    n_tokens BIGINT NOT NULL CHECK (n_tokens > 0),
+    n_true BIGINT NOT NULL CHECK (n_true >= 0),
+    n_active BIGINT NOT NULL CHECK (n_active > 0),
+    n_active_true BIGINT NOT NULL CHECK (n_active_true >= 0),
+    n_silent_true BIGINT NOT NULL CHECK (n_silent_true >= 0),
+    activation_sum DOUBLE NOT NULL CHECK (activation_sum > 0),
+    activation_sum_true DOUBLE NOT NULL CHECK (activation_sum_true >= 0),
+    specificity_low DOUBLE CHECK (specificity_low BETWEEN 0 AND 1),
+    specificity_high DOUBLE CHECK (specificity_high BETWEEN 0 AND 1),
+    sensitivity_low DOUBLE CHECK (sensitivity_low BETWEEN 0 AND 1),
+    sensitivity_high DOUBLE CHECK (sensitivity_high BETWEEN 0 AND 1),
+    PRIMARY KEY (study, layer, proxy, feature),
+    CHECK (n_active_true + n_silent_true = n_true),
+    CHECK (n_active_true <= n_active AND n_active <= n_tokens AND n_true <= n_tokens),
+    CHECK (activation_sum_true <= activation_sum * 1.000001),
+    CHECK (specificity_low <= specificity_high AND sensitivity_low <= sensitivity_high)
 );
 COMMENT ON TABLE feature_proxies IS 'One row per proxy of the study (features.proxies) and feature that fired: the four counts of (proxy true, feature active) over the tokens of feature_statistics, and how much activation falls where the proxy is true (K24 section 3.2; Bricken et al. 2023). Shares: view feature_proxy_shares. By activation: feature_proxy_histogram.';
 COMMENT ON COLUMN feature_proxies.study IS 'Study the row belongs to';

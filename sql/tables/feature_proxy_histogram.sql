@@ -1,19 +1,26 @@
 -- formula: 1
 -- per: site
+-- references: feature_proxies (study, layer, proxy, feature)
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_proxy_histogram (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    proxy VARCHAR NOT NULL,
-    feature INTEGER NOT NULL,
-    interval INTEGER NOT NULL,
-    low DOUBLE NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    proxy VARCHAR,
+    feature INTEGER CHECK (feature >= 0),
+    interval INTEGER CHECK (interval >= 0),
+    low DOUBLE NOT NULL CHECK (low >= 0),
     high DOUBLE NOT NULL,
-    n_active BIGINT NOT NULL,
-    n_active_true BIGINT NOT NULL,
-    activation_sum DOUBLE NOT NULL,
-    activation_sum_true DOUBLE NOT NULL,
-    specificity_low DOUBLE,
-    specificity_high DOUBLE
+    n_active BIGINT NOT NULL CHECK (n_active >= 0),
+    n_active_true BIGINT NOT NULL CHECK (n_active_true >= 0),
+    activation_sum DOUBLE NOT NULL CHECK (activation_sum >= 0),
+    activation_sum_true DOUBLE NOT NULL CHECK (activation_sum_true >= 0),
+    specificity_low DOUBLE CHECK (specificity_low BETWEEN 0 AND 1),
+    specificity_high DOUBLE CHECK (specificity_high BETWEEN 0 AND 1),
+    PRIMARY KEY (study, layer, proxy, feature, interval),
+    CHECK (low < high),
+    CHECK (n_active_true <= n_active),
+    CHECK (activation_sum_true <= activation_sum * 1.000001),
+    CHECK ((n_active = 0) = (specificity_low IS NULL))
 );
 COMMENT ON TABLE feature_proxy_histogram IS 'One row per proxy, feature that fired and activation interval of feature_intervals: the histogram of activations above 0 split by the proxy, as counts and as sums of activation. n_active and n_active_true are the specificity plot, the sums the expected-value plot (view feature_proxy_expected_value).';
 COMMENT ON COLUMN feature_proxy_histogram.study IS 'Study the row belongs to';

@@ -1,32 +1,43 @@
 -- formula: 2
 -- per: site
+-- references: feature_top_examples (study, layer, feature, rank, sequence, position)
+-- references: study, layer, feature, rank, parent -> feature_rdfa (study, layer, feature, rank, node)
+-- below: layer < n_layers, feature < d_sae, at_layer < n_layers, at_head < n_heads, token_id < d_vocab, strongest_head < n_heads
 CREATE TABLE feature_rdfa (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    rank INTEGER NOT NULL,
-    sequence BIGINT NOT NULL,
-    position INTEGER NOT NULL,
-    node INTEGER NOT NULL,
-    parent INTEGER,
-    depth INTEGER NOT NULL,
-    node_kind VARCHAR NOT NULL,
-    at_layer INTEGER,
-    at_head INTEGER,
-    at_feature INTEGER,
-    at_position INTEGER,
-    token_id INTEGER,
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    rank INTEGER CHECK (rank >= 0),
+    sequence BIGINT NOT NULL CHECK (sequence >= 0),
+    position INTEGER NOT NULL CHECK (position >= 1),
+    node INTEGER CHECK (node >= 0),
+    parent INTEGER CHECK (parent >= 0),
+    depth INTEGER NOT NULL CHECK (depth >= 0),
+    node_kind VARCHAR NOT NULL CHECK (node_kind IN ('feature', 'source', 'embedding', 'position', 'attention', 'mlp', 'encoder_bias', 'value_bias', 'sae_bias', 'output_bias', 'sae_error', 'rest')),
+    at_layer INTEGER CHECK (at_layer >= 0),
+    at_head INTEGER CHECK (at_head >= 0),
+    at_feature INTEGER CHECK (at_feature >= 0),
+    at_position INTEGER CHECK (at_position >= 0),
+    token_id INTEGER CHECK (token_id >= 0),
     token VARCHAR,
     strongest_token VARCHAR,
     promoted_token VARCHAR,
-    strongest_head INTEGER,
+    strongest_head INTEGER CHECK (strongest_head >= 0),
     activation DOUBLE,
     gain DOUBLE,
-    n_left_out INTEGER,
+    n_left_out INTEGER CHECK (n_left_out > 0),
     dfa DOUBLE NOT NULL,
     share_of_parent DOUBLE,
     share_of_root DOUBLE,
-    identity_error DOUBLE
+    identity_error DOUBLE CHECK (identity_error >= 0),
+    PRIMARY KEY (study, layer, feature, rank, node),
+    CHECK ((node = 0) = (parent IS NULL)),
+    CHECK ((node = 0) = (depth = 0)),
+    CHECK (parent < node),
+    CHECK (at_layer <= layer),
+    CHECK (at_position <= position),
+    CHECK ((at_feature IS NOT NULL) = (node_kind = 'feature')),
+    CHECK ((n_left_out IS NOT NULL) = (node_kind = 'rest'))
 );
 COMMENT ON TABLE feature_rdfa IS 'One row per node of a tree: recursive direct feature attribution (K24 App. N) of one example of a feature. Attention patterns, LayerNorm scales, MLP outputs and the choice of active features are held fixed; then the pre-activation splits over source positions, a source over the writers of the residual stream there, an earlier attention output over the features, error and biases of that layer''s SAE, and such a feature again over its sources. The parts of every split sum to their parent, node `rest` included. Raw weights. Which features and how far: section rdfa of the study. A layer without an SAE has its attention output in one piece; MLP outputs are not split.';
 COMMENT ON COLUMN feature_rdfa.study IS 'Study the row belongs to';

@@ -1,20 +1,29 @@
 -- formula: 1
 -- per: site
+-- rows: one per feature
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE feature_statistics (
-    study VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    feature INTEGER NOT NULL,
-    n_active BIGINT NOT NULL,
-    n_tokens BIGINT NOT NULL,
-    n_active_sequences BIGINT NOT NULL,
-    density DOUBLE,
-    log10_density DOUBLE,
-    mean_activation DOUBLE,
-    max_activation DOUBLE,
-    encoder_norm DOUBLE NOT NULL,
-    decoder_norm DOUBLE NOT NULL,
-    encoder_decoder_cosine DOUBLE,
-    encoder_bias DOUBLE NOT NULL
+    study VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    n_active BIGINT NOT NULL CHECK (n_active >= 0),
+    n_tokens BIGINT NOT NULL CHECK (n_tokens >= 0),
+    n_active_sequences BIGINT NOT NULL CHECK (n_active_sequences >= 0),
+    density DOUBLE CHECK (density BETWEEN 0 AND 1),
+    log10_density DOUBLE CHECK (log10_density <= 0),
+    mean_activation DOUBLE CHECK (mean_activation > 0),
+    max_activation DOUBLE CHECK (max_activation > 0),
+    encoder_norm DOUBLE NOT NULL CHECK (encoder_norm >= 0),
+    decoder_norm DOUBLE NOT NULL CHECK (decoder_norm >= 0),
+    encoder_decoder_cosine DOUBLE CHECK (encoder_decoder_cosine BETWEEN -1.000001 AND 1.000001),
+    encoder_bias DOUBLE NOT NULL,
+    PRIMARY KEY (study, layer, feature),
+    CHECK (n_active_sequences <= n_active AND n_active <= n_tokens),
+    CHECK ((n_active = 0) = (n_active_sequences = 0)),
+    CHECK ((n_active = 0) = (log10_density IS NULL)),
+    CHECK ((n_active = 0) = (mean_activation IS NULL)),
+    CHECK ((n_active = 0) = (max_activation IS NULL)),
+    CHECK (mean_activation <= max_activation * 1.000001)
 );
 COMMENT ON TABLE feature_statistics IS 'One row per feature of an attention-output SAE, fired or not: how often and how strongly it is active over the tokens of the corpus that one pass read. Position 0 and every BOS token are left out of numerators and denominators.';
 COMMENT ON COLUMN feature_statistics.study IS 'Study the row belongs to';

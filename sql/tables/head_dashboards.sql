@@ -1,11 +1,14 @@
 -- formula: 2
+-- rows: one
 CREATE TABLE head_dashboards (
-    study VARCHAR NOT NULL,
+    study VARCHAR,
     path VARCHAR NOT NULL,
     url_path VARCHAR NOT NULL,
-    n_head_pages INTEGER NOT NULL,
-    n_pages INTEGER NOT NULL,
-    bytes BIGINT NOT NULL
+    n_head_pages INTEGER NOT NULL CHECK (n_head_pages >= 0),
+    n_pages INTEGER NOT NULL CHECK (n_pages > 0),
+    bytes BIGINT NOT NULL CHECK (bytes > 0),
+    PRIMARY KEY (study),
+    CHECK (n_head_pages < n_pages)
 );
 COMMENT ON TABLE head_dashboards IS 'One row per study: the published folder with a page per attention head and an index of them, self-contained HTML that opens without a server.';
 COMMENT ON COLUMN head_dashboards.study IS 'Study the row belongs to';

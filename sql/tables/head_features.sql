@@ -1,19 +1,27 @@
 -- formula: 2
 -- per: site
+-- references: feature_head_attribution (study, layer, feature, head)
+-- below: layer < n_layers, head < n_heads, feature < d_sae
 CREATE TABLE head_features (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    head INTEGER NOT NULL,
-    rank INTEGER NOT NULL,
-    alive_rank INTEGER,
-    feature INTEGER NOT NULL,
-    attribution DOUBLE NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    rank INTEGER NOT NULL CHECK (rank >= 0),
+    alive_rank INTEGER CHECK (alive_rank >= 0),
+    feature INTEGER CHECK (feature >= 0),
+    attribution DOUBLE NOT NULL CHECK (attribution BETWEEN 0 AND 1.000001),
     is_alive BOOLEAN NOT NULL,
-    n_active BIGINT NOT NULL,
-    density DOUBLE,
+    n_active BIGINT NOT NULL CHECK (n_active >= 0),
+    density DOUBLE CHECK (density BETWEEN 0 AND 1),
     frequent_tokens VARCHAR[] NOT NULL,
-    frequent_tokens_share DOUBLE,
-    promoted_tokens VARCHAR[] NOT NULL
+    frequent_tokens_share DOUBLE CHECK (frequent_tokens_share BETWEEN 0 AND 1),
+    promoted_tokens VARCHAR[] NOT NULL,
+    PRIMARY KEY (study, layer, head, feature),
+    UNIQUE (study, layer, head, rank),
+    CHECK (is_alive = (n_active > 0)),
+    CHECK (is_alive = (alive_rank IS NOT NULL)),
+    CHECK (alive_rank <= rank),
+    CHECK (len(frequent_tokens) <= 3 AND len(promoted_tokens) <= 3)
 );
 COMMENT ON TABLE head_features IS 'One row per head and feature that it writes most (Kissane et al. 2024, section 4.1 and appendix J): the first ten of the head by head attribution among all features of its layer''s SAE, and the first ten among those that fired.';
 COMMENT ON COLUMN head_features.study IS 'Study the row belongs to';

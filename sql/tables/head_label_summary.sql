@@ -1,14 +1,19 @@
 -- formula: 3
+-- below: layer < n_layers
 CREATE TABLE head_label_summary (
-    study VARCHAR,
-    layer INTEGER,
+    study VARCHAR NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
     rater VARCHAR,
-    class VARCHAR NOT NULL,
-    n_classified BIGINT NOT NULL,
-    n_class BIGINT NOT NULL,
-    class_share DOUBLE NOT NULL,
-    ci_low DOUBLE NOT NULL,
-    ci_high DOUBLE NOT NULL
+    class VARCHAR NOT NULL CHECK (class IN ('monosemantic', 'minor exception', 'bisemantic', 'polysemantic', 'no majority')),
+    n_classified BIGINT NOT NULL CHECK (n_classified > 0),
+    n_class BIGINT NOT NULL CHECK (n_class >= 0),
+    class_share DOUBLE NOT NULL CHECK (class_share BETWEEN 0 AND 1),
+    ci_low DOUBLE NOT NULL CHECK (ci_low BETWEEN 0 AND 1),
+    ci_high DOUBLE NOT NULL CHECK (ci_high BETWEEN 0 AND 1),
+    UNIQUE (study, layer, rater, class),
+    CHECK (n_class <= n_classified),
+    CHECK (ci_low <= class_share AND class_share <= ci_high),
+    CHECK (class <> 'no majority' OR rater IS NULL)
 );
 COMMENT ON TABLE head_label_summary IS 'Share of the labelled heads in each class of polysemanticity (Kissane et al. 2024, Table 3: monosemantic 9.7%, minor exception 5.5%, bisemantic 2.7%, polysemantic 81.9% of GPT-2 small''s heads). One row per class for each layer and rater, each layer, each rater, and the study. A share of all heads only where the labelled ones are all of them or a random sample.';
 COMMENT ON COLUMN head_label_summary.study IS 'Study the row belongs to';

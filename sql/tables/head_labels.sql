@@ -1,15 +1,18 @@
 -- formula: 1
+-- below: layer < n_layers, head < n_heads, feature < d_sae
 CREATE TABLE head_labels (
-    study VARCHAR,
-    layer INTEGER NOT NULL,
-    head INTEGER NOT NULL,
-    feature INTEGER,
+    study VARCHAR NOT NULL,
+    layer INTEGER NOT NULL CHECK (layer >= 0),
+    head INTEGER NOT NULL CHECK (head >= 0),
+    feature INTEGER CHECK (feature >= 0),
     rater VARCHAR NOT NULL,
     label VARCHAR NOT NULL,
-    class VARCHAR,
+    class VARCHAR CHECK (class IN ('monosemantic', 'minor exception', 'bisemantic', 'polysemantic')),
     note VARCHAR NOT NULL,
     file VARCHAR NOT NULL,
-    line INTEGER NOT NULL
+    line INTEGER NOT NULL CHECK (line > 0),
+    UNIQUE (study, layer, head, feature, rater),
+    CHECK (class IS NULL OR feature IS NULL)
 );
 COMMENT ON TABLE head_labels IS 'What people say about heads, from the CSV files the study names (head_labels): one row per head and rater with a class, and one per feature of the head that the rater described. No rows where it names none. mechinterp label-sheet --heads writes a sheet to fill in.';
 COMMENT ON COLUMN head_labels.study IS 'Study the row belongs to';

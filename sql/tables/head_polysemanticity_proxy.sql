@@ -1,26 +1,34 @@
 -- formula: 3
 -- per: site
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE head_polysemanticity_proxy (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    head INTEGER NOT NULL,
-    measure VARCHAR NOT NULL,
-    similarity_threshold DOUBLE NOT NULL,
-    n_compared INTEGER NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    measure VARCHAR CHECK (measure IN ('decoder_slice', 'ngrams', 'either')),
+    similarity_threshold DOUBLE NOT NULL CHECK (similarity_threshold > 0),
+    n_compared INTEGER NOT NULL CHECK (n_compared > 0),
     mean_similarity DOUBLE NOT NULL,
-    n_clusters INTEGER NOT NULL,
+    n_clusters INTEGER NOT NULL CHECK (n_clusters > 0),
     effective_clusters DOUBLE NOT NULL,
     effective_features DOUBLE,
-    largest_share DOUBLE NOT NULL,
-    null_n_clusters DOUBLE NOT NULL,
-    null_n_clusters_sd DOUBLE NOT NULL,
-    null_effective_clusters DOUBLE NOT NULL,
-    null_effective_features DOUBLE,
+    largest_share DOUBLE NOT NULL CHECK (largest_share > 0),
+    null_n_clusters DOUBLE NOT NULL CHECK (null_n_clusters >= 0),
+    null_n_clusters_sd DOUBLE NOT NULL CHECK (null_n_clusters_sd >= 0),
+    null_effective_clusters DOUBLE NOT NULL CHECK (null_effective_clusters >= 0),
+    null_effective_features DOUBLE CHECK (null_effective_features >= 0),
     null_mean_similarity DOUBLE,
-    share_of_null_below DOUBLE NOT NULL,
-    n_draws INTEGER NOT NULL,
+    share_of_null_below DOUBLE NOT NULL CHECK (share_of_null_below BETWEEN 0 AND 1),
+    n_draws INTEGER NOT NULL CHECK (n_draws > 0),
     clusters INTEGER[] NOT NULL,
-    features INTEGER[] NOT NULL
+    features INTEGER[] NOT NULL,
+    PRIMARY KEY (study, layer, head, measure),
+    CHECK (n_clusters <= n_compared),
+    CHECK (len(clusters) = n_compared AND len(features) = n_compared),
+    CHECK (effective_clusters BETWEEN 0.999999 AND n_clusters * 1.000001),
+    CHECK (effective_features BETWEEN 0.999999 AND n_compared * 1.000001),
+    CHECK (largest_share <= 1),
+    CHECK (list_max(clusters) = n_clusters - 1)
 );
 COMMENT ON TABLE head_polysemanticity_proxy IS 'One row per head and measure of likeness: how many clusters the features that a head writes most fall into, beside features drawn at random. An automatic proxy of polysemanticity, not the judgement of people that Kissane et al. 2024, Table 3 reports: that is head_labels and head_label_summary.';
 COMMENT ON COLUMN head_polysemanticity_proxy.study IS 'Study the row belongs to';

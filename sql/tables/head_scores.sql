@@ -1,17 +1,20 @@
 -- formula: 3
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE head_scores (
     study VARCHAR,
-    layer INTEGER,
-    head INTEGER,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
     score VARCHAR,
     mode VARCHAR,
     reference VARCHAR,
-    value DOUBLE,
-    n BIGINT,
-    null_mean DOUBLE,
-    null_sd DOUBLE,
+    value DOUBLE NOT NULL,
+    n BIGINT NOT NULL CHECK (n >= 0),
+    null_mean DOUBLE NOT NULL,
+    null_sd DOUBLE NOT NULL CHECK (null_sd >= 0),
     threshold DOUBLE,
-    dataset VARCHAR
+    dataset VARCHAR NOT NULL,
+    PRIMARY KEY (study, layer, head, score),
+    CHECK ((mode IS NULL) = (reference IS NULL))
 );
 COMMENT ON TABLE head_scores IS 'One row per attention head and score: the raw score, its null distribution and the threshold. Definitions of the scores are the view head_score_definitions, role labels the view head_roles. Scores that need IOI prompts are in ioi_head_scores.';
 COMMENT ON COLUMN head_scores.study IS 'Study the row belongs to';

@@ -1,16 +1,21 @@
 -- formula: 2
 -- per: site
+-- below: layer < n_layers
 CREATE TABLE induction_test (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    feature_group VARCHAR NOT NULL,
-    measure VARCHAR NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    feature_group VARCHAR CHECK (feature_group IN ('selected', 'control', 'weak', 'between')),
+    measure VARCHAR CHECK (measure IN ('induction_behaviour', 'induction_behaviour_same_prefix')),
     n_features BIGINT NOT NULL,
     n_tested BIGINT NOT NULL,
-    n_passed BIGINT NOT NULL,
-    passed_share DOUBLE,
-    ci_low DOUBLE,
-    ci_high DOUBLE
+    n_passed BIGINT NOT NULL CHECK (n_passed >= 0),
+    passed_share DOUBLE CHECK (passed_share BETWEEN 0 AND 1),
+    ci_low DOUBLE CHECK (ci_low BETWEEN 0 AND 1),
+    ci_high DOUBLE CHECK (ci_high BETWEEN 0 AND 1),
+    PRIMARY KEY (study, layer, feature_group, measure),
+    CHECK (n_passed <= n_tested AND n_tested <= n_features),
+    CHECK ((n_tested = 0) = (passed_share IS NULL)),
+    CHECK (ci_low <= passed_share AND passed_share <= ci_high)
 );
 COMMENT ON TABLE induction_test IS 'One row per layer, group of features and behaviour measure: how many features pass the induction heuristic among those that the weights select and among a control group (K24 section 3.3 reports 450 of 586 selected features of GPT-2 small, and 3 of 500 controls). The procedure is the same for every group.';
 COMMENT ON COLUMN induction_test.study IS 'Study the row belongs to';

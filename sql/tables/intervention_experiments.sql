@@ -1,13 +1,15 @@
 -- formula: 2
+-- references: intervention_results (study, task, intervention)
 CREATE TABLE intervention_experiments (
-    study VARCHAR,
-    task VARCHAR,
-    experiment VARCHAR,
-    paper VARCHAR,
-    question VARCHAR,
+    study VARCHAR NOT NULL,
+    task VARCHAR NOT NULL,
+    experiment VARCHAR NOT NULL,
+    paper VARCHAR NOT NULL,
+    question VARCHAR NOT NULL,
     intervention VARCHAR,
-    part VARCHAR,
-    chosen_by VARCHAR
+    part VARCHAR NOT NULL,
+    chosen_by VARCHAR NOT NULL,
+    UNIQUE (study, task, experiment, part, intervention)
 );
 COMMENT ON TABLE intervention_experiments IS 'Which interventions of intervention_results belong to which published experiment. One row per experiment, part and intervention; an intervention that several experiments need was run once. Heads, edges, layers and features are chosen from this study''s own scores, traces and attributions; published indices serve models of the published shape alone.';
 COMMENT ON COLUMN intervention_experiments.study IS 'Study the row belongs to';

@@ -1,14 +1,20 @@
 -- formula: 2
+-- rows: one per row of ioi_prompts
+-- references: ioi_prompts (study, prompt)
+-- below: top_token_id < d_vocab
 CREATE TABLE ioi_baseline (
     study VARCHAR,
     prompt BIGINT,
-    logit_io DOUBLE,
-    logit_s DOUBLE,
-    logit_diff DOUBLE,
-    prob_io DOUBLE,
-    prob_s DOUBLE,
-    prefers_io BOOLEAN,
-    top_token_id INTEGER
+    logit_io DOUBLE NOT NULL,
+    logit_s DOUBLE NOT NULL,
+    logit_diff DOUBLE NOT NULL,
+    prob_io DOUBLE NOT NULL CHECK (prob_io BETWEEN 0 AND 1.000001),
+    prob_s DOUBLE NOT NULL CHECK (prob_s BETWEEN 0 AND 1.000001),
+    prefers_io BOOLEAN NOT NULL,
+    top_token_id INTEGER NOT NULL CHECK (top_token_id >= 0),
+    PRIMARY KEY (study, prompt),
+    CHECK (abs(logit_io - logit_s - logit_diff) <= 1e-4),
+    CHECK (prefers_io = (logit_diff > 0))
 );
 COMMENT ON TABLE ioi_baseline IS 'Answer of the unmodified model (raw weights) at END, one row per IOI prompt. Names are those of the row''s own text: in variant S2_to_IO a negative logit_diff is the right answer, in ABC there is none. Reference, GPT-2 small: mean logit_diff 3.56 on 100k prompts of Wang et al. 2022; 3.011 with 97.7% positive on the 256 prompts of Franco & Crovella 2024.';
 COMMENT ON COLUMN ioi_baseline.study IS 'Study the row belongs to';

@@ -1,17 +1,20 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE ioi_head_scores (
     study VARCHAR,
-    layer INTEGER,
-    head INTEGER,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
     score VARCHAR,
     mode VARCHAR,
     reference VARCHAR,
-    value DOUBLE,
-    n BIGINT,
-    null_mean DOUBLE,
-    null_sd DOUBLE,
+    value DOUBLE NOT NULL,
+    n BIGINT NOT NULL CHECK (n >= 0),
+    null_mean DOUBLE NOT NULL,
+    null_sd DOUBLE NOT NULL CHECK (null_sd >= 0),
     threshold DOUBLE,
-    dataset VARCHAR
+    dataset VARCHAR NOT NULL,
+    PRIMARY KEY (study, layer, head, score),
+    CHECK ((mode IS NULL) = (reference IS NULL))
 );
 COMMENT ON TABLE ioi_head_scores IS 'One row per attention head and score that needs IOI prompts (Wang et al. 2022, arXiv 2211.00593, section 3), in the form of head_scores. Base prompts, processed weights. Definitions of the scores are the view head_score_definitions; roles that need several of them, such as name_mover, are in the view head_roles.';
 COMMENT ON COLUMN ioi_head_scores.study IS 'Study the row belongs to';

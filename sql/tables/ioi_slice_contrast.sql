@@ -1,22 +1,28 @@
 -- formula: 3
+-- references: attention_slices (study, task, prompt, layer, head, destination, source)
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE ioi_slice_contrast (
     study VARCHAR,
     task VARCHAR,
     prompt BIGINT,
-    layer INTEGER,
-    head INTEGER,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
     destination INTEGER,
-    source INTEGER,
-    destination_role VARCHAR,
-    source_role VARCHAR,
-    side VARCHAR,
-    n_slices INTEGER,
-    n_kept INTEGER,
-    n_kept_all_slices INTEGER,
-    n_kept_both INTEGER,
+    source INTEGER CHECK (source >= 0),
+    destination_role VARCHAR NOT NULL,
+    source_role VARCHAR NOT NULL,
+    side VARCHAR CHECK (side IN ('destination', 'source')),
+    n_slices INTEGER NOT NULL CHECK (n_slices >= 0),
+    n_kept INTEGER NOT NULL CHECK (n_kept >= 0),
+    n_kept_all_slices INTEGER NOT NULL CHECK (n_kept_all_slices >= 0),
+    n_kept_both INTEGER NOT NULL CHECK (n_kept_both >= 0),
     effective_heads DOUBLE,
     effective_heads_all_slices DOUBLE,
-    correlation DOUBLE
+    correlation DOUBLE CHECK (correlation BETWEEN -1.000001 AND 1.000001),
+    PRIMARY KEY (study, task, prompt, layer, head, destination, source, side),
+    CHECK (source <= destination),
+    CHECK (n_kept_both <= n_kept AND n_kept_both <= n_kept_all_slices),
+    CHECK (effective_heads >= 0.999999 AND effective_heads_all_slices >= 0.999999)
 );
 COMMENT ON TABLE ioi_slice_contrast IS 'What the selection of slices changes (Franco & Crovella 2024, arXiv 2410.00340, Figures 4 and 16): contributions of upstream heads through S against those through all slices. One row per prompt, traced pair of the standard trace and side.';
 COMMENT ON COLUMN ioi_slice_contrast.study IS 'Study the row belongs to';

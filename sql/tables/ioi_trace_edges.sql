@@ -1,26 +1,34 @@
 -- formula: 4
+-- references: study, task, prompt, downstream_layer, downstream_head, destination, source -> attention_slices (study, task, prompt, layer, head, destination, source)
+-- below: upstream_layer < n_layers, upstream_head < n_heads, downstream_layer < n_layers, downstream_head < n_heads
 CREATE TABLE ioi_trace_edges (
-    study VARCHAR,
-    task VARCHAR,
-    prompt BIGINT,
-    upstream_kind VARCHAR,
-    upstream_layer INTEGER,
-    upstream_head INTEGER,
-    downstream_layer INTEGER,
-    downstream_head INTEGER,
-    destination INTEGER,
-    source INTEGER,
-    destination_role VARCHAR,
-    source_role VARCHAR,
-    side VARCHAR,
-    slices INTEGER[],
-    contribution DOUBLE,
-    exact_effect DOUBLE,
+    study VARCHAR NOT NULL,
+    task VARCHAR NOT NULL,
+    prompt BIGINT NOT NULL,
+    upstream_kind VARCHAR NOT NULL CHECK (upstream_kind IN ('head', 'mlp', 'embedding', 'position', 'bias')),
+    upstream_layer INTEGER CHECK (upstream_layer >= 0),
+    upstream_head INTEGER CHECK (upstream_head >= 0),
+    downstream_layer INTEGER NOT NULL CHECK (downstream_layer >= 0),
+    downstream_head INTEGER NOT NULL CHECK (downstream_head >= 0),
+    destination INTEGER NOT NULL,
+    source INTEGER NOT NULL CHECK (source >= 0),
+    destination_role VARCHAR NOT NULL,
+    source_role VARCHAR NOT NULL,
+    side VARCHAR NOT NULL CHECK (side IN ('destination', 'source')),
+    slices INTEGER[] NOT NULL,
+    contribution DOUBLE NOT NULL,
+    exact_effect DOUBLE NOT NULL,
     contribution_share DOUBLE,
     coverage DOUBLE,
-    kept BOOLEAN,
-    is_root BOOLEAN,
-    path_multiplicity DOUBLE
+    kept BOOLEAN NOT NULL,
+    is_root BOOLEAN NOT NULL,
+    path_multiplicity DOUBLE NOT NULL CHECK (path_multiplicity > 0),
+    UNIQUE (study, task, prompt, upstream_kind, upstream_layer, upstream_head, downstream_layer, downstream_head, destination, source, side),
+    CHECK (source <= destination),
+    CHECK (upstream_layer < downstream_layer),
+    CHECK ((upstream_layer IS NULL) = (upstream_kind IN ('embedding', 'position'))),
+    CHECK ((upstream_head IS NOT NULL) = (upstream_kind = 'head')),
+    CHECK (NOT kept OR upstream_kind = 'head')
 );
 COMMENT ON TABLE ioi_trace_edges IS 'Singular vector tracing (Franco & Crovella 2024, arXiv 2410.00340, sections 4 and 5): what upstream writers contribute to the selected slices of a traced downstream pair. One row per prompt, upstream writer, downstream head, (destination, source) pair and side. All kept heads and all writers that are not heads; other heads only as sums in attention_slices unless the study keeps all. Processed weights.';
 COMMENT ON COLUMN ioi_trace_edges.study IS 'Study the row belongs to';

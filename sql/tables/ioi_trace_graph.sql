@@ -1,21 +1,25 @@
 -- formula: 4
+-- below: upstream_layer < n_layers, upstream_head < n_heads, downstream_layer < n_layers, downstream_head < n_heads
 CREATE TABLE ioi_trace_graph (
     study VARCHAR,
     task VARCHAR,
-    upstream_layer INTEGER,
-    upstream_head INTEGER,
+    upstream_layer INTEGER CHECK (upstream_layer >= 0),
+    upstream_head INTEGER CHECK (upstream_head >= 0),
     downstream_layer INTEGER,
-    downstream_head INTEGER,
+    downstream_head INTEGER CHECK (downstream_head >= 0),
     destination_role VARCHAR,
     source_role VARCHAR,
-    side VARCHAR,
-    n_prompts BIGINT,
-    n_pairs BIGINT,
-    path_multiplicity DOUBLE,
-    mean_contribution DOUBLE,
+    side VARCHAR CHECK (side IN ('destination', 'source')),
+    n_prompts BIGINT NOT NULL CHECK (n_prompts > 0),
+    n_pairs BIGINT NOT NULL CHECK (n_pairs > 0),
+    path_multiplicity DOUBLE NOT NULL CHECK (path_multiplicity > 0),
+    mean_contribution DOUBLE NOT NULL,
     mean_contribution_share DOUBLE,
-    mean_exact_effect DOUBLE,
-    is_root BOOLEAN
+    mean_exact_effect DOUBLE NOT NULL,
+    is_root BOOLEAN NOT NULL,
+    PRIMARY KEY (study, task, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role, source_role, side),
+    CHECK (upstream_layer < downstream_layer),
+    CHECK (n_prompts <= n_pairs)
 );
 COMMENT ON TABLE ioi_trace_graph IS 'Circuit graph of singular vector tracing: kept head-to-head edges of ioi_trace_edges aggregated over prompts. One row per upstream head, downstream head, roles of the downstream pair and side.';
 COMMENT ON COLUMN ioi_trace_graph.study IS 'Study the row belongs to';

@@ -1,18 +1,23 @@
 -- formula: 3
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE ioi_trace_nodes (
-    study VARCHAR,
-    task VARCHAR,
-    trace_rule VARCHAR,
-    layer INTEGER,
-    head INTEGER,
-    destination_role VARCHAR,
+    study VARCHAR NOT NULL,
+    task VARCHAR NOT NULL,
+    trace_rule VARCHAR NOT NULL CHECK (trace_rule IN ('standard', 'near', 'negative', 'all_slices', 'fc24_code')),
+    layer INTEGER NOT NULL CHECK (layer >= 0),
+    head INTEGER NOT NULL CHECK (head >= 0),
+    destination_role VARCHAR NOT NULL,
     source_role VARCHAR,
-    n_prompts BIGINT,
-    n_pairs BIGINT,
-    path_multiplicity DOUBLE,
-    mean_attention DOUBLE,
-    mean_n_slices DOUBLE,
-    is_root BOOLEAN
+    n_prompts BIGINT NOT NULL CHECK (n_prompts > 0),
+    n_pairs BIGINT NOT NULL CHECK (n_pairs > 0),
+    path_multiplicity DOUBLE NOT NULL CHECK (path_multiplicity > 0),
+    mean_attention DOUBLE CHECK (mean_attention BETWEEN 0 AND 1.000001),
+    mean_n_slices DOUBLE CHECK (mean_n_slices >= 0),
+    is_root BOOLEAN NOT NULL,
+    UNIQUE (study, task, trace_rule, layer, head, destination_role, source_role),
+    CHECK (n_prompts <= n_pairs),
+    CHECK ((source_role IS NULL) = (mean_attention IS NULL)),
+    CHECK ((source_role IS NULL) = (mean_n_slices IS NULL))
 );
 COMMENT ON TABLE ioi_trace_nodes IS 'Nodes of the circuit that singular vector tracing finds (Franco & Crovella 2024, arXiv 2410.00340, section 5), under several rules. One row per rule, head and roles of its traced pairs; heads that were kept as writers but attend nowhere from there have a row with no source.';
 COMMENT ON COLUMN ioi_trace_nodes.study IS 'Study the row belongs to';

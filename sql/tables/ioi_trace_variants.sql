@@ -1,19 +1,24 @@
 -- formula: 3
+-- below: upstream_layer < n_layers, upstream_head < n_heads, downstream_layer < n_layers, downstream_head < n_heads
 CREATE TABLE ioi_trace_variants (
-    study VARCHAR,
-    task VARCHAR,
-    trace_rule VARCHAR,
-    upstream_layer INTEGER,
-    upstream_head INTEGER,
-    downstream_layer INTEGER,
-    downstream_head INTEGER,
-    destination_role VARCHAR,
-    source_role VARCHAR,
-    side VARCHAR,
-    n_prompts BIGINT,
-    n_pairs BIGINT,
-    path_multiplicity DOUBLE,
-    mean_contribution DOUBLE
+    study VARCHAR NOT NULL,
+    task VARCHAR NOT NULL,
+    trace_rule VARCHAR NOT NULL CHECK (trace_rule IN ('standard', 'near', 'negative', 'all_slices', 'fc24_code')),
+    upstream_layer INTEGER NOT NULL CHECK (upstream_layer >= 0),
+    upstream_head INTEGER NOT NULL CHECK (upstream_head >= 0),
+    downstream_layer INTEGER NOT NULL,
+    downstream_head INTEGER NOT NULL CHECK (downstream_head >= 0),
+    destination_role VARCHAR NOT NULL,
+    source_role VARCHAR NOT NULL,
+    side VARCHAR CHECK (side IN ('destination', 'source')),
+    n_prompts BIGINT NOT NULL CHECK (n_prompts > 0),
+    n_pairs BIGINT NOT NULL CHECK (n_pairs > 0),
+    path_multiplicity DOUBLE NOT NULL CHECK (path_multiplicity > 0),
+    mean_contribution DOUBLE NOT NULL,
+    UNIQUE (study, task, trace_rule, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role, source_role, side),
+    CHECK (upstream_layer < downstream_layer),
+    CHECK (n_prompts <= n_pairs),
+    CHECK ((side IS NULL) = (trace_rule = 'fc24_code'))
 );
 COMMENT ON TABLE ioi_trace_variants IS 'Edges of the circuit that singular vector tracing finds (Franco & Crovella 2024, arXiv 2410.00340, section 5), under several rules, aggregated over prompts: kept head-to-head edges. The rule `standard` has the rows of ioi_trace_graph. One row per rule, upstream head, downstream head, roles of the downstream pair and side.';
 COMMENT ON COLUMN ioi_trace_variants.study IS 'Study the row belongs to';

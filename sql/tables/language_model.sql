@@ -1,24 +1,28 @@
 -- formula: 2
+-- rows: one
 CREATE TABLE language_model (
     study VARCHAR,
-    weights_source VARCHAR,
-    model_type VARCHAR,
-    n_layers INTEGER,
-    n_heads INTEGER,
-    n_kv_heads INTEGER,
-    d_model INTEGER,
-    d_head INTEGER,
-    d_mlp INTEGER,
-    d_vocab INTEGER,
-    n_ctx INTEGER,
-    position_encoding VARCHAR,
-    normalization VARCHAR,
-    n_parameters BIGINT,
-    dtype VARCHAR,
-    bos_token_id INTEGER,
-    prepend_bos BOOLEAN,
-    weights_hash VARCHAR,
-    tokenizer_hash VARCHAR
+    weights_source VARCHAR NOT NULL,
+    model_type VARCHAR NOT NULL,
+    n_layers INTEGER NOT NULL CHECK (n_layers > 0),
+    n_heads INTEGER NOT NULL CHECK (n_heads > 0),
+    n_kv_heads INTEGER NOT NULL CHECK (n_kv_heads > 0),
+    d_model INTEGER NOT NULL CHECK (d_model > 0),
+    d_head INTEGER NOT NULL CHECK (d_head > 0),
+    d_mlp INTEGER NOT NULL CHECK (d_mlp > 0),
+    d_vocab INTEGER NOT NULL CHECK (d_vocab > 0),
+    n_ctx INTEGER NOT NULL CHECK (n_ctx > 0),
+    position_encoding VARCHAR NOT NULL CHECK (position_encoding IN ('absolute', 'rotary', 'other')),
+    normalization VARCHAR NOT NULL CHECK (normalization IN ('LN', 'RMS')),
+    n_parameters BIGINT NOT NULL CHECK (n_parameters > 0),
+    dtype VARCHAR NOT NULL,
+    bos_token_id INTEGER NOT NULL,
+    prepend_bos BOOLEAN NOT NULL,
+    weights_hash VARCHAR NOT NULL CHECK (regexp_full_match(weights_hash, '[0-9a-f]{16}')),
+    tokenizer_hash VARCHAR NOT NULL CHECK (regexp_full_match(tokenizer_hash, '[0-9a-f]{16}')),
+    PRIMARY KEY (study),
+    CHECK (n_heads % n_kv_heads = 0),
+    CHECK (bos_token_id BETWEEN 0 AND d_vocab - 1)
 );
 COMMENT ON TABLE language_model IS 'One row per study: the language model that everything in the study is computed from';
 COMMENT ON COLUMN language_model.study IS 'Study the row belongs to';

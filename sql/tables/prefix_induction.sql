@@ -1,26 +1,34 @@
 -- formula: 2
+-- rows: one per head for each prefix_length
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE prefix_induction (
     study VARCHAR,
-    layer INTEGER,
-    head INTEGER,
-    prefix_length INTEGER,
-    n BIGINT,
-    mean_attention DOUBLE,
-    attention_sd DOUBLE,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    prefix_length INTEGER CHECK (prefix_length >= 1),
+    n BIGINT NOT NULL CHECK (n > 0),
+    mean_attention DOUBLE NOT NULL CHECK (mean_attention BETWEEN 0 AND 1.000001),
+    attention_sd DOUBLE CHECK (attention_sd >= 0),
     attention_ci_low DOUBLE,
     attention_ci_high DOUBLE,
-    attention_gain DOUBLE,
+    attention_gain DOUBLE NOT NULL,
     attention_gain_ci_low DOUBLE,
     attention_gain_ci_high DOUBLE,
-    null_mean DOUBLE,
-    null_sd DOUBLE,
-    dla DOUBLE,
+    null_mean DOUBLE CHECK (null_mean BETWEEN 0 AND 1.000001),
+    null_sd DOUBLE CHECK (null_sd >= 0),
+    dla DOUBLE NOT NULL,
     dla_null_mean DOUBLE,
-    dla_null_sd DOUBLE,
+    dla_null_sd DOUBLE CHECK (dla_null_sd >= 0),
     dla_excess DOUBLE,
     dla_excess_ci_low DOUBLE,
     dla_excess_ci_high DOUBLE,
-    dataset VARCHAR
+    dataset VARCHAR NOT NULL,
+    PRIMARY KEY (study, layer, head, prefix_length),
+    CHECK (attention_ci_low <= attention_ci_high),
+    CHECK (attention_gain_ci_low <= attention_gain_ci_high),
+    CHECK (dla_excess_ci_low <= dla_excess_ci_high),
+    CHECK (prefix_length > 1 OR attention_gain = 0),
+    CHECK (abs(dla - dla_null_mean - dla_excess) <= 1e-6 * (1 + abs(dla)))
 );
 COMMENT ON TABLE prefix_induction IS 'One row per attention head and prefix length p: induction score and direct logit attribution on random tokens in which a block of p tokens stands twice (Kissane et al. 2024, section 4.2). Destination d: last token of the second copy; source s: the token after the first copy. d, s and the random tokens are the same for all p, so two lengths differ by the match alone; exactly p tokens match. Processed weights. Classes of heads are the view prefix_induction_heads.';
 COMMENT ON COLUMN prefix_induction.study IS 'Study the row belongs to';

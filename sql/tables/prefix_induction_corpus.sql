@@ -1,21 +1,27 @@
 -- formula: 2
+-- rows: one per head for each prefix_length
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE prefix_induction_corpus (
     study VARCHAR,
-    layer INTEGER,
-    head INTEGER,
-    prefix_length INTEGER,
-    n BIGINT,
-    n_sequences BIGINT,
-    mean_attention DOUBLE,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    prefix_length INTEGER CHECK (prefix_length BETWEEN 0 AND 9),
+    n BIGINT NOT NULL CHECK (n >= 0),
+    n_sequences BIGINT NOT NULL CHECK (n_sequences >= 0),
+    mean_attention DOUBLE CHECK (mean_attention BETWEEN 0 AND 1.000001),
     attention_ci_low DOUBLE,
     attention_ci_high DOUBLE,
-    n_attended BIGINT,
-    attended_rate DOUBLE,
-    attended_share DOUBLE,
-    attention_share DOUBLE,
-    n_next BIGINT,
-    source_is_next_rate DOUBLE,
-    dataset VARCHAR
+    n_attended BIGINT NOT NULL,
+    attended_rate DOUBLE CHECK (attended_rate BETWEEN 0 AND 1),
+    attended_share DOUBLE CHECK (attended_share BETWEEN 0 AND 1),
+    attention_share DOUBLE CHECK (attention_share BETWEEN 0 AND 1.000001),
+    n_next BIGINT NOT NULL,
+    source_is_next_rate DOUBLE CHECK (source_is_next_rate BETWEEN 0 AND 1),
+    dataset VARCHAR NOT NULL,
+    PRIMARY KEY (study, layer, head, prefix_length),
+    CHECK (n_attended BETWEEN 0 AND n AND n_next BETWEEN 0 AND n AND n_sequences <= n),
+    CHECK ((n = 0) = (mean_attention IS NULL)),
+    CHECK (attention_ci_low <= attention_ci_high)
 );
 COMMENT ON TABLE prefix_induction_corpus IS 'One row per attention head and prefix length 0 .. 9: attention to the pairs (destination i, source s <= i) of held-out text. A pair with s < i is an induction case where the token at s - 1 is the token at i (Kissane et al. 2024, section 4.2); its prefix length is the number of tokens that match, going back from i and from s - 1 together. BOS takes no part, by position and by id, and matches whose text runs back into a BOS on both sides are left out. Raw weights.';
 COMMENT ON COLUMN prefix_induction_corpus.study IS 'Study the row belongs to';

@@ -1,15 +1,16 @@
 -- formula: 1
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE prefix_induction_intervention (
     study VARCHAR,
-    layer INTEGER,
-    head INTEGER,
-    edit VARCHAR,
-    n BIGINT,
-    n_attended BIGINT,
-    n_editable BIGINT,
-    mean_prefix_length DOUBLE,
-    attention_before DOUBLE,
-    attention_after DOUBLE,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    edit VARCHAR CHECK (edit IN ('match', 'before_match', 'after_source')),
+    n BIGINT NOT NULL CHECK (n >= 0),
+    n_attended BIGINT NOT NULL,
+    n_editable BIGINT NOT NULL,
+    mean_prefix_length DOUBLE CHECK (mean_prefix_length >= 2),
+    attention_before DOUBLE CHECK (attention_before BETWEEN 0 AND 1.000001),
+    attention_after DOUBLE CHECK (attention_after BETWEEN 0 AND 1.000001),
     attention_after_ci_low DOUBLE,
     attention_after_ci_high DOUBLE,
     mean_drop DOUBLE,
@@ -18,7 +19,15 @@ CREATE TABLE prefix_induction_intervention (
     excess_drop DOUBLE,
     excess_ci_low DOUBLE,
     excess_ci_high DOUBLE,
-    still_attended_rate DOUBLE
+    still_attended_rate DOUBLE CHECK (still_attended_rate BETWEEN 0 AND 1),
+    PRIMARY KEY (study, layer, head, edit),
+    CHECK (n <= n_editable AND n_editable <= n_attended),
+    CHECK ((n = 0) = (attention_before IS NULL)),
+    CHECK (attention_after_ci_low <= attention_after_ci_high),
+    CHECK (drop_ci_low <= drop_ci_high),
+    CHECK (excess_ci_low <= excess_ci_high),
+    CHECK (abs(attention_before - attention_after - mean_drop) <= 1e-6),
+    CHECK (edit = 'match' OR excess_drop IS NULL)
 );
 COMMENT ON TABLE prefix_induction_intervention IS 'One row per induction head and edit: attention to the induction source on real text before and after one token is replaced (Kissane et al. 2024, section 4.2). Cases: pairs (destination i, source s) of prefix_induction_corpus with prefix length p >= 2 and attention above 0.3, a random sample per head; heads that attend to the same cases share them, and all edits of a head are made of the same cases. The new token occurs elsewhere in the text and nowhere in the sequence, and is the same in all edits of a case. Raw weights. A head without cases has n = 0.';
 COMMENT ON COLUMN prefix_induction_intervention.study IS 'Study the row belongs to';

@@ -1,20 +1,22 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads, query_layer < n_layers, key_layer < n_layers
 CREATE TABLE qk_feature_kinds (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    head INTEGER NOT NULL,
+    layer INTEGER NOT NULL CHECK (layer >= 0),
+    head INTEGER NOT NULL CHECK (head >= 0),
     source_role VARCHAR NOT NULL,
     query_kind VARCHAR NOT NULL,
-    query_layer INTEGER,
+    query_layer INTEGER CHECK (query_layer >= 0),
     key_kind VARCHAR NOT NULL,
-    key_layer INTEGER,
-    n_part_pairs BIGINT NOT NULL,
-    n BIGINT NOT NULL,
+    key_layer INTEGER CHECK (key_layer >= 0),
+    n_part_pairs BIGINT NOT NULL CHECK (n_part_pairs > 0),
+    n BIGINT NOT NULL CHECK (n > 0),
     mean DOUBLE NOT NULL,
-    sd DOUBLE NOT NULL,
+    sd DOUBLE NOT NULL CHECK (sd >= 0),
     score_share DOUBLE,
-    covariance_share DOUBLE
+    covariance_share DOUBLE,
+    UNIQUE (study, task, layer, head, source_role, query_kind, query_layer, key_kind, key_layer)
 );
 COMMENT ON TABLE qk_feature_kinds IS 'Shares of attention scores by kinds of parts: the pairs of qk_feature_pairs, all of them, summed over features. One row per head, source role, and kind and layer of both parts; mean, share and covariance_share may be summed further and come to the whole score.';
 COMMENT ON COLUMN qk_feature_kinds.study IS 'Study the row belongs to';

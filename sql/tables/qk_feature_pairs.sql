@@ -1,28 +1,35 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads, query_layer < n_layers, key_layer < n_layers
 CREATE TABLE qk_feature_pairs (
     study VARCHAR NOT NULL,
     task VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    head INTEGER NOT NULL,
+    layer INTEGER NOT NULL CHECK (layer >= 0),
+    head INTEGER NOT NULL CHECK (head >= 0),
     chosen_by VARCHAR NOT NULL,
     source_role VARCHAR NOT NULL,
     query_kind VARCHAR NOT NULL,
-    query_layer INTEGER,
-    query_feature INTEGER,
+    query_layer INTEGER CHECK (query_layer >= 0),
+    query_feature INTEGER CHECK (query_feature >= 0),
     key_kind VARCHAR NOT NULL,
-    key_layer INTEGER,
-    key_feature INTEGER,
-    rank INTEGER,
-    covariance_rank INTEGER,
-    n_part_pairs BIGINT NOT NULL,
-    n BIGINT NOT NULL,
-    n_present BIGINT,
+    key_layer INTEGER CHECK (key_layer >= 0),
+    key_feature INTEGER CHECK (key_feature >= 0),
+    rank INTEGER CHECK (rank >= 0),
+    covariance_rank INTEGER CHECK (covariance_rank >= 0),
+    n_part_pairs BIGINT NOT NULL CHECK (n_part_pairs > 0),
+    n BIGINT NOT NULL CHECK (n > 0),
+    n_present BIGINT CHECK (n_present >= 0),
     mean DOUBLE NOT NULL,
-    sd DOUBLE NOT NULL,
+    sd DOUBLE NOT NULL CHECK (sd >= 0),
     score_share DOUBLE,
     covariance_share DOUBLE,
     mean_score DOUBLE NOT NULL,
-    identity_error DOUBLE NOT NULL
+    identity_error DOUBLE NOT NULL CHECK (identity_error >= 0),
+    UNIQUE (study, task, layer, head, source_role, query_kind, query_layer, query_feature, key_kind, key_layer, key_feature),
+    CHECK ((query_kind = 'rest') = (key_kind = 'rest')),
+    CHECK ((query_kind = 'rest') = (rank IS NULL)),
+    CHECK ((query_kind = 'feature') = (query_feature IS NOT NULL)),
+    CHECK (n_present <= n),
+    CHECK (query_kind = 'rest' OR n_part_pairs = 1)
 );
 COMMENT ON TABLE qk_feature_pairs IS 'One row per head, source role and pair of parts: what a part of the query at the destination role and a part of the key at the source role add to the head''s attention score (K24 section 4.3, Fig. 18). With the scale of the LayerNorm held fixed, query and key are linear in the residual stream, whose parts are token and position embedding, MLPs, and the features, error and biases of the SAEs of earlier attention layers; score = c sum over pairs of (q_p R_i) . (k_r R_j), c the model''s scaling and R its rotary positions. Pairs kept: those among the first qk_features.top_pairs by either rank; all others are the row rest, so that mean and covariance_share sum over the rows of a head and role to the score. Raw weights. MLP outputs are not split, and a layer without an SAE has its attention output in one piece.';
 COMMENT ON COLUMN qk_feature_pairs.study IS 'Study the row belongs to';

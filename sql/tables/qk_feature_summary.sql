@@ -1,24 +1,26 @@
 -- formula: 2
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE qk_feature_summary (
-    study VARCHAR NOT NULL,
-    task VARCHAR NOT NULL,
-    layer INTEGER NOT NULL,
-    head INTEGER NOT NULL,
+    study VARCHAR,
+    task VARCHAR,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
     chosen_by VARCHAR NOT NULL,
-    source_role VARCHAR NOT NULL,
-    ordered_by VARCHAR NOT NULL,
-    n_top_pairs INTEGER NOT NULL,
-    n BIGINT NOT NULL,
-    n_part_pairs BIGINT NOT NULL,
+    source_role VARCHAR,
+    ordered_by VARCHAR CHECK (ordered_by IN ('mean', 'covariance')),
+    n_top_pairs INTEGER CHECK (n_top_pairs > 0),
+    n BIGINT NOT NULL CHECK (n > 0),
+    n_part_pairs BIGINT NOT NULL CHECK (n_part_pairs > 0),
     mean_score DOUBLE NOT NULL,
-    sd_score DOUBLE NOT NULL,
-    mean_attention DOUBLE NOT NULL,
+    sd_score DOUBLE NOT NULL CHECK (sd_score >= 0),
+    mean_attention DOUBLE NOT NULL CHECK (mean_attention BETWEEN -1.000001 AND 1.000001),
     mean_part DOUBLE NOT NULL,
     score_share DOUBLE,
-    variance_explained DOUBLE,
-    r_squared DOUBLE,
-    variance_explained_held_out DOUBLE,
-    identity_error DOUBLE NOT NULL
+    variance_explained DOUBLE CHECK (variance_explained <= 1.000001),
+    r_squared DOUBLE CHECK (r_squared BETWEEN 0 AND 1.000001),
+    variance_explained_held_out DOUBLE CHECK (variance_explained_held_out <= 1.000001),
+    identity_error DOUBLE NOT NULL CHECK (identity_error >= 0),
+    PRIMARY KEY (study, task, layer, head, source_role, ordered_by, n_top_pairs)
 );
 COMMENT ON TABLE qk_feature_summary IS 'How much of a head''s attention score the first pairs of qk_feature_pairs make up (K24 Fig. 18). One row per head, source role, order of the pairs and how many pairs (n_top_pairs, k below). S_k is the sum of the first k pairs as they are, with no coefficients fitted.';
 COMMENT ON COLUMN qk_feature_summary.study IS 'Study the row belongs to';

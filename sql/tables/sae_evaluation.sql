@@ -1,30 +1,37 @@
 -- formula: 3
 -- per: site
+-- rows: one
+-- references: attention_sae (study, layer)
+-- below: layer < n_layers
 CREATE TABLE sae_evaluation (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    n_tokens BIGINT NOT NULL,
-    n_predictions BIGINT NOT NULL,
-    l0 DOUBLE NOT NULL,
-    explained_variance DOUBLE,
-    fvu DOUBLE,
-    reconstruction_cosine DOUBLE NOT NULL,
-    mse DOUBLE NOT NULL,
-    ce_clean DOUBLE NOT NULL,
-    ce_spliced DOUBLE NOT NULL,
-    ce_zero DOUBLE NOT NULL,
-    ce_mean DOUBLE NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    n_tokens BIGINT NOT NULL CHECK (n_tokens > 0),
+    n_predictions BIGINT NOT NULL CHECK (n_predictions > 0),
+    l0 DOUBLE NOT NULL CHECK (l0 >= 0),
+    explained_variance DOUBLE CHECK (explained_variance <= 1.000001),
+    fvu DOUBLE CHECK (fvu >= 0),
+    reconstruction_cosine DOUBLE NOT NULL CHECK (reconstruction_cosine BETWEEN -1.000001 AND 1.000001),
+    mse DOUBLE NOT NULL CHECK (mse >= 0),
+    ce_clean DOUBLE NOT NULL CHECK (ce_clean >= 0),
+    ce_spliced DOUBLE NOT NULL CHECK (ce_spliced >= 0),
+    ce_zero DOUBLE NOT NULL CHECK (ce_zero >= 0),
+    ce_mean DOUBLE NOT NULL CHECK (ce_mean >= 0),
     ce_recovered DOUBLE,
     ce_recovered_mean DOUBLE,
-    kl DOUBLE NOT NULL,
-    kl_zero DOUBLE NOT NULL,
-    kl_mean DOUBLE NOT NULL,
-    kl_recovered DOUBLE,
-    kl_recovered_mean DOUBLE,
-    dead_fraction DOUBLE NOT NULL,
-    dead_fraction_tokens BIGINT NOT NULL,
-    shrinkage DOUBLE,
-    density_counts INTEGER[] NOT NULL
+    kl DOUBLE NOT NULL CHECK (kl >= -1e-6),
+    kl_zero DOUBLE NOT NULL CHECK (kl_zero >= -1e-6),
+    kl_mean DOUBLE NOT NULL CHECK (kl_mean >= -1e-6),
+    kl_recovered DOUBLE CHECK (kl_recovered <= 1.000001),
+    kl_recovered_mean DOUBLE CHECK (kl_recovered_mean <= 1.000001),
+    dead_fraction DOUBLE NOT NULL CHECK (dead_fraction BETWEEN 0 AND 1),
+    dead_fraction_tokens BIGINT NOT NULL CHECK (dead_fraction_tokens > 0),
+    shrinkage DOUBLE CHECK (shrinkage >= 0),
+    density_counts INTEGER[] NOT NULL,
+    PRIMARY KEY (study, layer),
+    CHECK (n_predictions <= n_tokens),
+    CHECK (len(density_counts) = 32 AND list_min(density_counts) >= 0),
+    CHECK ((ce_zero <= ce_clean) = (ce_recovered IS NULL))
 );
 COMMENT ON TABLE sae_evaluation IS 'One row per SAE: its quality on held-out tokens (K24 section 3). x = z_cat, x_hat = the SAE''s reconstruction. Position 0 and BOS tokens are left out of reconstruction measures, and z there is never replaced. Raw weights.';
 COMMENT ON COLUMN sae_evaluation.study IS 'Study the row belongs to';

@@ -1,29 +1,32 @@
 -- formula: 2
 -- per: site
+-- below: layer < n_layers
 CREATE TABLE sae_frontier (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    sae_variant VARCHAR NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    sae_variant VARCHAR,
     architecture VARCHAR NOT NULL,
-    sparsity_setting VARCHAR NOT NULL,
-    sparsity DOUBLE NOT NULL,
-    d_sae INTEGER NOT NULL,
-    l0 DOUBLE NOT NULL,
+    sparsity_setting VARCHAR NOT NULL CHECK (sparsity_setting IN ('k', 'l1_coefficient', 'l0_coefficient')),
+    sparsity DOUBLE NOT NULL CHECK (sparsity >= 0),
+    d_sae INTEGER NOT NULL CHECK (d_sae > 0),
+    l0 DOUBLE NOT NULL CHECK (l0 >= 0),
     ce_recovered DOUBLE,
     ce_recovered_mean DOUBLE,
-    explained_variance DOUBLE,
-    dead_fraction DOUBLE NOT NULL,
-    mse DOUBLE NOT NULL,
-    kl DOUBLE NOT NULL,
-    ce_clean DOUBLE NOT NULL,
-    ce_spliced DOUBLE NOT NULL,
-    ce_zero DOUBLE NOT NULL,
-    ce_mean DOUBLE NOT NULL,
-    n_tokens BIGINT NOT NULL,
-    training_tokens BIGINT NOT NULL,
-    learning_rate DOUBLE NOT NULL,
-    training_seconds DOUBLE NOT NULL,
-    seed BIGINT NOT NULL
+    explained_variance DOUBLE CHECK (explained_variance <= 1.000001),
+    dead_fraction DOUBLE NOT NULL CHECK (dead_fraction BETWEEN 0 AND 1),
+    mse DOUBLE NOT NULL CHECK (mse >= 0),
+    kl DOUBLE NOT NULL CHECK (kl >= -1e-6),
+    ce_clean DOUBLE NOT NULL CHECK (ce_clean >= 0),
+    ce_spliced DOUBLE NOT NULL CHECK (ce_spliced >= 0),
+    ce_zero DOUBLE NOT NULL CHECK (ce_zero >= 0),
+    ce_mean DOUBLE NOT NULL CHECK (ce_mean >= 0),
+    n_tokens BIGINT NOT NULL CHECK (n_tokens > 0),
+    training_tokens BIGINT NOT NULL CHECK (training_tokens > 0),
+    learning_rate DOUBLE NOT NULL CHECK (learning_rate >= 0),
+    training_seconds DOUBLE NOT NULL CHECK (training_seconds >= 0),
+    seed BIGINT NOT NULL,
+    PRIMARY KEY (study, layer, sae_variant),
+    CHECK ((ce_zero <= ce_clean) = (ce_recovered IS NULL))
 );
 COMMENT ON TABLE sae_frontier IS 'One row per variant of a study''s sweep and layer: SAEs of several architectures and sparsities, trained in lockstep on the same batches and measured on the same held-out tokens, for the frontier of L0 against CE loss recovered. Measures are defined as in sae_evaluation; the SAEs themselves are not kept. Empty without variants in the section sweep.';
 COMMENT ON COLUMN sae_frontier.study IS 'Study the row belongs to';

@@ -1,28 +1,33 @@
 -- formula: 3
 -- per: site
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE sae_matching (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    other_study VARCHAR NOT NULL,
-    other_layer INTEGER NOT NULL,
-    other_sae VARCHAR NOT NULL,
-    compared VARCHAR NOT NULL,
-    space VARCHAR NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    other_study VARCHAR,
+    other_layer INTEGER CHECK (other_layer >= 0),
+    other_sae VARCHAR CHECK (regexp_full_match(other_sae, '[0-9a-f]{16}')),
+    compared VARCHAR CHECK (compared IN ('study', 'layer', 'version')),
+    space VARCHAR NOT NULL CHECK (space IN ('z', 'residual')),
     same_corpus BOOLEAN NOT NULL,
-    feature INTEGER NOT NULL,
-    matched_feature INTEGER,
-    matched_cosine DOUBLE,
-    best_feature INTEGER,
-    best_cosine DOUBLE,
-    encoder_cosine DOUBLE,
-    n_active BIGINT,
-    matched_n_active BIGINT,
+    feature INTEGER CHECK (feature >= 0),
+    matched_feature INTEGER CHECK (matched_feature >= 0),
+    matched_cosine DOUBLE CHECK (matched_cosine BETWEEN -1.000001 AND 1.000001),
+    best_feature INTEGER CHECK (best_feature >= 0),
+    best_cosine DOUBLE CHECK (best_cosine BETWEEN -1.000001 AND 1.000001),
+    encoder_cosine DOUBLE CHECK (encoder_cosine BETWEEN -1.000001 AND 1.000001),
+    n_active BIGINT CHECK (n_active >= 0),
+    matched_n_active BIGINT CHECK (matched_n_active >= 0),
     density_shift DOUBLE,
-    n_examples INTEGER,
-    n_common_examples INTEGER,
-    example_overlap DOUBLE,
+    n_examples INTEGER CHECK (n_examples >= 0),
+    n_common_examples INTEGER CHECK (n_common_examples >= 0),
+    example_overlap DOUBLE CHECK (example_overlap BETWEEN 0 AND 1),
     matching_method VARCHAR NOT NULL,
-    random_mean_cosine DOUBLE
+    random_mean_cosine DOUBLE CHECK (random_mean_cosine BETWEEN -1.000001 AND 1.000001),
+    PRIMARY KEY (study, layer, compared, other_study, other_layer, other_sae, feature),
+    CHECK ((matched_feature IS NULL) = (matched_cosine IS NULL)),
+    CHECK (matched_cosine <= best_cosine + 1e-5),
+    CHECK (n_common_examples <= n_examples)
 );
 COMMENT ON TABLE sae_matching IS 'One row per comparison and feature: the feature''s partner in another SAE, in a one-to-one matching of decoder directions with the largest sum of cosines (SAE diff). Comparisons: those of the study file (comparisons), and by itself the previous published version of the layer''s SAE where one with other weights is still stored. No rows where there is nothing to compare with. Summary: view sae_matching_summary.';
 COMMENT ON COLUMN sae_matching.study IS 'Study the row belongs to';

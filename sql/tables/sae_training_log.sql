@@ -1,18 +1,21 @@
 -- formula: 2
 -- per: site
+-- references: attention_sae (study, layer)
+-- below: layer < n_layers
 CREATE TABLE sae_training_log (
     study VARCHAR,
-    layer INTEGER NOT NULL,
-    step BIGINT NOT NULL,
-    training_tokens BIGINT NOT NULL,
-    step_learning_rate DOUBLE NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    step BIGINT CHECK (step > 0),
+    training_tokens BIGINT NOT NULL CHECK (training_tokens > 0),
+    step_learning_rate DOUBLE NOT NULL CHECK (step_learning_rate >= 0),
     training_loss DOUBLE NOT NULL,
-    mse DOUBLE NOT NULL,
-    sparsity_loss DOUBLE NOT NULL,
-    l0 DOUBLE NOT NULL,
-    batch_explained_variance DOUBLE,
-    recent_dead_fraction DOUBLE NOT NULL,
-    resampled_features BIGINT NOT NULL
+    mse DOUBLE NOT NULL CHECK (mse >= 0),
+    sparsity_loss DOUBLE NOT NULL CHECK (sparsity_loss >= 0),
+    l0 DOUBLE NOT NULL CHECK (l0 >= 0),
+    batch_explained_variance DOUBLE CHECK (batch_explained_variance <= 1.000001),
+    recent_dead_fraction DOUBLE NOT NULL CHECK (recent_dead_fraction BETWEEN 0 AND 1),
+    resampled_features BIGINT NOT NULL CHECK (resampled_features >= 0),
+    PRIMARY KEY (study, layer, step)
 );
 COMMENT ON TABLE sae_training_log IS 'Course of an SAE''s training: one row every few steps, each with means over the batches since the row before it. Measured on training batches before their update; sae_evaluation has the held-out numbers.';
 COMMENT ON COLUMN sae_training_log.study IS 'Study the row belongs to';

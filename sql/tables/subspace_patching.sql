@@ -1,22 +1,26 @@
 -- formula: 2
+-- below: layer < n_layers, feature < d_sae
 CREATE TABLE subspace_patching (
-    study VARCHAR,
-    task VARCHAR,
-    site VARCHAR,
-    layer INTEGER,
-    position_role VARCHAR,
-    direction VARCHAR,
-    feature INTEGER,
-    patched_part VARCHAR,
-    matrix_rank BIGINT,
-    width BIGINT,
-    share_row DOUBLE,
-    m_clean DOUBLE,
-    m_source DOUBLE,
-    m_patched DOUBLE,
+    study VARCHAR NOT NULL,
+    task VARCHAR NOT NULL,
+    site VARCHAR NOT NULL CHECK (site IN ('z', 'mlp_hidden')),
+    layer INTEGER NOT NULL CHECK (layer >= 0),
+    position_role VARCHAR NOT NULL,
+    direction VARCHAR NOT NULL CHECK (direction IN ('counterfactual', 'name_order', 'sae_decoder')),
+    feature INTEGER CHECK (feature >= 0),
+    patched_part VARCHAR NOT NULL CHECK (patched_part IN ('direction', 'row', 'null', 'component')),
+    matrix_rank BIGINT NOT NULL CHECK (matrix_rank > 0),
+    width BIGINT NOT NULL CHECK (width > 0),
+    share_row DOUBLE CHECK (share_row BETWEEN 0 AND 1.000001),
+    m_clean DOUBLE NOT NULL,
+    m_source DOUBLE NOT NULL,
+    m_patched DOUBLE NOT NULL,
     fldd DOUBLE,
-    n_prompts BIGINT,
-    patched_from VARCHAR
+    n_prompts BIGINT NOT NULL CHECK (n_prompts > 0),
+    patched_from VARCHAR NOT NULL,
+    UNIQUE (study, task, site, layer, position_role, direction, feature, patched_part, patched_from),
+    CHECK (matrix_rank <= width),
+    CHECK ((direction = 'sae_decoder') = (feature IS NOT NULL))
 );
 COMMENT ON TABLE subspace_patching IS 'Patching along a direction of an activation, beside the part of it that the next weights read (Makelov et al. 2024, arXiv 2311.17030). Direction v = v_row + v_null: row space and null space of W_O or W_out. Patching along a unit direction d: x + d d . (x_source - x) at one position. An effect of v that v_row lacks comes through activating a direction dormant on clean runs; whether that is an illusion is contested: these are numbers, no verdicts. Processed weights.';
 COMMENT ON COLUMN subspace_patching.study IS 'Study the row belongs to';

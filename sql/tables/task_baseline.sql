@@ -1,17 +1,23 @@
 -- formula: 2
+-- references: ioi_prompts (study, prompt) where task = 'ioi'
+-- references: task_prompts (study, task, prompt) where task <> 'ioi'
+-- below: top_token_id < d_vocab
 CREATE TABLE task_baseline (
-    study VARCHAR,
-    task VARCHAR,
+    study VARCHAR NOT NULL,
+    task VARCHAR NOT NULL,
     prompt BIGINT,
-    template INTEGER,
-    variant VARCHAR,
-    loss DOUBLE,
-    prob DOUBLE,
-    answer_rank INTEGER,
+    template INTEGER CHECK (template >= 0),
+    variant VARCHAR CHECK (variant IN ('base', 'corrupt')),
+    loss DOUBLE CHECK (loss >= -1e-6),
+    prob DOUBLE CHECK (prob BETWEEN 0 AND 1.000001),
+    answer_rank INTEGER CHECK (answer_rank >= 1),
     logit_diff DOUBLE,
     is_top1 BOOLEAN,
-    top_token_id INTEGER,
-    skipped VARCHAR
+    top_token_id INTEGER CHECK (top_token_id >= 0),
+    skipped VARCHAR,
+    UNIQUE (study, task, prompt),
+    CHECK ((prompt IS NULL) = (skipped IS NOT NULL)),
+    CHECK (is_top1 = (answer_rank = 1))
 );
 COMMENT ON TABLE task_baseline IS 'Answer of the unmodified model (raw weights) at END, one row per prompt of task_prompts and per base prompt of ioi_prompts (task ioi), and one row without a prompt for each task that the tokenizer cannot express. Answers are read from one position: of an answer of several tokens, which only users'' tasks have, the first is scored.';
 COMMENT ON COLUMN task_baseline.study IS 'Study the row belongs to';

@@ -1,24 +1,32 @@
 -- formula: 2
+-- rows: one per head for each task, mode, metric
+-- below: layer < n_layers, head < n_heads
 CREATE TABLE task_head_effects (
     study VARCHAR,
     task VARCHAR,
-    mode VARCHAR,
-    reference VARCHAR,
-    fallback_share DOUBLE,
-    position_role VARCHAR,
-    layer INTEGER,
-    head INTEGER,
-    metric VARCHAR,
-    n BIGINT,
-    mean_clean DOUBLE,
-    mean_ablated DOUBLE,
-    mean_effect DOUBLE,
-    sd_effect DOUBLE,
+    mode VARCHAR CHECK (mode IN ('zero', 'mean_leave_one_out', 'uniform_attention')),
+    reference VARCHAR NOT NULL,
+    fallback_share DOUBLE CHECK (fallback_share BETWEEN 0 AND 1),
+    position_role VARCHAR NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    metric VARCHAR CHECK (metric IN ('loss', 'logit_diff', 'kl')),
+    n BIGINT NOT NULL CHECK (n > 0),
+    mean_clean DOUBLE NOT NULL,
+    mean_ablated DOUBLE NOT NULL,
+    mean_effect DOUBLE NOT NULL,
+    sd_effect DOUBLE CHECK (sd_effect >= 0),
     ci_low DOUBLE,
     ci_high DOUBLE,
-    null_n BIGINT,
-    null_mean_kl DOUBLE,
-    null_ratio DOUBLE
+    null_n BIGINT CHECK (null_n >= 0),
+    null_mean_kl DOUBLE CHECK (null_mean_kl >= -1e-6),
+    null_ratio DOUBLE,
+    PRIMARY KEY (study, task, mode, layer, head, metric),
+    CHECK (ci_low <= ci_high),
+    CHECK (abs(mean_ablated - mean_clean - mean_effect) <= 1e-6 * (1 + abs(mean_ablated) + abs(mean_clean))),
+    CHECK (metric <> 'kl' OR mean_clean = 0),
+    CHECK (metric = 'kl' OR null_mean_kl IS NULL),
+    CHECK (mode = 'mean_leave_one_out' OR fallback_share IS NULL)
 );
 COMMENT ON TABLE task_head_effects IS 'Every head ablated alone on base prompts of every task of task_effects.tasks (Kissane et al. 2024, arXiv 2406.17759, Fig. 3): one row per task, mode, head and metric. z of the head, of the processed weights, is replaced at every position from 1 on; everything behind it is computed anew. Position 0 (BOS) attends to itself alone and is the same in all prompts.';
 COMMENT ON COLUMN task_head_effects.study IS 'Study the row belongs to';

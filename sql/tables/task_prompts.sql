@@ -2,17 +2,23 @@
 CREATE TABLE task_prompts (
     study VARCHAR,
     task VARCHAR,
-    prompt BIGINT,
-    pair_id BIGINT,
-    template INTEGER,
-    variant VARCHAR,
-    text VARCHAR,
-    token_ids INTEGER[],
-    n_tokens INTEGER,
-    roles VARCHAR[],
-    positions INTEGER[],
-    answer_token_ids INTEGER[],
-    wrong_token_ids INTEGER[]
+    prompt BIGINT CHECK (prompt >= 0),
+    pair_id BIGINT NOT NULL CHECK (pair_id >= 0),
+    template INTEGER NOT NULL CHECK (template >= 0),
+    variant VARCHAR NOT NULL CHECK (variant IN ('base', 'corrupt')),
+    text VARCHAR NOT NULL,
+    token_ids INTEGER[] NOT NULL,
+    n_tokens INTEGER NOT NULL,
+    roles VARCHAR[] NOT NULL,
+    positions INTEGER[] NOT NULL,
+    answer_token_ids INTEGER[] NOT NULL,
+    wrong_token_ids INTEGER[] NOT NULL,
+    PRIMARY KEY (study, task, prompt),
+    CHECK (n_tokens = len(token_ids)),
+    CHECK (list_min(token_ids) >= 0),
+    CHECK (len(roles) = len(positions)),
+    CHECK (list_contains(roles, 'END')),
+    CHECK (list_min(positions) >= 0 AND list_max(positions) = n_tokens - 1)
 );
 COMMENT ON TABLE task_prompts IS 'Prompts, with answers where the task has them, one form for every task but IOI, whose table is ioi_prompts. One row per prompt; base prompts and what was varied from them share pair_id. Positions count tokens from 0 with BOS at 0 and come from assembly. Logit difference = mean logit of the answers - mean logit of the wrong tokens, behind the last token.';
 COMMENT ON COLUMN task_prompts.study IS 'Study the row belongs to';

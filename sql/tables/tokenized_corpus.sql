@@ -1,11 +1,16 @@
 -- formula: 1
+-- rows: at least one
 CREATE TABLE tokenized_corpus (
     study VARCHAR,
-    sequence BIGINT,
-    split VARCHAR,
-    documents BIGINT[],
-    n_tokens INTEGER,
-    token_ids INTEGER[]
+    sequence BIGINT CHECK (sequence >= 0),
+    split VARCHAR NOT NULL CHECK (split IN ('train', 'held_out')),
+    documents BIGINT[] NOT NULL,
+    n_tokens INTEGER NOT NULL CHECK (n_tokens > 0),
+    token_ids INTEGER[] NOT NULL,
+    PRIMARY KEY (study, sequence),
+    CHECK (n_tokens = len(token_ids)),
+    CHECK (len(documents) >= 1),
+    CHECK (list_min(token_ids) >= 0)
 );
 COMMENT ON TABLE tokenized_corpus IS 'One row per token sequence: documents of one split joined with BOS between them and cut to the context size';
 COMMENT ON COLUMN tokenized_corpus.study IS 'Study the row belongs to';

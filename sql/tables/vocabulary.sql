@@ -1,11 +1,14 @@
 -- formula: 1
+-- rows: one per token
+-- below: token_id < d_vocab
 CREATE TABLE vocabulary (
     study VARCHAR,
-    token_id INTEGER,
-    token VARCHAR,
-    is_special BOOLEAN,
-    count_train BIGINT,
-    count_held_out BIGINT
+    token_id INTEGER CHECK (token_id >= 0),
+    token VARCHAR NOT NULL,
+    is_special BOOLEAN NOT NULL,
+    count_train BIGINT NOT NULL CHECK (count_train >= 0),
+    count_held_out BIGINT NOT NULL CHECK (count_held_out >= 0),
+    PRIMARY KEY (study, token_id)
 );
 COMMENT ON TABLE vocabulary IS 'One row per token id with its text and how often the corpus has it';
 COMMENT ON COLUMN vocabulary.study IS 'Study the row belongs to';

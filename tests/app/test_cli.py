@@ -14,6 +14,7 @@ import pytest
 from mechinterp_assets.app import cli, run_commands
 from mechinterp_assets.app.ports import HOST
 from mechinterp_assets.app.queries import NoQueryError, all_queries, find_query
+from mechinterp_assets.storage.checks import table_checks
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
@@ -95,6 +96,7 @@ def test_a_wrong_call_is_told_in_one_line(home: Path, arguments: list[str], expe
         ["tables"],
         ["query", "5"],
         ["refresh"],
+        ["checks", "tiny"],
         ["export", "results.duckdb"],
         ["trace-graph", "tiny", "trace.graphml"],
         ["reproduce", "tiny", "--no-run"],
@@ -124,6 +126,37 @@ def test_a_study_without_rows_is_no_empty_answer(lake: Lake) -> None:
     assert "nothing of study 'organism' is materialized" in line
     assert "there is: tiny" in line
     assert call(["query", "5", "tiny"]).exit_code == 0
+
+
+def test_checks_say_what_does_not_hold(lake: Lake) -> None:
+    shown = call(["checks", "tiny"])
+    assert shown.exit_code == 1
+    assert "n_rows 12" in shown.stdout  # tokens, where no model says how many there are
+    n = len(table_checks()["vocabulary"])
+    assert shown.stdout.endswith(f"{n} checks of 1 tables: 1 failed, 0 warn\n")
+    listed = json.loads(call(["checks", "tiny", "--format", "json"]).stdout)
+    failed = [(one["table"], one["check"], one["partition"]) for one in listed if not one["passed"]]
+    assert (failed, len(listed)) == ([("vocabulary", "rows", "tiny")], n)
+    sizes = {"n_layers": 1, "n_heads": 1, "n_kv_heads": 1, "d_model": 1, "d_head": 1, "d_mlp": 1}
+    words = ("weights_source", "model_type", "dtype")
+    model = pl.DataFrame(
+        {
+            **{name: [value] for name, value in sizes.items()},
+            **{name: ["test"] for name in words},
+            **{name: ["0123456789abcdef"] for name in ("weights_hash", "tokenizer_hash")},
+            "d_vocab": [12],
+            "n_ctx": [8],
+            "n_parameters": [1],
+            "bos_token_id": [0],
+            "position_encoding": ["other"],
+            "normalization": ["LN"],
+            "prepend_bos": [True],
+        }
+    )
+    lake.write("language_model", "tiny", model, Provenance("tiny", "run", "0"))
+    passed = call(["checks", "tiny"])
+    assert (passed.exit_code, passed.stdout.count("\n")) == (0, 1)
+    assert "of 2 tables: 0 failed, 0 warn" in passed.stdout
 
 
 def test_whole_rows_for_other_programs(lake: Lake) -> None:

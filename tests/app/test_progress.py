@@ -19,6 +19,7 @@ from mechinterp_assets.app.materialize import (
 )
 from mechinterp_assets.app.progress import Progress, duration
 from mechinterp_assets.app.run_progress import RunProgress, last_durations
+from mechinterp_assets.defs.checks import CHECK_STEP
 from mechinterp_assets.orchestration.logging import short_console_logger
 from mechinterp_assets.studies.study import Study
 from mechinterp_assets.studies.study_file import load_study
@@ -155,6 +156,72 @@ def test_an_interruption_ends_the_run_and_the_study(
         run_all(small(study, interrupt), study, instance)
     statuses = [run.status for run in instance.get_runs()]
     assert statuses == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
+
+
+def checked(
+    study: Study, check: Callable[[], Iterator[dg.AssetCheckEvaluation | dg.Output[None]]]
+) -> dg.Definitions:
+    """Stages of which the first has checks: `warns`, a warning, and `blocks`, an error."""
+    unchecked = small(study, lambda context: None)
+    specs = [
+        dg.AssetCheckSpec("warns", asset="corpus"),
+        dg.AssetCheckSpec("blocks", asset="corpus", blocking=True),
+    ]
+
+    @dg.multi_asset_check(name="corpus_checks", specs=specs, op_tags={CHECK_STEP: "corpus"})
+    def corpus_checks() -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
+        yield from check()
+
+    return dg.Definitions.merge(unchecked, dg.Definitions(asset_checks=[corpus_checks]))
+
+
+def evaluation(name: str, passed: bool) -> dg.AssetCheckEvaluation:
+    warn = dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("corpus"),
+        check_name=name,
+        passed=passed,
+        severity=warn if name == "warns" else dg.AssetCheckSeverity.ERROR,
+        blocking=name == "blocks",
+        partition="tiny",
+        description="1 row: token 5",
+    )
+
+
+def test_checks_are_no_steps_and_are_told_where_they_fail(
+    study: Study, instance: dg.DagsterInstance
+) -> None:
+    def check(fails: set[str]) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
+        for name in ("warns", "blocks"):
+            yield evaluation(name, name not in fails)
+            yield dg.Output(None, f"corpus_{name}")
+
+    quiet: list[str] = []
+    passing = checked(study, lambda: check(set()))
+    run_all(passing, study, instance, Progress(quiet.append))
+    assert quiet[0] == "1/3 corpus started"
+    assert not any("check" in line for line in quiet)
+    warned: list[str] = []
+    run_all(checked(study, lambda: check({"warns"})), study, instance, Progress(warned.append))
+    told = "check warns of corpus of tiny warns: 1 row: token 5"
+    assert [line for line in warned if "check" in line] == [told]
+    failed: list[str] = []
+    blocked = checked(study, lambda: check({"blocks"}))
+    with pytest.raises(StudyFailedError, match="check blocks of corpus failed"):
+        run_all(blocked, study, instance, Progress(failed.append))
+    told = "check blocks of corpus of tiny FAILED: 1 row: token 5"
+    assert [line for line in failed if "check" in line] == [told]
+
+
+def test_checks_that_cannot_run_are_told(study: Study, instance: dg.DagsterInstance) -> None:
+    def check() -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
+        raise ValueError("corpus has no data for tiny")
+        yield
+
+    lines: list[str] = []
+    with pytest.raises(StudyFailedError):
+        run_all(checked(study, check), study, instance, Progress(lines.append))
+    assert "corpus_checks FAILED: ValueError: corpus has no data for tiny" in lines
 
 
 def test_only_successes_are_estimates(study: Study, instance: dg.DagsterInstance) -> None:

@@ -23,8 +23,9 @@ from mechinterp_assets.dashboards.head_frames import HeadFrames
 from mechinterp_assets.dashboards.head_site import HeadContext, HeadRenderer, render_heads
 from mechinterp_assets.dashboards.places import head_page
 from mechinterp_assets.dashboards.tokens import TokenTexts, token_label
-from mechinterp_assets.storage.declarations import SQL_FOLDER
+from mechinterp_assets.storage.declarations import SQL_FOLDER, table_spec
 from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.table_spec import plain_table
 
 LINKED = 12  # features below this have a page
 
@@ -232,7 +233,7 @@ def database(frames: HeadFrames) -> Iterator[duckdb.DuckDBPyConnection]:
     stored["ioi_head_scores"] = frames.scores.drop("passes").clear()
     with duckdb.connect() as con:
         for name, frame in stored.items():
-            con.execute((SQL_FOLDER / "tables" / f"{name}.sql").read_text())
+            con.execute(plain_table(table_spec(name)))
             con.register("rows", frame.with_columns(study=pl.lit(hostile_layer.provenance().study)))
             con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM rows")
             for column in ("run_id", "code_version", "model_version", "corpus_version"):

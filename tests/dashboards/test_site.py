@@ -27,7 +27,7 @@ from mechinterp_assets.dashboards.site import render_layer, render_study
 from mechinterp_assets.dashboards.tokens import TokenTexts, token_label
 from mechinterp_assets.storage.declarations import SQL_FOLDER, table_spec
 from mechinterp_assets.storage.provenance import Provenance
-from mechinterp_assets.storage.table_spec import polars_schema
+from mechinterp_assets.storage.table_spec import plain_table, polars_schema
 
 VOID = {"meta", "input", "br", "img", "link"}
 TAG_NAMES = """
@@ -509,9 +509,9 @@ def database(frames: LayerFrames, provenance: Provenance) -> Iterator[duckdb.Duc
         threshold=pl.lit(0.1), null_mean=pl.lit(0.0), null_sd=pl.lit(0.01)
     )
     for name in ("sae_evaluation", "ioi_head_scores"):
-        con.execute((SQL_FOLDER / "tables" / f"{name}.sql").read_text())
+        con.execute(plain_table(table_spec(name)))
     for name, frame in tables.items():
-        con.execute((SQL_FOLDER / "tables" / f"{name}.sql").read_text())
+        con.execute(plain_table(table_spec(name)))
         rows = frame.with_columns(pl.lit(provenance.study).alias("study"))
         if name == "ioi_trace_graph":
             rows = rows.with_columns(pl.lit("ioi").alias("task"))

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -218,7 +217,10 @@ def test_failed_check_stops_what_lies_downstream(
     failed = [c for c in result.get_asset_check_evaluations() if not c.passed]
     assert [check.check_name for check in failed] == ["ioi_accuracy"]
     assert tiny.lake.current("ioi_trace_edges", "tiny").version == before
-    assert isinstance(failed[0].metadata["tiny"], dg.FloatMetadataValue)
+    assert failed[0].partition == "tiny"
+    assert "least 1.01" in (failed[0].description or "")
+    assert failed[0].metadata["breaches"].value == 1
+    assert "SET VARIABLE" in str(failed[0].metadata["sql"].value)
 
 
 def test_nan_in_weights_is_not_cached(tiny: Materialized, own_model: Path) -> None:

@@ -24,6 +24,7 @@ from mechinterp_assets.heads.prefix_intervention import (
 from mechinterp_assets.heads.settings import PrefixInductionSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
+from mechinterp_assets.storage.table_spec import plain_table
 from tests.heads.prefix_models import BOS, CONTEXT, LONG, SHORT, VOCABULARY, planted_prefix_model
 
 
@@ -101,7 +102,7 @@ def test_planted_heads_need_one_and_two_tokens(scores: pl.DataFrame) -> None:
 def test_classes_of_planted_heads(scores: pl.DataFrame) -> None:
     with duckdb.connect() as con:
         con.register("frame", scores.to_arrow())
-        con.execute((SQL_FOLDER / "tables" / "prefix_induction.sql").read_text())
+        con.execute(plain_table(table_spec("prefix_induction")))
         con.execute("INSERT INTO prefix_induction BY NAME SELECT 'test' AS study, * FROM frame")
         con.execute((SQL_FOLDER / "views" / "prefix_induction_heads.sql").read_text())
         rows = con.execute("SELECT layer, head, prefix_class FROM prefix_induction_heads")

@@ -12,6 +12,7 @@ from mechinterp_assets.interventions.summary import (
 )
 from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
+from mechinterp_assets.storage.table_spec import plain_table
 
 VIEWS = (
     "intervention_effects",
@@ -125,10 +126,10 @@ def test_bad_settings_and_empty_results(results: pl.DataFrame) -> None:
 
 def test_views_agree_with_the_summary(results: pl.DataFrame) -> None:
     with duckdb.connect() as con:
-        con.execute((SQL_FOLDER / "tables" / "intervention_results.sql").read_text())
+        con.execute(plain_table(table_spec("intervention_results")))
         con.register("frame", results.to_arrow())
         con.execute("INSERT INTO intervention_results BY NAME SELECT 's' AS study, * FROM frame")
-        con.execute((SQL_FOLDER / "tables" / "intervention_summary.sql").read_text())
+        con.execute(plain_table(table_spec("intervention_summary")))
         con.register("means", intervention_summary(results, n_bootstrap=100).to_arrow())
         con.execute("INSERT INTO intervention_summary BY NAME SELECT 's' AS study, * FROM means")
         for view in VIEWS:

@@ -33,7 +33,8 @@ from mechinterp_assets.interventions.settings import InterventionSettings
 from mechinterp_assets.interventions.summary import intervention_summary
 from mechinterp_assets.interventions.terms import Watched
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.storage.declarations import SQL_FOLDER
+from mechinterp_assets.storage.declarations import SQL_FOLDER, table_spec
+from mechinterp_assets.storage.table_spec import plain_table
 from tests.interventions.conftest import EdgeFrame
 
 NAMES = [name for name in PUBLISHED if name.startswith("fc24_")]
@@ -247,7 +248,7 @@ def _additivity(results: pl.DataFrame, sets: Sequence[InterventionSet]) -> list[
 
 def _fill(con: duckdb.DuckDBPyConnection, **frames: pl.DataFrame) -> None:
     for table, frame in frames.items():
-        con.execute((SQL_FOLDER / "tables" / f"{table}.sql").read_text())
+        con.execute(plain_table(table_spec(table)))
         con.register("frame", frame.to_arrow())
         con.execute(f"INSERT INTO {table} BY NAME SELECT 'organism' AS study, * FROM frame")
 

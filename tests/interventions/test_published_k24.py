@@ -34,7 +34,8 @@ from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.prompts.ioi import ioi_prompts
 from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.storage.declarations import SQL_FOLDER
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.table_spec import plain_table
 
 K24 = ("k24_noising", "k24_splicing", "k24_cross_section", "k24_features_at_s2")
 SMALL = ModelShape(
@@ -265,7 +266,7 @@ def ask(name: str, **tables: pl.DataFrame) -> pl.DataFrame:
     """A query over tables that are given as frames without the column study."""
     with duckdb.connect() as con:
         for table, frame in tables.items():
-            con.execute((SQL_FOLDER / "tables" / f"{table}.sql").read_text())
+            con.execute(plain_table(table_spec(table)))
             con.register("given", frame.with_columns(study=pl.lit("organism")).to_arrow())
             con.execute(f"INSERT INTO {table} BY NAME FROM given")
         answer: pl.DataFrame = con.sql(find_query(name).sql).pl()

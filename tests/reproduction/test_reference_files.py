@@ -19,8 +19,9 @@ from mechinterp_assets.reproduction.reference_file import (
     load_references,
     reference_path,
 )
-from mechinterp_assets.storage.declarations import SQL_FOLDER
+from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.table_spec import plain_table
 
 GOOD = {
     "study": "tiny",
@@ -62,7 +63,7 @@ def test_keys_of_noising_are_those_of_the_published_experiment() -> None:
     }
     planned = noising_of_attention([5, 6], [key.split()[1] for key in named])
     with duckdb.connect() as con:
-        con.execute((SQL_FOLDER / "tables" / "intervention_summary.sql").read_text())
+        con.execute(plain_table(table_spec("intervention_summary")))
         for one in planned:
             con.execute(
                 "INSERT INTO intervention_summary BY NAME SELECT 'tiny' AS study, 'ioi' AS task,"

@@ -13,8 +13,14 @@ from mechinterp_assets.storage.declarations import (
     table_spec,
     table_specs,
 )
+from mechinterp_assets.storage.table_spec import Reference
 
 COMMENTED = "COMMENT ON TABLE t IS 'One row per x'; COMMENT ON COLUMN t.x IS 'x';"
+
+
+def declared(header: str) -> str:
+    """A declaration with a line, or lines, in its header."""
+    return f"-- formula: 1\n{header}\nCREATE TABLE t (study VARCHAR, x BIGINT); {COMMENTED}"
 
 
 @pytest.fixture
@@ -60,6 +66,30 @@ def test_a_declaration_is_read_back_from_duckdb(sql: Path) -> None:
     assert polars_schema(spec, stored=True)["formula_version"] == pl.Int32()
 
 
+def test_constraints_are_read_back(sql: Path) -> None:
+    declare(
+        sql,
+        "-- formula: 1\n-- rows: one per row of t for each x\n"
+        "-- references: study, y -> t (study, x) where y > 0\n-- may be infinite or NaN: z\n"
+        "CREATE TABLE t (study VARCHAR, x INTEGER CHECK (x > 0), y INTEGER, z FLOAT[],"
+        " UNIQUE (study, y), PRIMARY KEY (study, x), CHECK (y <= x));"
+        "COMMENT ON TABLE t IS 't'; COMMENT ON COLUMN t.x IS 'x'; COMMENT ON COLUMN t.y IS 'y';"
+        "COMMENT ON COLUMN t.z IS 'z';",
+    )
+    spec = table_spec("t", sql)
+    found = spec.constraints
+    assert found.keys == (("study", "x"), ("study", "y"))
+    assert [(one.expression, one.columns) for one in found.conditions] == [
+        ("(x > 0)", ("x",)),
+        ("(y <= x)", ("y", "x")),
+    ]
+    assert found.references == (Reference(("study", "y"), "t", ("study", "x"), "y > 0"),)
+    assert found.rows is not None
+    assert (found.rows.words, found.rows.for_each) == ("one per row of t for each x", ("x",))
+    assert found.not_finite == {"z"}
+    assert [column.nullable for column in spec.columns] == [False, False, True, True]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -86,9 +116,20 @@ def test_a_declaration_is_read_back_from_duckdb(sql: Path) -> None:
         ),
         (f"-- formula: 1\nCREATE TABLE t (study VARCHAR, x DATE); {COMMENTED}", "type DATE"),
         (
-            f"-- formula: 1\nCREATE TABLE t (study VARCHAR, x BIGINT PRIMARY KEY); {COMMENTED}",
-            "does not check",
+            "-- formula: 1\nCREATE TABLE t (study VARCHAR, x BIGINT UNIQUE REFERENCES t (x));"
+            f" {COMMENTED}",
+            "declares a FOREIGN KEY; write it as a line of its header",
         ),
+        (declared("-- references: t study, x"), "cannot read '-- references: t study, x'"),
+        (declared("-- references: x -> t (study, x)"), "pairs 1 columns with 2"),
+        (declared("-- references: y -> t (x)"), "has no column y"),
+        (declared("-- references: u (x)"), r"references u\.x, which is not declared"),
+        (declared("-- rows: one per head for each y"), "has no column y"),
+        (declared("-- rows: one per feature"), "write one of one, at least one, one per layer"),
+        (declared("-- below: x < n_widgets"), "a size being one of n_layers, n_heads"),
+        (declared("-- below: x < d_sae"), "needs a column layer, to find its SAE by"),
+        (declared("-- rows: one\n-- rows: one"), "two lines '-- rows:'"),
+        (declared("-- may be infinite or NaN: x"), "x is BIGINT, always finite"),
         ("-- formula: 1\nCREATE TABEL t (x BIGINT);", "not valid SQL"),
     ],
 )

@@ -504,3 +504,12 @@ def test_a_reader_that_only_knows_the_declaration_builds_the_frame_to_write(
     again = lake.read("head_scores").select(names).collect()
     done = lake.write("head_scores", "q", again, provenance)
     assert done.data_version == lake.data_version("head_scores", "p")
+
+
+def test_sql_sees_nan_beside_numbers(lake: Lake, provenance: Provenance, scores: Scores) -> None:
+    """Statistics of a Parquet file leave NaN out, and DuckDB would answer from them."""
+    lake.write("head_scores", "p", scores(0.25, float("nan"), 0.75), provenance)
+    for condition in ("isnan(value)", "value > 1", "(value <= 1) IS NOT TRUE", "isnan(terms[1])"):
+        found = query(lake, f"SELECT head FROM head_scores WHERE {condition}")
+        assert found == [(1,)], condition
+    assert query(lake, "SELECT head FROM head_scores WHERE head > 1") == [(2,)]

@@ -19,6 +19,15 @@ class HarvestError(RuntimeError):
     """Harvested activations that are not what TransformerLens calls hook_z."""
 
 
+def check_difference(partition: str, difference: float, allowed: float) -> None:
+    """Raise HarvestError where harvested z is not the bridge's hook_z, NaN included."""
+    if not difference <= allowed:
+        raise HarvestError(
+            f"{partition}: harvested z differs from the bridge's hook_z by {difference:.2g} of its "
+            f"rms (allowed {allowed}); nothing was published"
+        )
+
+
 @tables(
     "activation_cache",
     "activation_statistics",
@@ -53,11 +62,7 @@ def activation_cache(run: Run) -> Iterator[Made]:
     differences = difference_from_bridge(model, token_ids[:SEQUENCES_COMPARED], run.layers)
     allowed = LARGEST_DIFFERENCE[run.study.model.dtype]
     for layer, difference in differences.items():
-        if difference > allowed:
-            raise HarvestError(
-                f"{runs[layer].partition}: harvested z differs from the bridge's hook_z by "
-                f"{difference:.2g} of its rms (allowed {allowed}); nothing was published"
-            )
+        check_difference(runs[layer].partition, difference, allowed)
     with ExitStack() as stack:
         writers = {layer: stack.enter_context(own.writer(CACHE)) for layer, own in runs.items()}
         made = write_shards(

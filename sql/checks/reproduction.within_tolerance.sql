@@ -1,0 +1,5 @@
+-- Every value is within the tolerance of its reference
+-- severity: warn
+SELECT reference_id, key, ours, reference_value, tolerance
+FROM reproduction
+WHERE study = getvariable('study') AND tolerance IS NOT NULL AND within IS NOT TRUE;
