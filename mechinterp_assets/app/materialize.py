@@ -22,6 +22,7 @@ from mechinterp_assets.app.in_process_runs import FinishedRun, execute
 from mechinterp_assets.app.mistakes import nearest
 from mechinterp_assets.app.progress import Progress
 from mechinterp_assets.app.run_progress import RunProgress, last_durations, root_cause
+from mechinterp_assets.orchestration.failed_checks import FailedChecks
 from mechinterp_assets.orchestration.killed_runs import (
     close_killed_runs,
     living_process,
@@ -82,6 +83,10 @@ class StudyFailedError(RuntimeError):
     """A run of a study failed; the message names the asset or check and its error."""
 
 
+class BlockedError(StudyFailedError):
+    """What is left is made from tables that failed a check; the message names checks and remedy."""
+
+
 class Materializer:
     """Makes what is stale of a study, run by run, until nothing is.
 
@@ -115,6 +120,7 @@ class Materializer:
         self.graph = StudyGraph(study, studies)
         self._wanted = self._named(definitions, only)
         self._made: set[Unit] = set()
+        self._failed_checks = FailedChecks(lake, self.graph)
 
     def pending(self) -> dict[Unit, list[Reason]]:
         """What is to be made, and why, as of now."""
@@ -143,7 +149,7 @@ class Materializer:
 
         Raises:
             StudyFailedError: a run failed; what was published before stays. Or something is stale
-                again right after it was made.
+                again right after it was made, or made from what failed a check.
             KeyboardInterrupt: a run was interrupted; it is on record as failed.
         """
         folder = Path(self._instance.root_directory)
@@ -155,10 +161,11 @@ class Materializer:
         waited = False
         while pending := self.pending():
             busy = self._busy()
-            planned = next_run(self.graph, pending, busy)
+            failed = self._failed_checks.among(self._read_by(pending))
+            planned = next_run(self.graph, pending, {*busy, *failed})
             if planned is None:
                 if not busy:
-                    break
+                    raise BlockedError(_blocked(failed))
                 if progress is not None and not waited:
                     others = ", ".join(sorted(set(busy.values())))
                     progress.say(f"waiting: run {others} is at work on what is left")
@@ -180,6 +187,12 @@ class Materializer:
             self._made |= set(planned.units)
 
     # ---- private ---------------------------------------------------------------------------------
+
+    def _read_by(self, pending: Mapping[Unit, list[Reason]]) -> list[Unit]:
+        """What pending units read and is neither to be made again nor was made, and so checked, in
+        a run of this command."""
+        read = set().union(*(self.graph.inputs(unit) for unit in pending))
+        return [one for one in self.graph.units if one in read - pending.keys() - self._made]
 
     def _busy(self) -> dict[Unit, str]:
         """Units that other runs are making now, with the run."""
@@ -240,6 +253,17 @@ def run_tables(
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+def _blocked(failed: Mapping[Unit, str]) -> str:
+    lines = ["the rest is made from tables that failed a check:"]
+    lines += [f"  {why}" for why in failed.values()]
+    steps = sorted({unit.step for unit in failed})
+    lines.append(
+        f"  make {', '.join(steps)} again when the cause is mended, or correct the bounds under"
+        " `checks` in the study file"
+    )
+    return "\n".join(lines)
 
 
 def _partition_tags(planned: PlannedRun) -> dict[str, str]:

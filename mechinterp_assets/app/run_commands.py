@@ -129,7 +129,12 @@ def _materialize(
     """Say what is stale, then make it, with lines of progress; Mistake where a step fails."""
     started = time.monotonic()
 
-    from mechinterp_assets.app.materialize import Materializer, StudyFailedError, instance
+    from mechinterp_assets.app.materialize import (
+        BlockedError,
+        Materializer,
+        StudyFailedError,
+        instance,
+    )
     from mechinterp_assets.app.plan_lines import plan_lines
     from mechinterp_assets.app.progress import Progress, duration
     from mechinterp_assets.orchestration.logging import console_logger
@@ -159,6 +164,8 @@ def _materialize(
         try:
             for result in work.run_all(progress):
                 made += len(result.materializations)
+        except BlockedError as error:
+            raise Mistake(str(error), exit_code=1) from None
         except StudyFailedError as error:
             # Why it failed was said when it did.
             first = str(error).splitlines()[0].rstrip(":")

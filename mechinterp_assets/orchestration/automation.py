@@ -19,6 +19,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 
+from mechinterp_assets.orchestration.failed_checks import FailedChecks
 from mechinterp_assets.orchestration.killed_runs import close_killed_runs, living_runs
 from mechinterp_assets.orchestration.plan import StudyGraph, Unit, ready_units
 from mechinterp_assets.orchestration.shape import SHAPES
@@ -73,7 +74,10 @@ def wanted(
         busy = {unit for unit, run in by_run.items() if run in alive} | set(at_work)
         killed |= {unit: run for unit, run in by_run.items() if run not in alive}
         why |= {unit: _fingerprint(many) for unit, many in pending.items() if unit not in busy}
-        ready |= set(ready_units(graph, pending, busy))
+        can_start = ready_units(graph, pending, busy)
+        read = {one for unit in can_start for one in graph.inputs(unit)} - pending.keys()
+        failed = FailedChecks(lake, graph).among(sorted(read)) if can_start else {}
+        ready |= set(ready_units(graph, pending, busy | failed.keys()))
     return Wanted(why, frozenset(ready), killed, frozenset(at_work))
 
 

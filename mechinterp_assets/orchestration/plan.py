@@ -93,6 +93,10 @@ class StudyGraph:
         """Units of this study that a unit is made from, directly or not."""
         return self._ancestors[unit]
 
+    def inputs(self, unit: Unit) -> frozenset[Unit]:
+        """Units of this study that a unit reads itself."""
+        return self._direct[unit]
+
     def descendants(self, units: Collection[Unit]) -> list[Unit]:
         """Units made from any of these, in order."""
         wanted = set(units)
@@ -120,12 +124,16 @@ class StudyGraph:
     def _ancestors(self) -> dict[Unit, frozenset[Unit]]:
         found: dict[Unit, frozenset[Unit]] = {}
         for unit in self.units:
-            direct = self._direct(unit)
             # A step reads earlier layers of its own tables; these precede it among the units.
-            found[unit] = frozenset(direct).union(*(found.get(one, frozenset()) for one in direct))
+            direct = self._direct[unit]
+            found[unit] = direct.union(*(found.get(one, frozenset()) for one in direct))
         return found
 
-    def _direct(self, unit: Unit) -> set[Unit]:
+    @cached_property
+    def _direct(self) -> dict[Unit, frozenset[Unit]]:
+        return {unit: frozenset(self._reads(unit)) for unit in self.units}
+
+    def _reads(self, unit: Unit) -> set[Unit]:
         shape = self.shapes[unit.step]
         reads = (*shape.reads, *map(Read, shape.gates))
         places = [(read.table, key) for read in reads for key in self._keys_read(read, unit)]

@@ -37,7 +37,6 @@ FRONTIER_SCHEMA: dict[str, type[pl.DataType]] = {
     **{name: pl.Int64 if name == "n_tokens" else pl.Float64 for name in MEASURES},
     "training_tokens": pl.Int64,
     "learning_rate": pl.Float64,
-    "training_seconds": pl.Float64,
     "seed": pl.Int64,
 }
 
@@ -71,7 +70,6 @@ def frontier_rows(
             **{measure: measured[name][measure] for measure in MEASURES},
             "training_tokens": variant.result.info["training_tokens"],
             "learning_rate": variant.settings.learning_rate,
-            "training_seconds": variant.result.info["seconds"],
             "seed": variant.settings.seed,
         }
         for name, variant in variants.items()

@@ -23,7 +23,6 @@ CREATE TABLE sae_frontier (
     n_tokens BIGINT NOT NULL CHECK (n_tokens > 0),
     training_tokens BIGINT NOT NULL CHECK (training_tokens > 0),
     learning_rate DOUBLE NOT NULL CHECK (learning_rate >= 0),
-    training_seconds DOUBLE NOT NULL CHECK (training_seconds >= 0),
     seed BIGINT NOT NULL,
     PRIMARY KEY (study, layer, sae_variant),
     CHECK ((ce_zero <= ce_clean) = (ce_recovered IS NULL))
@@ -50,5 +49,4 @@ COMMENT ON COLUMN sae_frontier.ce_mean IS 'The same with z of this layer replace
 COMMENT ON COLUMN sae_frontier.n_tokens IS 'Held-out tokens behind l0, explained_variance, mse and dead_fraction';
 COMMENT ON COLUMN sae_frontier.training_tokens IS 'Activation rows seen in training';
 COMMENT ON COLUMN sae_frontier.learning_rate IS 'Peak learning rate of Adam';
-COMMENT ON COLUMN sae_frontier.training_seconds IS 'Wall-clock seconds of the training of all variants of this layer, which run in lockstep; a resumed training counts its earlier processes';
 COMMENT ON COLUMN sae_frontier.seed IS 'Seed of initialisation and resampling, the same for all variants of a layer';

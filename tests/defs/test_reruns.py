@@ -13,7 +13,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.storage.tags import RESUME_RETRY_TAG
 
-from mechinterp_assets.app.materialize import Materializer, StudyFailedError
+from mechinterp_assets.app.materialize import BlockedError, Materializer, StudyFailedError
 from mechinterp_assets.app.plan_lines import plan_lines
 from mechinterp_assets.definitions import build_definitions
 from mechinterp_assets.orchestration.automation import wanted
@@ -212,6 +212,20 @@ def published(home: Home, run_id: str) -> list[str]:
         current = home.lake.current("sae_frontier", event.partition)
         assert (event.tags or {})["dagster/data_version"] == current.data_version
     return sorted(event.partition for event in own if event is not None and event.partition)
+
+
+def test_nothing_is_made_from_what_failed_a_check(home: Home) -> None:
+    home.edit(checks={"l0": [1000, 2000]}, features={"pages": 3}, automation=True)
+    assert home.why().keys() == {"feature_dashboards"}
+    told = r"check l0_in_bounds of sae_evaluation of tiny\.L00: .*(?s:.*)correct the bounds"
+    with pytest.raises(BlockedError, match=told):
+        home.make()
+    assert home.why().keys() == {"feature_dashboards"}
+    assert not wanted(home.lake, home.instance, STUDIES).ready
+    home.edit(checks={"l0": [0, 2000]})
+    assert wanted(home.lake, home.instance, STUDIES).ready
+    made = home.make()
+    assert made[:2] == [Unit("feature_dashboards", key) for key in SITES]
 
 
 def test_a_new_layer_makes_itself_and_what_reads_all_layers(home: Home) -> None:

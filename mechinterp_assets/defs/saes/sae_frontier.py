@@ -57,7 +57,7 @@ def sae_frontier(run: Run) -> Iterator[Made]:
     name = frontier_folder(run.name)
     for layer in run.layers:
         own = run.at(layer)
-        frame = _sweep(own, tokens)
+        frame, seconds = _sweep(own, tokens)
         yield own.made(
             {FRONTIER: frame},
             {
@@ -66,7 +66,7 @@ def sae_frontier(run: Run) -> Iterator[Made]:
                     "l0_against_ce_recovered": dg.MetadataValue.md(
                         f"![frontier]({frontier_thumbnail(frame)})"
                     ),
-                    "training_seconds": float(frame["training_seconds"].to_list()[0]),
+                    "training_seconds": seconds,
                 }
             },
         )
@@ -75,8 +75,9 @@ def sae_frontier(run: Run) -> Iterator[Made]:
         render_frontier(folder, every, model=Path(run.model.source).name, provenance=run.provenance)
 
 
-def _sweep(run: Run, tokens: Tensor) -> pl.DataFrame:
-    """Train and measure all variants of one layer: its rows of sae_frontier."""
+def _sweep(run: Run, tokens: Tensor) -> tuple[pl.DataFrame, float]:
+    """Train and measure all variants of one layer: its rows of sae_frontier, and the seconds of
+    training, which earlier processes of a resumed one count to."""
     from mechinterp_assets.activations.statistics import mean_z_of
     from mechinterp_assets.sae.evaluation import evaluate_variants
     from mechinterp_assets.sae.sweep import Variant, frontier_rows
@@ -102,7 +103,8 @@ def _sweep(run: Run, tokens: Tensor) -> pl.DataFrame:
         for folder in scratch.folder.glob("sweep-*/"):
             shutil.rmtree(folder)
     variants = {name: Variant(own, results[name], *own.sparsity) for name, own in settings.items()}
-    return frontier_rows(layer, variants, evaluation)
+    seconds = float(next(iter(results.values())).info["seconds"])
+    return frontier_rows(layer, variants, evaluation), seconds
 
 
 def _rows(run: Run) -> tuple[LayerRows, str]:
