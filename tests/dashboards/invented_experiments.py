@@ -221,6 +221,7 @@ def _row(name: str, effect: float, **fields: Any) -> dict[str, Any]:
         "task": TASK,
         "intervention": name,
         "metric": "logit_diff",
+        "site": "z",
         "is_control": False,
         "n": 8,
         "mean_clean": 2.0,

@@ -77,7 +77,7 @@ def test_a_study_passes_its_checks(tiny: Materialized) -> None:
 
 def test_each_evaluation_is_of_one_partition(tiny: Materialized) -> None:
     """Also where one run covers all layers."""
-    found = [one for run in tiny.results for one in run.get_asset_check_evaluations()]
+    found = [one for run in tiny.results for one in run.checks]
     assert all(one.passed for one in found)
     by_table: dict[str, set[str | None]] = {}
     for one in found:
