@@ -104,7 +104,7 @@ def lake(root: Path) -> Lake:
             }
             for ranking, seeds in ((ATTACK, (0,)), ("random", (0, 1)))
             for seed in seeds
-            for k, value in ((0.01, None), (0.1, 40.0), (1.0, 1.0 - 0.5 * seed))
+            for k, value in ((0.01, 0.0), (0.1, 40.0), (1.0, 1.0 - 0.5 * seed))
         ],
         "component_reuse_faithfulness": [
             {
@@ -216,12 +216,21 @@ def _interventions() -> list[tuple[str, str, float, dict[str, Any]]]:
     ]
 
 
+_NOTHING: dict[pl.DataType, Any] = {
+    pl.String(): "-",
+    pl.Int32(): 0,
+    pl.Int64(): 0,
+    pl.Float64(): 0.0,
+    pl.Float32(): 0.0,
+    pl.Boolean(): False,
+}
+
+
 def _row(name: str, effect: float, **fields: Any) -> dict[str, Any]:
     return {
         "task": TASK,
         "intervention": name,
         "metric": "logit_diff",
-        "site": "z",
         "is_control": False,
         "n": 8,
         "mean_clean": 2.0,
@@ -236,5 +245,11 @@ def _row(name: str, effect: float, **fields: Any) -> dict[str, Any]:
 
 
 def _frame(table: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
-    schema = polars_schema(table_spec(table))
-    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
+    """Rows with what a table may not leave out filled in."""
+    spec = table_spec(table)
+    schema = polars_schema(spec)
+    filled = {
+        column.name: None if column.nullable else _NOTHING[schema[column.name]]
+        for column in spec.science_columns
+    }
+    return pl.DataFrame([{**filled, **row} for row in rows], schema=schema)
