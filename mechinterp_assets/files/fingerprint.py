@@ -12,8 +12,9 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mechinterp_assets.files.sha256 import file_sha256
+
 ABSENT = "absent"
-_CHUNK_BYTES = 1 << 22
 # A file changed this recently may change again within the resolution of its time stamp.
 _UNSETTLED_SECONDS = 3.0
 # Hashing a file smaller than this costs less than remembering it.
@@ -39,14 +40,11 @@ class FileHashes:
         name = os.path.abspath(path)
         if name in self._known and self._known[name][0] == state:
             return self._known[name][1]
-        digest = hashlib.sha256()
-        with path.open("rb") as handle:
-            while chunk := handle.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        digest = file_sha256(path)
         if time.time() - found.st_mtime > _UNSETTLED_SECONDS:
-            self._known[name] = (state, digest.hexdigest())
+            self._known[name] = (state, digest)
             self._new |= found.st_size >= _REMEMBERED_BYTES
-        return digest.hexdigest()
+        return digest
 
     def save(self) -> None:
         """Keep what was learned; a folder that cannot be written to keeps nothing."""

@@ -34,6 +34,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mechinterp_assets.files.sha256 import file_sha256
 from mechinterp_assets.storage.catalog import (
     build_catalog,
     column_types,
@@ -73,7 +74,6 @@ from mechinterp_assets.storage.table_files import (
     read_version,
     table_files,
 )
-from mechinterp_assets.storage.whole_files import file_sha256
 
 _log = logging.getLogger("mechinterp")
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mechinterp_assets.files.sha256 import file_sha256
 from mechinterp_assets.storage.provenance import Provenance
-from mechinterp_assets.storage.whole_files import file_sha256, hash_fault, size_fault
+from mechinterp_assets.storage.whole_files import hash_fault, size_fault
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 2

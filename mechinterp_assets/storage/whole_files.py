@@ -1,30 +1,20 @@
 """Whether files are still what was written: size always, content once per file and process.
 
-Belongs here: hashing files and remembering which were found whole. Does not belong here: which size
+Belongs here: comparing files and remembering which were found whole. Does not belong here: which size
 and hash a file should have (the ledger, the manifests), and what is said of a damaged one.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-_CHUNK_BYTES = 1 << 20
+from mechinterp_assets.files.sha256 import file_sha256
+
 # A file so young may be written to again without getting another time, so it is not remembered.
 _SAME_TIME_NS = 100_000_000
 # What a file looked like and what it was compared with when it was found whole. One that was
 # written to since has another time or inode, so it is compared again.
 _whole: dict[Path, tuple[int, int, int, str]] = {}
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
-    with path.open("rb", buffering=0) as handle:
-        while length := handle.readinto(buffer):
-            digest.update(buffer[:length])
-    return digest.hexdigest()
 
 
 def size_fault(path: Path, size: int) -> str | None:

@@ -60,7 +60,7 @@ def compare(kills: int, seed: int) -> int:
             # Loading the definitions takes the first seconds; most kills come while assets run.
             process = started(stormy)
             try:
-                process.wait(timeout=draw.uniform(2, 2 + whole / 3))
+                process.wait(timeout=draw.uniform(3, 3 + whole / 10))
                 assert process.returncode == 0, (stormy / "log").read_text()
                 break
             except subprocess.TimeoutExpired:
