@@ -1,7 +1,7 @@
 """Whether files are still what was written: size always, content once per file and process.
 
-Belongs here: comparing files and remembering which were found whole. Does not belong here: which size
-and hash a file should have (the ledger, the manifests), and what is said of a damaged one.
+Belongs here: comparing files and remembering which were found whole. Does not belong here: which
+size and hash a file should have (the ledger, the manifests), what is said of a damaged one.
 """
 
 import time
