@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mechinterp_assets.files import json_lines
 
 FORMATS = {"text": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
 GOOD_LINE = b'{"text": "good"}\n'
+packed = partial(gzip.compress, mtime=0)  # the same bytes each time
 REPEATED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -65,8 +67,8 @@ def write_parquet(folder: Path, column: pa.Array, name: str = "x.parquet") -> Pa
         ("mark.txt", b"\xef\xbb\xbfone", ["one"]),
         ("inner-mark.txt", "a\ufeffb".encode(), ["a\ufeffb"]),
         ("windows.txt", b"one\r\ntwo\rthree\n", ["one\ntwo\rthree\n"]),
-        ("x.txt.gz", gzip.compress(b"one"), ["one"]),
-        ("x.jsonl.gz", gzip.compress(GOOD_LINE), ["good"]),
+        ("x.txt.gz", packed(b"one"), ["one"]),
+        ("x.jsonl.gz", packed(GOOD_LINE), ["good"]),
         ("mark.jsonl", b"\xef\xbb\xbf" + GOOD_LINE, ["good"]),
         ("windows.jsonl", b'{"text": "a\\r\\nb"}\r\n\r\n{"text": "c"}\r\n', ["a\r\nb", "c"]),
         # Lines end with \n alone: these stand inside a string, where JSON allows them.
@@ -253,9 +255,9 @@ def test_reading_that_stops_early_is_checked_by_its_reader(tmp_path: Path) -> No
         ("x.txt", "one".encode("utf-16"), "it begins as UTF-16 does); save it as UTF-8"),
         ("x.txt", "one".encode("utf-16-le"), "is no text (a null character); save it as UTF-8"),
         ("x.txt", "one".encode("utf-32"), "it begins as UTF-32 does"),
-        ("x.txt.gz", gzip.compress(b"one" * 99)[:-9], "x.txt.gz: damaged ("),
+        ("x.txt.gz", packed(b"one" * 99)[:-9], "x.txt.gz: damaged ("),
         ("x.txt.gz", b"no gzip", "x.txt.gz: damaged ("),
-        ("x.jsonl.gz", gzip.compress(GOOD_LINE) + b"tail", "x.jsonl.gz: damaged ("),
+        ("x.jsonl.gz", packed(GOOD_LINE) + b"tail", "x.jsonl.gz: damaged ("),
         ("x.jsonl", "{}".encode("utf-16"), "x.jsonl:1: not UTF-8 (it begins as UTF-16 does)"),
         ("x.jsonl", GOOD_LINE + b'{"text": "cut', "x.jsonl:2: not JSON (Unterminated string"),
         ("x.jsonl", GOOD_LINE + b"[" * 200_000, "x.jsonl:2: nested too deeply; flatten it"),
@@ -404,7 +406,7 @@ def test_files_that_are_too_large_are_refused(
     long = write(tmp_path, "y.jsonl", GOOD_LINE + line + b"  \n")
     assert "y.jsonl:2: a line of more than 64 bytes; split it" in refusal(long, "jsonl")
     assert texts(write(tmp_path, "x.txt", b"x" * 64), "text") == ["x" * 64]
-    bomb = write(tmp_path, "bomb.txt.gz", gzip.compress(b"x" * 1_000_000))
+    bomb = write(tmp_path, "bomb.txt.gz", packed(b"x" * 1_000_000))
     assert "bomb.txt.gz: more than 64 bytes; split the file" in refusal(bomb, "text")
 
 
@@ -423,7 +425,7 @@ def test_any_unicode_text_survives_every_format(
     for ascii in (True, False):
         lines = "\n".join(json.dumps({"text": row}, ensure_ascii=ascii) for row in rows)
         assert texts(write(folder, "x.jsonl", lines.encode()), "jsonl") == rows
-    assert texts(write(folder, "x.jsonl.gz", gzip.compress(lines.encode())), "jsonl") == rows
+    assert texts(write(folder, "x.jsonl.gz", packed(lines.encode())), "jsonl") == rows
     assert texts(write_parquet(folder, pa.array(rows)), "parquet") == rows
     for row in rows:
         if "\0" not in row:
@@ -445,7 +447,7 @@ def test_any_bytes_are_read_or_refused(
         good = write_parquet(folder, pa.array(["one", "two"])).read_bytes()
     else:
         good = GOOD_LINE * 3
-        good = gzip.compress(good) if ending.endswith(".gz") else good
+        good = packed(good) if ending.endswith(".gz") else good
     format = next(f for f, known in FORMATS.items() if known in ending)
     for whole in (content, good[:cut] + content + good[cut:], good[:cut] + content):
         file, message = write(folder, f"file{ending}", whole), ""
