@@ -3,10 +3,10 @@
 Belongs here: reading both for an asset. Does not belong here: the format of the files (labels/).
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
-from mechinterp_assets.labels.files import LabelledSae
+from mechinterp_assets.labels.files import LabelledSae, read_label_files
 from mechinterp_assets.orchestration.run import Run
 
 
@@ -18,10 +18,9 @@ def labelled_saes(run: Run) -> dict[int, LabelledSae]:
     }
 
 
-def label_texts(run: Run, paths: Iterable[Path]) -> dict[str, str]:
-    """File name -> text; the files become inputs of what the asset publishes."""
-    texts = {}
+def label_texts(run: Run, paths: Sequence[Path]) -> dict[str, str]:
+    """Name -> text of label files, which become inputs of what the asset publishes."""
+    texts = read_label_files(paths)
     for path in paths:
         run.inputs.file(path)
-        texts[path.name] = path.read_text(encoding="utf-8")
     return texts

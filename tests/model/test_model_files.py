@@ -349,8 +349,9 @@ def test_shards_and_their_index_must_fit(family: str, folder: Path) -> None:
     for odd in ("../x.safetensors", "/etc/passwd", "", 3):
         write_index(folder, {**files, "more": odd})
         assert "more is in no file of the folder" in refusal(folder)
-    for empty in ([], {}, None):
-        write_index(folder, empty)
+    nothing: tuple[object, ...] = ([], {}, None)
+    for files_of in nothing:
+        write_index(folder, files_of)
         assert "has no weight_map" in refusal(folder)
     (folder / INDEX).write_text("{")
     assert f"{folder / INDEX} is not JSON" in refusal(folder)
