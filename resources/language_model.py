@@ -6,7 +6,6 @@ tokenizer that an artefact was not made with. Does not belong here: what a model
 """
 
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -46,9 +45,6 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
 def _load(source: str, device: str, dtype: str) -> "LanguageModel":
     import torch
 
-    from mechinterp_assets.model.language_model import LanguageModel, check_weight_files
+    from mechinterp_assets.model.language_model import LanguageModel
 
-    folder = Path(source)
-    if folder.is_dir():
-        check_weight_files(folder)
     return LanguageModel.load(source, device=device, dtype=getattr(torch, dtype))

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mechinterp_assets.app.study_schema import MODELINE, SCHEMA_FILE
-from mechinterp_assets.files.yaml_reader import YamlError, read_text
-from mechinterp_assets.model.shape import ModelError, shape_of
+from mechinterp_assets.files.regular_file import FileError, read_text
+from mechinterp_assets.model.shape import MAXIMUM_CONFIG_BYTES, ModelError, shape_of
 from mechinterp_assets.organism import ORGANISM_FOLDER
 
 EXPANSION = 8  # features for each dimension of z
@@ -78,9 +78,9 @@ def local_sizes(folder: Path) -> Sizes:
     remedy = "name a save_pretrained folder, or give --n-layers, --n-heads and --d-head"
     file = folder / "config.json"
     try:
-        config = json.loads(read_text(file))
+        config = json.loads(read_text(file, "a model's config.json", MAXIMUM_CONFIG_BYTES))
         shape = shape_of(SimpleNamespace(**config))
-    except (YamlError, ModelError) as error:
+    except (FileError, ModelError) as error:
         raise NewStudyError(f"{error}; {remedy}") from None
     except (ValueError, TypeError, ArithmeticError, RecursionError, AttributeError) as error:
         raise NewStudyError(f"{file}: no model config ({error}); {remedy}") from None

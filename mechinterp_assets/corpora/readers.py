@@ -1,24 +1,29 @@
 """Readers of documents: one function per format, each a stream.
 
 Belongs here: turning a file, a folder, a dataset or a generator into `Document`s. Does not belong
-here: tokens (corpora/tokenize.py), the structured text itself (corpora/structured.py).
+here: tokens (corpora/tokenize.py), the structured text itself (corpora/structured.py), which files
+a folder has (corpus_files.py), how many rows may be without text (skipped_rows.py).
+
+Texts are taken as they are, with two exceptions in .txt files: a byte order mark is left out, and
+\\r\\n becomes \\n.
 """
 
-import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from mechinterp_assets.corpora import structured
+from mechinterp_assets.corpora.corpus_files import corpus_files
 from mechinterp_assets.corpora.settings import CorpusSettings
+from mechinterp_assets.corpora.skipped_rows import CorpusError, SkippedRows, UnusableRow
+from mechinterp_assets.files.json_lines import json_lines
+from mechinterp_assets.files.parquet_reader import is_text, parquet_columns, parquet_rows
+from mechinterp_assets.files.regular_file import FileError, NotUnicodeError, read_text
 
-
-class CorpusError(ValueError):
-    """A corpus that cannot be read; the message names the place and the remedy."""
+MAX_TEXT_FILE_BYTES = 1 << 30
+_ABOUT = ("title", "author", "source", "license")
+_IDS = ("doc_id", "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +38,28 @@ class Document:
     license: str = ""
 
 
-def read_documents(source: CorpusSettings) -> Iterator[Document]:
+def read_documents(
+    source: CorpusSettings, skipped: SkippedRows | None = None
+) -> Iterator[Document]:
     """Stream the documents of `source`, at most `source.documents` of them, in an order that
     depends on the source, `seed` and `shuffle_buffer` alone.
 
-    Raises CorpusError for an empty corpus or a missing text column.
+    Rows whose text is null, blank or not Unicode are passed over and counted in `skipped`, whose
+    check is made at the end; who stops reading earlier makes it.
+    Raises CorpusError for an empty corpus, a missing text column, or a file that cannot be read.
     """
+    skipped = SkippedRows(source.max_skipped_share) if skipped is None else skipped
     count = 0
-    stream = CORPUS_FORMATS[source.format](source)
-    for document in shuffled(stream, source.shuffle_buffer, source.seed):
+    for document in shuffled(_usable(source, skipped), source.shuffle_buffer, source.seed):
         yield document
         count += 1
         if count == source.documents:
-            return
+            break
+    skipped.check()
     if count == 0:
         place = source.path or source.dataset
-        raise CorpusError(f"corpus {place} has no documents; point it at a non-empty source")
+        rows = f" (rows: {skipped.described})" if skipped.counts else ""
+        raise CorpusError(f"corpus {place} has no documents{rows}; point it at a non-empty source")
 
 
 def shuffled(documents: Iterator[Document], buffer: int, seed: int) -> Iterator[Document]:
@@ -72,49 +83,62 @@ def shuffled(documents: Iterator[Document], buffer: int, seed: int) -> Iterator[
     yield from window
 
 
-def _structured(source: CorpusSettings) -> Iterator[Document]:
+def _usable(source: CorpusSettings, skipped: SkippedRows) -> Iterator[Document]:
+    try:
+        for row in CORPUS_FORMATS[source.format](source):
+            if isinstance(row, UnusableRow):
+                skipped.skip(row)
+            else:
+                skipped.n_usable += 1
+                yield row
+    except FileError as error:
+        raise CorpusError(str(error)) from None
+
+
+def _structured(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
     assert source.documents is not None
     for row in structured.documents(source.documents, source.seed):
-        yield _document(row, "text", str(row["doc_id"]))
+        doc_id = str(row["doc_id"])
+        yield _document(row, "text", f"document {doc_id}", doc_id)
 
 
-def _parquet(source: CorpusSettings) -> Iterator[Document]:
-    for file in _files(source, "*.parquet"):
-        table = pq.ParquetFile(file)
-        _require_column(file, source.text_column, table.schema_arrow.names)
-        row_number = 0
-        for batch in table.iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                yield _document(row, source.text_column, f"{file.name}#{row_number}")
-                row_number += 1
+def _parquet(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
+    column = source.text_column
+    for file, name in corpus_files(source.path, (".parquet",)):
+        kinds = parquet_columns(file)
+        _require_column(file, column, kinds)
+        if not is_text(kinds[column]):
+            texts = [other for other, kind in kinds.items() if is_text(kind)]
+            raise CorpusError(
+                f"{file}: column {column!r} is {kinds[column]}, not text; set corpus.text_column "
+                f"to one of {texts}"
+            )
+        wanted = [column, *(n for n in (*_IDS, *_ABOUT) if n in kinds and n != column)]
+        for number, row in enumerate(parquet_rows(file, wanted)):
+            yield _document(row, column, f"{file} row {number}", f"{name}#{number}")
 
 
-def _jsonl(source: CorpusSettings) -> Iterator[Document]:
-    for file in _files(source, "*.jsonl"):
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise CorpusError(f"{file} line {number} is not JSON ({error})") from error
-                if not isinstance(row, dict):
-                    raise CorpusError(f"{file} line {number} is not a JSON object")
-                _require_column(file, source.text_column, list(row))
-                yield _document(row, source.text_column, f"{file.name}#{number}")
+def _jsonl(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
+    for file, name in corpus_files(source.path, (".jsonl", ".jsonl.gz")):
+        for number, row in json_lines(file):
+            place = f"{file} line {number}"
+            if isinstance(row, NotUnicodeError):
+                yield UnusableRow(place, "not_unicode")
+                continue
+            _require_column(place, source.text_column, row)
+            yield _document(row, source.text_column, place, f"{name}#{number}")
 
 
-def _text(source: CorpusSettings) -> Iterator[Document]:
-    for file in _files(source, "**/*.txt"):
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise CorpusError(f"{file} is not UTF-8 ({error}); convert it") from error
-        yield Document(doc_id=file.name, text=text, title=file.stem, source=file.name)
+def _text(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
+    for file, name in corpus_files(source.path, (".txt", ".txt.gz")):
+        text = read_text(file, "a text file", MAX_TEXT_FILE_BYTES).replace("\r\n", "\n")
+        if "\0" in text:
+            raise CorpusError(f"{file} is no text (a null character); save it as UTF-8")
+        title = name.removesuffix(".gz").rpartition(".")[0] or name
+        yield _document({"text": text, "title": title, "source": name}, "text", str(file), name)
 
 
-def _huggingface(source: CorpusSettings) -> Iterator[Document]:
+def _huggingface(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
     import datasets  # heavy; only this format needs it
 
     place = str(source.path or source.dataset)
@@ -133,12 +157,13 @@ def _huggingface(source: CorpusSettings) -> Iterator[Document]:
             f"({type(error).__name__}: {error}); give a folder made by save_to_disk, a folder of "
             "data files, or a hub name with network access"
         ) from error
-    for number, row in enumerate(rows):
-        _require_column(place, source.text_column, list(row))
-        yield _document(row, source.text_column, f"{place.rsplit('/', 1)[-1]}#{number}")
+    name = place.rsplit("/", 1)[-1]
+    for number, row in enumerate(_dataset_rows(rows, place)):
+        _require_column(place, source.text_column, row)
+        yield _document(row, source.text_column, f"{place} row {number}", f"{name}#{number}")
 
 
-CORPUS_FORMATS: dict[str, Callable[[CorpusSettings], Iterator[Document]]] = {
+CORPUS_FORMATS: dict[str, Callable[[CorpusSettings], Iterator[Document | UnusableRow]]] = {
     "structured": _structured,
     "parquet": _parquet,
     "jsonl": _jsonl,
@@ -147,30 +172,54 @@ CORPUS_FORMATS: dict[str, Callable[[CorpusSettings], Iterator[Document]]] = {
 }
 
 
-def _document(row: dict[str, Any], text_column: str, default_id: str) -> Document:
-    text = row[text_column]
-    if not isinstance(text, str):
+def _dataset_rows(rows: Iterable[Mapping[str, Any]], place: str) -> Iterator[Mapping[str, Any]]:
+    """Rows of a dataset, whose files are read only now."""
+    number = 0
+    try:
+        for row in rows:
+            yield row
+            number += 1
+    except Exception as error:
         raise CorpusError(
-            f"document {default_id}: {text_column} is {type(text).__name__}, not text"
+            f"dataset {place!r} cannot be read behind row {number} ({type(error).__name__}: "
+            f"{error}); get its files again"
+        ) from error
+
+
+def _document(
+    row: Mapping[str, Any], text_column: str, place: str, default_id: str
+) -> Document | UnusableRow:
+    text = row[text_column]
+    if text is None:
+        return UnusableRow(place, "null")
+    if not isinstance(text, str | bytes):
+        raise CorpusError(
+            f"{place}: {text_column} is {type(text).__name__}, not text; correct it, or "
+            "corpus.text_column"
         )
-    known = {name: str(row.get(name) or "") for name in ("title", "author", "source", "license")}
-    return Document(
-        doc_id=str(row.get("doc_id") or row.get("id") or default_id), text=text, **known
-    )
+    try:
+        # The way through bytes finds half characters (lone surrogates) in a str too.
+        text = (text.encode() if isinstance(text, str) else text).decode()
+    except UnicodeError:
+        return UnusableRow(place, "not_unicode")
+    if not text.strip():
+        return UnusableRow(place, "empty")
+    given = next((shown for name in _IDS if (shown := _shown(row.get(name)))), default_id)
+    about = {name: _shown(row.get(name)) for name in _ABOUT}
+    return Document(doc_id=given, text=text, **about)
 
 
-def _files(source: CorpusSettings, pattern: str) -> list[Path]:
-    path = source.path
-    if path is None or not path.exists():
-        raise CorpusError(f"corpus path {path} does not exist; correct corpus.path")
-    files = sorted(path.glob(pattern)) if path.is_dir() else [path]
-    if not files:
-        raise CorpusError(f"{path} has no file like {pattern}; correct corpus.path or format")
-    return files
+def _shown(value: Any) -> str:
+    """What a row says about its document, as text; what is no Unicode in it as escapes."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return str(value).encode(errors="backslashreplace").decode()
 
 
-def _require_column(place: object, column: str, columns: list[str]) -> None:
+def _require_column(place: object, column: str, columns: Iterable[str]) -> None:
     if column not in columns:
         raise CorpusError(
-            f"{place} has no column {column!r}; set corpus.text_column to one of {columns}"
+            f"{place} has no column {column!r}; set corpus.text_column to one of {list(columns)}"
         )

@@ -14,6 +14,7 @@ from mechinterp_assets.settings.section import (
     LocalPath,
     Positive,
     Section,
+    Share,
     Text,
 )
 
@@ -28,7 +29,8 @@ class CorpusSettings(Section):
     format: Literal["structured", "parquet", "jsonl", "text", "huggingface"]
     """Where documents come from; structured: generated English."""
     path: LocalPath | None = None
-    """File or folder to read; parquet, jsonl and txt files of a folder are all read."""
+    """File or folder to read; of a folder all .parquet, .jsonl and .jsonl.gz, or .txt and .txt.gz
+    at any depth, in the order of their paths, but for names that begin with a dot."""
     dataset: Text | None = None
     """Name of a dataset on the Hugging Face hub (huggingface)."""
     dataset_config: str | None = None
@@ -37,6 +39,9 @@ class CorpusSettings(Section):
     """Split of the dataset (huggingface)."""
     text_column: str = "text"
     """Column or key that holds the text (parquet, jsonl, huggingface)."""
+    max_skipped_share: Share = 0.01
+    """Rows whose text is null, blank or not Unicode are passed over and counted; more than this
+    share of all rows, and more than ten, are an error."""
     documents: Positive | None = None
     """At most this many documents; structured needs it."""
     shuffle_buffer: Count = 10_000

@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mechinterp_assets.corpora.readers import CorpusError, Document
+from mechinterp_assets.corpora.readers import Document
 from mechinterp_assets.corpora.settings import CorpusSettings
+from mechinterp_assets.corpora.skipped_rows import CorpusError
 
 SPLITS = ("train", "held_out")
 DOCUMENTS_AT_ONCE = 256
@@ -93,7 +94,7 @@ def tokenize_corpus(
             digest = hashlib.sha256(document.text.encode()).digest()
             if digest in seen:
                 n_duplicates += 1
-            elif document.text.strip():
+            else:
                 seen.add(digest)
                 fresh.append((document, digest))
         if not fresh:

@@ -8,11 +8,8 @@ Scalars are those of YAML 1.2's core schema: `02000` is 2000, `1e-3` is a number
 and merge keys. Aliases are copies of what they stand for, and count as such.
 """
 
-import errno
 import math
-import os
 import re
-import stat
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +17,7 @@ from typing import Any, NoReturn
 import yaml
 
 from mechinterp_assets.files.plain_text import printable, shortened
+from mechinterp_assets.files.regular_file import FileError, file_error, read_text
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
@@ -35,13 +33,17 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
-class YamlError(ValueError):
-    """A file that cannot be read; the message is one line: `file:line: what (value); remedy`."""
+class YamlError(FileError):
+    """A YAML file that cannot be read."""
 
 
 def read_yaml(file: Path) -> Any:
     """The value of a YAML file: None, bool, int, float, str, lists and dicts. Raises YamlError."""
-    loader, text = None, read_text(file)
+    loader = None
+    try:
+        text = read_text(file, "a YAML file", MAX_BYTES)
+    except FileError as error:
+        raise YamlError(str(error)) from None
     try:
         loader = _Loader(text, file)
         node = loader.get_single_node()
@@ -59,36 +61,6 @@ def read_yaml(file: Path) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
-
-
-def read_text(file: Path) -> str:
-    """Text of a regular file in UTF-8, with or without a BOM, in bounds. Raises YamlError.
-
-    A FIFO or a device is not opened: that could wait for ever.
-    """
-    try:
-        # Non-blocking: opening a FIFO without a writer returns at once, should one take the place.
-        mode = os.stat(file).st_mode
-        if not stat.S_ISREG(mode):
-            raise _error(file, 0, f"not a file ({_kind(mode)}); name a YAML file")
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb") as opened:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _error(file, 0, "no longer a file; name a YAML file")
-            content = opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            what = "link to nothing" if file.is_symlink() else "no such file"
-            raise _error(file, 0, f"{what}; correct the path") from None
-        raise _error(file, 0, f"not readable ({error.strerror}); correct that") from None
-    if len(content) > MAX_BYTES:
-        raise _error(file, 0, f"more than {MAX_BYTES:,} bytes; split the file")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        byte = f"byte 0x{content[error.start]:02x}"
-        raise _error(file, line, f"not UTF-8 ({byte}); save it as UTF-8") from None
 
 
 # ---- private -------------------------------------------------------------------------------------
@@ -213,14 +185,6 @@ class _Values:
             _refuse(self._file, line, f"tags are not read ({_shown(tag)}); remove it")
 
 
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a folder"
-    if stat.S_ISFIFO(mode):
-        return "a FIFO"
-    return "a socket" if stat.S_ISSOCK(mode) else "a device"
-
-
 def _described(error: yaml.YAMLError, text: str) -> tuple[int, str]:
     """Line, and what is wrong, of an error of PyYAML's."""
     if isinstance(error, yaml.MarkedYAMLError):
@@ -245,5 +209,4 @@ def _refuse(file: Path, line: int, what: str) -> NoReturn:
 
 
 def _error(file: Path, line: int, what: str) -> YamlError:
-    place = f"{file}:{line}" if line else str(file)
-    return YamlError(printable(f"{place}: {what}"))
+    return YamlError(str(file_error(file, what, line)))

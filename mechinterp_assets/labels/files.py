@@ -1,15 +1,19 @@
 """CSV files in which people label things, read line by line with errors that say where.
 
-Belongs here: what all label files share: cells with their line numbers, whole numbers, the study
-and the SAE that a line speaks of. What is labelled, and in which words, is labels/features.py and
-labels/heads.py.
+Belongs here: what all label files share: the files and their names, cells with their line numbers,
+whole numbers, the study and the SAE that a line speaks of. What is labelled, and in which words, is
+labels/features.py and labels/heads.py.
 """
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from mechinterp_assets.files.csv_reader import MAX_BYTES, csv_records
+from mechinterp_assets.files.plain_text import printable
+from mechinterp_assets.files.regular_file import FileError, read_text
 
 
 class LabelError(ValueError):
@@ -24,6 +28,20 @@ class LabelledSae:
     weights_hash: str
 
 
+def read_label_files(paths: Iterable[Path]) -> dict[str, str]:
+    """Name -> text of each file. A name is the file's, with as many folders as tell it apart.
+
+    Raises LabelError for a file that is named twice or cannot be read.
+    """
+    texts: dict[str, str] = {}
+    for name, path in _names(list(paths)).items():
+        try:
+            texts[name] = read_text(path, "a CSV file", MAX_BYTES)
+        except FileError as error:
+            raise LabelError(str(error)) from None
+    return texts
+
+
 def label_records(
     name: str, text: str, columns: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
@@ -35,25 +53,20 @@ def label_records(
         columns: that the header must have; others may be there.
 
     Raises:
-        LabelError: a column is missing, a line has another number of cells, or it is not CSV.
+        LabelError: a column is missing or there twice, a line has another number of cells, or it is
+            not CSV.
     """
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
-    missing = [column for column in columns if column not in (reader.fieldnames or [])]
-    if missing:
-        raise LabelError(
-            f"{name}, line 1: no column {', '.join(missing)}; the first line must name "
-            f"{', '.join(columns)} (mechinterp label-sheet writes one)"
-        )
     try:
-        for record in reader:
-            if None in record or None in record.values():
-                raise LabelError(
-                    f"{name}, line {reader.line_num}: {len(record)} cells do not fit the header's "
-                    f"{len(reader.fieldnames or [])}; quote cells that contain a comma"
-                )
-            yield reader.line_num, {key: value.strip() for key, value in record.items()}
-    except csv.Error as error:
-        raise LabelError(f"{name}, line {reader.line_num}: not CSV: {error}") from None
+        header, records = csv_records(name, text)
+        if missing := [column for column in columns if column not in header]:
+            raise LabelError(
+                f"{name}:1: no column {', '.join(missing)}; the first line must name "
+                f"{', '.join(columns)} (mechinterp label-sheet writes one)"
+            )
+        for line, cells in records:
+            yield line, {column: cell.strip() for column, cell in cells.items()}
+    except FileError as error:
+        raise LabelError(str(error)) from None
 
 
 def label_rows(
@@ -78,7 +91,7 @@ def label_rows(
     seen: dict[tuple[str, str], str] = {}
     for name, text in files.items():
         for line, record in label_records(name, text, columns):
-            place = f"{name}, line {line}"
+            place = f"{name}:{line}"
             try:
                 row = row_of(record)
             except LabelError as error:
@@ -102,9 +115,10 @@ def label_rows(
 
 def whole_number(record: Mapping[str, str], column: str) -> int:
     """A cell as a number from 0; LabelError otherwise."""
-    if not (record[column].isascii() and record[column].isdigit()):
+    cell = record[column]
+    if not (cell.isascii() and cell.isdigit() and len(cell) < 10):
         raise LabelError(f"{column} is {record[column]!r}; write a whole number from 0")
-    return int(record[column])
+    return int(cell)
 
 
 def check_rater(record: Mapping[str, str], study: str) -> None:
@@ -135,3 +149,24 @@ def labelled_feature(record: Mapping[str, str], layer: int, sae: LabelledSae) ->
             f"feature {feature} does not exist; layer {layer} has features 0..{sae.d_sae - 1}"
         )
     return feature
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _names(paths: list[Path]) -> dict[str, Path]:
+    """The shortest ends of the paths that are all different, of one length where names agree."""
+    places: dict[str, Path] = {}
+    for path in paths:
+        place = os.path.realpath(path)
+        if place in places:
+            raise LabelError(f"{path} is listed twice (as {places[place]}); remove one of them")
+        places[place] = path
+    found: dict[str, Path] = {}
+    for path in paths:
+        alike = [other for other in paths if other.name == path.name]
+        length = 1
+        while len({other.parts[-length:] for other in alike}) < len(alike):
+            length += 1
+        found[printable("/".join(path.parts[-length:]))] = path
+    return found

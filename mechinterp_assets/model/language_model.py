@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -31,9 +30,12 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.activations import NewGELUActivation
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from mechinterp_assets.model.shape import ModelError, ModelShape, shape_of
+from mechinterp_assets.model.loaded_weights import check_loaded
+from mechinterp_assets.model.model_files import CONFIG, check_model_folder, check_weight_files
+from mechinterp_assets.model.shape import ModelError, ModelShape, read_shape, shape_of
 
 transformers_logging.disable_progress_bar()
 
@@ -95,21 +97,38 @@ class LanguageModel:
 
         A folder without tokenizer files loads with a placeholder tokenizer that has one entry per
         token id, which is enough for everything that starts from token ids.
-        Raises ModelError for a folder that is not a model or cannot be read.
+        Raises ModelError for what is not a whole model: files that are missing, damaged or pickled,
+        sizes that no model has, tensors that are missing, unexpected, of another shape or not
+        finite, a tokenizer with more tokens than the model.
         """
         name = str(source)
         folder = Path(name)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} has no config.json; give a folder made by save_pretrained")
+        if folder.is_dir():
+            check_model_folder(folder)
         try:
-            hf = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="sdpa")
+            hf, report = AutoModelForCausalLM.from_pretrained(
+                name,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # check_loaded names them all
+                output_loading_info=True,
+            )
+            if not folder.is_dir():  # from the hub: its files are here only now
+                read_shape(name)
+                check_weight_files(Path(cached_file(name, CONFIG)).parent)
+        except ModelError:
+            raise
         except Exception as error:
             raise ModelError(
                 f"model {name!r} cannot be loaded ({type(error).__name__}: {error}); give a folder "
                 "with config.json and *.safetensors as `path:`, or a hub name with network access"
             ) from error
+        check_loaded(hf, name, report)
         hf = _with_fused_gelu(hf.to(device).eval().requires_grad_(False))
-        return cls(name, hf, _tokenizer(name, hf.config), device=torch.device(device), dtype=dtype)
+        tokenizer = _tokenizer(name, hf.config)
+        return cls(name, hf, tokenizer, device=torch.device(device), dtype=dtype)
 
     # ---- views -----------------------------------------------------------------------------------
 
@@ -233,37 +252,36 @@ class LanguageModel:
         return hashlib.sha256((text + special).encode()).hexdigest()[:16]
 
 
-def check_weight_files(folder: Path) -> None:
-    """Open every safetensors file's header; a truncated or missing file raises ModelError."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder} has no *.safetensors; convert the weights with save_pretrained")
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                opened.keys()
-        except Exception as error:
-            raise ModelError(
-                f"weight file {file} is damaged ({error}); copy it again from its source"
-            ) from error
-
-
 # ---- private -------------------------------------------------------------------------------------
 
 
 def _tokenizer(name: str, config: Any) -> Any:
-    folder = Path(name)
-    if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
+    folder, size = Path(name), shape_of(config).d_vocab
+    if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
         return _placeholder_tokenizer(config)
     try:
-        return AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         raise ModelError(f"tokenizer of {name!r} cannot be loaded: {error}") from error
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= size:
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise ModelError(
+            f"the tokenizer of {name} has ids up to {largest} ({token!r}), but the model embeds "
+            f"the ids 0..{size - 1} alone; give the tokenizer that the model was trained with"
+        )
+    return tokenizer
 
 
 def _placeholder_tokenizer(config: Any) -> Any:
     """One word `<id>` per token id, for weights that come without a tokenizer."""
-    bos = f"<{config.bos_token_id or 0}>"
+    bos_id = config.bos_token_id or 0
+    if not 0 <= bos_id < config.vocab_size:
+        raise ModelError(
+            f"bos_token_id: {bos_id} is none of the model's token ids 0..{config.vocab_size - 1}; "
+            "correct its config.json"
+        )
+    bos = f"<{bos_id}>"
     words = Tokenizer(WordLevel({f"<{i}>": i for i in range(config.vocab_size)}, unk_token=bos))
     words.pre_tokenizer = WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(

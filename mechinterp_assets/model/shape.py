@@ -23,9 +23,13 @@ class ModelError(ValueError):
     """A model folder or name that cannot be used; the message names it and the remedy."""
 
 
+class ImpossibleSizeError(ModelError):
+    """Sizes that no transformer has; the message does not say whose."""
+
+
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a transformer, in the field's names."""
+    """Sizes of a transformer, in the field's names. Raises ImpossibleSizeError."""
 
     architecture: str
     n_layers: int
@@ -39,6 +43,16 @@ class ModelShape:
     positional: Positional
     normalization: Literal["LN", "RMS"]
     eps: float
+
+    def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            if isinstance(size, int) and size < 1:
+                raise ImpossibleSizeError(f"{name} is {size}; correct config.json")
+        if self.n_heads % self.n_kv_heads:
+            raise ImpossibleSizeError(
+                f"{self.n_heads} query heads cannot share {self.n_kv_heads} key-value heads evenly;"
+                " correct config.json"
+            )
 
     @property
     def d_z(self) -> int:
@@ -96,16 +110,11 @@ def read_shape(source: str | Path) -> ModelShape:
     local = Path(source) / "config.json"
     if local.exists() and not local.is_file():  # reading a pipe would wait for ever
         raise ModelError(f"{local} is no file; give a folder made by save_pretrained")
-    shape = _shape_in_json(local) if local.is_file() else None
-    if shape is not None:
-        return shape
-    from transformers import AutoConfig  # takes seconds: only where a model is looked at
-
     try:
-        config = AutoConfig.from_pretrained(str(source))
-    except Exception as error:
-        raise ModelError(f"no readable config for model {str(source)!r}: {error}") from error
-    return shape_of(config)
+        shape = _shape_in_json(local) if local.is_file() else None
+        return shape_of(_library_config(source)) if shape is None else shape
+    except ImpossibleSizeError as error:
+        raise ModelError(f"{source}: {error}") from None
 
 
 def shape_of(config: Any) -> ModelShape:
@@ -126,7 +135,7 @@ def shape_of(config: Any) -> ModelShape:
         n_heads=n_heads,
         n_kv_heads=_first(config, "num_key_value_heads", default=n_heads),
         d_model=d_model,
-        d_head=_first(config, "head_dim", default=d_model // n_heads),
+        d_head=int(getattr(config, "head_dim", None) or _head_width(d_model, n_heads)),
         d_mlp=_first(config, "n_inner", "intermediate_size", "ffn_dim", default=4 * d_model),
         d_vocab=_first(config, "vocab_size"),
         n_ctx=context,
@@ -137,6 +146,16 @@ def shape_of(config: Any) -> ModelShape:
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+def _library_config(source: str | Path) -> Any:
+    from transformers import AutoConfig  # takes seconds: only where a model is looked at
+
+    try:
+        return AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+    except Exception as error:
+        what = " ".join(str(error).split())
+        raise ModelError(f"no readable config for model {str(source)!r}: {what}") from error
 
 
 def _shape_in_json(file: Path) -> ModelShape | None:
@@ -165,7 +184,7 @@ def _shape_in_json(file: Path) -> ModelShape | None:
         n_heads=n_heads,
         n_kv_heads=config[family.kv_heads] if family.kv_heads else n_heads,
         d_model=d_model,
-        d_head=config[family.head_dim] if family.head_dim else d_model // n_heads,
+        d_head=config[family.head_dim] if family.head_dim else _head_width(d_model, n_heads),
         d_mlp=mlp or 4 * d_model,
         d_vocab=config["vocab_size"],
         n_ctx=config[family.context],
@@ -173,6 +192,15 @@ def _shape_in_json(file: Path) -> ModelShape | None:
         normalization="RMS" if family.eps == "rms_norm_eps" else "LN",
         eps=float(config[family.eps]),
     )
+
+
+def _head_width(d_model: int, n_heads: int) -> int:
+    """Width of the heads that share d_model evenly."""
+    if n_heads < 1 or d_model % n_heads:
+        raise ImpossibleSizeError(
+            f"{n_heads} heads cannot share d_model {d_model} evenly; correct config.json"
+        )
+    return d_model // n_heads
 
 
 def _first(config: Any, *names: str, default: int | None = None) -> int:

@@ -8,12 +8,16 @@ without answers has no loss, but what changes the next token's distribution can 
 (KL), so that heads have an importance on any text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from mechinterp_assets.files.csv_reader import MAX_BYTES, csv_records
+from mechinterp_assets.files.json_lines import json_lines
+from mechinterp_assets.files.parquet_reader import parquet_columns, parquet_rows
+from mechinterp_assets.files.regular_file import FileError, read_text
 from mechinterp_assets.prompts.common import BASE, END, TASK_PROMPTS_SCHEMA, check_task_prompts
 from mechinterp_assets.prompts.ioi import Encode, PromptError
 
@@ -36,24 +40,25 @@ class Example:
 def read_examples(path: Path) -> list[Example]:
     """Rows of a CSV, Parquet or JSONL file with columns text and, if it likes, answer and wrong.
 
-    `wrong` is one text or, in Parquet and JSONL, a list. Raises PromptError naming file and row.
+    Texts are taken as they stand, spaces included. `wrong` is one text or, in Parquet and JSONL, a
+    list. Raises PromptError naming file and row.
     """
     if path.suffix not in SUFFIXES:
         raise PromptError(f"{path}: not a file of prompts; name a file ending in {SUFFIXES}")
     try:
-        frame = _read(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise PromptError(f"{path}: not readable as {path.suffix[1:]}: {error}") from error
-    if "text" not in frame.columns:
-        raise PromptError(f"{path}: no column 'text'; it has {frame.columns}")
-    if foreign := [name for name in frame.columns if name not in COLUMNS]:
+        columns, rows = _READERS[path.suffix](path)
+    except FileError as error:
+        raise PromptError(str(error)) from None
+    if "text" not in columns:
+        raise PromptError(f"{path}: no column 'text'; it has {columns}")
+    if foreign := [name for name in columns if name not in COLUMNS]:
         raise PromptError(f"{path}: unknown column {foreign[0]!r}; known: {', '.join(COLUMNS)}")
     examples = []
-    for number, row in enumerate(frame.iter_rows(named=True), 1):
+    for place, row in rows:
         try:
-            examples.append(_example(row))
+            examples.append(_example(row, has_answers="answer" in columns))
         except PromptError as error:
-            raise PromptError(f"{path}, row {number}: {error}") from None
+            raise PromptError(f"{place}: {error}") from None
     return examples
 
 
@@ -99,22 +104,58 @@ def own_task(
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> pl.DataFrame:
-    if path.suffix == ".csv":
-        return pl.read_csv(path, infer_schema=False)  # all columns are text
-    return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
+_Rows = tuple[list[str], list[tuple[str, Mapping[str, object]]]]
+"""Columns, and each row with its place."""
 
 
-def _example(row: Mapping[str, object]) -> Example:
+def _csv(path: Path) -> _Rows:
+    columns, records = csv_records(path, read_text(path, "a CSV file", MAX_BYTES))
+    return columns, [(f"{path}:{line}", cells) for line, cells in records]
+
+
+def _jsonl(path: Path) -> _Rows:
+    rows: list[tuple[str, Mapping[str, object]]] = []
+    columns: dict[str, None] = {}
+    for number, row in json_lines(path):
+        if isinstance(row, FileError):
+            raise row
+        columns |= dict.fromkeys(row)
+        rows.append((f"{path}:{number}", row))
+    return list(columns), rows
+
+
+def _parquet(path: Path) -> _Rows:
+    columns = list(parquet_columns(path))
+    rows = enumerate(parquet_rows(path, columns), 1)
+    return columns, [(f"{path} row {number}", row) for number, row in rows]
+
+
+_READERS: dict[str, Callable[[Path], _Rows]] = {
+    ".csv": _csv,
+    ".parquet": _parquet,
+    ".jsonl": _jsonl,
+}
+
+
+def _example(row: Mapping[str, object], has_answers: bool) -> Example:
     wrong = row.get("wrong")
-    listed = wrong if isinstance(wrong, list) else [] if wrong in (None, "") else [wrong]
+    listed = wrong if isinstance(wrong, list) else [] if wrong in (None, "", b"") else [wrong]
+    text, answer, *others = (_text(cell) for cell in (row.get("text"), row.get("answer"), *listed))
     # A file without the column has no answers; an empty cell of one that has it is a mistake.
-    texts = [row["text"] or "", row.get("answer") or "", *listed]
-    if odd := [text for text in texts if not isinstance(text, str)]:
-        raise PromptError(f"{odd[0]!r} is no text; text, answer and wrong are strings")
-    text, answer, *others = texts
-    given = str(answer) if "answer" in row else None
-    return Example(str(text), given, tuple(str(other) for other in others))
+    return Example(text, answer if has_answers else None, tuple(others))
+
+
+def _text(cell: object) -> str:
+    """The text of a cell, "" for none. Raises PromptError for what is no text."""
+    if cell is None:
+        return ""
+    if not isinstance(cell, str | bytes):
+        raise PromptError(f"{cell!r} is no text; text, answer and wrong are strings")
+    try:
+        # The way through bytes finds half characters in a str too.
+        return (cell.encode() if isinstance(cell, str) else cell).decode()
+    except UnicodeError:
+        raise PromptError(f"{cell!r} is not Unicode; write it in UTF-8, characters whole") from None
 
 
 def _row(example: Example, encode: Encode, bos_token_id: int, n_ctx: int) -> dict[str, object]:

@@ -12,6 +12,7 @@ metadata.mechinterp in cfg.json; SAELens carries that key along and ignores it.
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mechinterp_assets.files.regular_file import FileError, check_regular, read_text
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.sae.base import SparseAutoencoder
@@ -31,6 +33,7 @@ from mechinterp_assets.sae.normalization import fold_normalization
 from mechinterp_assets.sae.registry import sae_class
 from mechinterp_assets.sae.traits import architecture_names, traits_of
 
+_CONFIG_BYTES = 1 << 24
 # SAELens reads folders without a version >= 6 by an older route that drops keys.
 SAE_LENS_VERSION = "6.54.12"
 FLOATS = {
@@ -153,7 +156,7 @@ def load_sae(folder: Path) -> SparseAutoencoder:
     """
     config = _config(folder)
     architecture = str(config.get("architecture"))
-    written_here = (config.get("metadata") or {}).get("mechinterp") or {}
+    written_here = _mapping(_metadata(folder, config), "mechinterp", folder)
     ours = str(written_here.get("architecture", architecture))
     on_disk = {name: traits_of(name).sae_lens_name for name in architecture_names()}
     # another program's name must be one of ours, which then says how its tensors are read
@@ -172,6 +175,11 @@ def load_sae(folder: Path) -> SparseAutoencoder:
     weights = _weights(folder, config, traits.tensors)
     kind.fold_options(weights, config)
     fold_normalization(folder, str(config.get("normalize_activations") or "none"), weights)
+    if odd := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        raise SaeError(
+            f"{folder}: folding its options into the weights makes {', '.join(odd)} infinite or "
+            "NaN; a decoder row of zeros or a wrong factor does, so restore or retrain the SAE"
+        )
     try:
         sae = kind.from_folder(weights, config)
     except SaeError as error:
@@ -188,18 +196,26 @@ def load_sae(folder: Path) -> SparseAutoencoder:
 
 def read_hook(folder: Path) -> str:
     """TransformerLens name of the activation that an SAE folder says it is for, "" if none."""
-    return str((_config(folder).get("metadata") or {}).get("hook_name", ""))
+    return str(_metadata(folder, _config(folder)).get("hook_name", ""))
 
 
 def read_metadata(folder: Path) -> SaeMetadata:
     """Metadata of an SAE folder; fingerprints are None when another program wrote it."""
-    metadata = _config(folder).get("metadata") or {}
-    ours = metadata.get("mechinterp")
-    if ours is not None:
-        return SaeMetadata(**{name: ours[name] for name in SaeMetadata.__dataclass_fields__})
+    metadata = _metadata(folder, _config(folder))
+    ours = _mapping(metadata, "mechinterp", folder)
+    if ours:
+        names = SaeMetadata.__dataclass_fields__
+        if missing := [name for name in names if name not in ours]:
+            raise SaeError(
+                f"{folder / CONFIG} has no {', '.join(missing)} under metadata.mechinterp; restore "
+                "the folder"
+            )
+        if type(ours["layer"]) is not int:
+            raise SaeError(f"{folder / CONFIG}: layer is {ours['layer']!r:.80}; restore the folder")
+        return SaeMetadata(**{name: ours[name] for name in names})
     hook = read_hook(folder)
     parts = hook.split(".")
-    if len(parts) != 4 or parts[0] != "blocks" or parts[2:] != ["attn", "hook_z"]:
+    if not re.fullmatch(r"blocks\.[0-9]{1,6}\.attn\.hook_z", hook):
         raise SaeError(
             f"{folder} is for hook {hook!r}; attention-output SAEs have blocks.<layer>.attn.hook_z"
         )
@@ -279,38 +295,54 @@ def verify_saved(folder: Path, sae: SparseAutoencoder, sample_rows: Tensor) -> d
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
-    if not path.is_file():
+    if not path.exists():
         raise SaeError(f"{folder} has no {CONFIG}; give a folder in SAELens's format")
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
+        config = json.loads(read_text(path, f"the {CONFIG} of an SAE", _CONFIG_BYTES))
+    except FileError as error:
+        raise SaeError(str(error)) from None
+    except (ValueError, RecursionError) as error:
         raise SaeError(f"{path} is not JSON ({error}); restore the folder") from error
     if not isinstance(config, dict):
         raise SaeError(f"{path} does not hold a JSON object; restore the folder")
     return config
 
 
+def _metadata(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _mapping(config, "metadata", folder)
+
+
+def _mapping(config: Mapping[str, Any], key: str, folder: Path) -> Mapping[str, Any]:
+    """A value of cfg.json that is a JSON object, or empty where there is none."""
+    value = config.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise SaeError(f"{folder / CONFIG}: {key} is {value!r:.80}, not a JSON object; restore it")
+    return value or {}
+
+
 def _weights(folder: Path, config: dict[str, Any], names: Iterable[str]) -> dict[str, Tensor]:
     """Tensors `names` of a folder, float32, with the shapes and dtype that cfg.json declares."""
     path = folder / WEIGHTS
-    if not path.is_file():
+    if not path.exists():
         raise SaeError(f"{folder} has no {WEIGHTS}; restore the folder")
     try:
+        check_regular(path, "a safetensors file")
         tensors = load_file(path)
     except Exception as error:
         raise SaeError(f"{path} is damaged ({error}); copy it again from its source") from error
-    try:
-        d_in, d_sae = int(config["d_in"]), int(config["d_sae"])
-        dtype = FLOATS[str(config.get("dtype", "float32")).removeprefix("torch.")]
-    except (KeyError, TypeError, ValueError) as error:
+    d_in, d_sae = config.get("d_in"), config.get("d_sae")
+    dtype = FLOATS.get(str(config.get("dtype", "float32")).removeprefix("torch."))
+    if type(d_in) is not int or type(d_sae) is not int or dtype is None:
         raise SaeError(
-            f"{folder / CONFIG} lacks a usable d_in, d_sae or dtype (one of {sorted(FLOATS)}): "
-            f"{error}"
-        ) from error
+            f"{folder / CONFIG} lacks a usable d_in ({d_in!r:.80}), d_sae ({d_sae!r:.80}) or dtype "
+            f"({config.get('dtype')!r:.80}, one of {sorted(FLOATS)}); restore the folder"
+        )
     wide = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     expected = {name: wide.get(name, (d_sae,)) for name in names}
     if set(tensors) != set(expected):
-        raise SaeError(f"{path} holds {sorted(tensors)}, expected {sorted(expected)}")
+        raise SaeError(
+            f"{path} holds {sorted(tensors)}, expected {sorted(expected)}; restore the folder"
+        )
     for name, size in expected.items():
         tensor = tensors[name]
         if tuple(tensor.shape) != size:

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mechinterp_assets.files.regular_file import read_text
 from mechinterp_assets.sae.errors import SaeError
 
+_SCALER_BYTES = 1 << 20
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 
 
@@ -63,9 +65,9 @@ def _scale(folder: Path) -> float:
             "training wrote at its end"
         )
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = json.loads(read_text(path, f"the {SCALER} of an SAE", _SCALER_BYTES))
         scale = float(content["scaling_factor"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SaeError(
             f"{path} gives no number as scaling_factor ({error}); copy it again from its source"
         ) from error
@@ -90,6 +92,8 @@ def _whitening(folder: Path, d_in: int) -> tuple[Tensor, Tensor, Tensor]:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != expected:
         raise SaeError(f"{path} holds tensors of shapes {shapes}, expected {expected}")
+    if odd := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise SaeError(f"{', '.join(odd)} in {path} has NaN or infinity; restore the folder")
     mean, matrix, inverse = (tensors[name].double() for name in expected)
     if not torch.allclose(matrix @ inverse, torch.eye(d_in, dtype=torch.float64), atol=1e-4):
         raise SaeError(f"matrix and inverse_matrix in {path} are not inverse; restore the folder")

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechinterp_assets.files.plain_text import printable, shortened
-from mechinterp_assets.files.yaml_reader import YamlError, read_text
+from mechinterp_assets.files.regular_file import FileError, read_text
+from mechinterp_assets.files.yaml_reader import MAX_BYTES
 from mechinterp_assets.studies.study import Study, StudyError
 from mechinterp_assets.studies.study_file import load_study
 
@@ -122,8 +123,8 @@ def study_files() -> tuple[list[Path], list[Problem]]:
 def declared_name(file: Path) -> str:
     """The name that a file gives its study, as far as it can be made out; else that of the file."""
     try:
-        found = _NAME_LINE.search(read_text(file))
-    except YamlError:
+        found = _NAME_LINE.search(read_text(file, "a YAML file", MAX_BYTES))
+    except FileError:
         found = None
     return printable(file.stem) if found is None else found[1]
 

@@ -7,8 +7,9 @@ from typing import Any, get_args
 import polars as pl
 import pytest
 
-from mechinterp_assets.corpora.readers import CORPUS_FORMATS, CorpusError, read_documents
+from mechinterp_assets.corpora.readers import CORPUS_FORMATS, read_documents
 from mechinterp_assets.corpora.settings import CorpusSettings
+from mechinterp_assets.corpora.skipped_rows import CorpusError
 
 ROWS = [
     {"doc_id": f"d{i}", "title": f"t{i}", "author": "a", "source": "s", "license": "l", "text": x}
@@ -74,7 +75,7 @@ def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
         ),
         (
             source_of("jsonl", path=tmp_path / "bad.jsonl"),
-            r"bad.jsonl line 2 is not JSON",
+            r"bad\.jsonl:2: not JSON \(Expecting value in column 1\)",
         ),
         (source_of("text", path=tmp_path / "latin.txt"), "not UTF-8"),
         (source_of("text", path=tmp_path / "empty"), "has no file like"),

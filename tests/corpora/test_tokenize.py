@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mechinterp_assets.corpora.readers import CorpusError, Document
+from mechinterp_assets.corpora.readers import Document
 from mechinterp_assets.corpora.settings import CorpusSettings
+from mechinterp_assets.corpora.skipped_rows import CorpusError
 from mechinterp_assets.corpora.tokenize import (
     split_of,
     token_matrix,

@@ -58,9 +58,9 @@ def test_heads_and_their_features_are_read() -> None:
         ("ann,mine,0,1,,x,polysemantic", ["do not fit"]),
         (
             "ann,mine,0,1,,x,bisemantic,\nann,mine,0,1,,,polysemantic,",
-            ["line 3", "head 0.1 already", "line 2"],
+            [".csv:3", "head 0.1 already", ".csv:2"],
         ),
-        ("ann,mine,0,1,5,x,,\nann,mine,0,1,5,y,,", ["line 3", "head 0.1 feature 5 already"]),
+        ("ann,mine,0,1,5,x,,\nann,mine,0,1,5,y,,", [".csv:3", "head 0.1 feature 5 already"]),
     ],
 )
 def test_mistakes_name_file_line_value_and_remedy(line: str, expected: list[str]) -> None:

@@ -61,7 +61,7 @@ def test_byte_order_mark_and_further_columns_are_passed_over() -> None:
         ('ann,mine,0,1,"open,yes,', ["not CSV"]),
         (
             "ann,mine,0,5,,yes,\nann,mine,0,5,,no,",
-            ["line 3", "layer 0 feature 5", "line 2"],
+            [".csv:3", "layer 0 feature 5", ".csv:2"],
         ),
     ],
 )
@@ -75,12 +75,12 @@ def test_mistakes_name_file_line_value_and_remedy(line: str, expected: list[str]
 def test_every_wrong_line_is_named_at_once() -> None:
     with pytest.raises(LabelError) as raised:
         read("ann,mine,1,0,,yes,\nann,mine,0,0,,yes,\nann,mine,0,1,,perhaps,\n")
-    assert [f"line {n}" in str(raised.value) for n in (2, 3, 4)] == [True, False, True]
+    assert [f"l.csv:{n}:" in str(raised.value) for n in (2, 3, 4)] == [True, False, True]
 
 
 def test_duplicates_across_files_missing_columns_and_another_sae() -> None:
     line = HEADER + "ann,mine,0,1,,yes,\n"
-    with pytest.raises(LabelError, match=r"b\.csv, line 2: .*a\.csv, line 2"):
+    with pytest.raises(LabelError, match=r"b\.csv:2: .*a\.csv:2"):
         read_labels({"a.csv": line, "b.csv": line}, "mine", SAES)
     with pytest.raises(LabelError, match="no column verdict"):
         read_labels({"a.csv": "rater,study,layer,feature,label,note\n"}, "mine", SAES)

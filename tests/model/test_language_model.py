@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechinterp_assets.model.language_model import LanguageModel, check_weight_files
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.model_files import check_weight_files
 from mechinterp_assets.model.shape import ModelError, read_shape
 from mechinterp_assets.organism import ORGANISM_FOLDER
 

@@ -259,8 +259,8 @@ def test_a_file_without_answers(tmp_path: Path) -> None:
             "text,answer,note\nA, b,c\n",
             "unknown column 'note'; known: text, answer, wrong",
         ),
-        ("a.jsonl", '{"text": "A", "answer": 3}\n', "row 1: 3 is no text"),
-        ("a.parquet", "PAR", "not readable as parquet"),
+        ("a.jsonl", '{"text": "A", "answer": 3}\n', r"a\.jsonl:1: 3 is no text"),
+        ("a.parquet", "PAR", "not a Parquet file, or damaged"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, text: str, message: str) -> None:

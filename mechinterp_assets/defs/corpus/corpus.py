@@ -69,12 +69,15 @@ def language_model(run: Run) -> Made:
 def corpus(run: Run) -> Made:
     """Read documents, drop duplicates, split by document, tokenize and pack into sequences."""
     from mechinterp_assets.corpora.readers import read_documents
+    from mechinterp_assets.corpora.skipped_rows import REASONS, SkippedRows
     from mechinterp_assets.corpora.tokenize import tokenize_corpus, vocabulary_frame
 
     settings, model = run.study.corpus, run.model
+    skipped = SkippedRows(settings.max_skipped_share)
     tokenized = tokenize_corpus(
-        read_documents(settings), model.tokenizer, settings, model.bos_token_id
+        read_documents(settings, skipped), model.tokenizer, settings, model.bos_token_id
     )
+    skipped.check()
     special = {int(i) for i in model.tokenizer.all_special_ids}
     vocabulary = vocabulary_frame(model.token_strings(), special, tokenized.sequences)
     top = vocabulary.top_k(20, by="count_train")
@@ -89,6 +92,7 @@ def corpus(run: Run) -> Made:
             "corpus_documents": {
                 "documents": float(tokenized.documents.height),
                 "duplicates_dropped": float(tokenized.n_duplicates),
+                **{f"rows_skipped_{why}": float(skipped.counts[why]) for why in REASONS},
             },
             "tokenized_corpus": {
                 "tokens": float(tokenized.sequences["n_tokens"].sum()),

@@ -8,8 +8,9 @@ import polars as pl
 
 from mechinterp_assets.features.named_proxies import named_proxies
 from mechinterp_assets.labels.features import label_summary, read_labels
+from mechinterp_assets.labels.files import read_label_files
 from mechinterp_assets.orchestration.head_roles import heads_with_role
-from mechinterp_assets.orchestration.label_files import label_texts, labelled_saes
+from mechinterp_assets.orchestration.labelled_saes import labelled_saes
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
 
@@ -131,7 +132,7 @@ def feature_proxies(run: Run) -> Made:
 def feature_labels(run: Run) -> Made:
     """Labels from the study's CSV files, checked; and shares of features called interpretable."""
     run.row("language_model")  # the provenance of what is labelled
-    labels = read_labels(label_texts(run, run.study.labels), run.name, labelled_saes(run))
+    labels = read_labels(read_label_files(run.study.labels), run.name, labelled_saes(run))
     return run.made(
         {"feature_labels": labels, "feature_label_summary": label_summary(labels)},
         {"feature_labels": {"raters": float(labels["rater"].n_unique())}},

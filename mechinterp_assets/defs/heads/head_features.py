@@ -5,9 +5,10 @@ Scores of heads are in head_scores.py, pages in head_dashboards.py.
 
 import polars as pl
 
+from mechinterp_assets.labels.files import read_label_files
 from mechinterp_assets.labels.heads import head_label_summary, read_head_labels
 from mechinterp_assets.orchestration.artefacts import open_sae, sequences
-from mechinterp_assets.orchestration.label_files import label_texts, labelled_saes
+from mechinterp_assets.orchestration.labelled_saes import labelled_saes
 from mechinterp_assets.orchestration.publishing import Metadata
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
@@ -102,7 +103,7 @@ def head_labels(run: Run) -> Made:
     """Classes of heads from the study's CSV files, checked; and the share of each class."""
     model = run.row("language_model")
     labels = read_head_labels(
-        label_texts(run, run.study.head_labels), run.name, model["n_heads"], labelled_saes(run)
+        read_label_files(run.study.head_labels), run.name, model["n_heads"], labelled_saes(run)
     )
     return run.made(
         {"head_labels": labels, "head_label_summary": head_label_summary(labels)},

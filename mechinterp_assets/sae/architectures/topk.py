@@ -61,7 +61,9 @@ class TopKSAE(SparseAutoencoder):
     def from_folder(cls, weights: dict[str, Tensor], options: Mapping[str, Any]) -> Self:
         """As the base class, with k."""
         k = options.get("k")
-        if not isinstance(k, int | float) or k != int(k):
+        if isinstance(k, bool) or not (
+            isinstance(k, int) or (isinstance(k, float) and k.is_integer())
+        ):
             raise SaeError(f"cfg.json gives k = {k!r} for a topk SAE; k must be an integer")
         return cls(**weights, k=int(k))
 
