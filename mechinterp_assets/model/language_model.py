@@ -208,7 +208,10 @@ class LanguageModel:
 
     @property
     def bos_token_id(self) -> int:
-        """Id of the token at position 0 of every sequence (GPT-2: BOS = EOS)."""
+        """Id of the token at position 0 of every sequence (GPT-2: BOS = EOS).
+
+        Raises ModelError where there is none, or the model does not embed it.
+        """
         for owner in (self.tokenizer, self.hf.config):
             for name in ("bos_token_id", "eos_token_id"):
                 value = getattr(owner, name, None)
