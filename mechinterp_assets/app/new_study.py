@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from mechinterp_assets.app.study_schema import MODELINE, SCHEMA_FILE
 from mechinterp_assets.files.regular_file import FileError, read_text
-from mechinterp_assets.model.shape import MAXIMUM_CONFIG_BYTES, ModelError, shape_of
+from mechinterp_assets.model.shape import MAXIMUM_CONFIG_BYTES, shape_of
 from mechinterp_assets.organism import ORGANISM_FOLDER
 
 EXPANSION = 8  # features for each dimension of z
@@ -80,7 +80,7 @@ def local_sizes(folder: Path) -> Sizes:
     try:
         config = json.loads(read_text(file, "a model's config.json", MAXIMUM_CONFIG_BYTES))
         shape = shape_of(SimpleNamespace(**config))
-    except (FileError, ModelError) as error:
+    except FileError as error:
         raise NewStudyError(f"{error}; {remedy}") from None
     except (ValueError, TypeError, ArithmeticError, RecursionError, AttributeError) as error:
         raise NewStudyError(f"{file}: no model config ({error}); {remedy}") from None
@@ -121,7 +121,8 @@ def corpus_format(path: Path) -> str:
         raise NewStudyError(f"corpus {path} does not exist; correct the path")
     if path.is_dir() and any((path / name).exists() for name in DATASET_FILES):
         return "huggingface"
-    suffixes = {file.suffix for file in corpus_files(path)}
+    names = [file.name.lower().removesuffix(".gz") for file in corpus_files(path)]
+    suffixes = {Path(name).suffix for name in names}
     found = sorted({SUFFIXES[suffix] for suffix in suffixes if suffix in SUFFIXES})
     if len(found) == 1:
         return found[0]
@@ -134,11 +135,11 @@ def corpus_format(path: Path) -> str:
 
 
 def corpus_files(path: Path) -> list[Path]:
-    """The file, or the files of a folder; below it, where the folder has none."""
+    """The file, or the files of a folder at any depth, but for names that begin with a dot."""
     if not path.is_dir():
         return [path]
-    inside = [file for file in path.iterdir() if file.is_file()]
-    return inside or [file for file in path.rglob("*") if file.is_file()]
+    found = [file for file in path.rglob("*") if file.is_file()]
+    return [f for f in found if not any(p.startswith(".") for p in f.relative_to(path).parts)]
 
 
 def study_text(

@@ -40,6 +40,7 @@ from mechinterp_assets.model.shape import ModelError, ModelShape, read_shape, sh
 transformers_logging.disable_progress_bar()
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
+_BESIDE_TOKENIZERS = ("tokenizer_config.json", "special_tokens_map.json", "merges.txt")
 
 
 @dataclass(frozen=True)
@@ -207,12 +208,15 @@ class LanguageModel:
 
     @property
     def bos_token_id(self) -> int:
-        """Id of the token at position 0 of every sequence (GPT-2: BOS = EOS)."""
+        """Id of the token at position 0 of every sequence (GPT-2: BOS = EOS).
+
+        Raises ModelError where there is none, or the model does not embed it.
+        """
         for owner in (self.tokenizer, self.hf.config):
             for name in ("bos_token_id", "eos_token_id"):
                 value = getattr(owner, name, None)
                 if isinstance(value, int):
-                    return value
+                    return _known_id(value, self.config.d_vocab, self.source)
         raise ModelError(f"{self.source} has neither a BOS nor an EOS token id in its config")
 
     def encode(self, text: str) -> list[int]:
@@ -258,7 +262,13 @@ class LanguageModel:
 def _tokenizer(name: str, config: Any) -> Any:
     folder, size = Path(name), shape_of(config).d_vocab
     if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
-        return _placeholder_tokenizer(config)
+        if left := [file for file in _BESIDE_TOKENIZERS if (folder / file).exists()]:
+            raise ModelError(
+                f"{folder} has {', '.join(left)} but no tokenizer (one of "
+                f"{', '.join(TOKENIZER_FILES)}); copy it from the model's source, or remove what "
+                "is left of it to work from token ids alone"
+            )
+        return _placeholder_tokenizer(name, config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
@@ -273,15 +283,19 @@ def _tokenizer(name: str, config: Any) -> Any:
     return tokenizer
 
 
-def _placeholder_tokenizer(config: Any) -> Any:
-    """One word `<id>` per token id, for weights that come without a tokenizer."""
-    bos_id = config.bos_token_id or 0
-    if not 0 <= bos_id < config.vocab_size:
+def _known_id(token_id: int, d_vocab: int, source: str) -> int:
+    """The id of a BOS token, refused where the model does not embed it."""
+    if not 0 <= token_id < d_vocab:
         raise ModelError(
-            f"bos_token_id: {bos_id} is none of the model's token ids 0..{config.vocab_size - 1}; "
-            "correct its config.json"
+            f"the BOS token of {source} has id {token_id}, but the model embeds the ids "
+            f"0..{d_vocab - 1} alone; correct bos_token_id in its config.json or tokenizer"
         )
-    bos = f"<{bos_id}>"
+    return token_id
+
+
+def _placeholder_tokenizer(name: str, config: Any) -> Any:
+    """One word `<id>` per token id, for weights that come without a tokenizer."""
+    bos = f"<{_known_id(config.bos_token_id or 0, config.vocab_size, name)}>"
     words = Tokenizer(WordLevel({f"<{i}>": i for i in range(config.vocab_size)}, unk_token=bos))
     words.pre_tokenizer = WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(

@@ -166,6 +166,11 @@ def load_sae(folder: Path) -> SparseAutoencoder:
             f"{folder / CONFIG} has unknown SAE architecture {architecture!r}; known on disk: "
             f"{sorted(known)}"
         )
+    if ours not in on_disk:
+        raise SaeError(
+            f"{folder / CONFIG} has unknown SAE architecture {ours!r} under metadata.mechinterp; "
+            f"known: {sorted(on_disk)}"
+        )
     kind, traits = sae_class(ours), traits_of(ours)
     if traits.sae_lens_name != architecture:
         raise SaeError(

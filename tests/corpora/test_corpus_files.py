@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -243,6 +244,38 @@ def test_reading_that_stops_early_is_checked_by_its_reader(tmp_path: Path) -> No
     with pytest.raises(CorpusError, match="of 21 rows 20 without usable text"):
         skipped.check()
     assert "of 22 rows 20" in refusal(file, "jsonl", documents=2)
+
+
+def test_rows_of_a_dataset_without_text_are_counted(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [{"text": text} for text in ("one", None, "", "two")]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    source = CorpusSettings.model_validate(
+        {"format": "huggingface", "path": tmp_path / "saved", "shuffle_buffer": 0}
+    )
+    skipped = SkippedRows(source.max_skipped_share)
+    found = [(d.doc_id, d.text) for d in read_documents(source, skipped)]
+    assert found == [("saved#0", "one"), ("saved#3", "two")]
+    assert dict(skipped.counts) == {"null": 1, "empty": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("train.jsonl", GOOD_LINE + b"[[", "(behind row|opened)"),
+        ("train.parquet", b"PAR1 garbage", "(behind row|opened)"),
+        ("train.jsonl", b'{"text": 3}', "row 0: text is int, not text"),
+        ("train.jsonl", b'{"body": "x"}', r"no column 'text'; .* one of \['body'\]"),
+    ],
+)
+def test_a_dataset_that_cannot_be_read_is_named(
+    tmp_path: Path, name: str, content: bytes, expected: str
+) -> None:
+    write(tmp_path, name, content)
+    message = refusal(tmp_path, "huggingface")
+    assert str(tmp_path) in message
+    assert re.search(expected, message)
 
 
 # ---- what is refused -----------------------------------------------------------------------------

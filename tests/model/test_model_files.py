@@ -224,7 +224,10 @@ def test_an_untied_model_without_its_unembedding_is_refused(family: str, folder:
         ({"model_type": "t5"}, "cannot be loaded"),
         ({"activation_function": "nonsense"}, "cannot be loaded (KeyError: 'nonsense')"),
         ({"quantization_config": {"quant_method": "gptq"}}, "describes quantised weights"),
-        ({"bos_token_id": 40}, "bos_token_id: 40 is none of the model's token ids 0..39"),
+        (
+            {"bos_token_id": 40},
+            "has id 40, but the model embeds the ids 0..39 alone; correct bos_token_id",
+        ),
     ],
 )
 def test_configs_that_cannot_be_are_refused(
@@ -277,6 +280,33 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder: Path) ->
     assert "has ids up to 40 ('added0'), but the model embeds the ids 0..39 alone" in refusal(
         folder
     )
+
+
+def test_a_bos_token_that_the_model_does_not_embed_is_refused(folder: Path) -> None:
+    """Of a tokenizer without one, the config's counts."""
+    words(folder, 40)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).exists():
+            kept = json.loads((folder / name).read_text())
+            changed = {key: kept[key] for key in kept if key not in ("bos_token", "eos_token")}
+            (folder / name).write_text(json.dumps(changed))
+    with_config(folder, bos_token_id=50256)
+    with pytest.raises(ModelError, match=r"has id 50256, but the model embeds the ids 0\.\.39"):
+        _ = LanguageModel.load(folder).bos_token_id
+
+
+def test_what_is_left_of_a_tokenizer_is_refused(folder: Path) -> None:
+    """Its texts would become words that nobody has written."""
+    words(folder, 40)
+    (folder / "tokenizer.json").unlink()
+    assert "has tokenizer_config.json but no tokenizer (one of tokenizer.json" in refusal(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"model": {"type": "BPE"}}'])
+def test_a_damaged_tokenizer_is_refused(folder: Path, text: str) -> None:
+    words(folder, 40)
+    (folder / "tokenizer.json").write_text(text)
+    assert f"tokenizer of '{folder}' cannot be loaded" in refusal(folder)
 
 
 # ---- files ---------------------------------------------------------------------------------------

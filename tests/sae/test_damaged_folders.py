@@ -142,6 +142,14 @@ def test_configs_that_cannot_be_are_refused(
     assert expected in refusal(folder)
 
 
+def test_an_architecture_of_ours_that_is_not_known_names_the_folder(
+    pristine: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(pristine / "ours", tmp_path / "sae"))
+    with_config(folder, lambda c: c["metadata"]["mechinterp"].update(architecture="crosscoder"))
+    assert "unknown SAE architecture 'crosscoder' under metadata.mechinterp" in refusal(folder)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b'{"a": "\xff"}']
 )
