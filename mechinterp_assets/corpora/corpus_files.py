@@ -6,22 +6,27 @@ Belongs here: finding and naming them. Does not belong here: what is in them (re
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from mechinterp_assets.corpora.skipped_rows import CorpusError
 from mechinterp_assets.files.plain_text import printable
 
 
-def corpus_files(path: Path | None, endings: Sequence[str]) -> list[tuple[Path, str]]:
+def corpus_files(path: Path, endings: Sequence[str]) -> list[tuple[Path, str]]:
     """The files to read, each with its name: `path` itself, or all in it with one of the `endings`.
 
     Of a folder every file counts at any depth, but for names that begin with a dot, in the order of
     their paths' parts whatever the file system's. A file's name is its path within the folder.
     Raises CorpusError: nothing there, a folder that cannot be read, or one that is a link.
     """
-    if path is None or not os.path.lexists(path):
-        raise CorpusError(f"corpus path {path} does not exist; correct corpus.path")
-    if not path.is_dir():
-        return [(path, printable(path.name))]
+    try:
+        path.lstat()
+        if not path.is_dir():
+            return [(path, printable(path.name))]
+    except FileNotFoundError:
+        raise CorpusError(f"corpus path {path} does not exist; correct corpus.path") from None
+    except OSError as error:
+        _refuse(error)
     found = sorted(
         file.relative_to(path).parts
         for file in _below(path)
@@ -51,5 +56,7 @@ def _below(folder: Path) -> list[Path]:
     return found
 
 
-def _refuse(error: OSError) -> None:
-    raise CorpusError(f"{error.filename} is not readable ({error.strerror}); correct that")
+def _refuse(error: OSError) -> NoReturn:
+    raise CorpusError(
+        f"{error.filename} is not readable ({error.strerror}); correct that"
+    ) from None

@@ -11,6 +11,7 @@ Texts are taken as they are, with two exceptions in .txt files: a byte order mar
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mechinterp_assets.corpora import structured
@@ -104,7 +105,7 @@ def _structured(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
 
 def _parquet(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
     column = source.text_column
-    for file, name in corpus_files(source.path, (".parquet",)):
+    for file, name in corpus_files(_place(source), (".parquet",)):
         kinds = parquet_columns(file)
         _require_column(file, column, kinds)
         if not is_text(kinds[column]):
@@ -119,7 +120,7 @@ def _parquet(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
 
 
 def _jsonl(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
-    for file, name in corpus_files(source.path, (".jsonl", ".jsonl.gz")):
+    for file, name in corpus_files(_place(source), (".jsonl", ".jsonl.gz")):
         for number, row in json_lines(file):
             place = f"{file} line {number}"
             if isinstance(row, NotUnicodeError):
@@ -130,7 +131,7 @@ def _jsonl(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
 
 
 def _text(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
-    for file, name in corpus_files(source.path, (".txt", ".txt.gz")):
+    for file, name in corpus_files(_place(source), (".txt", ".txt.gz")):
         text = read_text(file, "a text file", MAX_TEXT_FILE_BYTES).replace("\r\n", "\n")
         if "\0" in text:
             raise CorpusError(f"{file} is no text (a null character); save it as UTF-8")
@@ -170,6 +171,11 @@ CORPUS_FORMATS: dict[str, Callable[[CorpusSettings], Iterator[Document | Unusabl
     "text": _text,
     "huggingface": _huggingface,
 }
+
+
+def _place(source: CorpusSettings) -> Path:
+    assert source.path is not None  # its settings see to it
+    return source.path
 
 
 def _dataset_rows(rows: Iterable[Mapping[str, Any]], place: str) -> Iterator[Mapping[str, Any]]:

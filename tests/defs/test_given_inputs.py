@@ -8,18 +8,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from mechinterp_assets.model.shape import ModelError, read_shape
 from mechinterp_assets.organism import ORGANISM_FOLDER
+from mechinterp_assets.resources.compute import ComputeResource
+from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.studies.study_file import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 UNUSABLE = ['{"text": null}'] * 5 + ['{"text": " "}'] * 3 + ['{"text": "\\ud800"}'] * 2
 
 
-def run(folder: Path, **sections: Any) -> tuple[int, str, Lake]:
-    """Exit code and last line of a run of the study, and its lake."""
+def write_study(folder: Path, **sections: Any) -> Path:
+    """A study of the given sections on the corpus in `folder`."""
     study = {
         "study": "given",
         "description": "a model and a corpus from outside",
@@ -32,10 +37,17 @@ def run(folder: Path, **sections: Any) -> tuple[int, str, Lake]:
         "sae": {"architecture": "topk", "d_sae": 32, "k": 4, "training_tokens": 4096},
         **sections,
     }
-    (folder / "given.yaml").write_text(yaml.safe_dump(study))
+    file = folder / "given.yaml"
+    file.write_text(yaml.safe_dump(study))
+    return file
+
+
+def run(folder: Path, **sections: Any) -> tuple[int, str, Lake]:
+    """Exit code and last line of a run of the study, and its lake."""
+    file = write_study(folder, **sections)
     environment = os.environ | {
         "MECHINTERP_HOME": str(folder / "home"),
-        "MECHINTERP_STUDIES": str(folder / "given.yaml"),
+        "MECHINTERP_STUDIES": str(file),
     }
     done = subprocess.run(
         [sys.executable, "-m", "tests.defs.corpus_run", "given"],
@@ -97,3 +109,13 @@ def test_a_model_with_a_tensor_missing_makes_nothing(tmp_path: Path) -> None:
     assert code == 1
     assert f"the weights of {model} do not fit its config.json (tensors 1 missing: {name})" in line
     assert not lake.exists("language_model", "given")
+
+
+def test_a_context_longer_than_the_positions_is_refused(tmp_path: Path) -> None:
+    write_corpus(tmp_path, 0)
+    positions = read_shape(ORGANISM_FOLDER).n_ctx
+    corpus = {"format": "jsonl", "path": "corpus", "context_size": positions + 1}
+    study = load_study(write_study(tmp_path, model={"embedded": "organism"}, corpus=corpus))
+    resource = LanguageModelResource(compute=ComputeResource(device="cpu"))
+    with pytest.raises(ModelError, match=f"is more than the model's {positions} positions"):
+        resource.load(study)
