@@ -71,7 +71,7 @@ CREATE TABLE study_inputs (
 COMMENT ON TABLE study_inputs IS 'One row per setting and file of a study as it was last looked at, which every command, page and sensor of the platform does';
 COMMENT ON COLUMN study_inputs.study IS 'Study that is asked about';
 COMMENT ON COLUMN study_inputs.input IS 'settings:<section>.<key>, or file:<key of the path>/<name>';
-COMMENT ON COLUMN study_inputs.value IS 'The setting as JSON, or the fingerprint of the file or folder (SHA-256 of names and content, 16 hex digits; absent: there is none)';
+COMMENT ON COLUMN study_inputs.value IS 'The setting as JSON, or the fingerprint of the file or folder (SHA-256 of names and content, 16 hex digits; absent: there is none; unreadable)';
 COMMENT ON COLUMN study_inputs.observed_at IS 'When any of these last changed (UTC)';
 
 CREATE TABLE expected_partitions (

@@ -35,7 +35,7 @@ class SkippedRows:
     """Count of the rows that were passed over, beside those that were read.
 
     Args:
-        max_share: of all rows, that may be passed over beyond `ALWAYS_ALLOWED` of them.
+        max_share: of all rows, that may be null or not Unicode beyond `ALWAYS_ALLOWED` of them.
     """
 
     def __init__(self, max_share: float) -> None:
@@ -60,9 +60,10 @@ class SkippedRows:
         return f"{self.counts.total()} without usable text ({counts}): first {first}"
 
     def check(self) -> None:
-        """Raise CorpusError when too many rows were passed over."""
-        skipped = self.counts.total()
-        total = skipped + self.n_usable
+        """Raise CorpusError when too many rows were passed over; blank ones are no fault, as data
+        sets of lines have many."""
+        skipped = self.counts.total() - self.counts["empty"]
+        total = self.counts.total() + self.n_usable
         if skipped > max(ALWAYS_ALLOWED, self._max_share * total):
             raise CorpusError(
                 f"of {total} rows {self.described}; more than {self._max_share:.2%} "

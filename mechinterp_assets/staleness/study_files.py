@@ -12,6 +12,9 @@ from mechinterp_assets.reproduction.reference_file import reference_path
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.studies.study import Study
 
+UNREADABLE = "unreadable"
+"""Fingerprint of what may not be read: one study's trouble is no other's."""
+
 
 def _model(study: Study) -> Iterable[Path]:
     return [] if study.model.hub is not None else [Path(study.model.source)]
@@ -67,5 +70,8 @@ def file_inputs(study: Study, setting: str, hashes: FileHashes) -> dict[str, str
         while name in found:  # another folder's file of the same name
             number += 1
             name = f"file:{setting}/{path.name}#{number}"
-        found[name] = fingerprint(path, hashes, *([] if counts is None else [counts]))
+        try:
+            found[name] = fingerprint(path, hashes, *([] if counts is None else [counts]))
+        except OSError:  # whoever reads it says why
+            found[name] = UNREADABLE
     return found

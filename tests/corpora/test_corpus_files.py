@@ -212,6 +212,9 @@ def test_rows_without_text_are_counted_and_limited(tmp_path: Path, unusable: str
 
     assert dict(read(10, 0).counts) == {reason: 10}  # ten are always allowed
     assert dict(read(11, 1088).counts) == {reason: 11}  # exactly 1%
+    if reason == "empty":  # data sets of lines have many blank ones
+        assert dict(read(1000, 10).counts) == {reason: 1000}
+        return
     with pytest.raises(CorpusError) as raised:
         read(11, 1087)
     assert f"of 1099 rows 11 without usable text (11 {reason.replace('_', ' ')})" in str(

@@ -90,10 +90,10 @@ def test_rows_without_text_are_in_the_metadata(tmp_path: Path) -> None:
 
 def test_a_corpus_with_too_many_of_them_is_refused(tmp_path: Path) -> None:
     write_corpus(tmp_path, len(UNUSABLE))
-    (tmp_path / "corpus" / "y.jsonl").write_text('{"text": null}\n')
+    (tmp_path / "corpus" / "y.jsonl").write_text('{"text": null}\n' * 4)
     code, line, lake = run(tmp_path, model={"embedded": "organism"})
     assert code == 1
-    assert "of 111 rows 11 without usable text (3 empty, 2 not unicode, 6 null): first " in line
+    assert "of 114 rows 14 without usable text (3 empty, 2 not unicode, 9 null): first " in line
     assert "more than 1.00% (corpus.max_skipped_share)" in line
     assert not lake.exists("corpus_documents", "given")
 

@@ -158,7 +158,9 @@ def test_nothing_traced_is_said(
 
 def test_published_heads_serve_their_own_model_alone(organism: LanguageModel) -> None:
     assert published_entries("fc24-readers", "readers", organism.config) == []
-    small = replace(organism.config, n_layers=12, n_heads=12, d_model=768, d_vocab=50257)
+    small = replace(
+        organism.config, n_layers=12, n_heads=12, n_kv_heads=12, d_model=768, d_vocab=50257
+    )
     assert [9, 9, "END", "IO"] in published_entries("fc24-readers", "readers", small)
     for name in ("fc24-parallel-sets", "fc24-serial-sets"):
         for edges in published_entries(name, "edges", small):
