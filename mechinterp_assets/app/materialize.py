@@ -30,6 +30,7 @@ from mechinterp_assets.orchestration.killed_runs import (
     runs_in_the_way,
 )
 from mechinterp_assets.orchestration.plan import PlannedRun, StudyGraph, Unit, next_run
+from mechinterp_assets.orchestration.reconciling import report_published
 from mechinterp_assets.orchestration.registry import STUDIES
 from mechinterp_assets.staleness.asked_for import observe
 from mechinterp_assets.staleness.reasons import Reason, reasons
@@ -153,8 +154,10 @@ class Materializer:
             KeyboardInterrupt: a run was interrupted; it is on record as failed.
         """
         folder = Path(self._instance.root_directory)
-        for run_id in close_killed_runs(self._instance, folder):
+        killed = close_killed_runs(self._instance, folder)
+        for run_id in killed:
             _log.warning("run %s was killed: closed it, its slots are free", run_id)
+        report_published(self._instance, self._lake, killed)
         for pool, runs in runs_in_the_way(self._instance).items():
             _log.warning("pool %s is taken by %s: waiting for its turn", pool, ", ".join(runs))
         watch = None if progress is None else self._watch(progress)

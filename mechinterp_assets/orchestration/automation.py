@@ -22,6 +22,7 @@ from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 from mechinterp_assets.orchestration.failed_checks import FailedChecks
 from mechinterp_assets.orchestration.killed_runs import close_killed_runs, living_runs
 from mechinterp_assets.orchestration.plan import StudyGraph, Unit, ready_units
+from mechinterp_assets.orchestration.reconciling import report_published
 from mechinterp_assets.orchestration.shape import SHAPES
 from mechinterp_assets.staleness.asked_for import observe
 from mechinterp_assets.staleness.reasons import Reason, reasons
@@ -58,10 +59,12 @@ def wanted(
 
     at_work: units that runs or backfills of Dagster are to make, begun or not.
     """
-    close_killed_runs(instance, Path(instance.root_directory))
+    killed_now = close_killed_runs(instance, Path(instance.root_directory))
     observe(lake, studies.values())
     begun = lake.begun()
-    alive = living_runs(instance, {one.run_id for one in begun})
+    runs = {one.run_id for one in begun}
+    alive = living_runs(instance, runs)
+    report_published(instance, lake, {*killed_now, *(runs - alive)})
     why: dict[Unit, str] = {}
     ready: set[Unit] = set()
     killed: dict[Unit, str] = {}

@@ -18,6 +18,7 @@ from mechinterp_assets.app.plan_lines import plan_lines
 from mechinterp_assets.definitions import build_definitions
 from mechinterp_assets.orchestration.automation import wanted
 from mechinterp_assets.orchestration.plan import Unit
+from mechinterp_assets.orchestration.reconciling import report_published
 from mechinterp_assets.orchestration.registry import STUDIES
 from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.resources.lake import LakeResource
@@ -200,6 +201,26 @@ def test_dagster_and_the_lake_agree_after_a_failure(
     assert not any(event.is_failure for event in events)
     assert published(home, again.run_id) == [SITES[1]]
     assert home.why() == {}
+
+
+def test_what_was_published_before_a_kill_reaches_dagster(home: Home) -> None:
+    """The copy's instance has no events: as if each run had died before it said anything."""
+    version = home.lake.current("sae_evaluation", SITES[0])
+    run_id = version.provenance.run_id
+    assert report_published(home.instance, home.lake, ["another run"]) == 0
+    n = report_published(home.instance, home.lake, [run_id])
+    of_run = "SELECT count(*) FROM lineage WHERE run_id = ?"
+    assert n == home.lake.sql(of_run, [run_id]).item()
+    assert report_published(home.instance, home.lake, [run_id]) == 0, "once"
+    records = home.instance.fetch_materializations(dg.AssetKey("sae_evaluation"), limit=9).records
+    versions = {
+        r.asset_materialization.partition: r.asset_materialization.tags
+        for r in records
+        if r.asset_materialization is not None
+    }
+    tags = versions[SITES[0]]
+    assert tags is not None
+    assert tags["dagster/data_version"] == version.data_version
 
 
 def published(home: Home, run_id: str) -> list[str]:
