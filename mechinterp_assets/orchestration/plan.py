@@ -5,7 +5,8 @@ why something is stale (staleness/), running (app/materialize.py, defs/automatio
 
 A unit is one partition of one step (an asset's body, with all its tables). A unit runs when it is
 stale for a reason of its own. One that is stale only because a table changed which is about to be
-made again waits: that may come out as it was recorded.
+made again waits: that may come out as it was recorded. So does one that reads what is fresh now and
+may not be so when all before it is made, so that it runs once.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -200,12 +201,11 @@ def next_run(
     """The next run of what is stale; None where nothing can be started.
 
     Steps are added to a run as long as they are to be made for exactly its partitions and read
-    nothing stale but what the run itself makes before them.
+    nothing that is stale, or may become so, but what the run itself makes before them.
 
     apart: units that are not to be started, nor what is made from them.
     """
-    certain = _certain(graph, pending) - set(apart)
-    waiting = frozenset(pending) | set(apart)
+    certain, waiting = _certain(graph, pending) - set(apart), _unsettled(graph, pending, apart)
     planned = [run for per in _KINDS if (run := _run_of(graph, per, certain, waiting))]
     return max(planned, key=lambda run: len(run.units), default=None)
 
@@ -218,14 +218,21 @@ def ready_units(
 
     apart: units that are not to be started, nor what is made from them.
     """
-    certain = _certain(graph, pending) - set(apart)
-    waiting = frozenset(pending) | set(apart)
+    certain, waiting = _certain(graph, pending) - set(apart), _unsettled(graph, pending, apart)
     found: dict[Unit, None] = {}
     for unit in graph.units:
         own_kind = {one for one in found if graph.shapes[one.step].per == graph.per(unit)}
         if unit in certain and (graph.ancestors(unit) & waiting) <= own_kind:
             found[unit] = None
     return list(found)
+
+
+def _unsettled(
+    graph: StudyGraph, pending: Iterable[Unit], apart: Collection[Unit]
+) -> frozenset[Unit]:
+    """What is stale or kept apart, and what is made from it: fresh now, perhaps not for long."""
+    first = frozenset(pending) | set(apart)
+    return first | set(graph.descendants(first))
 
 
 def _certain(graph: StudyGraph, pending: Mapping[Unit, Iterable[Reason]]) -> set[Unit]:
@@ -241,7 +248,7 @@ _KINDS: tuple[Per, ...] = ("study", "site")
 
 
 def _run_of(
-    graph: StudyGraph, per: Per, certain: set[Unit], pending: frozenset[Unit]
+    graph: StudyGraph, per: Per, certain: set[Unit], unsettled: frozenset[Unit]
 ) -> PlannedRun | None:
     steps: list[str] = []
     keys: list[str] = []
@@ -249,7 +256,7 @@ def _run_of(
     for name, shape in graph.shapes.items():
         if shape.per != per:
             continue
-        ready = _ready(graph, name, certain, pending, made)
+        ready = _ready(graph, name, certain, unsettled, made)
         if not steps and ready:
             keys = _first_range(ready, graph.study.sites) if per == "site" else ready
         # A step that shares work between layers is not cut into pieces.
@@ -263,14 +270,14 @@ def _ready(
     graph: StudyGraph,
     step: str,
     certain: set[Unit],
-    pending: frozenset[Unit],
+    unsettled: frozenset[Unit],
     made: set[Unit],
 ) -> list[str]:
-    """Partitions of a step that are stale and read nothing else that is, in order."""
+    """Partitions of a step that are stale and read nothing else that is or may be, in order."""
     own = [unit for unit in graph.units if unit.step == step and unit in certain]
     together = set(own)
     return [
-        unit.partition for unit in own if (graph.ancestors(unit) & pending) <= (made | together)
+        unit.partition for unit in own if (graph.ancestors(unit) & unsettled) <= (made | together)
     ]
 
 

@@ -143,6 +143,34 @@ def test_what_may_come_out_fresh_waits(graph: StudyGraph) -> None:
     assert ready_units(graph, pending) == run.units
 
 
+def test_what_may_become_stale_in_between_is_waited_for(graph: StudyGraph) -> None:
+    """Two changes, and between them a step that follows the first: what reads it runs once."""
+    first, last = Unit("activation_cache", SITES[0]), Unit("feature_statistics", SITES[0])
+    between = Unit("attention_sae", SITES[0])
+
+    def stale(made: set[Unit]) -> dict[Unit, list[Reason]]:
+        found = {first: [SETTINGS], last: [SETTINGS]}
+        if first in made:
+            found[between] = [changed("activation_cache", SITES[0])]
+        left = {unit: why for unit, why in found.items() if unit not in made}
+        if between in made and last in made and not made_after(between, last):
+            left[last] = [changed("attention_sae", SITES[0])]
+        return left
+
+    order: list[Unit] = []
+
+    def made_after(one: Unit, other: Unit) -> bool:
+        return order.index(other) > order.index(one)
+
+    made: set[Unit] = set()
+    while (run := next_run(graph, stale(made))) is not None:
+        assert not made & set(run.units), "made twice"
+        order += run.units
+        made |= set(run.units)
+    assert order == [first, between, last]
+    assert ready_units(graph, stale(set())) == [first]
+
+
 def test_work_that_layers_share_is_not_cut(graph: StudyGraph) -> None:
     pending = {
         Unit("activation_cache", SITES[1]): [SETTINGS],
@@ -209,6 +237,7 @@ def test_any_start_is_made_whole_without_reading_what_is_stale(
     made: set[Unit] = set()
     while (run := next_run(graph, stale(made))) is not None:
         order = list(run.units)
+        assert not made & set(order), "made twice"
         for unit in order:
             pending = {one for one in graph.ancestors(unit) if one in stale(made)}
             assert pending <= set(order), (unit, pending)
