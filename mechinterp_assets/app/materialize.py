@@ -22,13 +22,14 @@ from mechinterp_assets.app.in_process_runs import FinishedRun, execute
 from mechinterp_assets.app.mistakes import nearest
 from mechinterp_assets.app.progress import Progress
 from mechinterp_assets.app.run_progress import RunProgress, last_durations, root_cause
-from mechinterp_assets.orchestration.failed_checks import FailedChecks
+from mechinterp_assets.orchestration.failed_checks import failed_checks
 from mechinterp_assets.orchestration.killed_runs import (
     close_killed_runs,
     living_process,
     living_runs,
     runs_in_the_way,
 )
+from mechinterp_assets.orchestration.partitions import partition_tags
 from mechinterp_assets.orchestration.plan import PlannedRun, StudyGraph, Unit, next_run
 from mechinterp_assets.orchestration.reconciling import report_published
 from mechinterp_assets.orchestration.registry import STUDIES
@@ -41,8 +42,6 @@ from mechinterp_assets.studies.study import Study
 _log = logging.getLogger(__name__)
 
 INSTANCE_TEMPLATE = Path(__file__).parent / "dagster.yaml"
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 STUDY_TAG = "mechinterp/study"
 _LOOK_EVERY_SECONDS = 1.0
 _NO_COMPUTE_LOGS = {
@@ -119,9 +118,8 @@ class Materializer:
         self._studies, self._everything = studies, everything
         self._job = definitions.resolve_implicit_global_asset_job_def()
         self.graph = StudyGraph(study, studies)
-        self._wanted = self._named(definitions, only)
+        self._wanted = self._named(only)
         self._made: set[Unit] = set()
-        self._failed_checks = FailedChecks(lake, self.graph)
 
     def pending(self) -> dict[Unit, list[Reason]]:
         """What is to be made, and why, as of now."""
@@ -164,7 +162,7 @@ class Materializer:
         waited = False
         while pending := self.pending():
             busy = self._busy()
-            failed = self._failed_checks.among(self._read_by(pending))
+            failed = failed_checks(self._lake, self.graph, self._read_by(pending))
             planned = next_run(self.graph, pending, {*busy, *failed})
             if planned is None:
                 if not busy:
@@ -207,28 +205,24 @@ class Materializer:
             if one.run_id in alive and (unit := self.graph.unit_of(one.place)) is not None
         }
 
-    def _named(self, definitions: dg.Definitions, only: Iterable[str]) -> set[str] | None:
+    def _named(self, only: Iterable[str]) -> set[str] | None:
         names = list(only)
         if not names:
             return None
-        assets = definitions.resolve_asset_graph()
-        groups = {
-            step: assets.get(dg.AssetKey(shape.tables[0])).group_name
-            for step, shape in self.graph.shapes.items()
-        }
         found: set[str] = set()
         for name in names:
-            steps = self.graph.steps_of(name, groups)
+            steps = self.graph.steps_of(name)
             if not steps:
-                tables = [t for shape in self.graph.shapes.values() for t in shape.tables]
-                known = sorted({*groups.values(), *tables})
+                shapes = self.graph.shapes.values()
+                known = sorted({n for shape in shapes for n in (shape.group, *shape.tables)})
                 raise ValueError(f"no group or table {name!r}; {nearest(name, known)}")
             found |= steps
         return found
 
     def _run(self, planned: PlannedRun, watch: RunProgress | None) -> FinishedRun:
         tables = [table for step in planned.steps for table in self.graph.shapes[step].tables]
-        tags = {**_partition_tags(planned), STUDY_TAG: self._study.study}
+        first, last = planned.partitions[0], planned.partitions[-1]
+        tags = {**partition_tags(first, last), STUDY_TAG: self._study.study}
         return run_tables(self._job, self._instance, tables, tags, watch)
 
     def _watch(self, progress: Progress) -> RunProgress:
@@ -267,13 +261,6 @@ def _blocked(failed: Mapping[Unit, str]) -> str:
         " `checks` in the study file"
     )
     return "\n".join(lines)
-
-
-def _partition_tags(planned: PlannedRun) -> dict[str, str]:
-    first, last = planned.partitions[0], planned.partitions[-1]
-    if planned.per == "study" or first == last:
-        return {"dagster/partition": first}
-    return {RANGE_START: first, RANGE_END: last}
 
 
 def _was_interrupted(result: FinishedRun) -> bool:

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from mechinterp_assets.orchestration.partitions import range_tags
 from mechinterp_assets.orchestration.plan import stages
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.shape import SHAPES
@@ -120,9 +121,5 @@ def _range_request(
 ) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=f"{first}-{last}-{context.scheduled_execution_time:%Y-%m-%d}",
-        tags={
-            "dagster/asset_partition_range_start": first,
-            "dagster/asset_partition_range_end": last,
-            "study": study,
-        },
+        tags={**range_tags(first, last), "study": study},
     )

@@ -13,17 +13,16 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 
-from mechinterp_assets.orchestration.failed_checks import FailedChecks
+from mechinterp_assets.orchestration.failed_checks import failed_checks
 from mechinterp_assets.orchestration.killed_runs import close_killed_runs, living_runs
 from mechinterp_assets.orchestration.plan import StudyGraph, Unit, ready_units
 from mechinterp_assets.orchestration.reconciling import report_published
-from mechinterp_assets.orchestration.shape import SHAPES
+from mechinterp_assets.orchestration.shape import SHAPES, steps_by_table
 from mechinterp_assets.staleness.asked_for import observe
 from mechinterp_assets.staleness.reasons import Reason, reasons
 from mechinterp_assets.storage.home import lake_folder
@@ -79,7 +78,7 @@ def wanted(
         why |= {unit: _fingerprint(many) for unit, many in pending.items() if unit not in busy}
         can_start = ready_units(graph, pending, busy)
         read = {one for unit in can_start for one in graph.inputs(unit)} - pending.keys()
-        failed = FailedChecks(lake, graph).among(sorted(read)) if can_start else {}
+        failed = failed_checks(lake, graph, sorted(read)) if can_start else {}
         ready |= set(ready_units(graph, pending, busy | failed.keys()))
     return Wanted(why, frozenset(ready), killed, frozenset(at_work))
 
@@ -153,7 +152,7 @@ class StaleAndReady(dg.AutomationCondition[dg.AssetKey]):
         view, key = context.asset_graph_view, context.key
         assert context.partitions_def is not None
         now = await _looked(view, context.evaluation_id)
-        step = _steps()[key]
+        step = steps_by_table()[key.path[-1]]
         keys = context.candidate_subset.expensively_compute_partition_keys()
         units = {one: Unit(step, one) for one in sorted(keys)}
         before = {one: Asked(*asked) for one, asked in json.loads(context.cursor or "{}").items()}
@@ -191,12 +190,6 @@ async def _look(view: AssetGraphView) -> Wanted:
             found = await compute(key=key, from_subset=every)
             at_work |= {Unit(shape.name, one) for one in found.expensively_compute_partition_keys()}
     return wanted(Lake(lake_folder()), view.instance, load_registry().studies, at_work)
-
-
-@cache
-def _steps() -> dict[dg.AssetKey, str]:
-    """Step of every table."""
-    return {dg.AssetKey(table): shape.name for shape in SHAPES.values() for table in shape.tables}
 
 
 def _fingerprint(many: list[Reason]) -> str:

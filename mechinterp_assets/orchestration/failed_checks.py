@@ -4,50 +4,79 @@ Belongs here: asking the checks of what a unit reads. Dagster blocks within a ru
 the runs after it, of command line and daemon. Does not belong here: the checks (sql/checks).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
+from pathlib import Path
+
+from cachetools import LRUCache
 
 from mechinterp_assets.orchestration.plan import StudyGraph, Unit
 from mechinterp_assets.orchestration.table_checks import scope
 from mechinterp_assets.storage.check_runs import run_checks
-from mechinterp_assets.storage.checks import table_checks
+from mechinterp_assets.storage.checks import TableCheck, table_checks
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.ledger import Version
+from mechinterp_assets.studies.study import Study
+
+# What a version was asked: lake, table, partition, data version, the study's bounds, statements.
+_Question = tuple[Path, str, str, str, str, tuple[str, ...]]
+# What does not hold, for all looks of a process: the daemon's code server takes one every few
+# seconds, and a partition whose run failed stays ready to be started.
+_ANSWERS: LRUCache[_Question, str] = LRUCache(maxsize=20_000)
 
 
-class FailedChecks:
-    """Answers of a study's blocking checks, each asked once per version of a partition."""
+def failed_checks(lake: Lake, graph: StudyGraph, units: Collection[Unit]) -> dict[Unit, str]:
+    """Those of a study's units that were made and failed a blocking check, with what did not hold.
 
-    def __init__(self, lake: Lake, graph: StudyGraph) -> None:
-        self._lake, self._graph = lake, graph
-        self._known: dict[tuple[str, str, str, str], str] = {}
+    A version is asked once per process; all that are new are asked through one connection.
+    """
+    unit_of = {
+        (table, unit.partition): unit for unit in units for table in graph.shapes[unit.step].tables
+    }
+    made = [
+        version
+        for version in lake.current_of({table for table, _ in unit_of})
+        if (version.table, version.partition) in unit_of
+    ]
+    found: dict[Unit, list[str]] = {}
+    for version, answer in zip(made, _answers(lake, graph.study, made), strict=True):
+        if answer:
+            found.setdefault(unit_of[version.table, version.partition], []).append(answer)
+    return {unit: "; ".join(found[unit]) for unit in units if unit in found}
 
-    def among(self, units: Iterable[Unit]) -> dict[Unit, str]:
-        """Those of these units that were made and failed a check, with what did not hold."""
-        shapes = self._graph.shapes
-        steps = {unit.step for unit in units}
-        current = {
-            (version.table, version.partition): version
-            for version in self._lake.current_of(t for step in steps for t in shapes[step].tables)
-        }
-        found: dict[Unit, str] = {}
-        for unit in units:
-            made = [current.get((table, unit.partition)) for table in shapes[unit.step].tables]
-            failed = [why for version in made if version and (why := self._failure(version))]
-            if failed:
-                found[unit] = "; ".join(failed)
-        return found
 
-    def _failure(self, version: Version) -> str:
-        study = self._graph.study
-        bounds = study.checks.model_dump_json()
-        key = (version.table, version.partition, version.data_version, bounds)
-        if key not in self._known:
-            checks = [one for one in table_checks()[version.table] if one.severity == "error"]
-            per = self._lake.declared.tables[version.table].per
-            work = [(checks, scope(study, version.partition, per))]
-            self._known[key] = "; ".join(
-                f"check {one.check.name} of {version.table} of {version.partition}: {one.what}"
-                for one in run_checks(self._lake, work)
-                if not one.passed
-            )
-        return self._known[key]
+def _answers(lake: Lake, study: Study, versions: list[Version]) -> list[str]:
+    """What does not hold in each version; empty where all does."""
+    blocking = {version.table: _blocking(version.table) for version in versions}
+    bounds = study.checks.model_dump_json()
+    questions = [
+        (
+            *(lake.root, version.table, version.partition, version.data_version, bounds),
+            tuple(check.sql for check in blocking[version.table]),
+        )
+        for version in versions
+    ]
+    answers = {question: _ANSWERS.get(question) for question in questions}
+    new = [question for question, answer in answers.items() if answer is None]
+    if new:
+        tables = lake.declared.tables
+        failed: dict[tuple[str, str], list[str]] = {}
+        for one in run_checks(
+            lake,
+            [
+                (blocking[table], scope(study, partition, tables[table].per))
+                for _, table, partition, *_ in new
+            ],
+        ):
+            if not one.passed:
+                table = one.check.table
+                failed.setdefault((table, one.partition), []).append(
+                    f"check {one.check.name} of {table} of {one.partition}: {one.what}"
+                )
+        for question in new:
+            _, table, partition, *_ = question
+            answers[question] = _ANSWERS[question] = "; ".join(failed.get((table, partition), []))
+    return [answers[question] or "" for question in questions]
+
+
+def _blocking(table: str) -> list[TableCheck]:
+    return [check for check in table_checks()[table] if check.severity == "error"]

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
 
 from mechinterp_assets.studies.comparisons import targets
 from mechinterp_assets.studies.study import Study, parse_site
@@ -55,6 +59,18 @@ def partitions_of(studies: Mapping[str, Study]) -> StudyPartitions:
         sites_to_compared_sites=dg.StaticPartitionMapping(_sorted(compared)),
         studies_to_compared_sites=dg.StaticPartitionMapping(_sorted(of_studies)),
     )
+
+
+def partition_tags(first: str, last: str) -> dict[str, str]:
+    """Tags of a run over one partition, or over a range of them."""
+    if first == last:
+        return {"dagster/partition": first}
+    return range_tags(first, last)
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Tags of a run over a range of partitions, also of one."""
+    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
 
 
 def _sorted(mapping: Mapping[str, set[str]]) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mechinterp_assets.orchestration.reads import Read
-from mechinterp_assets.orchestration.shape import SHAPES, Shape
+from mechinterp_assets.orchestration.shape import SHAPES, Shape, steps_by_table
 from mechinterp_assets.staleness.reasons import Place, Reason
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import Per
@@ -61,7 +61,7 @@ class StudyGraph:
     ) -> None:
         self.study, self._studies = study, studies
         self.shapes = {name: shapes[name] for name in in_order(shapes)}
-        self._step_of = {table: shape.name for shape in shapes.values() for table in shape.tables}
+        self._step_of = steps_by_table(shapes)
 
     @cached_property
     def units(self) -> list[Unit]:
@@ -75,15 +75,12 @@ class StudyGraph:
         unit = None if step is None else Unit(step, partition)
         return unit if unit in self._known else None
 
-    def steps_of(self, name: str, groups: Mapping[str, str]) -> set[str]:
-        """Steps that a group, a table or a step name means; none for an unknown name.
-
-        groups: step -> group.
-        """
+    def steps_of(self, name: str) -> set[str]:
+        """Steps that a group, a table or a step name means; none for an unknown name."""
         return {
             step
             for step, shape in self.shapes.items()
-            if name == step or name in shape.tables or name == groups.get(step)
+            if name in (step, shape.group, *shape.tables)
         }
 
     def per(self, unit: Unit) -> Per:
@@ -135,8 +132,7 @@ class StudyGraph:
         return {unit: frozenset(self._reads(unit)) for unit in self.units}
 
     def _reads(self, unit: Unit) -> set[Unit]:
-        shape = self.shapes[unit.step]
-        reads = (*shape.reads, *map(Read, shape.gates))
+        reads = self.shapes[unit.step].upstream
         places = [(read.table, key) for read in reads for key in self._keys_read(read, unit)]
         return {one for place in places if (one := self.unit_of(place)) and one != unit}
 
@@ -146,7 +142,7 @@ class StudyGraph:
     def _keys_read(self, read: Read, unit: Unit) -> list[str]:
         """Partitions of a table that a unit reads, of whichever study."""
         study, layer = self.study, None
-        if self.shapes[unit.step].per == "site":
+        if self.per(unit) == "site":
             layer = parse_site(unit.partition)[1]
         if table_spec(read.table).per == "study":
             if read.relation == "compared" and layer is not None:
@@ -163,14 +159,13 @@ class StudyGraph:
 
 def in_order(shapes: Mapping[str, Shape]) -> list[str]:
     """Names of steps, each after those whose tables it reads."""
-    step_of = {table: shape.name for shape in shapes.values() for table in shape.tables}
+    step_of = steps_by_table(shapes)
     done: dict[str, None] = {}
 
     def visit(name: str) -> None:
         if name in done:
             return
-        shape = shapes[name]
-        for table in sorted({*(read.table for read in shape.reads), *shape.gates}):
+        for table in sorted(read.table for read in shapes[name].upstream):
             before = step_of.get(table)
             if before is not None and before != name:
                 visit(before)
@@ -183,11 +178,11 @@ def in_order(shapes: Mapping[str, Shape]) -> list[str]:
 
 def stages(shapes: Mapping[str, Shape] = SHAPES) -> list[list[str]]:
     """Steps in the fewest groups of one kind of partition, each group after those it reads."""
-    step_of = {table: shape.name for shape in shapes.values() for table in shape.tables}
+    step_of = steps_by_table(shapes)
     number: dict[str, int] = {}
     for name in in_order(shapes):
         shape = shapes[name]
-        before = {step_of[t] for t in (*(read.table for read in shape.reads), *shape.gates)}
+        before = {step_of[read.table] for read in shape.upstream}
         number[name] = max(
             (number[one] + (shapes[one].per != shape.per) for one in before - {name}),
             default=0 if shape.per == "study" else 1,
@@ -219,12 +214,12 @@ def ready_units(
     apart: units that are not to be started, nor what is made from them.
     """
     certain, waiting = _certain(graph, pending) - set(apart), _unsettled(graph, pending, apart)
-    found: dict[Unit, None] = {}
+    found: dict[Per, set[Unit]] = {"study": set(), "site": set()}
     for unit in graph.units:
-        own_kind = {one for one in found if graph.shapes[one.step].per == graph.per(unit)}
+        own_kind = found[graph.per(unit)]
         if unit in certain and (graph.ancestors(unit) & waiting) <= own_kind:
-            found[unit] = None
-    return list(found)
+            own_kind.add(unit)
+    return [unit for unit in graph.units if unit in found[graph.per(unit)]]
 
 
 def _unsettled(

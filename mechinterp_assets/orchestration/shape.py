@@ -17,7 +17,7 @@ for (run.py), reading (inputs.py), writing (publishing.py).
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import dagster as dg
@@ -54,13 +54,15 @@ Body = Callable[[Run], Made | Iterator[Made]]
 class Shape:
     """What an asset declares.
 
-    name: of its step. tables: that it writes. reads: tables that it may read. gates: tables that it
-    does not read, whose blocking checks must have passed. settings: sections or keys of the study
-    that it may use. files: settings whose files it reads (staleness/study_files.py). seed: a
-    number, or the setting that seeds it; None where nothing is drawn or computed on a device.
+    name: of its step. group: of its assets. tables: that it writes. reads: tables that it may read.
+    gates: tables that it does not read, whose blocking checks must have passed. settings: sections
+    or keys of the study that it may use. files: settings whose files it reads
+    (staleness/study_files.py). seed: a number, or the setting that seeds it; None where nothing is
+    drawn or computed on a device.
     """
 
     name: str
+    group: str
     tables: tuple[str, ...]
     per: Per
     reads: tuple[Read, ...]
@@ -70,9 +72,19 @@ class Shape:
     seed: str | int | None
     together: bool
 
+    @property
+    def upstream(self) -> tuple[Read, ...]:
+        """Everything that must be there before: what it reads, and its gates."""
+        return (*self.reads, *map(Read, self.gates))
+
 
 # Every shape by the name of its step, filled as definitions are imported.
 SHAPES: dict[str, Shape] = {}
+
+
+def steps_by_table(shapes: Mapping[str, Shape] = SHAPES) -> dict[str, str]:
+    """Table -> the step that writes it."""
+    return {table: shape.name for shape in shapes.values() for table in shape.tables}
 
 
 def tables(
@@ -98,6 +110,7 @@ def tables(
     def of(body: Body) -> dg.AssetsDefinition:
         shape = Shape(
             name=body.__name__,
+            group=body.__module__.split(".")[-2],
             tables=names,
             per=per,
             reads=as_reads(reads),
@@ -110,15 +123,17 @@ def tables(
         if shape.name in SHAPES and SHAPES[shape.name].tables != names:
             raise ValueError(f"two assets are called {shape.name!r}; rename one")
         SHAPES[shape.name] = shape
-        deps = [dependency(one, per) for one in (*shape.reads, *map(Read, shape.gates))]
+        deps = [dependency(one, per) for one in shape.upstream]
         sources = dict.fromkeys([*map(settings_key, shape.settings), *map(files_key, shape.files)])
         deps += [source_dependency(key, per) for key in sources]
-        group = body.__module__.split(".")[-2]
 
         @dg.multi_asset(
             name=shape.name,
             description=body.__doc__,
-            specs=[table_asset(name, group=group, deps=deps, kinds=tuple(kinds)) for name in names],
+            specs=[
+                table_asset(name, group=shape.group, deps=deps, kinds=tuple(kinds))
+                for name in names
+            ],
             partitions_def=PARTITIONS.studies if per == "study" else PARTITIONS.sites,
             backfill_policy=None if per == "study" else dg.BackfillPolicy.single_run(),
             pool=pool,

@@ -11,8 +11,6 @@ import dagster as dg
 import pytest
 
 from mechinterp_assets.app.materialize import (
-    RANGE_END,
-    RANGE_START,
     STUDY_TAG,
     StudyFailedError,
     run_tables,
@@ -21,6 +19,7 @@ from mechinterp_assets.app.progress import Progress, duration
 from mechinterp_assets.app.run_progress import RunProgress, last_durations
 from mechinterp_assets.defs.checks import CHECK_STEP
 from mechinterp_assets.orchestration.logging import short_console_logger
+from mechinterp_assets.orchestration.partitions import partition_tags
 from mechinterp_assets.studies.study import Study
 from mechinterp_assets.studies.study_file import load_study
 
@@ -74,9 +73,8 @@ def run_all(
         watch = RunProgress(progress, last_durations(instance, {STUDY_TAG: study.study}))
     names = ["corpus", "saes", "pages"]
     for name in names:
-        tags = {"dagster/partition": study.study}
-        if name == "saes":
-            tags = {RANGE_START: study.sites[0], RANGE_END: study.sites[-1]}
+        keys = study.sites if name == "saes" else [study.study]
+        tags = partition_tags(keys[0], keys[-1])
         if watch is not None:
             watch.expect([name], names[names.index(name) + 1 :])
         run_tables(job, instance, [name], {**tags, STUDY_TAG: study.study}, watch)

@@ -8,6 +8,8 @@ import dagster as dg
 import pytest
 
 from mechinterp_assets.definitions import build_definitions
+from mechinterp_assets.orchestration.plan import StudyGraph, Unit
+from mechinterp_assets.orchestration.reads import dependency
 from mechinterp_assets.orchestration.registry import PARTITIONS, STUDIES
 from mechinterp_assets.orchestration.shape import SHAPES
 from mechinterp_assets.orchestration.sources import GROUP as SOURCES
@@ -40,7 +42,7 @@ def test_graph(definitions: dg.Definitions) -> None:
 def test_dependencies_are_the_reads_and_gates(definitions: dg.Definitions) -> None:
     by_name = specs(definitions)
     for shape in SHAPES.values():
-        declared = {*(read.table for read in shape.reads), *shape.gates}
+        declared = {read.table for read in shape.upstream}
         declared |= {f"settings/{path.partition('.')[0]}" for path in shape.settings}
         declared |= {f"files/{path.replace('.', '_')}" for path in shape.files}
         for table in shape.tables:
@@ -137,19 +139,38 @@ def test_no_silent_identity_mapping(definitions: dg.Definitions) -> None:
             assert isinstance(mapping, dg.StaticPartitionMapping) == crosses, name
 
 
+def upstream(
+    mapping: dg.StaticPartitionMapping,
+    down: dg.StaticPartitionsDefinition,
+    up: dg.StaticPartitionsDefinition,
+    key: str,
+) -> set[str]:
+    """Partitions that a partition is made from, as Dagster maps them."""
+    subset = down.empty_subset().with_partition_keys([key])
+    result = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, down, up)
+    return set(result.partitions_subset.get_partition_keys())
+
+
+def test_the_plan_and_dagster_mean_the_same_partitions() -> None:
+    """Which partitions a declared read is of stands in the plan and in Dagster's mappings."""
+    definitions = {"study": PARTITIONS.studies, "site": PARTITIONS.sites}
+    for name in ("tiny", "organism"):
+        graph = StudyGraph(STUDIES[name], STUDIES)
+        for unit in graph.units:
+            expected: set[Unit] = set()
+            for read in graph.shapes[unit.step].upstream:
+                up = definitions[table_specs()[read.table].per]
+                mapping = dependency(read, graph.per(unit)).partition_mapping
+                keys = {unit.partition}
+                if isinstance(mapping, dg.StaticPartitionMapping):
+                    keys = upstream(mapping, definitions[graph.per(unit)], up, unit.partition)
+                found = {graph.unit_of((read.table, key)) for key in keys}
+                expected |= {one for one in found if one is not None and one != unit}
+            assert graph.inputs(unit) == expected, unit
+
+
 def test_mappings_go_both_ways() -> None:
     sites, studies = PARTITIONS.sites, PARTITIONS.studies
-
-    def upstream(
-        mapping: dg.StaticPartitionMapping,
-        down: dg.StaticPartitionsDefinition,
-        up: dg.StaticPartitionsDefinition,
-        key: str,
-    ) -> set[str]:
-        subset = down.empty_subset().with_partition_keys([key])
-        result = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, down, up)
-        return set(result.partitions_subset.get_partition_keys())
-
     assert upstream(PARTITIONS.study_to_sites, sites, studies, "tiny.L02") == {"tiny"}
     assert upstream(PARTITIONS.sites_to_study, studies, sites, "tiny") == {"tiny.L00", "tiny.L02"}
     later = PARTITIONS.sites_to_later_sites

@@ -28,7 +28,7 @@ SITES = ("tiny.L00", "tiny.L02")
 
 def shape(name: str, per: Per, *reads: str | Read, together: bool = False) -> tuple[str, Shape]:
     """A step that writes the declared table of its name."""
-    return name, Shape(name, (name,), per, as_reads(reads), (), (), (), None, together)
+    return name, Shape(name, "a group", (name,), per, as_reads(reads), (), (), (), None, together)
 
 
 # Real names of tables, so that their declarations say whether they are per study or per layer.
