@@ -7,15 +7,14 @@ Does not belong here: what is run (materialize.py).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
-from dagster._core.workspace.load import location_origins_from_yaml_paths
 
-WORKSPACE = Path(__file__).with_name("workspace.yaml")
+from mechinterp_assets.app.code_location import code_location
+
 REPOSITORY = "__repository__"
 
 
@@ -77,5 +76,4 @@ def execute(
 @cache
 def _origin(job: str) -> RemoteJobOrigin:
     """Where the UI finds the job: the workspace's one code location."""
-    (location,) = location_origins_from_yaml_paths([str(WORKSPACE)])
-    return RemoteJobOrigin(RemoteRepositoryOrigin(location, REPOSITORY), job)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(code_location(), REPOSITORY), job)

@@ -25,6 +25,7 @@ from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._grpc.client import DagsterGrpcClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mechinterp_assets.app.code_location import code_location
 from mechinterp_assets.app.dagster_app import dagster_app
 from mechinterp_assets.app.dashboard_app import dashboard_app
 from mechinterp_assets.app.materialize import prepare_instance_folder
@@ -36,7 +37,6 @@ from mechinterp_assets.storage.files import try_locked
 from mechinterp_assets.storage.home import HOME_VARIABLE, dagster_folder, home
 from mechinterp_assets.storage.lake import LakeError
 
-WORKSPACE = Path(__file__).with_name("workspace.yaml")
 LOCK_NAME = "ui.lock"
 _CLOSE_SECONDS = 5
 
@@ -118,11 +118,9 @@ def _code_server(workspace: Path, socket: Path) -> list[str]:
 
     Its socket must lie in a private folder: whoever can write to it can run code.
     """
-    (location,) = yaml.safe_load(WORKSPACE.read_text())["load_from"]
-    module, name = (
-        location["python_module"]["module_name"],
-        location["python_module"]["location_name"],
-    )
+    location = code_location()
+    module, name = location.loadable_target_origin.module_name, location.location_name
+    assert module is not None, "workspace.yaml names a module"
     server = {"socket": str(socket), "host": "localhost", "location_name": name}
     workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     return [

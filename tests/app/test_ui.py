@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import pytest
 
+from mechinterp_assets.app.code_location import WORKSPACE
 from mechinterp_assets.app.ports import HOST
-from mechinterp_assets.app.serve import WORKSPACE
 from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.storage.home import HOME_VARIABLE
 
