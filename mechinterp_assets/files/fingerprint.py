@@ -61,9 +61,7 @@ class FileHashes:
             made.unlink(missing_ok=True)
 
 
-def fingerprint(
-    path: Path, hashes: FileHashes, counts: Callable[[str], bool] = lambda name: True
-) -> str:
+def fingerprint(path: Path, hashes: FileHashes, counts: Callable[[str], bool] | None = None) -> str:
     """16 hex digits of a file's content, or of the names and contents of a folder's files.
 
     Files and folders whose name starts with a dot are passed over.
@@ -71,7 +69,7 @@ def fingerprint(
     Args:
         path: file or folder; where there is nothing, the fingerprint is `absent`.
         hashes: gives the files' hashes.
-        counts: whether a file of the folder counts, by its name.
+        counts: whether a file of the folder counts, by its name; None: each does.
     """
     if path.is_file():
         return hashes.of(path)[:16]
@@ -79,7 +77,7 @@ def fingerprint(
         return ABSENT
     digest = hashlib.sha256()
     for file in _files(path):
-        if counts(file.name):
+        if counts is None or counts(file.name):
             digest.update(f"{file.relative_to(path).as_posix()}\0{hashes.of(file)}\0".encode())
     return digest.hexdigest()[:16]
 

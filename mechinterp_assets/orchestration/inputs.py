@@ -230,8 +230,8 @@ class Inputs:
         if ":" in key:
             return None
         table, _, partition = key.partition("/")
-        found = self._lake.current_of([table])
-        return next((v.data_version for v in found if v.partition == partition), None)
+        found = self._lake.find_current(table, partition)
+        return None if found is None else found.data_version
 
     # Models and files
 

@@ -7,12 +7,12 @@ declare. Does not belong here: which key or file makes what stale (sql/catalog.s
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import dagster as dg
 
 from mechinterp_assets.orchestration.registry import PARTITIONS
-from mechinterp_assets.staleness.asked_for import all_file_inputs, hashes_of, setting_inputs
+from mechinterp_assets.staleness.asked_for import hashes_of, inputs_of
 from mechinterp_assets.staleness.study_files import FILES
 from mechinterp_assets.storage.home import lake_folder
 from mechinterp_assets.studies.registry import load_registry
@@ -34,12 +34,10 @@ def files_key(setting: str) -> dg.AssetKey:
 
 def study_sources() -> list[dg.SourceAsset]:
     """Every source, each with the button that looks at it."""
-    sections = [name for name in Study.model_fields if name not in _NOT_USED_BY_TABLES]
-    keys = [*map(settings_key, sections), *map(files_key, FILES)]
     with warnings.catch_warnings():
         # Observable sources are in beta in Dagster 1.13; the lock on 1.13 keeps them as they are.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return [_source(key) for key in keys]
+        return [_source(key) for key in _keys()]
 
 
 def data_versions(studies: Iterable[Study]) -> dict[dg.AssetKey, dict[str, str]]:
@@ -47,8 +45,13 @@ def data_versions(studies: Iterable[Study]) -> dict[dg.AssetKey, dict[str, str]]
     hashes = hashes_of(lake_folder())
     found: dict[dg.AssetKey, dict[str, str]] = {}
     for study in studies:
-        for key, lines in _lines(study, setting_inputs(study), all_file_inputs(study, hashes)):
-            digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+        lines: dict[dg.AssetKey, list[str]] = {key: [] for key in _keys()}
+        for name, value in inputs_of(study, hashes).items():
+            key = _key_of(name)
+            if key in lines:
+                lines[key].append(f"{name} {value}")
+        for key, own in lines.items():
+            digest = hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest()
             found.setdefault(key, {})[study.study] = digest[:16]
     return found
 
@@ -56,18 +59,15 @@ def data_versions(studies: Iterable[Study]) -> dict[dg.AssetKey, dict[str, str]]
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _lines(
-    study: Study, settings: Mapping[str, str], files: Mapping[str, str]
-) -> Iterable[tuple[dg.AssetKey, list[str]]]:
-    by_key: dict[dg.AssetKey, list[str]] = {}
-    for name, value in settings.items():
-        section = name.removeprefix("settings:").partition(".")[0]
-        if section in Study.model_fields and section not in _NOT_USED_BY_TABLES:
-            by_key.setdefault(settings_key(section), []).append(f"{name} {value}")
-    for setting in FILES:
-        own = [f"{n} {v}" for n, v in files.items() if n.startswith(f"file:{setting}/")]
-        by_key[files_key(setting)] = own
-    return by_key.items()
+def _keys() -> list[dg.AssetKey]:
+    sections = [name for name in Study.model_fields if name not in _NOT_USED_BY_TABLES]
+    return [*map(settings_key, sections), *map(files_key, FILES)]
+
+
+def _key_of(name: str) -> dg.AssetKey:
+    """The source that an input belongs to: `settings:sae.k`, `file:corpus.path/books.txt`."""
+    kind, _, path = name.partition(":")
+    return settings_key(path) if kind == "settings" else files_key(path.partition("/")[0])
 
 
 def _source(key: dg.AssetKey) -> dg.SourceAsset:

@@ -32,8 +32,7 @@ def observe(lake: Lake, studies: Iterable[Study]) -> bool:
     inputs: dict[tuple[str, str], str] = {}
     partitions: dict[tuple[str, str], str] = {}
     for study in studies:
-        own = {**setting_inputs(study), **all_file_inputs(study, hashes)}
-        inputs |= {(study.study, name): value for name, value in own.items()}
+        inputs |= {(study.study, name): value for name, value in inputs_of(study, hashes).items()}
         partitions |= dict.fromkeys(_expected(lake, study), study.study)
     hashes.save()
     return lake.observe(Observation(inputs, partitions, time.time()))
@@ -48,6 +47,11 @@ def observe_if_possible(lake: Lake, studies: Iterable[Study]) -> None:
         observe(lake, studies)
     except (OSError, sqlite3.Error, LakeError) as error:
         _log.warning("what is stale is shown as of an earlier look: %s", error)
+
+
+def inputs_of(study: Study, hashes: FileHashes) -> dict[str, str]:
+    """Every setting of a study and every file that it names, as they are recorded."""
+    return {**setting_inputs(study), **all_file_inputs(study, hashes)}
 
 
 def setting_inputs(study: Study) -> dict[str, str]:

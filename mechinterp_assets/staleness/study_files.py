@@ -71,7 +71,7 @@ def file_inputs(study: Study, setting: str, hashes: FileHashes) -> dict[str, str
             number += 1
             name = f"file:{setting}/{path.name}#{number}"
         try:
-            found[name] = fingerprint(path, hashes, *([] if counts is None else [counts]))
+            found[name] = fingerprint(path, hashes, counts)
         except OSError:  # whoever reads it says why
             found[name] = UNREADABLE
     return found

@@ -502,11 +502,15 @@ class Lake:
 
     def exists(self, table: str, partition: str) -> bool:
         """Whether the partition has a current version."""
-        return bool(self._ledger.current(table, [partition]))
+        return self.find_current(table, partition) is not None
 
     def partitions(self, table: str) -> list[str]:
         """Keys of the partitions that have data."""
         return self._ledger.partitions(table)
+
+    def find_current(self, table: str, partition: str) -> Version | None:
+        """The current version of a partition, if it has one."""
+        return next(iter(self._ledger.current(table, [partition])), None)
 
     def current(self, table: str, partition: str) -> Version:
         """The current version of a partition, with its provenance, inputs and size.
@@ -514,13 +518,13 @@ class Lake:
         Raises:
             LakeError: the partition has no data.
         """
-        found = self._ledger.current(table, [partition])
-        if not found:
+        found = self.find_current(table, partition)
+        if found is None:
             raise LakeError(
                 f"{table} has no data for {partition} in {self.root};"
                 f" materialize the asset {table} for it"
             )
-        return found[0]
+        return found
 
     def data_version(self, table: str, partition: str) -> str:
         """Content hash of the current version; a missing partition is a LakeError."""
