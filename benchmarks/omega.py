@@ -14,9 +14,15 @@ thin_qr.py.
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 SIZES = ((48, 384, 64), (144, 768, 64), (384, 1024, 64))
+
+
+def each(svd: Callable[[Any], object], matrices: Iterable[Any]) -> list[object]:
+    return [svd(one) for one in matrices]
 
 
 def main() -> None:
@@ -64,12 +70,12 @@ def main() -> None:
         single, array = dense.float(), dense.numpy()
         times = least(
             {
-                "ours float64": lambda: omega_svd(W_Q, b_Q, W_K, b_K),  # noqa: B023
-                "ours float32": lambda: omega_svd(W_Q, b_Q, W_K, b_K, dtype=torch.float32),  # noqa: B023
+                "ours float64": partial(omega_svd, W_Q, b_Q, W_K, b_K),
+                "ours float32": partial(omega_svd, W_Q, b_Q, W_K, b_K, dtype=torch.float32),
                 "inner SVDs": factors.inner_svd,
-                "torch float64": lambda: [torch.linalg.svd(one) for one in dense],  # noqa: B023
-                "torch float32": lambda: [torch.linalg.svd(one) for one in single],  # noqa: B023
-                "numpy float64": lambda: [np.linalg.svd(one) for one in array],  # noqa: B023
+                "torch float64": partial(each, torch.linalg.svd, dense),
+                "torch float32": partial(each, torch.linalg.svd, single),
+                "numpy float64": partial(each, np.linalg.svd, array),
             }
         )
         ours = omega_svd(W_Q, b_Q, W_K, b_K)

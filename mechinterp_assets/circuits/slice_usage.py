@@ -138,7 +138,9 @@ def _sample(fires: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def _counts_frame(counts: np.ndarray) -> pl.DataFrame:
     layer, head, n_slices = np.nonzero(counts)
     columns = (layer, head, n_slices, counts[layer, head, n_slices])
-    return pl.DataFrame(dict(zip(COUNTS_SCHEMA, columns, strict=True))).cast(dict(COUNTS_SCHEMA))  # type: ignore[arg-type]
+    return pl.DataFrame(dict(zip(COUNTS_SCHEMA, columns, strict=True))).cast(
+        pl.Schema(COUNTS_SCHEMA)
+    )
 
 
 def _usage_frame(n_pairs: np.ndarray, sums: np.ndarray) -> pl.DataFrame:
@@ -153,4 +155,4 @@ def _usage_frame(n_pairs: np.ndarray, sums: np.ndarray) -> pl.DataFrame:
         np.repeat(n, rank),
         *(means[:, at].ravel() for at in range(3)),
     )
-    return pl.DataFrame(dict(zip(USAGE_SCHEMA, columns, strict=True))).cast(dict(USAGE_SCHEMA))  # type: ignore[arg-type]
+    return pl.DataFrame(dict(zip(USAGE_SCHEMA, columns, strict=True))).cast(pl.Schema(USAGE_SCHEMA))

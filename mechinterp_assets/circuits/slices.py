@@ -294,7 +294,7 @@ def slices_frame(
         columns[f"{side}_kept"] = pl.DataFrame({"kept": kept[:, at], "ok": traced[:, at]}).select(
             pl.when("ok").then("kept")
         )["kept"]
-    return pl.DataFrame(columns).cast(dict(SLICES_SCHEMA))  # type: ignore[arg-type]
+    return pl.DataFrame(columns).cast(pl.Schema(SLICES_SCHEMA))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> pl.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -60,7 +61,7 @@ def circuit_quality(run: Run) -> Made:
             traced=traced.filter(pl.col("task") == task),
             named_sets=whole if task == "ioi" else {},
             roles=roles,
-            note=lambda text, task=task: run.log.info(f"{task}: {text}"),  # type: ignore[misc]
+            note=partial(_log_of_task, run, task),
         )
         for name in TABLES:
             frames[name].append(_of_task(getattr(found, name), task))
@@ -117,7 +118,7 @@ def subspace_patching(run: Run) -> Made:
 
     def encode(layer: int, ids: Tensor) -> Tensor:
         z = capture_z(run.model, ids, [layer])[layer].float()
-        return saes[layer].encode(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # type: ignore[no-untyped-call, no-any-return]
+        return saes[layer].encode(z.flatten(0, 1)).reshape(*z.shape[:2], -1)
 
     with torch.no_grad():
         frame = pl.concat(
@@ -147,6 +148,10 @@ def subspace_patching(run: Run) -> Made:
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+def _log_of_task(run: Run, task: str, text: str) -> None:
+    run.log.info(f"{task}: {text}")
 
 
 def _prompts(run: Run, task: str) -> pl.DataFrame:
