@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from mechinterp_assets.orchestration.plan import StudyGraph, Unit
 from mechinterp_assets.orchestration.table_checks import scope
 from mechinterp_assets.storage.check_runs import run_checks
-from mechinterp_assets.storage.checks import TableCheck, table_checks
+from mechinterp_assets.storage.checks import table_checks
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.ledger import Version
 from mechinterp_assets.studies.study import Study
@@ -46,7 +46,10 @@ def failed_checks(lake: Lake, graph: StudyGraph, units: Collection[Unit]) -> dic
 
 def _answers(lake: Lake, study: Study, versions: list[Version]) -> list[str]:
     """What does not hold in each version; empty where all does."""
-    blocking = {version.table: _blocking(version.table) for version in versions}
+    blocking = {
+        table: [check for check in checks if check.severity == "error"]
+        for table, checks in table_checks().items()
+    }
     bounds = study.checks.model_dump_json()
     questions = [
         (
@@ -76,7 +79,3 @@ def _answers(lake: Lake, study: Study, versions: list[Version]) -> list[str]:
             _, table, partition, *_ = question
             answers[question] = _ANSWERS[question] = "; ".join(failed.get((table, partition), []))
     return [answers[question] or "" for question in questions]
-
-
-def _blocking(table: str) -> list[TableCheck]:
-    return [check for check in table_checks()[table] if check.severity == "error"]
