@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 from torch import Tensor
 
-from mechinterp_assets.app.materialize import RANGE_END, RANGE_START
 from mechinterp_assets.definitions import build_definitions
 from mechinterp_assets.orchestration import shape
+from mechinterp_assets.orchestration.partitions import range_tags
 from mechinterp_assets.sae.trainer import Trainer
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import Study
@@ -50,7 +50,7 @@ def copy(tiny: Materialized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
                 patch.setitem(shape.STUDIES, "tiny", study)
                 return merged.resolve_job_def("train").execute_in_process(
                     instance=instance,
-                    tags={RANGE_START: first, RANGE_END: last},
+                    tags=range_tags(first, last),
                     raise_on_error=False,
                 )
 
