@@ -37,6 +37,15 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """Folder of SmolLM2-135M-Instruct (`mechinterp fetch smollm2`), named by MECHINTERP_SMOLLM2."""
+    folder = Path(os.environ.get("MECHINTERP_SMOLLM2", ""))
+    if not (folder / "config.json").is_file():
+        pytest.skip("MECHINTERP_SMOLLM2 names no folder with SmolLM2-135M-Instruct")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def stories(shared: Path) -> LanguageModel:
     """stories260K: a trained Llama with rotary positions and grouped-query attention."""
     folder = shared / "models" / "stories260K"
