@@ -12,10 +12,14 @@ PEERS := .venv-peers
 # An older DuckDB, as colleagues may have it.
 OLD_DUCKDB := .venv-old-duckdb
 
-.PHONY: quickstart reproduce ui test peers test-peers old-duckdb lint types check-defs format export refresh clean
+.PHONY: quickstart smollm2 reproduce ui test peers test-peers old-duckdb lint types check-defs format export refresh clean
 
 quickstart: $(VENV)/.installed ## Materialize the organism study, print its tables and three answers
 	$(BIN)/mechinterp quickstart $(STUDY)
+
+smollm2: $(VENV)/.installed ## The same for a real language model (its corpus: MECHINTERP_CORPUS, or the hub)
+	$(BIN)/mechinterp fetch smollm2
+	$(BIN)/mechinterp quickstart smollm2
 
 reproduce: $(VENV)/.installed ## Run a study and print its results beside the published numbers (STUDY=gpt2-small)
 	$(BIN)/mechinterp reproduce $(STUDY)

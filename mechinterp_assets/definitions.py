@@ -20,7 +20,12 @@ from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.resources.lake import LakeResource
 from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.resources.tensors import TensorsResource
-from mechinterp_assets.storage.home import dashboard_folder, lake_folder, tensor_folder
+from mechinterp_assets.storage.home import (
+    dashboard_folder,
+    lake_folder,
+    models_folder,
+    tensor_folder,
+)
 
 
 def default_resources() -> dict[str, Any]:
@@ -28,7 +33,7 @@ def default_resources() -> dict[str, Any]:
     compute = ComputeResource()
     return {
         "compute": compute,
-        "models": LanguageModelResource(compute=compute),
+        "models": LanguageModelResource(root=str(models_folder()), compute=compute),
         "lake": LakeResource(root=str(lake_folder())),
         "tensors": TensorsResource(root=str(tensor_folder())),
         "dashboards": DashboardsResource(root=str(dashboard_folder())),

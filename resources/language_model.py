@@ -6,11 +6,13 @@ tokenizer that an artefact was not made with. Does not belong here: what a model
 """
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from mechinterp_assets.model.shape import ModelError
+from mechinterp_assets.model.sources import model_source
 from mechinterp_assets.resources.compute import ComputeResource
 from mechinterp_assets.studies.study import Study
 
@@ -19,13 +21,18 @@ if TYPE_CHECKING:  # imports torch
 
 
 class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
-    """Gives the model of a study on the compute resource's device."""
+    """Gives the model of a study on the compute resource's device.
 
+    root: folder of models that were fetched or converted.
+    """
+
+    root: str
     compute: dg.ResourceDependency[ComputeResource]
 
     def load(self, study: Study) -> "LanguageModel":
         """The study's model. Raises ModelError for damaged weights or other sizes than declared."""
-        model = _load(study.model.source, str(self.compute.torch_device()), study.model.dtype)
+        source = model_source(study.model, Path(self.root))
+        model = _load(source, str(self.compute.torch_device()), study.model.dtype)
         for name in ("n_layers", "n_heads", "d_head"):
             declared, real = getattr(study.model, name), getattr(model.config, name)
             if declared is not None and declared != real:

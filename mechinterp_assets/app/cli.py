@@ -12,7 +12,13 @@ from typing import Annotated
 
 import typer
 
-from mechinterp_assets.app import export_commands, run_commands, study_commands, table_commands
+from mechinterp_assets.app import (
+    export_commands,
+    fetch_commands,
+    run_commands,
+    study_commands,
+    table_commands,
+)
 from mechinterp_assets.app.mistakes import outside
 from mechinterp_assets.storage.lake_error import LakeError
 from mechinterp_assets.storage.manifest import ArtefactError
@@ -30,6 +36,7 @@ for command in (
     study_commands.studies,
     study_commands.check,
     study_commands.new,
+    fetch_commands.fetch,
     table_commands.tables,
     table_commands.queries,
     table_commands.query,

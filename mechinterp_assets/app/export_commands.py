@@ -101,13 +101,14 @@ def neuronpedia(
         from mechinterp_assets.orchestration.inputs import StaleInputError
         from mechinterp_assets.resources.compute import ComputeError, ComputeResource
         from mechinterp_assets.resources.language_model import LanguageModelResource
-        from mechinterp_assets.storage.home import tensor_folder
+        from mechinterp_assets.storage.home import models_folder, tensor_folder
         from mechinterp_assets.storage.lake import LakeError
         from mechinterp_assets.storage.manifest import ArtefactError
         from mechinterp_assets.storage.tensors import Tensors
 
         with told(ArtefactError, ComputeError, LakeError, ModelError, StaleInputError):
-            model = LanguageModelResource(compute=ComputeResource()).load(chosen)
+            models = LanguageModelResource(root=str(models_folder()), compute=ComputeResource())
+            model = models.load(chosen)
             tensors = Tensors(tensor_folder())
             for path in export_study(lake, tensors, chosen, model, folder, publication, layers):
                 print(path, flush=True)

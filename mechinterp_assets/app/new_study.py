@@ -13,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mechinterp_assets.app.study_schema import MODELINE, SCHEMA_FILE
+from mechinterp_assets.corpora.corpus_files import corpus_format, files_in
+from mechinterp_assets.corpora.skipped_rows import CorpusError
 from mechinterp_assets.files.regular_file import FileError, read_text
 from mechinterp_assets.model.shape import MAXIMUM_CONFIG_BYTES, shape_of
 from mechinterp_assets.organism import ORGANISM_FOLDER
@@ -26,8 +28,6 @@ BYTES_PER_WEIGHT = 24
 MIN_TRAINING, MAX_TRAINING = 1_000_000, 100_000_000
 MIN_CACHE, MAX_CACHE = 100_000, 2_000_000
 CACHE_BYTES = 2  # bfloat16
-SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".txt": "text"}
-DATASET_FILES = ("dataset_info.json", "dataset_dict.json")
 BYTES_PER_TOKEN = 4  # of English text
 PASSES = 10  # over the cache, in training
 
@@ -115,33 +115,6 @@ def budgets_for(sizes: Sizes, machine: Machine, corpus_tokens: int) -> Budgets:
     )
 
 
-def corpus_format(path: Path) -> str:
-    """The format that a corpus file or folder has by its names. Raises NewStudyError."""
-    if not path.exists():
-        raise NewStudyError(f"corpus {path} does not exist; correct the path")
-    if path.is_dir() and any((path / name).exists() for name in DATASET_FILES):
-        return "huggingface"
-    names = [file.name.lower().removesuffix(".gz") for file in corpus_files(path)]
-    suffixes = {Path(name).suffix for name in names}
-    found = sorted({SUFFIXES[suffix] for suffix in suffixes if suffix in SUFFIXES})
-    if len(found) == 1:
-        return found[0]
-    several = f"has files of several formats ({', '.join(found)})"
-    what = several if found else "has no file of a format that is read"
-    raise NewStudyError(
-        f"corpus {path} {what}; name a .parquet, .jsonl or .txt file, a folder with one of these, "
-        "or a dataset folder of Hugging Face"
-    )
-
-
-def corpus_files(path: Path) -> list[Path]:
-    """The file, or the files of a folder at any depth, but for names that begin with a dot."""
-    if not path.is_dir():
-        return [path]
-    found = [file for file in path.rglob("*") if file.is_file()]
-    return [f for f in found if not any(p.startswith(".") for p in f.relative_to(path).parts)]
-
-
 def study_text(
     name: str,
     model: str,
@@ -164,8 +137,11 @@ def study_text(
     """
     place, local, given = _model(model, folder, sizes)
     found = given or local_sizes(local)
-    form = corpus_format(corpus)
-    tokens = sum(file.stat().st_size for file in corpus_files(corpus)) // BYTES_PER_TOKEN
+    try:
+        form = corpus_format(corpus)
+    except CorpusError as error:
+        raise NewStudyError(str(error)) from None
+    tokens = sum(file.stat().st_size for file in files_in(corpus)) // BYTES_PER_TOKEN
     budgets = budgets_for(found, machine, tokens)
     lines = [f"  {key}: {value}" for key, value in place.items()]
     if given is not None:

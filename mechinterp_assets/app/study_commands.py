@@ -153,10 +153,10 @@ def _print_summary(study: "Study") -> None:
     from mechinterp_assets.model.shape import read_shape
 
     model, sae = study.model, study.sae
-    if model.hub is not None:
+    if model.local_folder is None:
         n_heads, d_head = model.n_heads, model.d_head
     else:
-        shape = read_shape(model.source)
+        shape = read_shape(model.local_folder)
         n_heads, d_head = shape.n_heads, shape.d_head
     sites = study.sites
     print(f"OK: {study.file} is study {study.study}")

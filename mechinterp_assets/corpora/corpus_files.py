@@ -1,4 +1,4 @@
-"""Which files of a folder are a corpus's, and in which order.
+"""Which files of a folder are a corpus's, in which order, and of which format.
 
 Belongs here: finding and naming them. Does not belong here: what is in them (readers.py).
 """
@@ -10,6 +10,9 @@ from typing import NoReturn
 
 from mechinterp_assets.corpora.skipped_rows import CorpusError
 from mechinterp_assets.files.plain_text import printable
+
+DATASET_FILES = ("dataset_info.json", "dataset_dict.json")
+_FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".txt": "text"}
 
 
 def corpus_files(path: Path, endings: Sequence[str]) -> list[tuple[Path, str]]:
@@ -36,6 +39,32 @@ def corpus_files(path: Path, endings: Sequence[str]) -> list[tuple[Path, str]]:
         wanted = " or ".join(f"*{ending}" for ending in endings)
         raise CorpusError(f"{path} has no file like {wanted}; correct corpus.path or format")
     return [(path.joinpath(*parts), printable("/".join(parts))) for parts in found]
+
+
+def corpus_format(path: Path) -> str:
+    """The format that a corpus file or folder has by its names. Raises CorpusError."""
+    if not path.exists():
+        raise CorpusError(f"corpus {path} does not exist; correct the path")
+    if path.is_dir() and any((path / name).exists() for name in DATASET_FILES):
+        return "huggingface"
+    suffixes = {Path(file.name.lower().removesuffix(".gz")).suffix for file in files_in(path)}
+    found = sorted({_FORMATS[suffix] for suffix in suffixes if suffix in _FORMATS})
+    if len(found) == 1:
+        return found[0]
+    several = f"has files of several formats ({', '.join(found)})"
+    what = several if found else "has no file of a format that is read"
+    raise CorpusError(
+        f"corpus {path} {what}; name a .parquet, .jsonl or .txt file, a folder with one of these, "
+        "or a dataset folder of Hugging Face"
+    )
+
+
+def files_in(path: Path) -> list[Path]:
+    """The file, or the files of a folder at any depth, but for names that begin with a dot."""
+    if not path.is_dir():
+        return [path]
+    found = [file for file in path.rglob("*") if file.is_file()]
+    return [f for f in found if not any(p.startswith(".") for p in f.relative_to(path).parts)]
 
 
 # ---- private -------------------------------------------------------------------------------------

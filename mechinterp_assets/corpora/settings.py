@@ -4,10 +4,15 @@ Belongs here: its keys and the checks that concern it alone. Does not belong her
 (readers.py), packing (tokenize.py).
 """
 
-from typing import Annotated, Literal
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from mechinterp_assets.corpora.corpus_files import corpus_format
+from mechinterp_assets.corpora.skipped_rows import CorpusError
 from mechinterp_assets.settings.section import (
     Count,
     Fraction,
@@ -31,6 +36,9 @@ class CorpusSettings(Section):
     path: LocalPath | None = None
     """File or folder to read; of a folder all .parquet, .jsonl and .jsonl.gz, or .txt and .txt.gz
     at any depth, in the order of their paths, but for names that begin with a dot."""
+    instead: Text | None = None
+    """A variable such as $MECHINTERP_CORPUS: where it is set, the file or folder that it names is
+    read in place of `dataset` or `path`, in the format that its name shows."""
     dataset: Text | None = None
     """Name of a dataset on the Hugging Face hub (huggingface)."""
     dataset_config: str | None = None
@@ -57,6 +65,26 @@ class CorpusSettings(Section):
     """title keeps documents of one title, such as a book's parts, in one split."""
     seed: int = 0
     """Seed of generated text, of the order and of the split."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_instead(cls, data: Any) -> Any:
+        """With the place that `instead` names, where it names one."""
+        named = data.get("instead") if isinstance(data, dict) else None
+        if not isinstance(named, str):
+            return data
+        if not re.fullmatch(r"\$[A-Za-z_][A-Za-z0-9_]*", named):
+            raise ValueError(f"instead: name a variable, such as $MECHINTERP_CORPUS (value {named!r})")
+        if not (value := os.environ.get(named[1:])):
+            return data
+        place = Path(value).expanduser().absolute()
+        try:
+            form = corpus_format(place)
+        except CorpusError as error:
+            raise ValueError(f"{named}: {error}") from None
+        own = {"format", "path", "dataset", "dataset_config", "dataset_split", "text_column"}
+        kept = {key: value for key, value in data.items() if key not in own}
+        return {**kept, "format": form, "path": str(place)}
 
     @model_validator(mode="after")
     def _has_source(self) -> "CorpusSettings":

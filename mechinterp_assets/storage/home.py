@@ -43,3 +43,8 @@ def dashboard_folder() -> Path:
 def dagster_folder() -> Path:
     """DAGSTER_HOME of this project."""
     return home() / "dagster"
+
+
+def models_folder() -> Path:
+    """Folder of models that were fetched or converted."""
+    return home() / "models"

@@ -30,15 +30,16 @@ def shape_of_model(model: ModelSettings) -> AttentionShape:
 
     Raises StudyError with key, value and remedy.
     """
-    if line := _missing("model.path", model.path):
+    gguf = None if model.gguf is None else model.gguf.path
+    if line := _missing("model.path", model.path) or _missing("model.gguf.path", gguf):
         raise StudyError(line)
-    if model.hub is not None:
+    if model.local_folder is None:
         assert model.n_layers is not None
         assert model.n_heads is not None
         assert model.d_head is not None
         return AttentionShape(model.n_layers, model.n_heads, model.d_head)
     try:
-        shape = read_shape(model.source)
+        shape = read_shape(model.local_folder)
     except ModelError as error:
         raise StudyError(f"model.path: {error}") from error
     for name in ("n_layers", "n_heads", "d_head"):

@@ -116,6 +116,6 @@ def test_a_context_longer_than_the_positions_is_refused(tmp_path: Path) -> None:
     positions = read_shape(ORGANISM_FOLDER).n_ctx
     corpus = {"format": "jsonl", "path": "corpus", "context_size": positions + 1}
     study = load_study(write_study(tmp_path, model={"embedded": "organism"}, corpus=corpus))
-    resource = LanguageModelResource(compute=ComputeResource(device="cpu"))
+    resource = LanguageModelResource(root=str(tmp_path), compute=ComputeResource(device="cpu"))
     with pytest.raises(ModelError, match=f"is more than the model's {positions} positions"):
         resource.load(study)

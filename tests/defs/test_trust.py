@@ -60,7 +60,7 @@ def test_truncated_model_weights(tiny: Materialized, own_model: Path) -> None:
         "corpus: {format: structured, documents: 5}\nsae: {d_sae: 8, k: 2, training_tokens: 4096}\n"
     )
     with pytest.raises(ModelError, match=r"model\.safetensors is damaged .* copy it again"):
-        LanguageModelResource(compute=ComputeResource()).load(load_study(file))
+        LanguageModelResource(root="models", compute=ComputeResource()).load(load_study(file))
 
 
 def test_other_weights(tiny: Materialized, copy: tuple[Lake, Tensors], own_model: Path) -> None:

@@ -389,12 +389,13 @@ def run(
     readers: int | None = None,
     kills: int = 0,
     writes: int = 0,
+    reads: int = 0,
     at_most: float = 300.0,
 ) -> Report:
     """One stress run in the folder `home`.
 
-    It goes on for `seconds`, and on a busy machine until there were so many `kills` and `writes`
-    and every reader has read, but not longer than `at_most` seconds. A number of `readers` is of
+    It goes on for `seconds`, and on a busy machine until there were so many `kills`, `writes` and
+    `reads` and every reader has read, but not longer than `at_most` seconds. A number of `readers` is of
     readers that are killed too; None is one of each role, which live to the end.
     """
     (home / "logs").mkdir(parents=True)
@@ -418,7 +419,7 @@ def run(
         start = time.monotonic()
         while (passed := time.monotonic() - start) < at_most:
             killed = report.kills + report.kills_of_readers
-            done = killed >= kills and _writes_ended(home) >= writes
+            done = killed >= kills and _writes_ended(home) >= writes and _reads(home) >= reads
             has_read = readers is not None or _all_have_read(home, watching)
             if passed > seconds and done and has_read:
                 break
@@ -477,6 +478,13 @@ def _reader_end() -> float:
 
 def _writes_ended(home: Path) -> int:
     return sum(path.read_text().count("\nend ") for path in (home / "logs").glob("*writer-*"))
+
+
+def _reads(home: Path) -> int:
+    """Reads so far, as `Report.reads` counts them."""
+    logs = [path for path in (home / "logs").glob("*") if "writer-" not in path.name]
+    entries = [line for path in logs for line in path.read_text().splitlines()]
+    return sum('"bad"' not in e and "meddler" not in e and SHUT_OUT not in e for e in entries)
 
 
 def _all_have_read(home: Path, readers: "list[subprocess.Popen[bytes]]") -> bool:

@@ -40,7 +40,7 @@ def test_shipped_studies_load() -> None:
     registry = load_registry(sorted(PACKAGED_STUDIES.glob("*.yaml")))
     studies = registry.studies
     assert not registry.problems
-    assert set(studies) == {"organism", "gpt2-small"}
+    assert set(studies) == {"organism", "gpt2-small", "smollm2"}
     assert studies["gpt2-small"].sites[:2] == ["gpt2-small.L00", "gpt2-small.L01"]
     assert len(studies["gpt2-small"].sites) == 12
     assert len(studies["organism"].sites) == studies["organism"].n_layers
@@ -50,6 +50,34 @@ def test_example_study_loads_with_its_relative_path() -> None:
     folder = Path(__file__).parents[2] / "examples" / "own-text"
     study = load_study(folder / "own-text.yaml")
     assert study.corpus.path == folder / "texts"
+
+
+def test_a_variable_names_another_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = {"format": "huggingface", "dataset": "some/text", "dataset_config": "small"}
+    corpus |= {"documents": None, "instead": "$OTHER_CORPUS"}
+    file = write(tmp_path, {"corpus": corpus})
+    monkeypatch.delenv("OTHER_CORPUS", raising=False)
+    found = load_study(file).corpus
+    assert (found.format, found.dataset, found.path) == ("huggingface", "some/text", None)
+
+    texts = tmp_path / "texts"
+    (texts / "deep").mkdir(parents=True)
+    (texts / "deep" / "a.jsonl.gz").write_bytes(b"")
+    monkeypatch.setenv("OTHER_CORPUS", str(texts))
+    study = load_study(file)
+    assert (study.corpus.format, study.corpus.path) == ("jsonl", texts)
+    assert (study.corpus.dataset, study.corpus.dataset_config) == (None, None)
+    assert study.corpus.with_changes(max_tokens=100).path == texts
+
+    (texts / "b.txt").write_text("b")
+    with pytest.raises(StudyError, match=r"\$OTHER_CORPUS: corpus .* files of several formats"):
+        load_study(file)
+    monkeypatch.setenv("OTHER_CORPUS", str(tmp_path / "gone"))
+    with pytest.raises(StudyError, match=r"\$OTHER_CORPUS: corpus .*gone does not exist"):
+        load_study(file)
+    file = write(tmp_path, {"corpus": {**corpus, "instead": "/some/texts"}})
+    with pytest.raises(StudyError, match="name a variable"):
+        load_study(file)
 
 
 def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
