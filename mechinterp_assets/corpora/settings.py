@@ -74,7 +74,9 @@ class CorpusSettings(Section):
         if not isinstance(named, str):
             return data
         if not re.fullmatch(r"\$[A-Za-z_][A-Za-z0-9_]*", named):
-            raise ValueError(f"instead: name a variable, such as $MECHINTERP_CORPUS (value {named!r})")
+            raise ValueError(
+                f"instead: name a variable, such as $MECHINTERP_CORPUS (value {named!r})"
+            )
         if not (value := os.environ.get(named[1:])):
             return data
         place = Path(value).expanduser().absolute()

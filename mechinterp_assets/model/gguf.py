@@ -21,7 +21,7 @@ INSTALL = 'pip install "mechinterp-assets[gguf]"'
 
 
 def dequantise(file: Path, folder: Path) -> None:
-    """Write the weights of `file` in float32, its config and its tokenizer as a Hugging Face folder.
+    """Write weights in float32, config and tokenizer of `file` as a Hugging Face folder.
 
     The folder appears by one rename, whole; one that another process made meanwhile stays.
     Raises ModelError for a file that is no GGUF file, or of an architecture that transformers does

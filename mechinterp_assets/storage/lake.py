@@ -8,18 +8,17 @@
 
 A write makes files under names of their own, then publishes them by one ledger commit, then swaps
 in a new catalog. Readers hold the catalog or the files they opened, neither of which ever changes,
-so no reader waits for a writer, or a writer for a reader. How the catalog is filled: `catalog.py`.
-A file is compared with what was written before it is read: `table_files.py`.
+so no reader waits for a writer, or a writer for a reader. How the catalog is filled: `catalog.py`,
+and kept up with the ledger: `kept_catalog.py`. How a file is written: `table_writer.py`; it is
+compared with what was written before it is read: `table_files.py`.
 """
 
 from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
 
 import errno
-import json
 import logging
 import os
 import re
-import shutil
 import sqlite3
 import time
 import uuid
@@ -31,8 +30,6 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mechinterp_assets.files.sha256 import file_sha256
 from mechinterp_assets.storage.catalog import (
@@ -40,9 +37,7 @@ from mechinterp_assets.storage.catalog import (
     column_types,
     export_catalog,
     fill_catalog,
-    update_catalog,
 )
-from mechinterp_assets.storage.catalog_state import CatalogState, load_state, look
 from mechinterp_assets.storage.conform import conform
 from mechinterp_assets.storage.declarations import (
     SQL_FOLDER,
@@ -52,16 +47,13 @@ from mechinterp_assets.storage.declarations import (
     find_table,
     polars_schema,
 )
-from mechinterp_assets.storage.disk_space import is_disk_full, told_when_full
+from mechinterp_assets.storage.disk_space import told_when_full
 from mechinterp_assets.storage.files import (
-    fsync,
-    locked,
     replace_durably,
     run_label,
-    sweep_work_folders,
     work_folder,
 )
-from mechinterp_assets.storage.hashes import ContentHash
+from mechinterp_assets.storage.kept_catalog import DATABASE_NAME, KeptCatalog
 from mechinterp_assets.storage.lake_error import LakeError
 from mechinterp_assets.storage.ledger import Commit, Ledger, Snapshot, StoredFile, Version
 from mechinterp_assets.storage.observations import Begun, Observation
@@ -74,21 +66,15 @@ from mechinterp_assets.storage.table_files import (
     read_version,
     table_files,
 )
+from mechinterp_assets.storage.table_writer import PreparedFile, prepare_file
 
 _log = logging.getLogger("mechinterp")
 
 __all__ = ["DATABASE_NAME", "KEEP_SECONDS", "Frames", "Lake", "LakeError", "Published"]
 
-DATABASE_NAME = "mechinterp.duckdb"
 KEEP_SECONDS = 7 * 24 * 3600.0
-# A reader of few rows decodes whole row groups, so wide rows (lists) make shorter ones.
-_ROW_GROUP_ROWS = 250_000
-_ROW_GROUP_BYTES = 8 * 2**20
 _PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _GLOB_CHARACTERS = re.compile(r"[*?\[\]{}]")
-# Where a write-ahead log of the catalog would go leads nowhere; see `Lake._guard_against_writers`.
-_GUARD_TARGET = "the-catalog-is-rebuilt-by-every-write/attach-it-to-a-database-of-your-own"
-
 # Statements that read more than current versions.
 _HISTORY = re.compile(r"\b(history|table_version)\b")
 # What the system answers where nothing can be written; reading goes on.
@@ -107,17 +93,6 @@ class Published:
     data_version: str
     rows: int
     bytes: int
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A complete file under a temporary name, not yet published."""
-
-    spec: TableSpec
-    file: Path
-    data_version: str
-    rows: int
-    sha256: str
 
 
 class Lake:
@@ -140,6 +115,7 @@ class Lake:
         self.keep_seconds = keep_seconds
         self._sql = sql
         self._ledger = Ledger(self.root / "ledger.sqlite")
+        self._catalog = KeptCatalog(self.root, self._ledger, lambda: self.declared)
         if _GLOB_CHARACTERS.search(str(self.root)):
             raise LakeError(
                 f"the lake's folder {self.root} has one of * ? [ ] {{ }} in its name, which DuckDB"
@@ -149,7 +125,7 @@ class Lake:
     @property
     def database(self) -> Path:
         """The catalog, for the DuckDB command line and other programs."""
-        return self.root / DATABASE_NAME
+        return self._catalog.path
 
     def catalog_state(self) -> tuple[int, int] | None:
         """Something that differs after every write; None where nothing was written yet."""
@@ -239,12 +215,12 @@ class Lake:
         recorded = dict(inputs or {})
         with told_when_full(self.root), work_folder(self.root) as folder:
             prepared = [
-                _prepare(spec, conformed.pop(name), folder, provenance, recorded)
+                prepare_file(spec, conformed.pop(name), folder, provenance, recorded)
                 for name, spec in specs.items()
             ]
             published = self._publish(prepared, partition, provenance, recorded)
         try:
-            self._refresh_if_behind(keep_up_with=self._ledger.changes())
+            self._catalog.refresh_if_behind(keep_up_with=self._ledger.changes())
             self._remove_superseded()
         except Exception as error:
             _log.warning(
@@ -268,7 +244,7 @@ class Lake:
 
     def _publish(
         self,
-        prepared: Sequence[_Prepared],
+        prepared: Sequence[PreparedFile],
         partition: str,
         provenance: Provenance,
         inputs: dict[str, str],
@@ -296,7 +272,7 @@ class Lake:
     def _add(
         self,
         commit: Commit,
-        item: _Prepared,
+        item: PreparedFile,
         partition: str,
         provenance: Provenance,
         inputs: dict[str, str],
@@ -661,20 +637,20 @@ class Lake:
         self._check_ledger()
         changes = self._ledger.changes()
         try:
-            self._refresh_if_behind(None if anew else changes)
+            self._catalog.refresh_if_behind(None if anew else changes)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
-            if anew or not self._is_up_to_date(changes):
+            if anew or not self._catalog.is_up_to_date(changes):
                 return None
         # A path of its own, since DuckDB gives one process one instance per path, however old.
         try:
             snapshot = stack.enter_context(work_folder(self.root)) / DATABASE_NAME
-            os.link(self._private_catalog, snapshot)
+            os.link(self._catalog.private, snapshot)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
-            return self._private_catalog
+            return self._catalog.private
         return snapshot
 
     # Catalog
@@ -682,7 +658,7 @@ class Lake:
     def refresh(self) -> None:
         """Rebuild the catalog, as after the lake's folder was moved or the SQL files changed."""
         self._check_ledger()
-        self._refresh_if_behind(keep_up_with=None)
+        self._catalog.refresh_if_behind(keep_up_with=None)
         self._remove_superseded()
 
     def export(self, path: Path | str) -> Path:
@@ -736,7 +712,7 @@ class Lake:
                     # Superseded now: each stays for its time, whatever the files' times are.
                     commit.add(version, superseding_at=time.time())
             # What the state says of the old ledger's changes means nothing for the new one.
-            self._catalog_state.unlink(missing_ok=True)
+            self._catalog.forget()
             stamp = time.strftime("%Y%m%dT%H%M%S")
             # A journal that the old ledger left would be played back into the new one.
             for old in (ledger, ledger.with_name(f"{ledger.name}-journal")):
@@ -755,98 +731,6 @@ class Lake:
         except LakeError:
             return False
 
-    @property
-    def _private_catalog(self) -> Path:
-        # Same content as `database`, which others may open for writing and so lock.
-        return self.root / ".catalog" / DATABASE_NAME
-
-    @property
-    def _catalog_state(self) -> Path:
-        return self.root / ".catalog" / "state"
-
-    def _refresh_if_behind(self, keep_up_with: int | None) -> None:
-        """Swap in a new catalog unless it already shows ledger change `keep_up_with`.
-
-        None builds it from nothing; otherwise only what changed since is brought up to date, which
-        keeps a write fast in a lake of many files. Waiting writers are served by one rebuild, as it
-        shows whatever was committed before it.
-        """
-        if self._is_up_to_date(keep_up_with):
-            return
-        with told_when_full(self.root), locked(self.root / ".catalog" / "lock"):
-            if self._is_up_to_date(keep_up_with):
-                return
-            shown = None if keep_up_with is None else self._shown_change()
-            with work_folder(self.root) as folder:
-                made = folder / DATABASE_NAME
-                changes = self._make_catalog(made, shown)
-                copy = folder / "copy.duckdb"
-                shutil.copyfile(made, copy)
-                before = load_state(self._catalog_state)
-                state = folder / "state"
-                CatalogState(
-                    shown=changes,
-                    highest=max(changes, 0 if before is None else before.highest),
-                    built_from=self._built_from(),
-                    files=(look(copy), look(made)),
-                ).save(state)
-                self._guard_against_writers()
-                # The state comes last: after a crash it may say less than the catalog shows.
-                replace_durably(copy, self._private_catalog)
-                replace_durably(made, self.database)
-                replace_durably(state, self._catalog_state)
-            sweep_work_folders(self.root)
-
-    def _make_catalog(self, made: Path, shown: int | None) -> int:
-        """Write at `made` a catalog as of now, out of the one that shows change `shown`, or from
-        nothing; returns the change that it shows."""
-        now = self._ledger.snapshot(since=shown)
-        if shown is not None:
-            shutil.copyfile(self._private_catalog, made)
-            try:
-                update_catalog(made, self.root, self.declared, now)
-                return now.changes
-            except duckdb.Error as error:
-                if is_disk_full(error):
-                    raise
-                # It was damaged where its size and time do not tell.
-                made.unlink()
-                now = self._ledger.snapshot()
-        build_catalog(made, self.root, self.declared, now)
-        return now.changes
-
-    def _built_from(self) -> str:
-        return f"{self.declared.fingerprint} {self.root}"
-
-    def _shown_change(self) -> int | None:
-        """The ledger change that the catalog shows; None if it must be built anew."""
-        state = load_state(self._catalog_state)
-        if state is None or state.built_from != self._built_from():
-            return None
-        if state.files != (look(self._private_catalog), look(self.database)):
-            return None  # somebody wrote to them, cut them off or put others in their place
-        # More than the ledger has: an older ledger was put back.
-        return state.shown if state.shown <= self._ledger.changes() else None
-
-    def _is_up_to_date(self, keep_up_with: int | None) -> bool:
-        if keep_up_with is None:
-            return False
-        shown = self._shown_change()
-        return shown is not None and shown >= keep_up_with
-
-    def _guard_against_writers(self) -> None:
-        """Keep others from writing to the catalog, which the next rebuild would throw away.
-
-        DuckDB puts the write-ahead log of `X.duckdb` at `X.duckdb.wal`. Left by someone who wrote
-        to an older catalog, that log does not match the new one, and then nobody can open it. A
-        link that leads nowhere makes such a write fail, and disturbs no reader.
-        """
-        log = self.database.with_name(f"{DATABASE_NAME}.wal")
-        if log.is_symlink():
-            return
-        log.unlink(missing_ok=True)
-        log.symlink_to(_GUARD_TARGET)
-
     def _remove_superseded(self) -> None:
         """Remove versions whose successor appeared more than `keep_seconds` ago.
 
@@ -858,7 +742,7 @@ class Lake:
             now = time.time()
             expired = self._ledger.superseded_before(now - self.keep_seconds)
             commit.remove(expired, now)
-        self._refresh_if_behind(keep_up_with=self._ledger.changes())
+        self._catalog.refresh_if_behind(keep_up_with=self._ledger.changes())
         for version in expired:
             (self.root / version.file).unlink(missing_ok=True)
 
@@ -886,8 +770,7 @@ class Lake:
 
     def _is_older(self) -> bool:
         """Whether the ledger has fewer changes than a catalog was once made of."""
-        state = load_state(self._catalog_state)
-        return state is not None and state.highest > self._ledger.changes()
+        return self._catalog.is_of_a_newer_ledger()
 
     def _check_age(self) -> None:
         """Refuse an older ledger that was put back: versions would be published over newer ones."""
@@ -928,71 +811,3 @@ def _snapshot_of(versions: Sequence[Version]) -> Snapshot:
     files = [StoredFile(v.table, v.file, v.columns, is_current=True) for v in versions]
     tables = frozenset(version.table for version in versions)
     return Snapshot(0, tables, tuple(versions), (), tuple(files))
-
-
-def _prepare(
-    spec: TableSpec,
-    frames: Iterable[pl.DataFrame],
-    folder: Path,
-    provenance: Provenance,
-    inputs: dict[str, str],
-) -> _Prepared:
-    """Write the complete file of a version under `folder` from conformed frames."""
-    constants: dict[str, str | int | None] = {
-        **provenance.as_dict(),
-        "formula_version": spec.formula_version,
-    }
-    types = polars_schema(spec, stored=True)
-    columns = [
-        pl.lit(constants[name], dtype=dtype).alias(name) if name in constants else pl.col(name)
-        for name, dtype in types.items()
-    ]
-    schema = polars_schema(spec)
-    content = ContentHash(schema)
-    file = folder / f"{spec.name}.parquet"
-    arrow_schema = _arrow(pl.DataFrame(schema=types)).schema
-    # Parquet's smallest and largest value leave out NaN, and DuckDB believes them: with statistics
-    # `x > 1` and `isnan(x)` would miss the NaN of a column whose numbers are all below 1.
-    exact = [name for name, dtype in types.items() if not (dtype.is_float() or dtype.is_nested())]
-    with pq.ParquetWriter(file, arrow_schema, compression="zstd", write_statistics=exact) as writer:
-        for group in _row_groups(frames, schema):
-            content.update(group)
-            # Constant columns never exist at the length of the table.
-            writer.write_table(_arrow(group.select(columns)))
-        data_version = content.hexdigest()
-        writer.add_key_value_metadata(_file_metadata(spec, provenance, inputs, data_version))
-    fsync(file)
-    return _Prepared(spec, file, data_version, content.rows, file_sha256(file))
-
-
-def _row_groups(frames: Iterable[pl.DataFrame], schema: pl.Schema) -> Iterator[pl.DataFrame]:
-    """The rows of all frames, cut into row groups."""
-    waiting = pl.DataFrame(schema=schema)
-    for frame in frames:
-        waiting = pl.concat([waiting, frame])
-        row_bytes = waiting.estimated_size() / max(1, waiting.height)
-        rows = max(1, min(_ROW_GROUP_ROWS, int(_ROW_GROUP_BYTES / max(1.0, row_bytes))))
-        while waiting.height >= rows:
-            yield waiting.head(rows)
-            waiting = waiting.slice(rows)
-    if waiting.height:
-        yield waiting
-
-
-def _arrow(frame: pl.DataFrame) -> pa.Table:
-    """Arrow types that every Parquet reader knows."""
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-
-
-def _file_metadata(
-    spec: TableSpec, provenance: Provenance, inputs: dict[str, str], data_version: str
-) -> dict[str, str]:
-    """Key-value metadata that lets a Parquet file be understood without the lake."""
-    return {
-        "mechinterp.table": spec.name,
-        "mechinterp.data_version": data_version,
-        "mechinterp.formula_version": str(spec.formula_version),
-        "mechinterp.provenance": json.dumps(provenance.as_dict()),
-        "mechinterp.inputs": json.dumps(inputs),
-        "mechinterp.columns": json.dumps(column_types(spec.stored_columns)),
-    }

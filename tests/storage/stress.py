@@ -395,8 +395,8 @@ def run(
     """One stress run in the folder `home`.
 
     It goes on for `seconds`, and on a busy machine until there were so many `kills`, `writes` and
-    `reads` and every reader has read, but not longer than `at_most` seconds. A number of `readers` is of
-    readers that are killed too; None is one of each role, which live to the end.
+    `reads` and every reader has read, but not longer than `at_most` seconds. A number of `readers`
+    is of readers that are killed too; None is one of each role, which live to the end.
     """
     (home / "logs").mkdir(parents=True)
     if what == "lake":

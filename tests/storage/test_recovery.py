@@ -17,6 +17,7 @@ import torch
 
 from mechinterp_assets.storage import lake as lake_module
 from mechinterp_assets.storage.disk_space import DiskFullError
+from mechinterp_assets.storage.kept_catalog import KeptCatalog
 from mechinterp_assets.storage.lake import Lake, LakeError
 from mechinterp_assets.storage.ledger import Commit, Ledger
 from mechinterp_assets.storage.provenance import Provenance
@@ -266,15 +267,15 @@ def test_damage_that_size_and_time_do_not_tell_is_noticed_too(
     lake: Lake, write: Callable[..., Path]
 ) -> None:
     write(0.1)
-    for path in (lake.database, lake._private_catalog):
+    for path in (lake.database, lake._catalog.private):
         before = path.stat()
         path.write_bytes(b"x" * before.st_size)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert values(lake) == [0.1]
     assert shown(lake.database) == [(0.1,)]
-    before = lake._private_catalog.stat()
-    lake._private_catalog.write_bytes(b"x" * before.st_size)
-    os.utime(lake._private_catalog, ns=(before.st_atime_ns, before.st_mtime_ns))
+    before = lake._catalog.private.stat()
+    lake._catalog.private.write_bytes(b"x" * before.st_size)
+    os.utime(lake._catalog.private, ns=(before.st_atime_ns, before.st_mtime_ns))
     write(0.2)
     assert shown(lake.database) == [(0.2,)]
 
@@ -399,7 +400,7 @@ def test_a_read_only_lake_whose_catalog_is_behind_is_read(
 ) -> None:
     write(0.1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Lake, "_refresh_if_behind", lambda *args, **options: None)
+        patch.setattr(KeptCatalog, "refresh_if_behind", lambda *args, **options: None)
         write(0.2)
     with read_only(lake.root):
         assert values(lake) == [0.2]
