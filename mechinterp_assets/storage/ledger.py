@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mechinterp_assets.storage.disk_space import told_when_full
@@ -179,12 +179,16 @@ class Ledger:
             con.execute("BEGIN")
             changes = _changes(con)
             if since is None:
-                versions = _select_with_current_inputs(con, "removed_at IS NULL", (), "stored")
+                versions = _select(con, "removed_at IS NULL", (), "stored", inputs_of_history=False)
                 removed: list[tuple[str, str, int]] = []
                 files = [StoredFile(v.table, v.file, v.columns, v.is_current) for v in versions]
             else:
-                versions = _select_with_current_inputs(
-                    con, "removed_at IS NULL AND change > ?", (since,), "changed"
+                versions = _select(
+                    con,
+                    "removed_at IS NULL AND change > ?",
+                    (since,),
+                    "changed",
+                    inputs_of_history=False,
                 )
                 removed = con.execute(
                     "SELECT table_name, partition, version FROM versions"
@@ -448,7 +452,7 @@ def _select(
     values: tuple[str | float, ...],
     index: str = "",
     *,
-    with_inputs: bool = True,
+    inputs_of_history: bool = True,
 ) -> list[Version]:
     """Versions by table, partition and number.
 
@@ -457,12 +461,15 @@ def _select(
         where: condition, with its `values`.
         index: to find them by, where the ledger has it; SQLite would go through all versions of a
             table to find the few that are current.
-        with_inputs: read their inputs too.
+        inputs_of_history: read the inputs of superseded versions too, which are many.
     """
     is_migrated = _has_hashes(con)
     hint = f"INDEXED BY {index}" if index and is_migrated else ""
     fields = _FIELDS.format(
-        inputs="inputs" if with_inputs else "NULL", sha256="sha256" if is_migrated else "NULL"
+        inputs="inputs"
+        if inputs_of_history
+        else "CASE WHEN superseded_at IS NULL THEN inputs ELSE '{}' END",
+        sha256="sha256" if is_migrated else "NULL",
     )
     # The + keeps SQLite from going through all rows in the order wanted to find the few asked for.
     rows = con.execute(
@@ -490,7 +497,7 @@ def _select(
                 bytes=size,
                 provenance=origins[provenance],
                 formula_version=formula_version,
-                inputs=json.loads(inputs) if with_inputs else {},
+                inputs=json.loads(inputs),
                 columns=column_lists[columns],
                 written_at=written,
                 superseded_at=superseded,
@@ -498,19 +505,6 @@ def _select(
             )
         )
     return versions
-
-
-def _select_with_current_inputs(
-    con: sqlite3.Connection, where: str, values: tuple[str | float, ...], index: str
-) -> list[Version]:
-    """As `_select`, with the inputs of current versions alone: those of history are many."""
-    versions = _select(con, where, values, index, with_inputs=False)
-    found_by = "current" if index == "stored" else index
-    current = _select(con, f"{where} AND superseded_at IS NULL", values, found_by)
-    inputs = {(v.table, v.partition): v.inputs for v in current}
-    return [
-        replace(v, inputs=inputs[v.table, v.partition]) if v.is_current else v for v in versions
-    ]
 
 
 def _stored_files(con: sqlite3.Connection, tables: list[str]) -> Iterator[StoredFile]:
