@@ -40,7 +40,7 @@ def test_shipped_studies_load() -> None:
     registry = load_registry(sorted(PACKAGED_STUDIES.glob("*.yaml")))
     studies = registry.studies
     assert not registry.problems
-    assert set(studies) == {"organism", "gpt2-small", "smollm2"}
+    assert set(studies) == {"organism", "gpt2-small", "smollm2", "smollm2-gpu"}
     assert studies["gpt2-small"].sites[:2] == ["gpt2-small.L00", "gpt2-small.L01"]
     assert len(studies["gpt2-small"].sites) == 12
     assert len(studies["organism"].sites) == studies["organism"].n_layers
