@@ -33,9 +33,11 @@ from transformers.activations import NewGELUActivation
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from mechinterp_assets.model.bridge import AnalysisBridge
 from mechinterp_assets.model.loaded_weights import check_loaded
 from mechinterp_assets.model.model_files import CONFIG, check_model_folder, check_weight_files
 from mechinterp_assets.model.shape import ModelError, ModelShape, read_shape, shape_of
+from mechinterp_assets.model.sharing import has_expert_stacks, sharing_copy, unwritten
 
 transformers_logging.disable_progress_bar()
 
@@ -141,13 +143,15 @@ class LanguageModel:
         return trunk
 
     @cached_property
-    def raw(self) -> TransformerBridge:
-        """TransformerBridge over raw weights (its own copy, so hooks never touch the harvest)."""
+    def raw(self) -> AnalysisBridge:
+        """Bridge over raw weights: its own modules (so hooks never touch the harvest) over the
+        model's tensors."""
         return self._bridge(processed=False)
 
     @cached_property
-    def processed(self) -> TransformerBridge:
-        """TransformerBridge over processed weights: the same probabilities, folded and centred."""
+    def processed(self) -> AnalysisBridge:
+        """Bridge over processed weights: the same probabilities, folded and centred. Tensors that
+        processing leaves as they are, are the model's."""
         return self._bridge(processed=True)
 
     @cached_property
@@ -160,21 +164,21 @@ class LanguageModel:
         """Raw weights."""
         return _weights(self.raw, self.config)
 
-    def _bridge(self, *, processed: bool) -> TransformerBridge:
-        config = type(self.hf.config).from_dict(self.hf.config.to_dict())
-        config._attn_implementation = "eager"
-        with torch.device("cpu"):
-            copy = type(self.hf)(config)
-        copy.load_state_dict(self.hf.state_dict())
-        copy = _with_fused_gelu(copy.to(self.device, self.dtype).eval().requires_grad_(False))
+    def _bridge(self, *, processed: bool) -> AnalysisBridge:
         bridge = TransformerBridge.boot_transformers(
-            self.source, hf_model=copy, tokenizer=self.tokenizer, device=str(self.device)
+            self.source,
+            hf_model=sharing_copy(self.hf, written=processed and has_expert_stacks(self.hf)),
+            tokenizer=self.tokenizer,
+            device=str(self.device),
+            dtype=self.dtype,
         )
         bridge.eval()
-        if processed:
-            bridge.enable_compatibility_mode(disable_warnings=True)
+        with unwritten(self.hf, f"weights of {self.source}"):
+            if processed:
+                bridge.enable_compatibility_mode(disable_warnings=True)
         bridge.requires_grad_(False)
-        return bridge
+        fused = self.hf.config._attn_implementation != "eager"
+        return AnalysisBridge.of(bridge, self.dtype, fused=fused)
 
     # ---- modules ---------------------------------------------------------------------------------
 
