@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
+from mechinterp_assets.model.precision import is_narrow, widened
+
 Hook = Callable[[Tensor, Any], Tensor | None]
 
 
-class AnalysisBridge(TransformerBridge):
+class AnalysisBridge(TransformerBridge):  # type: ignore[misc]  # it has no types
     """A bridge of any precision, read and written in float32 (float64 models stay float64)."""
 
     @classmethod
@@ -74,18 +76,11 @@ class AnalysisBridge(TransformerBridge):
         return out
 
 
-def is_narrow(dtype: torch.dtype) -> bool:
-    """Whether a number of this type has fewer than 32 bits."""
-    return torch.finfo(dtype).bits < 32
-
-
 # ---- private -------------------------------------------------------------------------------------
 
 
 def _widened(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.is_floating_point() and is_narrow(value.dtype):
-        return value.float()
-    return value
+    return widened(value) if isinstance(value, Tensor) else value
 
 
 def _narrowed(value: Any, dtype: torch.dtype) -> Any:

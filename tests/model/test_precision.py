@@ -1,6 +1,5 @@
 """Harvest and bridges are one model in every precision, whatever its positions are."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from mechinterp_assets.activations.harvest import capture_z, difference_from_bridge
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.precision import SAME_LAYER, relative_rms
+from mechinterp_assets.model.precision import relative_rms, same_layer
 from tests.model.position_models import LAYERS, SCHEMES, long_ids, write_model
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -23,9 +22,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module", params=[(s, d) for s in SCHEMES for d in DTYPES], ids=str)
-def model(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[LanguageModel]:
+def model(request: pytest.FixtureRequest, folders: dict[str, Path]) -> LanguageModel:
     scheme, dtype = request.param
-    yield LanguageModel.load(folders[scheme], dtype=dtype)
+    return LanguageModel.load(folders[scheme], dtype=dtype)
 
 
 def worst(differences: dict[int, float]) -> float:
@@ -35,7 +34,7 @@ def worst(differences: dict[int, float]) -> float:
 @torch.no_grad()
 def test_harvest_and_bridges_agree_at_1024_positions(model: LanguageModel) -> None:
     ids = long_ids()
-    assert worst(difference_from_bridge(model, ids)) <= SAME_LAYER[model.dtype]
+    assert worst(difference_from_bridge(model, ids)) <= same_layer(model.dtype)
     # Folding rounds every weight anew: 2**-9 of each in bfloat16.
     processed = {torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 0.0025}[model.dtype]
     assert worst(difference_from_bridge(model, ids, view="processed")) <= processed
@@ -66,11 +65,11 @@ def test_the_gate_sees_rounded_rotary_frequencies(model: LanguageModel) -> None:
     try:
         for module in own:
             module.inv_freq = module.inv_freq.to(model.dtype).float()
-        assert worst(difference_from_bridge(model, long_ids())) > 2 * SAME_LAYER[model.dtype]
+        assert worst(difference_from_bridge(model, long_ids())) > 2 * same_layer(model.dtype)
     finally:
         for module, value in zip(own, exact, strict=True):
             module.inv_freq = value
-    assert worst(difference_from_bridge(model, long_ids())) <= SAME_LAYER[model.dtype]
+    assert worst(difference_from_bridge(model, long_ids())) <= same_layer(model.dtype)
 
 
 def test_a_head_read_as_another_is_far_beyond_the_gate(folders: dict[str, Path]) -> None:

@@ -46,7 +46,7 @@ def activation_cache(run: Run) -> Iterator[Made]:
     from mechinterp_assets.activations.cache import DTYPES, write_shards
     from mechinterp_assets.activations.harvest import difference_from_bridge
     from mechinterp_assets.corpora.tokenize import token_matrix
-    from mechinterp_assets.model.precision import SAME_LAYER
+    from mechinterp_assets.model.precision import same_layer
 
     settings, model = run.study.activations, run.model
     sequences = (
@@ -59,7 +59,7 @@ def activation_cache(run: Run) -> Iterator[Made]:
     token_ids = torch.from_numpy(token_matrix(sequences))
     runs = {layer: run.at(layer) for layer in run.layers}
     differences = difference_from_bridge(model, token_ids[:SEQUENCES_COMPARED], run.layers)
-    allowed = SAME_LAYER[model.dtype]
+    allowed = same_layer(model.dtype)
     for layer, difference in differences.items():
         check_difference(runs[layer].partition, difference, allowed)
     with ExitStack() as stack:
