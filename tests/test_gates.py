@@ -13,11 +13,10 @@ import polars as pl
 import pytest
 import torch
 
-from mechinterp_assets.activations import harvest
 from mechinterp_assets.defs.activations.activation_cache import HarvestError, check_difference
 from mechinterp_assets.faithfulness.curve_areas import trapezoid
 from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
-from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.precision import relative_rms
 from mechinterp_assets.reproduction.comparison import failures
 from tests.test_layers import modules
 
@@ -86,20 +85,12 @@ def test_a_harvest_that_cannot_be_compared_is_refused() -> None:
             check_difference("tiny.L00", difference, allowed=1e-3)
 
 
-def test_z_that_is_zero_throughout_equals_itself(
-    organism: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ids = torch.ones(1, 4, dtype=torch.int64)
-    for value, expected in ((0.0, 0.0), (math.nan, math.nan)):
-        z = torch.full((1, 4, organism.config.d_z), value)
-        cache = {"blocks.0.attn.hook_z": z.view(1, 4, organism.config.n_heads, -1)}
-        with monkeypatch.context() as patch:
-            patch.setattr(harvest, "capture_z", lambda *given, z=z: {0: z})
-            patch.setattr(
-                type(organism.raw), "run_with_cache", lambda *a, cache=cache, **k: (None, cache)
-            )
-            found = harvest.difference_from_bridge(organism, ids, [0])[0]
-        assert found == pytest.approx(expected, nan_ok=True)
+def test_zero_equals_itself_and_nothing_equals_nan() -> None:
+    zero, one, odd = torch.zeros(3), torch.ones(3), torch.tensor([1.0, math.nan, 1.0])
+    assert relative_rms(zero, zero) == 0
+    assert relative_rms(one, zero) == math.inf
+    assert relative_rms(1.5 * one, one) == 0.5
+    assert all(map(math.isnan, (relative_rms(odd, one), relative_rms(one, odd))))
 
 
 def test_a_comparison_without_a_verdict_is_a_failure() -> None:

@@ -11,12 +11,13 @@ the last wanted layer.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.precision import float64, relative_rms
 from mechinterp_assets.model.shape import ModelError
 
 
@@ -130,24 +131,56 @@ def harvest(
 
 @torch.no_grad()
 def difference_from_bridge(
-    model: LanguageModel, token_ids: Tensor, layers: Sequence[int] | None = None
+    model: LanguageModel,
+    token_ids: Tensor,
+    layers: Sequence[int] | None = None,
+    *,
+    view: Literal["raw", "processed"] = "raw",
 ) -> dict[int, float]:
-    """Largest |harvested z - TransformerBridge hook_z| of each layer, relative to the rms of z.
+    """Relative rms of harvested z - TransformerBridge hook_z of each layer.
 
     The two routes share no attention code (SDPA against eager), so a small value says that the
-    harvest reads the activation it claims to read. token_ids [batch, position].
+    harvest reads the activation it claims to read. Both get the same residual stream at every
+    layer: otherwise a layer shows what rounding has become on the way to it, which in 16 bits hides
+    real faults. Processed z lacks a constant (the value bias, folded into b_O), which is no
+    difference. token_ids [batch, position].
     """
     chosen = layers_or_all(model, layers)
-    names = {f"blocks.{layer}.attn.hook_z": layer for layer in chosen}
-    harvested = capture_z(model, token_ids, chosen)
-    _, cache = model.raw.run_with_cache(
-        token_ids.to(model.device), names_filter=lambda name: name in names
-    )
-    differences = {}
-    for name, layer in names.items():
-        expected = cache[name]
-        expected = expected.reshape(*expected.shape[:2], -1)
-        scale = harvested[layer].float().pow(2).mean().sqrt()
-        gap = (harvested[layer] - expected).abs().max()
-        differences[layer] = float(gap / scale) if gap != 0 else 0.0  # z may be 0 throughout
-    return differences
+    bridge = getattr(model, view)
+    arriving: dict[int, Tensor] = {}
+    found: dict[int, Tensor] = {}
+
+    def arrive(layer: int) -> Any:
+        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            arriving[layer] = (args[0] if args else kwargs["hidden_states"]).detach()
+
+        return hook
+
+    blocks = model.hf.get_submodule(bridge.real_components["blocks"][0])
+    handles = [
+        blocks[layer].register_forward_pre_hook(arrive(layer), with_kwargs=True) for layer in chosen
+    ]
+    try:
+        harvested = capture_z(model, token_ids, chosen)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    def send(layer: int) -> Any:
+        return lambda value, hook: arriving[layer]
+
+    def keep(layer: int) -> Any:
+        def hook(value: Tensor, hook: Any) -> None:
+            found[layer] = value.flatten(2)
+
+        return hook
+
+    hooks = [(f"blocks.{layer}.hook_resid_pre", send(layer)) for layer in chosen]
+    hooks += [(f"blocks.{layer}.attn.hook_z", keep(layer)) for layer in chosen]
+    bridge.run_with_hooks(token_ids.to(model.device), fwd_hooks=hooks, stop_at_layer=chosen[-1] + 1)
+    if view == "processed":
+        harvested, found = (
+            {layer: float64(z) - float64(z).mean((0, 1)) for layer, z in each.items()}
+            for each in (harvested, found)
+        )
+    return {layer: relative_rms(found[layer], harvested[layer]) for layer in chosen}

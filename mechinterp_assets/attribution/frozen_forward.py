@@ -13,6 +13,7 @@ only), and each earlier layer's attention and MLP outputs. Blocks whose attentio
 parallel are such sums too. Raw weights throughout, since SAEs read raw z.
 """
 
+import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.precision import is_narrow, same_sum
 
 
 class RdfaError(ValueError):
@@ -184,17 +186,21 @@ class FrozenModel:
 
         Asked of the module, because architectures store them differently (some store gain - 1).
         """
-        norm, d = self.model.raw.blocks[layer].ln1, self.model.config.d_model
+        norm, d = self.model.raw.blocks[layer].ln1.original_component, self.model.config.d_model
+        if is_narrow(self.model.dtype):  # its own rounding is no part of the gain
+            norm = copy.deepcopy(norm).float()
         probe = torch.ones(d, dtype=torch.float64)
         probe[1::2] = -1
         centred = self._centred(probe)
         inputs = torch.stack([torch.zeros_like(probe), probe])[None]
-        bias, answer = exact(norm(inputs.to(self.model.device, self.model.dtype))[0])
+        wide = torch.promote_types(self.model.dtype, torch.float32)
+        bias, answer = exact(norm(inputs.to(self.model.device, wide))[0])
         return (answer - bias) * self._scale(probe) / centred, bias
 
     @cached_property
     def tolerance(self) -> float:
-        return 1e-3 if torch.finfo(self.model.dtype).bits >= 32 else 5e-2
+        """Relative error of an identity of the model's own activations."""
+        return same_sum(self.model.dtype)
 
     def _check(self, forward: FrozenForward, residual: list[Tensor]) -> None:
         last = len(residual) - 1

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.precision import same_sum
 
 WRITER_KINDS = ("embedding", "position", "bias", "head", "mlp")
-_RESIDUAL_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def prompt_bytes(model: LanguageModel, length: int, n_layers: int) -> int:
     writers = Writers.of(model, n_layers)
     per_token = (len(writers.kind) + 2 * config.n_layers + n_layers) * config.d_model
     per_token += config.n_layers * (config.d_z + 2 * config.n_heads * length)
-    return int(per_token * length * torch.finfo(model.dtype).bits // 8)
+    return int(per_token * length * max(torch.finfo(model.dtype).bits, 32) // 8)
 
 
 @torch.no_grad()
@@ -136,8 +136,8 @@ def residual_stream(
 
     writers = Writers.of(model, last)
     shape = (*ids.shape, len(writers.kind), model.config.d_model)
-    outputs = torch.empty(shape, dtype=model.dtype, device=model.device)
     start = cache["blocks.0.hook_resid_pre"]
+    outputs = torch.empty(shape, dtype=start.dtype, device=model.device)
     if writers.n_base == 2:
         outputs[:, :, 1] = cache["hook_pos_embed"]
         start = start - outputs[:, :, 1]
@@ -167,7 +167,7 @@ def residual_stream(
 
 def _check_sum(model: LanguageModel, outputs: Tensor, residual: Tensor) -> None:
     error = float((outputs.sum(2) - residual).norm() / residual.norm())
-    if not error <= _RESIDUAL_TOLERANCE:
+    if not error <= same_sum(model.dtype):
         raise CircuitError(
             f"the writers of {model.source} add up to its residual stream only to a relative error "
             f"of {error:.2g}; tracing needs blocks that add head and MLP outputs unchanged "

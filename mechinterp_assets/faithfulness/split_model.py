@@ -28,6 +28,8 @@ from mechinterp_assets.faithfulness.edge_graph import (
     HeadInput,
 )
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.precision import relative_rms, same_sum
+from mechinterp_assets.model.weights import LayerWeight
 
 LOGIT_TOLERANCE = 1e-4
 MEMORY_MIB = 2048  # for the activations of one batch
@@ -76,14 +78,17 @@ class SplitModel:
         def of(weight: Tensor) -> Tensor:
             return weight.detach().to(dtype)
 
+        def once(weight: LayerWeight) -> Tensor:  # keys and values of a group are the same
+            return torch.stack([of_layer[::group] for of_layer in weight])
+
         weights, bridge = model.weights, model.processed
         group = shape.n_heads // shape.n_kv_heads
         self.source, self.shape, self.graph = model.source, shape, EdgeGraph.of(shape)
         self.dtype, self.device = dtype, model.device
-        self.W_Q, self.b_Q = of(weights.W_Q), of(weights.b_Q)
-        self.W_K, self.b_K = of(weights.W_K[:, ::group]), of(weights.b_K[:, ::group])
-        self.W_V, self.b_V = of(weights.W_V[:, ::group]), of(weights.b_V[:, ::group])
-        self.W_O, self.b_O = of(weights.W_O), of(weights.b_O)
+        self.W_Q, self.b_Q = weights.W_Q.stacked(), weights.b_Q.stacked()
+        self.W_K, self.b_K = once(weights.W_K), once(weights.b_K)
+        self.W_V, self.b_V = once(weights.W_V), once(weights.b_V)
+        self.W_O, self.b_O = weights.W_O.stacked(), weights.b_O.stacked()
         self.W_E, self.W_U, self.b_U = of(weights.W_E), of(weights.W_U), of(weights.b_U)
         self.W_pos = None if weights.W_pos is None else of(weights.W_pos)
         self.W_in, self.W_out = of(bridge.W_in), of(bridge.W_out)
@@ -107,19 +112,19 @@ class SplitModel:
 
     @torch.no_grad()
     def check(self, model: LanguageModel, ids: Tensor) -> float:
-        """Largest difference to the bridge's logits at the last position, relative to the largest.
+        """rms difference to the bridge's logits at the last position, relative to their rms.
 
         Raises FaithfulnessError above LOGIT_TOLERANCE (processed weights of a model whose blocks
         are of another form: norms behind the sublayers, attention and MLP side by side, ...).
         """
         expected = model.processed(ids)[:, -1].to(self.dtype)
         found = self.normalise(self.run(ids).final[:, -1]) @ self.W_U + self.b_U
-        error = float((found - expected).abs().max() / expected.abs().max())
-        tolerance = LOGIT_TOLERANCE if model.dtype.itemsize >= 4 else 0.05
+        error = relative_rms(found, expected)
+        tolerance = LOGIT_TOLERANCE if model.dtype == self.dtype else same_sum(model.dtype)
         if not error <= tolerance:
             raise FaithfulnessError(
                 f"{model.source}: logits computed from its weights differ from the model's by "
-                f"{error:.2g} of the largest; its blocks ({self.shape.architecture}) are not "
+                f"{error:.2g} of their rms; its blocks ({self.shape.architecture}) are not "
                 "attention, then MLP, each behind one norm and added to the residual stream"
             )
         return error

@@ -18,11 +18,15 @@ def first_mlp_output(model: LanguageModel, token_ids: Tensor) -> Tensor:
 
     Processed weights. Published successor-head code sometimes leaves out LN2; the model has it.
     """
-    block = model.processed.blocks[0]
+    bridge = model.processed
+    block = bridge.blocks[0]
     embeddings = model.weights.W_E[token_ids.to(model.device)]
     # Modules expect [batch, position, d_model].
     return torch.cat(
-        [block.mlp(block.ln2(part[None]))[0] for part in torch.split(embeddings, _BLOCK)]
+        [
+            bridge.through(block.mlp, bridge.through(block.ln2, part[None]))[0]
+            for part in torch.split(embeddings, _BLOCK)
+        ]
     )
 
 

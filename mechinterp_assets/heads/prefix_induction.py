@@ -215,6 +215,7 @@ class _Measured:
 @torch.no_grad()
 def _measure(model: LanguageModel, data: PrefixSequences, batch_size: int) -> _Measured:
     config, weights, device = model.config, model.weights, model.device
+    unembeddings = weights.W_U.T
     lengths, n, _ = data.token_ids.shape
     flat_ids = data.token_ids.flatten(0, 1)
     destinations, sources = data.destination.repeat(lengths), data.source.repeat(lengths)
@@ -229,7 +230,7 @@ def _measure(model: LanguageModel, data: PrefixSequences, batch_size: int) -> _M
         candidates = ((place >= 1) & (place <= d) & (place != s))[:, None]
         # The block at d - p + 1 .. d repeats tokens: each token of the sequence counts once.
         distinct = candidates & (place <= d - p)[:, None]
-        columns = weights.W_U.T[ids]
+        columns = unembeddings[ids]
         kept = _at_destination(model, ids, row, d[:, 0])
         for layer in range(config.n_layers):
             z = kept[f"blocks.{layer}.attn.hook_z"].view(len(rows), config.n_heads, -1)

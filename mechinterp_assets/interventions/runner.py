@@ -376,8 +376,9 @@ def _unembedded(
     for _, hook in hooks:
         residual = hook(residual, None)  # type: ignore[assignment]
     ends = torch.cat([run.last[:1, -1:], residual[:, -1:]])
-    logits: Tensor = bridge.unembed(bridge.ln_final(ends))[:, -1]
-    if not torch.allclose(logits[0], run.logits[0], rtol=1e-3, atol=1e-3):
+    logits: Tensor = bridge.through(bridge.unembed, bridge.through(bridge.ln_final, ends))[:, -1]
+    same = 1e-3 + torch.finfo(model.dtype).eps
+    if not torch.allclose(logits[0], run.logits[0], rtol=same, atol=same):
         raise InterventionError(
             f"the logits of {model.source} are not its final norm and unembedding alone; paths to "
             "its logits cannot be patched"

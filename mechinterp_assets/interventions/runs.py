@@ -16,9 +16,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from mechinterp_assets.interventions.prompts import PromptGroup, Source
 from mechinterp_assets.interventions.terms import Watched
 from mechinterp_assets.interventions.terms import Weights as View
-from mechinterp_assets.model.language_model import LanguageModel, Weights
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64
+from mechinterp_assets.model.weights import Weights
 
 Hook = Callable[[Tensor, Any], Tensor | None]
 NamedHook = tuple[str, Hook]

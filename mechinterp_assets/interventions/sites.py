@@ -26,7 +26,7 @@ from mechinterp_assets.interventions.runs import (
     hook_name,
 )
 from mechinterp_assets.interventions.terms import EVERYWHERE
-from mechinterp_assets.model.language_model import Weights
+from mechinterp_assets.model.weights import Weights
 
 # Where the residual stream is compared with and without the edit, by edited site.
 COMPARED_AT = {

@@ -209,7 +209,7 @@ class TracedEdges:
             members=torch.tensor(members, device=device),
             row=rows,
             position=positions,
-            basis=_stacked_bases(list(vectors.values())).to(device, self.model.dtype),
+            basis=_stacked_bases(list(vectors.values())).to(device, torch.float32),
             n_slices=counts,
             pairs=Pairs(
                 key.downstream_layer, key.downstream_head, row_index, destinations, sources

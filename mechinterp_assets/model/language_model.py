@@ -17,7 +17,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,45 +25,24 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from torch import Tensor, nn
+from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.activations import NewGELUActivation
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from mechinterp_assets.model.bridge import AnalysisBridge
 from mechinterp_assets.model.loaded_weights import check_loaded
 from mechinterp_assets.model.model_files import CONFIG, check_model_folder, check_weight_files
-from mechinterp_assets.model.shape import ModelError, ModelShape, read_shape, shape_of
+from mechinterp_assets.model.shape import ModelError, read_shape, shape_of
+from mechinterp_assets.model.sharing import has_expert_stacks, sharing_copy, unwritten
+from mechinterp_assets.model.weights import Weights
 
 transformers_logging.disable_progress_bar()
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
 _BESIDE_TOKENIZERS = ("tokenizer_config.json", "special_tokens_map.json", "merges.txt")
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Attention, embedding and unembedding weights of one view (`raw` or `processed`).
-
-    W_Q, W_K, W_V [layer, head, d_model, d_head]; W_O [layer, head, d_head, d_model];
-    b_Q, b_K, b_V [layer, head, d_head]; b_O [layer, d_model]; W_E [d_vocab, d_model];
-    W_pos [n_ctx, d_model] or None (rotary); W_U [d_model, d_vocab]; b_U [d_vocab].
-    Grouped-query models: keys and values are repeated over their query group. Absent biases are 0.
-    """
-
-    W_Q: Tensor
-    W_K: Tensor
-    W_V: Tensor
-    W_O: Tensor
-    b_Q: Tensor
-    b_K: Tensor
-    b_V: Tensor
-    b_O: Tensor
-    W_E: Tensor
-    W_pos: Tensor | None
-    W_U: Tensor
-    b_U: Tensor
 
 
 class LanguageModel:
@@ -141,40 +119,42 @@ class LanguageModel:
         return trunk
 
     @cached_property
-    def raw(self) -> TransformerBridge:
-        """TransformerBridge over raw weights (its own copy, so hooks never touch the harvest)."""
+    def raw(self) -> AnalysisBridge:
+        """Bridge over raw weights: its own modules (so hooks never touch the harvest) over the
+        model's tensors."""
         return self._bridge(processed=False)
 
     @cached_property
-    def processed(self) -> TransformerBridge:
-        """TransformerBridge over processed weights: the same probabilities, folded and centred."""
+    def processed(self) -> AnalysisBridge:
+        """Bridge over processed weights: the same probabilities, folded and centred. Tensors that
+        processing leaves as they are, are the model's."""
         return self._bridge(processed=True)
 
     @cached_property
     def weights(self) -> Weights:
         """Processed weights."""
-        return _weights(self.processed, self.config)
+        return Weights(self.processed, self.config)
 
     @cached_property
     def raw_weights(self) -> Weights:
         """Raw weights."""
-        return _weights(self.raw, self.config)
+        return Weights(self.raw, self.config)
 
-    def _bridge(self, *, processed: bool) -> TransformerBridge:
-        config = type(self.hf.config).from_dict(self.hf.config.to_dict())
-        config._attn_implementation = "eager"
-        with torch.device("cpu"):
-            copy = type(self.hf)(config)
-        copy.load_state_dict(self.hf.state_dict())
-        copy = _with_fused_gelu(copy.to(self.device, self.dtype).eval().requires_grad_(False))
+    def _bridge(self, *, processed: bool) -> AnalysisBridge:
         bridge = TransformerBridge.boot_transformers(
-            self.source, hf_model=copy, tokenizer=self.tokenizer, device=str(self.device)
+            self.source,
+            hf_model=sharing_copy(self.hf, written=processed and has_expert_stacks(self.hf)),
+            tokenizer=self.tokenizer,
+            device=str(self.device),
+            dtype=self.dtype,
         )
         bridge.eval()
-        if processed:
-            bridge.enable_compatibility_mode(disable_warnings=True)
+        with unwritten(self.hf, f"weights of {self.source}"):
+            if processed:
+                bridge.enable_compatibility_mode(disable_warnings=True)
         bridge.requires_grad_(False)
-        return bridge
+        fused = self.hf.config._attn_implementation != "eager"
+        return AnalysisBridge.of(bridge, self.dtype, fused=fused)
 
     # ---- modules ---------------------------------------------------------------------------------
 
@@ -329,34 +309,3 @@ def _find_output_projections(trunk: nn.Module, n_layers: int) -> list[nn.Module]
             f"projections named like {endings}; add its name to _find_output_projections"
         )
     return found
-
-
-def _weights(bridge: TransformerBridge, shape: ModelShape) -> Weights:
-    L, H, d, dh = shape.n_layers, shape.n_heads, shape.d_model, shape.d_head
-    like = bridge.W_E
-
-    def get(name: str, size: tuple[int, ...]) -> Tensor:
-        value: Tensor | None = getattr(bridge, name, None)
-        if value is None:
-            return torch.zeros(size, dtype=like.dtype, device=like.device)
-        value = value.detach()
-        if name[-1] in "KV" and value.shape[1] != H:
-            value = value.repeat_interleave(H // value.shape[1], dim=1)
-        if tuple(value.shape) != size:
-            raise ModelError(f"weight {name} has shape {tuple(value.shape)}, expected {size}")
-        return value
-
-    return Weights(
-        W_Q=get("W_Q", (L, H, d, dh)),
-        W_K=get("W_K", (L, H, d, dh)),
-        W_V=get("W_V", (L, H, d, dh)),
-        W_O=get("W_O", (L, H, dh, d)),
-        b_Q=get("b_Q", (L, H, dh)),
-        b_K=get("b_K", (L, H, dh)),
-        b_V=get("b_V", (L, H, dh)),
-        b_O=get("b_O", (L, d)),
-        W_E=get("W_E", (shape.d_vocab, d)),
-        W_pos=get("W_pos", (shape.n_ctx, d)) if shape.positional == "absolute" else None,
-        W_U=get("W_U", (d, shape.d_vocab)),
-        b_U=get("b_U", (shape.d_vocab,)),
-    )

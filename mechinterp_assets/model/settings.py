@@ -14,6 +14,8 @@ from mechinterp_assets.settings.section import LocalPath, Positive, Section, Tex
 
 SOURCES = ("embedded", "path", "hub", "gguf")
 EMBEDDED_MODELS = {"organism": Path(__file__).resolve().parents[1] / "organism"}
+# Largest relative error of a number that is rounded to a precision.
+ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 MODEL_FILES = (
     *("*.safetensors", "*.safetensors.index.json", "*config.json", "token*", "vocab*", "merges*"),
     *("added_tokens.json", "special_tokens_map.json", "*.model"),
@@ -102,6 +104,11 @@ class ModelSettings(Section):
     def local_folder(self) -> Path | None:
         """The model's folder where the study names one; None for what is fetched or converted."""
         return EMBEDDED_MODELS[self.embedded] if self.embedded is not None else self.path
+
+    @property
+    def rounding(self) -> float:
+        """Largest relative rounding error of an activation."""
+        return ROUNDING[self.dtype]
 
     @property
     def source(self) -> str:

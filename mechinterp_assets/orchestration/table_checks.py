@@ -16,8 +16,10 @@ from mechinterp_assets.studies.study import Study, parse_site
 
 
 def scope(study: Study, partition: str, per: Per) -> Scope:
-    """A partition of a study, with the study's bounds (section `checks`) as variables."""
+    """A partition of a study, with the study's bounds (section `checks`) as variables, and by how
+    much its model rounds."""
     bounds = {f"checks.{name}": value for name, value in study.checks.model_dump().items()}
+    bounds["model.rounding"] = study.model.rounding
     place: dict[str, str | int] = {"study": study.study}
     if per == "site":
         place["layer"] = parse_site(partition)[1]

@@ -6,10 +6,11 @@ table means beyond that stands in `sql/checks/<table>.<name>.sql`: a comment tha
 hold, a line `-- severity: warn` where a breach is no error, and the statement.
 
 Statements see the whole catalog and pick the rows of one partition by DuckDB variables: `study`,
-`layer` (tables per layer), `file` (of the partition's rows), and `checks.<key>`, the bounds that
-the study sets. NaN passes nothing: DuckDB takes it for the largest number, so that a bound from
-below would let it through; a CHECK fails where a column in it is NaN. Statements of one's own say
-`(what must hold) IS NOT TRUE`, with a bound from above.
+`layer` (tables per layer), `file` (of the partition's rows), `checks.<key>`, the bounds that the
+study sets, and `model.rounding`, the relative rounding error of its model's precision. NaN passes
+nothing: DuckDB takes it for the largest number, so that a bound from below would let it through; a
+CHECK fails where a column in it is NaN. Statements of one's own say `(what must hold) IS NOT TRUE`,
+with a bound from above.
 
 Belongs here: the statements. Does not belong here: running them (check_runs.py), how constraints
 are declared (constraints.py).

@@ -10,6 +10,7 @@ import torch
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.precision import widened
 from mechinterp_assets.prompts.answers import AnswerTokens, answer_metrics
 from mechinterp_assets.prompts.common import BASE
 from mechinterp_assets.prompts.ioi import equal_length_groups
@@ -47,6 +48,7 @@ def task_baseline(
     frames = []
     for group, ids in equal_length_groups(prompts, max_prompts):
         logits = model.hf(ids.to(model.device), logits_to_keep=1).logits[:, -1]
+        logits = widened(logits)
         found = answer_metrics(logits, AnswerTokens.of(group, model.device))
         values = pl.DataFrame({name: column.cpu().numpy() for name, column in found.items()})
         frames.append(

@@ -14,5 +14,5 @@ JOIN (
     GROUP BY ALL
 ) AS p USING (feature, rank, node)
 WHERE study = getvariable('study') AND layer = getvariable('layer') AND (
-    abs(total - dfa) <= 1e-3 * size AND least_depth = depth + 1 AND most_depth = depth + 1
+    abs(total - dfa) <= (1e-3 + 8 * getvariable('model.rounding')) * size AND least_depth = depth + 1 AND most_depth = depth + 1
 ) IS NOT TRUE;

@@ -10,5 +10,5 @@ SELECT * FROM (
     WINDOW ranked AS (PARTITION BY layer, head ORDER BY rank)
 )
 WHERE (
-    abs(total - 1) <= 1e-3 AND rank = number AND attention <= coalesce(stronger, attention)
+    abs(total - 1) <= 1e-3 + getvariable('model.rounding') AND rank = number AND attention <= coalesce(stronger, attention)
 ) IS NOT TRUE;

@@ -15,7 +15,7 @@ LEFT JOIN (
     FROM qk_feature_summary
 ) USING (study, task, layer, head, source_role)
 WHERE (
-    abs(summed - mean_score) <= 1e-3 * (1 + abs(mean_score))
-    AND coalesce(abs(total_covariance - 1) <= 1e-3, total_covariance IS NULL)
+    abs(summed - mean_score) <= (1e-3 + 8 * getvariable('model.rounding')) * (1 + abs(mean_score))
+    AND coalesce(abs(total_covariance - 1) <= 1e-3 + 8 * getvariable('model.rounding'), total_covariance IS NULL)
     AND counted = n_part_pairs
 ) IS NOT TRUE;

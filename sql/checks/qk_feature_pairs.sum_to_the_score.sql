@@ -10,7 +10,7 @@ FROM qk_feature_pairs
 WHERE study = getvariable('study')
 GROUP BY ALL
 HAVING (
-    abs(summed - score) <= 1e-3 * (1 + abs(score))
-    AND largest_error <= 1e-3 * (1 + abs(score))
-    AND coalesce(abs(total_covariance - 1) <= 1e-3, total_covariance IS NULL)
+    abs(summed - score) <= (1e-3 + 8 * getvariable('model.rounding')) * (1 + abs(score))
+    AND largest_error <= (1e-3 + 8 * getvariable('model.rounding')) * (1 + abs(score))
+    AND coalesce(abs(total_covariance - 1) <= 1e-3 + 8 * getvariable('model.rounding'), total_covariance IS NULL)
 ) IS NOT TRUE;

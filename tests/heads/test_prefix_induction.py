@@ -136,7 +136,10 @@ def test_scores_and_nulls_equal_a_slow_reference(organism: LanguageModel) -> Non
             ).double()
             z = torch.stack([processed[f"blocks.{k}.attn.hook_z"][0, d] for k in range(layers)])
             z = z.view(layers, organism.config.n_heads, -1)
-            out = torch.einsum("lhe,lhed->lhd", z, w.W_O) / processed["ln_final.hook_scale"][0, d]
+            out = (
+                torch.einsum("lhe,lhed->lhd", z, w.W_O.stacked())
+                / processed["ln_final.hook_scale"][0, d]
+            )
             effect = (out @ w.W_U).double()
             others = [j for j in range(1, d + 1) if j != s]
             tokens = sorted({int(t) for t in ids[1 : d + 1]} - {int(ids[s])})

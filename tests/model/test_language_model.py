@@ -26,7 +26,7 @@ def check_views(model: LanguageModel) -> None:
     torch.testing.assert_close(
         processed.log_softmax(-1), expected.log_softmax(-1), atol=1e-4, rtol=1e-4
     )
-    assert model.weights.b_V.abs().max() == 0
+    assert model.weights.b_V.stacked().abs().max() == 0
     shape, weights = model.config, model.weights
     assert weights.W_K.shape == (shape.n_layers, shape.n_heads, shape.d_model, shape.d_head)
 

@@ -10,8 +10,6 @@ from mechinterp_assets.orchestration.artefacts import CACHE
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
 
-# SDPA against eager attention in one precision; a wrong hook differs by the size of z itself.
-LARGEST_DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 SEQUENCES_COMPARED = 4
 
 
@@ -24,7 +22,7 @@ def check_difference(partition: str, difference: float, allowed: float) -> None:
     if not difference <= allowed:
         raise HarvestError(
             f"{partition}: harvested z differs from the bridge's hook_z by {difference:.2g} of its "
-            f"rms (allowed {allowed}); nothing was published"
+            f"rms on the same residual stream (allowed {allowed}); nothing was published"
         )
 
 
@@ -48,6 +46,7 @@ def activation_cache(run: Run) -> Iterator[Made]:
     from mechinterp_assets.activations.cache import DTYPES, write_shards
     from mechinterp_assets.activations.harvest import difference_from_bridge
     from mechinterp_assets.corpora.tokenize import token_matrix
+    from mechinterp_assets.model.precision import same_layer
 
     settings, model = run.study.activations, run.model
     sequences = (
@@ -60,7 +59,7 @@ def activation_cache(run: Run) -> Iterator[Made]:
     token_ids = torch.from_numpy(token_matrix(sequences))
     runs = {layer: run.at(layer) for layer in run.layers}
     differences = difference_from_bridge(model, token_ids[:SEQUENCES_COMPARED], run.layers)
-    allowed = LARGEST_DIFFERENCE[run.study.model.dtype]
+    allowed = same_layer(model.dtype)
     for layer, difference in differences.items():
         check_difference(runs[layer].partition, difference, allowed)
     with ExitStack() as stack:

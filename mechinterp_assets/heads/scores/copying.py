@@ -63,8 +63,8 @@ def _copying(model: LanguageModel, settings: HeadSettings, embedding: Tensor) ->
     weights = model.weights
     layers, heads, d_model, d_head = weights.W_V.shape
     token_map = (weights.W_U @ embedding).cpu().double()
-    W_V = weights.W_V.cpu().double().flatten(0, 1)
-    W_O = weights.W_O.cpu().double().flatten(0, 1)
+    W_V = weights.W_V.stacked().cpu().double().flatten(0, 1)
+    W_O = weights.W_O.stacked().cpu().double().flatten(0, 1)
     read = W_O @ token_map
     # A product far below the size of its factors is rounding error, not a matrix.
     norm = torch.linalg.matrix_norm

@@ -9,9 +9,10 @@ from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.score_kinds import ModelScore, ScoreDatasets
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadSettings
-from mechinterp_assets.model.language_model import LanguageModel, Weights
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64
+from mechinterp_assets.model.weights import Weights
 
 
 class InductionLogitAttribution:

@@ -132,7 +132,8 @@ class _QueryPatching:
         )
         found: dict[Head, Tensor] = {}
         for layer, arrived in self._arriving(sender_layer, delta):
-            read = self.model.processed.blocks[layer].ln1(arrived)
+            bridge = self.model.processed
+            read = bridge.through(bridge.blocks[layer].ln1, arrived)
             for mover_layer, head in self.movers:
                 if mover_layer == layer:
                     found[layer, head] = read @ weights.W_Q[layer, head] + weights.b_Q[layer, head]
@@ -142,8 +143,9 @@ class _QueryPatching:
         """END residual before each later layer, heads frozen and MLPs recomputed."""
         for layer in range(sender_layer, self.model.config.n_layers - 1):
             middle = self.clean[f"blocks.{layer}.hook_resid_mid"][:, -1] + delta
-            block = self.model.processed.blocks[layer]
-            after = middle + block.mlp(block.ln2(middle))
+            bridge = self.model.processed
+            block = bridge.blocks[layer]
+            after = middle + bridge.through(block.mlp, bridge.through(block.ln2, middle))
             clean_after = self.clean[f"blocks.{layer + 1}.hook_resid_pre"][:, -1]
             delta = after - clean_after
             yield layer + 1, after

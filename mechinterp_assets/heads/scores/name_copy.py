@@ -53,6 +53,7 @@ def _share_in_top(
     model: LanguageModel, read: Tensor, name: Tensor, pool: Tensor, sign: float
 ) -> ScoreValues:
     weights, n = model.weights, len(name)
+    W_U, b_U = weights.W_U, weights.b_U
     layers, heads = weights.W_V.shape[:2]
     value = torch.full((layers, heads), torch.nan, dtype=torch.float64)
     null_mean, null_sd = torch.zeros_like(value), torch.zeros_like(value)
@@ -60,7 +61,7 @@ def _share_in_top(
     for layer in range(1, layers):
         for head in range(heads):
             out = sign * (read @ weights.W_V[layer, head] @ weights.W_O[layer, head])
-            logits = normalised(model, out) @ weights.W_U + weights.b_U
+            logits = normalised(model, out) @ W_U + b_U
             # Above the sixth largest: a head that writes nothing ties everywhere and hits nowhere.
             bar = logits.topk(TOP_TOKENS + 1, dim=-1).values[:, -1:]
             hit = (logits.gather(1, name[:, None].to(logits.device)) > bar)[:, 0].cpu()

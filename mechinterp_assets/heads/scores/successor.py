@@ -102,14 +102,17 @@ def successor(
     classes = token_classes(model.encode, special=model.tokenizer.all_special_ids)
     if not classes:
         return None
-    weights = model.weights
+    weights, W_U = model.weights, model.weights.W_U
     shares, chances, variances = [], [], []
     for one in classes:
         ids = one.ids.to(model.device)
         read = first_mlp_output(model, one.ids[one.source])
-        values = torch.einsum("td,lhde->lhte", read, weights.W_V)
-        write = torch.einsum("lhed,dv->lhev", weights.W_O, weights.W_U[:, ids])
-        effect = values @ write
+        effect = torch.stack(
+            [
+                torch.einsum("td,hde->hte", read, W_V) @ (W_O @ W_U[:, ids])
+                for W_V, W_O in zip(weights.W_V, weights.W_O, strict=True)
+            ]
+        )
         index = one.following.to(effect.device).expand(*effect.shape[:3])[..., None]
         hit = (effect >= effect.gather(3, index)).sum(dim=3) == 1
         shares.append(hit.double().mean(dim=2).cpu())

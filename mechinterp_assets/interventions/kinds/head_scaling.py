@@ -66,7 +66,7 @@ class ScaleHead(Intervention):
             factor = torch.ones_like(factor)
             factor[self.channel] = self.alpha
         places = Places.of(run.group, self.position_role)
-        step = Scale("z", self.layer, self.head, places, factor.to(model.dtype))
+        step = Scale("z", self.layer, self.head, places, factor)
         return edit_of(run, step, weights_of(model, self.view))
 
 

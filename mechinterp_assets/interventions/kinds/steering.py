@@ -98,11 +98,11 @@ class Steer(Intervention):
         from mechinterp_assets.interventions.sites import Add, Places, edit_of
 
         run, weights = runs.of(None, self.view), weights_of(context.model, self.view)
+        W_O = weights.W_O[self.layer].flatten(0, 1)
         if self.feature is not None:
-            row = context.saes[self.layer].W_dec[self.feature]
-            vector = row.to(weights.W_O) @ weights.W_O[self.layer].flatten(0, 1)
+            vector = context.saes[self.layer].W_dec[self.feature].to(W_O) @ W_O
         else:
-            vector = context.directions[str(self.direction)].to(weights.W_O)
+            vector = context.directions[str(self.direction)].to(W_O)
         places = Places.of(run.group, self.position_role)
         step = Add(self.site, self.layer, None, places, self.alpha * vector)
         return edit_of(run, step, weights)
