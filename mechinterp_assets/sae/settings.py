@@ -158,8 +158,12 @@ class SaeSettings(Section):
     max_gradient_norm: PositiveFloat | None = None
     """The gradient's norm is clipped to this (null: never)."""
     normalize_input: bool = True
-    """Train on rows scaled so that E||x - mean||^2 = d_in; the scale is folded into the biases at
-    the end, so the SAE takes raw z."""
+    """Train on rows scaled so that E||x - mean||^2 = d_in, over a sample without its 0.1% of rows
+    of largest norm; the scale is folded into the biases at the end, so the SAE takes raw z."""
+    max_row_norm: PositiveFloat | None = 5.0
+    """Rows farther from the mean than this many times the root mean square of that distance (of the
+    same rows) are drawn in to it in training, so that no single token rules a step (null: never).
+    No row of SmolLM2-135M's 30 layers is farther than 4.2."""
     decoder_init: Literal["random", "data"] = "random"
     """random unit rows, or data: unit rows in the directions of sampled x - b_dec."""
     b_dec_init: Literal["mean", "geometric_median"] = "mean"

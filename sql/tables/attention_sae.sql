@@ -1,4 +1,4 @@
--- formula: 3
+-- formula: 4
 -- per: site
 -- rows: one
 -- below: layer < n_layers
@@ -18,6 +18,7 @@ CREATE TABLE attention_sae (
     batch_size INTEGER CHECK (batch_size > 0),
     learning_rate DOUBLE CHECK (learning_rate >= 0),
     input_scale DOUBLE CHECK (input_scale > 0),
+    outlier_variance_share DOUBLE CHECK (outlier_variance_share BETWEEN 0 AND 1),
     resampled_features BIGINT CHECK (resampled_features >= 0),
     seed BIGINT,
     path VARCHAR NOT NULL,
@@ -46,7 +47,8 @@ COMMENT ON COLUMN attention_sae.training_tokens IS 'Activation rows seen in trai
 COMMENT ON COLUMN attention_sae.steps IS 'Optimiser steps';
 COMMENT ON COLUMN attention_sae.batch_size IS 'Rows per step';
 COMMENT ON COLUMN attention_sae.learning_rate IS 'Peak learning rate of Adam';
-COMMENT ON COLUMN attention_sae.input_scale IS 'Factor by which rows were multiplied in training, so that E||x - mean||^2 = d_in; 1 if they were not. It is folded into the stored biases: the SAE takes z as it is';
+COMMENT ON COLUMN attention_sae.input_scale IS 'Factor by which rows were multiplied in training, so that E||x - mean||^2 = d_in over a sample without its 0.1% of rows of largest norm; 1 if they were not. It is folded into the stored biases: the SAE takes z as it is';
+COMMENT ON COLUMN attention_sae.outlier_variance_share IS 'Share of sum ||x - mean||^2 of that sample that its 0.1% of rows of largest norm add; about 0.01 in language models. The same of held-out tokens: sae_evaluation';
 COMMENT ON COLUMN attention_sae.resampled_features IS 'Dead features given a new direction in training (architectures that resample; Bricken et al. 2023), a feature counted each time';
 COMMENT ON COLUMN attention_sae.seed IS 'Seed of initialisation and resampling';
 COMMENT ON COLUMN attention_sae.path IS 'Folder under $MECHINTERP_HOME/tensors; its highest version holds cfg.json and sae_weights.safetensors in SAELens format';
