@@ -96,8 +96,9 @@ class _Moments:
 
     @property
     def variance(self) -> float:
-        """sum ||x - mean x||^2."""
-        return self.x_squares - float(self.x.square().sum()) / self.n
+        """sum ||x - mean x||^2; 0 where it is no more than rounding."""
+        variance = self.x_squares - float(self.x.square().sum()) / self.n
+        return variance if variance > ROUNDING * self.x_squares else 0.0
 
     @property
     def residual_variance(self) -> float:
@@ -206,13 +207,12 @@ class ReconstructionSums:
             "density_counts": density_counts(self.densities()),
         }
 
-
     def _outliers(self) -> dict[str, Measure]:
         """Explained variance without the rows of largest norm, and what they carry."""
         sums, largest = self._all, self._largest
         away = largest.x - sums.x / self.n
         typical = sums - largest.moments()
-        # what is left of equal rows by rounding is no variance
+        # the difference is only as exact as the sums that it is of
         varies = typical.n > 1 and typical.variance > ROUNDING * sums.x_squares
         left_over = float(largest.residual.square().sum())
         return {
@@ -335,7 +335,9 @@ def _warn_of_outliers(row: Mapping[str, Any]) -> None:
     shares = {name: row[f"outlier_{name}_share"] for name in ("variance", "loss")}
     if max(value or 0.0 for value in shares.values()) <= LARGE_SHARE:
         return
-    said = " and ".join(f"{100 * (value or 0.0):.0f}% of the {name}" for name, value in shares.items())
+    said = " and ".join(
+        f"{100 * (value or 0.0):.0f}% of the {name}" for name, value in shares.items()
+    )
     logger.warning(
         "SAE of layer %d: the %.1f%% of tokens with the largest norm carry %s; without them it "
         "explains %s of the variance, with them %s",

@@ -251,7 +251,7 @@ class Trainer:
         return training, tensors["centre"].to(device), _Progress(**info["progress"])
 
     def _draw_in_(self, x: Tensor) -> Tensor:
-        """Move the rows of x [n, d_in] (scaled) that lie too far from the mean towards it, in place.
+        """Move rows of x [n, d_in] (scaled) that lie too far from the mean towards it, in place.
 
         Returns their number, 0-dim. The others stay as they are, bit for bit.
         """
@@ -259,9 +259,10 @@ class Trainer:
         if limit is None:
             return x.new_zeros(())
         squares = torch.linalg.vecdot(x, x) - 2 * (x @ centre) + torch.dot(centre, centre)
-        factor = (limit * self._progress.spread / squares.clamp_min(0).sqrt()).clamp_max(1)
+        distance = squares.clamp_min(0).sqrt()
+        factor: Tensor = (limit * self._progress.spread / distance).clamp_max(1)
         x.mul_(factor[:, None]).addr_(1 - factor, centre)
-        return (factor < 1).sum().to(x)
+        return (factor < 1).sum().to(x.dtype)
 
     def _resample(self) -> None:
         settings, progress = self.settings, self._progress
@@ -332,8 +333,8 @@ class Trainer:
 
 
 _OUTLIERS_RULE = (
-    "%s: the %.1f%% of sampled rows with the largest norm carry %.0f%% of their variance. The input "
-    "scale is that of the others, and rows beyond sae.max_row_norm are drawn in; read "
+    "%s: the %.1f%% of sampled rows with the largest norm carry %.0f%% of their variance. The "
+    "input scale is that of the others, and rows beyond sae.max_row_norm are drawn in; read "
     "typical_explained_variance of sae_evaluation, and see which tokens they are"
 )
 

@@ -11,6 +11,7 @@ CREATE TABLE attention_sae (
     k INTEGER CHECK (k > 0),
     l1_coefficient DOUBLE CHECK (l1_coefficient >= 0),
     l0_coefficient DOUBLE CHECK (l0_coefficient >= 0),
+    trained_on VARCHAR NOT NULL CHECK (trained_on IN ('raw', 'processed')),
     training_source VARCHAR CHECK (training_source IN ('cache', 'forward')),
     compute_dtype VARCHAR,
     training_tokens BIGINT CHECK (training_tokens > 0),
@@ -41,6 +42,7 @@ COMMENT ON COLUMN attention_sae.d_sae IS 'Number of features';
 COMMENT ON COLUMN attention_sae.k IS 'Most features that can be active at a token; NULL unless the architecture fixes it';
 COMMENT ON COLUMN attention_sae.l1_coefficient IS 'Weight of the L1 penalty, on inputs scaled by input_scale; NULL unless the architecture has one';
 COMMENT ON COLUMN attention_sae.l0_coefficient IS 'Weight of the number of active features per token in the loss, on inputs scaled by input_scale; NULL unless the architecture has one';
+COMMENT ON COLUMN attention_sae.trained_on IS 'The weights whose z the SAE learned: raw, or processed, for an SAE from elsewhere that reads z less c = b_V + ln1.b W_V. The stored SAE takes raw z in either case: c was added to b_dec, which is exact (sae_adoption)';
 COMMENT ON COLUMN attention_sae.training_source IS 'Where rows came from in training. cache: the activation cache of the layer. forward: forward passes shared by all layers of the run; NULL for an SAE not trained in this study';
 COMMENT ON COLUMN attention_sae.compute_dtype IS 'Type of the factors of the encoder''s matrix product in training; weights and sums are float32. NULL for an SAE not trained in this study';
 COMMENT ON COLUMN attention_sae.training_tokens IS 'Activation rows seen in training, repeated passes counted each time';
@@ -55,4 +57,4 @@ COMMENT ON COLUMN attention_sae.path IS 'Folder under $MECHINTERP_HOME/tensors; 
 COMMENT ON COLUMN attention_sae.weights_hash IS 'SHA-256 of architecture, k and weights, 16 hex digits: the data version of everything computed from this SAE';
 COMMENT ON COLUMN attention_sae.external_folder IS 'Folder that the SAE was taken from (study setting sae.path); NULL for an SAE trained in this study';
 COMMENT ON COLUMN attention_sae.external_hash IS 'SHA-256 of the SHA-256 of its cfg.json and of its sae_weights.safetensors, 16 hex digits; NULL for an SAE trained in this study';
-COMMENT ON COLUMN attention_sae.external_warnings IS 'In what the folder''s own account of its training does not match this study (model name, context, BOS), separated by semicolons; NULL where it matches, and for an SAE trained in this study';
+COMMENT ON COLUMN attention_sae.external_warnings IS 'In what the folder''s own account of its training does not match this study (model name, context, BOS, keys that are not read), and what the measures of sae_adoption leave open, separated by semicolons; NULL where it matches, and for an SAE trained in this study';

@@ -71,7 +71,7 @@ OUTLIERS = 5
 
 @pytest.fixture(scope="module")
 def with_outliers(planted: Planted) -> torch.Tensor:
-    """The planted rows, of which the first 5 of 20,000 are 200 times as long, in other directions."""
+    """The planted rows; the first 5 of 20,000 are 200 times as long, in other directions."""
     rows = planted.rows.clone()
     directions = torch.randn(OUTLIERS, rows.shape[1], generator=torch.Generator().manual_seed(9))
     directions /= directions.norm(dim=1, keepdim=True)
@@ -106,8 +106,7 @@ def test_a_few_enormous_rows_change_nothing_for_the_others(
         train(TensorRows(rows, seed=0), settings) for rows in (planted.rows, with_outliers)
     )
     one, other = (
-        evaluate_reconstruction(result.sae, planted.rows[OUTLIERS:])
-        for result in (clean, outliers)
+        evaluate_reconstruction(result.sae, planted.rows[OUTLIERS:]) for result in (clean, outliers)
     )
     assert outliers.info["input_scale"] == pytest.approx(clean.info["input_scale"], rel=1e-3)
     # runs this short differ by .02 with their rows; ruled by the five, L1 explains less than .1
@@ -117,7 +116,9 @@ def test_a_few_enormous_rows_change_nothing_for_the_others(
     found = [recovered(result.sae.W_dec, planted.dictionary) for result in (clean, outliers)]
     assert found[1] == pytest.approx(found[0], abs=0.03)
     # and it is said: here, row by row of the log, and in the evaluation
-    assert outliers.info["outlier_variance_share"] > 0.9 > 0.1 > clean.info["outlier_variance_share"]
+    assert (
+        outliers.info["outlier_variance_share"] > 0.9 > 0.1 > clean.info["outlier_variance_share"]
+    )
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "0.1% of sampled rows with the largest norm carry 97% of" in caplog.text
     assert clean.log["clipped_rows"].sum() == 0
@@ -129,9 +130,7 @@ def test_a_few_enormous_rows_change_nothing_for_the_others(
     )
 
 
-def test_without_the_limit_a_few_rows_rule(
-    planted: Planted, with_outliers: torch.Tensor
-) -> None:
+def test_without_the_limit_a_few_rows_rule(planted: Planted, with_outliers: torch.Tensor) -> None:
     """What the test above would see: the limit is what does it."""
     settings = SaeSettings(
         architecture="standard",
@@ -169,9 +168,7 @@ def test_rows_are_drawn_in_to_the_limit_and_no_others_touched() -> None:
         (x[outside].double() - centre).norm(dim=1)[2:], torch.full((n - 2,), 2 * spread).double()
     )
     direction = (before[7].double() - centre) / away[7]
-    torch.testing.assert_close(
-        x[7].double(), centre + 2 * spread * direction, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(x[7].double(), centre + 2 * spread * direction, rtol=1e-4, atol=1e-4)
     assert torch.isfinite(x).all()
 
 
