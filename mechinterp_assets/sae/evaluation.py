@@ -12,8 +12,10 @@ Conventions
   that have a next token: what is predicted from BOS is left out. Raw weights.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 import torch
@@ -23,10 +25,13 @@ from tqdm import tqdm
 
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import check_token_ids
+from mechinterp_assets.activations.outliers import LARGE_SHARE, OUTLIER_SHARE, n_outliers
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.splicing import CleanPass, SplicedLosses, clean_pass, spliced_logits
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "layer": pl.Int32,
@@ -35,6 +40,9 @@ EVALUATION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "l0": pl.Float64,
     "explained_variance": pl.Float64,
     "fvu": pl.Float64,
+    "typical_explained_variance": pl.Float64,
+    "outlier_variance_share": pl.Float64,
+    "outlier_loss_share": pl.Float64,
     "reconstruction_cosine": pl.Float64,
     "mse": pl.Float64,
     "ce_clean": pl.Float64,
@@ -62,39 +70,109 @@ VARIANT_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 # Bins of log10 density: 0.25 wide from -8 to 0, the lower edge included; the last holds 0 too.
 DENSITY_LOW, DENSITY_BINS, DENSITY_WIDTH = -8.0, 32, 0.25
 
+ROUNDING = 1e-12  # of float64 sums over millions of rows, relative
+
 Measure = float | int | list[int] | None
 
 
-class ReconstructionSums:
-    """Float64 sums over activation rows, from which every reconstruction measure follows."""
+@dataclass
+class _Moments:
+    """Sums over some rows: x and the residual [d_in], and their squares, float64."""
 
-    def __init__(self, d_in: int, d_sae: int) -> None:
-        self.n = 0
-        self._x = torch.zeros(d_in, dtype=torch.float64)
-        self._residual = torch.zeros(d_in, dtype=torch.float64)
-        self._x_squares = 0.0
-        self._residual_squares = 0.0
+    n: int
+    x: Tensor
+    residual: Tensor
+    x_squares: float
+    residual_squares: float
+
+    def __sub__(self, other: "_Moments") -> "_Moments":
+        return _Moments(
+            self.n - other.n,
+            self.x - other.x,
+            self.residual - other.residual,
+            self.x_squares - other.x_squares,
+            self.residual_squares - other.residual_squares,
+        )
+
+    @property
+    def variance(self) -> float:
+        """sum ||x - mean x||^2; 0 where it is no more than rounding."""
+        variance = self.x_squares - float(self.x.square().sum()) / self.n
+        return variance if variance > ROUNDING * self.x_squares else 0.0
+
+    @property
+    def residual_variance(self) -> float:
+        """sum ||r - mean r||^2."""
+        return self.residual_squares - float(self.residual.square().sum()) / self.n
+
+    @property
+    def explained_variance(self) -> float | None:
+        """1 - residual variance / variance; None where x does not vary."""
+        return 1 - self.residual_variance / self.variance if self.variance > 0 else None
+
+
+class _LargestRows:
+    """Of all rows that are added, the `most` of largest norm with their residuals, float64."""
+
+    def __init__(self, most: int, d_in: int) -> None:
+        self._most = most
+        self.x = torch.zeros(0, d_in, dtype=torch.float64)
+        self.residual = torch.zeros(0, d_in, dtype=torch.float64)
+
+    def add(self, x: Tensor, residual: Tensor) -> None:
+        chosen = x.norm(dim=1).topk(min(self._most, len(x)), sorted=False).indices
+        self.x = torch.cat([self.x, x[chosen].cpu()])
+        self.residual = torch.cat([self.residual, residual[chosen].cpu()])
+        if len(self.x) > self._most:
+            kept = self.x.norm(dim=1).topk(self._most).indices
+            self.x, self.residual = self.x[kept], self.residual[kept]
+
+    def moments(self) -> _Moments:
+        return _Moments(
+            len(self.x),
+            self.x.sum(0),
+            self.residual.sum(0),
+            float(self.x.square().sum()),
+            float(self.residual.square().sum()),
+        )
+
+
+class ReconstructionSums:
+    """Float64 sums over n_rows activation rows, from which every reconstruction measure follows."""
+
+    def __init__(self, d_in: int, d_sae: int, n_rows: int) -> None:
+        self._n_rows = n_rows
+        zeros = torch.zeros(d_in, dtype=torch.float64)
+        self._all = _Moments(0, zeros, zeros.clone(), 0.0, 0.0)
+        self._largest = _LargestRows(n_outliers(n_rows), d_in)
         self._cosine = 0.0
         self._norm_ratio = 0.0
         self._n_norm = 0
         self._active = 0
         self._fired = torch.zeros(d_sae, dtype=torch.int64)
 
+    @property
+    def n(self) -> int:
+        """Rows added so far."""
+        return self._all.n
+
     @torch.no_grad()
     def add(self, sae: SparseAutoencoder, x: Tensor) -> Tensor:
         """Add rows x [n, d_in]; gives their reconstruction x_hat [n, d_in]."""
         f = sae.encode(x)
         reconstruction = sae.decode(f)
-        self.n += len(x)
         fired = (f > 0).sum(0).cpu()
         self._active += int(fired.sum())
         self._fired += fired
         x, x_hat = x.double(), reconstruction.double()
         residual = x - x_hat
-        self._x += x.sum(0).cpu()
-        self._residual += residual.sum(0).cpu()
-        self._x_squares += float(x.square().sum())
-        self._residual_squares += float(residual.square().sum())
+        sums = self._all
+        sums.n += len(x)
+        sums.x += x.sum(0).cpu()
+        sums.residual += residual.sum(0).cpu()
+        sums.x_squares += float(x.square().sum())
+        sums.residual_squares += float(residual.square().sum())
+        self._largest.add(x, residual)
         self._cosine += float(cosine_similarity(x, x_hat, dim=1).sum())
         norms = x.norm(dim=1)
         nonzero = norms > 0
@@ -113,19 +191,34 @@ class ReconstructionSums:
         """
         if self.n == 0:
             raise SaeError("no valid position to evaluate on; give sequences with non-BOS tokens")
-        total = self._x_squares - float(self._x.square().sum()) / self.n
-        residual = self._residual_squares - float(self._residual.square().sum()) / self.n
+        assert self.n == self._n_rows
+        sums = self._all
         return {
             "n_tokens": self.n,
             "l0": self._active / self.n,
-            "explained_variance": 1 - residual / total if total > 0 else None,
-            "fvu": self._residual_squares / total if total > 0 else None,
+            "explained_variance": sums.explained_variance,
+            "fvu": sums.residual_squares / sums.variance if sums.variance > 0 else None,
+            **self._outliers(),
             "reconstruction_cosine": self._cosine / self.n,
-            "mse": self._residual_squares / (self.n * len(self._x)),
+            "mse": sums.residual_squares / (self.n * len(sums.x)),
             "dead_fraction": float((self._fired == 0).double().mean()),
             "dead_fraction_tokens": self.n,
             "shrinkage": self._norm_ratio / self._n_norm if self._n_norm else None,
             "density_counts": density_counts(self.densities()),
+        }
+
+    def _outliers(self) -> dict[str, Measure]:
+        """Explained variance without the rows of largest norm, and what they carry."""
+        sums, largest = self._all, self._largest
+        away = largest.x - sums.x / self.n
+        typical = sums - largest.moments()
+        # the difference is only as exact as the sums that it is of
+        varies = typical.n > 1 and typical.variance > ROUNDING * sums.x_squares
+        left_over = float(largest.residual.square().sum())
+        return {
+            "typical_explained_variance": typical.explained_variance if varies else None,
+            "outlier_variance_share": _share(float(away.square().sum()), sums.variance),
+            "outlier_loss_share": _share(left_over, sums.residual_squares),
         }
 
 
@@ -140,7 +233,7 @@ def evaluate_reconstruction(
     sae: SparseAutoencoder, rows: Tensor, *, batch_size: int = 4096
 ) -> dict[str, Measure]:
     """Reconstruction measures of sae_evaluation over rows [n, d_in], without any model."""
-    sums = ReconstructionSums(sae.d_in, sae.d_sae)
+    sums = ReconstructionSums(sae.d_in, sae.d_sae, len(rows))
     for start in range(0, len(rows), batch_size):
         sums.add(sae, rows[start : start + batch_size].to(sae.W_enc.device))
     return sums.measures()
@@ -187,7 +280,8 @@ def evaluate_variants(
     check_token_ids(model, token_ids)
     _check(model, saes, token_ids, mean_z)
     layers = sorted(saes)
-    sums = {layer: _LayerSums.of(saes[layer]) for layer in layers}
+    n_valid = int(valid_positions(token_ids, model.bos_token_id).sum())
+    sums = {layer: _LayerSums.of(saes[layer], n_valid) for layer in layers}
     ce_clean, n_predictions = 0.0, 0
     with tqdm(total=len(token_ids), desc="evaluate SAEs", unit="sequence", disable=None) as bar:
         for start in range(0, len(token_ids), batch_size):
@@ -213,6 +307,8 @@ def evaluate_variants(
         for layer in layers
         for name, measures in sums[layer].measures(ce_clean, n_predictions).items()
     ]
+    for row in rows:
+        _warn_of_outliers(row)
     return pl.DataFrame(rows, schema=VARIANT_SCHEMA)
 
 
@@ -231,6 +327,28 @@ def share_recovered(spliced: float, ablated: float) -> float | None:
 # ---- private -------------------------------------------------------------------------------------
 
 
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def _warn_of_outliers(row: Mapping[str, Any]) -> None:
+    shares = {name: row[f"outlier_{name}_share"] for name in ("variance", "loss")}
+    if max(value or 0.0 for value in shares.values()) <= LARGE_SHARE:
+        return
+    said = " and ".join(
+        f"{100 * (value or 0.0):.0f}% of the {name}" for name, value in shares.items()
+    )
+    logger.warning(
+        "SAE of layer %d: the %.1f%% of tokens with the largest norm carry %s; without them it "
+        "explains %s of the variance, with them %s",
+        row["layer"],
+        100 * OUTLIER_SHARE,
+        said,
+        row["typical_explained_variance"],
+        row["explained_variance"],
+    )
+
+
 @dataclass
 class _LayerSums:
     """Running sums of one layer: its two ablations, and each of its SAEs by name."""
@@ -241,9 +359,9 @@ class _LayerSums:
     mean: SplicedLosses = field(default_factory=SplicedLosses)
 
     @classmethod
-    def of(cls, saes: Mapping[str, SparseAutoencoder]) -> "_LayerSums":
+    def of(cls, saes: Mapping[str, SparseAutoencoder], n_rows: int) -> "_LayerSums":
         return cls(
-            {name: ReconstructionSums(sae.d_in, sae.d_sae) for name, sae in saes.items()},
+            {name: ReconstructionSums(sae.d_in, sae.d_sae, n_rows) for name, sae in saes.items()},
             {name: SplicedLosses() for name in saes},
         )
 

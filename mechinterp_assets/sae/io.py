@@ -4,7 +4,8 @@ Belongs here: writing, reading, compatibility checks, and the gate that a writte
 before it is published. Does not belong here: where folders live (resources/tensors.py).
 
 A folder holds cfg.json and sae_weights.safetensors: sae_lens.SAE.load_from_disk reads ours, and
-load_sae reads SAELens's for architectures whose name there is ours too. What SAELens calls an
+load_sae reads SAELens's for architectures whose name there is ours too, and what others wrote in
+their own words (foreign_config.py). What SAELens calls an
 architecture, and the names of its tensors, stand in the architecture's TRAITS; its own keys of
 cfg.json in its SAE class. Fingerprints and our own name of the architecture are under
 metadata.mechinterp in cfg.json; SAELens carries that key along and ignores it.
@@ -29,6 +30,7 @@ from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
 from mechinterp_assets.sae.folder import CONFIG, WEIGHTS
+from mechinterp_assets.sae.foreign_config import in_one_form, unread_keys
 from mechinterp_assets.sae.normalization import fold_normalization
 from mechinterp_assets.sae.registry import sae_class
 from mechinterp_assets.sae.traits import architecture_names, traits_of
@@ -204,6 +206,18 @@ def read_hook(folder: Path) -> str:
     return str(_metadata(folder, _config(folder)).get("hook_name", ""))
 
 
+def declared(folder: Path) -> dict[str, Any]:
+    """What cfg.json says an SAE is, in SAELens's keys. Raises SaeError as load_sae does."""
+    return _config(folder)
+
+
+def keys_not_read(folder: Path) -> list[str]:
+    """Keys of the cfg.json of a foreign folder that nothing here knows."""
+    content = _file_content(folder)
+    ours = _mapping(_metadata(folder, content), "mechinterp", folder)
+    return [] if ours else unread_keys(content)
+
+
 def read_metadata(folder: Path) -> SaeMetadata:
     """Metadata of an SAE folder; fingerprints are None when another program wrote it."""
     metadata = _metadata(folder, _config(folder))
@@ -299,9 +313,19 @@ def verify_saved(folder: Path, sae: SparseAutoencoder, sample_rows: Tensor) -> d
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    """cfg.json as SAELens 6 writes it, whoever wrote it."""
+    config = _file_content(folder)
+    if _mapping(_metadata(folder, config), "mechinterp", folder):
+        return config
+    return in_one_form(config, str(folder / CONFIG))
+
+
+def _file_content(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.exists():
-        raise SaeError(f"{folder} has no {CONFIG}; give a folder in SAELens's format")
+        raise SaeError(
+            f"{folder} has no {CONFIG}; give a folder in SAELens's format{_pickled(folder)}"
+        )
     try:
         config = json.loads(read_text(path, f"the {CONFIG} of an SAE", _CONFIG_BYTES))
     except FileError as error:
@@ -311,6 +335,17 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise SaeError(f"{path} does not hold a JSON object; restore the folder")
     return config
+
+
+def _pickled(folder: Path) -> str:
+    """What to do with a .pt file, which is never opened: reading a pickle may run what is in it."""
+    near = folder if folder.is_dir() else folder.parent
+    if folder.suffix != ".pt" and not any(near.glob("*.pt")):
+        return ""
+    return (
+        ". A .pt file is a pickle, which is not opened here: convert it to safetensors where you "
+        "trust it, by the command in docs/evaluation.md (SAEs of Kissane et al.)"
+    )
 
 
 def _metadata(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -329,7 +364,7 @@ def _weights(folder: Path, config: dict[str, Any], names: Iterable[str]) -> dict
     """Tensors `names` of a folder, float32, with the shapes and dtype that cfg.json declares."""
     path = folder / WEIGHTS
     if not path.exists():
-        raise SaeError(f"{folder} has no {WEIGHTS}; restore the folder")
+        raise SaeError(f"{folder} has no {WEIGHTS}; restore the folder{_pickled(folder)}")
     try:
         check_regular(path, "a safetensors file")
         tensors = load_file(path)
@@ -354,8 +389,8 @@ def _weights(folder: Path, config: dict[str, Any], names: Iterable[str]) -> dict
             raise SaeError(
                 f"{name} in {path} has shape {tuple(tensor.shape)}, cfg.json says {size}"
             )
-        # SAELens keeps thresholds in float32 whatever the SAE's dtype
-        if tensor.dtype != dtype and not (name == "threshold" and tensor.dtype == torch.float32):
+        # SAELens keeps thresholds in float32 whatever the SAE's dtype; others keep them in theirs
+        if tensor.dtype != dtype and not (name == "threshold" and tensor.dtype in FLOATS.values()):
             raise SaeError(f"{name} in {path} has dtype {tensor.dtype}, cfg.json says {dtype}")
         if not torch.isfinite(tensor).all():
             raise SaeError(f"{name} in {path} has NaN or infinity; restore or retrain the SAE")

@@ -57,9 +57,11 @@ def _known(*others: str) -> tuple[Any, ...]:
 Architecture = Annotated[str, *_known()]
 TrainedOrExternal = Annotated[str, *_known(EXTERNAL)]
 # Keys that external SAEs have too.
-EXTERNAL_KEYS = frozenset(
-    {"architecture", "path", "min_explained_variance", "evaluation_tokens", "seed"}
-)
+EXTERNAL_KEYS = frozenset({"architecture", "evaluation_tokens", "seed"})
+# Keys that external SAEs alone have.
+EXTERNAL_ALONE = frozenset({"path", "trained_on", "max_fvu", "expected_l0", "expected_hash"})
+TrainedOn = Literal["auto", "raw", "processed"]
+FolderHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 # Settings that belong to some architectures only; the others leave them None.
 ARCHITECTURE_SETTINGS = (
     "k",
@@ -78,10 +80,9 @@ _NOT_LEARNED_FROM = frozenset(
         "source",
         "buffer_rows",
         "buffer_dtype",
-        "path",
-        "min_explained_variance",
         "evaluation_tokens",
         "d_sae_by_layer",
+        *EXTERNAL_ALONE,
     }
 )
 SEEDS_PER_LAYER = 1000  # layers of one seed must not share seeds with those of the next
@@ -94,7 +95,8 @@ class SaeSettings(Section):
     `l0_coefficient` (jumprelu). What an architecture does not have is refused.
 
     `architecture: external` takes SAEs trained elsewhere, in SAELens's format for hook_z. Of the
-    other keys path, min_explained_variance, evaluation_tokens and seed remain.
+    other keys path, trained_on, max_fvu, expected_l0, expected_hash, evaluation_tokens and seed
+    remain.
     """
 
     READ_ALONE: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "evaluation_tokens"})
@@ -104,8 +106,19 @@ class SaeSettings(Section):
     path: LocalName | dict[Index, LocalName] | None = None
     """Folders of external SAEs: one name with {layer} in it (gpt2/blocks.{layer}.hook_z), or a
     mapping of layers to folders."""
-    min_explained_variance: Annotated[float, Field(lt=1)] = 0.0
-    """Each external SAE must explain more than this of the variance of the study's activations."""
+    trained_on: TrainedOn = "auto"
+    """z of which weights an external SAE was trained on: raw, or processed by TransformerLens,
+    which folds b_V and LayerNorm's bias into b_O (K24's were). auto: whichever leaves less
+    unexplained. Both are measured (sae_adoption)."""
+    max_fvu: PositiveFloat = 0.5
+    """The largest fraction of the variance of the study's z that an external SAE may leave
+    unexplained, constant errors counted: 1 - R^2."""
+    expected_l0: PositiveFloat | dict[Index, PositiveFloat] | None = None
+    """Mean active features per token as published of an external SAE, for all layers or by layer;
+    it is refused where the study's tokens give another by a factor above 1.5."""
+    expected_hash: FolderHash | dict[Index, FolderHash] | None = None
+    """external_hash of an external SAE's folder, or by layer (`mechinterp sae-check` prints it);
+    another folder is refused."""
     source: Literal["cache", "forward"] = "cache"
     """Where rows come from. cache: the activation cache, layer by layer. forward: one forward pass
     over the train split for all layers of a run, which then train in lockstep and need no disk."""
@@ -158,8 +171,12 @@ class SaeSettings(Section):
     max_gradient_norm: PositiveFloat | None = None
     """The gradient's norm is clipped to this (null: never)."""
     normalize_input: bool = True
-    """Train on rows scaled so that E||x - mean||^2 = d_in; the scale is folded into the biases at
-    the end, so the SAE takes raw z."""
+    """Train on rows scaled so that E||x - mean||^2 = d_in, over a sample without its 0.1% of rows
+    of largest norm; the scale is folded into the biases at the end, so the SAE takes raw z."""
+    max_row_norm: PositiveFloat | None = 5.0
+    """Rows farther from the mean than this many times the root mean square of that distance (of the
+    same rows) are drawn in to it in training, so that no single token rules a step (null: never).
+    No row of SmolLM2-135M's 30 layers is farther than 4.2."""
     decoder_init: Literal["random", "data"] = "random"
     """random unit rows, or data: unit rows in the directions of sampled x - b_dec."""
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
@@ -197,13 +214,13 @@ class SaeSettings(Section):
         if self.architecture == EXTERNAL:
             if self.path is None:
                 raise ValueError("external SAEs need path, a folder name with {layer} in it")
-            if foreign := sorted(self.model_fields_set - EXTERNAL_KEYS):
+            if foreign := sorted(self.model_fields_set - EXTERNAL_KEYS - EXTERNAL_ALONE):
                 raise ValueError(f"external SAEs are not trained: remove {', '.join(foreign)}")
             return self
-        if self.path is not None or self.min_explained_variance:
+        if alone := sorted(self.model_fields_set & EXTERNAL_ALONE):
             raise ValueError(
-                "path and min_explained_variance are for SAEs trained elsewhere: set architecture "
-                "to external or remove them"
+                f"{', '.join(alone)}: for SAEs trained elsewhere alone; set architecture to "
+                "external or remove them"
             )
         if missing := [name for name in ("d_sae", "training_tokens") if not getattr(self, name)]:
             raise ValueError(f"required keys are missing: {', '.join(missing)}; add them")
@@ -289,6 +306,11 @@ class SaeSettings(Section):
         """
         content = self.model_dump(mode="json", exclude=set(_NOT_LEARNED_FROM))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def of_layer(self, name: Literal["expected_l0", "expected_hash"], layer: int) -> Any:
+        """What a study expects of the external SAE of a layer, None where it says nothing."""
+        value = getattr(self, name)
+        return value.get(layer) if isinstance(value, dict) else value
 
     def external_folder(self, layer: int) -> Path:
         """Folder of an external SAE. Raises SaeError if `path` names none for this layer."""
@@ -378,7 +400,7 @@ class SweepSettings(Section):
                 "sweep training_tokens"
             )
         own_alone = {*ARCHITECTURE_SETTINGS, *AUXK_SETTINGS, *RESAMPLING_SETTINGS}
-        left_out = set(EXTERNAL_KEYS - {"evaluation_tokens", "seed"}) if external else set()
+        left_out = {"architecture", *EXTERNAL_ALONE} if external else set()
         if variant.architecture != sae.architecture:
             left_out |= own_alone
         inherited = sae.model_dump(exclude_unset=True, exclude=left_out)

@@ -5,6 +5,11 @@ checkpoint of it holds. Does not belong here: losses and gradients (a file per a
 rows come from, the loop and its files (train.py).
 
 A step does not wait for the device: sums are kept there and read when a log entry is due.
+
+A few rows of many times the usual norm must not decide what is learned. The input scale and the
+start come from a sample without its thousandth of largest norm (activations/outliers.py), dead
+features are resampled from such a sample, and a batch's rows that lie farther from the mean than
+settings.max_row_norm allows are drawn in to that distance.
 """
 
 import logging
@@ -18,6 +23,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.activations.outliers import (
+    LARGE_SHARE,
+    OUTLIER_SHARE,
+    sum_of_squares_about_mean,
+    typical_rows,
+)
 from mechinterp_assets.activations.rows import derived_seed
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.checkpoints import State
@@ -40,6 +51,7 @@ LOG_SCHEMA = {
     "batch_explained_variance": pl.Float64,
     "recent_dead_fraction": pl.Float64,
     "resampled_features": pl.Int64,
+    "clipped_rows": pl.Int64,
 }
 
 Sample = Callable[[int, int], Tensor]
@@ -48,9 +60,10 @@ Sample = Callable[[int, int], Tensor]
 @dataclass(frozen=True)
 class TrainingResult:
     """A trained SAE for unscaled inputs, the table sae_training_log without study and layer, and
-    numbers of the run: steps, training_tokens, input_scale, resampled_features, seconds,
-    tokens_per_second (of this process), resumed_from_step, settings_fingerprint. Seconds are those
-    of the whole run: SAEs trained in lockstep share them.
+    numbers of the run: steps, training_tokens, input_scale, outlier_variance_share (of the sample
+    that the scale comes from), resampled_features, seconds, tokens_per_second (of this process),
+    resumed_from_step, settings_fingerprint. Seconds are those of the whole run: SAEs trained in
+    lockstep share them.
     """
 
     sae: SparseAutoencoder
@@ -60,10 +73,16 @@ class TrainingResult:
 
 @dataclass
 class _Progress:
-    """What changes from step to step, besides tensors."""
+    """What changes from step to step, besides tensors.
+
+    spread: root mean square of ||x - mean x|| of typical scaled rows; outlier_share: share of the
+    sample's variance that its other rows carry.
+    """
 
     step: int
     scale: float
+    spread: float
+    outlier_share: float
     last_resample: int | None
     resampled: int
     resampled_since_log: int
@@ -99,9 +118,9 @@ class Trainer:
         self._device = torch.device(device)
         self._totals = _no_totals(self._device)
         if state is None:
-            self._training, self._progress = self._start()
+            self._training, self._centre, self._progress = self._start()
         else:
-            self._training, self._progress = self._resume(*state)
+            self._training, self._centre, self._progress = self._resume(*state)
         resamples = traits_of(settings.architecture).resamples
         self._resample_steps = set(settings.resample_steps if resamples else ())
         self._first_step = self._progress.step
@@ -128,10 +147,11 @@ class Trainer:
             self._resample()
         # a new tensor: SAEs in lockstep share x
         x = x.to(self._device, torch.float32, non_blocking=True) * progress.scale
+        n_clipped = self._draw_in_(x)
         sums = training.gradients(x, progress.step / settings.steps)
         lr = learning_rate(settings, progress.step, progress.last_resample)
         training.apply(lr)
-        self._totals += sums.stacked()
+        self._totals += torch.cat([sums.stacked(), n_clipped[None]]).to(self._totals)
         progress.step += 1
         if progress.step % settings.log_every == 0 or progress.step == settings.steps:
             self._log(lr)
@@ -141,7 +161,8 @@ class Trainer:
         self._check_weights()
         self._progress.seconds = self._seconds()
         info = {"settings": self.settings.fingerprint(), "progress": vars(self._progress)}
-        return {**self._training.state_tensors(), "totals": self._totals}, info
+        tensors = {"totals": self._totals, "centre": self._centre}
+        return {**self._training.state_tensors(), **tensors}, info
 
     def finish(self) -> TrainingResult:
         """The trained SAE with its log. Raises SaeError if a weight is not finite."""
@@ -155,6 +176,7 @@ class Trainer:
                 "steps": progress.step,
                 "training_tokens": progress.step * batch,
                 "input_scale": progress.scale,
+                "outlier_variance_share": progress.outlier_share,
                 "resampled_features": progress.resampled,
                 "seconds": self._seconds(),
                 "tokens_per_second": (progress.step - self._first_step) * batch / here,
@@ -165,7 +187,7 @@ class Trainer:
 
     # ---- private ---------------------------------------------------------------------------------
 
-    def _start(self) -> tuple[TrainingStep, _Progress]:
+    def _start(self) -> tuple[TrainingStep, Tensor, _Progress]:
         settings, device = self.settings, self._device
         sample = self._sample(settings.sample_rows, derived_seed(settings.seed, 0)).to(device)
         if not torch.isfinite(sample).all():
@@ -173,15 +195,21 @@ class Trainer:
                 f"{self.label}, step 0: activation rows contain NaN or infinity; check the model's "
                 "weights and the dtype that activations are stored in"
             )
-        variance = float((sample - sample.mean(0)).square().sum(1).mean())
+        n_sampled, total = len(sample), sum_of_squares_about_mean(sample)
+        sample = typical_rows(sample)
+        variance = sum_of_squares_about_mean(sample) / len(sample)
         if not variance > 0:
             raise SaeError(
-                f"{self.label}: all {len(sample)} sampled activation rows are equal; nothing can "
-                "be learned"
+                f"{self.label}: all {n_sampled} sampled activation rows are equal, but for at most "
+                f"{n_sampled - len(sample)} of large norm; nothing can be learned"
             )
+        outlier_share = max(0.0, 1 - variance * len(sample) / total)
+        if outlier_share > LARGE_SHARE:
+            logger.warning(_OUTLIERS_RULE, self.label, 100 * OUTLIER_SHARE, 100 * outlier_share)
         scale = math.sqrt(self._d_in / variance) if settings.normalize_input else 1.0
         sample = sample * scale
-        b_dec = sample.mean(0) if settings.b_dec_init == "mean" else geometric_median(sample)
+        centre = sample.mean(0)
+        b_dec = centre if settings.b_dec_init == "mean" else geometric_median(sample)
         generator = torch.Generator().manual_seed(derived_seed(settings.seed, 1))
         if settings.decoder_init == "data":
             centred = sample - b_dec
@@ -192,9 +220,11 @@ class Trainer:
             decoder = torch.randn(settings.d_sae, self._d_in, generator=generator).to(device)
         decoder = decoder / decoder.norm(dim=1, keepdim=True)
         training = training_step_class(settings.architecture)(settings, decoder, b_dec)
-        return training, _Progress(
+        progress = _Progress(
             step=0,
             scale=scale,
+            spread=math.sqrt(variance) * scale,
+            outlier_share=outlier_share,
             last_resample=None,
             resampled=0,
             resampled_since_log=0,
@@ -202,10 +232,11 @@ class Trainer:
             logged_at=0,
             log=[],
         )
+        return training, centre, progress
 
     def _resume(
         self, tensors: dict[str, Tensor], info: dict[str, Any]
-    ) -> tuple[TrainingStep, _Progress]:
+    ) -> tuple[TrainingStep, Tensor, _Progress]:
         settings, device = self.settings, self._device
         if info["settings"] != settings.fingerprint():
             raise SaeError(
@@ -217,12 +248,28 @@ class Trainer:
         training = step_class(settings, tensors["decoder"].to(device), tensors["b_dec"].to(device))
         training.load_state_tensors(tensors)
         self._totals.copy_(tensors["totals"])
-        return training, _Progress(**info["progress"])
+        return training, tensors["centre"].to(device), _Progress(**info["progress"])
+
+    def _draw_in_(self, x: Tensor) -> Tensor:
+        """Move rows of x [n, d_in] (scaled) that lie too far from the mean towards it, in place.
+
+        Returns their number, 0-dim. The others stay as they are, bit for bit.
+        """
+        limit, centre = self.settings.max_row_norm, self._centre
+        if limit is None:
+            return x.new_zeros(())
+        squares = torch.linalg.vecdot(x, x) - 2 * (x @ centre) + torch.dot(centre, centre)
+        distance = squares.clamp_min(0).sqrt()
+        factor: Tensor = (limit * self._progress.spread / distance).clamp_max(1)
+        x.mul_(factor[:, None]).addr_(1 - factor, centre)
+        return (factor < 1).sum().to(x.dtype)
 
     def _resample(self) -> None:
         settings, progress = self.settings, self._progress
         seed = derived_seed(settings.seed, 2, progress.step)
         sample = self._sample(settings.sample_rows, seed).to(self._device) * progress.scale
+        sample = typical_rows(sample)
+        self._draw_in_(sample)
         resampled = self._training.resample(sample, torch.Generator().manual_seed(seed))
         if resampled:
             progress.last_resample = progress.step
@@ -235,7 +282,7 @@ class Trainer:
         progress, settings = self._progress, self.settings
         dead = self._training.dead().sum()
         *sums, n_dead = torch.cat([self._totals, dead.to(self._totals)[None]]).tolist()
-        loss, sparsity, error, residual_variance, total_variance, active = sums
+        loss, sparsity, error, residual_variance, total_variance, active, clipped = sums
         between = (
             f"{self.label}: between steps {progress.logged_at + 1} and {progress.step} the "
             f"%s became %s; "
@@ -265,6 +312,7 @@ class Trainer:
             "batch_explained_variance": 1 - residual_variance / total_variance if varies else None,
             "recent_dead_fraction": n_dead / settings.d_sae,
             "resampled_features": progress.resampled_since_log,
+            "clipped_rows": round(clipped),
         }
         progress.log.append(entry)
         self._totals.zero_()
@@ -282,6 +330,13 @@ class Trainer:
 
     def _seconds(self) -> float:
         return self._earlier_seconds + time.perf_counter() - self._started
+
+
+_OUTLIERS_RULE = (
+    "%s: the %.1f%% of sampled rows with the largest norm carry %.0f%% of their variance. The "
+    "input scale is that of the others, and rows beyond sae.max_row_norm are drawn in; read "
+    "typical_explained_variance of sae_evaluation, and see which tokens they are"
+)
 
 
 def check_trainable(settings: SaeSettings, d_in: int, label: str = "the SAE") -> None:
@@ -325,7 +380,7 @@ def geometric_median(rows: Tensor, iterations: int = 100, tolerance: float = 1e-
 
 def _no_totals(device: torch.device) -> Tensor:
     dtype = torch.float32 if device.type == "mps" else torch.float64
-    return torch.zeros(6, dtype=dtype, device=device)
+    return torch.zeros(7, dtype=dtype, device=device)
 
 
 def _in_words(entry: dict[str, Any]) -> str:

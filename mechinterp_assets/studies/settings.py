@@ -16,3 +16,6 @@ class CheckSettings(Section):
     """Least CE loss recovered of an SAE."""
     ioi_accuracy_min: float | None = None
     """Least accuracy on IOI; null: not checked."""
+    outlier_share_max: float = 0.1
+    """Largest share of an SAE's variance, or of its loss, that the 0.1% of tokens of largest norm
+    may carry; above it a check warns."""

@@ -1,4 +1,4 @@
--- formula: 3
+-- formula: 4
 -- per: site
 -- rows: one
 -- below: layer < n_layers
@@ -11,6 +11,7 @@ CREATE TABLE attention_sae (
     k INTEGER CHECK (k > 0),
     l1_coefficient DOUBLE CHECK (l1_coefficient >= 0),
     l0_coefficient DOUBLE CHECK (l0_coefficient >= 0),
+    trained_on VARCHAR NOT NULL CHECK (trained_on IN ('raw', 'processed')),
     training_source VARCHAR CHECK (training_source IN ('cache', 'forward')),
     compute_dtype VARCHAR,
     training_tokens BIGINT CHECK (training_tokens > 0),
@@ -18,6 +19,7 @@ CREATE TABLE attention_sae (
     batch_size INTEGER CHECK (batch_size > 0),
     learning_rate DOUBLE CHECK (learning_rate >= 0),
     input_scale DOUBLE CHECK (input_scale > 0),
+    outlier_variance_share DOUBLE CHECK (outlier_variance_share BETWEEN 0 AND 1),
     resampled_features BIGINT CHECK (resampled_features >= 0),
     seed BIGINT,
     path VARCHAR NOT NULL,
@@ -40,17 +42,19 @@ COMMENT ON COLUMN attention_sae.d_sae IS 'Number of features';
 COMMENT ON COLUMN attention_sae.k IS 'Most features that can be active at a token; NULL unless the architecture fixes it';
 COMMENT ON COLUMN attention_sae.l1_coefficient IS 'Weight of the L1 penalty, on inputs scaled by input_scale; NULL unless the architecture has one';
 COMMENT ON COLUMN attention_sae.l0_coefficient IS 'Weight of the number of active features per token in the loss, on inputs scaled by input_scale; NULL unless the architecture has one';
+COMMENT ON COLUMN attention_sae.trained_on IS 'The weights whose z the SAE learned: raw, or processed, for an SAE from elsewhere that reads z less c = b_V + ln1.b W_V. The stored SAE takes raw z in either case: c was added to b_dec, which is exact (sae_adoption)';
 COMMENT ON COLUMN attention_sae.training_source IS 'Where rows came from in training. cache: the activation cache of the layer. forward: forward passes shared by all layers of the run; NULL for an SAE not trained in this study';
 COMMENT ON COLUMN attention_sae.compute_dtype IS 'Type of the factors of the encoder''s matrix product in training; weights and sums are float32. NULL for an SAE not trained in this study';
 COMMENT ON COLUMN attention_sae.training_tokens IS 'Activation rows seen in training, repeated passes counted each time';
 COMMENT ON COLUMN attention_sae.steps IS 'Optimiser steps';
 COMMENT ON COLUMN attention_sae.batch_size IS 'Rows per step';
 COMMENT ON COLUMN attention_sae.learning_rate IS 'Peak learning rate of Adam';
-COMMENT ON COLUMN attention_sae.input_scale IS 'Factor by which rows were multiplied in training, so that E||x - mean||^2 = d_in; 1 if they were not. It is folded into the stored biases: the SAE takes z as it is';
+COMMENT ON COLUMN attention_sae.input_scale IS 'Factor by which rows were multiplied in training, so that E||x - mean||^2 = d_in over a sample without its 0.1% of rows of largest norm; 1 if they were not. It is folded into the stored biases: the SAE takes z as it is';
+COMMENT ON COLUMN attention_sae.outlier_variance_share IS 'Share of sum ||x - mean||^2 of that sample that its 0.1% of rows of largest norm add; about 0.01 in language models. The same of held-out tokens: sae_evaluation';
 COMMENT ON COLUMN attention_sae.resampled_features IS 'Dead features given a new direction in training (architectures that resample; Bricken et al. 2023), a feature counted each time';
 COMMENT ON COLUMN attention_sae.seed IS 'Seed of initialisation and resampling';
 COMMENT ON COLUMN attention_sae.path IS 'Folder under $MECHINTERP_HOME/tensors; its highest version holds cfg.json and sae_weights.safetensors in SAELens format';
 COMMENT ON COLUMN attention_sae.weights_hash IS 'SHA-256 of architecture, k and weights, 16 hex digits: the data version of everything computed from this SAE';
 COMMENT ON COLUMN attention_sae.external_folder IS 'Folder that the SAE was taken from (study setting sae.path); NULL for an SAE trained in this study';
 COMMENT ON COLUMN attention_sae.external_hash IS 'SHA-256 of the SHA-256 of its cfg.json and of its sae_weights.safetensors, 16 hex digits; NULL for an SAE trained in this study';
-COMMENT ON COLUMN attention_sae.external_warnings IS 'In what the folder''s own account of its training does not match this study (model name, context, BOS), separated by semicolons; NULL where it matches, and for an SAE trained in this study';
+COMMENT ON COLUMN attention_sae.external_warnings IS 'In what the folder''s own account of its training does not match this study (model name, context, BOS, keys that are not read), and what the measures of sae_adoption leave open, separated by semicolons; NULL where it matches, and for an SAE trained in this study';

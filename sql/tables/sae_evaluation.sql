@@ -1,4 +1,4 @@
--- formula: 3
+-- formula: 4
 -- per: site
 -- rows: one
 -- references: attention_sae (study, layer)
@@ -11,6 +11,9 @@ CREATE TABLE sae_evaluation (
     l0 DOUBLE NOT NULL CHECK (l0 >= 0),
     explained_variance DOUBLE CHECK (explained_variance <= 1.000001),
     fvu DOUBLE CHECK (fvu >= 0),
+    typical_explained_variance DOUBLE CHECK (typical_explained_variance <= 1.000001),
+    outlier_variance_share DOUBLE CHECK (outlier_variance_share BETWEEN 0 AND 1.000001),
+    outlier_loss_share DOUBLE CHECK (outlier_loss_share BETWEEN 0 AND 1.000001),
     reconstruction_cosine DOUBLE NOT NULL CHECK (reconstruction_cosine BETWEEN -1.000001 AND 1.000001),
     mse DOUBLE NOT NULL CHECK (mse >= 0),
     ce_clean DOUBLE NOT NULL CHECK (ce_clean >= 0),
@@ -41,6 +44,9 @@ COMMENT ON COLUMN sae_evaluation.n_predictions IS 'Predictions behind cross-entr
 COMMENT ON COLUMN sae_evaluation.l0 IS 'Mean number of active features per token';
 COMMENT ON COLUMN sae_evaluation.explained_variance IS '1 - residual variance / total variance, both summed over dimensions: residual variance = mean ||r - mean r||^2 with r = x - x_hat, total variance = mean ||x - mean x||^2. At most 1; NULL where x does not vary';
 COMMENT ON COLUMN sae_evaluation.fvu IS 'Fraction of variance unexplained: mean ||x - x_hat||^2 / mean ||x - mean x||^2. Unlike explained_variance it counts a constant error; 1 - fvu = R^2; NULL where x does not vary';
+COMMENT ON COLUMN sae_evaluation.typical_explained_variance IS 'explained_variance of the tokens that are left without the 0.1% of largest ||x||, with their own means. Where it differs from explained_variance, a few tokens decide that one. NULL where these x do not vary';
+COMMENT ON COLUMN sae_evaluation.outlier_variance_share IS 'Share of sum ||x - mean x||^2 that the 0.1% of tokens of largest ||x|| carry: about 0.01 in language models; 0.001 if all were alike. NULL where x does not vary';
+COMMENT ON COLUMN sae_evaluation.outlier_loss_share IS 'Share of sum ||x - x_hat||^2 that the same tokens carry. NULL where x_hat = x throughout';
 COMMENT ON COLUMN sae_evaluation.reconstruction_cosine IS 'Mean over tokens of the cosine between x and x_hat';
 COMMENT ON COLUMN sae_evaluation.mse IS 'Mean over tokens and dimensions of (x - x_hat)^2, in units of z squared';
 COMMENT ON COLUMN sae_evaluation.ce_clean IS 'Mean next-token cross-entropy of the unchanged model, nats';

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 -- below: layer < n_layers
 CREATE TABLE sae_frontier (

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 -- references: attention_sae (study, layer)
 -- below: layer < n_layers
@@ -15,6 +15,7 @@ CREATE TABLE sae_training_log (
     batch_explained_variance DOUBLE CHECK (batch_explained_variance <= 1.000001),
     recent_dead_fraction DOUBLE NOT NULL CHECK (recent_dead_fraction BETWEEN 0 AND 1),
     resampled_features BIGINT NOT NULL CHECK (resampled_features >= 0),
+    clipped_rows BIGINT NOT NULL CHECK (clipped_rows >= 0),
     PRIMARY KEY (study, layer, step)
 );
 COMMENT ON TABLE sae_training_log IS 'Course of an SAE''s training: one row every few steps, each with means over the batches since the row before it. Measured on training batches before their update; sae_evaluation has the held-out numbers.';
@@ -30,3 +31,4 @@ COMMENT ON COLUMN sae_training_log.l0 IS 'Mean number of active features per tok
 COMMENT ON COLUMN sae_training_log.batch_explained_variance IS '1 - variance of x - x_hat / variance of x, both summed over dimensions, each about its own batch''s mean; NULL where x does not vary';
 COMMENT ON COLUMN sae_training_log.recent_dead_fraction IS 'Share of features that were active on none of the last dead_after_tokens training tokens (0 until that many were seen)';
 COMMENT ON COLUMN sae_training_log.resampled_features IS 'Dead features resampled since the row before';
+COMMENT ON COLUMN sae_training_log.clipped_rows IS 'Rows since the row before that lay farther from the mean than the setting sae.max_row_norm allows and were drawn in to that distance; mse, training_loss and batch_explained_variance are of the rows so changed';

@@ -10,12 +10,17 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from mechinterp_assets.activations.harvest import capture_z
+from mechinterp_assets.activations.rows import TensorRows
+from mechinterp_assets.corpora.structured import documents
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.sae.architectures.jumprelu import JumpReLUSAE
+from mechinterp_assets.model.value_offset import value_offset
 from mechinterp_assets.sae.folder import CONFIG
 from mechinterp_assets.sae.io import SaeMetadata, load_sae, read_metadata, save_sae
+from mechinterp_assets.sae.settings import SaeSettings
+from mechinterp_assets.sae.train import train
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from tests.command_line import call
@@ -41,19 +46,31 @@ STUDY = {
 }
 
 
-def _foreign_folder(folder: Path, model: LanguageModel, **changes: object) -> None:
-    """A JumpReLU SAE in a folder without our metadata, as another program writes it."""
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1, model.config.d_vocab, (8, 32), generator=generator)
-    mean = capture_z(model, ids, [LAYER])[LAYER].flatten(0, 1).mean(0)
-    eye = torch.eye(model.config.d_z)[:, ::3]
-    W_enc = torch.cat([eye, -eye], 1)
-    n = W_enc.shape[1]
-    sae = JumpReLUSAE(W_enc, torch.zeros(n), W_enc.T.contiguous(), mean, torch.full((n,), 0.3))
+def _z_of_text(model: LanguageModel) -> Tensor:
+    """z of the layer at other text than the study's, of the same kind."""
+    text = " ".join(document["text"] for document in documents(400, seed=7))
+    ids = torch.tensor(model.encode(text)[: 400 * 31]).view(-1, 31)
+    ids = torch.cat([torch.full((len(ids), 1), model.bos_token_id), ids], 1)
+    return capture_z(model, ids, [LAYER])[LAYER][:, 1:].flatten(0, 1)
+
+
+def _foreign_folder(folder: Path, model: LanguageModel) -> None:
+    """A JumpReLU SAE of z of processed weights, in a folder without our metadata, as another
+    program writes it."""
+    z = _z_of_text(model) - value_offset(model, LAYER)
+    settings = SaeSettings(
+        architecture="batchtopk",
+        k=16,
+        d_sae=256,
+        training_tokens=60_000,
+        batch_size=512,
+        learning_rate=4e-3,
+    )
+    sae = train(TensorRows(z, seed=0), settings).sae
     save_sae(folder, sae, SaeMetadata("gpt2-small", LAYER, None, None, 128, None, None))
     config = json.loads((folder / CONFIG).read_text())
     del config["metadata"]["mechinterp"]
-    (folder / CONFIG).write_text(json.dumps(config | changes))
+    (folder / CONFIG).write_text(json.dumps(config))
 
 
 def _materialize(home: Path, studies: Path) -> subprocess.CompletedProcess[str]:
@@ -100,8 +117,28 @@ def test_the_adopted_sae_says_where_it_came_from(home: Path, organism: LanguageM
     metadata = read_metadata(adopted)
     assert metadata.weights_hash == organism.weights_hash
     assert metadata.training["external"]["folder_hash"] == row["external_hash"]
+    assert load_sae(adopted).weights_hash() == row["weights_hash"]
+
+
+def test_it_is_read_as_trained_on_processed_weights(home: Path, organism: LanguageModel) -> None:
+    """b_dec += c, and both ways of reading it are on record."""
+    lake = Lake(home / "lake")
+    row = lake.read("attention_sae", SITE).collect().row(0, named=True)
+    assert row["trained_on"] == "processed"
     given = load_sae(home.parent / "blocks.2.hook_z")
-    assert load_sae(adopted).weights_hash() == given.weights_hash() == row["weights_hash"]
+    adopted = load_sae(Tensors(home / "tensors").open("attention_sae", SITE).path)
+    c = value_offset(organism, LAYER)
+    torch.testing.assert_close(adopted.b_dec, given.b_dec + c)
+    assert torch.equal(adopted.W_enc, given.W_enc)
+
+    readings = lake.read("sae_adoption", SITE).collect()
+    by_name = {one["reading"]: one for one in readings.filter(pl.col("k").is_null()).to_dicts()}
+    raw, processed = by_name["raw"], by_name["processed"]
+    assert processed["adopted"]
+    assert processed["fvu"] < raw["fvu"] < by_name["permuted_heads"]["fvu"]
+    assert processed["offset_norm"] == pytest.approx(float(c.norm()))
+    evaluation = lake.read("sae_evaluation", SITE).collect().row(0, named=True)
+    assert evaluation["fvu"] == pytest.approx(processed["fvu"], abs=0.03)  # other tokens
 
 
 def test_everything_downstream_works_on_it(home: Path) -> None:

@@ -271,6 +271,65 @@ def test_measures_equal_a_float64_reference_in_any_batching() -> None:
         assert measures[name] == pytest.approx(value, rel=1e-6), name
 
 
+@pytest.mark.parametrize("batch_size", [7, 700, 4000])
+def test_outliers_are_told_apart_in_any_batching(batch_size: int) -> None:
+    """3 of 2,500 rows are left out, wherever they come: against a slow float64 reference."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(2500, 6, generator=generator) + 1
+    x[[3, 1200, 2499]] *= torch.tensor([40.0, 90.0, 60.0])[:, None]
+    W = torch.randn(6, 9, generator=generator)
+    sae = StandardSAE(W, torch.full((9,), -1.0), W.T.contiguous() / 3, torch.zeros(6))
+    measures = evaluate_reconstruction(sae, x, batch_size=batch_size)
+    r, x = x.double() - sae(x).double(), x.double()
+    largest = set(x.norm(dim=1).sort(descending=True).indices[:3].tolist())
+    assert largest == {3, 1200, 2499}
+    rest = [i for i in range(len(x)) if i not in largest]
+    away, loss = (x - x.mean(0)).square().sum(1), r.square().sum(1)
+    expected = {
+        "typical_explained_variance": 1 - r[rest].var(0).sum() / x[rest].var(0).sum(),
+        "outlier_variance_share": away[list(largest)].sum() / away.sum(),
+        "outlier_loss_share": loss[list(largest)].sum() / loss.sum(),
+    }
+    for name, value in expected.items():
+        assert measures[name] == pytest.approx(float(value), rel=1e-6), name
+    assert expected["outlier_variance_share"] > 0.4  # else the rows above were no outliers
+
+
+def test_rows_that_vary_in_outliers_alone_have_no_typical_variance() -> None:
+    x = torch.ones(1000, 4)
+    x[5] = 7.0
+    sae = _constant(torch.ones(4))
+    measures = evaluate_reconstruction(sae, x)
+    assert measures["typical_explained_variance"] is None
+    assert measures["outlier_variance_share"] == pytest.approx(0.999)
+    assert measures["outlier_loss_share"] == 1.0
+    assert evaluate_reconstruction(_identity(4), torch.ones(1, 4))["outlier_loss_share"] is None
+
+
+def test_a_few_ruling_tokens_are_warned_of(
+    organism: LanguageModel,
+    token_ids: Tensor,
+    mean_z: dict[int, Tensor],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An SAE that is right but for one feature, which one token in a hundred has."""
+    identity = _identity(organism.config.d_z)
+    evaluate_layers(organism, {2: identity}, token_ids, mean_z)
+    assert caplog.messages == []
+
+    class Ruled(StandardSAE):
+        def decode(self, activations: Tensor) -> Tensor:
+            x_hat = super().decode(activations)
+            x_hat[x_hat.norm(dim=1).argmax()] *= 1.5
+            return x_hat
+
+    ruled = Ruled(identity.W_enc, identity.b_enc, identity.W_dec, identity.b_dec)
+    evaluate_layers(organism, {2: ruled}, token_ids, mean_z)
+    assert len(caplog.messages) == 1
+    assert "SAE of layer 2: the 0.1% of tokens with the largest norm carry" in caplog.text
+    assert "100% of the loss" in caplog.text
+
+
 def test_loss_recovered_is_undefined_where_ablation_does_no_harm() -> None:
     assert loss_recovered(1.0, 1.5, 2.0) == 0.5
     assert loss_recovered(1.0, 1.5, 1.0) is None

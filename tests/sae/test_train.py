@@ -66,6 +66,125 @@ def test_a_planted_dictionary_is_found(
     assert 1 < measures["l0"] <= most_active
 
 
+OUTLIERS = 5
+
+
+@pytest.fixture(scope="module")
+def with_outliers(planted: Planted) -> torch.Tensor:
+    """The planted rows; the first 5 of 20,000 are 200 times as long, in other directions."""
+    rows = planted.rows.clone()
+    directions = torch.randn(OUTLIERS, rows.shape[1], generator=torch.Generator().manual_seed(9))
+    directions /= directions.norm(dim=1, keepdim=True)
+    rows[:OUTLIERS] = 200 * rows.norm(dim=1).mean() * directions
+    return rows
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"architecture": "topk", "k": 3},
+        {"architecture": "standard", "l1_coefficient": 1.0, "resample_warmup_steps": 20},
+    ],
+    ids=lambda own: own["architecture"],
+)
+def test_a_few_enormous_rows_change_nothing_for_the_others(
+    planted: Planted,
+    with_outliers: torch.Tensor,
+    own: dict[str, object],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither the scale, nor what is explained, nor how many features live or are active."""
+    settings = SaeSettings(  # type: ignore[arg-type]
+        **own,
+        d_sae=64,
+        training_tokens=100_000,
+        batch_size=256,
+        learning_rate=3e-3,
+        dead_after_tokens=10_000,
+    )
+    clean, outliers = (
+        train(TensorRows(rows, seed=0), settings) for rows in (planted.rows, with_outliers)
+    )
+    one, other = (
+        evaluate_reconstruction(result.sae, planted.rows[OUTLIERS:]) for result in (clean, outliers)
+    )
+    assert outliers.info["input_scale"] == pytest.approx(clean.info["input_scale"], rel=1e-3)
+    # runs this short differ by .02 with their rows; ruled by the five, L1 explains less than .1
+    assert other["explained_variance"] == pytest.approx(one["explained_variance"], abs=0.03)
+    assert other["l0"] == pytest.approx(one["l0"], rel=0.05)
+    assert other["dead_fraction"] <= one["dead_fraction"] + 0.05
+    found = [recovered(result.sae.W_dec, planted.dictionary) for result in (clean, outliers)]
+    assert found[1] == pytest.approx(found[0], abs=0.03)
+    # and it is said: here, row by row of the log, and in the evaluation
+    assert (
+        outliers.info["outlier_variance_share"] > 0.9 > 0.1 > clean.info["outlier_variance_share"]
+    )
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "0.1% of sampled rows with the largest norm carry 97% of" in caplog.text
+    assert clean.log["clipped_rows"].sum() == 0
+    assert 0 < outliers.log["clipped_rows"].sum() <= OUTLIERS * 5
+    everything = evaluate_reconstruction(outliers.sae, with_outliers)
+    assert everything["outlier_variance_share"] > 0.9
+    assert everything["typical_explained_variance"] == pytest.approx(
+        other["explained_variance"], abs=0.005
+    )
+
+
+def test_without_the_limit_a_few_rows_rule(planted: Planted, with_outliers: torch.Tensor) -> None:
+    """What the test above would see: the limit is what does it."""
+    settings = SaeSettings(
+        architecture="standard",
+        l1_coefficient=1.0,
+        d_sae=64,
+        training_tokens=100_000,
+        batch_size=256,
+        learning_rate=3e-3,
+        dead_after_tokens=20_000,
+        max_row_norm=None,
+    )
+    sae = train(TensorRows(with_outliers, seed=0), settings).sae
+    explained = evaluate_reconstruction(sae, planted.rows[OUTLIERS:])["explained_variance"]
+    assert explained is not None
+    assert explained < 0.5
+
+
+def test_rows_are_drawn_in_to_the_limit_and_no_others_touched() -> None:
+    rows = _rows("topk")
+    trainer = Trainer(
+        _settings("topk").with_changes(max_row_norm=2.0), 12, lambda n, seed: rows[: min(n, 900)]
+    )
+    x = rows[:200] * trainer._progress.scale
+    centre, spread = trainer._centre.double(), trainer._progress.spread
+    assert spread == pytest.approx(12**0.5)  # inputs are scaled to it
+    x[7] = x[7] * 100
+    x[8] = x[8] * 1e20  # its square is no float32
+    before = x.clone()
+    n = int(trainer._draw_in_(x))
+    away = (before.double() - centre).norm(dim=1)
+    outside = away > 2 * spread
+    assert n == int(outside.sum()) >= 2
+    assert torch.equal(x[~outside], before[~outside])
+    torch.testing.assert_close(
+        (x[outside].double() - centre).norm(dim=1)[2:], torch.full((n - 2,), 2 * spread).double()
+    )
+    direction = (before[7].double() - centre) / away[7]
+    torch.testing.assert_close(x[7].double(), centre + 2 * spread * direction, rtol=1e-4, atol=1e-4)
+    assert torch.isfinite(x).all()
+
+
+def test_features_are_not_resampled_to_outliers() -> None:
+    """Rows of a large loss are drawn first: an outlier's would be, every time."""
+    rows = torch.randn(3000, 12, generator=torch.Generator().manual_seed(3))
+    rows[17] = 0
+    rows[17, 4] = 300.0
+    settings = _settings("standard").with_changes(dead_after_tokens=1)
+    trainer = Trainer(settings, 12, lambda n, seed: rows)
+    trainer._training.tokens_since_fired.fill_(10)
+    trainer._resample()
+    assert trainer._progress.resampled == settings.d_sae
+    assert trainer._training.decoder[:, 4].abs().max() < 0.98
+
+
 def _rows(architecture: str) -> torch.Tensor:
     generator = torch.Generator().manual_seed(7)
     return torch.randn(900, 12, generator=generator) * 3 + 1

@@ -330,7 +330,11 @@ def test_every_statement_can_be_run(tmp_path: Path) -> None:
         }
     )
     lake.write("vocabulary", "organism", vocabulary, PROVENANCE)
-    bounds = {"checks.l0": [0.0, 1.0], "checks.ce_recovered_min": 0.5}
+    bounds = {
+        "checks.l0": [0.0, 1.0],
+        "checks.ce_recovered_min": 0.5,
+        "checks.outlier_share_max": 0.1,
+    }
     with lake.connect() as con:
         for name, value in {"layer": 0, **bounds}.items():
             con.execute(f'SET VARIABLE "{name}" = {value}')

@@ -14,7 +14,6 @@ import polars as pl
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.defs.saes.training import forward_rows, require_training_memory
 from mechinterp_assets.orchestration.artefacts import SAE, open_cache
-from mechinterp_assets.orchestration.publishing import Metadata
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
 
@@ -32,6 +31,7 @@ EXTERNAL_ROWS = 16_384
 @tables(
     "attention_sae",
     "sae_training_log",
+    "sae_adoption",
     reads=["language_model", "tokenized_corpus", "activation_cache"],
     gates=["activation_statistics"],
     settings=[
@@ -53,7 +53,7 @@ def attention_sae(run: Run) -> Iterator[Made]:
     Rows come from each layer's activation cache, or (sae.source: forward) from one forward pass
     shared by all layers of the run. Before an SAE is published it is loaded again from what was
     saved and must give the same L0 and explained variance. SAEs trained elsewhere (architecture
-    external) are adopted when they explain the study's own activations.
+    external) are adopted when they fit the study's own activations, as they are said to be read.
     """
     sae = run.study.sae
     if sae.architecture != "external" and sae.source == "forward":
@@ -110,36 +110,55 @@ def _train_from_forward_passes(run: Run) -> Iterator[Made]:
 
 def _adopt_external(run: Run) -> Iterator[Made]:
     from mechinterp_assets.activations.rows import CachedRows
-    from mechinterp_assets.sae.external import check_explains, external_row, read_external
+    from mechinterp_assets.model.value_offset import value_offset
+    from mechinterp_assets.sae.external import (
+        Expectation,
+        adoption_rows,
+        check_fits,
+        external_row,
+        measure_fit,
+        read_external,
+    )
     from mechinterp_assets.sae.io import save_sae, verify_saved
     from mechinterp_assets.sae.trainer import LOG_SCHEMA
 
-    sae, context_size = run.study.sae, run.study.corpus.context_size
+    sae, context_size, model = run.study.sae, run.study.corpus.context_size, run.model
     external = read_external(
-        sae.external_folder(run.layer), run.model, run.layer, context_size=context_size
+        sae.external_folder(run.layer), model, run.layer, context_size=context_size
     )
     reader = open_cache(run, "train")
     sample = CachedRows(reader, seed=sae.seed).sample(EXTERNAL_ROWS, sae.seed)
-    measures = check_explains(external, sample, sae.min_explained_variance)
+    expected = Expectation(
+        trained_on=sae.trained_on,
+        max_fvu=sae.max_fvu,
+        l0=sae.of_layer("expected_l0", run.layer),
+        folder_hash=sae.of_layer("expected_hash", run.layer),
+    )
+    offset = value_offset(model, run.layer)
+    fit = measure_fit(external, sample, offset, model.config.n_heads, expected)
+    check_fits(external, fit)
+    warnings = (*external.warnings, *fit.warnings)
+    for warning in warnings:
+        run.log.warning(f"{run.partition}: {external.folder}: {warning}")
     with run.writer(SAE) as writer:
-        adopted = external.adopted(run.model, run.layer, context_size)
-        save_sae(writer.folder, external.sae, adopted)
-        verify_saved(writer.folder, external.sae, sample[:VERIFIED_ROWS])
-    run.inputs.came_from(sae_version=external.sae.weights_hash())
-    numbers: Metadata = {
-        name: float(value) for name, value in measures.items() if isinstance(value, float)
-    }
+        adopted = external.adopted(model, run.layer, context_size, fit.chosen.name)
+        save_sae(writer.folder, fit.sae, adopted)
+        verify_saved(writer.folder, fit.sae, sample[:VERIFIED_ROWS])
+    run.inputs.came_from(sae_version=fit.sae.weights_hash())
     yield run.made(
         {
-            "attention_sae": external_row(run.layer, external, f"{SAE}/{run.partition}"),
+            "attention_sae": external_row(run.layer, external, fit, f"{SAE}/{run.partition}"),
             "sae_training_log": pl.DataFrame(schema={"layer": pl.Int32, **LOG_SCHEMA}),
+            "sae_adoption": adoption_rows(run.layer, fit),
         },
         {
             "attention_sae": {
                 "folder": dg.MetadataValue.path(writer.published.path),
                 "external_folder": dg.MetadataValue.path(str(external.folder)),
-                "warnings": "; ".join(external.warnings) or "none",
-                **numbers,
+                "warnings": "; ".join(warnings) or "none",
+                "trained_on": fit.chosen.name,
+                "fvu": fit.chosen.loss,
+                "l0": fit.chosen.l0,
             }
         },
     )
@@ -153,6 +172,7 @@ def _remove_checkpoints(scratch: Scratch) -> None:
 def _saved(run: Run, settings: SaeSettings, result: TrainingResult, sample: Tensor) -> Made:
     """Write one SAE, and give its row and log; `sample` are rows [n, d_in] that the written SAE
     must agree on."""
+    from mechinterp_assets.sae.external import ADOPTION_SCHEMA
     from mechinterp_assets.sae.io import SaeMetadata, save_sae, verify_saved
     from mechinterp_assets.sae.train import sae_row
 
@@ -175,7 +195,11 @@ def _saved(run: Run, settings: SaeSettings, result: TrainingResult, sample: Tens
     last = log.row(-1, named=True)
     row = sae_row(run.layer, settings, result, f"{SAE}/{run.partition}", run.study.sae.source)
     return run.made(
-        {"attention_sae": row, "sae_training_log": log},
+        {
+            "attention_sae": row,
+            "sae_training_log": log,
+            "sae_adoption": pl.DataFrame(schema=ADOPTION_SCHEMA),
+        },
         {
             "attention_sae": {
                 "folder": dg.MetadataValue.path(writer.published.path),
