@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,14 @@ from mechinterp_assets.faithfulness.edge_attribution import attribute_edges, eap
 from mechinterp_assets.faithfulness.prompt_pairs import prompt_pairs
 from mechinterp_assets.faithfulness.split_model import SplitModel
 from mechinterp_assets.heads.head_scores import head_scores, score_datasets
-from mechinterp_assets.heads.ioi_head_scores import mover_scores
+from mechinterp_assets.heads.ioi_head_scores import name_pool
 from mechinterp_assets.heads.pattern_pass import accumulate_patterns
-from mechinterp_assets.heads.score_kinds import PatternScore, ScoreDatasets
+from mechinterp_assets.heads.score_kinds import (
+    MoverPrompts,
+    MoverScore,
+    PatternScore,
+    ScoreDatasets,
+)
 from mechinterp_assets.heads.score_registry import scores_of
 from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.interventions.api import run as run_interventions
@@ -227,7 +232,21 @@ def movers(m: RealModel) -> Row:
                 hooks = [(f"blocks.{layer}.attn.hook_q", patch) for layer, _ in chosen]
                 m.model.processed.run_with_hooks(ids, fwd_hooks=hooks)
 
-    ours = partial(mover_scores, m.model, m.prompts, chosen)
+    prompts = MoverPrompts(
+        base=m.base,
+        abc=m.prompts.filter(variant="ABC"),
+        movers=tuple(chosen),
+        pool=name_pool(m.model, m.base),
+        patched_prompts=m.a.prompts,
+        max_prompts=64,
+        max_rows=512,
+        dataset="IOI prompts",
+    )
+
+    def ours() -> None:
+        for score in scores_of(MoverScore):
+            score.compute(m.model, prompts)
+
     return Row("mover scores", m.prompt_ids, ours, peer, scale)
 
 
