@@ -9,9 +9,10 @@ a row come from the same one. The probabilities of both views are those of the m
 same: with processed weights zero ablation of a head leaves b_V W_O, a part of b_O, in place.
 
 How a run works: prompts are grouped by their length and that of their counterfactuals. Each group
-has unedited runs, whose residual streams are kept. Edits of one such run that start at the same
-layer are stacked along the batch dimension, up to `batch_rows` rows, and run from that layer on, so
-that everything before the edit is shared. Only END is unembedded.
+has unedited runs, whose residual streams, keys and values are kept. Edits of one such run that
+start at the same layer and position are stacked along the batch dimension, up to `batch_rows` rows,
+and run from that layer and position on, so that everything before the edit is shared. Only END is
+unembedded.
 """
 
 import json
@@ -62,6 +63,7 @@ from mechinterp_assets.interventions.sets import (
 )
 from mechinterp_assets.interventions.spec import Intervention, check_roles
 from mechinterp_assets.interventions.terms import InterventionError, Weights
+from mechinterp_assets.model.kept_keys import before
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import run_from
 
@@ -287,13 +289,13 @@ def _stacks(
     interventions: Sequence[Planned],
     context: EditContext,
 ) -> Iterator[Stack]:
-    """Edits of one run and first layer, together at most `batch_rows` rows."""
-    waiting: dict[tuple[int, int], Stack] = {}
+    """Edits of one run, first layer and first position, together at most `batch_rows` rows."""
+    waiting: dict[tuple[int, int, int], Stack] = {}
     for place, planned in enumerate(interventions):
         edit = _plan(planned, runs, context)
         if edit is None:
             continue
-        key = (id(edit.run), edit.first_layer)
+        key = (id(edit.run), edit.first_layer, edit.first_position)
         stack = waiting.setdefault(key, [])
         used = stack[-1].rows.stop if stack else 0
         if stack and used + len(edit.members) > context.batch_rows:
@@ -341,9 +343,10 @@ def _merge(edits: Sequence[Edit]) -> Edit | None:
 
 def _run_stack(model: LanguageModel, stack: Stack) -> tuple[Tensor, dict[int, Tensor]]:
     """Logits at END [row, d_vocab] and, by intervention, mean attention scores of its pairs."""
-    run, start = stack[0].edit.run, stack[0].edit.first_layer
+    edit = stack[0].edit
+    run, start, first = edit.run, edit.first_layer, edit.first_position
     index = torch.cat([placed.edit.members for placed in stack])
-    live = LiveRun(run, index, start)
+    live = LiveRun(run, index, start, first)
     edit_hooks: list[NamedHook] = []
     reads: set[tuple[str, int]] = set()
     for placed in stack:
@@ -355,11 +358,18 @@ def _run_stack(model: LanguageModel, stack: Stack) -> tuple[Tensor, dict[int, Te
     hooks = [_reading_hook(site, layer, live) for site, layer in sorted(reads)] + edit_hooks
     for layer in sorted({p.edit.pairs.layer for p in stack if p.edit.pairs is not None}):
         if layer >= start:
-            hooks.append((hook_name("attn_scores", layer), _score_hook(stack, layer, scores)))
+            hook = _score_hook(stack, layer, first, scores)
+            hooks.append((hook_name("attn_scores", layer), hook))
     if start == model.config.n_layers:
-        logits = _unembedded(model, run, run.last[index], hooks)
+        logits = _unembedded(model, run, run.last[index, first:], hooks)
     else:
-        logits = run_from(bridge_of(model, run.view), run.before(start)[index], start, hooks)
+        logits = run_from(
+            bridge_of(model, run.view),
+            run.before(start)[index, first:],
+            start,
+            hooks,
+            behind=before(run.keys, first, index),
+        )
     for placed in stack:
         pairs = placed.edit.pairs
         if pairs is not None and pairs.layer < start:
@@ -393,13 +403,14 @@ def _reading_hook(site: str, layer: int, live: LiveRun) -> NamedHook:
     return hook_name(site, layer), read
 
 
-def _score_hook(stack: Stack, layer: int, scores: dict[int, Tensor]) -> Any:
+def _score_hook(stack: Stack, layer: int, first: int, scores: dict[int, Tensor]) -> Any:
     def hook(attn_scores: Tensor, hook: Any) -> None:
         for placed in stack:
             pairs = placed.edit.pairs
             if pairs is not None and pairs.layer == layer:
                 rows = attn_scores[placed.rows]
-                scores[placed.place] = pairs.mean_scores(rows, len(placed.edit.members))
+                seen = pairs.behind(first)
+                scores[placed.place] = seen.mean_scores(rows, len(placed.edit.members))
 
     return hook
 

@@ -6,7 +6,8 @@ metrics (runner.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -16,8 +17,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from mechinterp_assets.interventions.prompts import PromptGroup, Source
 from mechinterp_assets.interventions.terms import Watched
 from mechinterp_assets.interventions.terms import Weights as View
+from mechinterp_assets.model.kept_keys import KeptKeys
+from mechinterp_assets.model.kept_run import run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64
 from mechinterp_assets.model.weights import Weights
 
@@ -64,7 +66,8 @@ class CleanRun:
     kept: site -> [layer], None where a layer's was not kept. resid_pre, resid_mid, attn_out,
     mlp_out [row, position, d_model]; z [row, position, head, d_head]; attn_scores [row, head,
     destination, source], after division by sqrt(d_head). last [row, position, d_model] is the
-    residual stream behind the last layer, logits [row, d_vocab] those at END.
+    residual stream behind the last layer, logits [row, d_vocab] those at END. keys: for passes over
+    later positions alone, None for a model without such passes.
     """
 
     group: PromptGroup
@@ -72,6 +75,7 @@ class CleanRun:
     kept: dict[str, list[Tensor]]
     last: Tensor
     logits: Tensor
+    keys: KeptKeys | None = None
 
     @property
     def resid_pre(self) -> list[Tensor]:
@@ -115,25 +119,18 @@ def clean_run(
     """Run a group unedited and keep the activations `keep` of every layer."""
     layers = range(model.config.n_layers)
     sites = list(dict.fromkeys([*KEPT, *keep]))
-    kept: dict[tuple[str, int], Tensor] = {}
-
-    def keep_as(site: str, layer: int) -> NamedHook:
-        def keep_it(value: Tensor, hook: Any) -> None:
-            kept[site, layer] = value.clone()
-
-        return hook_name(site, layer), keep_it
-
-    hooks = [keep_as(site, layer) for layer in layers for site in sites]
-    hooks.append(keep_as("resid_post", layers[-1]))
-    logits = bridge_of(model, view).run_with_hooks(
-        group.token_ids, fwd_hooks=[*hooks, ("unembed.hook_in", last_position)]
+    names = {site: [hook_name(site, layer) for layer in layers] for site in sites}
+    last = hook_name("resid_post", layers[-1])
+    logits, kept, keys = run_and_keep_keys(
+        bridge_of(model, view), group.token_ids, [*chain(*names.values()), last]
     )
     return CleanRun(
         group,
         view,
-        {site: [kept[site, layer] for layer in layers] for site in sites},
-        kept["resid_post", layers[-1]],
-        logits[:, -1],
+        {site: [kept[name] for name in own] for site, own in names.items()},
+        kept[last],
+        logits,
+        keys,
     )
 
 
@@ -173,19 +170,21 @@ class Runs:
 class LiveRun:
     """What an edited run has computed so far; clean values for the layers before its start.
 
-    index [row]: the clean run's row behind each stacked row.
+    index [row]: the clean run's row behind each stacked row. first: the first position that it
+    computes; all activations that it gives or changes begin there.
     """
 
     clean: CleanRun
     index: Tensor
     start: int
+    first: int = 0
     seen: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     def at(self, site: str, layer: int, rows: slice) -> Tensor:
         """An activation of a layer for stacked rows [row, position, ...]."""
         if (site, layer) in self.seen:
             return self.seen[site, layer][rows]
-        return self.clean.at(site, layer)[self.index[rows]]
+        return self.clean.at(site, layer)[self.index[rows], self.first :]
 
     def z(self, layer: int, rows: slice) -> Tensor:
         """z of a layer for stacked rows [row, position, head, d_head]."""
@@ -194,6 +193,11 @@ class LiveRun:
     def scale(self, layer: int, rows: slice) -> Tensor:
         """Scale of the norm before attention [row, position, 1]."""
         return self.seen["scale", layer][rows]
+
+
+def earliest(positions: Tensor) -> int:
+    """The first of positions [place]; 0 where there is none."""
+    return int(positions.min()) if len(positions) else 0
 
 
 class Step(Protocol):
@@ -205,12 +209,20 @@ class Step(Protocol):
         ...
 
     @property
+    def first_position(self) -> int:
+        """No earlier position is read or changed."""
+        ...
+
+    @property
     def reads(self) -> tuple[tuple[str, int], ...]:
         """Activations it reads from the edited run: (site, layer)."""
         ...
 
     def hooks(self, rows: slice, live: LiveRun) -> list[NamedHook]:
-        """Hooks that make the change to the stacked rows `rows`."""
+        """Hooks that make the change to the stacked rows `rows`.
+
+        Positions of what hooks are given, and of what `live` gives, begin at `live.first`.
+        """
         ...
 
     def select(self, keep: Tensor) -> "Step":
@@ -231,6 +243,10 @@ class Pairs:
     row: Tensor
     destination: Tensor
     source: Tensor
+
+    def behind(self, first: int) -> "Pairs":
+        """The same pairs where destinations are counted from `first` on."""
+        return replace(self, destination=self.destination - first)
 
     def mean_scores(self, scores: Tensor, n_rows: int) -> Tensor:
         """[row] mean score over each row's pairs; scores [row, head, destination, source]."""
@@ -272,3 +288,13 @@ class Edit:
     def first_layer(self) -> int:
         """First layer whose computation changes."""
         return min(step.first_layer for step in self.steps)
+
+    @property
+    def first_position(self) -> int:
+        """First position that a run of this edit computes: attention looks back alone."""
+        if self.run.keys is None:
+            return 0
+        positions = [step.first_position for step in self.steps]
+        if self.pairs is not None:
+            positions.append(earliest(self.pairs.destination))
+        return min(positions)

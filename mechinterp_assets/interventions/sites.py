@@ -23,6 +23,7 @@ from mechinterp_assets.interventions.runs import (
     Edit,
     LiveRun,
     NamedHook,
+    earliest,
     hook_name,
 )
 from mechinterp_assets.interventions.terms import EVERYWHERE
@@ -92,18 +93,23 @@ class SiteStep:
         return self.layer
 
     @property
+    def first_position(self) -> int:
+        return earliest(self.places.position)
+
+    @property
     def reads(self) -> tuple[tuple[str, int], ...]:
         return (("resid_pre", self.layer),) if self.site == "resid_mid" else ()
 
     def hooks(self, rows: slice, live: LiveRun) -> list[NamedHook]:
-        where = (self.places.row + rows.start, self.places.position)
+        position = self.places.position - live.first
+        where = (self.places.row + rows.start, position)
 
         def hook(value: Tensor, hook: Any) -> Tensor:
             if self.head is not None:
                 value[(*where, self.head)] += self.change(value[(*where, self.head)])
             elif self.site == "resid_mid":
                 before = live.at("resid_pre", self.layer, rows)
-                before = before[self.places.row, self.places.position]
+                before = before[self.places.row, position]
                 value[where] += self.change(before + value[where])
             else:
                 value[where] += self.change(value[where])

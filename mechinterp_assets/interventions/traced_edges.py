@@ -17,7 +17,14 @@ from torch import Tensor
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.interventions.edge_keys import EDGE_KEY, PAIR_KEY, EdgeKey
 from mechinterp_assets.interventions.residual import cosine_and_norm_ratio
-from mechinterp_assets.interventions.runs import CleanRun, Edit, LiveRun, NamedHook, Pairs
+from mechinterp_assets.interventions.runs import (
+    CleanRun,
+    Edit,
+    LiveRun,
+    NamedHook,
+    Pairs,
+    earliest,
+)
 from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 
@@ -63,30 +70,34 @@ class EdgeStep:
         return self.upstream_layer if self.receiver is None else self.layer
 
     @property
+    def first_position(self) -> int:
+        return earliest(self.position)
+
+    @property
     def reads(self) -> tuple[tuple[str, int], ...]:
         z = ("z", self.upstream_layer)
         return (z,) if self.receiver is None else (z, ("scale", self.layer))
 
-    def direction(self, z: Tensor) -> Tensor:
-        """h [place, d_model] from the upstream layer's z [row, position, head, d_head]."""
-        own = z[self.row, self.position, self.upstream_head]
+    def direction(self, z: Tensor, first: int = 0) -> Tensor:
+        """h [place, d_model] from the upstream layer's z [row, position from `first` on, ...]."""
+        own = z[self.row, self.position - first, self.upstream_head]
         o = own @ self.model.weights.W_O[self.upstream_layer, self.upstream_head]
         within = torch.einsum("pd,pdm->pm", o, self.basis)
         return torch.einsum("pm,pdm->pd", within, self.basis)
 
     def hooks(self, rows: slice, live: LiveRun) -> list[NamedHook]:
-        row = self.row + rows.start
+        row, position = self.row + rows.start, self.position - live.first
 
         def edit_attn_out(attn_out: Tensor, hook: Any) -> Tensor:
-            h = self.direction(live.z(self.upstream_layer, rows))
-            attn_out[row, self.position] += self.strength * h
+            h = self.direction(live.z(self.upstream_layer, rows), live.first)
+            attn_out[row, position] += self.strength * h
             return attn_out
 
         def edit_projection(weight: Tensor) -> Any:
             def edit(value: Tensor, hook: Any) -> Tensor:
-                h = self.direction(live.z(self.upstream_layer, rows))
-                scale = live.scale(self.layer, rows)[self.row, self.position]
-                value[row, self.position, self.head] += self.strength * (h / scale) @ weight
+                h = self.direction(live.z(self.upstream_layer, rows), live.first)
+                scale = live.scale(self.layer, rows)[self.row, position]
+                value[row, position, self.head] += self.strength * (h / scale) @ weight
                 return value
 
             return edit

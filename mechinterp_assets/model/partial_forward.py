@@ -1,7 +1,7 @@
-"""Forward passes that start at a later layer, and cost only what lies behind it.
+"""Forward passes that start at a later layer and position, and cost only what lies behind them.
 
-Belongs here: running a bridge from a residual stream on. Does not belong here: what hooks change
-and what is read off the logits.
+Belongs here: running a bridge from a residual stream on. Does not belong here: keeping keys and
+values (kept_keys.py), what hooks change and what is read off the logits.
 
 TransformerLens's own `start_at_layer` (4.3) swaps the residual stream in at its block but still
 computes all blocks before it. Here these blocks are passed through, which gives the same logits bit
@@ -19,24 +19,36 @@ NamedHook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
 
 
 def run_from(
-    bridge: TransformerBridge, residual: Tensor, layer: int, hooks: Sequence[NamedHook] = ()
+    bridge: TransformerBridge,
+    residual: Tensor,
+    layer: int,
+    hooks: Sequence[NamedHook] = (),
+    *,
+    behind: Any = None,
 ) -> Tensor:
     """Logits at the last position [row, d_vocab] when `residual` enters block `layer`.
 
-    residual [row, position, d_model]; sequences start at position 0 and have no padding. Hooks on
-    blocks before `layer` never fire. Only the last position is unembedded.
+    residual [row, position, d_model]; sequences have no padding. They start at position 0, or
+    behind the positions whose keys and values `behind` holds (kept_keys.before); hooks see the
+    positions of `residual` alone. Hooks on blocks before `layer` never fire. Only the last position
+    is unembedded.
     """
     hooks = [*hooks, ("unembed.hook_in", last_position)]
-    return all_logits_from(bridge, residual, layer, hooks)[:, -1]
+    return all_logits_from(bridge, residual, layer, hooks, behind=behind)[:, -1]
 
 
 def all_logits_from(
-    bridge: TransformerBridge, residual: Tensor, layer: int, hooks: Sequence[NamedHook] = ()
+    bridge: TransformerBridge,
+    residual: Tensor,
+    layer: int,
+    hooks: Sequence[NamedHook] = (),
+    *,
+    behind: Any = None,
 ) -> Tensor:
-    """As run_from, the logits of every position [row, position, d_vocab]."""
+    """As run_from, the logits of every position of `residual` [row, position, d_vocab]."""
     with _passed_through(bridge, layer):
         logits: Tensor = bridge.run_with_hooks(
-            residual, start_at_layer=layer, fwd_hooks=list(hooks)
+            residual, start_at_layer=layer, fwd_hooks=list(hooks), past_key_values=behind
         )
     return logits
 

@@ -5,18 +5,19 @@ Belongs here: runs with one head or many heads replaced. Does not belong here: w
 
 z is that of the processed weights, as in interventions/: b_V is folded into b_O, so zero ablation
 leaves b_V W_O in place. An ablation replaces z of a head at every position from 1 on (position role
-all_but_bos); position 0, BOS, attends to itself alone and is the same in all prompts. Everything
-behind the head is computed anew. Modes are those of ablation/modes.py that SWEEP_MODES names; means
-come from `references`, by mode.
+all_but_bos), or at END alone; position 0, BOS, attends to itself alone and is the same in all
+prompts. Everything behind the head is computed anew. Modes are those of ablation/modes.py that
+SWEEP_MODES names; means come from `references`, by mode.
 
 Why not the interventions' runner: a sweep is every head in every mode on every prompt. Here all
 heads and modes of a layer are rows of one pass that takes its targets from one tensor, and metrics
 stay arrays; the runner plans and records each intervention alone. Effects are the same
 (tests/ablation/test_engines.py).
 
-How a sweep runs: prompts are grouped by length. A group has one clean run, whose residual streams
-are kept; all heads of a layer and all modes are rows of passes that start at that layer. In the
-last layer these passes have END as their only position.
+How a sweep runs: prompts are grouped by length. A group has one clean run, whose residual streams,
+keys and values are kept; all heads of a layer and all modes are rows of passes that start at that
+layer and at the first position that is edited. In the last layer these passes have END as their
+only position.
 """
 
 import math
@@ -31,17 +32,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.ablation.cells import prompt_cells
+from mechinterp_assets.ablation.modes import ALL_BUT_BOS
 from mechinterp_assets.ablation.references import CounterfactualMeans, LeaveOneOutMeans, Targets
 from mechinterp_assets.ablation.replacements import change, uniform_attention
 from mechinterp_assets.circuits.baseline import check_prompts_fit
-from mechinterp_assets.model.kept_run import run_and_keep
+from mechinterp_assets.model.kept_keys import KeptKeys, before
+from mechinterp_assets.model.kept_run import run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import NamedHook, run_from
 from mechinterp_assets.prompts.answers import AnswerTokens, answer_metrics
+from mechinterp_assets.prompts.common import END
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 SweepMode = Literal["zero", "mean_counterfactual", "mean_leave_one_out", "uniform_attention"]
 SWEEP_MODES: tuple[SweepMode, ...] = get_args(SweepMode)
+SweepRole = Literal["all_but_bos", "END"]
 METRICS = ("loss", "logit_diff", "kl")
 
 Floats = NDArray[np.float64]
@@ -53,13 +58,15 @@ Progress = Callable[[int, int], None]
 class Sweep:
     """Every head ablated alone.
 
-    prompts: the rows, in the order of the arrays. modes: of the first axis. clean: metric ->
-    [prompt]; ablated: metric -> [mode, layer, head, prompt], METRICS each. falls_back: mode ->
-    [prompt], whether its mean is not over its cell; means that have no fallback are not in it.
+    prompts: the rows, in the order of the arrays. modes: of the first axis. position_role: where z
+    was replaced. clean: metric -> [prompt]; ablated: metric -> [mode, layer, head, prompt], METRICS
+    each. falls_back: mode -> [prompt], whether its mean is not over its cell; means that have no
+    fallback are not in it.
     """
 
     prompts: pl.DataFrame
     modes: tuple[SweepMode, ...]
+    position_role: SweepRole
     falls_back: dict[str, NDArray[np.bool_]]
     clean: dict[str, Floats]
     ablated: dict[str, Floats]
@@ -70,7 +77,7 @@ class CleanGroup:
     """Prompts of equal length, unedited.
 
     resid_pre, z, v [layer] of [row, position, d_model] and twice [row, position, head, d_head];
-    logits [row, d_vocab] at END.
+    logits [row, d_vocab] at END; keys: for passes over later positions, None where there are none.
     """
 
     frame: pl.DataFrame
@@ -79,11 +86,39 @@ class CleanGroup:
     z: list[Tensor]
     v: list[Tensor]
     logits: Tensor
+    keys: KeptKeys | None
 
     @property
     def n_rows(self) -> int:
         """Number of prompts."""
         return self.frame.height
+
+    @property
+    def length(self) -> int:
+        """Number of positions; END is the last."""
+        return self.resid_pre[0].shape[1]
+
+    def run_from(
+        self,
+        model: LanguageModel,
+        layer: int,
+        position: int,
+        rows: Tensor,
+        hooks: Sequence[NamedHook],
+    ) -> Tensor:
+        """Logits at END [row, d_vocab] of the prompts `rows` [row] with hooks from `layer` on.
+
+        Hooks change positions from `position` on and see these alone; `computed_from` says where
+        they begin.
+        """
+        first = self.computed_from(position)
+        residual = self.resid_pre[layer][rows, first:]
+        behind = before(self.keys, first, rows)
+        return run_from(model.processed, residual, layer, hooks, behind=behind)
+
+    def computed_from(self, position: int) -> int:
+        """First position of a pass whose edits begin at `position`."""
+        return 0 if self.keys is None else position
 
 
 @torch.no_grad()
@@ -95,13 +130,10 @@ def clean_groups(
     names = ("hook_resid_pre", "attn.hook_z", "attn.hook_v")
     wanted = [f"blocks.{layer}.{name}" for layer in layers for name in names]
     for frame, ids in equal_length_groups(prompts, max_prompts):
-        logits, kept = run_and_keep(
-            model.processed, ids.to(model.device), wanted, last_logits_only=True
-        )
+        logits, kept, keys = run_and_keep_keys(model.processed, ids.to(model.device), wanted)
         resid_pre, z, v = ([kept[f"blocks.{layer}.{name}"] for layer in layers] for name in names)
-        yield CleanGroup(
-            frame, AnswerTokens.of(frame, model.device), resid_pre, z, v, logits[:, -1]
-        )
+        answers = AnswerTokens.of(frame, model.device)
+        yield CleanGroup(frame, answers, resid_pre, z, v, logits, keys)
 
 
 def leave_one_out_means(
@@ -131,6 +163,7 @@ def sweep_heads(
     *,
     modes: Sequence[SweepMode] = ("zero",),
     references: Means | None = None,
+    position_role: SweepRole = ALL_BUT_BOS,
     alpha: float = 1.0,
     batch_rows: int = 256,
     progress: Progress | None = None,
@@ -138,9 +171,9 @@ def sweep_heads(
     """Ablate every head alone, in every mode, on every prompt.
 
     prompts: rows of TASK_PROMPTS_SCHEMA; references: mode -> means, for the modes that are means.
-    alpha: z moves that far from its own value (0) to its replacement (1). `batch_rows` bounds the
-    rows of a pass. Raises PromptError, or AblationError for prompts without reference, before any
-    run.
+    position_role: where z is replaced, at every position from 1 on or at END alone. alpha: z moves
+    that far from its own value (0) to its replacement (1). `batch_rows` bounds the rows of a pass.
+    Raises PromptError, or AblationError for prompts without reference, before any run.
     """
     references = references or {}
     check_sweep(model, prompts, modes, references, batch_rows)
@@ -157,7 +190,7 @@ def sweep_heads(
         targets = replacements(group, modes, references)
         for layer in range(L):
             for job in _jobs(len(modes), H, group.n_rows, batch_rows, model.device):
-                found = _run_job(model, group, layer, job, targets[layer], alpha)
+                found = _run_job(model, group, layer, job, targets[layer], position_role, alpha)
                 where = (job.mode.cpu(), layer, job.head.cpu(), rows[job.row.cpu()])
                 for name in METRICS:
                     ablated[name][where] = found[name].cpu().numpy()
@@ -169,7 +202,7 @@ def sweep_heads(
         for mode in modes
         if mode == "mean_leave_one_out"
     }
-    return Sweep(prompts, tuple(modes), falls_back, clean, ablated)
+    return Sweep(prompts, tuple(modes), position_role, falls_back, clean, ablated)
 
 
 @torch.no_grad()
@@ -195,12 +228,15 @@ def run_head_sets(
         rows = np.array([place[key] for key in group.frame.select("task", "prompt").iter_rows()])
         targets = means.targets(group.frame, group.z)
         for sets, row in _grid((len(kept), group.n_rows), batch_rows):
+            # Position 0 keeps its z, and layers before the first that loses a head change nothing.
+            start = _first_layer(kept[sets])
+            computed = slice(group.computed_from(1), None)
             hooks = [
-                _set_hook(layer, kept[sets, layer].to(model.device), targets[layer][row])
-                for layer in range(model.config.n_layers)
+                _set_hook(layer, kept[sets, layer].to(model.device), targets[layer][row, computed])
+                for layer in range(start, model.config.n_layers)
             ]
             row = row.to(model.device)
-            logits = run_from(model.processed, group.resid_pre[0][row], 0, hooks)
+            logits = group.run_from(model, start, 1, row, hooks)
             found = answer_metrics(logits, group.answers[row], group.logits[row])
             for name in METRICS:
                 out[name][sets, rows[row.cpu()]] = found[name].cpu().numpy()
@@ -280,27 +316,35 @@ def _grid(sizes: tuple[int, ...], batch_rows: int) -> Iterator[Sequence[Tensor]]
 
 
 def _run_job(
-    model: LanguageModel, group: CleanGroup, layer: int, job: _Job, targets: Tensor, alpha: float
+    model: LanguageModel,
+    group: CleanGroup,
+    layer: int,
+    job: _Job,
+    targets: Tensor,
+    position_role: SweepRole,
+    alpha: float,
 ) -> dict[str, Tensor]:
-    # Of the last layer only END is read, and its attention there is known but for the edit.
-    last = layer == model.config.n_layers - 1
-    positions = slice(-1 if last else 0, None)
-    target = targets[job.mode, job.row, positions, job.head]
+    # Of the last layer only END is read.
+    at_end = position_role == END or layer == model.config.n_layers - 1
+    first = group.length - 1 if at_end else 1
+    target = targets[job.mode, job.row, first:, job.head]
     everywhere = torch.arange(len(job.row), device=target.device)
+    edited = slice(first - group.computed_from(first), None)
 
     def replace(z: Tensor, hook: Any) -> Tensor:
-        edited = group.z[layer][job.row, positions] if last else z
-        own = edited[everywhere, :, job.head]
-        edited[everywhere, :, job.head] = own + change(own, target, alpha)
-        return edited
+        own = z[everywhere, edited, job.head]
+        z[everywhere, edited, job.head] = own + change(own, target, alpha)
+        return z
 
-    logits = run_from(
-        model.processed,
-        group.resid_pre[layer][job.row, positions],
-        layer,
-        [(f"blocks.{layer}.attn.hook_z", replace)],
-    )
+    hooks = [(f"blocks.{layer}.attn.hook_z", replace)]
+    logits = group.run_from(model, layer, first, job.row, hooks)
     return answer_metrics(logits, group.answers[job.row], group.logits[job.row])
+
+
+def _first_layer(kept: Tensor) -> int:
+    """First layer of which a set lacks a head, kept [set, layer, head]; the last if none does."""
+    lacking = (~kept).any(dim=2).any(dim=0).nonzero()[:, 0]
+    return int(lacking[0]) if len(lacking) else kept.shape[1] - 1
 
 
 def _set_hook(layer: int, kept: Tensor, target: Tensor) -> NamedHook:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mechinterp_assets.ablation.modes import ALL_BUT_BOS, reference_used
+from mechinterp_assets.ablation.modes import reference_used
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import BASE, END, TASK_PROMPTS_SCHEMA
 from mechinterp_assets.statistics.bootstrap import mean_interval
@@ -115,7 +115,7 @@ def head_effects(
                         "mode": mode,
                         "reference": reference_used(mode, shares.get(mode)),
                         "fallback_share": shares.get(mode),
-                        "position_role": ALL_BUT_BOS,
+                        "position_role": sweep.position_role,
                         "layer": index[1],
                         "head": index[2],
                         "metric": metric,

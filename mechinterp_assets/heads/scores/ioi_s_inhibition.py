@@ -14,7 +14,8 @@ from torch import Tensor
 from mechinterp_assets.heads.mover_runs import answer_ids, logit_difference, z_names
 from mechinterp_assets.heads.score_kinds import Head, MoverPrompts, MoverScore
 from mechinterp_assets.heads.score_values import ScoreValues
-from mechinterp_assets.model.kept_run import run_and_keep
+from mechinterp_assets.model.kept_keys import KeptKeys, before
+from mechinterp_assets.model.kept_run import run_and_keep, run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import NamedHook, run_from
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
@@ -74,6 +75,7 @@ class _QueryPatching:
     model: LanguageModel
     answers: tuple[Tensor, Tensor]
     clean: dict[str, Tensor]
+    keys: KeptKeys | None
     other_z: list[Tensor]  # [layer] of [prompt, head, d_head] at END of the ABC prompts
     difference: Tensor  # clean logit difference [prompt]
     movers: tuple[Head, ...]
@@ -90,17 +92,16 @@ class _QueryPatching:
         layers = range(model.config.n_layers)
         z = z_names(model)
         resid = [f"blocks.{i}.hook_resid_{where}" for i in layers for where in ("pre", "mid")]
-        logits, clean = run_and_keep(
-            model.processed, ids.to(model.device), [*z, *resid], last_logits_only=True
-        )
+        logits, clean, keys = run_and_keep_keys(model.processed, ids.to(model.device), [*z, *resid])
         _, changed = run_and_keep(model.processed, other.to(model.device), z, last_logits_only=True)
         answers = answer_ids(group, model.device)
         return cls(
             model,
             answers,
             clean,
+            keys,
             [changed[name][:, -1] for name in z],
-            logit_difference(logits[:, -1], *answers),
+            logit_difference(logits, *answers),
             tuple(sorted(movers)),
         )
 
@@ -110,15 +111,23 @@ class _QueryPatching:
         queries = self._queries(sender_layer)
         start = min(layer for layer, _ in queries)
         heads = self.model.config.n_heads
+        # Queries at END are what changes: nothing before END does.
         residual = self.clean[f"blocks.{start}.hook_resid_pre"]
+        first = 0 if self.keys is None else residual.shape[1] - 1
         found = []
         for chosen in torch.split(torch.arange(heads), max(1, max_rows // n)):
             hooks = [
                 _set_query(head_of, query[chosen].flatten(0, 1))
                 for head_of, query in queries.items()
             ]
-            rows = residual.repeat(len(chosen), 1, 1)
-            logits = run_from(self.model.processed, rows, start, hooks)
+            rows = torch.arange(n, device=residual.device).repeat(len(chosen))
+            logits = run_from(
+                self.model.processed,
+                residual[rows, first:],
+                start,
+                hooks,
+                behind=before(self.keys, first, rows),
+            )
             io, s = (ids.repeat(len(chosen)) for ids in self.answers)
             found.append(logit_difference(logits, io, s).view(-1, n))
         return torch.cat(found) - self.difference
