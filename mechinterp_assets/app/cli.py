@@ -16,6 +16,7 @@ from mechinterp_assets.app import (
     export_commands,
     fetch_commands,
     run_commands,
+    sae_commands,
     study_commands,
     table_commands,
 )
@@ -48,6 +49,7 @@ for command in (
     export_commands.label_sheet,
     export_commands.neuronpedia,
     export_commands.sae_folder,
+    sae_commands.sae_check,
     export_commands.trace_graph,
 ):
     app.command()(command)

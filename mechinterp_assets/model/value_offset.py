@@ -38,7 +38,7 @@ def value_offset(model: LanguageModel, layer: int) -> Tensor:
         caught.append(args[0].detach().float().cpu().flatten())
 
     handles = [
-        _block(model, layer).register_forward_pre_hook(zero_stream, with_kwargs=True),
+        block(model, layer).register_forward_pre_hook(zero_stream, with_kwargs=True),
         projection.register_forward_pre_hook(catch),
     ]
     try:
@@ -51,10 +51,8 @@ def value_offset(model: LanguageModel, layer: int) -> Tensor:
     return caught[0]
 
 
-# ---- private -------------------------------------------------------------------------------------
-
-
-def _block(model: LanguageModel, layer: int) -> nn.Module:
+def block(model: LanguageModel, layer: int) -> nn.Module:
+    """The transformer block of a layer. Raises ModelError where the model names no list of them."""
     lists = [
         module
         for module in model.trunk.modules()
@@ -63,6 +61,6 @@ def _block(model: LanguageModel, layer: int) -> nn.Module:
     if len(lists) != 1:
         raise ModelError(
             f"{model.source} names {len(lists)} lists of {model.config.n_layers} blocks, so that "
-            "what processing takes from z is not found; say sae.trained_on: raw"
+            "the stream before a block is not found"
         )
     return lists[0][layer]

@@ -297,7 +297,8 @@ class _Judged:
     def warnings(self) -> Iterator[str]:
         """What the measures leave open."""
         chosen, other = self.chosen, self._other_view()
-        if other is not None and NEARLY_ALIKE < _share(chosen, other) < 1 / NEARLY_ALIKE:
+        share = 0.0 if other is None else _share(chosen, other)
+        if self._explains and other is not None and NEARLY_ALIKE < share < 1 / NEARLY_ALIKE:
             yield (
                 f"raw and processed weights fit nearly alike (unexplained {chosen.loss:.3f} and "
                 f"{other.loss:.3f}); taken as {chosen.name}"
@@ -310,6 +311,10 @@ class _Judged:
                 f"k = {k.k} leaves {k.loss:.3f} of the variance unexplained, the declared "
                 f"{declared.k} {declared.loss:.3f}"
             )
+
+    @property
+    def _explains(self) -> bool:
+        return self.chosen.loss <= self.expected.max_fvu
 
     def _named(self, name: str) -> Reading | None:
         return next((one for one in self.readings if one.name == name), None)
@@ -336,7 +341,7 @@ class _Judged:
 
     def _fit(self) -> Iterator[str]:
         chosen, most = self.chosen, self.expected.max_fvu
-        if chosen.loss <= most:
+        if self._explains:
             return
         line = (
             f"read as trained on {chosen.name} weights it leaves {_shown(chosen.fvu)} of the "
@@ -380,14 +385,14 @@ class _Judged:
         if sae.k is None and fewer and _share(k, declared) < FEWER_FEATURES:
             yield (
                 f"its folder says {sae.architecture}, which leaves {declared.loss:.3f} of the "
-                f"variance unexplained with {declared.l0:.0f} features a token, but the {k.k} largest alone "
-                f"leave {k.loss:.3f}: it is a TopK SAE, so write topk and its k in a copy of its "
-                "cfg.json"
+                f"variance unexplained with {declared.l0:.0f} features a token, but the {k.k} "
+                f"largest alone leave {k.loss:.3f}: it is a TopK SAE, so write topk and its k in a "
+                "copy of its cfg.json"
             )
 
     def _heads(self) -> Iterator[str]:
         permuted = self._named("permuted_heads")
-        if self.n_heads == 1 or permuted is None or permuted.fvu is None:
+        if self.n_heads == 1 or permuted is None or permuted.fvu is None or not self._explains:
             return
         if not _share(self.chosen, permuted) < OTHER_HEADS:
             yield (

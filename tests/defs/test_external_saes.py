@@ -1,6 +1,5 @@
 """A study whose SAEs were trained elsewhere, materialized from the corpus to its dashboards."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,22 +9,17 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from torch import Tensor
 
-from mechinterp_assets.activations.harvest import capture_z
-from mechinterp_assets.activations.rows import TensorRows
-from mechinterp_assets.corpora.structured import documents
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.value_offset import value_offset
 from mechinterp_assets.sae.folder import CONFIG
-from mechinterp_assets.sae.io import SaeMetadata, load_sae, read_metadata, save_sae
-from mechinterp_assets.sae.settings import SaeSettings
-from mechinterp_assets.sae.train import train
+from mechinterp_assets.sae.io import load_sae, read_metadata
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from tests.command_line import call
+from tests.foreign_sae import LAYER, foreign_folder
 
-LAYER, SITE = 2, "theirs.L02"
+SITE = "theirs.L02"
 STUDY = {
     "study": "theirs",
     "description": "one layer with an SAE trained elsewhere",
@@ -44,33 +38,6 @@ STUDY = {
     "interventions": {"edges": 1, "prompts": 8, "bootstrap": 50, "published": []},
     "checks": {"l0": [0, 64], "ce_recovered_min": -9},
 }
-
-
-def _z_of_text(model: LanguageModel) -> Tensor:
-    """z of the layer at other text than the study's, of the same kind."""
-    text = " ".join(document["text"] for document in documents(400, seed=7))
-    ids = torch.tensor(model.encode(text)[: 400 * 31]).view(-1, 31)
-    ids = torch.cat([torch.full((len(ids), 1), model.bos_token_id), ids], 1)
-    return capture_z(model, ids, [LAYER])[LAYER][:, 1:].flatten(0, 1)
-
-
-def _foreign_folder(folder: Path, model: LanguageModel) -> None:
-    """A JumpReLU SAE of z of processed weights, in a folder without our metadata, as another
-    program writes it."""
-    z = _z_of_text(model) - value_offset(model, LAYER)
-    settings = SaeSettings(
-        architecture="batchtopk",
-        k=16,
-        d_sae=256,
-        training_tokens=60_000,
-        batch_size=512,
-        learning_rate=4e-3,
-    )
-    sae = train(TensorRows(z, seed=0), settings).sae
-    save_sae(folder, sae, SaeMetadata("gpt2-small", LAYER, None, None, 128, None, None))
-    config = json.loads((folder / CONFIG).read_text())
-    del config["metadata"]["mechinterp"]
-    (folder / CONFIG).write_text(json.dumps(config))
 
 
 def _materialize(home: Path, studies: Path) -> subprocess.CompletedProcess[str]:
@@ -95,7 +62,7 @@ def _materialize(home: Path, studies: Path) -> subprocess.CompletedProcess[str]:
 def home(tmp_path_factory: pytest.TempPathFactory, organism: LanguageModel) -> Path:
     """A home in which the study was materialized."""
     folder = tmp_path_factory.mktemp("external")
-    _foreign_folder(folder / "blocks.2.hook_z", organism)
+    foreign_folder(folder / "blocks.2.hook_z", organism)
     sae = {"architecture": "external", "path": "blocks.{layer}.hook_z", "evaluation_tokens": 640}
     (folder / "theirs.yaml").write_text(yaml.safe_dump(STUDY | {"sae": sae}))
     done = _materialize(folder / "home", folder / "theirs.yaml")
