@@ -10,15 +10,16 @@ same: with processed weights zero ablation of a head leaves b_V W_O, a part of b
 
 How a run works: prompts are grouped by their length and that of their counterfactuals. Each group
 has unedited runs, whose residual streams, keys and values are kept. Edits of one such run that
-start at the same layer and position are stacked along the batch dimension, up to `batch_rows` rows,
-and run from that layer and position on, so that everything before the edit is shared. Only END is
-unembedded.
+start at the same position are stacked along the batch dimension, up to `batch_rows` rows. One pass
+computes that position and those behind it; each edit's rows enter it at the edit's first layer, so
+that everything before the edit is shared. Only END is unembedded.
 """
 
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ from mechinterp_assets.interventions.spec import Intervention, check_roles
 from mechinterp_assets.interventions.terms import InterventionError, Weights
 from mechinterp_assets.model.kept_keys import before
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import run_from
+from mechinterp_assets.model.partial_forward import run_entering
 
 logger = logging.getLogger(__name__)
 
@@ -289,21 +290,34 @@ def _stacks(
     interventions: Sequence[Planned],
     context: EditContext,
 ) -> Iterator[Stack]:
-    """Edits of one run, first layer and first position, together at most `batch_rows` rows."""
-    waiting: dict[tuple[int, int, int], Stack] = {}
+    """Edits of one run and first position, together at most `batch_rows` rows."""
+    waiting: dict[tuple[int, ...], list[tuple[int, Edit]]] = {}
     for place, planned in enumerate(interventions):
         edit = _plan(planned, runs, context)
         if edit is None:
             continue
-        key = (id(edit.run), edit.first_layer, edit.first_position)
-        stack = waiting.setdefault(key, [])
-        used = stack[-1].rows.stop if stack else 0
-        if stack and used + len(edit.members) > context.batch_rows:
-            yield stack
-            stack = waiting[key] = []
-            used = 0
+        key = (id(edit.run), edit.first_position, _entry(edit, context.model.config.n_layers))
+        edits = waiting.setdefault(key, [])
+        if edits and sum(len(e.members) for _, e in (*edits, (place, edit))) > context.batch_rows:
+            yield _stacked(edits)
+            edits = waiting[key] = []
+        edits.append((place, edit))
+    yield from (_stacked(edits) for edits in waiting.values() if edits)
+
+
+def _entry(edit: Edit, n_layers: int) -> int:
+    """Which edits may share a pass: those of any layers where the model lets rows enter late."""
+    behind_all = edit.first_layer == n_layers
+    return -1 if edit.run.keys is not None and not behind_all else edit.first_layer
+
+
+def _stacked(edits: Sequence[tuple[int, Edit]]) -> Stack:
+    """Edits with their rows, in order of the layers at which they enter."""
+    stack, used = [], 0
+    for place, edit in sorted(edits, key=lambda placed: placed[1].first_layer):
         stack.append(_Placed(place, edit, slice(used, used + len(edit.members))))
-    yield from (stack for stack in waiting.values() if stack)
+        used += len(edit.members)
+    return stack
 
 
 def _plan(planned: Planned, runs: Runs, context: EditContext) -> Edit | None:
@@ -343,39 +357,35 @@ def _merge(edits: Sequence[Edit]) -> Edit | None:
 
 def _run_stack(model: LanguageModel, stack: Stack) -> tuple[Tensor, dict[int, Tensor]]:
     """Logits at END [row, d_vocab] and, by intervention, mean attention scores of its pairs."""
-    edit = stack[0].edit
-    run, start, first = edit.run, edit.first_layer, edit.first_position
+    run, first = stack[0].edit.run, stack[0].edit.first_position
     index = torch.cat([placed.edit.members for placed in stack])
-    live = LiveRun(run, index, start, first)
+    live = LiveRun(run, index, first)
     edit_hooks: list[NamedHook] = []
     reads: set[tuple[str, int]] = set()
+    scores: dict[int, Tensor] = {}
+    watched: dict[int, Stack] = {}
     for placed in stack:
-        for step in placed.edit.steps:
+        edit, start = placed.edit, placed.edit.first_layer
+        for step in edit.steps:
             edit_hooks += step.hooks(placed.rows, live)
             reads.update(read for read in step.reads if read[0] == "scale" or read[1] >= start)
+        if edit.pairs is not None and edit.pairs.layer >= start:
+            watched.setdefault(edit.pairs.layer, []).append(placed)
+        elif edit.pairs is not None:
+            own = run.attn_scores[edit.pairs.layer][edit.members]
+            scores[placed.place] = edit.pairs.mean_scores(own, len(edit.members))
 
-    scores: dict[int, Tensor] = {}
     hooks = [_reading_hook(site, layer, live) for site, layer in sorted(reads)] + edit_hooks
-    for layer in sorted({p.edit.pairs.layer for p in stack if p.edit.pairs is not None}):
-        if layer >= start:
-            hook = _score_hook(stack, layer, first, scores)
-            hooks.append((hook_name("attn_scores", layer), hook))
-    if start == model.config.n_layers:
-        logits = _unembedded(model, run, run.last[index, first:], hooks)
-    else:
-        logits = run_from(
-            bridge_of(model, run.view),
-            run.before(start)[index, first:],
-            start,
-            hooks,
-            behind=before(run.keys, first, index),
-        )
-    for placed in stack:
-        pairs = placed.edit.pairs
-        if pairs is not None and pairs.layer < start:
-            own = run.attn_scores[pairs.layer][placed.edit.members]
-            scores[placed.place] = pairs.mean_scores(own, len(placed.edit.members))
-    return logits, scores
+    for layer, own_stack in sorted(watched.items()):
+        hooks.append((hook_name("attn_scores", layer), _score_hook(own_stack, first, scores)))
+    if stack[0].edit.first_layer == model.config.n_layers:
+        return _unembedded(model, run, run.last[index, first:], hooks), scores
+    entering = {
+        layer: run.before(layer)[torch.cat([placed.edit.members for placed in own]), first:]
+        for layer, own in groupby(stack, key=lambda placed: placed.edit.first_layer)
+    }
+    behind = before(run.keys, first, index)
+    return run_entering(bridge_of(model, run.view), entering, hooks, behind=behind), scores
 
 
 def _unembedded(
@@ -403,14 +413,12 @@ def _reading_hook(site: str, layer: int, live: LiveRun) -> NamedHook:
     return hook_name(site, layer), read
 
 
-def _score_hook(stack: Stack, layer: int, first: int, scores: dict[int, Tensor]) -> Any:
+def _score_hook(stack: Stack, first: int, scores: dict[int, Tensor]) -> Any:
     def hook(attn_scores: Tensor, hook: Any) -> None:
         for placed in stack:
-            pairs = placed.edit.pairs
-            if pairs is not None and pairs.layer == layer:
-                rows = attn_scores[placed.rows]
-                seen = pairs.behind(first)
-                scores[placed.place] = seen.mean_scores(rows, len(placed.edit.members))
+            assert placed.edit.pairs is not None
+            pairs, rows = placed.edit.pairs.behind(first), attn_scores[placed.rows]
+            scores[placed.place] = pairs.mean_scores(rows, len(placed.edit.members))
 
     return hook
 

@@ -168,7 +168,7 @@ class Runs:
 
 @dataclass
 class LiveRun:
-    """What an edited run has computed so far; clean values for the layers before its start.
+    """What an edited run has computed so far; clean values for layers before a row entered it.
 
     index [row]: the clean run's row behind each stacked row. first: the first position that it
     computes; all activations that it gives or changes begin there.
@@ -176,14 +176,14 @@ class LiveRun:
 
     clean: CleanRun
     index: Tensor
-    start: int
     first: int = 0
     seen: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     def at(self, site: str, layer: int, rows: slice) -> Tensor:
         """An activation of a layer for stacked rows [row, position, ...]."""
-        if (site, layer) in self.seen:
-            return self.seen[site, layer][rows]
+        seen = self.seen.get((site, layer))
+        if seen is not None and rows.stop <= len(seen):
+            return seen[rows]
         return self.clean.at(site, layer)[self.index[rows], self.first :]
 
     def z(self, layer: int, rows: slice) -> Tensor:

@@ -81,23 +81,34 @@ def usable(
 ) -> bool:
     """Whether passes that read `kept` give the logits of the pass that recorded them.
 
-    logits [d_vocab] at END of the first row; run: position -> the same of a pass over the positions
-    from it on. Asked once for a bridge and a length.
+    logits [d_vocab] at END of the first row; run: position -> the same of passes over the positions
+    from it on [row, d_vocab]. Asked once for a bridge and a length.
     """
     known = _USABLE.setdefault(bridge, {})
     if kept.length not in known:
-        limit = (TOLERANCE if logits.dtype.itemsize >= 4 else HALF_TOLERANCE) * logits.abs().max()
-        starts = {kept.length - 1, max(1, kept.length // 2)}
-        gaps = [(run(start) - logits).abs().max() for start in sorted(starts)]
-        known[kept.length] = all(bool(gap <= limit) for gap in gaps)
-        if not known[kept.length]:
-            logger.warning(
-                "%s does not give the same logits when it reads kept keys and values (%.2g of the "
-                "largest); positions before an edit are computed again",
-                type(bridge.original_model).__name__,
-                float(max(gaps) / logits.abs().max()),
-            )
+        starts = sorted({kept.length - 1, max(1, kept.length // 2)})
+        known[kept.length] = all(_agrees(bridge, logits, run, start) for start in starts)
     return known[kept.length]
+
+
+def _agrees(
+    bridge: TransformerBridge, logits: Tensor, run: Callable[[int], Tensor], start: int
+) -> bool:
+    largest = logits.abs().max()
+    try:
+        gap = float((run(start) - logits).abs().max() / largest)
+        reason = f"logits differ by {gap:.2g} of the largest"
+    except RuntimeError as error:  # shapes that one row's masks or positions do not fit
+        gap, reason = float("nan"), str(error)
+    agrees = gap <= (TOLERANCE if logits.dtype.itemsize >= 4 else HALF_TOLERANCE)
+    if not agrees:
+        logger.warning(
+            "%s does not take kept keys and values (%s); positions before an edit are computed "
+            "again for each",
+            type(bridge.original_model).__name__,
+            reason,
+        )
+    return agrees
 
 
 class _KeptLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
@@ -116,8 +127,9 @@ class _KeptLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        rows = self._rows[: len(key_states)]  # those that have entered
         keys, values = (
-            cat([kept[self._rows, :, : self._length], own], dim=2)
+            cat([kept[rows, :, : self._length], own], dim=2)
             for kept, own in zip(self._kept, (key_states, value_states), strict=True)
         )
         return keys, values

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mechinterp_assets.model.kept_keys import KeptKeys, Recorder, before, usable
-from mechinterp_assets.model.partial_forward import NamedHook, last_position, run_from
+from mechinterp_assets.model.partial_forward import NamedHook, last_position, run_entering
 
 
 def run_and_keep(
@@ -55,22 +55,28 @@ def run_and_keep_keys(
     Also keys and values for passes over the positions behind an edit; None where the model cannot
     make use of them, or there is one position alone.
     """
-    (rows, length), first = ids.shape, "blocks.0.hook_resid_pre"
+    (rows, length), n_layers = ids.shape, len(bridge.blocks)
+    first, second = "blocks.0.hook_resid_pre", f"blocks.{min(1, n_layers - 1)}.hook_resid_pre"
     recorder = Recorder()
     logits, kept = run_and_keep(
         bridge,
         ids,
-        dict.fromkeys([*names, first]),
+        dict.fromkeys([*names, first, second]),
         last_logits_only=True,
         past_key_values=recorder.cache,
     )
-    keys = recorder.kept(len(bridge.blocks), rows, length)
-    one = torch.zeros(1, dtype=torch.long, device=ids.device)
+    logits = logits[:, -1]
+    keys = recorder.kept(n_layers, rows, length)
 
     def run(start: int) -> Tensor:
-        residual = kept[first][:1, start:]
-        return run_from(bridge, residual, 0, behind=before(keys, start, one))[0]
+        """The first row twice, entering at the first and at the second layer."""
+        both = torch.zeros(2, dtype=torch.long, device=ids.device)
+        entering = {
+            layer: kept[name][:1, start:]
+            for layer, name in enumerate(dict.fromkeys((first, second)))
+        }
+        return run_entering(bridge, entering, behind=before(keys, start, both))
 
-    if keys is not None and (length < 2 or not usable(bridge, keys, logits[0, -1], run)):
+    if keys is not None and (length < 2 or not usable(bridge, keys, logits[0], run)):
         keys = None
-    return logits[:, -1], kept, keys
+    return logits, kept, keys

@@ -6,13 +6,17 @@ values (kept_keys.py), what hooks change and what is read off the logits.
 TransformerLens's own `start_at_layer` (4.3) swaps the residual stream in at its block but still
 computes all blocks before it. Here these blocks are passed through, which gives the same logits bit
 for bit: attention masks and rotary angles are made by the model from the sequence length alone.
+
+Rows may enter one pass at different layers, each at its own: runs of many edits of few prompts each
+would spend their time on reading weights. Such a pass begins as one of a single row, whose masks
+and angles serve all rows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, cat
 from transformer_lens.model_bridge import TransformerBridge
 
 NamedHook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
@@ -56,6 +60,35 @@ def all_logits_from(
 def last_position(residual: Tensor, hook: Any) -> Tensor:
     """Hook for `unembed.hook_in`: keeps END alone, so that nothing else is unembedded."""
     return residual[:, -1:]
+
+
+def run_entering(
+    bridge: TransformerBridge,
+    entering: Mapping[int, Tensor],
+    hooks: Sequence[NamedHook] = (),
+    *,
+    behind: Any = None,
+) -> Tensor:
+    """Logits at the last position [row, d_vocab] when rows enter at several layers.
+
+    entering: layer -> residual streams [row, position, d_model] that enter its block. Rows are
+    those of the first layer, then of the next; hooks of a layer see the rows that have entered.
+    """
+    first, *later = sorted(entering)
+    if not later:
+        return run_from(bridge, entering[first], first, hooks, behind=behind)
+    entries = [
+        (f"blocks.{layer}.hook_resid_pre", _entry(entering[layer], layer == first))
+        for layer in (first, *later)
+    ]
+    return run_from(bridge, entering[first][:1], first, [*entries, *hooks], behind=behind)
+
+
+def _entry(rows: Tensor, is_first: bool) -> Callable[[Tensor, Any], Tensor]:
+    def enter(residual: Tensor, hook: Any) -> Tensor:
+        return rows.clone() if is_first else cat([residual, rows])
+
+    return enter
 
 
 @contextmanager

@@ -15,9 +15,9 @@ stay arrays; the runner plans and records each intervention alone. Effects are t
 (tests/ablation/test_engines.py).
 
 How a sweep runs: prompts are grouped by length. A group has one clean run, whose residual streams,
-keys and values are kept; all heads of a layer and all modes are rows of passes that start at that
-layer and at the first position that is edited. In the last layer these passes have END as their
-only position.
+keys and values are kept. Heads, modes and layers are rows of passes that begin at the first
+position that is edited; each row enters at its head's layer. Of the last layer END alone is
+computed.
 """
 
 import math
@@ -39,7 +39,7 @@ from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.model.kept_keys import KeptKeys, before
 from mechinterp_assets.model.kept_run import run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import NamedHook, run_from
+from mechinterp_assets.model.partial_forward import NamedHook, run_entering
 from mechinterp_assets.prompts.answers import AnswerTokens, answer_metrics
 from mechinterp_assets.prompts.common import END
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
@@ -101,20 +101,19 @@ class CleanGroup:
     def run_from(
         self,
         model: LanguageModel,
-        layer: int,
+        entering: Mapping[int, Tensor],
         position: int,
-        rows: Tensor,
         hooks: Sequence[NamedHook],
     ) -> Tensor:
-        """Logits at END [row, d_vocab] of the prompts `rows` [row] with hooks from `layer` on.
+        """Logits at END [row, d_vocab] of prompts that enter at several layers.
 
-        Hooks change positions from `position` on and see these alone; `computed_from` says where
-        they begin.
+        entering: layer -> rows of the group, in order of layers. Hooks change positions from
+        `position` on; what they see begins at `computed_from`.
         """
         first = self.computed_from(position)
-        residual = self.resid_pre[layer][rows, first:]
-        behind = before(self.keys, first, rows)
-        return run_from(model.processed, residual, layer, hooks, behind=behind)
+        streams = {layer: self.resid_pre[layer][rows, first:] for layer, rows in entering.items()}
+        behind = before(self.keys, first, torch.cat(list(entering.values())))
+        return run_entering(model.processed, streams, hooks, behind=behind)
 
     def computed_from(self, position: int) -> int:
         """First position of a pass whose edits begin at `position`."""
@@ -188,12 +187,11 @@ def sweep_heads(
             if name in METRICS:
                 clean[name][rows] = values.cpu().numpy()
         targets = replacements(group, modes, references)
-        for layer in range(L):
-            for job in _jobs(len(modes), H, group.n_rows, batch_rows, model.device):
-                found = _run_job(model, group, layer, job, targets[layer], position_role, alpha)
-                where = (job.mode.cpu(), layer, job.head.cpu(), rows[job.row.cpu()])
-                for name in METRICS:
-                    ablated[name][where] = found[name].cpu().numpy()
+        for job in _jobs(group, len(modes), H, position_role, batch_rows):
+            found = _run_job(model, group, job, targets, alpha)
+            where = (job.mode, job.layer, job.head, rows[job.row])
+            for name in METRICS:
+                ablated[name][where] = found[name].cpu().numpy()
         done += group.n_rows
         if progress is not None:
             progress(done, n)
@@ -236,7 +234,7 @@ def run_head_sets(
                 for layer in range(start, model.config.n_layers)
             ]
             row = row.to(model.device)
-            logits = group.run_from(model, start, 1, row, hooks)
+            logits = group.run_from(model, {start: row}, 1, hooks)
             found = answer_metrics(logits, group.answers[row], group.logits[row])
             for name in METRICS:
                 out[name][sets, rows[row.cpu()]] = found[name].cpu().numpy()
@@ -293,18 +291,35 @@ def replacements(group: CleanGroup, modes: Sequence[SweepMode], references: Mean
 
 @dataclass(frozen=True)
 class _Job:
-    """Rows of one pass: which mode, head and prompt of the group each is, [row] each."""
+    """Rows of one pass: which layer, mode, head and prompt of the group each is, [row] each.
 
+    Rows are in order of their layers. first: the first position whose z is replaced.
+    """
+
+    layer: Tensor
     mode: Tensor
     head: Tensor
     row: Tensor
+    first: int
 
 
 def _jobs(
-    n_modes: int, n_heads: int, n_rows: int, batch_rows: int, device: torch.device
+    group: CleanGroup, n_modes: int, n_heads: int, position_role: SweepRole, batch_rows: int
 ) -> Iterator[_Job]:
-    for mode, head, row in _grid((n_modes, n_heads, n_rows), batch_rows):
-        yield _Job(mode.to(device), head.to(device), row.to(device))
+    """Passes of a group: as many layers in one as the model lets rows enter late.
+
+    Of the last layer END alone is read.
+    """
+    end, n_layers = group.length - 1, len(group.z)
+    first = end if position_role == END else 1
+    spans = [(range(n_layers - 1), first), (range(n_layers - 1, n_layers), end)]
+    if group.keys is None:
+        spans = [(range(layer, layer + 1), first) for layer in range(n_layers)]
+    elif first == end:
+        spans = [(range(n_layers), end)]
+    for layers, start in spans:
+        for layer, *rest in _grid((len(layers), n_modes, n_heads, group.n_rows), batch_rows):
+            yield _Job(layer + layers.start, *rest, first=start)
 
 
 def _grid(sizes: tuple[int, ...], batch_rows: int) -> Iterator[Sequence[Tensor]]:
@@ -316,29 +331,31 @@ def _grid(sizes: tuple[int, ...], batch_rows: int) -> Iterator[Sequence[Tensor]]
 
 
 def _run_job(
-    model: LanguageModel,
-    group: CleanGroup,
-    layer: int,
-    job: _Job,
-    targets: Tensor,
-    position_role: SweepRole,
-    alpha: float,
+    model: LanguageModel, group: CleanGroup, job: _Job, targets: Sequence[Tensor], alpha: float
 ) -> dict[str, Tensor]:
-    # Of the last layer only END is read.
-    at_end = position_role == END or layer == model.config.n_layers - 1
-    first = group.length - 1 if at_end else 1
-    target = targets[job.mode, job.row, first:, job.head]
-    everywhere = torch.arange(len(job.row), device=target.device)
-    edited = slice(first - group.computed_from(first), None)
+    edited = slice(job.first - group.computed_from(job.first), None)
+    layers, counts = job.layer.unique_consecutive(return_counts=True)
+    stops = counts.cumsum(0).tolist()
+    hooks: list[NamedHook] = []
+    for layer, start, stop in zip(layers.tolist(), [0, *stops], stops, strict=False):
+        mode, head, row = (part[start:stop] for part in (job.mode, job.head, job.row))
+        target = targets[layer][mode, row, job.first :, head]
+        hooks.append(_replacing(layer, torch.arange(start, stop), edited, head, target, alpha))
+    row = job.row.to(model.device)
+    entering = dict(zip(layers.tolist(), row.split(counts.tolist()), strict=True))
+    logits = group.run_from(model, entering, job.first, hooks)
+    return answer_metrics(logits, group.answers[row], group.logits[row])
 
+
+def _replacing(
+    layer: int, rows: Tensor, positions: slice, head: Tensor, target: Tensor, alpha: float
+) -> NamedHook:
     def replace(z: Tensor, hook: Any) -> Tensor:
-        own = z[everywhere, edited, job.head]
-        z[everywhere, edited, job.head] = own + change(own, target, alpha)
+        own = z[rows, positions, head]
+        z[rows, positions, head] = own + change(own, target, alpha)
         return z
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", replace)]
-    logits = group.run_from(model, layer, first, job.row, hooks)
-    return answer_metrics(logits, group.answers[job.row], group.logits[job.row])
+    return f"blocks.{layer}.attn.hook_z", replace
 
 
 def _first_layer(kept: Tensor) -> int:
