@@ -25,7 +25,9 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
 
     def load(self, study: Study) -> "LanguageModel":
         """The study's model. Raises ModelError for damaged weights or other sizes than declared."""
-        model = _load(study.model.source, str(self.compute.torch_device()), study.model.dtype)
+        model = _load(
+            study.model.source, str(self.compute.torch_device()), study.model.dtype, study.model.bos
+        )
         for name in ("n_layers", "n_heads", "d_head"):
             declared, real = getattr(study.model, name), getattr(model.config, name)
             if declared is not None and declared != real:
@@ -42,9 +44,9 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
 
 
 @lru_cache(maxsize=2)
-def _load(source: str, device: str, dtype: str) -> "LanguageModel":
+def _load(source: str, device: str, dtype: str, bos: str) -> "LanguageModel":
     import torch
 
     from mechinterp_assets.model.language_model import LanguageModel
 
-    return LanguageModel.load(source, device=device, dtype=getattr(torch, dtype))
+    return LanguageModel.load(source, device=device, dtype=getattr(torch, dtype), bos=bos)

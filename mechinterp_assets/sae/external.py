@@ -166,7 +166,9 @@ def _mismatches(metadata: SaeMetadata, model: LanguageModel, context_size: int) 
         found.append(
             f"trained on contexts of {metadata.context_size} tokens, this study has {context_size}"
         )
-    if not metadata.prepend_bos:
+    if metadata.prepend_bos and not model.bos.prepended:
+        found.append("trained on sequences that begin with BOS, this study's do not")
+    if not metadata.prepend_bos and model.bos.prepended:
         found.append("trained on sequences without BOS, this study's begin with it")
     if metadata.weights_hash not in (None, model.weights_hash):
         found.append(f"fingerprint of its model is {metadata.weights_hash}")

@@ -79,7 +79,7 @@ def test_too_little_text_is_an_error(organism: LanguageModel) -> None:
 
 def test_vocabulary_counts_tokens_but_not_position_0(organism: LanguageModel) -> None:
     packed = tokenize_corpus(documents(), organism.tokenizer, SETTINGS, 0)
-    frame = vocabulary_frame(organism.token_strings(), {0}, packed.sequences)
+    frame = vocabulary_frame(organism.token_strings(), organism.token_bytes, {0}, packed.sequences)
     matrix = token_matrix(packed.sequences)
     assert frame["count_train"].sum() + frame["count_held_out"].sum() == matrix[:, 1:].size
     mary = organism.encode(" Mary")

@@ -39,8 +39,9 @@ def language_model(run: Run) -> Made:
         "normalization": shape.normalization,
         "n_parameters": model.hf.num_parameters(),
         "dtype": settings.dtype,
-        "bos_token_id": model.bos_token_id,
-        "prepend_bos": True,
+        "bos_token_id": model.bos.token_id,
+        "bos_token": model.token_strings()[model.bos.token_id],
+        "prepend_bos": model.bos.prepended,
         "weights_hash": model.weights_hash,
         "tokenizer_hash": model.tokenizer_hash,
     }
@@ -75,11 +76,16 @@ def corpus(run: Run) -> Made:
     settings, model = run.study.corpus, run.model
     skipped = SkippedRows(settings.max_skipped_share)
     tokenized = tokenize_corpus(
-        read_documents(settings, skipped), model.tokenizer, settings, model.bos_token_id
+        read_documents(settings, skipped),
+        model.tokenizer,
+        settings,
+        model.bos_token_id,
+        prepend_bos=model.bos.prepended,
     )
     skipped.check()
-    special = {int(i) for i in model.tokenizer.all_special_ids}
-    vocabulary = vocabulary_frame(model.token_strings(), special, tokenized.sequences)
+    vocabulary = vocabulary_frame(
+        model.token_strings(), model.token_bytes, model.special_ids, tokenized.sequences
+    )
     top = vocabulary.top_k(20, by="count_train")
     held_out = tokenized.sequences.filter(pl.col("split") == "held_out")
     return run.made(
@@ -93,6 +99,7 @@ def corpus(run: Run) -> Made:
                 "documents": float(tokenized.documents.height),
                 "duplicates_dropped": float(tokenized.n_duplicates),
                 **{f"rows_skipped_{why}": float(skipped.counts[why]) for why in REASONS},
+                "names_of_special_tokens": float(tokenized.n_special_names),
             },
             "tokenized_corpus": {
                 "tokens": float(tokenized.sequences["n_tokens"].sum()),
@@ -124,7 +131,7 @@ def ioi_prompts(run: Run) -> Made:
         model.encode,
         ioi.prompts,
         ioi.seed,
-        model.bos_token_id,
+        model.first_token_id,
         ioi.variants,
         allowed_pair=is_held_out_pair if ioi.held_out_pairs else None,
     )

@@ -34,13 +34,13 @@ def study_suite(run: Run) -> TaskSuite:
         model.encode,
         settings.prompts,
         settings.seed,
-        model.bos_token_id,
+        model.first_token_id,
     )
     tokenizer = TaskTokenizer(
         encode=model.encode,
-        bos_token_id=model.bos_token_id,
+        bos_token_id=model.first_token_id,
         token_strings=model.token_strings(),
-        special_ids=frozenset(model.tokenizer.all_special_ids),
+        ordinary_ids=model.ordinary_ids,
         n_ctx=model.config.n_ctx,
     )
     suite = task_suite(
