@@ -119,11 +119,15 @@ def corpus(run: Run) -> Made:
 @tables(
     "ioi_prompts",
     reads=["language_model"],
-    settings=["ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"],
+    settings=[
+        *("ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"),
+        *("ioi.chat_template", "ioi.chat_request"),
+    ],
 )
 def ioi_prompts(run: Run) -> Made:
     """Assemble IOI prompts and their variants from segments, with every role's position."""
     from mechinterp_assets.corpora.name_moving import is_held_out_pair
+    from mechinterp_assets.prompts.chat import chat_turn, in_chat
     from mechinterp_assets.prompts.ioi import ioi_prompts as build
 
     ioi, model = run.study.ioi, run.model
@@ -135,6 +139,9 @@ def ioi_prompts(run: Run) -> Made:
         ioi.variants,
         allowed_pair=is_held_out_pair if ioi.held_out_pairs else None,
     )
+    if ioi.chat_template:
+        turn = chat_turn(model.tokenizer, ioi.chat_request, model.first_token_id)
+        prompts = in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
     return run.made(
         {"ioi_prompts": prompts},
         {
