@@ -26,7 +26,11 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
     def load(self, study: Study) -> "LanguageModel":
         """The study's model. Raises ModelError for damaged weights or other sizes than declared."""
         model = _load(
-            study.model.source, str(self.compute.torch_device()), study.model.dtype, study.model.bos
+            study.model.source,
+            str(self.compute.torch_device()),
+            study.model.dtype,
+            study.model.bos,
+            tuple(study.activations.exclude_tokens),
         )
         for name in ("n_layers", "n_heads", "d_head"):
             declared, real = getattr(study.model, name), getattr(model.config, name)
@@ -44,9 +48,17 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
 
 
 @lru_cache(maxsize=2)
-def _load(source: str, device: str, dtype: str, bos: str) -> "LanguageModel":
+def _load(
+    source: str, device: str, dtype: str, bos: str, exclude_tokens: tuple[str, ...]
+) -> "LanguageModel":
     import torch
 
     from mechinterp_assets.model.language_model import LanguageModel
 
-    return LanguageModel.load(source, device=device, dtype=getattr(torch, dtype), bos=bos)
+    return LanguageModel.load(
+        source,
+        device=device,
+        dtype=getattr(torch, dtype),
+        bos=bos,
+        exclude_tokens=exclude_tokens,
+    )

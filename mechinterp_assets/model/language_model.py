@@ -15,7 +15,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +35,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from mechinterp_assets.model.bos import FROM_TOKENIZER, Bos, resolved_bos
+from mechinterp_assets.model.left_out import excluded_ids
 from mechinterp_assets.model.loaded_weights import check_loaded
 from mechinterp_assets.model.model_files import CONFIG, check_model_folder, check_weight_files
 from mechinterp_assets.model.shape import ModelError, ModelShape, read_shape, shape_of
@@ -83,6 +84,7 @@ class LanguageModel:
         device: torch.device,
         dtype: torch.dtype,
         bos: str = FROM_TOKENIZER,
+        exclude_tokens: Collection[str] = (),
     ) -> None:
         self.source = source
         self.hf: Any = hf
@@ -90,7 +92,7 @@ class LanguageModel:
         self.device = device
         self.dtype = dtype
         self.config = shape_of(hf.config)
-        self._bos_setting = bos
+        self._bos_setting, self._exclude_tokens = bos, tuple(exclude_tokens)
 
     @classmethod
     def load(
@@ -100,12 +102,13 @@ class LanguageModel:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         bos: str = FROM_TOKENIZER,
+        exclude_tokens: Collection[str] = (),
     ) -> "LanguageModel":
         """Load a Hugging Face folder or hub name; `eval`, no gradients, SDPA attention.
 
         A folder without tokenizer files loads with a placeholder tokenizer that has one entry per
         token id, which is enough for everything that starts from token ids. bos: what sequences
-        begin with (model/bos.py).
+        begin with (model/bos.py). exclude_tokens: tokens that no statistic over tokens counts.
         Raises ModelError for what is not a whole model: files that are missing, damaged or pickled,
         sizes that no model has, tensors that are missing, unexpected, of another shape or not
         finite, a tokenizer with more tokens than the model.
@@ -137,7 +140,15 @@ class LanguageModel:
         check_loaded(hf, name, report)
         hf = _with_fused_gelu(hf.to(device).eval().requires_grad_(False))
         tokenizer = _tokenizer(name, hf.config)
-        return cls(name, hf, tokenizer, device=torch.device(device), dtype=dtype, bos=bos)
+        return cls(
+            name,
+            hf,
+            tokenizer,
+            device=torch.device(device),
+            dtype=dtype,
+            bos=bos,
+            exclude_tokens=exclude_tokens,
+        )
 
     # ---- views -----------------------------------------------------------------------------------
 
@@ -238,6 +249,16 @@ class LanguageModel:
     def first_token_id(self) -> int | None:
         """Id of the token that sequences and prompts begin with; None where that is text."""
         return self.bos.token_id if self.bos.prepended else None
+
+    @cached_property
+    def left_out_ids(self) -> tuple[int, ...]:
+        """Ids that take no part in SAE training and statistics wherever they stand: BOS first.
+
+        Raises ModelError for a name among exclude_tokens that is no token.
+        """
+        names, vocabulary = self._exclude_tokens, self.tokenizer.get_vocab()
+        extra = excluded_ids(names, self._token_strings, vocabulary) if names else ()
+        return (self.bos_token_id, *(i for i in extra if i != self.bos_token_id))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` without any special token before or behind it."""

@@ -84,7 +84,7 @@ def in_chat(
     if "positions" in prompts.columns:
         moved.append(pl.col("positions").list.eval(pl.element() + by))
     shifted = prompts.with_columns(moved).with_columns(changed)
-    return shifted.cast(dict(prompts.schema))
+    return shifted.cast(prompts.schema)
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from mechinterp_assets.orchestration.shape import tables
 
 @tables(
     "language_model",
-    settings=["model", "features.proxies"],
+    settings=["model", "features.proxies", "activations.exclude_tokens"],
     files=["model"],
     kinds=["huggingface"],
 )
@@ -42,6 +42,7 @@ def language_model(run: Run) -> Made:
         "bos_token_id": model.bos.token_id,
         "bos_token": model.token_strings()[model.bos.token_id],
         "prepend_bos": model.bos.prepended,
+        "left_out_token_ids": list(model.left_out_ids),
         "weights_hash": model.weights_hash,
         "tokenizer_hash": model.tokenizer_hash,
     }
@@ -53,6 +54,8 @@ def language_model(run: Run) -> Made:
                 "weights_hash": model.weights_hash,
                 "layers": shape.n_layers,
                 "heads": shape.n_heads,
+                "bos": f"{settings.bos}: {row['bos_token']}",
+                "tokens_excluded": len(run.study.activations.exclude_tokens),
             }
         },
     )
