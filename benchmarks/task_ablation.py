@@ -76,7 +76,9 @@ def main() -> None:
     print(f"{arguments.prompts} prompts, {arguments.threads} threads; CPU seconds")
     for name, model in models.items():
         strings = [str(i) for i in range(model.config.d_vocab)]
-        prompts = induction_prompts(strings, arguments.prompts, 0, 0).filter(variant="base")
+        prompts = induction_prompts(
+            strings, arguments.prompts, 0, 0, ordinary_ids=model.ordinary_ids
+        ).filter(variant="base")
         best = [float("inf"), float("inf")]
         with torch.no_grad():
             for _ in range(arguments.repeats):

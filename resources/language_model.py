@@ -31,8 +31,13 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
 
     def load(self, study: Study) -> "LanguageModel":
         """The study's model. Raises ModelError for damaged weights or other sizes than declared."""
-        source = model_source(study.model, Path(self.root))
-        model = _load(source, str(self.compute.torch_device()), study.model.dtype)
+        model = _load(
+            model_source(study.model, Path(self.root)),
+            str(self.compute.torch_device()),
+            study.model.dtype,
+            study.model.bos,
+            tuple(study.activations.exclude_tokens),
+        )
         for name in ("n_layers", "n_heads", "d_head"):
             declared, real = getattr(study.model, name), getattr(model.config, name)
             if declared is not None and declared != real:
@@ -49,9 +54,17 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
 
 
 @lru_cache(maxsize=2)
-def _load(source: str, device: str, dtype: str) -> "LanguageModel":
+def _load(
+    source: str, device: str, dtype: str, bos: str, exclude_tokens: tuple[str, ...]
+) -> "LanguageModel":
     import torch
 
     from mechinterp_assets.model.language_model import LanguageModel
 
-    return LanguageModel.load(source, device=device, dtype=getattr(torch, dtype))
+    return LanguageModel.load(
+        source,
+        device=device,
+        dtype=getattr(torch, dtype),
+        bos=bos,
+        exclude_tokens=exclude_tokens,
+    )

@@ -8,12 +8,14 @@ A folder holds
   shard-00000.safetensors ...  z [sequence, position, n_heads * d_head] and token_ids
                                [sequence, position] int32; bf16 or fp16 (fp32 on request)
   statistics.safetensors       float64 running statistics (statistics.py)
+  outliers.safetensors         place [n, 2] int64, sequence and position of what a limit on ||z||
+                               leaves out; where the study has one
   activations.json             sizes, fingerprints and the list of shards; written last
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +31,8 @@ from mechinterp_assets.activations.harvest import harvest
 from mechinterp_assets.activations.statistics import ZStatistics
 from mechinterp_assets.model.language_model import LanguageModel
 
-FORMAT = 1
+FORMAT = 2
+OUTLIERS = "outliers.safetensors"
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -67,19 +70,26 @@ class Shard:
 
 @dataclass(frozen=True)
 class CacheTables:
-    """Frames of one layer's cache: tables activation_cache and activation_statistics."""
+    """Frames of one layer's cache: tables activation_cache, activation_statistics and
+    activation_outliers."""
 
     cache: pl.DataFrame
     statistics: pl.DataFrame
+    outliers: pl.DataFrame
 
 
-def valid_positions(token_ids: Tensor, bos_token_id: int) -> Tensor:
-    """Positions that count [batch, position] bool: not position 0 and not the BOS token.
+def valid_positions(token_ids: Tensor, left_out: int | Sequence[int]) -> Tensor:
+    """Positions that count [batch, position] bool: not position 0, and none of the ids `left_out`.
 
-    GPT-2's BOS equals its EOS, so document ends inside a sequence are left out too. The same mask
-    holds for training, statistics and examples, in numerators and denominators.
+    These are BOS and what the study leaves out beside it (LanguageModel.left_out_ids). GPT-2's BOS
+    equals its EOS, so document ends inside a sequence are left out too. Position 0 is left out
+    without BOS as well: it attends to itself alone. The same mask holds for training, statistics
+    and examples, in numerators and denominators.
     """
-    valid = token_ids != bos_token_id
+    ids = [left_out] if isinstance(left_out, int) else left_out
+    valid = token_ids != ids[0]
+    for token_id in ids[1:]:
+        valid &= token_ids != token_id
     valid[..., 0] = False
     return valid
 
@@ -99,7 +109,7 @@ class ShardWriter:
         d_z: int,
         dtype: torch.dtype,
         sequences_per_shard: int,
-        bos_token_id: int,
+        left_out: Sequence[int],
         first_sequence: int = 0,
     ) -> None:
         if dtype not in DTYPES.values():
@@ -108,21 +118,28 @@ class ShardWriter:
             raise ActivationCacheError(f"{folder} is not empty; give an empty folder to write into")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.layer, self.dtype = folder, layer, dtype
-        self.bos_token_id = bos_token_id
+        self.left_out = left_out
+        self._outlier = torch.zeros(sequences_per_shard, context, dtype=torch.bool)
+        self._outliers: list[Tensor] = []
         self._z = torch.empty(sequences_per_shard, context, d_z, dtype=dtype)
         self._ids = torch.empty(sequences_per_shard, context, dtype=torch.int32)
         self._filled = 0
         self._next_sequence = first_sequence
         self.shards: list[Shard] = []
 
-    def append(self, token_ids: Tensor, z: Tensor) -> None:
-        """Add sequences: token_ids [batch, position], z [batch, position, d_z] on any device."""
+    def append(self, token_ids: Tensor, z: Tensor, outlier: Tensor | None = None) -> None:
+        """Add sequences: token_ids [batch, position], z [batch, position, d_z] on any device.
+
+        outlier [batch, position] bool: positions that would count, but for the length of their z.
+        """
         start = 0
         while start < len(z):
             n = min(len(z) - start, len(self._z) - self._filled)
             here = slice(self._filled, self._filled + n)
             self._z[here].copy_(z[start : start + n])
             self._ids[here].copy_(token_ids[start : start + n])
+            if outlier is not None:
+                self._outlier[here].copy_(outlier[start : start + n])
             self._filled += n
             start += n
             if self._filled == len(self._z):
@@ -132,7 +149,7 @@ class ShardWriter:
         n = self._filled
         if n == 0:
             return
-        z, ids = self._z[:n], self._ids[:n]
+        z, ids, outlier = self._z[:n], self._ids[:n], self._outlier[:n]
         if not torch.isfinite(z).all():
             raise ActivationCacheError(
                 f"z of layer {self.layer} is not finite in {self.dtype} within sequences "
@@ -147,12 +164,16 @@ class ShardWriter:
                 path=path.name,
                 first_sequence=self._next_sequence,
                 n_sequences=n,
-                n_tokens=int(valid_positions(ids, self.bos_token_id).sum()),
+                n_tokens=int((valid_positions(ids, self.left_out) & ~outlier).sum()),
                 dtype=str(self.dtype).removeprefix("torch."),
                 bytes=path.stat().st_size,
                 sha256=_sha256(path),
             )
         )
+        place = outlier.nonzero()
+        place[:, 0] += self._next_sequence
+        self._outliers.append(place)
+        outlier.zero_()
         self._next_sequence += n
         self._filled = 0
 
@@ -160,6 +181,11 @@ class ShardWriter:
         """Write what is left and return every shard."""
         self._flush()
         return self.shards
+
+    @property
+    def outliers(self) -> Tensor:
+        """(sequence, position) of the outliers that are written [n, 2] int64, in order."""
+        return torch.cat(self._outliers) if self._outliers else torch.empty(0, 2, dtype=torch.int64)
 
 
 def write_shards(
@@ -172,13 +198,16 @@ def write_shards(
     batch_size: int = 32,
     first_sequence: int = 0,
     statistics_from: Tensor | None = None,
+    norm_limits: Mapping[int, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, CacheTables]:
     """Write z of the layers named by `folders` ({layer: empty folder}) from one forward pass.
 
     token_ids [sequence, position], whose first sequence has index first_sequence in the corpus.
-    statistics_from [sequence] bool: the sequences that the running statistics are taken over
-    (the train split; default all). progress(sequences done, sequences in all) after each batch.
+    statistics_from [sequence] bool: the sequences that the running statistics are taken over (the
+    train split; default all). norm_limits {layer: largest ||z_cat|| that counts}: longer ones are
+    stored, and left out of what counts (activations/outliers.py). progress(sequences done,
+    sequences in all) after each batch.
     Returns {layer: frames without study and layer-provenance columns}; paths in the frames are
     file names within the folder.
     """
@@ -199,7 +228,7 @@ def write_shards(
             d_z=d_z,
             dtype=dtype,
             sequences_per_shard=min(sequences_per_shard, n),
-            bos_token_id=model.bos_token_id,
+            left_out=model.left_out_ids,
             first_sequence=first_sequence,
         )
         for layer, folder in folders.items()
@@ -207,14 +236,24 @@ def write_shards(
     statistics = {
         layer: ZStatistics(model.config.n_heads, model.config.d_head) for layer in folders
     }
+    limits = norm_limits or {}
+    norms_of: dict[int, list[Tensor]] = {layer: [] for layer in folders}
+    n_outliers = dict.fromkeys(folders, 0)
     with tqdm(total=n, desc="harvest z", unit="sequence", disable=None) as bar:
         for batch in harvest(model, token_ids, list(folders), batch_size=batch_size):
             ids = batch.token_ids
-            counted = valid_positions(ids, model.bos_token_id)
-            counted &= statistics_from[batch.first : batch.first + len(ids), None]
+            valid = valid_positions(ids, model.left_out_ids)
+            learned = statistics_from[batch.first : batch.first + len(ids), None]
             for layer, z in batch.z.items():
-                writers[layer].append(ids, z)
-                statistics[layer].add(z[counted.to(z.device)])
+                outlier, counted = None, valid
+                if (limit := limits.get(layer)) is not None:
+                    norms = torch.linalg.vector_norm(z, dim=-1, dtype=torch.float32).cpu()
+                    outlier = valid & (norms > limit)
+                    counted = valid & ~outlier
+                    norms_of[layer].append(norms[outlier])
+                    n_outliers[layer] += int((outlier & learned).sum())
+                writers[layer].append(ids, z, outlier)
+                statistics[layer].add(z[(counted & learned).to(z.device)])
             bar.update(len(ids))
             if progress is not None:
                 progress(batch.first + len(ids), n)
@@ -232,14 +271,31 @@ def write_shards(
                 "d_head": model.config.d_head,
                 "context": context,
                 "n_sequences": n,
-                "bos_token_id": model.bos_token_id,
+                "left_out_ids": list(model.left_out_ids),
+                "norm_limit": limits.get(layer),
                 "weights_hash": model.weights_hash,
                 "tokenizer_hash": model.tokenizer_hash,
                 "shards": [asdict(shard) for shard in shards],
             },
         )
+        if layer in limits:
+            save_file({"place": writer.outliers}, writer.folder / OUTLIERS)
+        of_heads = (
+            statistics[layer]
+            .frame()
+            .select(
+                "head",
+                "n_tokens",
+                pl.lit(limits.get(layer), pl.Float64).alias("norm_limit"),
+                pl.lit(n_outliers[layer], pl.Int64).alias("n_outliers"),
+                pl.exclude("head", "n_tokens"),
+            )
+        )
+        norms = torch.cat(norms_of[layer]) if norms_of[layer] else torch.empty(0)
         tables[layer] = CacheTables(
-            _with_layer(layer, _shard_frame(shards)), _with_layer(layer, statistics[layer].frame())
+            _with_layer(layer, _shard_frame(shards)),
+            _with_layer(layer, of_heads),
+            _with_layer(layer, _outlier_frame(writer.outliers, norms, token_ids, first_sequence)),
         )
     return tables
 
@@ -273,7 +329,7 @@ class ActivationReader:
         self.d_z = self.n_heads * self.d_head
         self.context = int(info["context"])
         self.n_sequences = int(info["n_sequences"])
-        self.bos_token_id = int(info["bos_token_id"])
+        self.left_out_ids = tuple(int(i) for i in info["left_out_ids"])
         self.weights_hash = str(info["weights_hash"])
         self.tokenizer_hash = str(info["tokenizer_hash"])
         self.shards = [Shard(**shard) for shard in info["shards"]]
@@ -294,7 +350,10 @@ class ActivationReader:
             self._z.append(z)
             ids.append(token_ids)
         self.token_ids = torch.cat(ids)
-        self.valid = valid_positions(self.token_ids, self.bos_token_id) & keep[:, None]
+        self.valid = valid_positions(self.token_ids, self.left_out_ids) & keep[:, None]
+        if info["norm_limit"] is not None:
+            place = load_file(folder / OUTLIERS)["place"]
+            self.valid[place[:, 0] - self.first_sequence, place[:, 1]] = False
         starts = [shard.first_sequence - self.shards[0].first_sequence for shard in self.shards]
         self._starts = [*starts, self.n_sequences]
 
@@ -397,6 +456,20 @@ def _shard_frame(shards: list[Shard]) -> pl.DataFrame:
         "sha256": pl.String,
     }
     return pl.DataFrame([asdict(shard) for shard in shards], schema=schema)
+
+
+def _outlier_frame(
+    place: Tensor, norms: Tensor, token_ids: Tensor, first_sequence: int
+) -> pl.DataFrame:
+    sequence, position = place.unbind(dim=1)
+    return pl.DataFrame(
+        {
+            "sequence": sequence.numpy(),
+            "position": position.int().numpy(),
+            "token_id": token_ids[sequence - first_sequence, position].int().numpy(),
+            "norm": norms.double().numpy(),
+        }
+    )
 
 
 def _sha256(path: Path) -> str:

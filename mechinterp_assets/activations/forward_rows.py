@@ -14,7 +14,7 @@ On a GPU everything stays there: what a step takes is indexing, and the host wai
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ class ForwardRows:
     token_ids [sequence, position]: the sequences to learn from (the train split).
     buffer_rows: rows per layer that the buffer holds, rounded down to whole sequences, at least
     one; more of them mix better. batch_size: sequences a forward pass. dtype: of the buffer.
+    norm_limits {layer: largest ||z_cat||}: a position at which any layer's is longer is passed
+    over, as all layers see the same ones (activations/outliers.py).
     Raises ModelError for token ids or layers that do not fit the model, ValueError where no
     position is valid.
     """
@@ -53,12 +55,15 @@ class ForwardRows:
         buffer_rows: int = 131_072,
         batch_size: int = 64,
         dtype: torch.dtype = torch.bfloat16,
+        norm_limits: Mapping[int, float] | None = None,
     ) -> None:
         check_token_ids(model, token_ids)
         self._model, self._seed, self._batch_size = model, seed, batch_size
         self.layers = layers_or_all(model, layers)
         self._ids = token_ids.to(torch.int32)
-        self._valid = valid_positions(self._ids, model.bos_token_id)
+        self._valid = valid_positions(self._ids, model.left_out_ids)
+        self._limits = norm_limits or {}
+        self.n_outliers = 0
         if not self._valid.any():
             raise ValueError("the token ids have no valid position to train on; all are BOS")
         n, context = self._ids.shape
@@ -80,6 +85,10 @@ class ForwardRows:
             f"forward/{model.weights_hash}/{content}/{tuple(self._ids.shape)}/{seed}/"
             f"{self._per_buffer}/{batch_size}/{dtype}"
         )
+        # Runs without these keep the identity of before, and their checkpoints.
+        if len(model.left_out_ids) > 1 or self._limits:
+            limits = [self._limits.get(layer) for layer in self.layers]
+            self._identity += f"/{model.left_out_ids}/{limits}"
 
     @property
     def identity(self) -> str:
@@ -93,7 +102,7 @@ class ForwardRows:
 
     @property
     def n_rows(self) -> int:
-        """Valid positions in one pass."""
+        """Valid positions in one pass, what norm_limits leave out among them."""
         return int(self._valid.sum())
 
     def next(self, n: int) -> dict[int, Tensor]:
@@ -166,8 +175,25 @@ class ForwardRows:
             )
             shuffled = rows[torch.randperm(len(rows), generator=generator)]
             self._harvest(_sent(self._ids[chosen].long(), self._buffer.device))
-            self._order = _sent(shuffled, self._buffer.device)
+            self._order = self._short_enough(_sent(shuffled, self._buffer.device))
+            if len(self._order) == 0:
+                raise ValueError(
+                    "every position of a group has z longer than activations.exclude_norm_above "
+                    "allows; raise it"
+                )
             self._loaded = (self._pass, self._group)
+
+    def _short_enough(self, order: Tensor) -> Tensor:
+        """The rows of `order` at which no layer's z is longer than its limit."""
+        kept = torch.ones(len(order), dtype=torch.bool, device=order.device)
+        for buffer, layer in zip(self._buffer, self.layers, strict=True):
+            if (limit := self._limits.get(layer)) is not None:
+                norms = torch.linalg.vector_norm(buffer, dim=-1, dtype=torch.float32)
+                kept &= norms[order] <= limit
+        if not self._limits:
+            return order
+        self.n_outliers += len(order) - int(kept.sum())
+        return order[kept]
 
     def _harvest(self, ids: Tensor) -> None:
         # Rows of invalid positions are written as well, and never handed out: leaving them out

@@ -4,11 +4,11 @@ Belongs here: its keys and the checks that concern it alone. Does not belong her
 (harvest.py), the cache's files (cache.py).
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
-from mechinterp_assets.settings.section import Index, Positive, Section
+from mechinterp_assets.settings.section import Index, Positive, Section, Text, repeated
 
 
 class ActivationSettings(Section):
@@ -24,6 +24,12 @@ class ActivationSettings(Section):
     """Sequences of a forward pass."""
     sequences_per_shard: Positive = 4096
     """Sequences of a file."""
+    exclude_tokens: list[Text] = []
+    """Tokens that take no part in SAE training, statistics and evaluation, beside BOS: by their
+    label in the table vocabulary, with its space, such as <|im_start|>."""
+    exclude_norm_above: Annotated[float, Field(gt=1)] | None = None
+    """Tokens take no part in training and statistics of a layer whose z is longer than this many
+    times the layer's median (activations/outliers.py); they are rows of activation_outliers."""
 
     @field_validator("layers")
     @classmethod
@@ -31,3 +37,10 @@ class ActivationSettings(Section):
         if layers != "all" and (not layers or len(set(layers)) != len(layers)):
             raise ValueError("name each layer once, or all")
         return layers
+
+    @field_validator("exclude_tokens")
+    @classmethod
+    def _named_once(cls, tokens: list[str]) -> list[str]:
+        if (i := repeated(tokens)) is not None:
+            raise ValueError(f"{tokens[i]!r} is there twice; name each token once")
+        return tokens

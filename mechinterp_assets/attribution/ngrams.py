@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 
 from mechinterp_assets.attribution.activation_stream import TokenGrid, whole_features
 from mechinterp_assets.attribution.frames import list_column, token_texts
+from mechinterp_assets.model.token_labels import joined_label
 
 _ROWS_AT_ONCE = 2_000_000
 
@@ -195,7 +196,7 @@ def _rows(
 ) -> pl.DataFrame:
     token_ids = gram.token_ids[counted.gram]
     text = token_texts(texts, token_ids.ravel())
-    joined = pl.DataFrame({f"{i}": text.gather_every(n, i) for i in range(n)})
+    parts = pl.DataFrame({f"{i}": text.gather_every(n, i) for i in range(n)})
     occurrences = gram.occurrences[counted.gram]
     lengths = np.full(len(token_ids), n, dtype=np.int64)
     return pl.DataFrame(
@@ -204,7 +205,7 @@ def _rows(
             "ngram_size": np.full(len(token_ids), n, dtype=np.int32),
             "rank": counted.rank,
             "token_ids": list_column("token_ids", pl.Series(token_ids.ravel()), lengths),
-            "text": joined.select(pl.concat_str(pl.all()).alias("text"))["text"],
+            "text": _joined(parts),
             "n_active": counted.n_active,
             "n_occurrences": occurrences,
             "active_share": counted.n_active / counted.feature_active,
@@ -212,3 +213,12 @@ def _rows(
             "mean_activation": counted.activation_sum / counted.n_active,
         }
     ).cast(_SCHEMA)
+
+
+def _joined(parts: pl.DataFrame) -> pl.Series:
+    """[row] text of the labels of each row; where one shows bytes, they may join to characters."""
+    text = parts.select(pl.concat_str(pl.all()).alias("text"))["text"]
+    with_bytes = np.flatnonzero(text.str.contains("\\", literal=True).to_numpy())
+    if not len(with_bytes):
+        return text
+    return text.scatter(with_bytes, [joined_label(parts.row(int(row))) for row in with_bytes])

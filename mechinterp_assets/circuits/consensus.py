@@ -119,7 +119,7 @@ def consensus_signal(
         readers[node] = [(side[:-1] @ weight, side[-1] @ weight) for side in (U, V)]
     found: dict[tuple[tuple[int, int, str, str], str, str], list[np.ndarray]] = {}
     for group, inputs in _inputs(model, prompts, layers, omega):
-        names = np.array(position_roles(group))
+        names = np.array(position_roles(group, after_bos=model.bos.prepended))
         for node in nodes:
             for side, (vector, constant) in zip(SIDES, readers[node], strict=True):
                 signal = (inputs[node[0]] @ vector + constant).cpu().numpy()

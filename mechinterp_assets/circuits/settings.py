@@ -16,6 +16,7 @@ from mechinterp_assets.settings.section import (
     Positive,
     PositiveShare,
     Section,
+    Text,
 )
 
 RootHead = tuple[Index, Index] | tuple[Index, Index, Literal["IO", "S1", "S2"]]
@@ -91,6 +92,10 @@ class IoiSettings(TraceKeys):
     """Pairs of names that structured text never has together."""
     seed: int = 0
     """Seed of the prompts."""
+    chat_template: bool = False
+    """true: prompts begin the assistant's turn of a chat, in the tokenizer's chat template."""
+    chat_request: Text = "Continue the text."
+    """What the user of that chat says before."""
     roots: str | list[RootHead] = "auto"
     """[layer, head] at (END, IO), or [layer, head, S1 or S2]; or the name of a part of a published
     circuit of this model, such as "wang-2022-ioi: name mover", at (END, IO); auto takes the heads

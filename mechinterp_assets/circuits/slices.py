@@ -196,8 +196,8 @@ SLICES_SCHEMA: dict[str, pl.DataType] = {
 class RoleNames:
     """Role of (row of a prompts frame, position) for many pairs at once."""
 
-    def __init__(self, prompts: pl.DataFrame) -> None:
-        roles = position_roles(prompts)
+    def __init__(self, prompts: pl.DataFrame, *, after_bos: bool) -> None:
+        roles = position_roles(prompts, after_bos=after_bos)
         self._names = pl.Series([role for row in roles for role in row], dtype=pl.String())
         self._start = np.cumsum([0, *(len(row) for row in roles[:-1])])
 
@@ -325,7 +325,7 @@ def attention_slices(
     """
     check_prompts_fit(prompts, model)
     omega = omega or ModelOmega(model)
-    roles, blocks, done = RoleNames(prompts), [], 0
+    roles, blocks, done = RoleNames(prompts, after_bos=model.bos.prepended), [], 0
     n_layers = model.config.n_layers
     indexed = prompts.with_row_index("_row")
     for length in sorted(prompts["n_tokens"].unique().to_list()):

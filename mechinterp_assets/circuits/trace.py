@@ -233,7 +233,7 @@ def trace_batches(
         same = prompts.filter(pl.col("n_tokens") == length)
         for group, ids in equal_length_groups(same, batch):
             stream = residual_stream(model, ids, n_layers, device=omega.device)
-            names = RoleNames(group)
+            names = RoleNames(group, after_bos=model.bos.prepended)
             traces = []
             for settings in rules:
                 rows = _Rows()

@@ -59,6 +59,13 @@ class CorpusSettings(Section):
     """Reading stops when this many tokens are packed."""
     context_size: Annotated[int, Field(ge=8)] = 128
     """Tokens of a sequence, BOS included."""
+    packing: Literal["concatenated", "separate"] = "concatenated"
+    """concatenated: documents follow each other with BOS between them, and are cut to sequences;
+    separate: no sequence has tokens of two documents, and what is left at the end of each, less
+    than a sequence, is left out."""
+    special_tokens: Literal["as_text", "as_tokens"] = "as_text"
+    """What the name of a special token in a text is, such as <|endoftext|> on a web page: text like
+    any other, or that token."""
     held_out_fraction: Fraction = 0.1
     """Share of documents that no SAE is trained on, decided per document by a hash."""
     split_by: Literal["document", "title"] = "document"

@@ -6,7 +6,7 @@ vocabulary. Does not belong here: reading documents (corpora/readers.py).
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mechinterp_assets.corpora.encoding import DocumentEncoder
 from mechinterp_assets.corpora.readers import Document
 from mechinterp_assets.corpora.settings import CorpusSettings
 from mechinterp_assets.corpora.skipped_rows import CorpusError
@@ -24,12 +25,20 @@ DOCUMENTS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class TokenizedCorpus:
-    """Frames in the columns of the tables of the same names, and what was left out."""
+    """Frames in the columns of the tables of the same names, and what was left out.
+
+    n_tail_tokens: tokens of documents in no sequence, where a sequence would not be whole.
+    n_special_names: names of special tokens in the documents' texts.
+    """
 
     documents: pl.DataFrame
     sequences: pl.DataFrame
     n_duplicates: int
     n_tail_tokens: int
+    n_special_names: int
+
+
+_Piece = tuple[NDArray[np.int32], NDArray[np.int64]]
 
 
 @dataclass
@@ -41,9 +50,8 @@ class _Packer:
     owners: list[NDArray[np.int64]] = field(default_factory=list)
     length: int = 0
 
-    def add(
-        self, ids: NDArray[np.int32], document: int, bos: int
-    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    def add(self, ids: NDArray[np.int32], document: int, bos: int) -> Iterator[_Piece]:
+        """The sequences that a document completes: their tokens, and the document of each."""
         piece = np.concatenate([ids, np.array([bos], np.int32)])
         self.tokens.append(piece)
         self.owners.append(np.full(len(piece), document, np.int64))
@@ -58,6 +66,21 @@ class _Packer:
         self.length -= whole
 
 
+@dataclass
+class _DocumentPacker:
+    """Cuts sequences of `width` tokens from one document at a time."""
+
+    width: int
+    length: int = 0
+
+    def add(self, ids: NDArray[np.int32], document: int, bos: int) -> Iterator[_Piece]:
+        """The whole sequences of a document: their tokens, and the document of each."""
+        whole = len(ids) // self.width * self.width
+        self.length += len(ids) - whole
+        for start in range(0, whole, self.width):
+            yield ids[start : start + self.width], np.full(self.width, document, np.int64)
+
+
 def split_of(document: Document, settings: CorpusSettings) -> str:
     """Split of a document, by a hash of its id (or title): adding documents moves none."""
     by_title = settings.split_by == "title" and document.title
@@ -67,17 +90,25 @@ def split_of(document: Document, settings: CorpusSettings) -> str:
 
 
 def tokenize_corpus(
-    documents: Iterable[Document], tokenizer: Any, settings: CorpusSettings, bos_token_id: int
+    documents: Iterable[Document],
+    tokenizer: Any,
+    settings: CorpusSettings,
+    bos_token_id: int,
+    *,
+    prepend_bos: bool = True,
 ) -> TokenizedCorpus:
     """Deduplicate by text, split by document, tokenize, and pack into sequences.
 
-    A sequence is BOS followed by context_size - 1 tokens; documents of one split follow each other
-    with BOS between them, and no sequence mixes splits. Reading stops when max_tokens are packed;
-    the last incomplete sequence of each split is left out (n_tail_tokens).
+    A sequence is BOS followed by context_size - 1 tokens, or context_size tokens without it.
+    Documents of one split follow each other with BOS between them, or are cut one by one
+    (settings.packing); no sequence mixes splits. Reading stops when max_tokens are packed; the last
+    incomplete sequence of each split, or of each document, is left out (n_tail_tokens).
     Raises CorpusError when no whole sequence results, or when a split stays empty.
     """
-    width = settings.context_size - 1
-    packers = {split: _Packer(width) for split in SPLITS}
+    width = settings.context_size - prepend_bos
+    packing = _Packer if settings.packing == "concatenated" else _DocumentPacker
+    packers = {split: packing(width) for split in SPLITS}
+    encoder = DocumentEncoder(tokenizer, as_tokens=settings.special_tokens == "as_tokens")
     seen: set[bytes] = set()
     n_duplicates = n_packed = 0
     rows: list[dict[str, Any]] = []
@@ -99,9 +130,7 @@ def tokenize_corpus(
                 fresh.append((document, digest))
         if not fresh:
             continue
-        encoded = tokenizer(
-            [document.text for document, _ in fresh], add_special_tokens=False, verbose=False
-        )["input_ids"]
+        encoded = encoder([document.text for document, _ in fresh])
         for (document, digest), token_ids in zip(fresh, encoded, strict=True):
             if n_packed >= settings.max_tokens:
                 break
@@ -120,12 +149,12 @@ def tokenize_corpus(
     if missing:
         raise CorpusError(
             f"{len(rows)} documents give no whole sequence of {settings.context_size} tokens for "
-            f"{missing}; give more text, a smaller corpus.context_size or another "
-            "corpus.held_out_fraction"
+            f"{missing} (corpus.packing: {settings.packing}); give more text, a smaller "
+            "corpus.context_size or another corpus.held_out_fraction"
         )
     stacked = np.empty((len(sequences), settings.context_size), np.int32)
     stacked[:, 0] = bos_token_id
-    stacked[:, 1:] = np.stack(sequences)
+    stacked[:, int(prepend_bos) :] = np.stack(sequences)
     frame = pl.DataFrame(
         {
             "sequence": np.arange(len(sequences), dtype=np.int64),
@@ -140,6 +169,7 @@ def tokenize_corpus(
         sequences=frame,
         n_duplicates=n_duplicates,
         n_tail_tokens=sum(packer.length for packer in packers.values()),
+        n_special_names=encoder.n_names,
     )
 
 
@@ -154,7 +184,10 @@ def token_matrix(sequences: pl.DataFrame) -> NDArray[np.int64]:
 
 
 def vocabulary_frame(
-    token_strings: list[str], special_ids: set[int], sequences: pl.DataFrame
+    token_strings: Sequence[str],
+    token_bytes: Sequence[bytes | None],
+    special_ids: Collection[int],
+    sequences: pl.DataFrame,
 ) -> pl.DataFrame:
     """One row per token id with its count per split; position 0 (BOS) is not counted."""
     size = len(token_strings)
@@ -168,6 +201,9 @@ def vocabulary_frame(
         {
             "token_id": np.arange(size, dtype=np.int32),
             "token": token_strings,
+            "bytes_hex": pl.Series(
+                [b if b is None else b.hex() for b in token_bytes], dtype=pl.String
+            ),
             "is_special": [i in special_ids for i in range(size)],
             "count_train": counts["train"].astype(np.int64),
             "count_held_out": counts["held_out"].astype(np.int64),

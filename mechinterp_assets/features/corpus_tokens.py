@@ -7,6 +7,7 @@ A cell is row * context + position, one integer per token of the corpus rows hel
 are those of `feature_pass`: not position 0, not BOS, in corpus order up to its number of tokens.
 """
 
+from collections.abc import Collection
 from functools import cached_property
 
 import numpy as np
@@ -45,23 +46,33 @@ class CorpusTokens:
 
     @classmethod
     def of_pass(
-        cls, corpus: pl.DataFrame, *, bos_token_id: int, n_tokens: int, first_sequence: int = 0
+        cls,
+        corpus: pl.DataFrame,
+        *,
+        left_out: Collection[int],
+        n_tokens: int,
+        first_sequence: int = 0,
+        outliers: pl.DataFrame | None = None,
     ) -> "CorpusTokens":
         """The tokens that a feature pass of `n_tokens` tokens read.
 
         Args:
             corpus: columns sequence and token_ids of tokenized_corpus, at least what was read.
-            bos_token_id: left out wherever it stands.
+            left_out: ids left out wherever they stand, BOS among them.
             n_tokens: feature_statistics.n_tokens.
             first_sequence: sequence that the pass began with.
+            outliers: columns sequence and position of activation_outliers, left out too.
 
         Raises:
             ValueError: the corpus has fewer tokens than were read.
         """
         corpus = corpus.filter(pl.col("sequence") >= first_sequence).sort("sequence")
         ids = token_matrix(corpus)
-        valid = ids != bos_token_id
+        valid: NDArray[np.bool_] = ~np.isin(ids, list(left_out))
         valid[:, 0] = False
+        if outliers is not None:
+            here = corpus.select("sequence").with_row_index("row").join(outliers, on="sequence")
+            valid[here["row"].to_numpy(), here["position"].to_numpy()] = False
         count = np.cumsum(valid, dtype=np.int64).reshape(valid.shape)
         if not valid.size or count[-1, -1] < n_tokens:
             raise ValueError(
@@ -69,7 +80,7 @@ class CorpusTokens:
                 f"{count[-1, -1] if valid.size else 0}; pass the tokenized_corpus they come from"
             )
         read = valid & (count <= n_tokens)
-        rows = int(read.any(axis=1).nonzero()[0].max(initial=-1)) + 1
+        rows = int(np.flatnonzero(read.any(axis=1)).max(initial=-1)) + 1
         return cls(corpus["sequence"].to_numpy()[:rows], ids[:rows], read[:rows])
 
     @property

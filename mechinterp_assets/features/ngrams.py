@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.features.measures import Measured
 from mechinterp_assets.features.sparse_activations import SparseActivations
+from mechinterp_assets.model.token_labels import joined_label
 
 
 def ngram_overlap(
@@ -35,7 +36,7 @@ def ngram_overlap(
     expected = activations.n_active * (count / max(tokens.n_tokens, 1))
     union = activations.n_active + count - expected
     texts: list[str | None] = [
-        "".join(token_strings[t] for t in tokens.token_ids[e - sizes[c] + 1 : e + 1])
+        joined_label(token_strings[t] for t in tokens.token_ids[e - sizes[c] + 1 : e + 1])
         if e >= 0
         else None
         for c, e in zip(chosen, end, strict=True)

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mechinterp_assets.features.corpus_tokens import Cells, CorpusTokens
+from mechinterp_assets.model.token_labels import label_bytes
 
 WINDOW = 16
 _ROWS_AT_ONCE = 1024
@@ -75,11 +76,11 @@ class InTokens(TokenProxy):
 class MatchesContext(TokenProxy):
     """A regular expression is found in the text that ends with the current token.
 
-    The text: the last `window` tokens up to and including the current one, joined as decoded one by
-    one, cut at the last BOS and at position 0. The expression may match anywhere in it: end it with
-    `$` for the current token. Its syntax is that of Rust's regex crate, which searches in time
-    linear in the text whatever the expression (hence no look-around and no back-references), so
-    that the whole costs n_tokens * window.
+    The text: the last `window` tokens up to and including the current one, their bytes joined, cut
+    at the last BOS and at position 0; parts of characters at its ends are U+FFFD. The expression
+    may match anywhere in it: end it with `$` for the current token. Its syntax is that of Rust's
+    regex crate, which searches in time linear in the text whatever the expression (hence no
+    look-around and no back-references), so that the whole costs n_tokens * window.
     """
 
     name: str
@@ -98,7 +99,8 @@ class MatchesContext(TokenProxy):
     def holds(self, tokens: CorpusTokens, token_strings: list[str]) -> NDArray[np.bool_]:
         """[cell] whether it holds; False at tokens that were not read."""
         result = np.zeros(len(tokens.token_ids), dtype=bool)
-        texts = np.array(token_strings, dtype=object)
+        texts = np.empty(len(token_strings), dtype=object)
+        texts[:] = [label_bytes(label) for label in token_strings]
         per_block = _ROWS_AT_ONCE * tokens.context
         for start in range(0, len(result), per_block):
             block = slice(start, start + per_block)
@@ -114,14 +116,14 @@ class MatchesContext(TokenProxy):
     def _windows(self, row: NDArray[np.object_], read: NDArray[np.bool_]) -> list[str]:
         """Text of the window of each read token of one sequence."""
         ends = np.cumsum([0, *map(len, row)])
-        text = "".join(row)
+        text = b"".join(row)
         windows, begin = [], 0
         for position in range(len(row)):
             if not read[position]:
                 begin = position + 1
                 continue
             first = max(begin, position - self.window + 1)
-            windows.append(text[ends[first] : ends[position + 1]])
+            windows.append(text[ends[first] : ends[position + 1]].decode(errors="replace"))
         return windows
 
 

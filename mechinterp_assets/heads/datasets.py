@@ -20,6 +20,9 @@ class DatasetError(ValueError):
 class TokenDataset:
     """Token sequences of one length, each with BOS at position 0.
 
+    Where a study's sequences have none (model.bos: none), position 0 holds text, or in sequences of
+    random tokens one more of them, which occurs nowhere else: positions count as they do with BOS.
+
     `period` is the length of the repeated block (0: not repeated): the tokens at positions
     1 .. period occur again, in order, at period+1 .. 2*period, and nowhere else.
     """
@@ -36,16 +39,14 @@ class TokenDataset:
 
 def ordinary_token_ids(model: LanguageModel) -> Tensor:
     """Ids that the tokenizer can produce and that are not special, ascending [n]."""
-    special = {int(i) for i in model.tokenizer.all_special_ids} | {model.bos_token_id}
-    known = min(len(model.tokenizer), model.config.d_vocab)
-    return torch.tensor([i for i in range(known) if i not in special])
+    return torch.tensor(model.ordinary_ids)
 
 
 def random_tokens(
     model: LanguageModel, *, n_sequences: int, length: int, seed: int
 ) -> TokenDataset:
     """BOS + `length` - 1 ordinary tokens, drawn without replacement within a sequence."""
-    ids = _with_bos(model, _draw(model, n_sequences, length - 1, seed))
+    ids = torch.cat(_drawn(model, n_sequences, length - 1, seed), dim=1)
     name = f"random tokens ({n_sequences} x {length}, seed {seed})"
     return TokenDataset(name, _checked(model, ids, "sink_length"))
 
@@ -60,8 +61,8 @@ def repeated_random_tokens(
     """
     if period < 3:
         raise DatasetError(f"period is {period}; RRT need a period of at least 3")
-    half = _draw(model, n_sequences, period, seed)
-    ids = _with_bos(model, torch.cat([half, half], dim=1))
+    first, half = _drawn(model, n_sequences, period, seed)
+    ids = torch.cat([first, half, half], dim=1)
     name = f"repeated random tokens ({n_sequences} x 2 x {period}, seed {seed})"
     return TokenDataset(name, _checked(model, ids, "period"), period=period)
 
@@ -69,19 +70,37 @@ def repeated_random_tokens(
 def text_windows(
     model: LanguageModel, token_ids: Tensor, *, length: int, name: str
 ) -> TokenDataset:
-    """The first `length` positions of tokenized text [sequence, position] that starts with BOS."""
+    """The first `length` positions of tokenized text [sequence, position].
+
+    Raises DatasetError for text that does not begin with BOS where the study's does.
+    """
     if token_ids.ndim != 2 or token_ids.shape[1] < length:
         raise DatasetError(
             f"text has shape {tuple(token_ids.shape)} but windows of {length} tokens are needed; "
             "give longer sequences or lower sink_length"
         )
-    if not bool((token_ids[:, 0] == model.bos_token_id).all()):
-        raise DatasetError(
-            f"text sequences must start with BOS (id {model.bos_token_id}); "
-            "tokenize with prepend_bos"
-        )
+    check_first_token(model, token_ids)
     ids = token_ids[:, :length]
     return TokenDataset(f"{name} ({ids.shape[0]} x {length})", _checked(model, ids, "sink_length"))
+
+
+def check_first_token(model: LanguageModel, token_ids: Tensor) -> None:
+    """Raise DatasetError for sequences that do not begin as the model's do."""
+    first = model.first_token_id
+    if first is not None and not bool((token_ids[:, 0] == first).all()):
+        raise DatasetError(
+            f"text sequences must start with BOS (id {first}); tokenize with prepend_bos, or load "
+            "the model with bos='none'"
+        )
+
+
+def _drawn(model: LanguageModel, n_sequences: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """First token [sequence, 1] and `count` different ordinary tokens behind it."""
+    first = model.first_token_id
+    drawn = _draw(model, n_sequences, count + (first is None), seed)
+    if first is None:
+        return drawn[:, count:], drawn[:, :count]
+    return torch.full((n_sequences, 1), first, dtype=drawn.dtype), drawn
 
 
 def _draw(model: LanguageModel, n_sequences: int, count: int, seed: int) -> Tensor:
@@ -96,11 +115,6 @@ def _draw(model: LanguageModel, n_sequences: int, count: int, seed: int) -> Tens
     generator = torch.Generator().manual_seed(seed)
     rows = [torch.randperm(len(allowed), generator=generator)[:count] for _ in range(n_sequences)]
     return allowed[torch.stack(rows)]
-
-
-def _with_bos(model: LanguageModel, ids: Tensor) -> Tensor:
-    bos = torch.full((ids.shape[0], 1), model.bos_token_id, dtype=ids.dtype)
-    return torch.cat([bos, ids], dim=1)
 
 
 def _checked(model: LanguageModel, ids: Tensor, setting: str) -> Tensor:

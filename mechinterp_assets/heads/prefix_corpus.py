@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mechinterp_assets.heads.datasets import DatasetError
+from mechinterp_assets.heads.datasets import DatasetError, check_first_token
 from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.heads.prefix_induction import LONGEST_PREFIX
 from mechinterp_assets.model.language_model import LanguageModel
@@ -245,8 +245,4 @@ def _check_text(model: LanguageModel, token_ids: Tensor) -> None:
             f"sequences of {token_ids.shape[1]} tokens do not fit the context of {model.source} "
             f"({model.config.n_ctx}); give shorter ones"
         )
-    if not bool((token_ids[:, 0] == model.bos_token_id).all()):
-        raise DatasetError(
-            f"text sequences must start with BOS (id {model.bos_token_id}); "
-            "tokenize with prepend_bos"
-        )
+    check_first_token(model, token_ids)

@@ -96,13 +96,16 @@ def sink_datasets(
 def sinks(model: LanguageModel, datasets: dict[str, TokenDataset], *, batch_size: int = 8) -> Sinks:
     """Attention to the first POSITIONS positions and the LARGEST residual entries, all layers.
 
-    `datasets`: kind of tokens (natural, random, repeated) -> sequences with BOS first. Each is run
-    as it is and once more without its BOS, so that the first position is an ordinary token.
+    `datasets`: kind of tokens (natural, random, repeated) -> sequences. Each is run with BOS at its
+    first position, and once more without that position, so that the first is an ordinary token.
+    That is so for studies without BOS too: what stands first in their sequences gives way to it.
     """
     attention, massive = [], []
     for kind, data in datasets.items():
         for with_bos in (True, False):
-            ids = data.token_ids if with_bos else data.token_ids[:, 1:]
+            ids = data.token_ids[:, 1:]
+            if with_bos:
+                ids = torch.nn.functional.pad(ids, (1, 0), value=model.bos_token_id)
             found = _measure(model, ids, batch_size)
             labels = {
                 "tokens": pl.lit(kind),

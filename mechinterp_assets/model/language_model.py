@@ -15,7 +15,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import nn
@@ -32,11 +33,15 @@ from transformers.activations import NewGELUActivation
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from mechinterp_assets.model.bos import FROM_TOKENIZER, Bos, resolved_bos
 from mechinterp_assets.model.bridge import AnalysisBridge
+from mechinterp_assets.model.left_out import excluded_ids
 from mechinterp_assets.model.loaded_weights import check_loaded
 from mechinterp_assets.model.model_files import CONFIG, check_model_folder, check_weight_files
 from mechinterp_assets.model.shape import ModelError, read_shape, shape_of
 from mechinterp_assets.model.sharing import has_expert_stacks, sharing_copy, unwritten
+from mechinterp_assets.model.token_bytes import byte_pieces, special_ids, token_bytes
+from mechinterp_assets.model.token_labels import vocabulary_labels
 from mechinterp_assets.model.weights import Weights
 
 transformers_logging.disable_progress_bar()
@@ -56,6 +61,8 @@ class LanguageModel:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        bos: str = FROM_TOKENIZER,
+        exclude_tokens: Collection[str] = (),
     ) -> None:
         self.source = source
         self.hf: Any = hf
@@ -63,6 +70,7 @@ class LanguageModel:
         self.device = device
         self.dtype = dtype
         self.config = shape_of(hf.config)
+        self._bos_setting, self._exclude_tokens = bos, tuple(exclude_tokens)
 
     @classmethod
     def load(
@@ -71,11 +79,14 @@ class LanguageModel:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        bos: str = FROM_TOKENIZER,
+        exclude_tokens: Collection[str] = (),
     ) -> "LanguageModel":
         """Load a Hugging Face folder or hub name; `eval`, no gradients, SDPA attention.
 
         A folder without tokenizer files loads with a placeholder tokenizer that has one entry per
-        token id, which is enough for everything that starts from token ids.
+        token id, which is enough for everything that starts from token ids. bos: what sequences
+        begin with (model/bos.py). exclude_tokens: tokens that no statistic over tokens counts.
         Raises ModelError for what is not a whole model: files that are missing, damaged or pickled,
         sizes that no model has, tensors that are missing, unexpected, of another shape or not
         finite, a tokenizer with more tokens than the model.
@@ -107,7 +118,15 @@ class LanguageModel:
         check_loaded(hf, name, report)
         hf = _with_fused_gelu(hf.to(device).eval().requires_grad_(False))
         tokenizer = _tokenizer(name, hf.config)
-        return cls(name, hf, tokenizer, device=torch.device(device), dtype=dtype)
+        return cls(
+            name,
+            hf,
+            tokenizer,
+            device=torch.device(device),
+            dtype=dtype,
+            bos=bos,
+            exclude_tokens=exclude_tokens,
+        )
 
     # ---- views -----------------------------------------------------------------------------------
 
@@ -186,31 +205,70 @@ class LanguageModel:
 
     # ---- tokens ----------------------------------------------------------------------------------
 
-    @property
-    def bos_token_id(self) -> int:
-        """Id of the token at position 0 of every sequence (GPT-2: BOS = EOS).
+    @cached_property
+    def bos(self) -> Bos:
+        """The token between documents, and at position 0 of every sequence unless the study's is
+        `none` (GPT-2: BOS = EOS).
 
         Raises ModelError where there is none, or the model does not embed it.
         """
-        for owner in (self.tokenizer, self.hf.config):
-            for name in ("bos_token_id", "eos_token_id"):
-                value = getattr(owner, name, None)
-                if isinstance(value, int):
-                    return _known_id(value, self.config.d_vocab, self.source)
-        raise ModelError(f"{self.source} has neither a BOS nor an EOS token id in its config")
+        return resolved_bos(
+            self._bos_setting,
+            self.tokenizer,
+            self.hf.config,
+            self.config.d_vocab,
+            self.source,
+        )
+
+    @property
+    def bos_token_id(self) -> int:
+        """Id of `bos`, whether sequences begin with it or not."""
+        return self.bos.token_id
+
+    @property
+    def first_token_id(self) -> int | None:
+        """Id of the token that sequences and prompts begin with; None where that is text."""
+        return self.bos.token_id if self.bos.prepended else None
+
+    @cached_property
+    def left_out_ids(self) -> tuple[int, ...]:
+        """Ids that take no part in SAE training and statistics wherever they stand: BOS first.
+
+        Raises ModelError for a name among exclude_tokens that is no token.
+        """
+        names, vocabulary = self._exclude_tokens, self.tokenizer.get_vocab()
+        extra = excluded_ids(names, self._token_strings, vocabulary) if names else ()
+        return (self.bos_token_id, *(i for i in extra if i != self.bos_token_id))
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text` without any special token."""
+        """Token ids of `text` without any special token before or behind it."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         return [int(i) for i in ids]
 
+    @cached_property
+    def token_bytes(self) -> list[bytes | None]:
+        """Bytes of every token id [d_vocab]; None for ids that the tokenizer has no piece for."""
+        return token_bytes(self.tokenizer, self.config.d_vocab)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokens that stand for no text."""
+        return special_ids(self.tokenizer)
+
+    @cached_property
+    def ordinary_ids(self) -> list[int]:
+        """Ids that the tokenizer has a piece for and that stand for text, ascending."""
+        special = self.special_ids | {self.bos_token_id}
+        known = enumerate(self.token_bytes)
+        return [i for i, content in known if content is not None and i not in special]
+
+    @cached_property
+    def _token_strings(self) -> list[str]:
+        return vocabulary_labels(self.token_bytes, byte_pieces(self.tokenizer))
+
     def token_strings(self) -> list[str]:
-        """Text of every token id [d_vocab]; ids beyond the tokenizer are named <id>."""
-        known = len(self.tokenizer)
-        return [
-            self.tokenizer.decode([i]) if i < known else f"<{i}>"
-            for i in range(self.config.d_vocab)
-        ]
+        """Label of every token id [d_vocab], all different (model/token_labels.py)."""
+        return list(self._token_strings)
 
     # ---- fingerprints ----------------------------------------------------------------------------
 
@@ -263,21 +321,19 @@ def _tokenizer(name: str, config: Any) -> Any:
     return tokenizer
 
 
-def _known_id(token_id: int, d_vocab: int, source: str) -> int:
-    """The id of a BOS token, refused where the model does not embed it."""
-    if not 0 <= token_id < d_vocab:
-        raise ModelError(
-            f"the BOS token of {source} has id {token_id}, but the model embeds the ids "
-            f"0..{d_vocab - 1} alone; correct bos_token_id in its config.json or tokenizer"
-        )
-    return token_id
-
-
 def _placeholder_tokenizer(name: str, config: Any) -> Any:
     """One word `<id>` per token id, for weights that come without a tokenizer."""
-    bos = f"<{_known_id(config.bos_token_id or 0, config.vocab_size, name)}>"
-    words = Tokenizer(WordLevel({f"<{i}>": i for i in range(config.vocab_size)}, unk_token=bos))
+    size = config.vocab_size
+    bos_id = config.bos_token_id or 0
+    if not 0 <= bos_id < size:
+        raise ModelError(
+            f"the BOS token of {name} has id {bos_id}, but the model embeds the ids 0..{size - 1} "
+            "alone; correct bos_token_id in its config.json"
+        )
+    bos = f"<{bos_id}>"
+    words = Tokenizer(WordLevel({f"<{i}>": i for i in range(size)}, unk_token=bos))
     words.pre_tokenizer = WhitespaceSplit()
+    words.decoder = Fuse()  # a piece is its own text, with no space before it
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, bos_token=bos, eos_token=bos, unk_token=bos
     )

@@ -87,6 +87,10 @@ class ModelSettings(Section):
     """Width of a head."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Weights are loaded in this."""
+    bos: Text = "tokenizer"
+    """What sequences and prompts begin with. tokenizer: its BOS, else the config's, else EOS; none:
+    nothing, the same token still stands between joined documents; any other text: that token, such
+    as <|endoftext|>."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelSettings":

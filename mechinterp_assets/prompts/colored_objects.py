@@ -51,7 +51,7 @@ def colored_objects(
     encode: Encode,
     n: int,
     seed: int,
-    bos_token_id: int,
+    bos_token_id: int | None,
     *,
     colors: Sequence[str] = COLORS,
     objects: Sequence[str] = THINGS,

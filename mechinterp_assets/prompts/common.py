@@ -29,10 +29,10 @@ IOI = "ioi"
 BASE, CORRUPT = "base", "corrupt"
 
 # One row per prompt. prompt: row number within the task. pair_id: shared by a base prompt and what
-# was varied from it. token_ids: BOS first. roles, positions: role i stands at positions[i]; where
-# two roles share a position the first listed names it; END is the last position. answer_token_ids
-# and wrong_token_ids belong to the row's own text; without wrong tokens only loss, probability and
-# KL are defined, without answers KL alone.
+# was varied from it. token_ids: BOS first, where the study's prompts begin with it. roles,
+# positions: role i stands at positions[i]; where two roles share a position the first listed names
+# it; END is the last position. answer_token_ids and wrong_token_ids belong to the row's own text;
+# without wrong tokens only loss, probability and KL are defined, without answers KL alone.
 TASK_PROMPTS_SCHEMA: dict[str, pl.DataType] = {
     "task": pl.String(),
     "prompt": pl.Int64(),
@@ -78,14 +78,15 @@ def prompts_frame(
     task: str,
     drafts: Iterable[PromptDraft],
     encode: Encode,
-    bos_token_id: int,
+    bos_token_id: int | None,
     *,
     encoder: SegmentEncoder | None = None,
 ) -> pl.DataFrame:
     """Drafts as TASK_PROMPTS_SCHEMA, numbered in the order given.
 
-    encode: text -> token ids without special tokens. Raises PromptError when segments are joined
-    into other tokens than their own, an answer is not one token, or check_task_prompts refuses.
+    encode: text -> token ids without special tokens. bos_token_id: what prompts begin with; None:
+    text. Raises PromptError when segments are joined into other tokens than their own, an answer is
+    not one token, or check_task_prompts refuses.
     """
     encoder = encoder or SegmentEncoder(encode)
     rows = []
@@ -96,15 +97,16 @@ def prompts_frame(
 
 
 def _assemble(
-    task: str, draft: PromptDraft, encode: Encode, bos_token_id: int, encoder: SegmentEncoder
+    task: str, draft: PromptDraft, encode: Encode, bos_token_id: int | None, encoder: SegmentEncoder
 ) -> dict[str, object]:
+    first = [] if bos_token_id is None else [bos_token_id]
     ids: list[int] = []
     roles: list[str] = []
     positions: list[int] = []
     for segment in draft.segments:
         if segment.role is not None:
             roles.append(segment.role)
-            positions.append(len(ids) + 1)
+            positions.append(len(first) + len(ids))
         ids += encoder(segment.text, at_start=not ids)
     text = "".join(segment.text for segment in draft.segments)
     if list(encode(text)) != ids:
@@ -114,14 +116,14 @@ def _assemble(
             "wording whose roles lie on token boundaries"
         )
     if END not in roles:
-        roles, positions = [END, *roles], [len(ids), *positions]
+        roles, positions = [END, *roles], [len(first) + len(ids) - 1, *positions]
     return {
         "pair_id": draft.pair_id,
         "template": draft.template,
         "variant": draft.variant,
         "text": text,
-        "token_ids": [bos_token_id, *ids],
-        "n_tokens": len(ids) + 1,
+        "token_ids": [*first, *ids],
+        "n_tokens": len(first) + len(ids),
         "roles": roles,
         "positions": positions,
         "answer_token_ids": [single_token(encode, encoder, a, task) for a in draft.answers],
@@ -207,14 +209,12 @@ def _problem(row: dict[str, object], need_answers: bool) -> str | None:
     assert isinstance(answers, list)
     assert isinstance(wrong, list)
     assert isinstance(length, int)
-    if length != len(ids) or length < 2:
-        return (
-            f"n_tokens is {length}, but {len(ids)} token ids are there; BOS and one more at least"
-        )
+    if length != len(ids) or length < 1:
+        return f"n_tokens is {length}, but {len(ids)} token ids are there; one at least"
     if len(roles) != len(positions) or len(set(roles)) != len(roles):
         return f"roles {roles} at {positions}: give every role once and one position each"
-    if outside := [p for p in positions if not 1 <= p < length]:
-        return f"position {outside[0]} of {roles} is outside 1..{length - 1}"
+    if outside := [p for p in positions if not 0 <= p < length]:
+        return f"position {outside[0]} of {roles} is outside 0..{length - 1}"
     if END not in roles or positions[roles.index(END)] != length - 1:
         return f"END must stand at the last position, {length - 1}; roles {roles} at {positions}"
     if not answers and (need_answers or wrong):

@@ -34,7 +34,9 @@ _STYLES: tuple[tuple[str, str, str, bool], ...] = (
 )
 
 
-def digit_copying_prompts(encode: Encode, n: int, seed: int, bos_token_id: int) -> pl.DataFrame:
+def digit_copying_prompts(
+    encode: Encode, n: int, seed: int, bos_token_id: int | None
+) -> pl.DataFrame:
     """`n` pairs of prompts, a base one and one with another total: TASK_PROMPTS_SCHEMA.
 
     Roles: FIRST_TOTAL and LAST_TOTAL (the first and the last total shown), NUMBER (the last

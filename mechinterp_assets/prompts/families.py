@@ -15,7 +15,7 @@ from mechinterp_assets.prompts.gendered_pronoun import gendered_pronoun
 from mechinterp_assets.prompts.greater_than import greater_than
 from mechinterp_assets.prompts.ioi import Encode, PromptError
 
-Family = Callable[[Encode, int, int, int], pl.DataFrame]
+Family = Callable[[Encode, int, int, int | None], pl.DataFrame]
 
 FAMILIES: Mapping[str, Family] = {
     "greater_than": greater_than,
@@ -33,7 +33,7 @@ class FamilyPrompts:
 
 
 def family_prompts(
-    names: Sequence[str] | None, encode: Encode, n: int, seed: int, bos_token_id: int
+    names: Sequence[str] | None, encode: Encode, n: int, seed: int, bos_token_id: int | None
 ) -> FamilyPrompts:
     """`n` base prompts and their corrupt ones of each family; None: all that the tokenizer allows.
 

@@ -53,7 +53,7 @@ def gendered_pronoun(
     encode: Encode,
     n: int,
     seed: int,
-    bos_token_id: int,
+    bos_token_id: int | None,
     *,
     female: Sequence[str] = NAMES["female"],
     male: Sequence[str] = NAMES["male"],

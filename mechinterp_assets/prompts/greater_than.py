@@ -80,7 +80,7 @@ def greater_than(
     encode: Encode,
     n: int,
     seed: int,
-    bos_token_id: int,
+    bos_token_id: int | None,
     *,
     templates: Sequence[str] = TEMPLATES,
     nouns: Sequence[str] = NOUNS,

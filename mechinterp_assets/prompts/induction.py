@@ -9,10 +9,11 @@ another one, which is the foil. Nothing is tokenised, so any vocabulary will do.
 """
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
+from mechinterp_assets.model.token_labels import joined_label
 from mechinterp_assets.prompts.common import (
     BASE,
     CORRUPT,
@@ -32,19 +33,20 @@ def induction_prompts(
     token_strings: Sequence[str],
     n: int,
     seed: int,
-    bos_token_id: int,
+    bos_token_id: int | None,
     *,
-    special_ids: Collection[int] = (),
+    ordinary_ids: Sequence[int],
 ) -> pl.DataFrame:
     """`n` pairs of prompts: TASK_PROMPTS_SCHEMA; `template` is the place in LENGTHS.
 
-    token_strings: text of every token id; special_ids take no part, nor does BOS. Roles: SOURCE
-    (the first occurrence of the last token), ANSWER (the token after it), END. `text` joins the
-    tokens' texts and is for reading alone: it need not tokenise into the same ids. Raises
+    token_strings: text of every token id; ordinary_ids: those that are drawn from, which the
+    tokenizer has and which stand for text; bos_token_id: what prompts begin with; None: text.
+    Roles: SOURCE (the first occurrence of the last token), ANSWER (the token after it), END. `text`
+    joins the tokens' texts and is for reading alone: it need not tokenise into the same ids. Raises
     PromptError when the vocabulary has too few tokens.
     """
-    left_out = {bos_token_id, *special_ids}
-    ids = [i for i in range(len(token_strings)) if i not in left_out]
+    first = [] if bos_token_id is None else [bos_token_id]
+    ids = [i for i in ordinary_ids if i != bos_token_id]
     needed = max(distinct for distinct, _ in LENGTHS) + 1
     if len(ids) < needed:
         raise PromptError(
@@ -67,11 +69,13 @@ def induction_prompts(
                     "pair_id": pair_id,
                     "template": template,
                     "variant": variant,
-                    "text": "".join(token_strings[i] for i in sequence),
-                    "token_ids": [bos_token_id, *sequence],
-                    "n_tokens": len(sequence) + 1,
+                    "text": joined_label(token_strings[i] for i in sequence),
+                    "token_ids": [*first, *sequence],
+                    "n_tokens": len(first) + len(sequence),
                     "roles": [END, "SOURCE", "ANSWER"],
-                    "positions": [len(sequence), repeated, repeated + 1],
+                    "positions": [
+                        len(first) + p for p in (len(sequence) - 1, repeated - 1, repeated)
+                    ],
                     "answer_token_ids": [shown[repeated]],
                     "wrong_token_ids": [foil],
                 }

@@ -283,7 +283,7 @@ def ioi_prompts(
     encode: Encode,
     n: int,
     seed: int,
-    bos_token_id: int,
+    bos_token_id: int | None,
     variants: Sequence[str] = ("base", "ABC"),
     *,
     templates: Sequence[str] = TEMPLATES,
@@ -294,7 +294,8 @@ def ioi_prompts(
 ) -> pl.DataFrame:
     """`n` base prompts and their variants: table ioi_prompts, `n * len(variants)` rows.
 
-    encode: text -> token ids without special tokens. Rows are ordered by variant as given, then
+    encode: text -> token ids without special tokens. bos_token_id: what prompts begin with; None:
+    text. Rows are ordered by variant as given, then
     pair; `prompt` is the row number. Templates and name orders are balanced: their joint counts
     differ by at most one. The draw of a pair depends on `seed` and the pair alone, that of a
     variant's fresh names on `seed`, pair and variant, so adding a variant changes no other row.
@@ -336,15 +337,16 @@ def ioi_prompts(
             row = _assemble(
                 encoder, parsed[cast.template], cast, variant, rng, usable, allowed_pair
             )
-            if list(encode(str(row["text"]))) != row["token_ids"]:
+            ids = list(encode(str(row["text"])))
+            if ids != row["token_ids"]:
                 raise PromptError(
                     f"tokenizer {tokenizer_name(encode)} joins segments of {row['text']!r} into "
                     "other tokens than those of the segments; positions of roles would be wrong: "
                     "use templates whose slots lie on token boundaries"
                 )
             row |= {"prompt": len(rows), "pair_id": pair_id, "template": cast.template}
-            row |= {"variant": variant}
-            rows.append(_with_bos(row, bos_token_id))
+            row |= {"variant": variant, "n_tokens": len(ids)}
+            rows.append(row if bos_token_id is None else _with_bos(row, bos_token_id))
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
 
@@ -464,7 +466,7 @@ def _assemble(
     }
 
 
-def _with_bos(row: dict[str, object], bos_token_id: int) -> dict[str, object]:
+def _with_bos(row: dict[str, object], bos_token_id: int | None) -> dict[str, object]:
     shifted = {
         key: value + 1 if key.startswith("pos_") and isinstance(value, int) else value
         for key, value in row.items()

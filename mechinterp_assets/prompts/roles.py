@@ -35,12 +35,13 @@ def role_positions(prompts: pl.DataFrame, role: str) -> list[int]:
     return prompts[dict(ROLE_PRECEDENCE)[role]].fill_null(-1).to_list()
 
 
-def position_roles(prompts: pl.DataFrame) -> list[list[str]]:
+def position_roles(prompts: pl.DataFrame, *, after_bos: bool = True) -> list[list[str]]:
     """Role of every position of every prompt; lists are n_tokens long.
 
     One name a position: where roles share one, the first by ROLE_PRECEDENCE, or as listed in the
-    common form. Position 0 is "BOS", positions without a role are "other". A role of several tokens
-    names its first. Frames without roles are read too: token ids are enough.
+    common form. Position 0 is "BOS" where prompts begin with it (after_bos), positions without a
+    role are "other". A role of several tokens names its first. Frames without roles are read too:
+    token ids are enough.
     """
     if "roles" in prompts.columns:
         of_rows = list(prompts.select("roles", "positions").iter_rows())
@@ -50,7 +51,7 @@ def position_roles(prompts: pl.DataFrame) -> list[list[str]]:
         of_rows = [(names, [column[row] for column in columns]) for row in range(prompts.height)]
     result = []
     for length, (roles, positions) in zip(prompts["n_tokens"], of_rows, strict=True):
-        labels = ["BOS", *["other"] * (length - 1)]
+        labels = ["BOS" if after_bos else "other", *["other"] * (length - 1)]
         for role, position in reversed(list(zip(roles, positions, strict=True))):
             if position >= 0:
                 labels[position] = role

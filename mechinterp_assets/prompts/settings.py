@@ -99,6 +99,10 @@ class TaskSettings(Section):
     """Base prompts of each family and task."""
     seed: int = 0
     """Seed of the prompts."""
+    chat_template: bool = False
+    """true: prompts begin the assistant's turn of a chat, in the tokenizer's chat template."""
+    chat_request: Text = "Continue the text."
+    """What the user of that chat says before."""
     traced: list[str] = ["ioi"]
     """Tasks that are traced, ioi among them where wanted."""
     roots: dict[str, list[TaskRoot]] = {}

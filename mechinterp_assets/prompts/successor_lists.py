@@ -47,7 +47,9 @@ KINDS: dict[str, _Kind] = {
 }
 
 
-def successor_list_prompts(encode: Encode, n: int, seed: int, bos_token_id: int) -> pl.DataFrame:
+def successor_list_prompts(
+    encode: Encode, n: int, seed: int, bos_token_id: int | None
+) -> pl.DataFrame:
     """`n` pairs of prompts, two lists of one kind each: TASK_PROMPTS_SCHEMA.
 
     No base prompt occurs twice, so there are fewer pairs where the kinds have fewer starts (66 in

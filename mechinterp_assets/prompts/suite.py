@@ -23,13 +23,14 @@ from mechinterp_assets.prompts.user import Example, own_task
 class TaskTokenizer:
     """What a task may know of a model: its tokenizer and the length of its context.
 
-    token_strings: text of every token id; special_ids stand for no text.
+    bos_token_id: what prompts begin with; None: text. token_strings: text of every token id;
+    ordinary_ids: those that the tokenizer has and that stand for text.
     """
 
     encode: Encode
-    bos_token_id: int
+    bos_token_id: int | None
     token_strings: Sequence[str]
-    special_ids: frozenset[int]
+    ordinary_ids: Sequence[int]
     n_ctx: int
 
 
@@ -44,7 +45,7 @@ class TaskSuite:
 Maker = Callable[[TaskTokenizer, int, int], pl.DataFrame]
 
 
-def _worded(make: Callable[[Encode, int, int, int], pl.DataFrame]) -> Maker:
+def _worded(make: Callable[[Encode, int, int, int | None], pl.DataFrame]) -> Maker:
     return lambda tokenizer, n, seed: make(tokenizer.encode, n, seed, tokenizer.bos_token_id)
 
 
@@ -54,7 +55,7 @@ def _induction(tokenizer: TaskTokenizer, n: int, seed: int) -> pl.DataFrame:
         n,
         seed,
         tokenizer.bos_token_id,
-        special_ids=tokenizer.special_ids,
+        ordinary_ids=tokenizer.ordinary_ids,
     )
 
 

@@ -35,7 +35,9 @@ _TEMPLATES: tuple[tuple[str, str], ...] = (
 )
 
 
-def url_completion_prompts(encode: Encode, n: int, seed: int, bos_token_id: int) -> pl.DataFrame:
+def url_completion_prompts(
+    encode: Encode, n: int, seed: int, bos_token_id: int | None
+) -> pl.DataFrame:
     """`n` pairs of prompts, a base one and one with another word: TASK_PROMPTS_SCHEMA.
 
     Roles: ANSWER (the word to be repeated, where it was first shown), END. Raises PromptError when

@@ -63,7 +63,7 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def own_task(
-    name: str, examples: Sequence[Example], encode: Encode, bos_token_id: int, n_ctx: int
+    name: str, examples: Sequence[Example], encode: Encode, bos_token_id: int | None, n_ctx: int
 ) -> pl.DataFrame:
     """The examples as TASK_PROMPTS_SCHEMA: one base prompt each, END its only role.
 
@@ -158,7 +158,9 @@ def _text(cell: object) -> str:
         raise PromptError(f"{cell!r} is not Unicode; write it in UTF-8, characters whole") from None
 
 
-def _row(example: Example, encode: Encode, bos_token_id: int, n_ctx: int) -> dict[str, object]:
+def _row(
+    example: Example, encode: Encode, bos_token_id: int | None, n_ctx: int
+) -> dict[str, object]:
     if not example.text or example.answer == "" or "" in example.wrong:
         raise PromptError(
             f"empty text, answer or wrong answer in {example}; give each, or leave wrong out"
@@ -175,18 +177,20 @@ def _row(example: Example, encode: Encode, bos_token_id: int, n_ctx: int) -> dic
             f"the answer {example.answer!r} and the wrong answer {wrong[answer]!r} begin with the "
             "same token, and the first token is what is scored; give answers that differ in it"
         )
-    if len(ids) + 1 > n_ctx:
+    whole = [*([] if bos_token_id is None else [bos_token_id]), *ids]
+    if len(whole) > n_ctx:
+        bos = "" if bos_token_id is None else " with BOS"
         raise PromptError(
-            f"{len(ids) + 1} tokens with BOS, but the model's context is {n_ctx}; shorten the text"
+            f"{len(whole)} tokens{bos}, but the model's context is {n_ctx}; shorten the text"
         )
     return {
         "template": 0,
         "variant": BASE,
         "text": example.text,
-        "token_ids": [bos_token_id, *ids],
-        "n_tokens": len(ids) + 1,
+        "token_ids": whole,
+        "n_tokens": len(whole),
         "roles": [END],
-        "positions": [len(ids)],
+        "positions": [len(whole) - 1],
         "answer_token_ids": [] if answer is None else [answer],
         "wrong_token_ids": list(wrong),
     }

@@ -286,7 +286,7 @@ def evaluate_variants(
     with tqdm(total=len(token_ids), desc="evaluate SAEs", unit="sequence", disable=None) as bar:
         for start in range(0, len(token_ids), batch_size):
             ids = token_ids[start : start + batch_size].long().to(model.device)
-            valid = valid_positions(ids, model.bos_token_id)
+            valid = valid_positions(ids, model.left_out_ids)
             clean = clean_pass(model, layers, ids, valid)
             ce_clean += clean.cross_entropy(clean.logits, clean.log_normalizer)
             n_predictions += len(clean.targets)
@@ -413,7 +413,7 @@ def _check(
     token_ids: Tensor,
     mean_z: Mapping[int, Tensor],
 ) -> None:
-    if not valid_positions(token_ids, model.bos_token_id)[:, :-1].any():
+    if not valid_positions(token_ids, model.left_out_ids)[:, :-1].any():
         raise SaeError(
             f"no token besides position 0 and BOS has a next one in sequences of "
             f"{token_ids.shape[1]} positions; give longer sequences"

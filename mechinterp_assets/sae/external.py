@@ -445,7 +445,9 @@ def _mismatches(
     if metadata.context_size is not None and metadata.context_size != context_size:
         theirs = str(metadata.context_size)
         yield f"trained on contexts of {theirs} tokens, this study has {context_size}"
-    if not metadata.prepend_bos:
+    if metadata.prepend_bos and not model.bos.prepended:
+        yield "trained on sequences that begin with BOS, this study's do not"
+    if not metadata.prepend_bos and model.bos.prepended:
         yield "trained on sequences without BOS, this study's begin with it"
     if unread := keys_not_read(folder):
         yield f"cfg.json has keys of which nothing is known here: {', '.join(unread)}"

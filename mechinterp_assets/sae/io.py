@@ -88,6 +88,7 @@ class SaeMetadata:
             n_heads=model.config.n_heads,
             d_head=model.config.d_head,
             context_size=context_size,
+            prepend_bos=model.bos.prepended,
             weights_hash=model.weights_hash,
             tokenizer_hash=model.tokenizer_hash,
             dataset=dataset,

@@ -10,7 +10,6 @@ as in Zhou et al. 2024, arXiv 2410.13708, whose published numbers lack such a nu
 """
 
 import random
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -47,23 +46,20 @@ EFFECTS_SCHEMA: dict[str, Any] = {
 }
 
 
-def random_prompts(
-    model: LanguageModel, like: pl.DataFrame, n: int, seed: int, *, special_ids: Collection[int]
-) -> pl.DataFrame:
+def random_prompts(model: LanguageModel, like: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
     """`n` prompts of BOS and random tokens, task NULL_TASK, as long as those of `like`.
 
-    Their lengths are NULL_LENGTHS quantiles of n_tokens over `like`, equally often. Their "answer"
-    is a random token too: only kl means something.
+    Without BOS where the study's prompts are. Their lengths are NULL_LENGTHS quantiles of n_tokens
+    over `like`, equally often. Their "answer" is a random token too: only kl means something.
     """
     rng = random.Random(f"{NULL_TASK}/{seed}")
-    left_out = {model.bos_token_id, *special_ids}
-    ids = [i for i in range(len(model.tokenizer)) if i not in left_out]
+    first = [] if model.first_token_id is None else [model.first_token_id]
     shares = (np.arange(NULL_LENGTHS) + 0.5) / NULL_LENGTHS
     lengths = np.quantile(like["n_tokens"].to_numpy(), shares, method="nearest")
     rows = []
     for number in range(n):
         length = int(lengths[number % NULL_LENGTHS])
-        *tokens, answer = rng.choices(ids, k=length)
+        *tokens, answer = rng.choices(model.ordinary_ids, k=length - len(first) + 1)
         rows.append(
             {
                 "task": NULL_TASK,
@@ -72,7 +68,7 @@ def random_prompts(
                 "template": 0,
                 "variant": BASE,
                 "text": "",
-                "token_ids": [model.bos_token_id, *tokens],
+                "token_ids": [*first, *tokens],
                 "n_tokens": length,
                 "roles": [END],
                 "positions": [length - 1],

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 -- references: feature_statistics (study, layer, feature)
 -- below: layer < n_layers, feature < d_sae, head < n_heads

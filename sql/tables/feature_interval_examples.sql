@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 -- references: feature_intervals (study, layer, feature, interval)
 -- below: layer < n_layers, feature < d_sae, token_id < d_vocab

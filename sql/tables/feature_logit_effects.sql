@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 -- below: layer < n_layers, feature < d_sae, token_id < d_vocab
 CREATE TABLE feature_logit_effects (

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 -- references: feature_statistics (study, layer, feature)
 -- below: layer < n_layers, feature < d_sae
@@ -26,7 +26,7 @@ COMMENT ON COLUMN feature_ngrams.feature IS 'Index of the feature in the SAE';
 COMMENT ON COLUMN feature_ngrams.ngram_size IS 'Tokens of the n-gram, the active token included';
 COMMENT ON COLUMN feature_ngrams.rank IS 'Rank by n_active among the n-grams of this feature and size, 0 = most often; of equals the one with fewer occurrences, then the one with the smaller token ids';
 COMMENT ON COLUMN feature_ngrams.token_ids IS 'Ids of its tokens, in the order of the text';
-COMMENT ON COLUMN feature_ngrams.text IS 'Their texts, joined';
+COMMENT ON COLUMN feature_ngrams.text IS 'The text that they make together; bytes that are no character show as \xe2';
 COMMENT ON COLUMN feature_ngrams.n_active IS 'Tokens at which this n-gram ends and the feature is active';
 COMMENT ON COLUMN feature_ngrams.n_occurrences IS 'Tokens read at which this n-gram ends, whether or not the feature is active';
 COMMENT ON COLUMN feature_ngrams.active_share IS 'n_active / all tokens at which the feature is active (feature_statistics.n_active), 0 to 1';

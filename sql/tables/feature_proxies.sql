@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 -- references: feature_statistics (study, layer, feature)
 -- below: layer < n_layers, feature < d_sae
@@ -29,7 +29,7 @@ COMMENT ON TABLE feature_proxies IS 'One row per proxy of the study (features.pr
 COMMENT ON COLUMN feature_proxies.study IS 'Study the row belongs to';
 COMMENT ON COLUMN feature_proxies.layer IS 'Layer whose z_cat the SAE reads';
 COMMENT ON COLUMN feature_proxies.proxy IS 'Name of the proxy';
-COMMENT ON COLUMN feature_proxies.definition IS 'When the proxy is true at a token, in words. Texts of a window are joined from tokens decoded one by one, cut at position 0 and at the last BOS; earlier occurrences lie in the same sequence';
+COMMENT ON COLUMN feature_proxies.definition IS 'When the proxy is true at a token, in words. The text of a window is the joined bytes of its tokens, cut at position 0 and at the last BOS; earlier occurrences lie in the same sequence';
 COMMENT ON COLUMN feature_proxies.feature IS 'Index of the feature in the SAE';
 COMMENT ON COLUMN feature_proxies.n_tokens IS 'Tokens read';
 COMMENT ON COLUMN feature_proxies.n_true IS 'Tokens at which the proxy is true';

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- per: site
 -- references: feature_top_examples (study, layer, feature, rank, sequence, position)
 -- references: study, layer, feature, rank, parent -> feature_rdfa (study, layer, feature, rank, node)

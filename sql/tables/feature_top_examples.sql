@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- per: site
 -- references: feature_statistics (study, layer, feature)
 -- below: layer < n_layers, feature < d_sae, token_id < d_vocab

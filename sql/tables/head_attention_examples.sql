@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- references: tokenized_corpus (study, sequence)
 -- below: layer < n_layers, head < n_heads
 CREATE TABLE head_attention_examples (

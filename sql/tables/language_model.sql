@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- rows: one
 CREATE TABLE language_model (
     study VARCHAR,
@@ -17,12 +17,15 @@ CREATE TABLE language_model (
     n_parameters BIGINT NOT NULL CHECK (n_parameters > 0),
     dtype VARCHAR NOT NULL,
     bos_token_id INTEGER NOT NULL,
+    bos_token VARCHAR NOT NULL,
     prepend_bos BOOLEAN NOT NULL,
+    left_out_token_ids INTEGER[] NOT NULL,
     weights_hash VARCHAR NOT NULL CHECK (regexp_full_match(weights_hash, '[0-9a-f]{16}')),
     tokenizer_hash VARCHAR NOT NULL CHECK (regexp_full_match(tokenizer_hash, '[0-9a-f]{16}')),
     PRIMARY KEY (study),
     CHECK (n_heads % n_kv_heads = 0),
-    CHECK (bos_token_id BETWEEN 0 AND d_vocab - 1)
+    CHECK (bos_token_id BETWEEN 0 AND d_vocab - 1),
+    CHECK (left_out_token_ids[1] = bos_token_id)
 );
 COMMENT ON TABLE language_model IS 'One row per study: the language model that everything in the study is computed from';
 COMMENT ON COLUMN language_model.study IS 'Study the row belongs to';
@@ -40,7 +43,9 @@ COMMENT ON COLUMN language_model.position_encoding IS 'How positions enter: abso
 COMMENT ON COLUMN language_model.normalization IS 'LN (LayerNorm) or RMS (root mean square)';
 COMMENT ON COLUMN language_model.n_parameters IS 'Parameters, tied ones counted once';
 COMMENT ON COLUMN language_model.dtype IS 'Floating-point type the model is run in';
-COMMENT ON COLUMN language_model.bos_token_id IS 'Token id put at position 0 of every sequence; excluded from SAE training and feature statistics wherever it stands';
-COMMENT ON COLUMN language_model.prepend_bos IS 'Whether sequences and prompts start with bos_token_id';
+COMMENT ON COLUMN language_model.bos_token_id IS 'Token id of BOS (model.bos): stands between joined documents and, with prepend_bos, at position 0 of every sequence and prompt; excluded from SAE training and feature statistics wherever it stands';
+COMMENT ON COLUMN language_model.bos_token IS 'Label of that token';
+COMMENT ON COLUMN language_model.prepend_bos IS 'Whether sequences and prompts start with bos_token_id. Where they do not, position 0 holds text, and still takes no part in SAE training and feature statistics: it attends to itself alone';
+COMMENT ON COLUMN language_model.left_out_token_ids IS 'Token ids excluded from SAE training, statistics and evaluation wherever they stand: bos_token_id, and those of activations.exclude_tokens';
 COMMENT ON COLUMN language_model.weights_hash IS 'Fingerprint of all weights as loaded (sha256, 16 hex digits); artefacts made with other weights are refused';
 COMMENT ON COLUMN language_model.tokenizer_hash IS 'Fingerprint of vocabulary, merges and special tokens (sha256, 16 hex digits); artefacts made with another tokenizer are refused';

@@ -153,6 +153,7 @@ def test_frames_have_the_declared_columns(
     for name, frame in (
         ("activation_cache", tables.cache),
         ("activation_statistics", tables.statistics),
+        ("activation_outliers", tables.outliers),
     ):
         assert frame.schema == polars_schema(table_spec(name))
     cache = tables.cache
@@ -186,7 +187,7 @@ def test_overflow_in_float16_is_an_error(tmp_path: Path) -> None:
         d_z=3,
         dtype=torch.float16,
         sequences_per_shard=2,
-        bos_token_id=0,
+        left_out=(0,),
     )
     with pytest.raises(ActivationCacheError, match="use bfloat16"):
         writer.append(torch.zeros(2, 2), torch.full((2, 2, 3), 1e6))

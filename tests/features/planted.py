@@ -19,7 +19,7 @@ def corpus(*texts: str, n_tokens: int | None = None) -> CorpusTokens:
     ]
     frame = pl.DataFrame({"sequence": range(len(rows)), "token_ids": rows})
     total = sum(id != BOS for row in rows for id in row)
-    return CorpusTokens.of_pass(frame, bos_token_id=BOS, n_tokens=n_tokens or total)
+    return CorpusTokens.of_pass(frame, left_out=(BOS,), n_tokens=n_tokens or total)
 
 
 def active(*features: dict[tuple[int, int], float]) -> pl.DataFrame:

@@ -85,4 +85,4 @@ def test_activations_of_another_corpus_are_refused() -> None:
 def test_a_corpus_smaller_than_the_pass_is_refused() -> None:
     frame = pl.DataFrame({"sequence": [0], "token_ids": [[BOS, 1, 2]]})
     with pytest.raises(ValueError, match="read over 9 tokens, the corpus given has 2"):
-        CorpusTokens.of_pass(frame, bos_token_id=BOS, n_tokens=9)
+        CorpusTokens.of_pass(frame, left_out=(BOS,), n_tokens=9)

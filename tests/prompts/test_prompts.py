@@ -72,7 +72,7 @@ def test_segments_and_answers_that_a_tokenizer_splits_are_refused() -> None:
     ("change", "message"),
     [
         ({"n_tokens": pl.lit(4, pl.Int32)}, "n_tokens is 4, but 6 token ids"),
-        ({"positions": pl.lit([5, 2, 6], pl.List(pl.Int32))}, "position 6 .* outside 1..5"),
+        ({"positions": pl.lit([5, 2, 6], pl.List(pl.Int32))}, "position 6 .* outside 0..5"),
         ({"roles": pl.lit(["END", "WHO", "WHO"])}, "give every role once"),
         ({"roles": pl.lit(["AT", "WHO", "OTHER"])}, "END must stand at the last position, 5"),
         ({"answer_token_ids": pl.lit([], pl.List(pl.Int32))}, "no answer tokens"),

@@ -21,7 +21,7 @@ def tokenizer(organism: LanguageModel) -> TaskTokenizer:
         organism.encode,
         organism.bos_token_id,
         organism.token_strings(),
-        frozenset(organism.tokenizer.all_special_ids),
+        organism.ordinary_ids,
         organism.config.n_ctx,
     )
 
@@ -95,7 +95,7 @@ def test_what_the_tokenizer_cannot_express(tokenizer: TaskTokenizer) -> None:
         encode=lambda text: [ord(c) % 256 for c in text],
         bos_token_id=0,
         token_strings=[chr(i) for i in range(256)],
-        special_ids=frozenset(),
+        ordinary_ids=range(1, 256),
         n_ctx=64,
     )
     built = task_suite(None, {}, letters, 4, 0)
@@ -106,7 +106,7 @@ def test_what_the_tokenizer_cannot_express(tokenizer: TaskTokenizer) -> None:
         task_suite(["url_completion"], {}, letters, 4, 0)
     with pytest.raises(PromptError, match=r"unknown tasks \['ioi2'\]"):
         task_suite(["ioi2"], {}, tokenizer, 4, 0)
-    short = TaskTokenizer(tokenizer.encode, 0, tokenizer.token_strings, frozenset(), 8)
+    short = TaskTokenizer(tokenizer.encode, 0, tokenizer.token_strings, tokenizer.ordinary_ids, 8)
     assert "the model's context is 8" in task_suite(None, {}, short, 4, 0).skipped["induction"]
 
 

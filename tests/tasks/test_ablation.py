@@ -251,10 +251,10 @@ def test_rows_say_what_means_are_over(sweep: Sweep) -> None:
 
 
 def test_kl_stands_beside_random_prompts(model: LanguageModel, prompts: pl.DataFrame) -> None:
-    random = random_prompts(model, prompts, 16, 0, special_ids=())
+    random = random_prompts(model, prompts, 16, 0)
     assert random["n_tokens"].n_unique() <= 4
     assert all(0 not in ids[1:] for ids in random["token_ids"].to_list())
-    assert random.equals(random_prompts(model, prompts, 16, 0, special_ids=()))
+    assert random.equals(random_prompts(model, prompts, 16, 0))
     null = sweep_heads(model, random, modes=("zero",))
     effects = head_effects(sweep_heads(model, prompts, modes=("zero",)), null, n_bootstrap=10)
     kl = effects.filter(metric="kl", layer=1, head=2).row(0, named=True)

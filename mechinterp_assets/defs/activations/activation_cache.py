@@ -29,6 +29,7 @@ def check_difference(partition: str, difference: float, allowed: float) -> None:
 @tables(
     "activation_cache",
     "activation_statistics",
+    "activation_outliers",
     reads=["language_model", "tokenized_corpus"],
     settings=["activations", "corpus.context_size", "model.dtype"],
     seed=0,
@@ -45,6 +46,7 @@ def activation_cache(run: Run) -> Iterator[Made]:
 
     from mechinterp_assets.activations.cache import DTYPES, write_shards
     from mechinterp_assets.activations.harvest import difference_from_bridge
+    from mechinterp_assets.activations.norm_limits import norm_limits
     from mechinterp_assets.corpora.tokenize import token_matrix
     from mechinterp_assets.model.precision import same_layer
 
@@ -62,6 +64,8 @@ def activation_cache(run: Run) -> Iterator[Made]:
     allowed = same_layer(model.dtype)
     for layer, difference in differences.items():
         check_difference(runs[layer].partition, difference, allowed)
+    train = torch.from_numpy((sequences["split"] == "train").to_numpy())
+    limits = norm_limits(model, token_ids[train], run.layers, settings.exclude_norm_above)
     with ExitStack() as stack:
         writers = {layer: stack.enter_context(own.writer(CACHE)) for layer, own in runs.items()}
         made = write_shards(
@@ -71,13 +75,20 @@ def activation_cache(run: Run) -> Iterator[Made]:
             dtype=DTYPES[settings.dtype],
             sequences_per_shard=settings.sequences_per_shard,
             batch_size=settings.batch_size,
-            statistics_from=torch.from_numpy((sequences["split"] == "train").to_numpy()),
+            statistics_from=train,
+            norm_limits=limits,
         )
     for layer, own in runs.items():
         cache, statistics = made[layer].cache, made[layer].statistics
+        outliers = made[layer].outliers
         yield own.made(
-            {"activation_cache": cache, "activation_statistics": statistics},
             {
+                "activation_cache": cache,
+                "activation_statistics": statistics,
+                "activation_outliers": outliers,
+            },
+            {
+                "activation_outliers": {"tokens": float(outliers.height)},
                 "activation_cache": {
                     "folder": dg.MetadataValue.path(writers[layer].published.path),
                     "tokens": float(cache["n_tokens"].sum()),

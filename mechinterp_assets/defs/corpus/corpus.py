@@ -11,7 +11,7 @@ from mechinterp_assets.orchestration.shape import tables
 
 @tables(
     "language_model",
-    settings=["model", "features.proxies"],
+    settings=["model", "features.proxies", "activations.exclude_tokens"],
     files=["model"],
     kinds=["huggingface"],
 )
@@ -39,8 +39,10 @@ def language_model(run: Run) -> Made:
         "normalization": shape.normalization,
         "n_parameters": model.hf.num_parameters(),
         "dtype": settings.dtype,
-        "bos_token_id": model.bos_token_id,
-        "prepend_bos": True,
+        "bos_token_id": model.bos.token_id,
+        "bos_token": model.token_strings()[model.bos.token_id],
+        "prepend_bos": model.bos.prepended,
+        "left_out_token_ids": list(model.left_out_ids),
         "weights_hash": model.weights_hash,
         "tokenizer_hash": model.tokenizer_hash,
     }
@@ -52,6 +54,8 @@ def language_model(run: Run) -> Made:
                 "weights_hash": model.weights_hash,
                 "layers": shape.n_layers,
                 "heads": shape.n_heads,
+                "bos": f"{settings.bos}: {row['bos_token']}",
+                "tokens_excluded": len(run.study.activations.exclude_tokens),
             }
         },
     )
@@ -75,11 +79,16 @@ def corpus(run: Run) -> Made:
     settings, model = run.study.corpus, run.model
     skipped = SkippedRows(settings.max_skipped_share)
     tokenized = tokenize_corpus(
-        read_documents(settings, skipped), model.tokenizer, settings, model.bos_token_id
+        read_documents(settings, skipped),
+        model.tokenizer,
+        settings,
+        model.bos_token_id,
+        prepend_bos=model.bos.prepended,
     )
     skipped.check()
-    special = {int(i) for i in model.tokenizer.all_special_ids}
-    vocabulary = vocabulary_frame(model.token_strings(), special, tokenized.sequences)
+    vocabulary = vocabulary_frame(
+        model.token_strings(), model.token_bytes, model.special_ids, tokenized.sequences
+    )
     top = vocabulary.top_k(20, by="count_train")
     held_out = tokenized.sequences.filter(pl.col("split") == "held_out")
     return run.made(
@@ -93,6 +102,7 @@ def corpus(run: Run) -> Made:
                 "documents": float(tokenized.documents.height),
                 "duplicates_dropped": float(tokenized.n_duplicates),
                 **{f"rows_skipped_{why}": float(skipped.counts[why]) for why in REASONS},
+                "names_of_special_tokens": float(tokenized.n_special_names),
             },
             "tokenized_corpus": {
                 "tokens": float(tokenized.sequences["n_tokens"].sum()),
@@ -112,11 +122,15 @@ def corpus(run: Run) -> Made:
 @tables(
     "ioi_prompts",
     reads=["language_model"],
-    settings=["ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"],
+    settings=[
+        *("ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"),
+        *("ioi.chat_template", "ioi.chat_request"),
+    ],
 )
 def ioi_prompts(run: Run) -> Made:
     """Assemble IOI prompts and their variants from segments, with every role's position."""
     from mechinterp_assets.corpora.name_moving import is_held_out_pair
+    from mechinterp_assets.prompts.chat import chat_turn, in_chat
     from mechinterp_assets.prompts.ioi import ioi_prompts as build
 
     ioi, model = run.study.ioi, run.model
@@ -124,10 +138,13 @@ def ioi_prompts(run: Run) -> Made:
         model.encode,
         ioi.prompts,
         ioi.seed,
-        model.bos_token_id,
+        model.first_token_id,
         ioi.variants,
         allowed_pair=is_held_out_pair if ioi.held_out_pairs else None,
     )
+    if ioi.chat_template:
+        turn = chat_turn(model.tokenizer, ioi.chat_request, model.first_token_id)
+        prompts = in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
     return run.made(
         {"ioi_prompts": prompts},
         {

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What every asset over the activations of a layer reads; see _LayerInputs.
 LAYER_INPUTS = (
     *("language_model", "tokenized_corpus", "vocabulary", "attention_sae"),
+    "activation_outliers",
     *("feature_statistics", "feature_activations"),
 )
 
@@ -155,16 +156,20 @@ class _LayerInputs:
         vocabulary = run.table("vocabulary").sort("token_id").select("token")
         self.token_strings: list[str] = vocabulary.collect()["token"].to_list()
         n_tokens = int(self._statistics["n_tokens"][0])
-        # BOS alone is left out, so sequences hold nearly all their tokens: twice as many do.
+        outliers = run.frame("activation_outliers").select("sequence", "position")
+        # Sequences hold nearly all their tokens where BOS alone is left out: twice as many do.
         sequences = 2 * (n_tokens // run.study.corpus.context_size + 1)
+        if len(model["left_out_token_ids"]) > 1 or outliers.height:
+            sequences = n_tokens
         self.tokens = CorpusTokens.of_pass(
             run.table("tokenized_corpus")
             .select("sequence", "token_ids")
             .sort("sequence")
             .head(sequences)
             .collect(),
-            bos_token_id=model["bos_token_id"],
+            left_out=model["left_out_token_ids"],
             n_tokens=n_tokens,
+            outliers=outliers,
         )
 
     def activation_blocks(self) -> Iterator[pl.DataFrame]:

@@ -21,16 +21,20 @@ if TYPE_CHECKING:  # science imports torch
 def forward_rows(run: Run, layers: Sequence[int], seed: int) -> ForwardRows:
     """Rows of some layers from forward passes over the study's train split."""
     from mechinterp_assets.activations.forward_rows import BUFFER_DTYPES, ForwardRows
+    from mechinterp_assets.activations.norm_limits import norm_limits
 
-    sae = run.study.sae
+    sae, activations = run.study.sae, run.study.activations
+    ids = token_ids(run, "train")
+    limits = norm_limits(run.model, ids, layers, activations.exclude_norm_above)
     return ForwardRows(
         run.model,
-        token_ids(run, "train"),
+        ids,
         layers,
         seed=seed,
         buffer_rows=sae.buffer_rows,
-        batch_size=run.study.activations.batch_size,
+        batch_size=activations.batch_size,
         dtype=BUFFER_DTYPES[sae.buffer_dtype],
+        norm_limits=limits,
     )
 
 

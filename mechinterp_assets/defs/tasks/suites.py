@@ -25,6 +25,7 @@ def study_suite(run: Run) -> TaskSuite:
 
     Raises PromptError as family_prompts, task_suite and read_examples do.
     """
+    from mechinterp_assets.prompts.chat import chat_turn, in_chat
     from mechinterp_assets.prompts.families import family_prompts
     from mechinterp_assets.prompts.suite import TaskSuite, TaskTokenizer, task_suite
 
@@ -34,13 +35,13 @@ def study_suite(run: Run) -> TaskSuite:
         model.encode,
         settings.prompts,
         settings.seed,
-        model.bos_token_id,
+        model.first_token_id,
     )
     tokenizer = TaskTokenizer(
         encode=model.encode,
-        bos_token_id=model.bos_token_id,
+        bos_token_id=model.first_token_id,
         token_strings=model.token_strings(),
-        special_ids=frozenset(model.tokenizer.all_special_ids),
+        ordinary_ids=model.ordinary_ids,
         n_ctx=model.config.n_ctx,
     )
     suite = task_suite(
@@ -50,9 +51,11 @@ def study_suite(run: Run) -> TaskSuite:
         settings.prompts,
         settings.seed,
     )
-    return TaskSuite(
-        pl.concat([families.prompts, suite.prompts]), {**families.skipped, **suite.skipped}
-    )
+    prompts = pl.concat([families.prompts, suite.prompts])
+    if settings.chat_template and not prompts.is_empty():
+        turn = chat_turn(model.tokenizer, settings.chat_request, model.first_token_id)
+        prompts = in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
+    return TaskSuite(prompts, {**families.skipped, **suite.skipped})
 
 
 def _examples(run: Run, task: OwnTaskSettings) -> Sequence[Example]:

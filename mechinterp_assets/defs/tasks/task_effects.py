@@ -72,13 +72,7 @@ def task_effects(run: Run) -> Made:
         run.log.warning(f"none of {wanted} has prompts; nothing is ablated")
     else:
         scored = base.group_by("task", maintain_order=True).head(settings.prompts)
-        random = random_prompts(
-            model,
-            scored,
-            settings.null_prompts,
-            settings.seed,
-            special_ids=model.tokenizer.all_special_ids,
-        )
+        random = random_prompts(model, scored, settings.null_prompts, settings.seed)
         means = leave_one_out_means(model, pl.concat([base, random]), CLEAN_PROMPTS)
 
         def sweep(prompts: pl.DataFrame) -> Sweep:

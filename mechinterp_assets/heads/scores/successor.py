@@ -99,7 +99,7 @@ def successor(
     Null: a member of the class drawn uniformly for every pair, 1 / |class|; exact.
     None where no class has enough single tokens.
     """
-    classes = token_classes(model.encode, special=model.tokenizer.all_special_ids)
+    classes = token_classes(model.encode, special=model.special_ids)
     if not classes:
         return None
     weights, W_U = model.weights, model.weights.W_U
