@@ -47,6 +47,7 @@ from mechinterp_assets.interventions.runs import (
     Progress,
     Runs,
     bridge_of,
+    has_resid_mid,
     hook_name,
     watched_pairs,
 )
@@ -253,6 +254,13 @@ def _check_kinds(
     for planned in interventions:
         for one in members(planned):
             by_kind.setdefault(type(one), []).append(one)
+    for planned in interventions:
+        for one in members(planned):
+            if one.edited_site == "resid_mid" and not has_resid_mid(context.model, one.view):
+                raise InterventionError(
+                    f"{one.id}: attention and MLP of {context.model.source} read the same residual "
+                    "stream, so that nothing reads resid_mid; use attn_out or resid_post"
+                )
     for kind, ones in by_kind.items():
         kind.check(ones, prompts, context)
 

@@ -4,6 +4,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.defs.tasks.suites import study_ioi
 from mechinterp_assets.features.named_proxies import named_proxies
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
@@ -115,19 +116,14 @@ def corpus(run: Run) -> Made:
     settings=["ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"],
 )
 def ioi_prompts(run: Run) -> Made:
-    """Assemble IOI prompts and their variants from segments, with every role's position."""
-    from mechinterp_assets.corpora.name_moving import is_held_out_pair
-    from mechinterp_assets.prompts.ioi import ioi_prompts as build
+    """Assemble IOI prompts and their variants from segments, with every role's position.
 
-    ioi, model = run.study.ioi, run.model
-    prompts = build(
-        model.encode,
-        ioi.prompts,
-        ioi.seed,
-        model.bos_token_id,
-        ioi.variants,
-        allowed_pair=is_held_out_pair if ioi.held_out_pairs else None,
-    )
+    None where the tokenizer or the context cannot express them; task_baseline says why.
+    """
+    prompts, reason = study_ioi(run)
+    if reason is not None:
+        run.log.warning(f"ioi is left out: {reason}")
+        return run.made({"ioi_prompts": prompts})
     return run.made(
         {"ioi_prompts": prompts},
         {

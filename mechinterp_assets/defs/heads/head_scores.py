@@ -4,6 +4,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.defs.tasks.prompts_of import NO_IOI
 from mechinterp_assets.orchestration.artefacts import token_ids
 from mechinterp_assets.orchestration.head_roles import head_roles, heads_with_role
 from mechinterp_assets.orchestration.run import Made, Run
@@ -67,6 +68,8 @@ def ioi_head_scores(run: Run) -> Made:
     from mechinterp_assets.heads.ioi_head_scores import mover_scores
 
     settings, model, prompts = run.study.heads, run.model, run.frame("ioi_prompts")
+    if prompts.is_empty():
+        return run.nothing(NO_IOI, "ioi_head_scores")
     base = prompts.filter(pl.col("variant") == "base").head(settings.ioi_prompts)
     alone = score_heads_on_ioi(model, base)
     movers = heads_with_role("name_mover", alone) if settings.movers == "auto" else settings.movers

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mechinterp_assets.defs.tasks.prompts_of import prompts_of
+from mechinterp_assets.defs.tasks.prompts_of import NoPromptsError, prompts_of
 from mechinterp_assets.orchestration.artefacts import open_saes
 from mechinterp_assets.orchestration.head_roles import SCORE_TABLES, head_roles
 from mechinterp_assets.orchestration.run import Run
-from mechinterp_assets.studies.study import StudyError
 
 if TYPE_CHECKING:  # science imports torch
     from collections.abc import Iterator, Mapping, Sequence
@@ -110,13 +109,13 @@ def plan_of_study(run: Run) -> StudyPlan:
     for batch in asked:
         try:
             plan.add(batch, _request(run, batch, saes))
-        except (InterventionError, StudyError) as error:
+        except (InterventionError, NoPromptsError) as error:
             plan.leave_out(batch.asked_by, batch.task, str(error))
     if settings.published:
         batch = Batch(PUBLISHED, IOI, (), settings.published_prompts)
         try:
             _add_published(run, plan, batch, _request(run, batch, saes))
-        except (InterventionError, StudyError) as error:
+        except (InterventionError, NoPromptsError) as error:
             plan.leave_out(PUBLISHED, IOI, str(error))
     return plan
 
@@ -177,7 +176,7 @@ def _request(run: Run, batch: Batch, saes: Mapping[int, SparseAutoencoder]) -> R
 
     return request(
         run.model,
-        prompts_of(run, batch.task, setting=batch.asked_by),
+        prompts_of(run, batch.task),
         batch.interventions,
         variant=batch.variant,
         reference_variant=batch.reference_variant,

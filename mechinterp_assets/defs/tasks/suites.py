@@ -20,10 +20,36 @@ if TYPE_CHECKING:  # science imports torch
     from mechinterp_assets.prompts.user import Example
 
 
+def study_ioi(run: Run) -> tuple[pl.DataFrame, str | None]:
+    """IOI prompts of a study; none of them and the reason where its model cannot express them."""
+    from mechinterp_assets.corpora.name_moving import is_held_out_pair
+    from mechinterp_assets.prompts.ioi import IOI_SCHEMA, PromptError, ioi_prompts
+
+    ioi, model = run.study.ioi, run.model
+    none = pl.DataFrame(schema=IOI_SCHEMA)
+    try:
+        prompts = ioi_prompts(
+            model.encode,
+            ioi.prompts,
+            ioi.seed,
+            model.bos_token_id,
+            ioi.variants,
+            allowed_pair=is_held_out_pair if ioi.held_out_pairs else None,
+        )
+    except PromptError as error:
+        return none, str(error)
+    longest = int(prompts["n_tokens"].to_numpy().max())
+    if longest > model.config.n_ctx:
+        return none, (
+            f"a prompt has {longest} tokens, but the model's context is {model.config.n_ctx}"
+        )
+    return prompts, None
+
+
 def study_suite(run: Run) -> TaskSuite:
     """Prompts of every task of a study but IOI, and why tasks were left out.
 
-    Raises PromptError as family_prompts, task_suite and read_examples do.
+    Raises PromptError for files of own tasks that cannot be read.
     """
     from mechinterp_assets.prompts.families import family_prompts
     from mechinterp_assets.prompts.suite import TaskSuite, TaskTokenizer, task_suite
@@ -35,6 +61,7 @@ def study_suite(run: Run) -> TaskSuite:
         settings.prompts,
         settings.seed,
         model.bos_token_id,
+        n_ctx=model.config.n_ctx,
     )
     tokenizer = TaskTokenizer(
         encode=model.encode,
