@@ -273,13 +273,13 @@ class _Counted:
         return rows
 
     def summary_rows(self, top_k: Sequence[int]) -> list[dict[str, object]]:
-        """How far the first k pairs of each order go."""
+        """How far the first k pairs of each order go; all of them where there are fewer than k."""
         rows = []
         odd = np.arange(self._n) % 2 == 1
         for order in ORDERS:
             ranks = _ranks(self._orders[order])
             held_out = _ranks(self._order(order, ~odd))
-            for k in sorted(set(top_k)):
+            for k in sorted({min(k, len(self._query)) for k in top_k}):
                 part = self._partial(ranks < k)
                 unseen = self._partial(held_out < k)
                 rows.append(

@@ -240,6 +240,24 @@ def rotation_matrices(model: LanguageModel, offsets: Sequence[int]) -> Tensor:
 # ---- all heads of a model ------------------------------------------------------------------------
 
 
+def omega_gap(model: LanguageModel) -> str | None:
+    """Why a model's attention scores are not those of one Omega per head, None where they are."""
+    if model.config.positional == "other":
+        return f"{model.source} has neither absolute nor rotary positions; Omega covers only these"
+    if model.config.positional == "rotary" and not hasattr(model.trunk, "rotary_emb"):
+        return (
+            f"{type(model.trunk).__name__} has no `rotary_emb` module to read angles from; tracing "
+            "supports models that share one rotary embedding over layers"
+        )
+    names = [name for name, _ in model.trunk.named_modules()]
+    if norms := [name for name in names if name.endswith(("q_norm", "k_norm"))]:
+        return (
+            f"{model.source} normalises queries or keys ({norms[0]}); tracing covers models "
+            "without query-key norms"
+        )
+    return None
+
+
 class ModelOmega:
     """Factors and SVDs of a model's heads (processed weights, float64), computed once each.
 
@@ -249,16 +267,8 @@ class ModelOmega:
     """
 
     def __init__(self, model: LanguageModel, *, cache_bytes: int = 2**31) -> None:
-        if model.config.positional == "other":
-            raise CircuitError(
-                f"{model.source} has neither absolute nor rotary positions; Omega covers only these"
-            )
-        attention = [name for name, _ in model.trunk.named_modules()]
-        if norms := [name for name in attention if name.endswith(("q_norm", "k_norm"))]:
-            raise CircuitError(
-                f"{model.source} normalises queries or keys ({norms[0]}); tracing covers models "
-                "without query-key norms"
-            )
+        if (gap := omega_gap(model)) is not None:
+            raise CircuitError(gap)
         self.model = model
         self.rotary = model.config.positional == "rotary"
         self.centred = model.config.normalization == "LN"

@@ -28,6 +28,8 @@ from mechinterp_assets.prompts.roles import (
     role_positions,
 )
 
+# Least direct effect share, attention and share of prompts in which the pair fires.
+LIMITS = (0.02, 0.1, 0.05)
 IOI_SOURCES = ("IO", "S1", "S2")
 
 
@@ -37,9 +39,9 @@ def find_roots(
     *,
     sources: Sequence[str] = IOI_SOURCES,
     count: int = 3,
-    min_effect_share: float = 0.02,
-    min_attention: float = 0.1,
-    min_firing: float = 0.05,
+    min_effect_share: float = LIMITS[0],
+    min_attention: float = LIMITS[1],
+    min_firing: float = LIMITS[2],
     threshold: float = 0.5,
     any_score: bool = False,
     max_prompts: int = 64,
@@ -60,17 +62,29 @@ def find_roots(
         progress=progress,
     )
     if not scores["is_root"].any():
-        best = scores.sort("direct_effect", descending=True).row(0, named=True)
-        attention = best[f"attention_{_column(best['source'])}"]
-        raise CircuitError(
-            f"no head of {model.source} qualifies as a root: none has a direct effect share >= "
-            f"{min_effect_share}, attention from END to one of {', '.join(sources)} >= "
-            f"{min_attention} and a pair that fires in a share >= {min_firing} of prompts; the "
-            f"largest direct effect, {best['direct_effect']:.3g}, has {best['layer']}."
-            f"{best['head']} with attention {attention:.2f} to {best['source']}, firing "
-            f"{best['firing']:.2f}. Name roots yourself or lower the limits"
-        )
+        limits = (min_effect_share, min_attention, min_firing)
+        why = no_root(scores, sources, limits)
+        raise CircuitError(f"{model.source}: {why}. Name roots yourself or lower the limits")
     return scores
+
+
+def no_root(
+    scores: pl.DataFrame, sources: Sequence[str], limits: tuple[float, float, float] = LIMITS
+) -> str:
+    """Why no head in a frame of root_scores is a root.
+
+    limits: least direct effect share, attention and share of prompts in which the pair fires.
+    """
+    effect, attention, firing = limits
+    best = scores.sort("direct_effect", descending=True).row(0, named=True)
+    attended = best[f"attention_{_column(best['source'])}"]
+    return (
+        f"no head qualifies as a root: none has a direct effect share >= {effect}, attention from "
+        f"END to one of {', '.join(sources)} >= {attention} and a pair that fires in a share >= "
+        f"{firing} of prompts; the largest direct effect, {best['direct_effect']:.3g}, has "
+        f"{best['layer']}.{best['head']} with attention {attended:.2f} to {best['source']}, firing "
+        f"{best['firing']:.2f}"
+    )
 
 
 @torch.no_grad()
@@ -80,9 +94,9 @@ def root_scores(
     *,
     sources: Sequence[str] = IOI_SOURCES,
     count: int = 3,
-    min_effect_share: float = 0.02,
-    min_attention: float = 0.1,
-    min_firing: float = 0.05,
+    min_effect_share: float = LIMITS[0],
+    min_attention: float = LIMITS[1],
+    min_firing: float = LIMITS[2],
     threshold: float = 0.5,
     any_score: bool = False,
     max_prompts: int = 64,

@@ -22,6 +22,8 @@ from mechinterp_assets.circuits.slices import firing_pairs, pair_slices, prompts
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import equal_length_groups
 
+USUAL_LENGTH = 20  # tokens of an IOI prompt
+
 COUNTS_SCHEMA: dict[str, pl.DataType] = {
     "layer": pl.Int32(),
     "head": pl.Int32(),
@@ -52,9 +54,10 @@ def text_of_the_same_lengths(sequences: pl.DataFrame, prompts: pl.DataFrame) -> 
     """Text to compare prompts with: sequence i (column token_ids) cut to the length of prompt i.
 
     As many rows as the shorter of the two frames; columns prompt (from 0), token_ids, n_tokens.
+    Without prompts every sequence is cut to USUAL_LENGTH.
     """
     ids = sequences["token_ids"].to_list()
-    lengths = prompts["n_tokens"].to_list()
+    lengths = prompts["n_tokens"].to_list() or [USUAL_LENGTH] * len(ids)
     cut = [row[:length] for row, length in zip(ids, lengths, strict=False)]
     return pl.DataFrame(
         {

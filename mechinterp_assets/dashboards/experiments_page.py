@@ -29,6 +29,7 @@ from mechinterp_assets.storage.provenance import Provenance
 TABLES = (
     "ioi_prompts",
     "intervention_experiments",
+    "intervention_plan",
     "intervention_results",
     "intervention_sets",
     "intervention_summary",
@@ -82,7 +83,7 @@ def render_experiments(
         study_href=study_href,
         circuits=circuits,
         experiments=run,
-        not_run=[one for one in found if not one["n_interventions"]],
+        plan=query(sql["experiment_plan"]).to_dicts(),
         max_rows=MAX_TABLE_ROWS,
         provenance=provenance_rows(provenance, model, {}),
         sql={**sql, "provenance": ""},

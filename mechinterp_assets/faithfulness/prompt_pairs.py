@@ -73,14 +73,10 @@ def check_size(model: SplitModel, prompts: pl.DataFrame) -> None:
         )
 
 
-def prompt_pairs(
-    model: SplitModel, prompts: pl.DataFrame, *, counterfactual: str, count: int | None = None
-) -> PromptBatch:
-    """The first `count` base prompts of one task, each with its variant `counterfactual`.
+def pairs_frame(prompts: pl.DataFrame, *, counterfactual: str) -> pl.DataFrame:
+    """Base prompts of one task with other_ids and other_n of their counterfactuals.
 
-    prompts: rows of TASK_PROMPTS_SCHEMA of one task. The metric's tokens are those of the base
-    prompt, in both runs. Raises FaithfulnessError for a variant or wrong answers that are not
-    there, pairs of unequal length and prompts that the model cannot read.
+    Raises FaithfulnessError as prompt_pairs does, for all but what the model cannot read.
     """
     check_task_prompts(prompts)
     if (tasks := prompts["task"].unique().sort().to_list()) != [prompts["task"][0]]:
@@ -118,6 +114,19 @@ def prompt_pairs(
         raise FaithfulnessError(
             f"task {task} has prompts without wrong answers, so no logit difference is defined"
         )
+    return pairs
+
+
+def prompt_pairs(
+    model: SplitModel, prompts: pl.DataFrame, *, counterfactual: str, count: int | None = None
+) -> PromptBatch:
+    """The first `count` base prompts of one task, each with its variant `counterfactual`.
+
+    prompts: rows of TASK_PROMPTS_SCHEMA of one task. The metric's tokens are those of the base
+    prompt, in both runs. Raises FaithfulnessError for a variant or wrong answers that are not
+    there, pairs of unequal length and prompts that the model cannot read.
+    """
+    pairs = pairs_frame(prompts, counterfactual=counterfactual)
     pairs = pairs.head(count or pairs.height)
     check_size(model, pairs)
     direction, offset = _directions(model, pairs)

@@ -98,14 +98,22 @@ class SplitModel:
         self.b_out = torch.zeros_like(self.W_out[:, 0]) if b_out is None else of(b_out)
         self._activation = _activation(model)
         self._scale = attention_scale(model)
-        self._turns = self._rotations(model)
+        self._model, self._known_turns = model, torch.zeros(0, 0, 0, dtype=dtype)
+
+    def _turns(self, length: int) -> Tensor | None:
+        """Rotation of positions below `length` [position, d_head, d_head] for row vectors, or None.
+
+        Made as long as prompts are: a context of 8,192 positions would take gigabytes.
+        """
+        if self.shape.positional != "rotary":
+            return None
+        if len(self._known_turns) < length:
+            self._known_turns = self._rotations(self._model, length)
+        return self._known_turns[:length]
 
     @staticmethod
-    def _rotations(model: LanguageModel) -> Tensor | None:
-        """Rotation of every position [position, d_head, d_head] for row vectors, or None."""
-        if model.config.positional != "rotary":
-            return None
-        turns = rotation_matrices(model, range(model.config.n_ctx))
+    def _rotations(model: LanguageModel, length: int) -> Tensor:
+        turns = rotation_matrices(model, range(length))
         # A model may scale its angles' cosines: the product at offset 0 is that scale squared.
         turns = turns / turns[0, 0, 0].sqrt()
         return turns.to(torch.promote_types(model.dtype, torch.float32))
@@ -199,19 +207,20 @@ class SplitModel:
             out = (y @ flat).view(*y.shape[:2], len(weight), -1) + bias
         else:
             out = torch.einsum("hbtd,hdk->bthk", y, weight) + bias
-        if self._turns is None or kind == "v":
+        length = out.shape[1] if positions is None else int(positions.max()) + 1
+        if kind == "v" or (turns := self._turns(length)) is None:
             return out
         if positions is None:
-            turned: Tensor = torch.einsum("bthk,tkl->bthl", out, self._turns[: out.shape[1]])
+            turned: Tensor = torch.einsum("bthk,tkl->bthl", out, turns)
         else:
-            turned = torch.einsum("bthk,btkl->bthl", out, self._turns[positions])
+            turned = torch.einsum("bthk,btkl->bthl", out, turns[positions])
         return turned
 
     def unturned(self, kind: HeadInput, gradient: Tensor) -> Tensor:
         """Gradient before rotation, of that with respect to q, k or v [b, T, head, d_head]."""
-        if self._turns is None or kind == "v":
+        if kind == "v" or (turns := self._turns(gradient.shape[1])) is None:
             return gradient
-        return torch.einsum("bthl,tkl->bthk", gradient, self._turns[: gradient.shape[1]])
+        return torch.einsum("bthl,tkl->bthk", gradient, turns)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
         """Values weighted by attention [b, queries, head, d_head].

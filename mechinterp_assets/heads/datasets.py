@@ -42,6 +42,16 @@ def ordinary_token_ids(model: LanguageModel) -> Tensor:
     return torch.tensor(model.ordinary_ids)
 
 
+def fitting_length(model: LanguageModel, length: int) -> int:
+    """The longest sequence of BOS and different ordinary tokens, at most `length`, that fits."""
+    return min(length, model.config.n_ctx, len(ordinary_token_ids(model)) + 1)
+
+
+def fitting_period(model: LanguageModel, period: int) -> int:
+    """The longest block of different ordinary tokens, at most `period`, that fits twice."""
+    return min(period, (model.config.n_ctx - 1) // 2, len(ordinary_token_ids(model)))
+
+
 def random_tokens(
     model: LanguageModel, *, n_sequences: int, length: int, seed: int
 ) -> TokenDataset:

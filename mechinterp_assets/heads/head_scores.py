@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mechinterp_assets.heads.datasets import (
     TokenDataset,
+    fitting_length,
+    fitting_period,
     random_tokens,
     repeated_random_tokens,
     text_windows,
@@ -51,11 +53,19 @@ def head_scores(
 def score_datasets(
     model: LanguageModel, settings: HeadSettings, text: Tensor | None, text_name: str
 ) -> ScoreDatasets:
-    """Repeated random tokens, and the text or, without text, random tokens."""
-    n, seed, length = settings.sequences, settings.seed, settings.sink_length
+    """Repeated random tokens, and the text or, without text, random tokens.
+
+    Sequences are shorter than the settings say where the context or the vocabulary is too small;
+    the names of the data sets have their lengths.
+    """
+    n, seed = settings.sequences, settings.seed
+    length = fitting_length(model, settings.sink_length)
     return ScoreDatasets(
         repeated=repeated_random_tokens(
-            model, n_sequences=n, period=settings.repeat_length, seed=seed
+            model,
+            n_sequences=n,
+            period=fitting_period(model, settings.repeat_length),
+            seed=seed,
         ),
         plain=random_tokens(model, n_sequences=n, length=length, seed=seed)
         if text is None

@@ -22,7 +22,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mechinterp_assets.heads.datasets import DatasetError, random_tokens
+from mechinterp_assets.heads.datasets import DatasetError, fitting_length, random_tokens
 from mechinterp_assets.heads.settings import PrefixInductionSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import last_position
@@ -128,10 +128,13 @@ def prefix_induction(
     token at s. Its null: that token replaced by another token of the sequence up to d, drawn
     uniformly from the distinct ones; exact. dla_excess is dla minus the null mean.
     Intervals: 95% percentile bootstrap over sequences, n_bootstrap resamples. length: tokens of a
-    sequence, BOS included; batch_size: sequences in a forward pass.
+    sequence, BOS included, fewer where the model's context or vocabulary is smaller; the longest
+    prefixes are left out where two copies do not fit. batch_size: sequences in a forward pass.
     """
     settings = settings or PrefixInductionSettings()
-    data = prefix_sequences(model, settings, length=length)
+    length = fitting_length(model, length)
+    longest = max(1, min(LONGEST_PREFIX, (length - 4) // 2))
+    data = prefix_sequences(model, settings, length=length, longest=longest)
     measured = _measure(model, data, batch_size)
     excess = measured.dla - measured.dla_null_mean
     n = settings.sequences

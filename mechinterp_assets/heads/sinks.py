@@ -17,6 +17,8 @@ from torch import Tensor
 
 from mechinterp_assets.heads.datasets import (
     TokenDataset,
+    fitting_length,
+    fitting_period,
     random_tokens,
     repeated_random_tokens,
     text_windows,
@@ -77,18 +79,21 @@ class Sinks:
 def sink_datasets(
     model: LanguageModel, settings: HeadSettings, text: Tensor, text_name: str
 ) -> dict[str, TokenDataset]:
-    """Natural text, random tokens and repeated random tokens, BOS first. Raises DatasetError.
+    """Natural text, random tokens and repeated random tokens, BOS first, as long as fits.
 
     At most MAXIMUM_SEQUENCES of each: what is measured varies little between sequences.
     """
     n, seed = settings.sequences, settings.seed
-    length = min(settings.sink_length, text.shape[1])
+    length = fitting_length(model, min(settings.sink_length, text.shape[1]))
     n = min(n, MAXIMUM_SEQUENCES)
     return {
         "natural": text_windows(model, text[:n], length=length, name=text_name),
         "random": random_tokens(model, n_sequences=n, length=length, seed=seed),
         "repeated": repeated_random_tokens(
-            model, n_sequences=n, period=settings.repeat_length, seed=seed
+            model,
+            n_sequences=n,
+            period=fitting_period(model, settings.repeat_length),
+            seed=seed,
         ),
     }
 

@@ -12,8 +12,11 @@ from typing import Any, TypeVar, cast
 import polars as pl
 from torch import Tensor
 
-from mechinterp_assets.interventions.prompts import variants_of
+from mechinterp_assets.interventions.frozen import mlp_gap, unembedding_gap
+from mechinterp_assets.interventions.prompts import prompt_groups, variants_of
 from mechinterp_assets.interventions.reference import ReferenceMeans
+from mechinterp_assets.interventions.runs import KEPT, CleanRun, clean_run
+from mechinterp_assets.interventions.terms import Weights
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
@@ -47,6 +50,23 @@ class EditContext:
         if name not in self._made:
             self._made[name] = make()
         return cast("Made", self._made[name])
+
+    def mlp_gap(self, view: Weights, prompts: pl.DataFrame) -> str | None:
+        """Why MLPs cannot be recomputed with heads frozen; measured once, on one prompt."""
+        return self.once(f"MLPs {view}", lambda: mlp_gap(self.model, self._one_run(view, prompts)))
+
+    def unembedding_gap(self, view: Weights, prompts: pl.DataFrame) -> str | None:
+        """Why paths to the logits cannot be patched; measured once, on one prompt."""
+        return self.once(
+            f"logits {view}", lambda: unembedding_gap(self.model, self._one_run(view, prompts))
+        )
+
+    def _one_run(self, view: Weights, prompts: pl.DataFrame) -> CleanRun:
+        def first() -> CleanRun:
+            groups = prompt_groups(prompts.head(1), max_prompts=1, device=self.model.device)
+            return clean_run(self.model, next(groups), view=view, keep=KEPT)
+
+        return self.once(f"one run {view}", first)
 
     @property
     def references(self) -> ReferenceMeans:

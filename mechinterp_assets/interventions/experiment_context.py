@@ -87,7 +87,8 @@ class ExperimentContext:
     run; trace_graph: of ioi_trace_graph, of all traced prompts. sae_layers: layers that have an
     SAE.
     attribution: position role -> frame of feature_attribution.py over all of them. mean_effects:
-    interventions -> id -> mean change of the logit difference; both on the prompts that are run.
+    interventions -> id -> mean change of the logit difference, of those that can be run; both on
+    the prompts that are run. check: raises InterventionError for interventions that cannot be.
     """
 
     shape: ModelShape
@@ -101,6 +102,7 @@ class ExperimentContext:
     attribution: Callable[[str], pl.DataFrame]
     mean_effects: Callable[[Sequence[Planned]], Mapping[str, float]]
     settings: PublishedSizes
+    check: Callable[[Sequence[Planned]], None] = lambda planned: None
 
     def heads(self, role: str, *, at_most: int = 3) -> HeadChoice:
         """The heads with a role (all of them), or at most `at_most` stand-ins, strongest first.

@@ -25,6 +25,7 @@ from mechinterp_assets.interventions.terms import (
     Versus,
     Watched,
 )
+from mechinterp_assets.model.shape import ModelShape
 
 
 def noising_of_attention(
@@ -158,6 +159,7 @@ def edges_of_a_head(
 
 def parallel_sets(
     edges: pl.DataFrame,
+    shape: ModelShape,
     *,
     mode: EdgeMode = "ablate",
     scope: Scope = "local",
@@ -175,7 +177,13 @@ def parallel_sets(
         groups = [*sides, own] if all(side.height for side in sides) else sides
         made = [
             edges_together(
-                group, "parallel", mode=mode, scope=scope, occurrence=occurrence, watch=watch
+                group,
+                "parallel",
+                shape,
+                mode=mode,
+                scope=scope,
+                occurrence=occurrence,
+                watch=watch,
             )
             for group in groups
         ]
@@ -209,6 +217,7 @@ def serial_sets(
 def edges_together(
     edges: pl.DataFrame,
     kind: str,
+    shape: ModelShape,
     *,
     mode: EdgeMode = "ablate",
     scope: Scope = "local",
@@ -219,14 +228,15 @@ def edges_together(
 
     A global edit changes what a head wrote at a position: of several edges of one head from one
     position the first alone takes part, since the same output cannot be edited twice. (FC24's code
-    adds such edits up, which takes out twice what their slices share.)
+    adds such edits up, which takes out twice what their slices share.) Likewise a key that heads of
+    a query group share is edited through the first of them alone.
     """
     members: list[EditEdge] = []
     for one in edge_interventions(
         edges, modes=(mode,), scopes=(scope,), n_controls=0, occurrence=occurrence
     ):
-        known = [site for member in members for site in member.sites]
-        if not any(site.overlaps(other) for site in one.sites for other in known):
+        known = [site for member in members for site in member.sites_in(shape)]
+        if not any(site.overlaps(other) for site in one.sites_in(shape) for other in known):
             members.append(one)
     return _edge_set(kind, tuple(members), watch) if len(members) > 1 else None
 

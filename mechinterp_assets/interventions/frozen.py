@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mechinterp_assets.interventions.runs import CleanRun, bridge_of, weights_of
 from mechinterp_assets.interventions.sites import Places, at_places
-from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
 
-MLP_TOLERANCE = 1e-3
+MLP_TOLERANCE = 1e-3  # relative
+LOGIT_TOLERANCE = 1e-3
 
 
 def frozen_residual(
@@ -34,8 +34,8 @@ def frozen_residual(
     """Residual stream at places, before every layer behind the first change and behind the last.
 
     changes: layer -> what is added to its attention output [row, position, d_model]. Returns layer
-    -> resid_pre [place, d_model]; n_layers stands for the end of the last layer. Raises
-    InterventionError with via_mlp for a model whose MLPs do not read the stream behind attention.
+    -> resid_pre [place, d_model]; n_layers stands for the end of the last layer. via_mlp is for
+    models without an `mlp_gap`.
     """
     n_layers, first = model.config.n_layers, min(changes)
     moved = torch.zeros_like(at_places(changes[first], places))
@@ -46,8 +46,6 @@ def frozen_residual(
         before = at_places(run.resid_mid[layer], places)
         after = at_places(run.at("resid_post", layer), places)
         if via_mlp:
-            if layer == first:
-                _check_mlp(model, run, layer, before, after)
             moved = before + moved + _mlp(model, run, layer, before + moved) - after
         residual[layer + 1] = after + moved
     return residual
@@ -80,16 +78,37 @@ def _mlp(model: LanguageModel, run: CleanRun, layer: int, residual: Tensor) -> T
     return out
 
 
-def _check_mlp(
-    model: LanguageModel, run: CleanRun, layer: int, before: Tensor, after: Tensor
-) -> None:
-    expected = after - before
-    error = (_mlp(model, run, layer, before) - expected).norm()
-    # The stream is rounded when the MLP is added, which the difference of two streams inherits.
-    rounding = torch.finfo(model.dtype).eps * after.norm()
-    if not error <= MLP_TOLERANCE * expected.norm() + rounding:
-        raise InterventionError(
-            f"the MLP of layer {layer} of {model.source} does not read the residual stream behind "
-            f"attention (error {float(error):.2g} of {float(expected.norm()):.2g}), so that it "
-            "cannot be recomputed with heads frozen; use via_mlp: false"
-        )
+@torch.no_grad()
+def mlp_gap(model: LanguageModel, run: CleanRun) -> str | None:
+    """Why MLPs cannot be recomputed with heads frozen, None where they can.
+
+    Layer by layer, on one unedited run: what the MLP makes of the stream behind attention is what
+    it adds.
+    """
+    for layer, block in enumerate(bridge_of(model, run.view).blocks):
+        if not (hasattr(block, "ln2") and hasattr(block, "mlp")):
+            return f"layer {layer} of {model.source} has no MLP behind a norm of its own"
+        before = run.resid_mid[layer].flatten(0, 1)
+        after = run.at("resid_post", layer).flatten(0, 1)
+        expected = after - before
+        error = (_mlp(model, run, layer, before) - expected).norm()
+        # The stream is rounded when the MLP is added, which the difference of two streams inherits.
+        rounding = torch.finfo(model.dtype).eps * after.norm()
+        if not error <= MLP_TOLERANCE * expected.norm() + rounding:
+            return (
+                f"the MLP of layer {layer} of {model.source} does not read the residual stream "
+                f"behind attention alone (error {float(error):.2g} of {float(expected.norm()):.2g})"
+            )
+    return None
+
+
+@torch.no_grad()
+def unembedding_gap(model: LanguageModel, run: CleanRun) -> str | None:
+    """Why paths to the logits cannot be patched, None where they can."""
+    bridge = bridge_of(model, run.view)
+    ends = run.last[:, -1:]
+    logits = bridge.through(bridge.unembed, bridge.through(bridge.ln_final, ends))[:, -1]
+    same = LOGIT_TOLERANCE + torch.finfo(model.dtype).eps
+    if torch.allclose(logits, run.logits, rtol=same, atol=same):
+        return None
+    return f"the logits of {model.source} are not its final norm and unembedding alone"

@@ -8,50 +8,38 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.api import Request
 from mechinterp_assets.interventions.experiment_context import ExperimentContext
 from mechinterp_assets.interventions.feature_attribution import feature_attribution
 from mechinterp_assets.interventions.sets import Planned
 from mechinterp_assets.interventions.settings import InterventionSettings
 from mechinterp_assets.interventions.terms import Head
-from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.roles import role_names, role_positions
-from mechinterp_assets.sae.base import SparseAutoencoder
 
 
 def experiment_context(
-    model: LanguageModel,
-    prompts: pl.DataFrame,
+    asked: Request,
     *,
-    limit: int,
     with_role: Mapping[str, Sequence[Head]],
     scores: pl.DataFrame,
     trace_edges: pl.DataFrame,
     trace_graph: pl.DataFrame,
-    saes: Mapping[int, SparseAutoencoder],
     settings: InterventionSettings | None = None,
-    batch_rows: int = 256,
 ) -> ExperimentContext:
-    """The context of a model; what is measured is so on the first `limit` base prompts."""
-    base = prompts.filter(pl.col("variant") == "base").head(limit)
-    trace_edges = trace_edges.filter(pl.col("prompt").is_in(base["prompt"].implode()))
+    """The context of a request for IOI prompts; what is measured is so on its prompts.
+
+    asked: with the model and its SAEs; trace_edges: all of the task, as in the request.
+    """
+    model, saes = asked.context.model, asked.context.saes
     known: dict[str, pl.DataFrame] = {}
 
     def attribution(role: str) -> pl.DataFrame:
         if role not in known:
-            known[role] = feature_attribution(model, base, saes, position_role=role)
+            known[role] = feature_attribution(model, asked.prompts, saes, position_role=role)
         return known[role]
 
     def mean_effects(planned: Sequence[Planned]) -> dict[str, float]:
-        results = run(
-            model,
-            prompts,
-            planned,
-            limit=limit,
-            saes=saes,
-            trace_edges=None if trace_edges.is_empty() else trace_edges,
-            batch_rows=batch_rows,
-        )
+        results = asked.with_only(asked.with_only(planned).plan().runs).run()
         means = (
             results.filter(pl.col("metric") == "logit_diff")
             .group_by("intervention")
@@ -61,16 +49,17 @@ def experiment_context(
 
     return ExperimentContext(
         shape=model.config,
-        variants=tuple(prompts["variant"].unique(maintain_order=True)),
-        prompt_roles=_roles_of_all(prompts.filter(pl.col("variant") == "base")),
+        variants=tuple(asked.every["variant"].unique(maintain_order=True)),
+        prompt_roles=_roles_of_all(asked.every.filter(pl.col("variant") == "base")),
         with_role=with_role,
         scores=scores.select("layer", "head", "score", "value"),
-        trace_edges=trace_edges,
+        trace_edges=trace_edges.filter(pl.col("prompt").is_in(asked.prompts["prompt"].implode())),
         trace_graph=trace_graph,
         sae_layers=tuple(sorted(saes)),
         attribution=attribution,
         mean_effects=mean_effects,
         settings=settings or InterventionSettings(),
+        check=asked.check,
     )
 
 

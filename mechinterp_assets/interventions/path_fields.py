@@ -5,13 +5,24 @@ inputs that receivers are given (receivers.py).
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
+import polars as pl
 from pydantic import model_validator
 
-from mechinterp_assets.interventions.spec import Intervention, Site, check_shared_keys
-from mechinterp_assets.interventions.terms import ALL_POSITIONS, Head, Heads, Role, heads_text
+from mechinterp_assets.interventions.spec import Intervention, Site
+from mechinterp_assets.interventions.terms import (
+    ALL_POSITIONS,
+    Head,
+    Heads,
+    InterventionError,
+    Role,
+    heads_text,
+)
 from mechinterp_assets.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from mechinterp_assets.interventions.edit_context import EditContext
 
 Inputs = Literal["q", "k", "v", "logits"]
 
@@ -115,7 +126,45 @@ class PathIntervention(Intervention):
         if self.receivers is None:
             return
         self.check_heads("receivers", self.receivers, shape)
-        check_shared_keys(self.id, self.receiver, [h for _, h in self.receivers], shape)
+
+    def shared_with(self, shape: ModelShape) -> tuple[Head, ...]:
+        """Heads of the receivers' query groups that are no receivers, for keys and values."""
+        if self.receivers is None or self.receiver == "q":
+            return ()
+        everyone = {
+            (layer, other) for layer, head in self.receivers for other in shape.query_group(head)
+        }
+        return tuple(sorted(everyone - set(self.receivers)))
+
+    def sites_in(self, shape: ModelShape) -> tuple[Site, ...]:
+        """A key or value that heads share is one site, whichever of them is named."""
+        if self.receiver not in ("k", "v"):
+            return self.sites
+        # Receivers may be of one group: one intervention edits what they share once.
+        shared = [
+            site.model_copy(update={"head": shape.query_group(site.head)[0]})
+            for site in self.sites
+            if site.head is not None
+        ]
+        return tuple(dict.fromkeys(shared))
+
+    @classmethod
+    def check(
+        cls, interventions: Sequence[Self], prompts: pl.DataFrame, context: "EditContext"
+    ) -> None:
+        """What paths take for granted of a model, on its own MLPs and logits."""
+        for one in interventions:
+            if one.via_mlp and (gap := context.mlp_gap(one.view, prompts)) is not None:
+                raise InterventionError(
+                    f"{one.id}: {gap}, so that it cannot be recomputed with heads frozen; use "
+                    "via_mlp: false"
+                )
+            if one.receiver == "logits" and (
+                (gap := context.unembedding_gap(one.view, prompts)) is not None
+            ):
+                raise InterventionError(
+                    f"{one.id}: {gap}; choose heads as receivers, or head_ablation"
+                )
 
     def check_heads(self, field: str, heads: Sequence[Head], shape: ModelShape) -> None:
         """Raise InterventionError for heads that the model does not have."""

@@ -124,7 +124,11 @@ def _parallel(context: ExperimentContext) -> list[Chosen]:
             one
             for scope in SCOPES
             for one in parallel_sets(
-                edges, scope=scope, occurrence="traced", watch=_watch(context, reader)
+                edges,
+                context.shape,
+                scope=scope,
+                occurrence="traced",
+                watch=_watch(context, reader),
             )
         ]
         chosen += _with_members(sets, edges, part, f"{reader.reason}; its heaviest edges together")
@@ -174,7 +178,10 @@ def _together(
             common = shared
             rows.append(number)
     edges = edges[rows]
-    made = [edges_together(edges, kind, scope=scope, occurrence="traced") for scope in SCOPES]
+    made = [
+        edges_together(edges, kind, context.shape, scope=scope, occurrence="traced")
+        for scope in SCOPES
+    ]
     return _with_members([one for one in made if one is not None], edges, part, reason)
 
 

@@ -10,6 +10,8 @@ those of the ABC prompt on their direct paths into the values of the heads with 
 s_inhibition alone, lower the logit difference most. A model without such heads: the two layers
 whose attention output at S2, zeroed, lowers it most; zero ablation is what K24 normalise by. What
 was measured to choose is part of the experiment. A model of the published shape has both choices.
+Where heads share values (grouped-query attention) all heads of a receiver's query group read the
+change; `shared_with` of the results names them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,20 +79,22 @@ def _layers_by_data(context: ExperimentContext) -> tuple[list[Chosen], tuple[int
         by_layer = {one.layer: one for one in zeroed}
         how = "zero attention output at S2 (no head with the role s_inhibition reads from there)"
     effects = context.mean_effects(list(by_layer.values()))
-    change = {layer: effects[one.id] for layer, one in by_layer.items()}
+    change = {layer: effects[one.id] for layer, one in by_layer.items() if one.id in effects}
+    if not change:
+        raise NothingToRun("no layer's attention output at S2 could be changed to choose layers by")
     ranked = sorted(change, key=lambda layer: (change[layer], layer))[:NOISED_LAYERS]
     shown = ", ".join(f"L{layer} {change[layer]:+.3f}" for layer in ranked)
     reason = f"largest falls of the logit difference with {how}: {shown}"
     measured = [
-        Chosen(one, f"choice of layers: L{layer}", "every layer, to choose from")
-        for layer, one in by_layer.items()
+        Chosen(by_layer[layer], f"choice of layers: L{layer}", "every layer, to choose from")
+        for layer in change
     ]
     return measured, tuple(sorted(ranked)), reason
 
 
 def _paths_into_values(context: ExperimentContext) -> dict[int, Planned]:
     """Layer -> path of all its heads at S2 into the values of later S-inhibition heads."""
-    if _values_are_shared(context) or REFERENCE not in context.variants:
+    if REFERENCE not in context.variants:
         return {}
     receivers = context.with_role.get("s_inhibition", ())
     paths: dict[int, Planned] = {}
@@ -195,9 +199,7 @@ def _paths(layer: int, feature: int, receivers: HeadChoice) -> list[FeaturePath]
 
 
 def _receivers(context: ExperimentContext) -> HeadChoice:
-    """Heads whose values are read; none where there are none, or where heads share values."""
-    if _values_are_shared(context):
-        return HeadChoice((), "heads of this model share values", False)
+    """Heads whose values are read; none where there are none."""
     try:
         return context.heads("s_inhibition")
     except NothingToRun as reason:
@@ -219,11 +221,6 @@ def _layers_with_saes(context: ExperimentContext) -> tuple[int, ...]:
     if not context.sae_layers:
         raise NothingToRun("no layer has an SAE")
     return context.sae_layers
-
-
-def _values_are_shared(context: ExperimentContext) -> bool:
-    """Grouped-query attention: a value cannot be changed as one of several heads reads it."""
-    return context.shape.n_kv_heads != context.shape.n_heads
 
 
 def _name(layers: Sequence[int]) -> str:

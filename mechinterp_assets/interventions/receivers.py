@@ -55,9 +55,14 @@ def path_edit(
         inputs = {
             layer: receiver_inputs(model, run, layer, residual[layer], receiver) for layer in layers
         }
-        for layer, head in receivers:
+        edited_heads = [
+            (layer, head if receiver == "q" else model.config.key_value_head(head))
+            for layer, head in receivers
+        ]
+        of = dict(zip(edited_heads, receivers, strict=True))  # heads of a group share k and v
+        for (layer, place), (_, head) in of.items():
             target = inputs[layer][:, head]
-            steps.append(Blend(receiver, layer, head, places, target, alpha))
+            steps.append(Blend(receiver, layer, place, places, target, alpha))
         for layer in layers:
             before.append(at_places(run.resid_pre[layer], places))
             after.append(residual[layer])

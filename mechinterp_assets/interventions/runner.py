@@ -48,6 +48,7 @@ from mechinterp_assets.interventions.runs import (
     Progress,
     Runs,
     bridge_of,
+    has_resid_mid,
     hook_name,
     watched_pairs,
 )
@@ -63,10 +64,11 @@ from mechinterp_assets.interventions.sets import (
     validate,
 )
 from mechinterp_assets.interventions.spec import Intervention, check_roles
-from mechinterp_assets.interventions.terms import InterventionError, Weights
+from mechinterp_assets.interventions.terms import InterventionError, Weights, heads_text
 from mechinterp_assets.model.kept_keys import before
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import run_entering
+from mechinterp_assets.model.shape import ModelShape
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ SPEC_SCHEMA: dict[str, Any] = {
     "source_variant": pl.String,
     "senders": pl.String,
     "receivers": pl.String,
+    "shared_with": pl.String,
     "receiver_role": pl.String,
     "direction": pl.String,
     "channel": pl.Int32,
@@ -141,18 +144,8 @@ def run_interventions(
     watched and for edges, attn_score). Raises InterventionError before any run.
     """
     model, batch_rows = context.model, context.batch_rows
-    if batch_rows < 1:
-        raise InterventionError(f"batch_rows is {batch_rows}; at least 1 row must fit")
-    check_prompts(prompts, model.config)
-    validate(interventions, model.config, absent_roles(prompts))
-    check_positions(interventions, common_form(prompts))
-    work = _with_ablated(interventions)
-    _check_kinds(work, prompts, context)
-    frames = _frames_by_source(work, prompts, counterfactuals, context.reference_prompts)
-    for frame in frames.values():
-        check_prompts(frame, model.config)
-
-    collected = _Collected(work, len(interventions), context.reference_variant)
+    work, frames = _checked(context, prompts, interventions, counterfactuals)
+    collected = _Collected(work, len(interventions), model.config, context.reference_variant)
     if not interventions:
         return collected.frame()
     done, total = 0, len(work) * prompts.height
@@ -167,24 +160,38 @@ def run_interventions(
     return collected.frame()
 
 
+def check_interventions(
+    context: EditContext,
+    prompts: pl.DataFrame,
+    interventions: Sequence[Planned],
+    *,
+    counterfactuals: pl.DataFrame | None = None,
+) -> None:
+    """Raise InterventionError for what `run_interventions` would refuse; arguments as there."""
+    _checked(context, prompts, interventions, counterfactuals)
+
+
 def spec_frame(
-    interventions: Sequence[Planned], reference_variant: str | None = None
+    interventions: Sequence[Planned], shape: ModelShape, reference_variant: str | None = None
 ) -> pl.DataFrame:
-    """One row per intervention: the columns that say what was done.
+    """One row per intervention: the columns that say what is done in a model of this shape.
 
     reference_variant: of the prompts that means and resampled activations come from.
     """
-    rows = [_spec_row(planned, reference_variant) for planned in interventions]
+    rows = [_spec_row(planned, shape, reference_variant) for planned in interventions]
     return pl.DataFrame(rows, schema=SPEC_SCHEMA)
 
 
 def intervention_sets(
-    interventions: Sequence[Planned], task: str = "ioi", reference_variant: str | None = None
+    interventions: Sequence[Planned],
+    shape: ModelShape,
+    task: str = "ioi",
+    reference_variant: str | None = None,
 ) -> pl.DataFrame:
     """Members of the sets among `interventions`: frame intervention_sets."""
     rows = [
         {
-            **_spec_row(member, reference_variant),
+            **_spec_row(member, shape, reference_variant),
             "task": task,
             "intervention": planned.id,
             "member": place,
@@ -207,6 +214,30 @@ def intervention_sets(
 # ---- what is needed ------------------------------------------------------------------------------
 
 
+def _checked(
+    context: EditContext,
+    prompts: pl.DataFrame,
+    interventions: Sequence[Planned],
+    counterfactuals: pl.DataFrame | None,
+) -> tuple[list[Planned], dict[Source, pl.DataFrame]]:
+    """Interventions with the runs they are normalised by, and the prompts that all of these need.
+
+    Raises InterventionError for whatever cannot be run.
+    """
+    shape = context.model.config
+    if context.batch_rows < 1:
+        raise InterventionError(f"batch_rows is {context.batch_rows}; at least 1 row must fit")
+    check_prompts(prompts, shape)
+    validate(interventions, shape, absent_roles(prompts))
+    check_positions(interventions, common_form(prompts), shape)
+    work = _with_ablated(interventions)
+    _check_kinds(work, prompts, context)
+    frames = _frames_by_source(work, prompts, counterfactuals, context.reference_prompts)
+    for frame in frames.values():
+        check_prompts(frame, shape)
+    return work, frames
+
+
 def _with_ablated(interventions: Sequence[Planned]) -> list[Planned]:
     """The interventions and, behind them, the runs they are normalised by."""
     work = {planned.id: planned for planned in interventions}
@@ -224,6 +255,13 @@ def _check_kinds(
     for planned in interventions:
         for one in members(planned):
             by_kind.setdefault(type(one), []).append(one)
+    for planned in interventions:
+        for one in members(planned):
+            if one.edited_site == "resid_mid" and not has_resid_mid(context.model, one.view):
+                raise InterventionError(
+                    f"{one.id}: attention and MLP of {context.model.source} read the same residual "
+                    "stream, so that nothing reads resid_mid; use attn_out or resid_post"
+                )
     for kind, ones in by_kind.items():
         kind.check(ones, prompts, context)
 
@@ -395,15 +433,9 @@ def _unembedded(
     bridge = bridge_of(model, run.view)
     for _, hook in hooks:
         residual = hook(residual, None)  # type: ignore[assignment]
-    ends = torch.cat([run.last[:1, -1:], residual[:, -1:]])
+    ends = residual[:, -1:]
     logits: Tensor = bridge.through(bridge.unembed, bridge.through(bridge.ln_final, ends))[:, -1]
-    same = 1e-3 + torch.finfo(model.dtype).eps
-    if not torch.allclose(logits[0], run.logits[0], rtol=same, atol=same):
-        raise InterventionError(
-            f"the logits of {model.source} are not its final norm and unembedding alone; paths to "
-            "its logits cannot be patched"
-        )
-    return logits[1:]
+    return logits
 
 
 def _reading_hook(site: str, layer: int, live: LiveRun) -> NamedHook:
@@ -430,9 +462,14 @@ class _Collected:
     """Values of all runs, column by column."""
 
     def __init__(
-        self, interventions: Sequence[Planned], n_asked: int, reference_variant: str | None
+        self,
+        interventions: Sequence[Planned],
+        n_asked: int,
+        shape: ModelShape,
+        reference_variant: str | None,
     ) -> None:
         self._work = interventions
+        self._shape = shape
         self._reference_variant = reference_variant
         self._n_asked = n_asked
         self._columns: dict[str, list[np.ndarray]] = {}
@@ -553,7 +590,7 @@ class _Collected:
             pl.col("patched").alias("ablated"),
         )
         specs = (
-            spec_frame(self._work, self._reference_variant)
+            spec_frame(self._work, self._shape, self._reference_variant)
             .with_row_index("place")
             .cast({"place": pl.Int64})
         )
@@ -585,18 +622,22 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def _spec_row(planned: Planned, reference_variant: str | None) -> dict[str, object]:
+def _spec_row(
+    planned: Planned, shape: ModelShape, reference_variant: str | None
+) -> dict[str, object]:
+    shared = {head for member in members(planned) for head in member.shared_with(shape)}
     ablated, reference = ablated_of(planned), reference_of_all(planned)
     taken_from = reference_variant if reference == "counterfactual_cell" else None
-    shared: dict[str, object] = {
+    common: dict[str, object] = {
         "intervention": planned.id,
+        "shared_with": heads_text(sorted(shared)) if shared else None,
         "reference": reference,
         "ablated_run": None if ablated is None else ablated.id,
         "watched": None if planned.watch is None else str(planned.watch),
     }
     if isinstance(planned, InterventionSet):
         return {
-            **shared,
+            **common,
             "kind": "set",
             "site": "set",
             "via_mlp": True,
@@ -612,7 +653,7 @@ def _spec_row(planned: Planned, reference_variant: str | None) -> dict[str, obje
         "via_mlp": True,
         "is_control": False,
         **row,
-        **shared,
+        **common,
         "site": planned.edited_site,
         "position_role": planned.edited_role,
         "weights": planned.view,

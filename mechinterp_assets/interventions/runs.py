@@ -54,6 +54,14 @@ def bridge_of(model: LanguageModel, view: View) -> TransformerBridge:
     return model.raw if view == "raw" else model.processed
 
 
+def has_resid_mid(model: LanguageModel, view: View) -> bool:
+    """Whether the residual stream between attention and MLP is read by the MLP.
+
+    Not where both read the same stream side by side (GPT-NeoX, GPT-J, Phi, Falcon).
+    """
+    return hook_name("resid_mid", 0) in bridge_of(model, view).hook_dict
+
+
 def weights_of(model: LanguageModel, view: View) -> Weights:
     """Its weights."""
     return model.raw_weights if view == "raw" else model.weights
@@ -116,18 +124,29 @@ def clean_run(
     view: View = "processed",
     keep: Sequence[str] = (*KEPT, "attn_scores"),
 ) -> CleanRun:
-    """Run a group unedited and keep the activations `keep` of every layer."""
+    """Run a group unedited and keep the activations `keep` of every layer.
+
+    resid_mid of a model whose attention and MLP read the stream side by side is what would be
+    there if attention alone had written.
+    """
     layers = range(model.config.n_layers)
-    sites = list(dict.fromkeys([*KEPT, *keep]))
+    asked = dict.fromkeys([*KEPT, *keep])
+    sites = list(asked)
+    if "resid_mid" in asked and not has_resid_mid(model, view):
+        sites = list(dict.fromkeys([*(s for s in asked if s != "resid_mid"), "attn_out"]))
     names = {site: [hook_name(site, layer) for layer in layers] for site in sites}
     last = hook_name("resid_post", layers[-1])
     logits, kept, keys = run_and_keep_keys(
         bridge_of(model, view), group.token_ids, [*chain(*names.values()), last]
     )
+    values = {site: [kept[name] for name in own] for site, own in names.items()}
+    if "resid_mid" not in values:
+        both = zip(values["resid_pre"], values["attn_out"], strict=True)
+        values["resid_mid"] = [before + added for before, added in both]
     return CleanRun(
         group,
         view,
-        {site: [kept[name] for name in own] for site, own in names.items()},
+        {site: values[site] for site in asked},
         kept[last],
         logits,
         keys,

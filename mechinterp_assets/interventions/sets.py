@@ -5,7 +5,7 @@ compared with. Does not belong here: one intervention (spec.py) and running (run
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Annotated
 
 import polars as pl
@@ -124,7 +124,7 @@ def reference_of_all(planned: Planned) -> str | None:
     return references.pop() if len(references) == 1 else None
 
 
-def check_positions(planned: Sequence[Planned], prompts: pl.DataFrame) -> None:
+def check_positions(planned: Sequence[Planned], prompts: pl.DataFrame, shape: ModelShape) -> None:
     """Raise InterventionError for a set that edits one site twice through two names of a position.
 
     prompts: in the common form. In "and John" after the first name, say, S1+1 and AND are one
@@ -134,7 +134,7 @@ def check_positions(planned: Sequence[Planned], prompts: pl.DataFrame) -> None:
         (one, first, second)
         for one in planned
         if isinstance(one, InterventionSet)
-        for first, second in combinations([site for m in one.members for site in m.sites], 2)
+        for first, second in combinations(_sites(one, shape), 2)
         if first.role != second.role and first.overlaps_at_one_position(second)
     ]
     if not clashing:
@@ -166,8 +166,26 @@ def validate(
         for one in members(planned):
             one.check_shape(shape)
             check_roles(one.id, one.roles, roles)
+        _check_shared_sites(planned, shape)
         for watch in watched(planned):
             check_roles(planned.id, (watch.destination_role, watch.source_role), roles)
+
+
+def _sites(planned: InterventionSet, shape: ModelShape) -> list[Site]:
+    return [site for member in planned.members for site in member.sites_in(shape)]
+
+
+def _check_shared_sites(planned: Planned, shape: ModelShape) -> None:
+    """Raise InterventionError for a set that edits a key or value of a query group twice."""
+    if not isinstance(planned, InterventionSet):
+        return
+    for first, second in combinations(planned.members, 2):
+        pairs = product(first.sites_in(shape), second.sites_in(shape))
+        if twice := next((one for one, other in pairs if one.overlaps(other)), None):
+            raise InterventionError(
+                f"{planned.id}: {first.id} and {second.id} edit {twice} twice, because these heads "
+                "share keys and values (grouped-query attention); drop one of them"
+            )
 
 
 def watched(planned: Planned) -> Iterator[Watched]:

@@ -31,6 +31,7 @@ from mechinterp_assets.interventions.terms import (
     EVERYWHERE,
     Draw,
     Frozen,
+    Head,
     Index,
     InterventionError,
     Role,
@@ -156,6 +157,18 @@ class Intervention(Frozen):
             ]
         self.check_indices(named)
 
+    def shared_with(self, shape: ModelShape) -> tuple[Head, ...]:
+        """Heads that see the edit beside those it names, because they share what is edited.
+
+        Grouped-query attention: query heads of a group have one key and one value, so that none of
+        them can be given another than the rest.
+        """
+        return ()
+
+    def sites_in(self, shape: ModelShape) -> tuple["Site", ...]:
+        """What is edited in a model of this shape: `sites`, unless heads share it."""
+        return self.sites
+
     def check_indices(self, named: Sequence[tuple[str, int, int]]) -> None:
         """Raise InterventionError for the first (name, value, size) out of range."""
         for name, value, size in named:
@@ -259,16 +272,3 @@ def check_roles(owner: str, needed: Sequence[str], roles: Mapping[str, Collectio
                 f"{owner}: {len(lacking)} prompts have no {role} (prompt {lacking[0]}, "
                 "for one); leave these prompts out or choose another role"
             )
-
-
-def check_shared_keys(owner: str, receivers: str, heads: Sequence[int], shape: ModelShape) -> None:
-    """Raise InterventionError where a key or value is edited that several heads share.
-
-    receivers: letters among q, k and v.
-    """
-    if shape.n_kv_heads != shape.n_heads and set(receivers) & set("kv"):
-        raise InterventionError(
-            f"{owner}: receiver {receivers!r} edits a key or value of head {heads[0]}, but "
-            f"{shape.n_heads // shape.n_kv_heads} heads of this model share each key "
-            "(grouped-query attention); use receiver 'q', or scope 'global' for an edge"
-        )

@@ -93,11 +93,11 @@ class EdgeStep:
             attn_out[row, position] += self.strength * h
             return attn_out
 
-        def edit_projection(weight: Tensor) -> Any:
+        def edit_projection(weight: Tensor, head: int) -> Any:
             def edit(value: Tensor, hook: Any) -> Tensor:
                 h = self.direction(live.z(self.upstream_layer, rows), live.first)
                 scale = live.scale(self.layer, rows)[self.row, position]
-                value[row, position, self.head] += self.strength * (h / scale) @ weight
+                value[row, position, head] += self.strength * (h / scale) @ weight
                 return value
 
             return edit
@@ -106,10 +106,13 @@ class EdgeStep:
             return [(f"blocks.{self.upstream_layer}.hook_attn_out", edit_attn_out)]
         weights = self.model.weights
         projections = {"q": weights.W_Q, "k": weights.W_K, "v": weights.W_V}
+        shared = self.model.config.key_value_head(self.head)
         return [
             (
                 f"blocks.{self.layer}.attn.hook_{name}",
-                edit_projection(projections[name][self.layer, self.head]),
+                edit_projection(
+                    projections[name][self.layer, self.head], self.head if name == "q" else shared
+                ),
             )
             for name in self.receiver
         ]

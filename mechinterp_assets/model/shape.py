@@ -59,6 +59,18 @@ class ModelShape:
         """Width of z_cat: n_heads * d_head."""
         return self.n_heads * self.d_head
 
+    def key_value_head(self, head: int) -> int:
+        """The key-value head that a query head reads; itself without grouped-query attention."""
+        return head // (self.n_heads // self.n_kv_heads)
+
+    def query_group(self, head: int) -> tuple[int, ...]:
+        """Query heads that read the same keys and values as `head`, itself among them."""
+        return tuple(
+            other
+            for other in range(self.n_heads)
+            if self.key_value_head(other) == self.key_value_head(head)
+        )
+
 
 @dataclass(frozen=True)
 class _Family:

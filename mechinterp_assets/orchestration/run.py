@@ -22,6 +22,7 @@ from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Frames, Lake
 from mechinterp_assets.storage.provenance import Provenance
+from mechinterp_assets.storage.table_spec import polars_schema
 from mechinterp_assets.storage.tensors import Artefact, ArtefactWriter, Scratch, Tensors
 from mechinterp_assets.studies.study import Study, site_key
 
@@ -223,6 +224,15 @@ class Run:
     ) -> Made:
         """What was made of this partition."""
         return Made(self, frames, metadata or {})
+
+    def nothing(self, reason: str, *names: str) -> Made:
+        """Tables without rows, where model or prompts give nothing to make; the log says why."""
+        self.log.warning(f"{', '.join(names)}: no rows: {reason}")
+        return self.made(self.no_rows(*names))
+
+    def no_rows(self, *names: str) -> dict[str, pl.DataFrame]:
+        """Empty frames of tables, by name."""
+        return {name: pl.DataFrame(schema=polars_schema(table_spec(name))) for name in names}
 
     def publish(self, made: Made) -> Iterator[dg.AssetMaterialization]:
         """Write what was made, the column layer filled in; what Dagster records of it."""

@@ -224,6 +224,16 @@ def _problem(row: dict[str, object], need_answers: bool) -> str | None:
     return None
 
 
+def check_length(name: str, prompts: pl.DataFrame, n_ctx: int) -> pl.DataFrame:
+    """`prompts` unchanged if the longest fits the context; else PromptError."""
+    longest = int(prompts["n_tokens"].to_numpy().max())
+    if longest > n_ctx:
+        raise PromptError(
+            f"task {name}: a prompt has {longest} tokens but the model's context is {n_ctx}"
+        )
+    return prompts
+
+
 def check_pairs(prompts: pl.DataFrame) -> pl.DataFrame:
     """`prompts` unchanged if all prompts of a (task, pair_id) are equally long; else PromptError.
 

@@ -111,7 +111,7 @@ ROLE_PRECEDENCE: tuple[tuple[str, str], ...] = (
     ("OBJECT", "pos_object"),
 )
 
-_SCHEMA: dict[str, pl.DataType] = {
+IOI_SCHEMA: dict[str, pl.DataType] = {
     "prompt": pl.Int64(),
     "pair_id": pl.Int64(),
     "template": pl.Int32(),
@@ -347,7 +347,7 @@ def ioi_prompts(
             row |= {"prompt": len(rows), "pair_id": pair_id, "template": cast.template}
             row |= {"variant": variant, "n_tokens": len(ids)}
             rows.append(row if bos_token_id is None else _with_bos(row, bos_token_id))
-    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=IOI_SCHEMA, orient="row")
 
 
 def _draw_casts(

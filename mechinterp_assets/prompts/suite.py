@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA
+from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA, check_length
 from mechinterp_assets.prompts.digit_copying import DIGIT_COPYING, digit_copying_prompts
 from mechinterp_assets.prompts.induction import INDUCTION, induction_prompts
 from mechinterp_assets.prompts.ioi import Encode, PromptError
@@ -76,9 +76,9 @@ def task_suite(
 ) -> TaskSuite:
     """`n` pairs of prompts of each named task, and the user's own tasks as they are.
 
-    names: of TASKS; None takes all that the tokenizer can express, and says of the others why not.
-    A task's rows depend on its own name, `n` and the seed alone. Raises PromptError for an unknown
-    name, for a named task that the tokenizer cannot express, and as own_task does.
+    names: of TASKS; None for all. A task that the tokenizer cannot express is skipped with the
+    reason, one of the user's own too. A task's rows depend on its own name, `n` and the seed alone.
+    Raises PromptError for an unknown name.
     """
     if unknown := [name for name in names or () if name not in TASKS]:
         raise PromptError(f"unknown tasks {unknown}; known: {list(TASKS)}")
@@ -87,23 +87,15 @@ def task_suite(
     frames, skipped = [pl.DataFrame(schema=TASK_PROMPTS_SCHEMA)], {}
     for name in TASKS if names is None else names:
         try:
-            frames.append(_checked(name, TASKS[name](tokenizer, n, seed), tokenizer))
+            prompts = TASKS[name](tokenizer, n, seed)
+            frames.append(check_length(name, prompts, tokenizer.n_ctx))
         except PromptError as error:
-            if names is not None:
-                raise
             skipped[name] = str(error)
     for name, examples in own.items():
-        frames.append(
-            own_task(name, examples, tokenizer.encode, tokenizer.bos_token_id, tokenizer.n_ctx)
-        )
+        try:
+            frames.append(
+                own_task(name, examples, tokenizer.encode, tokenizer.bos_token_id, tokenizer.n_ctx)
+            )
+        except PromptError as error:
+            skipped[name] = str(error)
     return TaskSuite(pl.concat(frames), skipped)
-
-
-def _checked(name: str, prompts: pl.DataFrame, tokenizer: TaskTokenizer) -> pl.DataFrame:
-    longest = int(prompts["n_tokens"].to_numpy().max())
-    if longest > tokenizer.n_ctx:
-        raise PromptError(
-            f"task {name}: a prompt has {longest} tokens but the model's context is "
-            f"{tokenizer.n_ctx}; leave {name} out of tasks.names"
-        )
-    return prompts

@@ -44,8 +44,9 @@ def task_baseline(
     task has one row without a prompt. Prompts of equal length run together, without padding.
     Raises PromptError as check_prompts_fit does.
     """
-    check_prompts_fit(prompts, model)
-    frames = []
+    if not prompts.is_empty():
+        check_prompts_fit(prompts, model)
+    frames = [pl.DataFrame(schema=BASELINE_SCHEMA)]
     for group, ids in equal_length_groups(prompts, max_prompts):
         logits = model.hf(ids.to(model.device), logits_to_keep=1).logits[:, -1]
         logits = widened(logits)

@@ -3,4 +3,4 @@ SELECT avg(prefers_io::INT) AS accuracy, getvariable('checks.ioi_accuracy_min') 
 FROM ioi_baseline
 JOIN ioi_prompts USING (study, prompt)
 WHERE study = getvariable('study') AND variant = 'base'
-HAVING (accuracy >= coalesce(least, 0)) IS NOT TRUE;
+HAVING (count(*) > 0 OR least IS NOT NULL) AND (accuracy >= coalesce(least, 0)) IS NOT TRUE;

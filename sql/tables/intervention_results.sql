@@ -1,4 +1,4 @@
--- formula: 4
+-- formula: 5
 -- references: ioi_prompts (study, prompt) where task = 'ioi'
 -- references: task_prompts (study, task, prompt) where task <> 'ioi'
 -- below: layer < n_layers, head < n_heads, feature < d_sae, upstream_layer < n_layers, upstream_head < n_heads
@@ -32,6 +32,7 @@ CREATE TABLE intervention_results (
     source_variant VARCHAR,
     senders VARCHAR,
     receivers VARCHAR,
+    shared_with VARCHAR,
     receiver_role VARCHAR,
     direction VARCHAR,
     channel INTEGER CHECK (channel >= 0),
@@ -82,6 +83,7 @@ COMMENT ON COLUMN intervention_results.weights IS 'Weights that clean, corrupt, 
 COMMENT ON COLUMN intervention_results.source_variant IS 'Variant of the counterfactual prompts that activations come from, of the same pair (noise, paths) or of the same cell (mean_counterfactual, resample_counterfactual), or that is edited (denoise); NULL for other kinds';
 COMMENT ON COLUMN intervention_results.senders IS 'path_patching: heads whose outputs are sent, as L0H1+L2H3';
 COMMENT ON COLUMN intervention_results.receivers IS 'Paths: heads that see the edit, as L0H1+L2H3; NULL for the logits';
+COMMENT ON COLUMN intervention_results.shared_with IS 'Grouped-query attention: heads that see the edit beside those it names, because heads of a query group have one key and one value, as L0H1+L2H3; NULL where there are none: every other model, queries, global edges';
 COMMENT ON COLUMN intervention_results.receiver_role IS 'Paths: role of the positions at which receivers read, or all';
 COMMENT ON COLUMN intervention_results.direction IS 'steering: name of the vector; NULL where it is a feature''s decoder row through W_O';
 COMMENT ON COLUMN intervention_results.channel IS 'head_scaling: the only scaled dimension of the head''s z; NULL for all';

@@ -1,5 +1,4 @@
 -- formula: 1
--- rows: at least one
 -- below: io_token_id < d_vocab, s_token_id < d_vocab
 CREATE TABLE ioi_prompts (
     study VARCHAR,

@@ -202,6 +202,7 @@ def test_every_pair_agrees_with_a_slow_reference(request: pytest.FixtureRequest,
     model: LanguageModel = request.getfixturevalue(name)
     prompts, saes, head = prompts_of(model), saes_of(model), (2, 2)
     tables = qk_features(model, saes, prompts, [head], EVERY_PAIR)
+    assert (tables.summary["n_top_pairs"] <= tables.summary["n_part_pairs"]).all()
     first, second = (slow_pairs(model, saes, prompts, head, role) for role in ("IO", "S1"))
     zero = [0.0] * len(prompts)
     contrast = {

@@ -57,6 +57,24 @@ def lake(root: Path) -> Lake:
             }
             for row in experiments
         ],
+        "intervention_plan": [
+            {
+                "task": TASK,
+                "asked_by": "interventions.published.unrun",
+                "decision": "left out",
+                "reason": f"nothing to run {ATTACK}",
+            },
+            *(
+                {
+                    "task": TASK,
+                    "asked_by": "interventions.edges",
+                    "intervention": f"edge {number}",
+                    "decision": "changed",
+                    "reason": "heads of a group",
+                }
+                for number in (1, 2)
+            ),
+        ],
         "intervention_results": [
             {
                 "task": TASK,

@@ -73,7 +73,11 @@ def test_every_kind_has_its_pictures(made: ExperimentsPage) -> None:
     assert "cosine" in moved
     assert "Edges ablated" not in moved
     assert "no rows in intervention_summary" in block(made.html, "lost")
-    assert "<b>unrun</b>" in made.html.split('id="not-run"')[1]
+    planned = made.html.split('id="plan"')[1]
+    assert "<b>interventions.published.unrun</b> <small>task" in planned
+    assert "left out: nothing to run" in planned
+    assert "changed: heads of a group" in planned
+    assert "(2: edge 1; …)" in planned
     assert made.n_experiments == len(pictures) + 2
     assert made.n_pictures == made.html.count("<svg ")
     assert set(made.thumbnails) == set(pictures)  # the others have no bars

@@ -12,7 +12,7 @@ from mechinterp_assets.heads.datasets import (
     repeated_random_tokens,
     text_windows,
 )
-from mechinterp_assets.heads.head_scores import head_scores
+from mechinterp_assets.heads.head_scores import head_scores, score_datasets
 from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.heads.score_kinds import PatternScore, ScoreDatasets
 from mechinterp_assets.heads.score_registry import scores_in, scores_of
@@ -282,3 +282,14 @@ def test_text_replaces_random_tokens_where_it_is_given(planted: LanguageModel) -
     names = dict(frame.select("score", "dataset").unique().iter_rows())
     assert names["previous_token"] == names["attention_sink"] == "stories (3 x 20)"
     assert names["induction"].startswith("repeated random tokens")
+
+
+def test_default_lengths_are_cut_to_the_context_and_the_vocabulary(planted: LanguageModel) -> None:
+    """24 positions and 23 ordinary tokens: the defaults ask for 101 and 64."""
+    datasets = score_datasets(planted, HeadSettings(sequences=2), None, "text")
+    assert (datasets.repeated.period, datasets.repeated.length) == (11, 23)
+    assert datasets.plain.length == 24
+    assert "2 x 2 x 11" in datasets.repeated.name
+    asked = HeadSettings(sequences=2, repeat_length=5, sink_length=10)
+    fits = score_datasets(planted, asked, None, "text")
+    assert (fits.repeated.period, fits.plain.length) == (5, 10)

@@ -1,17 +1,30 @@
 """Prompts and models for interventions, and hand-made traced edges."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import polars as pl
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from mechinterp_assets.interventions.experiment_context import ExperimentContext
 from mechinterp_assets.interventions.prompts import ROLE_COLUMNS
+from mechinterp_assets.interventions.published import choose_published
+from mechinterp_assets.interventions.sets import Planned
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import ioi_prompts
 
 EdgeFrame = Callable[..., pl.DataFrame]
+
+
+def choose(
+    names: Sequence[str],
+    context: ExperimentContext,
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[tuple[Planned, ...], pl.DataFrame]:
+    """What is run of published experiments, and the frame intervention_experiments."""
+    plan = choose_published(names, context, note)
+    return plan.runs, plan.experiments
 
 
 @pytest.fixture(scope="session")

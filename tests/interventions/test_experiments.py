@@ -85,7 +85,7 @@ def test_families_consist_of_what_they_should() -> None:
     ]
 
 
-def test_sets_of_edges() -> None:
+def test_sets_of_edges(organism: LanguageModel) -> None:
     rows = [
         (0, 1, 2, 3, "END", "S2", "destination"),
         (1, 4, 2, 3, "END", "S2", "destination"),
@@ -95,7 +95,7 @@ def test_sets_of_edges() -> None:
     columns = ["upstream_layer", "upstream_head", "downstream_layer", "downstream_head"]
     columns += ["destination_role", "source_role", "side"]
     edges = pl.DataFrame(rows, schema=columns, orient="row")
-    (parallel,) = parallel_sets(edges)
+    (parallel,) = parallel_sets(edges, organism.config)
     assert isinstance(parallel, InterventionSet)
     assert {(m.upstream_layer, m.upstream_head) for m in parallel.members} == {  # type: ignore[attr-defined]
         (0, 1),

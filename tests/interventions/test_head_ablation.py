@@ -191,7 +191,7 @@ def test_rows_say_what_they_are_taken_from(
         ("resample_counterfactual", "counterfactual_cell", "ABC"),
         (None, None, None),
     ]
-    members = intervention_sets(what, "ioi", "ABC")
+    members = intervention_sets(what, organism.config, "ioi", "ABC")
     assert members.select("reference", "source_variant").rows() == [
         ("counterfactual_cell", "ABC"),
         ("none", None),
@@ -235,7 +235,7 @@ def test_set_of_heads_equals_both_hooks(organism: LanguageModel, base: pl.DataFr
         frame, expected_metrics(base, logits_at_end(organism, base, hooks), clean), "patched"
     )
     assert frame["site"].unique().to_list() == ["set"]
-    table = intervention_sets([both])
+    table = intervention_sets([both], organism.config)
     assert table["member_id"].to_list() == [member.id for member in both.members]
     assert table.schema == polars_schema(table_spec("intervention_sets"))
 

@@ -98,14 +98,6 @@ def test_unknown_heads_and_roles_are_refused() -> None:
     validate([zero(), zero(role="END"), edge()], SHAPE, ROLES)
 
 
-def test_key_edits_of_grouped_queries_are_refused() -> None:
-    validate([edge()], GROUPED, ROLES)
-    with pytest.raises(InterventionError, match="3 heads of this model share each key"):
-        validate([edge(side="source", receiver="k")], GROUPED, ROLES)
-    with pytest.raises(InterventionError, match="share each key"):
-        validate([InterventionSet(name="two", members=(zero(), edge(receiver="qkv")))], GROUPED, {})
-
-
 def test_sets_edit_every_site_once() -> None:
     with pytest.raises(ValidationError, match=r"set 'x' edits z of L1H2 at END twice"):
         InterventionSet(name="x", members=(zero(), zero(role="END")))

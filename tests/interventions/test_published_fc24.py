@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mechinterp_assets.app.queries import all_queries
-from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.api import request, run
 from mechinterp_assets.interventions.edge_choice import edge_interventions
 from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
@@ -19,7 +19,7 @@ from mechinterp_assets.interventions.experiment_context import (
 from mechinterp_assets.interventions.experiments import edges_together, parallel_sets
 from mechinterp_assets.interventions.kinds.edge import EditEdge
 from mechinterp_assets.interventions.measured_context import experiment_context
-from mechinterp_assets.interventions.published import PUBLISHED, choose_published
+from mechinterp_assets.interventions.published import PUBLISHED
 from mechinterp_assets.interventions.published_fc24 import (
     edges_into,
     readers,
@@ -33,9 +33,10 @@ from mechinterp_assets.interventions.settings import InterventionSettings
 from mechinterp_assets.interventions.summary import intervention_summary
 from mechinterp_assets.interventions.terms import Watched
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.shape import ModelShape
 from mechinterp_assets.storage.declarations import SQL_FOLDER, table_spec
 from mechinterp_assets.storage.table_spec import plain_table
-from tests.interventions.conftest import EdgeFrame
+from tests.interventions.conftest import EdgeFrame, choose
 
 NAMES = [name for name in PUBLISHED if name.startswith("fc24_")]
 ROLES = ("END", "IO")
@@ -68,16 +69,13 @@ def context_of(
     model: LanguageModel, prompts: pl.DataFrame, trace_edges: pl.DataFrame, edges: int = 2
 ) -> ExperimentContext:
     return experiment_context(
-        model,
-        prompts,
-        limit=8,
+        request(model, prompts, (), limit=8, trace_edges=trace_edges),
         with_role={},
         scores=pl.DataFrame(
             schema={"layer": pl.Int32, "head": pl.Int32, "score": pl.String}
         ).with_columns(pl.lit(None, pl.Float64).alias("value")),
         trace_edges=trace_edges,
         trace_graph=pl.DataFrame(),
-        saes={},
         settings=InterventionSettings(published_edges=edges),
     )
 
@@ -110,7 +108,7 @@ def test_readers_writers_and_series_of_a_planted_trace(planted: ExperimentContex
 
 
 def test_every_experiment_of_a_planted_trace(planted: ExperimentContext) -> None:
-    chosen, listed = choose_published(NAMES, planted)
+    chosen, listed = choose(NAMES, planted)
     assert set(listed["experiment"]) == set(NAMES)
     assert listed["intervention"].null_count() == 0
     by_name = dict(listed.group_by("experiment").agg("intervention").rows())
@@ -135,7 +133,7 @@ def test_what_could_be_run_in_no_prompt_is_not_chosen(
     half = organism.config.d_head // 2
     slices = pl.when(pl.col("downstream_head") == 0).then(pl.lit(list(range(half + 1))))
     apart = apart.with_columns(slices=slices.otherwise("slices").cast(pl.List(pl.Int32)))
-    chosen, listed = choose_published(NAMES, context_of(organism, ioi, apart))
+    chosen, listed = choose(NAMES, context_of(organism, ioi, apart))
     # 0.7's readers share no prompt, so that its edges cannot be ablated together; the slices of 1.0
     # are more than half of all, so that none are left for a control.
     assert not any(isinstance(one, InterventionSet) for one in chosen)
@@ -151,8 +149,8 @@ def test_nothing_traced_is_said(
     empty = context_of(organism, ioi, planted.trace_edges.clear())
     with pytest.raises(NothingToRun, match="no edge between heads was traced"):
         readers(empty)
-    chosen, listed = choose_published(NAMES, empty)
-    assert chosen == []
+    chosen, listed = choose(NAMES, empty)
+    assert chosen == ()
     assert all(reason.startswith("not run: ") for reason in listed["chosen_by"])
 
 
@@ -211,29 +209,34 @@ def test_a_score_is_additive_on_one_side_and_bilinear_in_both(
     )
     edges = traced.unique(["upstream_head", "side"], maintain_order=True)
     watch = Watched(layer=2, head=3, destination_role="END", source_role="IO")
-    sets = parallel_sets(edges, occurrence="traced", watch=watch)
+    sets = parallel_sets(edges, busy.config, occurrence="traced", watch=watch)
     assert [len(one.members) for one in sets] == [2, 3]
     alone = edge_interventions(
         edges, modes=("ablate",), scopes=("local",), n_controls=0, occurrence="traced"
     )
-    found = _additivity(run(busy, base, [*sets, *alone], trace_edges=traced), sets)
+    found = _additivity(run(busy, base, [*sets, *alone], trace_edges=traced), sets, busy.config)
     scores = {row["members"]: row for row in found if row["metric"] == "attn_score"}
     assert scores[2]["n"] == 8
     assert scores[2]["relative_deviation"] < 1e-4
     assert scores[2]["additivity_ratio"] == pytest.approx(1.0, abs=1e-3)
     assert scores[3]["relative_deviation"] > 1e-3
-    together = edges_together(edges.head(2), "parallel", scope="global", occurrence="traced")
+    together = edges_together(
+        edges.head(2), "parallel", busy.config, scope="global", occurrence="traced"
+    )
     assert together is not None
 
 
-def test_one_output_is_not_edited_twice(traced_edge: EdgeFrame, base: pl.DataFrame) -> None:
+def test_one_output_is_not_edited_twice(
+    organism: LanguageModel, traced_edge: EdgeFrame, base: pl.DataFrame
+) -> None:
+    shape = organism.config
     rows: list[Planted] = [
         ((0, 1), (2, 3), ROLES, "destination", 1.0, 8, True),
         ((0, 1), (3, 3), ROLES, "destination", 1.0, 8, True),
     ]
     edges = planted_trace(base, traced_edge, rows).unique("downstream_layer", maintain_order=True)
-    assert edges_together(edges, "parallel", scope="global") is None
-    local = edges_together(edges, "parallel", scope="local")
+    assert edges_together(edges, "parallel", shape, scope="global") is None
+    local = edges_together(edges, "parallel", shape, scope="local")
     assert local is not None
     assert len(local.members) == 2
 
@@ -241,9 +244,11 @@ def test_one_output_is_not_edited_twice(traced_edge: EdgeFrame, base: pl.DataFra
 # ---- planted numbers through the SQL -------------------------------------------------------------
 
 
-def _additivity(results: pl.DataFrame, sets: Sequence[InterventionSet]) -> list[dict[str, object]]:
+def _additivity(
+    results: pl.DataFrame, sets: Sequence[InterventionSet], shape: ModelShape
+) -> list[dict[str, object]]:
     with duckdb.connect() as con:
-        _fill(con, intervention_results=results, intervention_sets=intervention_sets(sets))
+        _fill(con, intervention_results=results, intervention_sets=intervention_sets(sets, shape))
         con.execute((SQL_FOLDER / "views" / "intervention_set_additivity.sql").read_text())
         return _rows(con, "SELECT * FROM intervention_set_additivity ORDER BY ALL")
 
@@ -266,14 +271,16 @@ def _answers(con: duckdb.DuckDBPyConnection, number: int) -> list[dict[str, obje
     return _rows(con, query.sql)
 
 
-def test_queries_on_planted_numbers(traced_edge: EdgeFrame, base: pl.DataFrame) -> None:
+def test_queries_on_planted_numbers(
+    organism: LanguageModel, traced_edge: EdgeFrame, base: pl.DataFrame
+) -> None:
     """An edge in FC24's order, one against it, and two that add up to 3/4 of their sum."""
     rows: list[Planted] = [
         ((0, 1), (2, 3), ROLES, "destination", 1.0, 8, True),
         ((1, 4), (2, 3), ROLES, "destination", 1.0, 8, True),
     ]
     edges = planted_trace(base, traced_edge, rows).unique("upstream_head", maintain_order=True)
-    (whole,) = parallel_sets(edges, occurrence="traced")
+    (whole,) = parallel_sets(edges, organism.config, occurrence="traced")
     made = [*edge_interventions(edges, occurrence="traced"), whole]
     wrong_way = {False: -1.0, True: 1.0}
 
@@ -332,7 +339,7 @@ def test_queries_on_planted_numbers(traced_edge: EdgeFrame, base: pl.DataFrame) 
         _fill(
             con,
             intervention_results=results,
-            intervention_sets=intervention_sets(made),
+            intervention_sets=intervention_sets(made, organism.config),
             intervention_experiments=listed,
             intervention_summary=intervention_summary(results, n_bootstrap=200),
         )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mechinterp_assets.app.queries import find_query
-from mechinterp_assets.interventions.api import run
+from mechinterp_assets.interventions.api import request, run
 from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
     NothingToRun,
@@ -36,6 +36,7 @@ from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.table_spec import plain_table
+from tests.interventions.conftest import choose
 
 K24 = ("k24_noising", "k24_splicing", "k24_cross_section", "k24_features_at_s2")
 SMALL = ModelShape(
@@ -151,15 +152,15 @@ def test_heads_by_role_then_by_score_with_the_reason() -> None:
 def test_what_cannot_run_says_why() -> None:
     notes: list[str] = []
     bare = planted(variants=["base"], sae_layers=())
-    planned, listed = choose_published(K24, bare, notes.append)
-    assert planned == []
+    planned, listed = choose(K24, bare, notes.append)
+    assert planned == ()
     assert listed["intervention"].to_list() == [None] * 4
     said = listed["chosen_by"].to_list()
     assert said[0] == "not run: no counterfactual prompts; add variants to ioi.variants"
     assert said[1:] == ["not run: no layer has an SAE"] * 3
     assert len(notes) == 4
     one_layer = planted(sae_layers=(2,))
-    assert choose_published(["k24_cross_section"], one_layer)[1]["chosen_by"].to_list() == [
+    assert choose(["k24_cross_section"], one_layer)[1]["chosen_by"].to_list() == [
         "not run: only one layer has an SAE"
     ]
 
@@ -170,7 +171,7 @@ def test_what_cannot_run_says_why() -> None:
 @pytest.mark.parametrize("shape", [SMALL, GPT2], ids=["small", "gpt2"])
 def test_choices_are_valid_and_listed_once(shape: ModelShape) -> None:
     context = planted(shape, with_role={"s_inhibition": [(3, 1), (4, 0)]})
-    planned, listed = choose_published(K24, context)
+    planned, listed = choose(K24, context)
     validate(planned, shape, ROLES)
     assert set(listed["intervention"]) == {one.id for one in planned}
     keys = listed.select("experiment", "part", "intervention")
@@ -179,7 +180,7 @@ def test_choices_are_valid_and_listed_once(shape: ModelShape) -> None:
 
 
 def test_noised_layers_without_the_role_are_those_that_zeroing_hurts() -> None:
-    _, listed = choose_published(["k24_noising"], planted())
+    _, listed = choose(["k24_noising"], planted())
     own = ids(listed, "k24_noising")
     assert own[:5] == [f"zero:attn_out:L{layer}:S2" for layer in range(5)]
     for variant in ("ABC", "and_with"):
@@ -196,30 +197,40 @@ def test_noised_layers_without_the_role_are_those_that_zeroing_hurts() -> None:
 
 def test_noised_layers_with_the_role_are_those_that_its_values_read() -> None:
     context = planted(with_role={"s_inhibition": [(3, 1), (2, 0)]}, effects={0: -1.0, 2: -3.0})
-    _, listed = choose_published(["k24_noising"], context)
+    _, listed = choose(["k24_noising"], context)
     measured = [one for one in ids(listed, "k24_noising") if "path" in one]
     # Layer 3 and later are not read by any of the two, layer 2 by the later one alone.
     assert len(measured) == 3
     assert measured[2].startswith("noise:path:L2H0+L2H1+L2H2+L2H3:S2>v:L3H1:S2")
     assert "L0+L2: and_with" in set(listed["part"])
-    # Heads that share values have no such path.
-    grouped = planted(
-        replace(SMALL, n_kv_heads=2), with_role={"s_inhibition": [(3, 1)]}, effects={4: -1, 1: -2}
-    )
-    assert "L1+L4: ABC" in set(choose_published(["k24_noising"], grouped)[1]["part"])
+    # Heads that share values have such paths too: all of a query group read them.
+    grouped = planted(replace(SMALL, n_kv_heads=2), with_role={"s_inhibition": [(3, 1)]})
+    shared = choose_published(["k24_noising"], grouped)
+    assert [row for row in shared.rows if row["decision"] == "changed"] == [
+        {
+            "task": "ioi",
+            "asked_by": "interventions.published.k24_noising",
+            "intervention": one,
+            "decision": "changed",
+            "reason": "grouped-query attention: 2 heads share each key and value, so that L3H0 see "
+            "the edit too",
+        }
+        for one in ids(shared.experiments, "k24_noising")
+        if "path" in one
+    ]
 
 
 def test_published_layers_serve_the_published_shape_alone() -> None:
     assert all(given["citation"] for given in published_sets().values())
     assert published_layers("k24-noised-layers", GPT2) == ((5, 6),)
     assert published_layers("k24-noised-layers", SMALL) == ()
-    _, listed = choose_published(["k24_noising", "k24_cross_section"], planted(GPT2))
+    _, listed = choose(["k24_noising", "k24_cross_section"], planted(GPT2))
     assert {"L5+L6: and_with", "L1+L3: and_with"} <= set(listed["part"])
     groups = listed.filter(experiment="k24_cross_section")["part"].to_list()
     assert groups == ["L0+L3", "L2+L4", "L5+L6", "L7+L8", "L9+L10+L11"]
     # The same layers by data too: one experiment, with both reasons.
     both = planted(GPT2, effects={5: -1.0, 6: -2.0})
-    reasons = choose_published(["k24_noising"], both)[1].filter(part="L5+L6: ABC")["chosen_by"]
+    reasons = choose(["k24_noising"], both)[1].filter(part="L5+L6: ABC")["chosen_by"]
     assert reasons.n_unique() == 1
     assert str(reasons[0]).startswith("published for a model of this shape; largest falls")
 
@@ -228,10 +239,10 @@ def test_groups_of_layers_to_splice() -> None:
     assert pairs_in_order([0, 1, 2, 3]) == [(0, 1), (2, 3)]
     assert pairs_in_order([0, 1, 2, 5, 6]) == [(0, 1), (2, 5, 6)]
     assert pairs_in_order([0]) == []
-    _, listed = choose_published(K24[1:3], planted())
+    _, listed = choose(K24[1:3], planted())
     assert ids(listed, "k24_splicing")[0] == "splice:sae:L0:all:vs-mean_counterfactual"
     assert ids(listed, "k24_cross_section")[1] == "set:splice:L2+L3+L4:all:vs-mean_counterfactual"
-    _, without = choose_published(["k24_splicing"], planted(variants=["base", "swap"]))
+    _, without = choose(["k24_splicing"], planted(variants=["base", "swap"]))
     assert ids(without, "k24_splicing")[0] == "splice:sae:L0:all:vs-zero"
 
 
@@ -240,7 +251,7 @@ def test_features_at_s2_and_their_paths() -> None:
         attribution=[(0, 7, 0.2), (0, 3, -0.9), (0, 1, 0.1), (3, 2, 0.3), (4, 5, 0.0)],
         scores=[(2, 1, "ioi_attention_s2", 0.3), (4, 0, "ioi_attention_s2", 0.2)],
     )
-    _, listed = choose_published(["k24_features_at_s2"], context)
+    _, listed = choose(["k24_features_at_s2"], context)
     assert ids(listed, "k24_features_at_s2") == [
         "ablate:sae:L0F3:S2",
         "ablate:path:L0F3:S2>v:L2H1+L4H0:S2",
@@ -256,7 +267,7 @@ def test_features_at_s2_and_their_paths() -> None:
     assert "largest attribution at S2 (-0.900)" in reasons[0]
     assert reasons[1].endswith("the 2 heads with the largest ioi_attention_s2")
     grouped = replace(context, shape=replace(SMALL, n_kv_heads=1))
-    assert len(choose_published(["k24_features_at_s2"], grouped)[0]) == 3
+    assert len(choose(["k24_features_at_s2"], grouped)[0]) == 9
 
 
 # ---- runs ----------------------------------------------------------------------------------------
@@ -275,9 +286,9 @@ def ask(name: str, **tables: pl.DataFrame) -> pl.DataFrame:
 
 def test_query_of_noising_gives_planted_fractions() -> None:
     """Clean 4, zero at S2 0, zero everywhere -4: what is kept follows from what is patched."""
-    planned, listed = choose_published(["k24_noising"], planted())
+    planned, listed = choose(["k24_noising"], planted())
     patched = {"ABC": 0.0, "and_with": 3.0, None: 0.0}
-    specs = spec_frame(planned)
+    specs = spec_frame(planned, SMALL)
     rows = pl.concat(
         specs.with_columns(
             task=pl.lit("ioi"),
@@ -324,17 +335,14 @@ def test_on_a_model_identities_hold(busy: LanguageModel, organism: LanguageModel
     prompts = pl.concat([prompts, same])
     saes = {layer: perfect_sae(busy) for layer in (0, 3, 4)}
     context = experiment_context(
-        busy,
-        prompts,
-        limit=4,
+        request(busy, prompts, (), limit=4, saes=saes),
         with_role={"s_inhibition": [(3, 1), (4, 2)]},
         scores=pl.DataFrame(schema=SCORES),
         trace_edges=pl.DataFrame(schema={"prompt": pl.Int64}),
         trace_graph=pl.DataFrame(),
-        saes=saes,
         settings=InterventionSettings(published_features=1),
     )
-    planned, listed = choose_published(K24, context)
+    planned, listed = choose(K24, context)
     results = run(busy, prompts, planned, limit=4, saes=saes)
     summary = intervention_summary(results, n_bootstrap=20).join(listed, on="intervention")
     noised = summary.filter(

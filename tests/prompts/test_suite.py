@@ -90,7 +90,7 @@ def test_seeds_and_names_alone_decide(suite: TaskSuite, tokenizer: TaskTokenizer
 
 
 def test_what_the_tokenizer_cannot_express(tokenizer: TaskTokenizer) -> None:
-    """Letter by letter, no word is a token: tasks of words are left out, or refused if named."""
+    """Letter by letter, no word is a token: tasks of words are left out, named ones too."""
     letters = TaskTokenizer(
         encode=lambda text: [ord(c) % 256 for c in text],
         bos_token_id=0,
@@ -102,8 +102,14 @@ def test_what_the_tokenizer_cannot_express(tokenizer: TaskTokenizer) -> None:
     assert set(built.skipped) == {"digit_copying", "url_completion", "successor_lists"}
     assert "single tokens" in built.skipped["url_completion"]
     assert set(built.prompts["task"]) == {"induction"}
-    with pytest.raises(PromptError, match=r"leave url_completion out of tasks\.names"):
-        task_suite(["url_completion"], {}, letters, 4, 0)
+    own = {"capitals": [Example("The capital of France is", " Paris", ())]}
+    named = task_suite(["url_completion"], own, letters, 4, 0)
+    assert named.prompts["task"].to_list() == ["capitals"]
+    assert list(named.skipped) == ["url_completion"]
+    own = {"capitals": [Example("x" * 100, "y", ())], "letters": [Example("ab", "c", ())]}
+    built = task_suite([], own, letters, 4, 0)
+    assert built.prompts["task"].to_list() == ["letters"]
+    assert "capitals, prompt 0: " in built.skipped["capitals"]
     with pytest.raises(PromptError, match=r"unknown tasks \['ioi2'\]"):
         task_suite(["ioi2"], {}, tokenizer, 4, 0)
     short = TaskTokenizer(tokenizer.encode, 0, tokenizer.token_strings, tokenizer.ordinary_ids, 8)

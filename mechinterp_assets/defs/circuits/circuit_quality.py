@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.defs.tasks.prompts_of import prompts_of
+from mechinterp_assets.defs.tasks.prompts_of import prompts_of_tasks
 from mechinterp_assets.orchestration.artefacts import open_saes
 from mechinterp_assets.orchestration.head_roles import SCORE_TABLES, head_roles
 from mechinterp_assets.orchestration.run import Made, Run
@@ -42,17 +42,20 @@ PROMPTS = ("ioi_prompts", "task_prompts")
 def circuit_quality(run: Run) -> Made:
     """Edge attribution beside exact patching; faithfulness of edge sets and of head sets."""
     from mechinterp_assets.circuits.reference_heads import reference_lists
+    from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
     from mechinterp_assets.faithfulness.measure import measure_circuits
 
     settings = run.study.circuits
-    prompts = {task: _prompts(run, task) for task in settings.tasks}
-    split = _checked(run, prompts)
+    try:
+        split, prompts = _pairs(run)
+    except FaithfulnessError as reason:
+        return run.nothing(str(reason), *TABLES)
     traced, roles = run.frame("ioi_trace_graph"), _roles(run)
     references = reference_lists(run.model.config, run.study.ioi.reference_heads)
     # Circuits of the whole task, without their parts ("name: role").
     whole = {name: heads for name, heads in references.items() if ": " not in name}
     frames: dict[str, list[pl.DataFrame]] = {name: [] for name in TABLES}
-    for task in settings.tasks:
+    for task in prompts:
         found = measure_circuits(
             split,
             prompts[task],
@@ -66,8 +69,10 @@ def circuit_quality(run: Run) -> Made:
         for name in TABLES:
             frames[name].append(_of_task(getattr(found, name), task))
     made = {name: pl.concat(parts) for name, parts in frames.items()}
-    first = made["circuit_faithfulness"].filter(task=settings.tasks[0], ranked_by="signed", seed=0)
-    summary = made["circuit_faithfulness_summary"].filter(task=settings.tasks[0])
+    first = made["circuit_faithfulness"].filter(
+        task=next(iter(prompts)), ranked_by="signed", seed=0
+    )
+    summary = made["circuit_faithfulness_summary"].filter(task=next(iter(prompts)))
     return run.made(
         made,
         {
@@ -109,11 +114,14 @@ def subspace_patching(run: Run) -> Made:
     import torch
 
     from mechinterp_assets.activations.harvest import capture_z
+    from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
     from mechinterp_assets.faithfulness.measure import measure_subspaces
 
     settings = run.study.circuits
-    prompts = {task: _prompts(run, task) for task in settings.tasks}
-    split = _checked(run, prompts)
+    try:
+        split, prompts = _pairs(run)
+    except FaithfulnessError as reason:
+        return run.nothing(str(reason), "subspace_patching")
     saes = open_saes(run, run.study.layers)
 
     def encode(layer: int, ids: Tensor) -> Tensor:
@@ -134,7 +142,7 @@ def subspace_patching(run: Run) -> Made:
                 ),
                 task,
             )
-            for task in settings.tasks
+            for task in prompts
         )
     null = frame.filter(patched_part="null")
     return run.made(
@@ -154,24 +162,36 @@ def _log_of_task(run: Run, task: str, text: str) -> None:
     run.log.info(f"{task}: {text}")
 
 
-def _prompts(run: Run, task: str) -> pl.DataFrame:
-    """Prompts of a task in the common form."""
-    from mechinterp_assets.prompts.common import IOI, TASK_PROMPTS_SCHEMA, from_ioi
+def _pairs(run: Run) -> tuple[SplitModel, dict[str, pl.DataFrame]]:
+    """The model as functions, and prompts of tasks in the common form, those that have pairs.
 
-    prompts = prompts_of(run, task, setting="circuits.tasks")
-    return from_ioi(prompts) if task == IOI else prompts.select(*TASK_PROMPTS_SCHEMA)
-
-
-def _checked(run: Run, prompts: dict[str, pl.DataFrame]) -> SplitModel:
-    """The model as functions, refused unless it gives the bridge's logits on a prompt."""
+    Raises FaithfulnessError for a model whose logits these functions do not give, and where no task
+    has pairs of base and counterfactual prompts.
+    """
     import torch
 
+    from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
+    from mechinterp_assets.faithfulness.prompt_pairs import pairs_frame
     from mechinterp_assets.faithfulness.split_model import SplitModel
+    from mechinterp_assets.prompts.common import IOI, TASK_PROMPTS_SCHEMA, from_ioi
 
+    found: dict[str, pl.DataFrame] = {}
+    for task, rows in prompts_of_tasks(run, run.study.circuits.tasks).items():
+        prompts = from_ioi(rows) if task == IOI else rows.select(*TASK_PROMPTS_SCHEMA)
+        try:
+            pairs_frame(prompts, counterfactual=_counterfactual(run, task))
+        except FaithfulnessError as reason:
+            run.log.warning(f"{task} is left out: {reason}")
+            continue
+        found[task] = prompts
+    if not found:
+        raise FaithfulnessError(
+            f"none of the tasks {run.study.circuits.tasks} has pairs of prompts to patch between"
+        )
     split = SplitModel(run.model)
-    ids = next(iter(prompts.values()))["token_ids"][0].to_list()
+    ids = next(iter(found.values()))["token_ids"][0].to_list()
     split.check(run.model, torch.tensor([ids], device=run.model.device))
-    return split
+    return split, found
 
 
 def _counterfactual(run: Run, task: str) -> str:

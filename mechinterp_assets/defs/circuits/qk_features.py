@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mechinterp_assets.defs.tasks.prompts_of import base_prompts
+from mechinterp_assets.defs.tasks.prompts_of import NoPromptsError, base_prompts
 from mechinterp_assets.orchestration.artefacts import open_saes
 from mechinterp_assets.orchestration.head_roles import SCORE_TABLES, head_roles
 from mechinterp_assets.orchestration.run import Made, Run
@@ -16,13 +16,12 @@ from mechinterp_assets.orchestration.shape import GPU, tables
 if TYPE_CHECKING:  # science imports torch
     from mechinterp_assets.sae.base import SparseAutoencoder
 
+TABLES = ("qk_feature_pairs", "qk_feature_kinds", "qk_feature_summary")
 ROLE, FALLBACK = "name_mover", "ioi_attention_io"
 
 
 @tables(
-    "qk_feature_pairs",
-    "qk_feature_kinds",
-    "qk_feature_summary",
+    *TABLES,
     reads=["language_model", "ioi_prompts", "task_prompts", *SCORE_TABLES, "attention_sae"],
     settings=["qk_features"],
     files=["qk_features.residual_sae"],
@@ -32,19 +31,29 @@ ROLE, FALLBACK = "name_mover", "ioi_attention_io"
 )
 def qk_features(run: Run) -> Made:
     """What queries at END and keys at the names are made of, and which pairs make the score."""
+    from mechinterp_assets.attribution.frozen_forward import RdfaError
+    from mechinterp_assets.attribution.qk_features import QkFeatureError
     from mechinterp_assets.attribution.qk_features import qk_features as split_scores
+    from mechinterp_assets.prompts.ioi import PromptError
 
     settings = run.study.qk_features
+    try:
+        prompts = base_prompts(run, settings.task).head(settings.prompts)
+    except NoPromptsError as reason:
+        return run.nothing(str(reason), *TABLES)
     heads = _heads(run)
     first = max(layer for layer, _ in heads)
-    found = split_scores(
-        run.model,
-        open_saes(run, [layer for layer in run.study.layers if layer < first]),
-        base_prompts(run, settings.task, setting="qk_features.task").head(settings.prompts),
-        list(heads),
-        settings,
-        residual_saes=_residual_saes(run, {layer for layer, _ in heads}),
-    )
+    try:
+        found = split_scores(
+            run.model,
+            open_saes(run, [layer for layer in run.study.layers if layer < first]),
+            prompts,
+            list(heads),
+            settings,
+            residual_saes=_residual_saes(run, {layer for layer, _ in heads}),
+        )
+    except (QkFeatureError, RdfaError, PromptError) as reason:
+        return run.nothing(str(reason), *TABLES)
     reasons = pl.DataFrame(
         [(*head, reason) for head, reason in heads.items()],
         schema={"layer": pl.Int32, "head": pl.Int32, "chosen_by": pl.String},

@@ -4,6 +4,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.defs.tasks.suites import study_ioi
 from mechinterp_assets.features.named_proxies import named_proxies
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
@@ -128,23 +129,14 @@ def corpus(run: Run) -> Made:
     ],
 )
 def ioi_prompts(run: Run) -> Made:
-    """Assemble IOI prompts and their variants from segments, with every role's position."""
-    from mechinterp_assets.corpora.name_moving import is_held_out_pair
-    from mechinterp_assets.prompts.chat import chat_turn, in_chat
-    from mechinterp_assets.prompts.ioi import ioi_prompts as build
+    """Assemble IOI prompts and their variants from segments, with every role's position.
 
-    ioi, model = run.study.ioi, run.model
-    prompts = build(
-        model.encode,
-        ioi.prompts,
-        ioi.seed,
-        model.first_token_id,
-        ioi.variants,
-        allowed_pair=is_held_out_pair if ioi.held_out_pairs else None,
-    )
-    if ioi.chat_template:
-        turn = chat_turn(model.tokenizer, ioi.chat_request, model.first_token_id)
-        prompts = in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
+    None where the tokenizer or the context cannot express them; task_baseline says why.
+    """
+    prompts, reason = study_ioi(run)
+    if reason is not None:
+        run.log.warning(f"ioi is left out: {reason}")
+        return run.made({"ioi_prompts": prompts})
     return run.made(
         {"ioi_prompts": prompts},
         {

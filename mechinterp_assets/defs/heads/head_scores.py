@@ -4,6 +4,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.defs.tasks.prompts_of import NO_IOI
 from mechinterp_assets.orchestration.artefacts import token_ids
 from mechinterp_assets.orchestration.head_roles import head_roles, heads_with_role
 from mechinterp_assets.orchestration.run import Made, Run
@@ -65,10 +66,16 @@ def ioi_head_scores(run: Run) -> Made:
     """Direct effects, attention and name copying at END; then scores relative to the movers."""
     from mechinterp_assets.heads.ioi_head_scores import ioi_head_scores as score_heads_on_ioi
     from mechinterp_assets.heads.ioi_head_scores import mover_scores
+    from mechinterp_assets.prompts.ioi import PromptError
 
     settings, model, prompts = run.study.heads, run.model, run.frame("ioi_prompts")
+    if prompts.is_empty():
+        return run.nothing(NO_IOI, "ioi_head_scores")
     base = prompts.filter(pl.col("variant") == "base").head(settings.ioi_prompts)
-    alone = score_heads_on_ioi(model, base)
+    try:
+        alone = score_heads_on_ioi(model, base)
+    except PromptError as reason:  # too few names for a null
+        return run.nothing(str(reason), "ioi_head_scores")
     movers = heads_with_role("name_mover", alone) if settings.movers == "auto" else settings.movers
     same_pairs = prompts.join(base, on="pair_id", how="semi", maintain_order="left")
     relative = mover_scores(model, same_pairs, movers, patched_prompts=settings.patched_prompts)

@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
+from mechinterp_assets.defs.tasks.prompts_of import NO_IOI
 from mechinterp_assets.orchestration.artefacts import sequences
 from mechinterp_assets.orchestration.publishing import Metadata
 from mechinterp_assets.orchestration.run import Made, Run
@@ -32,6 +33,8 @@ def ioi_baseline(run: Run) -> Made:
     from mechinterp_assets.circuits.baseline import ioi_baseline as answer
 
     prompts = run.frame("ioi_prompts")
+    if prompts.is_empty():
+        return run.nothing(NO_IOI, "ioi_baseline")
     baseline = answer(run.model, prompts)
     base = baseline.join(prompts.filter(pl.col("variant") == "base"), on="prompt", how="semi")
     by_template = (
@@ -58,7 +61,10 @@ def ioi_baseline(run: Run) -> Made:
 def attention_svd(run: Run) -> Made:
     """Singular values of every head's Omega, from one batched QR and small SVD."""
     from mechinterp_assets.circuits.omega import attention_svd as singular_values
+    from mechinterp_assets.circuits.omega import omega_gap
 
+    if (gap := omega_gap(run.model)) is not None:
+        return run.nothing(gap, "attention_svd")
     frame = singular_values(run.model)
     return run.made(
         {"attention_svd": frame},
@@ -77,15 +83,20 @@ def attention_svd(run: Run) -> Made:
 )
 def slice_usage(run: Run) -> Made:
     """Slices that attention uses on IOI prompts and on unspecific text, firing and not firing."""
-    from mechinterp_assets.circuits.omega import ModelOmega
+    from mechinterp_assets.circuits.omega import ModelOmega, omega_gap
     from mechinterp_assets.circuits.slice_usage import slice_usage as measure
     from mechinterp_assets.circuits.slice_usage import text_of_the_same_lengths
 
     settings, model = run.study.ioi, run.model
     prompts = run.table("ioi_prompts").filter(pl.col("variant") == "base").collect()
     held_out = sequences(run, "held_out", settings.usage_sequences)
+    if (gap := omega_gap(model)) is not None:
+        return run.nothing(gap, "attention_slice_counts", "attention_slice_usage")
     omega = ModelOmega(model)
     texts = {"ioi": prompts, "corpus": text_of_the_same_lengths(held_out, prompts)}
+    if prompts.is_empty():
+        run.log.warning(f"slice usage of ioi is left out: {NO_IOI}")
+        del texts["ioi"]
     counts, usage = {}, []
     for text, frame in texts.items():
         found = measure(

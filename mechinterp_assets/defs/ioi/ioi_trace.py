@@ -15,9 +15,11 @@ import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.dashboards.places import trace_folder
-from mechinterp_assets.defs.tasks.prompts_of import base_prompts
+from mechinterp_assets.defs.tasks.prompts_of import NoPromptsError, base_prompts
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
+from mechinterp_assets.storage.declarations import table_spec
+from mechinterp_assets.storage.table_spec import polars_schema
 
 if TYPE_CHECKING:  # science imports torch
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # science imports torch
 
     from mechinterp_assets.circuits.omega import ModelOmega
     from mechinterp_assets.circuits.reference_heads import Heads
+    from mechinterp_assets.circuits.settings import TraceSettings
     from mechinterp_assets.circuits.trace import Root, Trace
 
 TABLES = (
@@ -37,6 +40,7 @@ TABLES = (
     "ioi_slice_contrast",
     "attention_consensus",
     "attention_token_signal",
+    "ioi_trace_roots",
 )
 
 
@@ -55,26 +59,35 @@ def ioi_trace(run: Run) -> Iterator[Made]:
     from mechinterp_assets.circuits.reference_heads import reference_lists
 
     references = reference_lists(run.model.config, run.study.ioi.reference_heads)
-    omega = ModelOmega(run.model)
+    starts = [_start(run, task) for task in run.study.tasks.traced]
+    for start in starts:
+        if start.left_out is not None:
+            run.log.warning(f"{start.task} is not traced: {start.left_out}")
+    none = run.no_rows(*TABLES)
+    omega = ModelOmega(run.model) if any(start.roots for start in starts) else None
     with run.scratch() as folder:
         traces = []
-        of_tasks = {
-            task: base_prompts(run, task, setting="tasks.traced") for task in run.study.tasks.traced
-        }
-        for task, prompts in of_tasks.items():
+        for start in starts:
+            if not start.roots or omega is None:
+                continue
             # Published circuits and the study's own lists are about IOI.
-            known = references if task == "ioi" else {}
-            traces.append(_trace_task(run, task, prompts, known, omega, _Spool(folder / task)))
-            run.log.info(f"traced {task}: {traces[-1].graph.height} edges")
+            known = references if start.task == "ioi" else {}
+            spool = _Spool(folder / start.task)
+            traces.append(_trace_task(run, start, known, omega, spool))
+            run.log.info(f"traced {start.task}: {traces[-1].graph.height} edges")
         links = {trace.task: _publish_graph(run, trace) for trace in traces}
         yield run.made(
             {
-                **{name: _stream(traces, name) for name in _Spool.STREAMED},
-                **{name: _stacked(traces, name) for name in traces[0].frames},
+                **none,
+                **{name: _stream(traces, name, none[name]) for name in _Spool.STREAMED},
+                **{name: _stacked(traces, name) for name in (traces[0].frames if traces else ())},
+                "ioi_trace_roots": _roots_frame(starts),
             },
             {
                 "attention_slices": {
-                    "largest_identity_error": max(trace.spool.largest_error for trace in traces)
+                    "largest_identity_error": max(
+                        (trace.spool.largest_error for trace in traces), default=0.0
+                    )
                 },
                 "ioi_trace_edges": {
                     f"{trace.task}_roots": ", ".join(
@@ -123,10 +136,70 @@ class _TaskTrace:
         return self.frames["ioi_trace_graph"]
 
 
+@dataclass(frozen=True)
+class _Start:
+    """Where the trace of a task starts and why there, or why there is none.
+
+    rules: the study's, as far as the model can be traced by them.
+    """
+
+    task: str
+    prompts: pl.DataFrame
+    rules: TraceSettings
+    roots: tuple[Root, ...] = ()
+    chosen_by: str = ""
+    left_out: str | None = None
+
+
+def _start(run: Run, task: str) -> _Start:
+    """Roots of a task; none and the reason where it cannot be traced."""
+    from mechinterp_assets.circuits.omega import omega_gap
+    from mechinterp_assets.circuits.roots import task_sources
+
+    rules, note = run.study.ioi.rules, ""
+    if rules.any_score and run.model.config.positional == "rotary":
+        # Keys of several sources have no mean where singular vectors differ with the offset.
+        rules = rules.model_copy(update={"firing_score_min": 0})
+        note = "; root pairs have scores of at least 0, since positions are rotary"
+    none = pl.DataFrame()
+    try:
+        prompts = base_prompts(run, task)
+    except NoPromptsError as reason:
+        return _Start(task, none, rules, left_out=str(reason))
+    if (gap := omega_gap(run.model)) is not None:
+        return _Start(task, none, rules, left_out=gap)
+    if not task_sources(prompts):
+        return _Start(
+            task, none, rules, left_out="its prompts have no role but END that END could attend to"
+        )
+    roots, chosen_by = _roots(run, prompts, task, rules)
+    if not roots:
+        return _Start(task, none, rules, left_out=chosen_by)
+    return _Start(task, prompts, rules, tuple(roots), chosen_by + note)
+
+
+def _roots_frame(starts: Sequence[_Start]) -> pl.DataFrame:
+    """Table ioi_trace_roots."""
+    rows = [
+        {
+            "task": start.task,
+            "layer": root.layer,
+            "head": root.head,
+            "source_role": root.source,
+            "chosen_by": start.chosen_by,
+        }
+        for start in starts
+        for root in start.roots
+    ]
+    rows += [
+        {"task": start.task, "left_out": start.left_out} for start in starts if not start.roots
+    ]
+    return pl.DataFrame(rows, schema=polars_schema(table_spec("ioi_trace_roots")))
+
+
 def _trace_task(
     run: Run,
-    task: str,
-    prompts: pl.DataFrame,
+    start: _Start,
     references: Mapping[str, Heads],
     omega: ModelOmega,
     spool: _Spool,
@@ -139,8 +212,7 @@ def _trace_task(
     from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_settings
 
     settings, model = run.study.ioi, run.model
-    roots = _roots(run, prompts, task)
-    rules = settings.rules
+    task, prompts, roots, rules = start.task, start.prompts, list(start.roots), start.rules
     others = [
         variant_settings(variant, rules, settings.near_threshold)
         for variant in settings.trace_variants
@@ -212,11 +284,15 @@ class _Spool:
         return self._folder / f"{name}-{part:06d}.parquet"
 
 
-def _roots(run: Run, prompts: pl.DataFrame, task: str) -> list[Root]:
-    """The study's roots of a task, or the heads with the largest direct effect on its answers."""
+def _roots(
+    run: Run, prompts: pl.DataFrame, task: str, rules: TraceSettings
+) -> tuple[list[Root], str]:
+    """The study's roots of a task, or the heads with the largest direct effect on its answers, and
+    why these; none and the reason where no head qualifies."""
+    from mechinterp_assets.circuits.errors import CircuitError
     from mechinterp_assets.circuits.reference_heads import published_part
     from mechinterp_assets.circuits.roots import (
-        find_roots,
+        no_root,
         root_heads,
         root_scores,
         task_sources,
@@ -225,32 +301,38 @@ def _roots(run: Run, prompts: pl.DataFrame, task: str) -> list[Root]:
 
     settings = run.study.ioi
     if task == "ioi" and settings.roots != "auto":
-        if isinstance(settings.roots, str):
+        if not isinstance(settings.roots, str):
+            return [Root(*root) for root in settings.roots], "named in ioi.roots"
+        try:
             heads = sorted(published_part(run.model.config, settings.roots))
-            return [Root(*head) for head in heads]
-        return [Root(*root) for root in settings.roots]
+            return [Root(*head) for head in heads], f"published: {settings.roots}"
+        except CircuitError as error:
+            run.log.warning(f"ioi.roots: {error}; roots are found as by auto")
     sources = task_sources(prompts)
     named = run.study.tasks.roots.get(task)
-    scores = (find_roots if named is None else root_scores)(
+    scores = root_scores(
         run.model,
         prompts,
         sources=sources,
         count=settings.max_roots,
         threshold=settings.firing_threshold,
-        any_score=settings.any_score,
+        any_score=rules.any_score,
     )
     if named is None:
-        return root_heads(scores)
+        if not scores["is_root"].any():
+            return [], no_root(scores, sources)
+        return root_heads(scores), "largest direct effect on the logit difference (auto)"
     attended = {
         (layer, head): role for layer, head, role in scores["layer", "head", "source"].rows()
     }
     return [
         Root(*root) if len(root) == 3 else Root(*root, attended.get(root, sources[0]))
         for root in named
-    ]
+    ], f"named in tasks.roots.{task}"
 
 
-def _stream(traces: Sequence[_TaskTrace], table: str) -> Iterator[pl.DataFrame]:
+def _stream(traces: Sequence[_TaskTrace], table: str, none: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    yield none
     for trace in traces:
         for frame in trace.spool.stream(table):
             yield frame.with_columns(task=pl.lit(trace.task))

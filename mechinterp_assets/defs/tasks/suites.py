@@ -20,10 +20,40 @@ if TYPE_CHECKING:  # science imports torch
     from mechinterp_assets.prompts.user import Example
 
 
+def study_ioi(run: Run) -> tuple[pl.DataFrame, str | None]:
+    """IOI prompts of a study; none of them and the reason where its model cannot express them."""
+    from mechinterp_assets.corpora.name_moving import is_held_out_pair
+    from mechinterp_assets.prompts.chat import chat_turn, in_chat
+    from mechinterp_assets.prompts.ioi import IOI_SCHEMA, PromptError, ioi_prompts
+
+    ioi, model = run.study.ioi, run.model
+    none = pl.DataFrame(schema=IOI_SCHEMA)
+    try:
+        prompts = ioi_prompts(
+            model.encode,
+            ioi.prompts,
+            ioi.seed,
+            model.first_token_id,
+            ioi.variants,
+            allowed_pair=is_held_out_pair if ioi.held_out_pairs else None,
+        )
+        if ioi.chat_template:
+            turn = chat_turn(model.tokenizer, ioi.chat_request, model.first_token_id)
+            prompts = in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
+    except PromptError as error:
+        return none, str(error)
+    longest = int(prompts["n_tokens"].to_numpy().max())
+    if longest > model.config.n_ctx:
+        return none, (
+            f"a prompt has {longest} tokens, but the model's context is {model.config.n_ctx}"
+        )
+    return prompts, None
+
+
 def study_suite(run: Run) -> TaskSuite:
     """Prompts of every task of a study but IOI, and why tasks were left out.
 
-    Raises PromptError as family_prompts, task_suite and read_examples do.
+    Raises PromptError for files of own tasks that cannot be read.
     """
     from mechinterp_assets.prompts.chat import chat_turn, in_chat
     from mechinterp_assets.prompts.families import family_prompts
@@ -36,6 +66,7 @@ def study_suite(run: Run) -> TaskSuite:
         settings.prompts,
         settings.seed,
         model.first_token_id,
+        n_ctx=model.config.n_ctx,
     )
     tokenizer = TaskTokenizer(
         encode=model.encode,

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.defs.tasks.suites import study_suite
+from mechinterp_assets.defs.tasks.suites import study_ioi, study_suite
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
 
@@ -22,7 +22,7 @@ CLEAN_PROMPTS = 64  # of a clean run, whose z of all layers is held
 @tables(
     "task_baseline",
     reads=UPSTREAM,
-    settings=["tasks"],
+    settings=["tasks", "ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"],
     files=["tasks.own"],
     seed="tasks.seed",
     pool=GPU,
@@ -33,7 +33,10 @@ def task_baseline(run: Run) -> Made:
     from mechinterp_assets.tasks.baseline import task_accuracy
     from mechinterp_assets.tasks.baseline import task_baseline as answer
 
-    baseline = answer(run.model, _prompts(run), study_suite(run).skipped)
+    prompts, skipped = _prompts(run), study_suite(run).skipped
+    if (reason := study_ioi(run)[1]) is not None:
+        skipped = {"ioi": reason, **skipped}
+    baseline = answer(run.model, prompts, skipped)
     accuracy = task_accuracy(baseline)
     return run.made(
         {"task_baseline": baseline},
@@ -66,6 +69,9 @@ def task_effects(run: Run) -> Made:
     settings, model = run.study.task_effects, run.model
     wanted = run.study.tasks.to_ablate if settings.tasks == "auto" else settings.tasks
     base = _prompts(run).filter((pl.col("variant") == BASE) & pl.col("task").is_in(wanted))
+    for task in base.filter(pl.len().over("task") < 2)["task"]:
+        run.log.warning(f"{task} is left out: it has one prompt, and means are over the others")
+    base = base.filter(pl.len().over("task") > 1)
     effects = pl.DataFrame(schema=EFFECTS_SCHEMA)
     faithfulness = pl.DataFrame(schema=FAITHFULNESS_SCHEMA)
     if base.is_empty():

@@ -15,6 +15,9 @@ slices: u_k . (o - h) = 0 for every k in S. The two agree where the biases b_Q, 
 Global: U's attention output at that position -+ alpha h; every later reader sees it, through its
 own LayerNorm. Local: D's normalised input there -+ alpha h / s, s being the scale of D's norm; q
 alone on the destination side, k alone on the source side, or "qkv": all three, as in FC24's code.
+Grouped-query attention: heads of a query group share one key. A local edit of it (receiver "k", and
+the keys and values of "qkv") is seen by all of them; `shared_with` names the others. Edits of the
+query, and global ones, are the same as elsewhere.
 Control: as many slices, drawn without replacement and with a seed from the complement of S, in the
 place of S. Prompts whose S covers more than half of the slices have no control of equal size and
 are left out of it.
@@ -30,14 +33,16 @@ import polars as pl
 from pydantic import model_validator
 
 from mechinterp_assets.interventions.edge_keys import EdgeKey
-from mechinterp_assets.interventions.spec import Intervention, Site, check_shared_keys
+from mechinterp_assets.interventions.spec import Intervention, Site
 from mechinterp_assets.interventions.terms import (
     ALL_POSITIONS,
+    Head,
     Index,
     InterventionError,
     Scope,
     Side,
     Weights,
+    heads_text,
 )
 from mechinterp_assets.model.shape import ModelShape
 
@@ -157,8 +162,20 @@ class EditEdge(Intervention):
     def check_shape(self, shape: ModelShape) -> None:
         super().check_shape(shape)
         self.check_indices([("upstream_head", self.upstream_head, shape.n_heads)])
-        if self.receiver is not None:
-            check_shared_keys(self.id, self.receiver, [self.head], shape)
+
+    def shared_with(self, shape: ModelShape) -> tuple[Head, ...]:
+        """Heads of the downstream head's query group, where its key is edited."""
+        if self.receiver in (None, "q"):
+            return ()
+        group = shape.query_group(self.head)
+        return tuple((self.layer, head) for head in group if head != self.head)
+
+    def sites_in(self, shape: ModelShape) -> tuple[Site, ...]:
+        """A key that heads share is one site, whichever of them is named."""
+        if not self.shared_with(shape):
+            return self.sites
+        group = heads_text([(self.layer, head) for head in shape.query_group(self.head)])
+        return tuple(site.model_copy(update={"detail": group}) for site in self.sites)
 
     @classmethod
     def check(

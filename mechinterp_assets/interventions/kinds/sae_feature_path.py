@@ -60,6 +60,7 @@ class FeaturePath(PathIntervention):
     def check(
         cls, interventions: Sequence[Self], prompts: pl.DataFrame, context: "EditContext"
     ) -> None:
+        super().check(interventions, prompts, context)
         check_saes(interventions, context)
 
     def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":

@@ -1,0 +1,24 @@
+-- formula: 1
+-- rows: at least one
+-- below: layer < n_layers, head < n_heads
+CREATE TABLE ioi_trace_roots (
+    study VARCHAR NOT NULL,
+    task VARCHAR NOT NULL,
+    layer INTEGER CHECK (layer >= 0),
+    head INTEGER CHECK (head >= 0),
+    source_role VARCHAR,
+    chosen_by VARCHAR,
+    left_out VARCHAR,
+    UNIQUE (study, task, layer, head, source_role),
+    CHECK ((layer IS NULL) = (head IS NULL)),
+    CHECK ((layer IS NULL) = (left_out IS NOT NULL)),
+    CHECK ((chosen_by IS NULL) = (left_out IS NOT NULL))
+);
+COMMENT ON TABLE ioi_trace_roots IS 'Where traces start: one row per traced task and root head, or one without a head that says why the task has no trace (the other tables of traces then have no rows of it).';
+COMMENT ON COLUMN ioi_trace_roots.study IS 'Study the row belongs to';
+COMMENT ON COLUMN ioi_trace_roots.task IS 'Task of tasks.traced: ioi, or a task of task_prompts';
+COMMENT ON COLUMN ioi_trace_roots.layer IS 'Layer of the root head; NULL: nothing is traced';
+COMMENT ON COLUMN ioi_trace_roots.head IS 'The root head; NULL: nothing is traced';
+COMMENT ON COLUMN ioi_trace_roots.source_role IS 'Role that it attends to from END; its pair is traced where it fires';
+COMMENT ON COLUMN ioi_trace_roots.chosen_by IS 'Why this head: named in the study, part of a published circuit, or found by its direct effect on the logit difference';
+COMMENT ON COLUMN ioi_trace_roots.left_out IS 'Why nothing is traced: no prompts, no head that qualifies as a root, or a model whose scores Omega does not give; NULL where there is a root';
