@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mechinterp_assets.model.precision import float64
 
-# Relative rms of what is the same in exact arithmetic, through a whole model. Seen on tiny models of
-# 40 families: 1e-6 in float32. In 16 bit a stream is rounded after each addition, in each of two
+# Relative rms of what is the same in exact arithmetic, through a whole model. Seen on tiny models
+# of 40 families: 1e-6 in float32. In 16 bit a stream is rounded after each addition, in each of two
 # computations by itself: .003 to .02 for 2 to 30 layers in bfloat16, an eighth of it in float16.
 ALLOWED = {
     torch.float64: 1e-5,

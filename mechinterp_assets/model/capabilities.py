@@ -2,47 +2,21 @@
 
 Belongs here: what each analysis rests on (identities.py measures it), and the reason in words where
 it does not hold. Does not belong here: the analyses. Assets ask before they work:
-`model.capabilities.require("tracing")`.
+`capabilities_of(model).require("tracing")`.
 
 A reason comes from what the architecture's adapter says it has, not from its name; where the
 adapter says nothing, the measured error is the reason.
 """
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
 
+import polars as pl
+
+from mechinterp_assets.model.analyses import ANALYSES, RESTS_ON, Analysis
+from mechinterp_assets.model.identities import identities_of
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelError
-
-if TYPE_CHECKING:
-    from mechinterp_assets.model.language_model import LanguageModel
-
-Analysis = Literal[
-    "activations",
-    "processed_weights",
-    "feature_attribution",
-    "recursive_attribution",
-    "direct_effects",
-    "token_weights",
-    "query_key",
-    "tracing",
-    "edges",
-]
-ANALYSES: tuple[Analysis, ...] = get_args(Analysis)
-
-RESTS_ON: dict[Analysis, tuple[str, ...]] = {
-    "activations": ("bridge",),
-    "processed_weights": ("bridge", "processed"),
-    "feature_attribution": ("bridge", "values"),
-    "recursive_attribution": ("bridge", "values", "value_weights", "heads", "stream"),
-    "direct_effects": ("bridge", "processed", "heads", "stream", "logits"),
-    "token_weights": ("bridge", "processed", "heads", "stream", "logits", "embedding", "blocks"),
-    "query_key": ("bridge", "processed", "scores"),
-    "tracing": ("bridge", "processed", "scores", "heads", "stream"),
-    "edges": (
-        *("bridge", "processed", "values", "value_weights", "heads", "stream", "logits"),
-        *("scores", "embedding", "blocks"),
-    ),
-}
 
 # What does not hold, in words that go on "... cannot be computed of this model: ".
 _BREACH = {
@@ -78,15 +52,20 @@ class Capability:
         return self.reason is None
 
 
+def capabilities_of(model: LanguageModel) -> "Capabilities":
+    """The analyses of a model, measured once."""
+    return Capabilities(model)
+
+
 class Capabilities:
     """The analyses of one loaded model; measured when they are asked for."""
 
-    def __init__(self, model: "LanguageModel") -> None:
+    def __init__(self, model: LanguageModel) -> None:
         self._model = model
 
     def of(self, analysis: Analysis) -> Capability:
         """Whether one analysis holds of the model."""
-        identities = self._model.identities
+        identities = identities_of(self._model)
         errors = {identity: identities.error(identity) for identity in RESTS_ON[analysis]}
         reason = next(
             (self._reason(identity) for identity in errors if not identities.holds(identity)), None
@@ -104,21 +83,44 @@ class Capabilities:
                     "what each family allows and what to do instead"
                 )
 
+    def frame(self) -> pl.DataFrame:
+        """Table model_capabilities, without study."""
+        found = [self.of(analysis) for analysis in ANALYSES]
+        return pl.DataFrame(
+            {
+                "analysis": [one.analysis for one in found],
+                "holds": [one.holds for one in found],
+                "error": [one.error if math.isfinite(one.error) else None for one in found],
+                "allowed": [one.allowed for one in found],
+                "reason": [one.reason for one in found],
+            },
+            schema={
+                "analysis": pl.String,
+                "holds": pl.Boolean,
+                "error": pl.Float64,
+                "allowed": pl.Float64,
+                "reason": pl.String,
+            },
+        )
+
     def _reason(self, identity: str) -> str:
         because = _feature_behind(self._model, identity)
         if because:
             return f"{_BREACH[identity]}, because {because}"
-        why = self._model.identities.why(identity)
+        why = identities_of(self._model).why(identity)
         if why:
             return f"{_BREACH[identity]} ({why})"
-        error, allowed = self._model.identities.error(identity), self._model.identities.allowed
+        error, allowed = (
+            identities_of(self._model).error(identity),
+            identities_of(self._model).allowed,
+        )
         return f"{_BREACH[identity]} (relative error {error:.2g}, allowed {allowed:g})"
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _feature_behind(model: "LanguageModel", identity: str) -> str | None:
+def _feature_behind(model: LanguageModel, identity: str) -> str | None:
     """What the architecture has that breaks an identity, as its adapter and modules say."""
     cfg, components = model.adapter.cfg, model.adapter.components
     block = components["blocks"].submodules
@@ -133,25 +135,36 @@ def _feature_behind(model: "LanguageModel", identity: str) -> str | None:
         found = f"what blocks write is multiplied by {scaled:g}"
     elif identity == "value_weights" and "ln1" not in block:
         found = "no norm stands before attention"
+    elif identity in ("value_weights", "logits") and not _norms_fold(model):
+        found = "TransformerLens cannot fold its norms into its weights"
     elif identity == "blocks" and getattr(cfg, "parallel_attn_mlp", False):
         found = "attention and MLP run side by side"
-    elif identity == "logits" and getattr(cfg, "output_logits_soft_cap", 0.0) not in (None, 0.0, -1.0):
+    elif identity == "logits" and getattr(cfg, "output_logits_soft_cap", 0.0) not in (
+        None,
+        0.0,
+        -1.0,
+    ):
         found = f"logits are capped at {cfg.output_logits_soft_cap:g} by tanh"
     elif identity == "scores":
         found = _of_scores(model, attention, own)
     elif identity == "embedding" and cfg.positional_embedding_type == "standard":
-        found = "positions are added by a table that is no weight" if model.config.positional == "other" else None
+        found = (
+            "positions are added by a table that is no weight"
+            if model.config.positional == "other"
+            else None
+        )
     elif identity == "embedding" and "embed_ln" in components:
         found = "a norm stands behind the embedding"
     return found
 
 
-def _of_scores(model: "LanguageModel", attention: object, own: object) -> str | None:
+def _of_scores(model: LanguageModel, attention: object, own: object) -> str | None:
     cfg = model.adapter.cfg
     assert isinstance(attention, dict)
     normed = [
-        part.name for key, part in attention.items() if key in ("q_norm", "k_norm")
-        and getattr(own, part.name, None) is not None
+        part.name
+        for key, part in attention.items()
+        if key in ("q_norm", "k_norm") and getattr(own, part.name, None) is not None
     ]
     if cfg.positional_embedding_type == "alibi":
         return "ALiBi adds a bias by distance to them"
@@ -159,4 +172,8 @@ def _of_scores(model: "LanguageModel", attention: object, own: object) -> str | 
         return f"queries and keys are normalised ({', '.join(normed)})"
     if getattr(cfg, "attn_scores_soft_cap", 0.0) not in (None, 0.0, -1.0):
         return f"scores are capped at {cfg.attn_scores_soft_cap:g} by tanh"
-    return None
+    return None if _norms_fold(model) else "TransformerLens cannot fold its norms into its weights"
+
+
+def _norms_fold(model: LanguageModel) -> bool:
+    return getattr(model.adapter, "supports_fold_ln", True) is not False

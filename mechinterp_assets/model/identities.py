@@ -11,20 +11,21 @@ which analysis rests on which (capabilities.py).
               head of the last layer that is ablated takes its z W_O away from it
   stream      the residual stream is the sum of what embedding, attention and MLPs wrote
   logits      logits are W_U on the normalised stream + b_U (processed weights)
-  scores      softmax of scale * q . k, rotated, is the attention pattern; q and k are W_Q and W_K on
-              the normalised stream (processed weights)
+  scores      softmax of scale * q . k, rotated, is the attention pattern; q and k are W_Q and W_K
+              on the normalised stream (processed weights)
   embedding   the stream begins as W_E of the token, + W_pos (processed weights)
   blocks      attention, then an MLP that reads the stream with attention's output behind one norm
 """
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mechinterp_assets.model.agreement import ALLOWED, disagreement, worst
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import mlp_output
 from mechinterp_assets.model.probe_tokens import probe_tokens
 from mechinterp_assets.model.query_key import (
@@ -33,9 +34,6 @@ from mechinterp_assets.model.query_key import (
     scores_of,
     window_of,
 )
-
-if TYPE_CHECKING:
-    from mechinterp_assets.model.language_model import LanguageModel
 
 View = Literal["raw", "processed"]
 IDENTITIES = (
@@ -53,6 +51,15 @@ IDENTITIES = (
 _GOOD_FIT = 1e-5  # a form with this error is the layer's; the rest need not be tried
 
 
+def identities_of(model: LanguageModel) -> "Identities":
+    """The identities of a model, measured once."""
+    if Identities not in model.measured:
+        model.measured[Identities] = Identities(model)
+    found = model.measured[Identities]
+    assert isinstance(found, Identities)
+    return found
+
+
 class Identities:
     """The identities of one loaded model; each is measured when it is first asked for.
 
@@ -60,7 +67,7 @@ class Identities:
     infinite error.
     """
 
-    def __init__(self, model: "LanguageModel", token_ids: Tensor | None = None) -> None:
+    def __init__(self, model: LanguageModel, token_ids: Tensor | None = None) -> None:
         self._model = model
         config = model.config
         self.token_ids = (
@@ -163,7 +170,9 @@ class Identities:
                 handle.remove()
         found, cache = self._raw
         z = (cache[f"blocks.{layer}.attn.hook_z"].flatten(2) for layer in layers)
-        errors = [disagreement(value, caught[layer]) for layer, value in zip(layers, z, strict=True)]
+        errors = [
+            disagreement(value, caught[layer]) for layer, value in zip(layers, z, strict=True)
+        ]
         return worst([disagreement(found, logits), *errors])
 
     def _processed(self) -> float:
@@ -195,7 +204,9 @@ class Identities:
         """What the layer's own norm makes of x, if it is one gain and bias on the normalised x."""
         norm = self._model.raw.blocks[layer].ln1
         dtype = self._model.dtype
-        ends = torch.stack([torch.zeros_like(x[:1, 0]), torch.linspace(-1, 1, x.shape[-1]).to(x)[None]])
+        ends = torch.stack(
+            [torch.zeros_like(x[:1, 0]), torch.linspace(-1, 1, x.shape[-1]).to(x)[None]]
+        )
         bias, answer = norm(ends.to(dtype)).to(x)[:, 0]
         gain = (answer - bias) / self._normalised(ends[1, 0])
         return self._normalised(x) * gain + bias

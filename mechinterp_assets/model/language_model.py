@@ -40,8 +40,6 @@ from mechinterp_assets.model.architecture import (
     output_projections,
     shape_in_adapter,
 )
-from mechinterp_assets.model.capabilities import Capabilities
-from mechinterp_assets.model.identities import Identities
 from mechinterp_assets.model.loaded_weights import check_loaded
 from mechinterp_assets.model.model_files import CONFIG, check_model_folder, check_weight_files
 from mechinterp_assets.model.shape import ModelError, ModelShape, read_shape
@@ -94,6 +92,7 @@ class LanguageModel:
         self.device = device
         self.dtype = dtype
         self.adapter = adapter_of(self.hf.config, source)
+        self.measured: dict[type, Any] = {}  # what is measured of this model once (identities.py)
         self.config = shape_in_adapter(self.adapter, self.hf.config)
 
     @classmethod
@@ -205,16 +204,6 @@ class LanguageModel:
     def attention_module(self, layer: int) -> nn.Module:
         """The model's own module that computes the attention of a layer."""
         return attention_modules(self.hf, self.adapter, self.source)[layer]
-
-    @cached_property
-    def identities(self) -> Identities:
-        """What analyses of this model rest on, measured when it is asked for."""
-        return Identities(self)
-
-    @cached_property
-    def capabilities(self) -> Capabilities:
-        """Which analyses are true of this model, and why others are not."""
-        return Capabilities(self)
 
     @contextmanager
     def replaced_z(self, layer: int, replace: Any) -> Iterator[None]:

@@ -12,8 +12,8 @@ _TEXTS = (
     "When Mary and John went to the store, John gave a bottle of milk to Mary, and then she asked "
     "him where he had found it. The old harbour of the town lies two miles to the north of here; "
     "ships of every size came there in 1874, 1875 and 1876.",
-    "def area(width, height):\n    return width * height\n\nprint(area(3, 4))  # 12\n\nThe cat sat on "
-    "the mat. The dog sat on the rug. The cat saw the dog, and the dog saw the cat. Then it rained.",
+    "def area(width, height):\n    return width * height\n\nprint(area(3, 4))  # 12\n\nThe cat sat "
+    "on the mat. The dog sat on the rug. The cat saw the dog, and the dog saw the cat. It rained.",
 )
 LENGTH = 48  # tokens of a text, at most
 _DISTINCT = 8  # fewer say that a tokenizer does not know these texts

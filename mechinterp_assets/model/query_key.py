@@ -79,9 +79,9 @@ class LayerAttention:
         return _rotations(*self.angles.table(length), self.pairs, d_head)
 
 
-def attention_forms(hf: Any, attention: nn.Module, d_head: int, layer: int) -> Iterator[
-    tuple[Angles | None, Pairs, float]
-]:
+def attention_forms(
+    hf: Any, attention: nn.Module, d_head: int, layer: int
+) -> Iterator[tuple[Angles | None, Pairs, float]]:
     """Forms that the scores of a layer may have, the likeliest first: angles, pairs, scale.
 
     attention: the module of the model that computes them.
@@ -98,9 +98,7 @@ def attention_forms(hf: Any, attention: nn.Module, d_head: int, layer: int) -> I
             yield angles, pairs, scale
 
 
-def scores_of(
-    q: Tensor, k: Tensor, angles: Angles | None, pairs: Pairs, scale: float
-) -> Tensor:
+def scores_of(q: Tensor, k: Tensor, angles: Angles | None, pairs: Pairs, scale: float) -> Tensor:
     """Scores [batch, head, destination, source] of q, k [batch, position, head, d_head]."""
     if angles is not None:
         turns = _rotations(*angles.table(q.shape[1]), pairs, q.shape[-1]).to(q)

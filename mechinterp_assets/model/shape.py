@@ -215,7 +215,9 @@ def _first(config: Any, *names: str, default: int | None = None) -> int:
 
 
 def _epsilon(config: Any) -> float:
-    found = [float(value) for name in _EPSILON if (value := getattr(config, name, None)) is not None]
+    found = [
+        float(value) for name in _EPSILON if (value := getattr(config, name, None)) is not None
+    ]
     return found[0] if found else DEFAULT_EPSILON
 
 

@@ -53,6 +53,7 @@ class _Batch:
     seed="interventions.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["processed_weights"],
 )
 def interventions(run: Run) -> Made:
     """Ablation of every head, edits of traced edges, published experiments and the study's own.
