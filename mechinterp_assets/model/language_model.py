@@ -28,17 +28,24 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.activations import NewGELUActivation
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from mechinterp_assets.model.architecture import (
+    adapter_of,
+    attention_kernel,
+    attention_modules,
+    output_projections,
+    shape_in_adapter,
+)
 from mechinterp_assets.model.bos import FROM_TOKENIZER, Bos, resolved_bos
 from mechinterp_assets.model.bridge import AnalysisBridge
 from mechinterp_assets.model.left_out import excluded_ids
 from mechinterp_assets.model.loaded_weights import check_loaded
 from mechinterp_assets.model.model_files import CONFIG, check_model_folder, check_weight_files
-from mechinterp_assets.model.shape import ModelError, read_shape, shape_of
+from mechinterp_assets.model.shape import ModelError, read_shape
 from mechinterp_assets.model.sharing import has_expert_stacks, sharing_copy, unwritten
 from mechinterp_assets.model.token_bytes import byte_pieces, special_ids, token_bytes
 from mechinterp_assets.model.token_labels import vocabulary_labels
@@ -69,7 +76,9 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.device = device
         self.dtype = dtype
-        self.config = shape_of(hf.config)
+        self.adapter = adapter_of(self.hf.config, source)
+        self.measured: dict[type, Any] = {}  # what is measured of this model once (identities.py)
+        self.config = shape_in_adapter(self.adapter, self.hf.config)
         self._bos_setting, self._exclude_tokens = bos, tuple(exclude_tokens)
 
     @classmethod
@@ -82,7 +91,8 @@ class LanguageModel:
         bos: str = FROM_TOKENIZER,
         exclude_tokens: Collection[str] = (),
     ) -> "LanguageModel":
-        """Load a Hugging Face folder or hub name; `eval`, no gradients, SDPA attention.
+        """Load a Hugging Face folder or hub name; `eval`, no gradients, SDPA attention where it is
+        what the bridge computes (architecture.py).
 
         A folder without tokenizer files loads with a placeholder tokenizer that has one entry per
         token id, which is enough for everything that starts from token ids. bos: what sequences
@@ -99,7 +109,7 @@ class LanguageModel:
             hf, report = AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=dtype,
-                attn_implementation="sdpa",
+                attn_implementation=attention_kernel(_config(name), name),
                 use_safetensors=True,
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,  # check_loaded names them all
@@ -179,7 +189,7 @@ class LanguageModel:
 
     @cached_property
     def _output_projections(self) -> list[nn.Module]:
-        return _find_output_projections(self.trunk, self.config.n_layers)
+        return output_projections(self.hf, self.adapter, self.source)
 
     def output_projection(self, layer: int) -> nn.Module:
         """The module that maps z_cat [batch, position, n_heads * d_head] to attn_out."""
@@ -189,6 +199,10 @@ class LanguageModel:
                 f"0..{self.config.n_layers - 1}"
             )
         return self._output_projections[layer]
+
+    def attention_module(self, layer: int) -> nn.Module:
+        """The model's own module that computes the attention of a layer."""
+        return attention_modules(self.hf, self.adapter, self.source)[layer]
 
     @contextmanager
     def replaced_z(self, layer: int, replace: Any) -> Iterator[None]:
@@ -297,8 +311,12 @@ class LanguageModel:
 # ---- private -------------------------------------------------------------------------------------
 
 
+def _config(name: str) -> Any:
+    return AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
 def _tokenizer(name: str, config: Any) -> Any:
-    folder, size = Path(name), shape_of(config).d_vocab
+    folder, size = Path(name), config.vocab_size
     if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
         if left := [file for file in _BESIDE_TOKENIZERS if (folder / file).exists()]:
             raise ModelError(
@@ -353,15 +371,3 @@ def _with_fused_gelu(hf: Any) -> Any:
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
     return hf
-
-
-def _find_output_projections(trunk: nn.Module, n_layers: int) -> list[nn.Module]:
-    """Attention output projections in layer order, by the names the common architectures use."""
-    endings = ("attn.c_proj", "self_attn.o_proj", "self_attn.out_proj", "attention.dense", "attn.o")
-    found = [m for name, m in trunk.named_modules() if name.endswith(endings)]
-    if len(found) != n_layers:
-        raise ModelError(
-            f"{type(trunk).__name__} has {n_layers} layers but {len(found)} attention output "
-            f"projections named like {endings}; add its name to _find_output_projections"
-        )
-    return found

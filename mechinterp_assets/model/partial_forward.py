@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, cat
+import torch
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 NamedHook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
@@ -57,6 +58,35 @@ def all_logits_from(
     return logits
 
 
+def mlp_output(bridge: TransformerBridge, layer: int, stream: Tensor) -> Tensor:
+    """What the MLP of block `layer` writes [row, position, d_model] when it reads `stream`.
+
+    The block itself is run, its attention writing nothing, so that norms and modules are where the
+    architecture has them. In a block whose MLP runs beside attention, the MLP reads what attention
+    reads.
+    """
+    kept: list[Tensor] = []
+
+    def enter(value: Tensor, hook: Any) -> Tensor:
+        return stream
+
+    def silence(value: Tensor, hook: Any) -> Tensor:
+        return torch.zeros_like(value)
+
+    def keep(value: Tensor, hook: Any) -> None:
+        kept.append(value.clone())
+
+    hooks = [
+        (f"blocks.{layer}.hook_resid_pre", enter),
+        (f"blocks.{layer}.hook_attn_out", silence),
+        (f"blocks.{layer}.hook_mlp_out", keep),
+    ]
+    with _passed_through(bridge, layer):
+        ids = torch.zeros(stream.shape[:2], dtype=torch.long, device=stream.device)
+        bridge.run_with_hooks(ids, fwd_hooks=hooks, stop_at_layer=layer + 1)
+    return kept[0]
+
+
 def last_position(residual: Tensor, hook: Any) -> Tensor:
     """Hook for `unembed.hook_in`: keeps END alone, so that nothing else is unembedded."""
     return residual[:, -1:]
@@ -86,7 +116,7 @@ def run_entering(
 
 def _entry(rows: Tensor, is_first: bool) -> Callable[[Tensor, Any], Tensor]:
     def enter(residual: Tensor, hook: Any) -> Tensor:
-        return rows.clone() if is_first else cat([residual, rows])
+        return rows.clone() if is_first else torch.cat([residual, rows])
 
     return enter
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 Positional = Literal["absolute", "rotary", "other"]
-ABSOLUTE_POSITIONS = frozenset({"gpt2", "gpt_neo", "opt"})
-ALIBI_CONTEXT = 2048  # tokens that ALiBi models are trained on; their configs know no limit
-OPT_EPSILON = 1e-5  # which its config does not say
+UNLIMITED_CONTEXT = 2048  # tokens that ALiBi models are trained on; their configs know no limit
+DEFAULT_EPSILON = 1e-5  # torch's, of LayerNorms that a config says nothing of
+_CONTEXT = ("n_positions", "max_position_embeddings", "max_seq_len")
+_EPSILON = ("layer_norm_epsilon", "rms_norm_eps", "layer_norm_eps", "norm_epsilon", "norm_eps")
+_ROTARY = ("rope_parameters", "rope_theta", "rotary_dim")
 MAXIMUM_CONFIG_BYTES = 1 << 20
 
 
@@ -132,26 +134,25 @@ def read_shape(source: str | Path) -> ModelShape:
 def shape_of(config: Any) -> ModelShape:
     """Sizes of the model that a Hugging Face config describes."""
     d_model = _first(config, "n_embd", "hidden_size", "d_model")
-    n_heads = _first(config, "n_head", "num_attention_heads", "num_heads")
-    rotary = hasattr(config, "rope_parameters") or hasattr(config, "rope_theta")
-    absolute = config.model_type in ABSOLUTE_POSITIONS
-    alibi = bool(getattr(config, "alibi", config.model_type == "bloom"))
-    context = _first(
-        config,
-        *("n_positions", "max_position_embeddings"),
-        default=ALIBI_CONTEXT if alibi else None,
-    )
+    n_heads = _first(config, "n_head", "num_attention_heads", "num_heads", "n_heads")
+    ratio = getattr(config, "expansion_ratio", None) or 4
     return ModelShape(
         architecture=str(config.model_type),
-        n_layers=_first(config, "n_layer", "num_hidden_layers", "num_layers"),
+        n_layers=_first(config, "n_layer", "num_hidden_layers", "num_layers", "n_layers"),
         n_heads=n_heads,
-        n_kv_heads=_first(config, "num_key_value_heads", default=n_heads),
+        n_kv_heads=_key_value_heads(config, n_heads),
         d_model=d_model,
         d_head=int(getattr(config, "head_dim", None) or _head_width(d_model, n_heads)),
-        d_mlp=_first(config, "n_inner", "intermediate_size", "ffn_dim", default=4 * d_model),
+        d_mlp=_first(
+            config,
+            *("n_inner", "intermediate_size", "ffn_dim", "ffn_hidden_size"),
+            default=ratio * d_model,
+        ),
         d_vocab=_first(config, "vocab_size"),
-        n_ctx=context,
-        positional="absolute" if absolute else ("rotary" if rotary and not alibi else "other"),
+        n_ctx=UNLIMITED_CONTEXT
+        if getattr(config, "alibi", False)
+        else _first(config, *_CONTEXT, default=UNLIMITED_CONTEXT),
+        positional=_positional(config),
         normalization="RMS" if hasattr(config, "rms_norm_eps") else "LN",
         eps=_epsilon(config),
     )
@@ -226,10 +227,25 @@ def _first(config: Any, *names: str, default: int | None = None) -> int:
 
 
 def _epsilon(config: Any) -> float:
-    names = ("layer_norm_epsilon", "rms_norm_eps", "layer_norm_eps")
-    found = [float(value) for name in names if (value := getattr(config, name, None)) is not None]
-    if config.model_type == "opt":
-        return OPT_EPSILON
-    if not found:
-        raise ModelError(f"model config {type(config).__name__} has none of {names}")
-    return found[0]
+    found = [
+        float(value) for name in _EPSILON if (value := getattr(config, name, None)) is not None
+    ]
+    return found[0] if found else DEFAULT_EPSILON
+
+
+def _key_value_heads(config: Any, n_heads: int) -> int:
+    shared = getattr(config, "multi_query", False)  # one key head, unless the number is given too
+    if shared and not getattr(config, "new_decoder_architecture", False):
+        return 1
+    names = ("num_key_value_heads", *(("num_kv_heads",) if shared else ()))
+    return _first(config, *names, default=n_heads)
+
+
+def _positional(config: Any) -> Positional:
+    """By what a config says of positions: a bias, rotation, or else a limit to their number."""
+    inner = getattr(config, "attn_config", None)
+    if getattr(config, "alibi", False) or getattr(inner, "alibi", False):
+        return "other"
+    if any(hasattr(config, name) for name in _ROTARY):
+        return "rotary"
+    return "absolute" if any(getattr(config, name, None) for name in _CONTEXT) else "other"

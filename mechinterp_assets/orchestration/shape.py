@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from mechinterp_assets.model.analyses import Analysis
 from mechinterp_assets.orchestration.declared_settings import DeclaredSettings
 from mechinterp_assets.orchestration.inputs import Inputs
 from mechinterp_assets.orchestration.publishing import Publisher
@@ -58,7 +59,8 @@ class Shape:
     gates: tables that it does not read, whose blocking checks must have passed. settings: sections
     or keys of the study that it may use. files: settings whose files it reads
     (staleness/study_files.py). seed: a number, or the setting that seeds it; None where nothing is
-    drawn or computed on a device.
+    drawn or computed on a device. needs: analyses that must hold of the study's model, else the
+    asset is refused before its body runs.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Shape:
     files: tuple[str, ...]
     seed: str | int | None
     together: bool
+    needs: tuple[Analysis, ...] = ()
 
     @property
     def upstream(self) -> tuple[Read, ...]:
@@ -97,10 +100,12 @@ def tables(
     pool: str | None = None,
     kinds: Iterable[str] = (),
     together: bool = False,
+    needs: Iterable[Analysis] = (),
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Make an asset of tables from a body; the module docstring says how.
 
-    kinds: what it is made with, beside DuckDB and Parquet.
+    kinds: what it is made with, beside DuckDB and Parquet. needs: analyses (model/analyses.py)
+    that must hold of the study's model; where one does not, the body never runs.
     """
     pers = {table_spec(name).per for name in names}
     if len(pers) != 1:
@@ -119,6 +124,7 @@ def tables(
             files=tuple(files),
             seed=seed,
             together=together,
+            needs=tuple(needs),
         )
         if shape.name in SHAPES and SHAPES[shape.name].tables != names:
             raise ValueError(f"two assets are called {shape.name!r}; rename one")
@@ -151,6 +157,8 @@ def tables(
             keys = left_to_make(context, lake, shape.tables)
             try:
                 for run in _runs(shape, machine, publisher, keys):
+                    if shape.needs:
+                        _require(run, shape.needs)
                     for made in _bodys_results(body(run)):
                         yield from made.run.publish(made)
             except BaseException:
@@ -162,6 +170,13 @@ def tables(
         return asset
 
     return of
+
+
+def _require(run: Run, needs: tuple[Analysis, ...]) -> None:
+    """Raise UnsupportedAnalysisError where an analysis does not hold of the study's model."""
+    from mechinterp_assets.model.capabilities import capabilities_of  # imports torch
+
+    capabilities_of(run.model).require(*needs)
 
 
 def _runs(

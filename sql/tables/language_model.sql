@@ -22,6 +22,8 @@ CREATE TABLE language_model (
     left_out_token_ids INTEGER[] NOT NULL,
     weights_hash VARCHAR NOT NULL CHECK (regexp_full_match(weights_hash, '[0-9a-f]{16}')),
     tokenizer_hash VARCHAR NOT NULL CHECK (regexp_full_match(tokenizer_hash, '[0-9a-f]{16}')),
+    bridge_error DOUBLE NOT NULL CHECK (bridge_error >= 0),
+    bridge_error_allowed DOUBLE NOT NULL CHECK (bridge_error_allowed > 0),
     PRIMARY KEY (study),
     CHECK (n_heads % n_kv_heads = 0),
     CHECK (bos_token_id BETWEEN 0 AND d_vocab - 1),
@@ -49,3 +51,5 @@ COMMENT ON COLUMN language_model.prepend_bos IS 'Whether sequences and prompts s
 COMMENT ON COLUMN language_model.left_out_token_ids IS 'Token ids excluded from SAE training, statistics and evaluation wherever they stand: bos_token_id, and those of activations.exclude_tokens';
 COMMENT ON COLUMN language_model.weights_hash IS 'Fingerprint of all weights as loaded (sha256, 16 hex digits); artefacts made with other weights are refused';
 COMMENT ON COLUMN language_model.tokenizer_hash IS 'Fingerprint of vocabulary, merges and special tokens (sha256, 16 hex digits); artefacts made with another tokenizer are refused';
+COMMENT ON COLUMN language_model.bridge_error IS 'Relative rms difference between the model itself and TransformerLens''s bridge over its raw weights, the worse of logits and z of all layers, on a few real tokens';
+COMMENT ON COLUMN language_model.bridge_error_allowed IS 'Largest bridge_error with which the bridge is the model, by the precision that the model is run in';

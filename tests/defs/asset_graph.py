@@ -27,6 +27,7 @@ def asset_graph() -> str:
             "gates": sorted(shape.gates),
             "settings": sorted(set(shape.settings)),
             "files": sorted(shape.files),
+            "needs": list(shape.needs),
         }
         text = [f"  {name:<9} {' '.join(values)}" for name, values in lines.items() if values]
         return "\n".join([shape.name, *text])

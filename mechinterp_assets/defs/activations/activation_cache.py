@@ -36,6 +36,7 @@ def check_difference(partition: str, difference: float, allowed: float) -> None:
     pool=GPU,
     kinds=["torch", "safetensors"],
     together=True,
+    needs=["activations"],
 )
 def activation_cache(run: Run) -> Iterator[Made]:
     """Harvest z of all layers of the run's partitions, one forward pass per study.

@@ -38,6 +38,7 @@ PROMPTS = ("ioi_prompts", "task_prompts")
     seed="circuits.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["edges"],
 )
 def circuit_quality(run: Run) -> Made:
     """Edge attribution beside exact patching; faithfulness of edge sets and of head sets."""
@@ -108,6 +109,7 @@ def circuit_quality(run: Run) -> Made:
     seed="circuits.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["edges"],
 )
 def subspace_patching(run: Run) -> Made:
     """Patch directions, what the next weights read of them, the rest, and the whole component."""

@@ -28,6 +28,7 @@ ROLE, FALLBACK = "name_mover", "ioi_attention_io"
     seed=0,
     pool=GPU,
     kinds=["torch"],
+    needs=["recursive_attribution", "query_key"],
 )
 def qk_features(run: Run) -> Made:
     """What queries at END and keys at the names are made of, and which pairs make the score."""

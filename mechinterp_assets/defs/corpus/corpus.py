@@ -12,13 +12,23 @@ from mechinterp_assets.orchestration.shape import tables
 
 @tables(
     "language_model",
+    "model_capabilities",
     settings=["model", "features.proxies", "activations.exclude_tokens"],
     files=["model"],
     kinds=["huggingface"],
 )
 def language_model(run: Run) -> Made:
-    """Load the study's model once and record its sizes and fingerprints."""
+    """Load the study's model once, see that the bridge is it, record its sizes and fingerprints.
+
+    Nothing is published of a model whose bridge computes other logits or another z. Which analyses
+    hold of it is measured here, for all assets that ask.
+    """
+    from mechinterp_assets.model.capabilities import capabilities_of
+    from mechinterp_assets.model.identities import identities_of
+
     settings, model = run.study.model, run.load_model()
+    capabilities, identities = capabilities_of(model), identities_of(model)
+    capabilities.require("activations")
     run.inputs.came_from(model_version=model.weights_hash)
     for proxy in named_proxies(
         run.study.features.proxies
@@ -46,10 +56,15 @@ def language_model(run: Run) -> Made:
         "left_out_token_ids": list(model.left_out_ids),
         "weights_hash": model.weights_hash,
         "tokenizer_hash": model.tokenizer_hash,
+        "bridge_error": identities.error("bridge"),
+        "bridge_error_allowed": identities.allowed,
     }
+    analyses = capabilities.frame()
+    missing = analyses.filter(~pl.col("holds"))["analysis"].to_list()
     return run.made(
-        {"language_model": pl.DataFrame([row])},
+        {"language_model": pl.DataFrame([row]), "model_capabilities": analyses},
         {
+            "model_capabilities": {"not_of_this_model": ", ".join(missing) or "none"},
             "language_model": {
                 "parameters": float(row["n_parameters"]),
                 "weights_hash": model.weights_hash,
@@ -57,7 +72,7 @@ def language_model(run: Run) -> Made:
                 "heads": shape.n_heads,
                 "bos": f"{settings.bos}: {row['bos_token']}",
                 "tokens_excluded": len(run.study.activations.exclude_tokens),
-            }
+            },
         },
     )
 

@@ -101,6 +101,7 @@ def feature_pass(run: Run) -> Iterator[Made]:
     seed="sae.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["direct_effects"],
 )
 def feature_weights(run: Run) -> Made:
     """What a feature's decoder row writes: direct logit effects, and the heads it is made of."""
@@ -141,6 +142,7 @@ def feature_weights(run: Run) -> Made:
     pool=GPU,
     kinds=["torch"],
     together=True,
+    needs=["feature_attribution"],
 )
 def feature_dfa(run: Run) -> Iterator[Made]:
     """Direct feature attribution of the top examples: by head, by source, some of them by both.

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # science imports torch
     pool=GPU,
     kinds=["torch"],
     together=True,
+    needs=["recursive_attribution"],
 )
 def feature_rdfa(run: Run) -> Iterator[Made]:
     """Trees of some features of each layer, through the SAEs of all layers before it."""

@@ -27,6 +27,7 @@ SIZES = ("heads.sequences", "heads.repeat_length", "heads.sink_length")
     seed="heads.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["activations"],
 )
 def head_scores(run: Run) -> Made:
     """Attention, copying, copy suppression, successor, sink and positional scores of all heads."""
@@ -61,6 +62,7 @@ def head_scores(run: Run) -> Made:
     seed="heads.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["processed_weights"],
 )
 def ioi_head_scores(run: Run) -> Made:
     """Direct effects, attention and name copying at END; then scores relative to the movers."""
@@ -100,6 +102,7 @@ def ioi_head_scores(run: Run) -> Made:
     seed="heads.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["activations"],
 )
 def attention_sinks(run: Run) -> Made:
     """What heads do with the first positions, and the largest entries of the residual stream."""

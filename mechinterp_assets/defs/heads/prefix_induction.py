@@ -26,6 +26,7 @@ DRAWN_HEADS = 5
     seed="prefix_induction.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["direct_effects"],
 )
 def prefix_induction(run: Run) -> Made:
     """Induction score, direct effect, attention in text and its causes, by prefix length."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # science imports torch
     seed="interventions.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["processed_weights"],
 )
 def interventions(run: Run) -> Made:
     """Ablation of every head, edits of traced edges, published experiments and the study's own.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     seed="ioi.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["processed_weights"],
 )
 def ioi_baseline(run: Run) -> Made:
     """Logits and probabilities of both names at the end of every prompt."""
@@ -57,7 +58,14 @@ def ioi_baseline(run: Run) -> Made:
     )
 
 
-@tables("attention_svd", reads=["language_model"], seed=0, pool=GPU, kinds=["torch"])
+@tables(
+    "attention_svd",
+    reads=["language_model"],
+    seed=0,
+    pool=GPU,
+    kinds=["torch"],
+    needs=["query_key"],
+)
 def attention_svd(run: Run) -> Made:
     """Singular values of every head's Omega, from one batched QR and small SVD."""
     from mechinterp_assets.circuits.omega import attention_svd as singular_values
@@ -80,6 +88,7 @@ def attention_svd(run: Run) -> Made:
     seed="ioi.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["query_key"],
 )
 def slice_usage(run: Run) -> Made:
     """Slices that attention uses on IOI prompts and on unspecific text, firing and not firing."""

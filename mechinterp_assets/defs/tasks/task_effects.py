@@ -27,6 +27,7 @@ CLEAN_PROMPTS = 64  # of a clean run, whose z of all layers is held
     seed="tasks.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["processed_weights"],
 )
 def task_baseline(run: Run) -> Made:
     """Loss, probability, rank and logit difference of every prompt's answer."""
@@ -53,6 +54,7 @@ def task_baseline(run: Run) -> Made:
     seed="task_effects.seed",
     pool=GPU,
     kinds=["torch"],
+    needs=["processed_weights"],
 )
 def task_effects(run: Run) -> Made:
     """Every head ablated on every task, with intervals; whether tasks share their top heads."""

@@ -1,0 +1,324 @@
+"""What must hold of a loaded model for analyses of it to be true, measured on a few real tokens.
+
+Belongs here: the identities, each as the error that it has on this model. Does not belong here:
+which analysis rests on which (capabilities.py).
+
+  bridge      logits of the bridge over raw weights, and its z, are those of the model itself
+  processed   log probabilities of processed weights are those of raw weights
+  values      z is the pattern times the values
+  value_weights  values are W_V on the normed residual stream, the norm being one gain and bias
+  heads       sum over heads of z W_O + b_O is what attention adds to the residual stream, and a
+              head of the last layer that is ablated takes its z W_O away from it
+  stream      the residual stream is the sum of what embedding, attention and MLPs wrote
+  logits      logits are W_U on the normalised stream + b_U (processed weights)
+  scores      softmax of scale * q . k, rotated, is the attention pattern; q and k are W_Q and W_K
+              on the normalised stream (processed weights)
+  embedding   the stream begins as W_E of the token, + W_pos (processed weights)
+  blocks      attention, then an MLP that reads the stream with attention's output behind one norm
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mechinterp_assets.model.agreement import ALLOWED, disagreement, worst
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import mlp_output
+from mechinterp_assets.model.probe_tokens import probe_tokens
+from mechinterp_assets.model.query_key import (
+    LayerAttention,
+    attention_forms,
+    scores_of,
+    window_of,
+)
+
+View = Literal["raw", "processed"]
+IDENTITIES = (
+    "bridge",
+    "processed",
+    "values",
+    "value_weights",
+    "heads",
+    "stream",
+    "logits",
+    "scores",
+    "embedding",
+    "blocks",
+)
+_GOOD_FIT = 1e-5  # a form with this error is the layer's; the rest need not be tried
+
+
+def identities_of(model: LanguageModel) -> "Identities":
+    """The identities of a model, measured once."""
+    if Identities not in model.measured:
+        model.measured[Identities] = Identities(model)
+    found = model.measured[Identities]
+    assert isinstance(found, Identities)
+    return found
+
+
+class Identities:
+    """The identities of one loaded model; each is measured when it is first asked for.
+
+    An identity that cannot even be computed (a hook or weight that the architecture lacks) has an
+    infinite error.
+    """
+
+    def __init__(self, model: LanguageModel, token_ids: Tensor | None = None) -> None:
+        self._model = model
+        config = model.config
+        self.token_ids = (
+            probe_tokens(model.tokenizer, model.bos_token_id, config.d_vocab, config.n_ctx)
+            if token_ids is None
+            else token_ids
+        ).to(model.device)
+        self._errors: dict[str, float] = {}
+        self._why: dict[str, str] = {}
+
+    @property
+    def allowed(self) -> float:
+        """Largest error of an identity that holds."""
+        return ALLOWED[self._model.dtype]
+
+    def error(self, identity: str) -> float:
+        """Relative rms error of an identity, the worst over layers."""
+        if identity not in self._errors:
+            measure: Callable[[], float] = getattr(self, f"_{identity}")
+            try:
+                with torch.no_grad():
+                    self._errors[identity] = worst([measure()])
+            except Exception as error:  # of libraries: a hook or weight that is not there
+                self._errors[identity] = float("inf")
+                self._why[identity] = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        return self._errors[identity]
+
+    def holds(self, identity: str) -> bool:
+        """Whether an identity holds within what the model's precision allows."""
+        return self.error(identity) <= self.allowed
+
+    def why(self, identity: str) -> str:
+        """What kept an identity from being computed, or ''."""
+        self.error(identity)
+        return self._why.get(identity, "")
+
+    @cached_property
+    def attention(self) -> tuple[LayerAttention, ...]:
+        """The form of every layer's attention scores, found in its patterns."""
+        with torch.no_grad():
+            return tuple(self._form(layer) for layer in range(self._model.config.n_layers))
+
+    # ---- runs ------------------------------------------------------------------------------------
+
+    def _run(self, view: View) -> tuple[Tensor, Any]:
+        kept = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+        kept += ("hook_resid_mid", "attn.hook_z", "attn.hook_pattern")
+        kept += ("attn.hook_v", "attn.hook_q", "attn.hook_k")
+        names = {
+            f"blocks.{layer}.{name}"
+            for layer in range(self._model.config.n_layers)
+            for name in kept
+        } | {"hook_pos_embed"}
+        bridge: Any = getattr(self._model, view)
+        logits, cache = bridge.run_with_cache(self.token_ids, names_filter=names.__contains__)
+        return logits, cache
+
+    @cached_property
+    def _raw(self) -> tuple[Tensor, Any]:
+        return self._run("raw")
+
+    @cached_property
+    def _done(self) -> tuple[Tensor, Any]:
+        return self._run("processed")
+
+    def _runs(self) -> list[tuple[View, Any]]:
+        return [("raw", self._raw[1]), ("processed", self._done[1])]
+
+    def _by_head(self, value: Tensor) -> Tensor:
+        """[batch, position, head, d_head], keys and values repeated over their query group."""
+        value = value.reshape(*value.shape[:2], -1, self._model.config.d_head)
+        return value.repeat_interleave(self._model.config.n_heads // value.shape[2], dim=2)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        config = self._model.config
+        if config.normalization == "LN":
+            x = x - x.mean(-1, keepdim=True)
+        return x / (x.square().mean(-1, keepdim=True) + config.eps).sqrt()
+
+    # ---- identities ------------------------------------------------------------------------------
+
+    def _bridge(self) -> float:
+        model, caught = self._model, {}
+
+        def catch(layer: int) -> Any:
+            def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+                caught[layer] = args[0].detach()
+
+            return hook
+
+        layers = range(model.config.n_layers)
+        handles = [
+            model.output_projection(layer).register_forward_pre_hook(catch(layer))
+            for layer in layers
+        ]
+        try:
+            logits = model.hf(input_ids=self.token_ids, use_cache=False).logits
+        finally:
+            for handle in handles:
+                handle.remove()
+        found, cache = self._raw
+        z = (cache[f"blocks.{layer}.attn.hook_z"].flatten(2) for layer in layers)
+        errors = [
+            disagreement(value, caught[layer]) for layer, value in zip(layers, z, strict=True)
+        ]
+        return worst([disagreement(found, logits), *errors])
+
+    def _processed(self) -> float:
+        raw, processed = (run[0].float().log_softmax(-1) for run in (self._raw, self._done))
+        return disagreement(processed, raw)
+
+    def _values(self) -> float:
+        errors = []
+        for _, cache in self._runs():
+            for layer in range(self._model.config.n_layers):
+                v, z = (self._by_head(cache[f"blocks.{layer}.attn.hook_{part}"]) for part in "vz")
+                pattern = cache[f"blocks.{layer}.attn.hook_pattern"].to(v)
+                errors.append(disagreement(torch.einsum("bhts,bshk->bthk", pattern, v), z))
+        return worst(errors)
+
+    def _value_weights(self) -> float:
+        errors = []
+        for view, cache in self._runs():
+            weights = self._model.raw_weights if view == "raw" else self._model.weights
+            for layer in range(self._model.config.n_layers):
+                v = self._by_head(cache[f"blocks.{layer}.attn.hook_v"])
+                x = cache[f"blocks.{layer}.hook_resid_pre"]
+                normed = self._normalised(x) if view == "processed" else self._raw_norm(layer, x)
+                found = torch.einsum("btd,hdk->bthk", normed.to(x), weights.W_V[layer].to(x))
+                errors.append(disagreement(found + weights.b_V[layer].to(x), v))
+        return worst(errors)
+
+    def _raw_norm(self, layer: int, x: Tensor) -> Tensor:
+        """What the layer's own norm makes of x, if it is one gain and bias on the normalised x."""
+        norm = self._model.raw.blocks[layer].ln1
+        dtype = self._model.dtype
+        ends = torch.stack(
+            [torch.zeros_like(x[:1, 0]), torch.linspace(-1, 1, x.shape[-1]).to(x)[None]]
+        )
+        bias, answer = norm(ends.to(dtype)).to(x)[:, 0]
+        gain = (answer - bias) / self._normalised(ends[1, 0])
+        return self._normalised(x) * gain + bias
+
+    def _heads(self) -> float:
+        errors = []
+        for view, cache in self._runs():
+            weights = self._model.raw_weights if view == "raw" else self._model.weights
+            for layer in range(self._model.config.n_layers):
+                z = self._by_head(cache[f"blocks.{layer}.attn.hook_z"])
+                out = torch.einsum("bthk,hkd->btd", z, weights.W_O[layer].to(z))
+                expected = cache[f"blocks.{layer}.hook_attn_out"]
+                errors.append(disagreement(out + weights.b_O[layer].to(z), expected))
+            errors.append(self._ablated(view, cache))
+        return worst(errors)
+
+    def _ablated(self, view: View, cache: Any) -> float:
+        """Ablating head 0 of the last layer: what the stream loses, beside the MLP's own change."""
+        last = self._model.config.n_layers - 1
+        bridge: Any = getattr(self._model, view)
+        weights = self._model.raw_weights if view == "raw" else self._model.weights
+        kept: dict[str, Tensor] = {}
+
+        def without(z: Tensor, hook: Any) -> Tensor:
+            z = z.clone().reshape(*z.shape[:2], self._model.config.n_heads, -1)
+            z[:, :, 0] = 0
+            return z
+
+        def keep(name: str) -> Any:
+            def hook(value: Tensor, hook: Any) -> None:
+                kept[name] = value.clone()
+
+            return hook
+
+        names = [f"blocks.{last}.{name}" for name in ("hook_resid_post", "hook_mlp_out")]
+        hooks = [(name, keep(name)) for name in names]
+        shape_of_z = cache[f"blocks.{last}.attn.hook_z"].shape
+        hooks.append(
+            (f"blocks.{last}.attn.hook_z", lambda z, hook: without(z, hook).reshape(shape_of_z))
+        )
+        bridge.run_with_hooks(self.token_ids, fwd_hooks=hooks)
+        post, mlp = (kept[name].float() - cache[name].float() for name in names)
+        z = self._by_head(cache[f"blocks.{last}.attn.hook_z"])[:, :, 0].float()
+        lost = post - mlp + z @ weights.W_O[last, 0].float()
+        # Relative to the stream: a head may write next to nothing of it.
+        stream = cache[names[0]].float()
+        return disagreement(stream + lost, stream)
+
+    def _stream(self) -> float:
+        errors = []
+        for _, cache in self._runs():
+            total = cache["blocks.0.hook_resid_pre"].float()
+            for layer in range(self._model.config.n_layers):
+                for part in ("attn_out", "mlp_out"):
+                    total = total + cache[f"blocks.{layer}.hook_{part}"].float()
+                errors.append(disagreement(total, cache[f"blocks.{layer}.hook_resid_post"]))
+        return worst(errors)
+
+    def _logits(self) -> float:
+        logits, cache = self._done
+        weights = self._model.weights
+        end = cache[f"blocks.{self._model.config.n_layers - 1}.hook_resid_post"].float()
+        found = self._normalised(end) @ weights.W_U.float() + weights.b_U.float()
+        return disagreement(found, logits)
+
+    def _scores(self) -> float:
+        config, forms = self._model.config, self.attention
+        lengths = [form.angles for form in forms if form.angles is not None]
+        if any(angles.depend_on_length(config.n_ctx) for angles in lengths):
+            raise ValueError("rotary angles depend on the length of the sequence")
+        return worst(form.error for form in forms)
+
+    def _embedding(self) -> float:
+        weights, cache = self._model.weights, self._done[1]
+        found = weights.W_E[self.token_ids].float()
+        if weights.W_pos is not None:
+            found = found + weights.W_pos[: self.token_ids.shape[1]].float()
+        return disagreement(found, cache["blocks.0.hook_resid_pre"])
+
+    def _blocks(self) -> float:
+        bridge, cache = self._model.processed, self._done[1]
+        errors = []
+        for layer in range(self._model.config.n_layers):
+            name = f"blocks.{layer}."
+            mid = cache[f"{name}hook_resid_pre"] + cache[f"{name}hook_attn_out"]
+            out = mlp_output(bridge, layer, mid)
+            errors.append(disagreement(out, cache[f"{name}hook_mlp_out"]))
+        return worst(errors)
+
+    # ---- the form of attention -------------------------------------------------------------------
+
+    def _form(self, layer: int) -> LayerAttention:
+        model, cache = self._model, self._done[1]
+        name = f"blocks.{layer}."
+        pattern = cache[f"{name}attn.hook_pattern"].float()
+        seen = pattern > 0
+        normed = self._normalised(cache[f"{name}hook_resid_pre"].float())
+        weights = model.weights
+        q, k = (
+            torch.einsum("btd,hdk->bthk", normed, W[layer].float()) + b[layer].float()
+            for W, b in ((weights.W_Q, weights.b_Q), (weights.W_K, weights.b_K))
+        )
+        attention = model.attention_module(layer)
+        best: LayerAttention | None = None
+        for angles, pairs, scale in attention_forms(model.hf, attention, q.shape[-1], layer):
+            scores = scores_of(q, k, angles, pairs, scale)
+            found = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+            error = disagreement(found, pattern)
+            if best is None or error < best.error:
+                window = window_of(model.hf, attention)
+                best = LayerAttention(angles, pairs, scale, window, error)
+            if error <= _GOOD_FIT:
+                break
+        assert best is not None
+        return best

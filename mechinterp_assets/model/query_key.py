@@ -1,0 +1,153 @@
+"""How a layer's attention makes scores of queries and keys: rotation, scale, window.
+
+Belongs here: finding that form by comparing it with the patterns of the model itself, and the
+rotation matrices of a rotary layer. Does not belong here: what is made of scores.
+
+Names of families say nothing here: among the forms that architectures have (no rotation or the
+angles of the model's own rotary module, in halves or in adjacent pairs; a few constants as scale),
+a layer has the one whose softmax is its attention pattern. So a layer without positions in a model
+with rotation, and a layer with angles of its own, are found as such.
+"""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mechinterp_assets.model.precision import float64
+from mechinterp_assets.model.shape import ModelError
+
+Pairs = Literal["halves", "adjacent"]
+_PROBED = 8  # positions on which two tables of angles are compared
+
+
+class Angles:
+    """Cosines and sines of a rotary embedding: table(length) -> two [position, frequency], float64.
+
+    They may depend on the length of the sequence (`dynamic`, `longrope`), so it is always given.
+    """
+
+    def __init__(self, hf: Any, attention: nn.Module, kind: str | None) -> None:
+        self._hf, self._attention, self._kind = hf, attention, kind
+
+    @torch.no_grad()
+    def table(self, length: int) -> tuple[Tensor, Tensor]:
+        """Of a sequence of `length` positions. Raises ModelError."""
+        fixed = getattr(self._attention, "embed_positions", None)
+        if isinstance(fixed, Tensor):
+            sin, cos = float64(fixed[:length]).chunk(2, -1)
+            return cos, sin
+        rotary = self._hf.base_model.rotary_emb
+        device = next(self._hf.parameters()).device
+        like = torch.zeros(1, 1, 1, device=device, dtype=torch.float32)
+        positions = torch.arange(length, device=device)[None]
+        cos, sin = rotary(like, positions, *(() if self._kind is None else (self._kind,)))
+        return _frequencies(float64(cos[0])), _frequencies(float64(sin[0]))
+
+    def depend_on_length(self, n_ctx: int) -> bool:
+        """Whether the first positions of a short and of the longest sequence turn differently."""
+        short, long = (self.table(length) for length in (_PROBED, n_ctx))
+        return any(not torch.equal(a, b[: len(a)]) for a, b in zip(short, long, strict=True))
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """The form of one layer's attention scores: scale * (R_i q_i) . (R_j k_j).
+
+    angles: of R, None where nothing is rotated; pairs: which dimensions of a head turn together;
+    scale; window: keys that a query sees, itself included, None for all before it; error: relative
+    rms of softmax(scores) - pattern on the tokens that were looked at.
+    """
+
+    angles: Angles | None
+    pairs: Pairs
+    scale: float
+    window: int | None
+    error: float
+
+    @property
+    def rotary(self) -> bool:
+        """Whether queries and keys are rotated."""
+        return self.angles is not None
+
+    def rotations(self, length: int, d_head: int) -> Tensor:
+        """R_p^T of every position of a sequence [position, d_head, d_head], for row vectors."""
+        assert self.angles is not None, "this layer rotates nothing"
+        return _rotations(*self.angles.table(length), self.pairs, d_head)
+
+
+def attention_forms(
+    hf: Any, attention: nn.Module, d_head: int, layer: int
+) -> Iterator[tuple[Angles | None, Pairs, float]]:
+    """Forms that the scores of a layer may have, the likeliest first: angles, pairs, scale.
+
+    attention: the module of the model that computes them.
+    """
+    scales = [d_head**-0.5, 1.0, d_head**-0.5 / (layer + 1), 1 / d_head]
+    scaling = getattr(attention, "scaling", None)
+    if isinstance(scaling, float):
+        scales.insert(0, scaling)
+    rotations: list[tuple[Angles | None, Pairs]] = []
+    for angles in _angles(hf, attention):
+        rotations += [(angles, "halves"), (angles, "adjacent")]
+    for angles, pairs in [*rotations, (None, "halves")]:
+        for scale in dict.fromkeys(scales):
+            yield angles, pairs, scale
+
+
+def scores_of(q: Tensor, k: Tensor, angles: Angles | None, pairs: Pairs, scale: float) -> Tensor:
+    """Scores [batch, head, destination, source] of q, k [batch, position, head, d_head]."""
+    if angles is not None:
+        turns = _rotations(*angles.table(q.shape[1]), pairs, q.shape[-1]).to(q)
+        q, k = (torch.einsum("bthk,tkl->bthl", x, turns) for x in (q, k))
+    return torch.einsum("bthk,bshk->bhts", q, k) * scale
+
+
+def window_of(hf: Any, attention: nn.Module) -> int | None:
+    """Keys that a query of this attention sees, itself included; None: all before it."""
+    window = getattr(attention, "sliding_window", None)
+    if window is None and getattr(attention, "attention_type", None) == "local":
+        window = getattr(hf.config, "window_size", None)
+    return None if window is None else int(window)
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _angles(hf: Any, attention: nn.Module) -> list[Angles]:
+    """Every table of angles that the model has."""
+    if isinstance(getattr(attention, "embed_positions", None), Tensor):
+        return [Angles(hf, attention, None)]
+    rotary = getattr(hf.base_model, "rotary_emb", None)
+    if rotary is None:
+        return []
+    if "layer_type" not in inspect.signature(rotary.forward).parameters:
+        return [Angles(hf, attention, None)]
+    kinds = dict.fromkeys(getattr(hf.config, "layer_types", None) or ())
+    return [Angles(hf, attention, kind) for kind in kinds]
+
+
+def _frequencies(table: Tensor) -> Tensor:
+    """One column a frequency, of a table that may hold each twice, side by side or in halves."""
+    width = table.shape[-1]
+    if width % 2 == 0 and torch.equal(table[:, : width // 2], table[:, width // 2 :]):
+        return table[:, : width // 2]
+    if width % 2 == 0 and torch.equal(table[:, ::2], table[:, 1::2]):
+        return table[:, ::2]
+    return table
+
+
+def _rotations(cos: Tensor, sin: Tensor, pairs: Pairs, d_head: int) -> Tensor:
+    """Row a of [position] is basis vector a after rotation to that position."""
+    count = cos.shape[-1]
+    if 2 * count > d_head:
+        raise ModelError(f"{count} rotary frequencies do not fit heads of width {d_head}")
+    at = torch.arange(count, device=cos.device)
+    first, second = (at, at + count) if pairs == "halves" else (2 * at, 2 * at + 1)
+    turns = torch.eye(d_head, dtype=cos.dtype, device=cos.device).repeat(len(cos), 1, 1)
+    turns[:, first, first], turns[:, first, second] = cos, sin
+    turns[:, second, first], turns[:, second, second] = -sin, cos
+    return turns
