@@ -50,7 +50,7 @@ def activation_rows(model: LanguageModel, token_ids: Tensor, hook: str, batch: i
         seen: list[Tensor] = []
         with watched(seen.append):
             model.trunk(input_ids=ids.to(model.device), use_cache=False)
-        valid = valid_positions(ids, model.bos_token_id).to(seen[0].device)
+        valid = valid_positions(ids, model.left_out_ids).to(seen[0].device)
         found.append(seen[0][valid].float().cpu())
     return torch.cat(found)
 
@@ -64,7 +64,7 @@ def fvu_by_hook(
     token_ids [sequence, position], few: they are one batch.
     """
     check_token_ids(model, token_ids)
-    valid = valid_positions(token_ids, model.bos_token_id)
+    valid = valid_positions(token_ids, model.left_out_ids)
     found: dict[str, float] = {}
 
     def measure(hook: str, x: Tensor) -> None:
