@@ -1,7 +1,7 @@
 """Rows of activations whose norm is far above the rest.
 
 Belongs here: which rows count as outliers. Does not belong here: what is done without them (the
-sae package), tokens that a study leaves out by itself.
+sae package), rows that a study leaves out by a limit of its own (norm_limits.py).
 
 A handful of rows of many times the usual norm decide every sum of squares: an input scale, an
 explained variance, a loss. Statistics are therefore also taken without the largest thousandth.

@@ -72,7 +72,8 @@ def context_of(config: dict[str, Any], model: LanguageModel) -> int:
 
 
 def sample_of_text(model: LanguageModel, text: str, source: str, context: int, n: int) -> Sample:
-    """The first n tokens of a text as sequences of `context` positions, BOS included.
+    """The first n tokens of a text as sequences of `context` positions, BOS first where the model's
+    sequences begin with it.
 
     Raises SaeError for a text of less than one sequence.
     """
@@ -80,12 +81,14 @@ def sample_of_text(model: LanguageModel, text: str, source: str, context: int, n
 
     # 8 characters a token are more than any language's tokenizer makes of prose
     ids = model.encode(text[: 8 * n])[:n]
-    width = context - 1
+    width = context - 1 if model.bos.prepended else context
     sequences = torch.tensor(ids[: len(ids) // width * width]).view(-1, width)
     if not len(sequences):
         raise SaeError(f"{source} is {len(ids)} tokens, less than one sequence of {width}")
-    bos = torch.full((len(sequences), 1), model.bos_token_id)
-    return Sample(torch.cat([bos, sequences], 1), source)
+    if model.bos.prepended:
+        bos = torch.full((len(sequences), 1), model.bos_token_id)
+        sequences = torch.cat([bos, sequences], 1)
+    return Sample(sequences, source)
 
 
 def built_in_text(n_tokens: int) -> str:

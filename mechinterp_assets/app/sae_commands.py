@@ -7,6 +7,7 @@ import typer
 
 from mechinterp_assets.app.known_studies import known_study
 from mechinterp_assets.app.mistakes import told
+from mechinterp_assets.sae.settings import TrainedOn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +29,7 @@ def sae_check(
         typer.Option(help="Text file to measure on; default: the study's corpus, else built-in"),
     ] = None,
     tokens: Annotated[int, typer.Option(help="Tokens to measure on", min=1000)] = 16_384,
-    trained_on: Annotated[
-        str, typer.Option(help="Weights it was trained on: auto, raw or processed")
-    ] = "auto",
+    trained_on: Annotated[TrainedOn, typer.Option(help="Weights that it was trained on")] = "auto",
     max_fvu: Annotated[
         float, typer.Option(help="Most of the variance that it may leave unexplained", min=0)
     ] = 0.5,
@@ -43,8 +42,6 @@ def sae_check(
     """
     if not folder.exists():
         raise typer.BadParameter(f"{folder} does not exist; name an SAE's folder")
-    if trained_on not in ("auto", "raw", "processed"):
-        raise typer.BadParameter(f"--trained-on {trained_on}: give auto, raw or processed")
 
     from mechinterp_assets.app.sae_check import check, context_of, describe
     from mechinterp_assets.model.shape import ModelError

@@ -66,7 +66,7 @@ L0_FACTOR = 1.5
 ADOPTION_SCHEMA: dict[str, type[pl.DataType]] = {
     "layer": pl.Int32,
     "reading": pl.String,
-    "k": pl.Int32,
+    "n_largest": pl.Int32,
     "adopted": pl.Boolean,
     "offset_norm": pl.Float64,
     "fvu": pl.Float64,
@@ -259,11 +259,14 @@ def adoption_rows(layer: int, fit: Fit) -> pl.DataFrame:
     """Table sae_adoption without study: one row per reading."""
     rows = [
         {
-            **{name: getattr(reading, name) for name in ("k", "offset_norm", "fvu", "l0")},
             "layer": layer,
             "reading": reading.name,
+            "n_largest": reading.k,
             "adopted": reading is fit.chosen,
+            "offset_norm": reading.offset_norm,
+            "fvu": reading.fvu,
             "explained_variance": reading.explained_variance,
+            "l0": reading.l0,
             "n_tokens": reading.n_tokens,
         }
         for reading in fit.readings

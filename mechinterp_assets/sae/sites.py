@@ -45,10 +45,13 @@ def activation_rows(model: LanguageModel, token_ids: Tensor, hook: str, batch: i
     check_token_ids(model, token_ids)
     found: list[Tensor] = []
     watched = _watched(model)[hook]
-    for ids in token_ids.long().split(batch):
-        valid = valid_positions(ids, model.bos_token_id)
-        with watched(lambda x, valid=valid: found.append(x[valid.to(x.device)].float().cpu())):
+    for start in range(0, len(token_ids), batch):
+        ids = token_ids[start : start + batch].long()
+        seen: list[Tensor] = []
+        with watched(seen.append):
             model.trunk(input_ids=ids.to(model.device), use_cache=False)
+        valid = valid_positions(ids, model.left_out_ids).to(seen[0].device)
+        found.append(seen[0][valid].float().cpu())
     return torch.cat(found)
 
 
@@ -61,7 +64,7 @@ def fvu_by_hook(
     token_ids [sequence, position], few: they are one batch.
     """
     check_token_ids(model, token_ids)
-    valid = valid_positions(token_ids, model.bos_token_id)
+    valid = valid_positions(token_ids, model.left_out_ids)
     found: dict[str, float] = {}
 
     def measure(hook: str, x: Tensor) -> None:

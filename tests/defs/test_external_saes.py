@@ -99,7 +99,9 @@ def test_it_is_read_as_trained_on_processed_weights(home: Path, organism: Langua
     assert torch.equal(adopted.W_enc, given.W_enc)
 
     readings = lake.read("sae_adoption", SITE).collect()
-    by_name = {one["reading"]: one for one in readings.filter(pl.col("k").is_null()).to_dicts()}
+    by_name = {
+        one["reading"]: one for one in readings.filter(pl.col("n_largest").is_null()).to_dicts()
+    }
     raw, processed = by_name["raw"], by_name["processed"]
     assert processed["adopted"]
     assert processed["fvu"] < raw["fvu"] < by_name["permuted_heads"]["fvu"]

@@ -141,7 +141,7 @@ def test_an_external_sae_is_adopted(
     readings = adoption_rows(LAYER, fit)
     assert readings.schema == polars_schema(table_spec("sae_adoption"))
     assert readings.filter("adopted")["reading"].to_list() == ["raw"]
-    fvu = dict(readings.filter(pl.col("k").is_null()).select("reading", "fvu").iter_rows())
+    fvu = dict(readings.filter(pl.col("n_largest").is_null()).select("reading", "fvu").iter_rows())
     assert fvu["raw"] < 0.1 < 0.9 < fvu["permuted_heads"]
 
     own = tmp_path / "ours"

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mechinterp_assets.organism import ORGANISM_FOLDER
-from mechinterp_assets.sae.settings import SaeSettings
+from mechinterp_assets.sae.settings import EXTERNAL_ALONE, SaeSettings
 from mechinterp_assets.studies.registry import PACKAGED_STUDIES, load_registry
 from mechinterp_assets.studies.study import Study, StudyError
 from mechinterp_assets.studies.study_file import load_study
@@ -137,6 +137,8 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
             ["sweep.variants", "variants[1] is there twice"],
         ),
         ({"sae": {"path": "x{layer}"}}, ["sae: path", "set architecture to external"]),
+        ({"sae": {"trained_on": "raw"}}, ["sae: trained_on", "set architecture to external"]),
+        ({"sae": {"max_fvu": 0.5}}, ["sae: max_fvu", "set architecture to external"]),
         ({"sae": {"architecture": "external", "path": "x"}}, ["not trained: remove batch_size"]),
         ({"activations": {"layers": [99]}}, ["activations.layers", "layer 99", "has layers 0.."]),
         ({"ioi": {"roots": [[99, 0]]}}, ["ioi.roots", "layer 99"]),
@@ -349,8 +351,12 @@ def test_external_saes_are_found_by_pattern_or_mapping(tmp_path: Path) -> None:
         (tmp_path / "saes" / name / "cfg.json").write_text("{}")
     study = load_study(external(tmp_path, "saes/l{layer:02d}", [0, 2]))
     assert study.sae.external_folder(2) == tmp_path / "saes" / "l02"
-    study = load_study(external(tmp_path, {0: "saes/other", 2: "saes/l02"}, [0, 2]))
+    known = {"expected_l0": {2: 17.5}, "expected_hash": "0123456789abcdef"}
+    study = load_study(external(tmp_path, {0: "saes/other", 2: "saes/l02"}, [0, 2], **known))
     assert study.sae.external_folder(0) == tmp_path / "saes" / "other"
+    assert [study.sae.of_layer("expected_l0", layer) for layer in (0, 2)] == [None, 17.5]
+    assert study.sae.of_layer("expected_hash", 2) == "0123456789abcdef"
+    assert (study.sae.trained_on, study.sae.max_fvu) == ("auto", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -501,6 +507,7 @@ RESULT_CHANGING: dict[str, Any] = {
     "sparsity_warmup": 0.1,
     "max_gradient_norm": 1.0,
     "normalize_input": False,
+    "max_row_norm": 8.0,
     "decoder_init": "data",
     "b_dec_init": "geometric_median",
     "encoder_scale": 0.5,
@@ -541,8 +548,7 @@ def test_a_training_is_another_exactly_when_a_setting_changes_what_is_learned() 
         before = SaeSettings.model_validate({"d_sae": 64, "training_tokens": 4000, **own})
         assert before.with_changes(**{name: value}).fingerprint() != before.fingerprint(), name
     tested = {*RESULT_CHANGING, *OTHERS, *OF_OTHER_ARCHITECTURES}
-    external = {"architecture", "path", "min_explained_variance"}
-    assert tested | external == set(SaeSettings.model_fields)
+    assert tested | EXTERNAL_ALONE | {"architecture"} == set(SaeSettings.model_fields)
     # A default is as good as the same value given.
     given = plain.with_changes(learning_rate=plain.learning_rate, auxk_coefficient=1.0)
     assert given.fingerprint() == same
