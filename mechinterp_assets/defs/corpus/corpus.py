@@ -4,7 +4,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.defs.tasks.suites import study_ioi
+from mechinterp_assets.defs.tasks.suites import IOI_SETTINGS, study_ioi
 from mechinterp_assets.features.named_proxies import named_proxies
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
@@ -138,10 +138,7 @@ def corpus(run: Run) -> Made:
 @tables(
     "ioi_prompts",
     reads=["language_model"],
-    settings=[
-        *("ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"),
-        *("ioi.chat_template", "ioi.chat_request"),
-    ],
+    settings=IOI_SETTINGS,
 )
 def ioi_prompts(run: Run) -> Made:
     """Assemble IOI prompts and their variants from segments, with every role's position.

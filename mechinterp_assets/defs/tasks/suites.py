@@ -19,6 +19,12 @@ if TYPE_CHECKING:  # science imports torch
     from mechinterp_assets.prompts.suite import TaskSuite
     from mechinterp_assets.prompts.user import Example
 
+IOI_SETTINGS = (
+    *("ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"),
+    *("ioi.chat_template", "ioi.chat_request"),
+)
+"""What the prompts of `study_ioi` depend on."""
+
 
 def study_ioi(run: Run) -> tuple[pl.DataFrame, str | None]:
     """IOI prompts of a study; none of them and the reason where its model cannot express them."""

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
-from mechinterp_assets.defs.tasks.suites import study_ioi, study_suite
+from mechinterp_assets.defs.tasks.suites import IOI_SETTINGS, study_ioi, study_suite
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
 
@@ -22,7 +22,7 @@ CLEAN_PROMPTS = 64  # of a clean run, whose z of all layers is held
 @tables(
     "task_baseline",
     reads=UPSTREAM,
-    settings=["tasks", "ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"],
+    settings=["tasks", *IOI_SETTINGS],
     files=["tasks.own"],
     seed="tasks.seed",
     pool=GPU,
