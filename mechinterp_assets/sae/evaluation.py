@@ -280,7 +280,7 @@ def evaluate_variants(
     check_token_ids(model, token_ids)
     _check(model, saes, token_ids, mean_z)
     layers = sorted(saes)
-    n_valid = int(valid_positions(token_ids, model.bos_token_id).sum())
+    n_valid = int(valid_positions(token_ids, model.left_out_ids).sum())
     sums = {layer: _LayerSums.of(saes[layer], n_valid) for layer in layers}
     ce_clean, n_predictions = 0.0, 0
     with tqdm(total=len(token_ids), desc="evaluate SAEs", unit="sequence", disable=None) as bar:

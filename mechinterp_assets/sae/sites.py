@@ -46,7 +46,7 @@ def activation_rows(model: LanguageModel, token_ids: Tensor, hook: str, batch: i
     found: list[Tensor] = []
     watched = _watched(model)[hook]
     for ids in token_ids.long().split(batch):
-        valid = valid_positions(ids, model.bos_token_id)
+        valid = valid_positions(ids, model.left_out_ids)
         with watched(lambda x, valid=valid: found.append(x[valid.to(x.device)].float().cpu())):
             model.trunk(input_ids=ids.to(model.device), use_cache=False)
     return torch.cat(found)
@@ -61,7 +61,7 @@ def fvu_by_hook(
     token_ids [sequence, position], few: they are one batch.
     """
     check_token_ids(model, token_ids)
-    valid = valid_positions(token_ids, model.bos_token_id)
+    valid = valid_positions(token_ids, model.left_out_ids)
     found: dict[str, float] = {}
 
     def measure(hook: str, x: Tensor) -> None:
