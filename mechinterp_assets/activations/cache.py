@@ -206,7 +206,7 @@ def write_shards(
     token_ids [sequence, position], whose first sequence has index first_sequence in the corpus.
     statistics_from [sequence] bool: the sequences that the running statistics are taken over (the
     train split; default all). norm_limits {layer: largest ||z_cat|| that counts}: longer ones are
-    stored, and left out of what counts (activations/outliers.py). progress(sequences done,
+    stored, and left out of what counts (activations/norm_limits.py). progress(sequences done,
     sequences in all) after each batch.
     Returns {layer: frames without study and layer-provenance columns}; paths in the frames are
     file names within the folder.

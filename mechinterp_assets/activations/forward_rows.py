@@ -40,7 +40,7 @@ class ForwardRows:
     buffer_rows: rows per layer that the buffer holds, rounded down to whole sequences, at least
     one; more of them mix better. batch_size: sequences a forward pass. dtype: of the buffer.
     norm_limits {layer: largest ||z_cat||}: a position at which any layer's is longer is passed
-    over, as all layers see the same ones (activations/outliers.py).
+    over, as all layers see the same ones (activations/norm_limits.py).
     Raises ModelError for token ids or layers that do not fit the model, ValueError where no
     position is valid.
     """

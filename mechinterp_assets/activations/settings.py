@@ -29,7 +29,7 @@ class ActivationSettings(Section):
     label in the table vocabulary, with its space, such as <|im_start|>."""
     exclude_norm_above: Annotated[float, Field(gt=1)] | None = None
     """Tokens take no part in training and statistics of a layer whose z is longer than this many
-    times the layer's median (activations/outliers.py); they are rows of activation_outliers."""
+    times the layer's median (activations/norm_limits.py); they are rows of activation_outliers."""
 
     @field_validator("layers")
     @classmethod
