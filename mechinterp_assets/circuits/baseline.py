@@ -15,6 +15,7 @@ from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 _SCHEMA = {
     "prompt": pl.Int64(),
+    "bos_token": pl.String(),
     "logit_io": pl.Float64(),
     "logit_s": pl.Float64(),
     "logit_diff": pl.Float64(),
@@ -57,11 +58,12 @@ def ioi_baseline(
     Probabilities are over the whole vocabulary. Raises PromptError as check_prompts_fit does.
     """
     check_prompts_fit(prompts, model)
+    bos = pl.lit(model.bos_label if model.bos.prepended else None, pl.String)
     frames: list[pl.DataFrame] = []
     done = 0
     for group, ids in equal_length_groups(prompts, max_prompts):
         logits: Tensor = model.hf(ids.to(model.device), logits_to_keep=1).logits[:, -1]
-        frames.append(_rows(group, logits.double()))
+        frames.append(_rows(group, logits.double()).with_columns(bos_token=bos).select(*_SCHEMA))
         done += group.height
         if progress is not None:
             progress(done, prompts.height)
@@ -88,5 +90,5 @@ def _rows(group: pl.DataFrame, logits: Tensor) -> pl.DataFrame:
             "prefers_io": (logit_io > logit_s).cpu().numpy(),
             "top_token_id": logits.argmax(-1).cpu().numpy(),
         },
-        schema_overrides=_SCHEMA,
+        schema_overrides={name: kind for name, kind in _SCHEMA.items() if name != "bos_token"},
     )

@@ -45,9 +45,10 @@ def read_documents(
     """Stream the documents of `source`, at most `source.documents` of them, in an order that
     depends on the source, `seed` and `shuffle_buffer` alone.
 
-    Rows whose text is null, blank or not Unicode are passed over and counted in `skipped`, whose
-    check is made at the end; who stops reading earlier makes it.
-    Raises CorpusError for an empty corpus, a missing text column, or a file that cannot be read.
+    Rows whose text is null, blank, not Unicode, no text at all or missing are passed over and
+    counted in `skipped`, whose check is made at the end; who stops reading earlier makes it.
+    Raises CorpusError for an empty corpus, a text column that no row has, or a file that cannot be
+    read.
     """
     skipped = SkippedRows(source.max_skipped_share) if skipped is None else skipped
     count = 0
@@ -126,7 +127,6 @@ def _jsonl(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
             if isinstance(row, NotUnicodeError):
                 yield UnusableRow(place, "not_unicode")
                 continue
-            _require_column(place, source.text_column, row)
             yield _document(row, source.text_column, place, f"{name}#{number}")
 
 
@@ -160,7 +160,6 @@ def _huggingface(source: CorpusSettings) -> Iterator[Document | UnusableRow]:
         ) from error
     name = place.rsplit("/", 1)[-1]
     for number, row in enumerate(_dataset_rows(rows, place)):
-        _require_column(place, source.text_column, row)
         yield _document(row, source.text_column, f"{place} row {number}", f"{name}#{number}")
 
 
@@ -195,14 +194,17 @@ def _dataset_rows(rows: Iterable[Mapping[str, Any]], place: str) -> Iterator[Map
 def _document(
     row: Mapping[str, Any], text_column: str, place: str, default_id: str
 ) -> Document | UnusableRow:
+    if text_column not in row:
+        return UnusableRow(place, "no_column", _no_column(place, text_column, row))
     text = row[text_column]
     if text is None:
         return UnusableRow(place, "null")
     if not isinstance(text, str | bytes):
-        raise CorpusError(
+        remedy = (
             f"{place}: {text_column} is {type(text).__name__}, not text; correct it, or "
             "corpus.text_column"
         )
+        return UnusableRow(place, "not_text", remedy)
     try:
         # The way through bytes finds half characters (lone surrogates) in a str too.
         text = (text.encode() if isinstance(text, str) else text).decode()
@@ -226,6 +228,8 @@ def _shown(value: Any) -> str:
 
 def _require_column(place: object, column: str, columns: Iterable[str]) -> None:
     if column not in columns:
-        raise CorpusError(
-            f"{place} has no column {column!r}; set corpus.text_column to one of {list(columns)}"
-        )
+        raise CorpusError(_no_column(place, column, columns))
+
+
+def _no_column(place: object, column: str, columns: Iterable[str]) -> str:
+    return f"{place} has no column {column!r}; set corpus.text_column to one of {list(columns)}"

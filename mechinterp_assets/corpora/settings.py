@@ -48,8 +48,9 @@ class CorpusSettings(Section):
     text_column: str = "text"
     """Column or key that holds the text (parquet, jsonl, huggingface)."""
     max_skipped_share: Share = 0.01
-    """Rows whose text is null, blank or not Unicode are passed over and counted; more than this
-    share of all rows that are null or not Unicode, and more than ten, are an error."""
+    """Rows whose text is null, blank, not Unicode, no text (a number, a list) or missing are passed
+    over and counted; more than this share of all rows, blank ones aside, and more than ten are an
+    error."""
     documents: Positive | None = None
     """At most this many documents; structured needs it."""
     shuffle_buffer: Count = 10_000

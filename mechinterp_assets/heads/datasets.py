@@ -57,7 +57,7 @@ def random_tokens(
 ) -> TokenDataset:
     """BOS + `length` - 1 ordinary tokens, drawn without replacement within a sequence."""
     ids = torch.cat(_drawn(model, n_sequences, length - 1, seed), dim=1)
-    name = f"random tokens ({n_sequences} x {length}, seed {seed})"
+    name = f"random tokens ({n_sequences} x {length}, seed {seed}) {model.sequence_start}"
     return TokenDataset(name, _checked(model, ids, "sink_length"))
 
 
@@ -74,6 +74,7 @@ def repeated_random_tokens(
     first, half = _drawn(model, n_sequences, period, seed)
     ids = torch.cat([first, half, half], dim=1)
     name = f"repeated random tokens ({n_sequences} x 2 x {period}, seed {seed})"
+    name = f"{name} {model.sequence_start}"
     return TokenDataset(name, _checked(model, ids, "period"), period=period)
 
 
@@ -91,7 +92,8 @@ def text_windows(
         )
     check_first_token(model, token_ids)
     ids = token_ids[:, :length]
-    return TokenDataset(f"{name} ({ids.shape[0]} x {length})", _checked(model, ids, "sink_length"))
+    name = f"{name} ({ids.shape[0]} x {length}) {model.sequence_start}"
+    return TokenDataset(name, _checked(model, ids, "sink_length"))
 
 
 def check_first_token(model: LanguageModel, token_ids: Tensor) -> None:

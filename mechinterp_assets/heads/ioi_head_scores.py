@@ -39,7 +39,7 @@ def ioi_head_scores(
     """
     pool = name_pool(model, prompts)
     found = ioi_score_values(model, prompts, pool, max_prompts=max_prompts)
-    name = f"{dataset} ({prompts.height}, {len(pool)} names)"
+    name = f"{dataset} {model.sequence_start} ({prompts.height}, {len(pool)} names)"
     return joined_scores(
         score_frame(score.name, found[score.name], score.threshold, name)
         for score in scores_of(IoiScore)
@@ -112,7 +112,7 @@ def mover_scores(
         patched_prompts=patched_prompts,
         max_prompts=max_prompts,
         max_rows=max_rows,
-        dataset=dataset,
+        dataset=f"{dataset} {model.sequence_start}",
     )
     differences = _logit_differences(model, base, max_prompts)
     difference, error = differences.mean(), differences.std() / len(differences) ** 0.5

@@ -152,7 +152,8 @@ def prefix_corpus(
                 "attention_share": (total / total.sum(axis=2, keepdims=True)).ravel(),
                 "n_next": per_length(n_next.astype(np.int64)),
                 "source_is_next_rate": per_length(statistic.next_hits / n_next),
-                "dataset": [f"{text_name} ({n_sequences} x {length})"] * prefix.size,
+                "dataset": [f"{text_name} ({n_sequences} x {length}) {model.sequence_start}"]
+                * prefix.size,
             },
             schema=PREFIX_CORPUS_SCHEMA,
         ).with_columns(pl.col(pl.Float64).fill_nan(None))

@@ -105,6 +105,7 @@ def prefix_sequences(
     for p in range(1, longest + 1):
         token_ids[p - 1].scatter_(1, destination[:, None] - back[:p], copied[:, :p])
     name = f"random tokens with a copied block ({n} x {length} per length, seed {settings.seed})"
+    name = f"{name} {model.sequence_start}"
     return PrefixSequences(token_ids, destination, source, name)
 
 

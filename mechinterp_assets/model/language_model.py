@@ -244,6 +244,17 @@ class LanguageModel:
         """Id of the token that sequences and prompts begin with; None where that is text."""
         return self.bos.token_id if self.bos.prepended else None
 
+    @property
+    def sequence_start(self) -> str:
+        """What sequences and prompts begin with, in words, for the columns that say what a number
+        was measured on."""
+        return f"after {self.bos_label}" if self.bos.prepended else "without BOS"
+
+    @property
+    def bos_label(self) -> str:
+        """Label of `bos`, as in the table vocabulary."""
+        return self._token_strings[self.bos.token_id]
+
     @cached_property
     def left_out_ids(self) -> tuple[int, ...]:
         """Ids that take no part in SAE training and statistics wherever they stand: BOS first.

@@ -9,7 +9,7 @@ import pytest
 
 from mechinterp_assets.corpora.readers import CORPUS_FORMATS, read_documents
 from mechinterp_assets.corpora.settings import CorpusSettings
-from mechinterp_assets.corpora.skipped_rows import CorpusError
+from mechinterp_assets.corpora.skipped_rows import CorpusError, SkippedRows
 
 ROWS = [
     {"doc_id": f"d{i}", "title": f"t{i}", "author": "a", "source": "s", "license": "l", "text": x}
@@ -108,3 +108,22 @@ def test_shuffling_is_a_seeded_permutation(tmp_path: Path) -> None:
     assert read(50) != in_order
     assert read(50, seed=1) != read(50)
     assert max(int(text) for text in read(50)[:20]) < 50 + 20
+
+
+def test_odd_rows_are_counted_unless_there_are_no_others(tmp_path: Path) -> None:
+    rows = ['{"text": "a b"}', '{"text": 5}', '{"body": "x"}', '{"text": ["x"]}', '{"text": "c"}']
+    path = tmp_path / "odd.jsonl"
+    path.write_text("\n".join([rows[1], *rows]))
+    source = source_of("jsonl", path=path)
+    skipped = SkippedRows(0.01)
+    assert [d.text for d in read_documents(source, skipped)] == ["a b", "c"]
+    assert skipped.counts == {"not_text": 3, "no_column": 1}
+    path.write_text("\n".join([rows[0], *[rows[1]] * 11]))
+    with pytest.raises(CorpusError, match=r"of 12 rows 11 without usable text \(11 not text\)"):
+        texts(source)
+    path.write_text("\n".join(rows[1:3]))
+    with pytest.raises(CorpusError, match=r"line 1: text is int, not text; correct it, or corpus"):
+        texts(source)
+    path.write_text("\n".join(rows[2:3] * 10_000))
+    with pytest.raises(CorpusError, match=r"line 1 has no column 'text'; set corpus\.text_column"):
+        texts(source)

@@ -36,6 +36,9 @@ def test_every_declared_read_is_used(tiny: Materialized) -> None:
 OTHER_SETTINGS = {
     ("attention_sae", "activations.batch_size"): "sae.source: forward",
     ("sae_frontier", "activations.batch_size"): "sae.source: forward",
+    ("attention_sae", "activations.exclude_norm_above"): "sae.source: forward",
+    ("sae_frontier", "activations.exclude_norm_above"): "sae.source: forward",
+    ("ioi_prompts", "ioi.chat_request"): "ioi.chat_template",
     ("task_effects", "tasks.names"): "task_effects.tasks: auto",
     ("task_effects", "tasks.own"): "task_effects.tasks: auto",
 }

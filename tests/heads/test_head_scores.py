@@ -280,7 +280,11 @@ def test_text_replaces_random_tokens_where_it_is_given(planted: LanguageModel) -
     text[:, 0] = 0
     frame = head_scores(planted, SMALL, text=text, text_name="stories")
     names = dict(frame.select("score", "dataset").unique().iter_rows())
-    assert names["previous_token"] == names["attention_sink"] == "stories (3 x 20)"
+    assert (
+        names["previous_token"]
+        == names["attention_sink"]
+        == f"stories (3 x 20) after {planted.bos_label}"
+    )
     assert names["induction"].startswith("repeated random tokens")
 
 

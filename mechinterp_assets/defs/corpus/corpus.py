@@ -51,7 +51,7 @@ def language_model(run: Run) -> Made:
         "n_parameters": model.hf.num_parameters(),
         "dtype": settings.dtype,
         "bos_token_id": model.bos.token_id,
-        "bos_token": model.token_strings()[model.bos.token_id],
+        "bos_token": model.bos_label,
         "prepend_bos": model.bos.prepended,
         "left_out_token_ids": list(model.left_out_ids),
         "weights_hash": model.weights_hash,

@@ -37,6 +37,7 @@ EXTERNAL_ROWS = 16_384
     settings=[
         "sae",
         "activations.batch_size",
+        "activations.exclude_norm_above",
         "corpus.context_size",
         "corpus.path",
         "corpus.dataset",

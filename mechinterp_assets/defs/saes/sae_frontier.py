@@ -32,7 +32,10 @@ FRONTIER = "sae_frontier"
 @tables(
     "sae_frontier",
     reads=["language_model", "tokenized_corpus", "activation_cache", "activation_statistics"],
-    settings=["sae", "sweep", "activations.batch_size", "corpus.context_size"],
+    settings=[
+        *("sae", "sweep", "corpus.context_size"),
+        *("activations.batch_size", "activations.exclude_norm_above"),
+    ],
     seed="sae.seed",
     pool=GPU,
     kinds=["torch"],
