@@ -45,16 +45,10 @@ def activation_rows(model: LanguageModel, token_ids: Tensor, hook: str, batch: i
     check_token_ids(model, token_ids)
     found: list[Tensor] = []
     watched = _watched(model)[hook]
-<<<<<<< HEAD
     for start in range(0, len(token_ids), batch):
         ids = token_ids[start : start + batch].long()
         seen: list[Tensor] = []
         with watched(seen.append):
-=======
-    for ids in token_ids.long().split(batch):
-        valid = valid_positions(ids, model.left_out_ids)
-        with watched(lambda x, valid=valid: found.append(x[valid.to(x.device)].float().cpu())):
->>>>>>> tokens
             model.trunk(input_ids=ids.to(model.device), use_cache=False)
         valid = valid_positions(ids, model.left_out_ids).to(seen[0].device)
         found.append(seen[0][valid].float().cpu())
