@@ -48,6 +48,7 @@ from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.study import Study, parse_site, site_key
 
 GPU = "gpu"
+CAPABILITIES = "model_capabilities"
 Body = Callable[[Run], Made | Iterator[Made]]
 
 
@@ -60,7 +61,7 @@ class Shape:
     or keys of the study that it may use. files: settings whose files it reads
     (staleness/study_files.py). seed: a number, or the setting that seeds it; None where nothing is
     drawn or computed on a device. needs: analyses that must hold of the study's model, else the
-    asset is refused before its body runs.
+    body does not run and the tables have no rows.
     """
 
     name: str
@@ -77,8 +78,9 @@ class Shape:
 
     @property
     def upstream(self) -> tuple[Read, ...]:
-        """Everything that must be there before: what it reads, and its gates."""
-        return (*self.reads, *map(Read, self.gates))
+        """Everything that must be there before: what it reads, gates, what holds of the model."""
+        measured = (CAPABILITIES,) if self.needs else ()
+        return (*self.reads, *map(Read, dict.fromkeys((*self.gates, *measured))))
 
 
 # Every shape by the name of its step, filled as definitions are imported.
@@ -105,7 +107,8 @@ def tables(
     """Make an asset of tables from a body; the module docstring says how.
 
     kinds: what it is made with, beside DuckDB and Parquet. needs: analyses (model/analyses.py)
-    that must hold of the study's model; where one does not, the body never runs.
+    that must hold of the study's model; where one does not, the body never runs, the tables have no
+    rows, and the log and model_capabilities say why.
     """
     pers = {table_spec(name).per for name in names}
     if len(pers) != 1:
@@ -157,9 +160,9 @@ def tables(
             keys = left_to_make(context, lake, shape.tables)
             try:
                 for run in _runs(shape, machine, publisher, keys):
-                    if shape.needs:
-                        _require(run, shape.needs)
-                    for made in _bodys_results(body(run)):
+                    gap = _gap(run, shape.needs)
+                    made_here = body(run) if gap is None else _no_rows(run, shape, gap)
+                    for made in _bodys_results(made_here):
                         yield from made.run.publish(made)
             except BaseException:
                 # A run that fails or is stopped says so; what stays begun was killed.
@@ -172,11 +175,26 @@ def tables(
     return of
 
 
-def _require(run: Run, needs: tuple[Analysis, ...]) -> None:
-    """Raise UnsupportedAnalysisError where an analysis does not hold of the study's model."""
-    from mechinterp_assets.model.capabilities import capabilities_of  # imports torch
+def _gap(run: Run, needs: tuple[Analysis, ...]) -> str | None:
+    """Which analysis does not hold of the study's model, and why; None where all do."""
+    if not needs:
+        return None
+    from mechinterp_assets.model.capabilities import UnsupportedAnalysisError, capabilities_of
 
-    capabilities_of(run.model).require(*needs)
+    try:
+        capabilities_of(run.model).require(*needs)
+    except UnsupportedAnalysisError as error:
+        return str(error)
+    return None
+
+
+def _no_rows(run: Run, shape: Shape, reason: str) -> Iterator[Made]:
+    """Tables without rows, so that what needs them as inputs is made all the same."""
+    if shape.together:
+        for layer in run.layers:
+            yield run.at(layer).nothing(reason, *shape.tables)
+    else:
+        yield run.nothing(reason, *shape.tables)
 
 
 def _runs(

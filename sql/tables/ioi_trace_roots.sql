@@ -1,5 +1,4 @@
 -- formula: 1
--- rows: at least one
 -- below: layer < n_layers, head < n_heads
 CREATE TABLE ioi_trace_roots (
     study VARCHAR NOT NULL,
@@ -21,4 +20,4 @@ COMMENT ON COLUMN ioi_trace_roots.layer IS 'Layer of the root head; NULL: nothin
 COMMENT ON COLUMN ioi_trace_roots.head IS 'The root head; NULL: nothing is traced';
 COMMENT ON COLUMN ioi_trace_roots.source_role IS 'Role that it attends to from END; its pair is traced where it fires';
 COMMENT ON COLUMN ioi_trace_roots.chosen_by IS 'Why this head: named in the study, part of a published circuit, or found by its direct effect on the logit difference';
-COMMENT ON COLUMN ioi_trace_roots.left_out IS 'Why nothing is traced: no prompts, no head that qualifies as a root, or a model whose scores Omega does not give; NULL where there is a root';
+COMMENT ON COLUMN ioi_trace_roots.left_out IS 'Why nothing is traced: no prompts, no head that qualifies as a root, NULL where there is a root. A model of which tracing does not hold (model_capabilities) has no rows';

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -77,3 +79,25 @@ def side_by_side(folder: Path, d_vocab: int) -> None:
         eos_token_id=0,
     )
     GPTNeoXForCausalLM(config).save_pretrained(folder)
+
+
+def capped(folder: Path, d_vocab: int) -> None:
+    """Gemma 2: scores and logits capped by tanh, norms behind attention and MLP."""
+    torch.manual_seed(6)
+    config = Gemma2Config(
+        vocab_size=d_vocab,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        max_position_embeddings=128,
+        sliding_window=16,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        initializer_range=0.3,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(folder)

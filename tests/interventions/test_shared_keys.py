@@ -177,7 +177,7 @@ def test_scores_of_other_groups_stay(
     if watched in pair.group(DOWN[1]):
         assert moved.min() > 1e-3  # type: ignore[operator]
     else:
-        assert moved.max() == 0
+        assert moved.max() < 1e-6  # type: ignore[operator]  # rounding of a shorter pass
 
 
 @pytest.mark.parametrize("receiver", ["k", "v"])

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     seed="ioi.seed",
     pool=GPU,
     kinds=["torch"],
-    needs=["processed_weights"],
 )
 def ioi_baseline(run: Run) -> Made:
     """Logits and probabilities of both names at the end of every prompt."""
@@ -69,10 +68,7 @@ def ioi_baseline(run: Run) -> Made:
 def attention_svd(run: Run) -> Made:
     """Singular values of every head's Omega, from one batched QR and small SVD."""
     from mechinterp_assets.circuits.omega import attention_svd as singular_values
-    from mechinterp_assets.circuits.omega import omega_gap
 
-    if (gap := omega_gap(run.model)) is not None:
-        return run.nothing(gap, "attention_svd")
     frame = singular_values(run.model)
     return run.made(
         {"attention_svd": frame},
@@ -92,15 +88,13 @@ def attention_svd(run: Run) -> Made:
 )
 def slice_usage(run: Run) -> Made:
     """Slices that attention uses on IOI prompts and on unspecific text, firing and not firing."""
-    from mechinterp_assets.circuits.omega import ModelOmega, omega_gap
+    from mechinterp_assets.circuits.omega import ModelOmega
     from mechinterp_assets.circuits.slice_usage import slice_usage as measure
     from mechinterp_assets.circuits.slice_usage import text_of_the_same_lengths
 
     settings, model = run.study.ioi, run.model
     prompts = run.table("ioi_prompts").filter(pl.col("variant") == "base").collect()
     held_out = sequences(run, "held_out", settings.usage_sequences)
-    if (gap := omega_gap(model)) is not None:
-        return run.nothing(gap, "attention_slice_counts", "attention_slice_usage")
     omega = ModelOmega(model)
     texts = {"ioi": prompts, "corpus": text_of_the_same_lengths(held_out, prompts)}
     if prompts.is_empty():

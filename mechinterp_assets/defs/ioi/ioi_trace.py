@@ -154,7 +154,6 @@ class _Start:
 
 def _start(run: Run, task: str) -> _Start:
     """Roots of a task; none and the reason where it cannot be traced."""
-    from mechinterp_assets.circuits.omega import omega_gap
     from mechinterp_assets.circuits.roots import task_sources
 
     rules, note = run.study.ioi.rules, ""
@@ -167,8 +166,6 @@ def _start(run: Run, task: str) -> _Start:
         prompts = base_prompts(run, task)
     except NoPromptsError as reason:
         return _Start(task, none, rules, left_out=str(reason))
-    if (gap := omega_gap(run.model)) is not None:
-        return _Start(task, none, rules, left_out=gap)
     if not task_sources(prompts):
         return _Start(
             task, none, rules, left_out="its prompts have no role but END that END could attend to"

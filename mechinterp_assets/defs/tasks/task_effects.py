@@ -27,7 +27,6 @@ CLEAN_PROMPTS = 64  # of a clean run, whose z of all layers is held
     seed="tasks.seed",
     pool=GPU,
     kinds=["torch"],
-    needs=["processed_weights"],
 )
 def task_baseline(run: Run) -> Made:
     """Loss, probability, rank and logit difference of every prompt's answer."""
