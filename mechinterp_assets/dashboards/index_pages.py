@@ -23,6 +23,7 @@ ROWS_WITHOUT_SCRIPT = 100
 EVALUATION = {
     "l0": "L0",
     "explained_variance": "explained variance",
+    "typical_explained_variance": "explained variance without outliers",
     "reconstruction_cosine": "cosine",
     "ce_recovered": "CE recovered",
     "ce_recovered_mean": "CE recovered (mean ablation)",

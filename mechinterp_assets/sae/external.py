@@ -389,8 +389,8 @@ class _Judged:
             yield (
                 f"its folder says {sae.architecture}, which leaves {declared.loss:.3f} of the "
                 f"variance unexplained with {declared.l0:.0f} features a token, but the {k.k} "
-                f"largest alone leave {k.loss:.3f}: it is a TopK SAE, so write topk and its k in a "
-                "copy of its cfg.json"
+                f"largest alone leave {k.loss:.3f}: it is a TopK SAE, or its threshold was lost; "
+                "write topk and its k in a copy of its cfg.json, or take the folder from its source"
             )
 
     def _heads(self) -> Iterator[str]:

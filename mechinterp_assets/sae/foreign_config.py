@@ -40,6 +40,7 @@ _WITHOUT_EFFECT = frozenset(
         *("expansion_factor", "from_pretrained_path", "training_tokens", "checkpoint_path"),
         *("jumprelu_init_threshold", "jumprelu_bandwidth", "topk_threshold_lr"),
         *("scale_sparsity_penalty_by_decoder_norm", "exclude_special_tokens"),
+        "use_sparse_activations",
     }
 )
 
