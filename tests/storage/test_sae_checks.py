@@ -8,7 +8,6 @@ import pytest
 
 from mechinterp_assets.storage.checks import table_checks
 
-
 COLUMNS = {
     "attention_sae": "external_folder VARCHAR, trained_on VARCHAR",
     "sae_adoption": "reading VARCHAR, adopted BOOLEAN, fvu DOUBLE",
