@@ -26,13 +26,6 @@ IOI_SETTINGS = (
 """What the prompts of `study_ioi` depend on."""
 
 
-# What IOI prompts are made by.
-IOI_SETTINGS = (
-    *("ioi.prompts", "ioi.seed", "ioi.variants", "ioi.held_out_pairs"),
-    *("ioi.chat_template", "ioi.chat_request"),
-)
-
-
 def study_ioi(run: Run) -> tuple[pl.DataFrame, str | None]:
     """IOI prompts of a study; none of them and the reason where its model cannot express them."""
     from mechinterp_assets.corpora.name_moving import is_held_out_pair
