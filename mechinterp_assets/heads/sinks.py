@@ -9,6 +9,7 @@ et al. 2024 (arXiv 2402.17762), section 2 (massive activations). Raw weights. Po
 0 here, from 1 in the papers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -24,6 +25,7 @@ from mechinterp_assets.heads.datasets import (
     text_windows,
 )
 from mechinterp_assets.heads.settings import HeadSettings
+from mechinterp_assets.model.identities import identities_of
 from mechinterp_assets.model.kept_run import run_and_keep
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.precision import float64
@@ -194,12 +196,12 @@ class _Measured:
 @torch.no_grad()
 def _measure(model: LanguageModel, token_ids: Tensor, batch_size: int) -> _Measured:
     config, weights = model.config, model.raw_weights
-    rotated = "rot_" if config.positional == "rotary" else ""
-    names = {"q": f"{rotated}q", "k": f"{rotated}k", "v": "v", "pattern": "pattern"}
+    names = ["q", "k", "v", "pattern", "rot_q", "rot_k"]
     wanted = {
-        (layer, what): f"blocks.{layer}.attn.hook_{name}"
+        (layer, what): name
         for layer in range(config.n_layers)
-        for what, name in names.items()
+        for what in names
+        if (name := f"blocks.{layer}.attn.hook_{what}") in model.raw.hook_dict
     }
     resid = [f"blocks.{layer}.hook_resid_post" for layer in range(config.n_layers)]
     n_positions = min(POSITIONS, token_ids.shape[1])
@@ -215,7 +217,8 @@ def _measure(model: LanguageModel, token_ids: Tensor, batch_size: int) -> _Measu
         )
         found.n += len(ids)
         for layer in range(config.n_layers):
-            q, k, v, pattern = (float64(kept[wanted[layer, what]]) for what in names)
+            v, pattern = (float64(kept[wanted[layer, what]]) for what in ("v", "pattern"))
+            q, k = (_as_attended(model, layer, what, kept) for what in ("q", "k"))
             _add_heads(found, layer, q, k, v, pattern, float64(weights.W_O[layer]))
             flat = kept[resid[layer]].abs().flatten(1)
             top = flat.topk(LARGEST, dim=1)
@@ -223,6 +226,22 @@ def _measure(model: LanguageModel, token_ids: Tensor, batch_size: int) -> _Measu
             found.place[layer].append(top.indices.cpu())
             found.median[layer].append(float64(flat.median(dim=1).values).cpu())
     return found
+
+
+def _as_attended(model: LanguageModel, layer: int, what: str, kept: Mapping[str, Tensor]) -> Tensor:
+    """Queries or keys [sequence, position, head, d_head] as attention multiplies them: rotated.
+
+    Not all attention layers of the bridge call the hook behind the rotation: where they do not, it
+    is made here.
+    """
+    if (rotated := kept.get(f"blocks.{layer}.attn.hook_rot_{what}")) is not None:
+        return float64(rotated)
+    x = float64(kept[f"blocks.{layer}.attn.hook_{what}"])
+    attention = identities_of(model).attention[layer]
+    if not attention.rotary:
+        return x
+    turns = attention.rotations(x.shape[1], x.shape[-1]).to(x)
+    return torch.einsum("bthk,tkl->bthl", x, turns)
 
 
 def _add_heads(

@@ -16,7 +16,8 @@ from tests.defs.odd_models import byte_tokenizer, grouped, organism_tokenizer, s
 ROOT = Path(__file__).resolve().parents[2]
 SMALL: dict[str, Any] = {
     "description": "a random model",
-    "corpus": {"format": "structured", "documents": 200, "max_tokens": 6000, "context_size": 32},
+    "corpus": {"format": "structured", "documents": 300, "max_tokens": 12000}
+    | {"context_size": 32, "held_out_fraction": 0.3},
     "activations": {"layers": [0, 1], "max_tokens": 4000},
     "sae": {"architecture": "topk", "d_sae": 32, "k": 4, "training_tokens": 4000}
     | {"batch_size": 256, "evaluation_tokens": 512},

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mechinterp_assets.heads.datasets import TokenDataset, random_tokens
 from mechinterp_assets.heads.settings import HeadSettings
@@ -98,3 +99,37 @@ def test_the_place_of_a_massive_activation(planted: LanguageModel) -> None:
     top = cache["blocks.1.hook_resid_post"][0].abs()
     row = found.filter(layer=1, with_bos=True, rank=0).row(0, named=True)
     assert float(top[row["position"], row["dimension"]]) == float(top.max())
+
+
+def test_rotated_keys_of_attention_that_has_no_hook_for_them(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """GPT-NeoX turns a quarter of each head: the cosine is that of what its scores are made of."""
+    torch.manual_seed(7)
+    config = GPTNeoXConfig(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=32,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    folder = tmp_path_factory.mktemp("neox")
+    GPTNeoXForCausalLM(config).eval().save_pretrained(folder)
+    model = LanguageModel.load(folder)
+    ids = torch.randint(1, 40, (2, 9), generator=torch.Generator().manual_seed(0))
+    ids[:, 0] = 0
+    found = sinks(model, {"random": TokenDataset("some", ids)}).attention_sinks
+    with torch.no_grad():
+        _, cache = model.raw.run_with_cache(ids)
+    scores = cache["blocks.1.attn.hook_attn_scores"].double() * model.config.d_head**0.5
+    q, key = (cache[f"blocks.1.attn.hook_{name}"].double() for name in "qk")
+    size = q.norm(dim=-1)[:, :, None] * key.norm(dim=-1)[:, None]  # rotation keeps norms
+    for head in range(4):
+        for position in range(4):
+            cosine = scores[:, head, position:, position] / size[:, position:, position, head]
+            row = found.filter(layer=1, head=head, position=position, with_bos=True)
+            assert row["query_key_cosine"].item() == pytest.approx(float(cosine.mean()), abs=1e-5)

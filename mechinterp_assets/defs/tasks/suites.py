@@ -63,6 +63,7 @@ def study_suite(run: Run) -> TaskSuite:
     """
     from mechinterp_assets.prompts.chat import chat_turn, in_chat
     from mechinterp_assets.prompts.families import family_prompts
+    from mechinterp_assets.prompts.ioi import PromptError
     from mechinterp_assets.prompts.suite import TaskSuite, TaskTokenizer, task_suite
 
     settings, model = run.study.tasks, run.model
@@ -89,10 +90,15 @@ def study_suite(run: Run) -> TaskSuite:
         settings.seed,
     )
     prompts = pl.concat([families.prompts, suite.prompts])
+    skipped = {**families.skipped, **suite.skipped}
     if settings.chat_template and not prompts.is_empty():
-        turn = chat_turn(model.tokenizer, settings.chat_request, model.first_token_id)
-        prompts = in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
-    return TaskSuite(prompts, {**families.skipped, **suite.skipped})
+        try:
+            turn = chat_turn(model.tokenizer, settings.chat_request, model.first_token_id)
+            prompts = in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
+        except PromptError as error:
+            skipped |= dict.fromkeys(prompts["task"].unique(maintain_order=True), str(error))
+            prompts = prompts.clear()
+    return TaskSuite(prompts, skipped)
 
 
 def _examples(run: Run, task: OwnTaskSettings) -> Sequence[Example]:
