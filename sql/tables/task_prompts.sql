@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE task_prompts (
     study VARCHAR,
     task VARCHAR,

@@ -14,6 +14,8 @@ from mechinterp_assets.activations.norm_limits import NORM_SEQUENCES, norm_limit
 from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelError
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.evaluation import evaluate_layers
 
 LAYERS = [1, 3]
 MULTIPLE = 1.3  # so that some tokens of the embedded model are outliers
@@ -152,3 +154,14 @@ def test_training_from_forward_passes_sees_no_row_that_is_too_long(
         wanted = z[layer][kept]
         torch.testing.assert_close(given[layer].sum(0), wanted.sum(0), rtol=1e-4, atol=1e-3)
         assert float(row_norms(given[layer]).max()) <= limits[layer]
+
+
+def test_evaluation_leaves_out_what_is_named(
+    excluding: LanguageModel, token_ids: torch.Tensor
+) -> None:
+    d = excluding.config.d_z
+    sae = StandardSAE(torch.zeros(d, 3), torch.zeros(3), torch.zeros(3, d), torch.zeros(d))
+    frame = evaluate_layers(excluding, {1: sae}, token_ids, {1: torch.zeros(d)})
+    valid = valid_positions(token_ids, excluding.left_out_ids)
+    assert frame["n_tokens"].to_list() == [int(valid.sum())]
+    assert frame["n_predictions"].to_list() == [int(valid[:, :-1].sum())]
