@@ -21,6 +21,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mechinterp_assets.model.identities import attention_scores, hooks_of_scores
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.precision import is_narrow, same_sum
 
@@ -138,7 +139,9 @@ class FrozenModel:
             for layer in range(last)
             for part in ("attn_out", "mlp_out")
         }
-        keep |= {f"blocks.{layer}.attn.hook_attn_scores" for layer in scores}
+        if scores:
+            kinds = ("pattern", *hooks_of_scores(model))
+            keep |= {f"blocks.{layer}.attn.hook_{kind}" for layer in scores for kind in kinds}
         absolute = model.config.positional == "absolute"
         if absolute:
             keep.add("hook_pos_embed")
@@ -168,7 +171,7 @@ class FrozenModel:
             pattern=tuple(read(f"blocks.{layer}.attn.hook_pattern") for layer in range(n_layers)),
             v=tuple(values),
             z=tuple(z),
-            score={layer: read(f"blocks.{layer}.attn.hook_attn_scores") for layer in scores},
+            score={layer: exact(attention_scores(model, cache, layer)[0]) for layer in scores},
         )
         self._check(forward, residual)
         return forward

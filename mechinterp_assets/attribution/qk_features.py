@@ -33,8 +33,8 @@ from mechinterp_assets.attribution.residual_parts import (
     role_streams,
 )
 from mechinterp_assets.attribution.settings import QkFeatureSettings
-from mechinterp_assets.circuits.omega import rotation_matrices
-from mechinterp_assets.circuits.residual import attention_scale
+from mechinterp_assets.circuits.omega import omega_gap
+from mechinterp_assets.model.identities import identities_of
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
@@ -118,7 +118,6 @@ class _Splitter:
                 },
             },
         )
-        self._rotation = self._rotations()
 
     def role_pairs(self, head: Head) -> list[RolePairs]:
         """Contributions of all pairs to the head's score, for every source role and contrast."""
@@ -127,9 +126,9 @@ class _Splitter:
         streams, found = self._streams, {}
         for role in self._settings.sources:
             at = streams.roles.index(role)
-            pairs = self._pairs(query, key, role)
+            pairs = self._pairs(layer, query, key, role)
             score = streams.scores[layer][:, head[1], at]
-            size = self._size(query, key, role)
+            size = self._size(layer, query, key, role)
             gap = (pairs.totals(len(score)) - score).abs()
             if not bool((gap <= self._frozen.tolerance * size).all()):
                 raise QkFeatureError(
@@ -167,20 +166,27 @@ class _Splitter:
         constant = (norm.norm_bias @ W + b).expand(len(rows), -1)
         bias = MappedParts(rows, torch.full_like(rows, self.numbers.of(f"{side}_bias")), constant)
         whole = joined([replace(parts, vector=scaled), bias])
-        if self._rotation is None:
+        form = identities_of(self._model).attention[layer]
+        if not form.rotary:
             return whole
+        longest = int(streams.position.max()) + 1
+        matrices = form.rotations(longest, self._model.config.d_head).cpu()
         turned = torch.empty_like(whole.vector)
-        for position, matrix in self._rotation.items():
+        for position in sorted(set(streams.position.tolist())):
             here = streams.position[whole.row] == position
-            turned[here] = whole.vector[here] @ matrix
+            turned[here] = whole.vector[here] @ matrices[position]
         return replace(whole, vector=turned)
 
     def _residual_parts(self, layer: int, read: Tensor) -> MappedParts:
         kinds = ("residual_feature", "residual_error", "residual_bias")
         return joined(active_parts(self._residual[layer], read, self.numbers, *kinds, layer))
 
-    def _pairs(self, query: MappedParts, key: MappedParts, role: str) -> RolePairs:
-        streams, scale = self._streams, attention_scale(self._model)
+    def _scale(self, layer: int) -> float:
+        """What the layer multiplies q . k by."""
+        return identities_of(self._model).attention[layer].scale
+
+    def _pairs(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> RolePairs:
+        streams, scale = self._streams, self._scale(layer)
         of_query = _by_row(query, streams.rows(self._settings.destination))
         of_key = _by_row(key, streams.rows(role))
         prompts, pairs, values = [], [], []
@@ -194,7 +200,7 @@ class _Splitter:
             -1, -1, role, torch.cat(prompts), torch.cat(pairs), torch.cat(values), none, none
         )
 
-    def _size(self, query: MappedParts, key: MappedParts, role: str) -> Tensor:
+    def _size(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> Tensor:
         """c |q| |k| of every prompt, which rounding is relative to."""
         streams = self._streams
 
@@ -202,16 +208,7 @@ class _Splitter:
             return torch.stack([v.sum(0).norm() for _, v in _by_row(parts, rows)])
 
         of_query = norms(query, streams.rows(self._settings.destination))
-        return attention_scale(self._model) * of_query * norms(key, streams.rows(role))
-
-    def _rotations(self) -> dict[int, Tensor] | None:
-        """Position -> matrix that rotates a row vector there, of rotary models."""
-        if self._model.config.positional != "rotary":
-            return None
-        positions = sorted(set(self._streams.position.tolist()))
-        # The matrix of an offset p is R_p^T R_0, and position 0 is not rotated.
-        inverse = rotation_matrices(self._model, positions).cpu()
-        return dict(zip(positions, inverse, strict=True))
+        return self._scale(layer) * of_query * norms(key, streams.rows(role))
 
 
 def _by_row(parts: MappedParts, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -230,10 +227,8 @@ def _check(
     heads: Sequence[Head],
 ) -> None:
     config = model.config
-    if config.positional == "other":
-        raise QkFeatureError(
-            f"{model.source} has neither absolute nor rotary positions; its scores cannot be split"
-        )
+    if (gap := omega_gap(model)) is not None:
+        raise QkFeatureError(f"attention scores cannot be split: {gap}")
     if not heads or len(set(heads)) != len(heads):
         raise QkFeatureError(f"heads {list(heads)}: name at least one, each once")
     for layer, head in heads:

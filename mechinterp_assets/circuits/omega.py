@@ -24,6 +24,8 @@ from torch import Tensor
 
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.thin_qr import ThinFactors
+from mechinterp_assets.model.capabilities import capabilities_of
+from mechinterp_assets.model.identities import identities_of
 from mechinterp_assets.model.language_model import LanguageModel
 
 # Heads that one thread of omega_svd works on at a time.
@@ -204,37 +206,19 @@ def _stacked(W: Tensor, b: Tensor, room: Tensor | None = None) -> Tensor:
 # ---- rotary position embeddings ------------------------------------------------------------------
 
 
-def rotation_matrices(model: LanguageModel, offsets: Sequence[int]) -> Tensor:
-    """M_offset = R_i^T R_j for offset = i - j >= 0 [offset, d_head, d_head], float64.
+def rotation_matrices(model: LanguageModel, layer: int, offsets: Sequence[int]) -> Tensor:
+    """M_offset = R_i^T R_j of a layer, offset = i - j >= 0 [offset, d_head, d_head], float64.
 
-    The angles are those of the model's own rotary module. Embeddings that rotate only the first
-    dimensions of a head leave the rest alone. Raises CircuitError for a model without one.
+    The angles are those that the layer's own attention uses; a layer without rotation has the
+    identity. Embeddings that rotate only some dimensions of a head leave the rest alone. Raises
+    CircuitError for offsets beyond the context.
     """
-    if model.config.positional != "rotary":
-        raise CircuitError(
-            f"{model.source} has {model.config.positional} positions; offsets are for rotary models"
-        )
-    rotary = getattr(model.trunk, "rotary_emb", None)
-    if rotary is None:
-        raise CircuitError(
-            f"{type(model.trunk).__name__} has no `rotary_emb` module to read angles from; "
-            "tracing supports models that share one rotary embedding over layers"
-        )
     if bad := [offset for offset in offsets if not 0 <= offset < model.config.n_ctx]:
         raise CircuitError(f"offsets {bad} are outside 0..{model.config.n_ctx - 1}")
-    d_head = model.config.d_head
-    positions = torch.tensor([[0, *offsets]], device=model.device)
-    like = torch.zeros(1, 1, d_head, device=model.device, dtype=torch.float32)
-    with torch.no_grad():
-        cos, sin = rotary(like, positions)
-    cos, sin = cos[0].double(), sin[0].double()
-    width = cos.shape[-1]
-    rows = torch.eye(d_head, dtype=torch.float64, device=model.device).expand(len(cos), -1, -1)
-    turned, rest = rows[..., :width], rows[..., width:]
-    half = torch.cat([-turned[..., width // 2 :], turned[..., : width // 2]], -1)
+    form = identities_of(model).attention[layer]
     # Row a of `rotated[p]` is basis vector a after rotation to position p, that is R_p^T.
-    rotated = torch.cat([turned * cos[:, None] + half * sin[:, None], rest], -1)
-    return rotated[1:] @ rotated[0].T
+    rotated = form.rotations(max(offsets) + 1, model.config.d_head)
+    return rotated[list(offsets)] @ rotated[0].T
 
 
 # ---- all heads of a model ------------------------------------------------------------------------
@@ -242,20 +226,8 @@ def rotation_matrices(model: LanguageModel, offsets: Sequence[int]) -> Tensor:
 
 def omega_gap(model: LanguageModel) -> str | None:
     """Why a model's attention scores are not those of one Omega per head, None where they are."""
-    if model.config.positional == "other":
-        return f"{model.source} has neither absolute nor rotary positions; Omega covers only these"
-    if model.config.positional == "rotary" and not hasattr(model.trunk, "rotary_emb"):
-        return (
-            f"{type(model.trunk).__name__} has no `rotary_emb` module to read angles from; tracing "
-            "supports models that share one rotary embedding over layers"
-        )
-    names = [name for name, _ in model.trunk.named_modules()]
-    if norms := [name for name in names if name.endswith(("q_norm", "k_norm"))]:
-        return (
-            f"{model.source} normalises queries or keys ({norms[0]}); tracing covers models "
-            "without query-key norms"
-        )
-    return None
+    reason = capabilities_of(model).of("query_key").reason
+    return None if reason is None else f"{model.source} ({model.config.architecture}): {reason}"
 
 
 class ModelOmega:
@@ -263,14 +235,15 @@ class ModelOmega:
 
     They live on the model's device, or on the CPU where the device has no float64 (MPS). Inner SVDs
     of rotary models are kept while they fit into `cache_bytes` and computed again otherwise.
-    Raises CircuitError for position schemes that Omega does not cover and for query-key norms.
+    Raises CircuitError where scores are not those of one Omega per head (ALiBi, query-key norms,
+    caps).
     """
 
     def __init__(self, model: LanguageModel, *, cache_bytes: int = 2**31) -> None:
         if (gap := omega_gap(model)) is not None:
             raise CircuitError(gap)
         self.model = model
-        self.rotary = model.config.positional == "rotary"
+        self.rotary = any(form.rotary for form in identities_of(model).attention)
         self.centred = model.config.normalization == "LN"
         self.device = torch.device("cpu") if model.device.type == "mps" else model.device
         self._cache_bytes = cache_bytes
@@ -300,7 +273,7 @@ class ModelOmega:
         if cached is not None and len(cached[1]) >= wanted:
             return cached
         self._inner.pop(layer, None)
-        rotation = rotation_matrices(self.model, range(wanted)) if self.rotary else None
+        rotation = rotation_matrices(self.model, layer, range(wanted)) if self.rotary else None
         u, S, v = self.factors(layer).inner_svd(rotation)
         inner = (u, S, v) if self.rotary else (u[None], S[None], v[None])
         held = sum(3 * tensors[0].nbytes for tensors in self._inner.values())
@@ -330,7 +303,7 @@ def attention_svd(
     omega = ModelOmega(model)
     frames: list[pl.DataFrame] = []
     for layer in range(model.config.n_layers):
-        rotation = rotation_matrices(model, offsets) if omega.rotary else None
+        rotation = rotation_matrices(model, layer, offsets) if omega.rotary else None
         S = omega.factors(layer).inner_svd(rotation)[1].cpu().numpy()
         S = S if omega.rotary else S[None]
         at, head, k = np.indices(S.shape).reshape(3, -1)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.model.identities import attention_scores, hooks_of_scores, identities_of
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.precision import same_sum
 
@@ -92,13 +93,9 @@ class ResidualStream:
         return self.residual[layer].double() / self.scale(layer)[..., None]
 
 
-def attention_scale(model: LanguageModel) -> float:
-    """What the model multiplies q . k by: the attention module's `scaling`, else d_head^-0.5."""
-    for module in model.trunk.modules():
-        scaling = getattr(module, "scaling", None)
-        if isinstance(scaling, float):
-            return scaling
-    return float(model.config.d_head**-0.5)
+def attention_scales(model: LanguageModel) -> tuple[float, ...]:
+    """What the attention of each layer multiplies q . k by [layer]."""
+    return tuple(form.scale for form in identities_of(model).attention)
 
 
 def prompt_bytes(model: LanguageModel, length: int, n_layers: int) -> int:
@@ -124,7 +121,7 @@ def residual_stream(
     wanted |= {
         f"blocks.{layer}.attn.hook_{what}"
         for layer in range(n_layers)
-        for what in ("pattern", "attn_scores")
+        for what in ("pattern", *hooks_of_scores(model))
     }
     wanted |= {
         f"blocks.{layer}.{w}" for layer in range(last) for w in ("attn.hook_z", "hook_mlp_out")
@@ -158,9 +155,7 @@ def residual_stream(
         outputs.to(device),
         tuple(x.to(device) for x in residual),
         tuple(cache[f"blocks.{layer}.attn.hook_pattern"].to(device) for layer in range(n_layers)),
-        tuple(
-            cache[f"blocks.{layer}.attn.hook_attn_scores"].to(device) for layer in range(n_layers)
-        ),
+        tuple(attention_scores(model, cache, layer).to(device) for layer in range(n_layers)),
         model.config.eps,
     )
 

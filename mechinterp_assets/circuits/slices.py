@@ -25,7 +25,7 @@ from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.residual import (
     ResidualStream,
-    attention_scale,
+    attention_scales,
     prompt_bytes,
     residual_stream,
 )
@@ -241,9 +241,12 @@ class PairBlock:
 
 
 def slices_frame(
-    prompts: pl.DataFrame, blocks: Sequence[PairBlock], roles: RoleNames, scale: float
+    prompts: pl.DataFrame,
+    blocks: Sequence[PairBlock],
+    roles: RoleNames,
+    scales: Sequence[float],
 ) -> pl.DataFrame:
-    """Table attention_slices from blocks; `scale` is what the model multiplies q . k by.
+    """Table attention_slices from blocks; `scales` [layer] is what the model multiplies q . k by.
 
     Raises CircuitError when slices do not sum to the model's own scores.
     """
@@ -258,7 +261,8 @@ def slices_frame(
     terms, selected, score = joined("terms"), joined("selected"), joined("score")
     totals, kept, multiplicity = joined("totals"), joined("kept"), joined("path_multiplicity")
     size = np.maximum(np.abs(terms).sum(1), np.finfo(float).tiny)
-    identity_error = np.abs(terms.sum(1) - score / scale) / size
+    layers = np.concatenate([np.full(len(block), block.layer) for block in blocks])
+    identity_error = np.abs(terms.sum(1) - score / np.asarray(scales)[layers]) / size
     if not identity_error.max() <= IDENTITY_LIMIT:
         raise CircuitError(
             f"slices miss the model's attention scores by up to {identity_error.max():.2g} of the "
@@ -268,7 +272,7 @@ def slices_frame(
     traced = kept >= 0
     columns: dict[str, object] = {
         "prompt": prompts["prompt"].gather(row),
-        "layer": np.concatenate([np.full(len(block), block.layer) for block in blocks]),
+        "layer": layers,
         "head": joined("head"),
         "destination": destination,
         "source": source,
@@ -340,7 +344,7 @@ def attention_slices(
             done += group.height
             if progress is not None:
                 progress(done, prompts.height)
-    return slices_frame(prompts, blocks, roles, attention_scale(model))
+    return slices_frame(prompts, blocks, roles, attention_scales(model))
 
 
 def _untraced_block(

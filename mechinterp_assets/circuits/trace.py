@@ -41,7 +41,7 @@ from mechinterp_assets.circuits.residual import (
     WRITER_KINDS,
     ResidualStream,
     Writers,
-    attention_scale,
+    attention_scales,
     residual_stream,
 )
 from mechinterp_assets.circuits.settings import TraceSettings
@@ -226,7 +226,7 @@ def trace_batches(
             "(ioi.firing_score_min: 0)"
         )
     n_layers = max(root.layer for root in roots) + 1
-    scale, writers = attention_scale(model), Writers.of(model, n_layers - 1)
+    scales, writers = attention_scales(model), Writers.of(model, n_layers - 1)
     done = 0
     for length in sorted(prompts["n_tokens"].unique().to_list()):
         batch = prompts_per_batch(model, length, n_layers, memory_mib)
@@ -238,7 +238,7 @@ def trace_batches(
             for settings in rules:
                 rows = _Rows()
                 blocks = _trace_group(omega, stream, group, roots, settings, rows)
-                slices = slices_frame(group, blocks, names, scale)
+                slices = slices_frame(group, blocks, names, scales)
                 traces.append(
                     Trace(
                         slices,

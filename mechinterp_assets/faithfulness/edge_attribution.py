@@ -148,7 +148,7 @@ def _edge_products(
             ("v", v[layer], model.W_V),
         )
         inputs = [
-            torch.einsum("bthk,hdk->hbtd", model.unturned(kind, gradient), weight[layer])
+            torch.einsum("bthk,hdk->hbtd", model.unturned(kind, layer, gradient), weight[layer])
             for kind, gradient, weight in kinds
         ]
         before = model.graph.nodes_before(layer)

@@ -144,7 +144,7 @@ def _mid_after_head(
         k = model.project("k", layer, model.normalise(changed)[None], heads=[group])
     if kind == "v":
         v = model.project("v", layer, model.normalise(changed)[None], heads=[group])
-    z = model.attend(q, k, v, at)
+    z = model.attend(layer, q, k, v, at)
     difference = z - restricted(stacked(clean.z[layer][:, :, heads]))
     W_O = model.W_O[layer][heads].flatten(0, 1)
     return restricted(stacked(clean.mid[layer])) + difference.flatten(-2) @ W_O

@@ -199,7 +199,10 @@ def _run(
         if heads:
             groups = [head // (model.shape.n_heads // model.shape.n_kv_heads) for head in heads]
             z = model.attend(
-                streams["q"][:, :, heads], streams["k"][:, :, groups], streams["v"][:, :, groups]
+                layer,
+                streams["q"][:, :, heads],
+                streams["k"][:, :, groups],
+                streams["v"][:, :, groups],
             )
             nodes = [graph.head_node(layer, head) for head in heads]
             change[nodes] = model.head_outputs(layer, z, heads) - corrupt.nodes[nodes]

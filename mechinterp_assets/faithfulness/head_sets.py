@@ -204,7 +204,7 @@ class HeadSetRuns:
             if layer == last:
                 at = end[:, None]
                 x, y, mean = (t[rows, end][:, None] for t in (x, y, mean))
-            z = model.attend(model.project("q", layer, y, positions=at), k, v, at)
+            z = model.attend(layer, model.project("q", layer, y, positions=at), k, v, at)
             own = keep[:, layer].repeat_interleave(len(batch), 0)[:, None, :, None]
             x = x + model.attention_output(layer, torch.where(own, z, mean))
             x = x + model.mlp(layer, model.normalise(x))

@@ -9,25 +9,25 @@ value, in runs of thousands of rows that differ in one input. Written as functio
 edge changes is computed. `SplitModel.check` compares logits with the bridge.
 
 Weights: the processed view (LayerNorm folded), so that a norm here has neither weight nor bias.
-Positions are absolute or rotary; keys and values may be shared by groups of heads.
+Positions are absolute, rotary or absent, layer by layer, keys may be those of a window, and keys
+and values shared by groups of heads.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.activations import ACT2FN
 
-from mechinterp_assets.circuits.omega import rotation_matrices
-from mechinterp_assets.circuits.residual import attention_scale
 from mechinterp_assets.faithfulness.edge_graph import (
     HEAD_INPUTS,
     EdgeGraph,
     FaithfulnessError,
     HeadInput,
 )
+from mechinterp_assets.model.capabilities import capabilities_of
+from mechinterp_assets.model.identities import identities_of
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.mlp_weights import MlpWeights, activation_of
 from mechinterp_assets.model.precision import relative_rms, same_sum
 from mechinterp_assets.model.weights import LayerWeight
 
@@ -62,16 +62,16 @@ class Activations:
 class SplitModel:
     """Functions of one model's processed weights, at least float32.
 
-    Raises FaithfulnessError for architectures that it does not compute: positions that are neither
-    absolute nor rotary, and, through `check`, blocks of another form.
+    Raises FaithfulnessError for architectures that it does not compute (capability `edges`) and,
+    through `check`, blocks of another form.
     """
 
     def __init__(self, model: LanguageModel) -> None:
         shape = model.config
-        if shape.positional == "other":
+        found = capabilities_of(model).of("edges")
+        if not found.holds:
             raise FaithfulnessError(
-                f"{model.source} ({shape.architecture}) has positions that are neither absolute "
-                "nor rotary; edges are patched in models with either"
+                f"edges of {model.source} ({shape.architecture}) cannot be patched: {found.reason}"
             )
         dtype = torch.promote_types(model.dtype, torch.float32)
 
@@ -81,7 +81,7 @@ class SplitModel:
         def once(weight: LayerWeight) -> Tensor:  # keys and values of a group are the same
             return torch.stack([of_layer[::group] for of_layer in weight])
 
-        weights, bridge = model.weights, model.processed
+        weights = model.weights
         group = shape.n_heads // shape.n_kv_heads
         self.source, self.shape, self.graph = model.source, shape, EdgeGraph.of(shape)
         self.dtype, self.device = dtype, model.device
@@ -91,32 +91,24 @@ class SplitModel:
         self.W_O, self.b_O = weights.W_O.stacked(), weights.b_O.stacked()
         self.W_E, self.W_U, self.b_U = of(weights.W_E), of(weights.W_U), of(weights.b_U)
         self.W_pos = None if weights.W_pos is None else of(weights.W_pos)
-        self.W_in, self.W_out = of(bridge.W_in), of(bridge.W_out)
-        gate, b_in, b_out = (getattr(bridge, name, None) for name in ("W_gate", "b_in", "b_out"))
-        self.W_gate = None if gate is None else of(gate)
-        self.b_in = torch.zeros_like(self.W_in[:, 0]) if b_in is None else of(b_in)
-        self.b_out = torch.zeros_like(self.W_out[:, 0]) if b_out is None else of(b_out)
-        self._activation = _activation(model)
-        self._scale = attention_scale(model)
-        self._model, self._known_turns = model, torch.zeros(0, 0, 0, dtype=dtype)
+        self._mlps = [MlpWeights.of(model, layer, dtype) for layer in range(shape.n_layers)]
+        self.W_out = torch.stack([mlp.W_out for mlp in self._mlps])
+        self.b_out = torch.stack([mlp.b_out for mlp in self._mlps])
+        self._activation = activation_of(model)
+        self._attention = identities_of(model).attention
+        self._turned: dict[int, Tensor] = {}
 
-    def _turns(self, length: int) -> Tensor | None:
-        """Rotation of positions below `length` [position, d_head, d_head] for row vectors, or None.
-
-        Made as long as prompts are: a context of 8,192 positions would take gigabytes.
+    def _turns(self, layer: int, length: int) -> Tensor | None:
+        """Rotation at positions below `length` [position, d_head, d_head] of row vectors in a
+        layer, None where it rotates nothing. Made for the longest prompts that were seen.
         """
-        if self.shape.positional != "rotary":
+        if not self._attention[layer].rotary:
             return None
-        if len(self._known_turns) < length:
-            self._known_turns = self._rotations(self._model, length)
-        return self._known_turns[:length]
-
-    @staticmethod
-    def _rotations(model: LanguageModel, length: int) -> Tensor:
-        turns = rotation_matrices(model, range(length))
-        # A model may scale its angles' cosines: the product at offset 0 is that scale squared.
-        turns = turns / turns[0, 0, 0].sqrt()
-        return turns.to(torch.promote_types(model.dtype, torch.float32))
+        known = self._turned.get(layer)
+        if known is None or len(known) < length:
+            turns = self._attention[layer].rotations(length, self.shape.d_head)
+            known = self._turned[layer] = turns.to(self.device, self.dtype)
+        return known[:length]
 
     @torch.no_grad()
     def check(self, model: LanguageModel, ids: Tensor) -> float:
@@ -208,7 +200,8 @@ class SplitModel:
         else:
             out = torch.einsum("hbtd,hdk->bthk", y, weight) + bias
         length = out.shape[1] if positions is None else int(positions.max()) + 1
-        if kind == "v" or (turns := self._turns(length)) is None:
+        turns = None if kind == "v" else self._turns(layer, length)
+        if turns is None:
             return out
         if positions is None:
             turned: Tensor = torch.einsum("bthk,tkl->bthl", out, turns)
@@ -216,14 +209,17 @@ class SplitModel:
             turned = torch.einsum("bthk,btkl->bthl", out, turns[positions])
         return turned
 
-    def unturned(self, kind: HeadInput, gradient: Tensor) -> Tensor:
+    def unturned(self, kind: HeadInput, layer: int, gradient: Tensor) -> Tensor:
         """Gradient before rotation, of that with respect to q, k or v [b, T, head, d_head]."""
-        if kind == "v" or (turns := self._turns(gradient.shape[1])) is None:
+        turns = None if kind == "v" else self._turns(layer, gradient.shape[1])
+        if turns is None:
             return gradient
         return torch.einsum("bthl,tkl->bthk", gradient, turns)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Values weighted by attention [b, queries, head, d_head].
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
+        """Values weighted by the attention of a layer [b, queries, head, d_head].
 
         q [b, queries, head, d_head] at `positions` [b, queries] (default: all); k, v of the same
         heads or of their groups [b, T, group, d_head].
@@ -233,11 +229,14 @@ class SplitModel:
             k = k.repeat_interleave(n_heads // k.shape[2], dim=2)
         if v.shape[2] != n_heads:
             v = v.repeat_interleave(n_heads // v.shape[2], dim=2)
-        scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1) * self._scale
+        form = self._attention[layer]
+        scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1) * form.scale
         every = torch.arange(length, device=q.device)
         at = every[None] if positions is None else positions
-        future = every[None, None] > at[:, :, None]
-        pattern = scores.masked_fill(future[:, None], float("-inf")).softmax(-1)
+        unseen = every[None, None] > at[:, :, None]
+        if form.window is not None:
+            unseen = unseen | (every[None, None] <= at[:, :, None] - form.window)
+        pattern = scores.masked_fill(unseen[:, None], float("-inf")).softmax(-1)
         return (pattern @ v.permute(0, 2, 1, 3)).permute(0, 2, 1, 3)
 
     def head_outputs(self, layer: int, z: Tensor, heads: list[int] | None = None) -> Tensor:
@@ -251,10 +250,7 @@ class SplitModel:
 
     def hidden(self, layer: int, y: Tensor) -> Tensor:
         """What W_out reads [..., d_mlp], of normalised inputs."""
-        first = y @ self.W_in[layer] + self.b_in[layer]
-        if self.W_gate is None:
-            return self._activation(first)
-        return self._activation(y @ self.W_gate[layer]) * first
+        return self._mlps[layer].hidden(y, self._activation)
 
     def mlp(self, layer: int, y: Tensor) -> Tensor:
         """MLP output [..., d_model] of normalised inputs."""
@@ -275,7 +271,7 @@ class SplitModel:
         for layer in range(self.shape.n_layers):
             y = self.normalise(x)
             q, k, v = (self.project(kind, layer, y) for kind in HEAD_INPUTS)
-            z = self.attend(q, k, v)
+            z = self.attend(layer, q, k, v)
             mid = x + self.attention_output(layer, z)
             mlp_in = self.normalise(mid)
             hidden = self.hidden(layer, mlp_in)
@@ -310,22 +306,11 @@ class SplitModel:
             k, v = (self.project(kind, here, y) for kind in ("k", "v"))
             if here == last:
                 q = self.project("q", here, y[rows, end][:, None], positions=at)
-                z = self.attend(q, k, v, at)
+                z = self.attend(here, q, k, v, at)
                 x = x[rows, end][:, None] + self.attention_output(here, z)
             else:
-                x = x + self.attention_output(here, self.attend(self.project("q", here, y), k, v))
+                x = x + self.attention_output(
+                    here, self.attend(here, self.project("q", here, y), k, v)
+                )
             x = x + self.mlp(here, self.normalise(x))
         return x[:, 0]
-
-
-def _activation(model: LanguageModel) -> Callable[[Tensor], Tensor]:
-    """The MLPs' activation function, by the name in the model's config."""
-    for name in ("activation_function", "hidden_act", "hidden_activation"):
-        value = getattr(model.hf.config, name, None)
-        if isinstance(value, str):
-            function: Callable[[Tensor], Tensor] = ACT2FN[value]
-            return function
-    raise FaithfulnessError(
-        f"the config of {model.source} names no activation function for its MLPs "
-        "(activation_function, hidden_act)"
-    )

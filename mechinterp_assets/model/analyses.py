@@ -30,6 +30,6 @@ RESTS_ON: dict[Analysis, tuple[str, ...]] = {
     "tracing": ("bridge", "processed", "scores", "heads", "stream"),
     "edges": (
         *("bridge", "processed", "values", "value_weights", "heads", "stream", "logits"),
-        *("scores", "embedding", "blocks"),
+        *("scores", "embedding", "blocks", "mlp"),
     ),
 }

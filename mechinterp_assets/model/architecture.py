@@ -5,6 +5,7 @@ which attention kernel computes what the bridge computes. Does not belong here: 
 a loaded model (identities.py), sizes from a config file alone (shape.py).
 """
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_c
 from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from mechinterp_assets.model.shape import ModelError, ModelShape, Positional
+from mechinterp_assets.model.shape import ModelError, ModelShape, Positional, shape_of
 
 Kernel = Literal["sdpa", "eager"]
 _POSITIONS: dict[str, Positional] = {"standard": "absolute", "rotary": "rotary"}
@@ -61,14 +62,13 @@ def shape_in_adapter(adapter: ArchitectureAdapter, config: Any) -> ModelShape:
     positional = _POSITIONS.get(cfg.positional_embedding_type, "other")
     if positional == "absolute" and "pos_embed" not in adapter.components:
         positional = "other"  # a table that is computed, not learned
-    return ModelShape(
-        architecture=str(config.model_type),
+    return replace(
+        shape_of(config),  # the adapter guesses d_mlp where it does not know a config's name for it
         n_layers=cfg.n_layers,
         n_heads=cfg.n_heads,
         n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
         d_model=cfg.d_model,
         d_head=cfg.d_head,
-        d_mlp=cfg.d_mlp,
         d_vocab=cfg.d_vocab,
         n_ctx=cfg.n_ctx,
         positional=positional,

@@ -29,6 +29,7 @@ _BREACH = {
     "logits": "its logits are not W_U on the normalised residual stream",
     "scores": "its attention patterns are not the softmax of q . k as its weights give them",
     "embedding": "its residual stream does not begin as W_E of the token",
+    "mlp": "its MLPs are not two or three matrices around one activation function",
     "blocks": "its blocks are not attention, then an MLP that reads the stream with it",
 }
 
@@ -104,7 +105,8 @@ class Capabilities:
         )
 
     def _reason(self, identity: str) -> str:
-        because = _feature_behind(self._model, identity)
+        because = identities_of(self._model).because(identity)
+        because = because or _feature_behind(self._model, identity)
         if because:
             return f"{_BREACH[identity]}, because {because}"
         why = identities_of(self._model).why(identity)

@@ -14,10 +14,12 @@ which analysis rests on which (capabilities.py).
   scores      softmax of scale * q . k, rotated, is the attention pattern; q and k are W_Q and W_K
               on the normalised stream (processed weights)
   embedding   the stream begins as W_E of the token, + W_pos (processed weights)
-  blocks      attention, then an MLP that reads the stream with attention's output behind one norm
+  blocks      attention, then an MLP that reads the stream with what attention wrote
+  mlp         the MLP is W_out of an activation of W_in, gated or not, on the normalised stream
+              (processed weights)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -26,12 +28,14 @@ from torch import Tensor, nn
 
 from mechinterp_assets.model.agreement import ALLOWED, disagreement, worst
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.mlp_weights import MlpWeights, activation_of
 from mechinterp_assets.model.partial_forward import mlp_output
 from mechinterp_assets.model.probe_tokens import probe_tokens
 from mechinterp_assets.model.query_key import (
-    LayerAttention,
+    ScoreForm,
     attention_forms,
     scores_of,
+    unseen,
     window_of,
 )
 
@@ -47,8 +51,13 @@ IDENTITIES = (
     "scores",
     "embedding",
     "blocks",
+    "mlp",
 )
 _GOOD_FIT = 1e-5  # a form with this error is the layer's; the rest need not be tried
+
+
+class BrokenIdentityError(Exception):
+    """An identity that cannot hold; the message says what breaks it."""
 
 
 def identities_of(model: LanguageModel) -> "Identities":
@@ -58,6 +67,22 @@ def identities_of(model: LanguageModel) -> "Identities":
     found = model.measured[Identities]
     assert isinstance(found, Identities)
     return found
+
+
+def hooks_of_scores(model: LanguageModel) -> tuple[str, ...]:
+    """What attention_scores needs of a layer, beside its pattern: names behind `hook_`."""
+    return ("attn_scores",) if identities_of(model).hooks_scores else ("q", "k")
+
+
+def attention_scores(model: LanguageModel, cache: Mapping[str, Tensor], layer: int) -> Tensor:
+    """What the softmax of a layer is taken of [batch, head, destination, source], from a run that
+    kept its pattern and hooks_of_scores; -inf where a query does not see a key.
+    """
+    name = f"blocks.{layer}.attn.hook_"
+    if identities_of(model).hooks_scores:
+        return cache[f"{name}attn_scores"]
+    scores = identities_of(model).attention[layer].scores(cache[f"{name}q"], cache[f"{name}k"])
+    return scores.masked_fill(cache[f"{name}pattern"] == 0, float("-inf"))
 
 
 class Identities:
@@ -77,6 +102,7 @@ class Identities:
         ).to(model.device)
         self._errors: dict[str, float] = {}
         self._why: dict[str, str] = {}
+        self._because: dict[str, str] = {}
 
     @property
     def allowed(self) -> float:
@@ -90,6 +116,8 @@ class Identities:
             try:
                 with torch.no_grad():
                     self._errors[identity] = worst([measure()])
+            except BrokenIdentityError as broken:
+                self._errors[identity], self._because[identity] = float("inf"), str(broken)
             except Exception as error:  # of libraries: a hook or weight that is not there
                 self._errors[identity] = float("inf")
                 self._why[identity] = " ".join(f"{type(error).__name__}: {error}".split())[:160]
@@ -104,18 +132,47 @@ class Identities:
         self.error(identity)
         return self._why.get(identity, "")
 
+    def because(self, identity: str) -> str | None:
+        """What breaks an identity, where measuring it found that."""
+        self.error(identity)
+        return self._because.get(identity)
+
     @cached_property
-    def attention(self) -> tuple[LayerAttention, ...]:
+    def attention(self) -> tuple[ScoreForm, ...]:
         """The form of every layer's attention scores, found in its patterns."""
         with torch.no_grad():
             return tuple(self._form(layer) for layer in range(self._model.config.n_layers))
 
+    @cached_property
+    def hooks_rotated(self) -> bool:
+        """Whether the bridge shows queries and keys as attention multiplies them."""
+        return all(
+            f"blocks.{layer}.attn.hook_rot_{what}" in self._raw[1]
+            for layer in range(self._model.config.n_layers)
+            for what in "qk"
+        )
+
+    @cached_property
+    def hooks_scores(self) -> bool:
+        """Whether hook_attn_scores shows what the softmax is taken of.
+
+        Bridges around an attention module of transformers' own show the pattern in its place.
+        """
+        for layer in range(self._model.config.n_layers):
+            name = f"blocks.{layer}.attn.hook_"
+            pattern = self._raw[1][f"{name}pattern"].float()
+            scores = self._raw[1][f"{name}attn_scores"].float()
+            found = scores.masked_fill(pattern == 0, float("-inf")).softmax(-1)
+            if not disagreement(found, pattern) <= self.allowed:
+                return False
+        return True
+
     # ---- runs ------------------------------------------------------------------------------------
 
     def _run(self, view: View) -> tuple[Tensor, Any]:
-        kept = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
-        kept += ("hook_resid_mid", "attn.hook_z", "attn.hook_pattern")
-        kept += ("attn.hook_v", "attn.hook_q", "attn.hook_k")
+        kept = ["hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out"]
+        attention = ("z", "pattern", "q", "k", "v", "attn_scores", "rot_q", "rot_k")
+        kept += [f"attn.hook_{name}" for name in attention]
         names = {
             f"blocks.{layer}.{name}"
             for layer in range(self._model.config.n_layers)
@@ -207,7 +264,8 @@ class Identities:
         ends = torch.stack(
             [torch.zeros_like(x[:1, 0]), torch.linspace(-1, 1, x.shape[-1]).to(x)[None]]
         )
-        bias, answer = norm(ends.to(dtype)).to(x)[:, 0]
+        answers: Tensor = norm(ends.to(dtype)).to(x)[:, 0]
+        bias, answer = answers
         gain = (answer - bias) / self._normalised(ends[1, 0])
         return self._normalised(x) * gain + bias
 
@@ -276,7 +334,7 @@ class Identities:
         config, forms = self._model.config, self.attention
         lengths = [form.angles for form in forms if form.angles is not None]
         if any(angles.depend_on_length(config.n_ctx) for angles in lengths):
-            raise ValueError("rotary angles depend on the length of the sequence")
+            raise BrokenIdentityError("rotary angles depend on the length of the sequence")
         return worst(form.error for form in forms)
 
     def _embedding(self) -> float:
@@ -296,28 +354,39 @@ class Identities:
             errors.append(disagreement(out, cache[f"{name}hook_mlp_out"]))
         return worst(errors)
 
+    def _mlp(self) -> float:
+        cache, dtype = self._done[1], torch.promote_types(self._model.dtype, torch.float32)
+        activation, errors = activation_of(self._model), []
+        for layer in range(self._model.config.n_layers):
+            name = f"blocks.{layer}.hook_"
+            mid = cache[f"{name}resid_pre"] + cache[f"{name}attn_out"]
+            own = MlpWeights.of(self._model, layer, dtype)
+            found = own.output(self._normalised(mid.to(dtype)), activation)
+            errors.append(disagreement(found, cache[f"{name}mlp_out"]))
+        return worst(errors)
+
     # ---- the form of attention -------------------------------------------------------------------
 
-    def _form(self, layer: int) -> LayerAttention:
+    def _form(self, layer: int) -> ScoreForm:
         model, cache = self._model, self._done[1]
         name = f"blocks.{layer}."
         pattern = cache[f"{name}attn.hook_pattern"].float()
-        seen = pattern > 0
+        attention = model.attention_module(layer)
+        window = window_of(model.hf, attention, layer)
+        hidden = unseen(pattern.shape[-1], window, pattern.device)
         normed = self._normalised(cache[f"{name}hook_resid_pre"].float())
         weights = model.weights
         q, k = (
             torch.einsum("btd,hdk->bthk", normed, W[layer].float()) + b[layer].float()
             for W, b in ((weights.W_Q, weights.b_Q), (weights.W_K, weights.b_K))
         )
-        attention = model.attention_module(layer)
-        best: LayerAttention | None = None
+        best: ScoreForm | None = None
         for angles, pairs, scale in attention_forms(model.hf, attention, q.shape[-1], layer):
             scores = scores_of(q, k, angles, pairs, scale)
-            found = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+            found = scores.masked_fill(hidden, float("-inf")).softmax(-1)
             error = disagreement(found, pattern)
             if best is None or error < best.error:
-                window = window_of(model.hf, attention)
-                best = LayerAttention(angles, pairs, scale, window, error)
+                best = ScoreForm(angles, pairs, scale, window, error)
             if error <= _GOOD_FIT:
                 break
         assert best is not None

@@ -54,7 +54,7 @@ class Angles:
 
 
 @dataclass(frozen=True)
-class LayerAttention:
+class ScoreForm:
     """The form of one layer's attention scores: scale * (R_i q_i) . (R_j k_j).
 
     angles: of R, None where nothing is rotated; pairs: which dimensions of a head turn together;
@@ -74,9 +74,25 @@ class LayerAttention:
         return self.angles is not None
 
     def rotations(self, length: int, d_head: int) -> Tensor:
-        """R_p^T of every position of a sequence [position, d_head, d_head], for row vectors."""
-        assert self.angles is not None, "this layer rotates nothing"
+        """R_p^T of every position of a sequence [position, d_head, d_head], float64; row vectors
+        are turned by x @ R_p^T. The identity where nothing is rotated.
+        """
+        if self.angles is None:
+            return torch.eye(d_head, dtype=torch.float64).expand(length, -1, -1)
         return _rotations(*self.angles.table(length), self.pairs, d_head)
+
+    def turned(self, x: Tensor) -> Tensor:
+        """Queries or keys x [batch, position, head, d_head] as attention multiplies them."""
+        if self.angles is None:
+            return x
+        turns = self.rotations(x.shape[1], x.shape[-1]).to(x)
+        return torch.einsum("bthk,tkl->bthl", x, turns)
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """Scores [batch, head, destination, source], unmasked, of queries [batch, position, head,
+        d_head] and keys of the same heads or of their groups."""
+        k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)
+        return scores_of(q, k, self.angles, self.pairs, self.scale)
 
 
 def attention_forms(
@@ -93,9 +109,10 @@ def attention_forms(
     rotations: list[tuple[Angles | None, Pairs]] = []
     for angles in _angles(hf, attention):
         rotations += [(angles, "halves"), (angles, "adjacent")]
-    for angles, pairs in [*rotations, (None, "halves")]:
+    rotations.append((None, "halves"))
+    for turned, pairs in rotations:
         for scale in dict.fromkeys(scales):
-            yield angles, pairs, scale
+            yield turned, pairs, scale
 
 
 def scores_of(q: Tensor, k: Tensor, angles: Angles | None, pairs: Pairs, scale: float) -> Tensor:
@@ -106,12 +123,29 @@ def scores_of(q: Tensor, k: Tensor, angles: Angles | None, pairs: Pairs, scale: 
     return torch.einsum("bthk,bshk->bhts", q, k) * scale
 
 
-def window_of(hf: Any, attention: nn.Module) -> int | None:
-    """Keys that a query of this attention sees, itself included; None: all before it."""
-    window = getattr(attention, "sliding_window", None)
-    if window is None and getattr(attention, "attention_type", None) == "local":
-        window = getattr(hf.config, "window_size", None)
-    return None if window is None else int(window)
+def window_of(hf: Any, attention: nn.Module, layer: int) -> int | None:
+    """Keys that a query of this attention sees, itself included; None: all before it.
+
+    Said by the module where it knows, else by the config, for all layers or by their kinds.
+    """
+    config: Any = hf.config
+    kinds = getattr(config, "layer_types", None)
+    if getattr(attention, "attention_type", None) == "local":
+        window = getattr(config, "window_size", None)
+    elif hasattr(attention, "sliding_window"):
+        window = attention.sliding_window
+    elif kinds is not None and "sliding" not in kinds[layer]:
+        window = None
+    else:
+        window = getattr(config, "sliding_window", None)
+    return None if window is None else int(window)  # type: ignore[call-overload]
+
+
+def unseen(length: int, window: int | None, device: torch.device) -> Tensor:
+    """Keys that queries do not see [destination, source]."""
+    at = torch.arange(length, device=device)
+    future = at[None, :] > at[:, None]
+    return future if window is None else future | (at[None, :] <= at[:, None] - window)
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def read_shape(source: str | Path) -> ModelShape:
 def shape_of(config: Any) -> ModelShape:
     """Sizes of the model that a Hugging Face config describes."""
     d_model = _first(config, "n_embd", "hidden_size", "d_model")
-    n_heads = _first(config, "n_head", "num_attention_heads", "num_heads", "n_heads")
+    n_heads = _heads(config)
     ratio = getattr(config, "expansion_ratio", None) or 4
     return ModelShape(
         architecture=str(config.model_type),
@@ -149,9 +149,7 @@ def shape_of(config: Any) -> ModelShape:
             default=ratio * d_model,
         ),
         d_vocab=_first(config, "vocab_size"),
-        n_ctx=UNLIMITED_CONTEXT
-        if getattr(config, "alibi", False)
-        else _first(config, *_CONTEXT, default=UNLIMITED_CONTEXT),
+        n_ctx=_first(config, *_CONTEXT, default=UNLIMITED_CONTEXT),
         positional=_positional(config),
         normalization="RMS" if hasattr(config, "rms_norm_eps") else "LN",
         eps=_epsilon(config),
@@ -231,6 +229,16 @@ def _epsilon(config: Any) -> float:
         float(value) for name in _EPSILON if (value := getattr(config, name, None)) is not None
     ]
     return found[0] if found else DEFAULT_EPSILON
+
+
+def _heads(config: Any) -> int:
+    names = ("n_head", "num_attention_heads", "num_heads", "n_heads")
+    if all(getattr(config, name, None) is None for name in names):
+        raise ModelError(
+            f"architecture {config.model_type} has no attention heads by its config (none of "
+            f"{', '.join(names)}): its layers have no z; docs/models.md lists families that work"
+        )
+    return _first(config, *names)
 
 
 def _key_value_heads(config: Any, n_heads: int) -> int:

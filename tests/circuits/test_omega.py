@@ -1,5 +1,7 @@
 """Omega and its SVD: equality with the dense SVD, rotations, grouped keys, errors."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -16,6 +18,7 @@ from mechinterp_assets.circuits.omega import (
 )
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import table_specs
+from tests.model.families import save_family
 
 
 def random_weights(
@@ -132,21 +135,21 @@ def test_rotary_slices_sum_to_the_rotated_product(
 
 
 def test_rotations_are_rotations_and_compose(tiny_llama: LanguageModel) -> None:
-    M = rotation_matrices(tiny_llama, range(6))
+    M = rotation_matrices(tiny_llama, 0, range(6))
     eye = torch.eye(tiny_llama.config.d_head, dtype=torch.float64)
     assert torch.allclose(M[0], eye, atol=1e-6)
     assert torch.allclose(M[5] @ M[5].T, eye, atol=1e-6)
     assert torch.allclose(M[2] @ M[3], M[5], atol=1e-5)
     with pytest.raises(CircuitError, match="offsets"):
-        rotation_matrices(tiny_llama, [tiny_llama.config.n_ctx])
+        rotation_matrices(tiny_llama, 0, [tiny_llama.config.n_ctx])
 
 
 def test_an_offset_means_nothing_without_rotary_positions(organism: LanguageModel) -> None:
     omega = ModelOmega(organism)
     for near, far in zip(omega.vectors(1, 2, 0), omega.vectors(1, 2, 7), strict=True):
         assert torch.equal(near, far)
-    with pytest.raises(CircuitError, match="absolute"):
-        rotation_matrices(organism, [0])
+    eye = torch.eye(organism.config.d_head, dtype=torch.float64)
+    assert torch.equal(rotation_matrices(organism, 0, [3])[0], eye)
 
 
 def test_the_cache_of_inner_svds_is_bounded_and_grows_with_offsets(
@@ -161,14 +164,12 @@ def test_the_cache_of_inner_svds_is_bounded_and_grows_with_offsets(
     assert none.inner(1, 4) is not none.inner(1, 4)
 
 
-def test_query_key_norms_are_refused(tiny_llama: LanguageModel) -> None:
-    attention = tiny_llama.trunk.get_submodule("layers.0.self_attn")
-    attention.add_module("q_norm", torch.nn.Identity())
-    try:
-        with pytest.raises(CircuitError, match="q_norm"):
-            ModelOmega(tiny_llama)
-    finally:
-        del attention.q_norm
+@pytest.mark.parametrize(
+    ("family", "why"), [("qwen3", "are normalised"), ("gemma2", "by tanh"), ("mpt", "ALiBi")]
+)
+def test_scores_that_no_omega_has_are_refused(family: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(CircuitError, match=why):
+        ModelOmega(LanguageModel.load(save_family(family, tmp_path)))
 
 
 @pytest.mark.parametrize("which", ["tiny_gpt2", "tiny_llama"])

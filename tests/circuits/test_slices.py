@@ -224,6 +224,6 @@ def test_a_model_whose_scores_are_something_else_is_refused(
     from mechinterp_assets.circuits import slices
 
     assert callable(make_prompts)
-    monkeypatch.setattr(slices, "attention_scale", lambda model: 1.0)
+    monkeypatch.setattr(slices, "attention_scales", lambda model: [1.0] * model.config.n_layers)
     with pytest.raises(CircuitError, match="slices miss"):
         attention_slices(tiny_gpt2, make_prompts(tiny_gpt2, 3, 10))

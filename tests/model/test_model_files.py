@@ -221,7 +221,7 @@ def test_an_untied_model_without_its_unembedding_is_refused(family: str, folder:
         ({"dtype": "float99"}, "dtype: no such dtype ('float99'); one of ['float64', 'float32'"),
         ({"torch_dtype": 32}, "torch_dtype: no such dtype (32)"),
         ({"model_type": "nonsense"}, "no readable config for model"),
-        ({"model_type": "t5"}, "has no causal language model"),
+        ({"model_type": "t5"}, "has no causal language model; docs/models.md"),
         ({"activation_function": "nonsense"}, "cannot be loaded (KeyError: 'nonsense')"),
         ({"quantization_config": {"quant_method": "gptq"}}, "describes quantised weights"),
         (
