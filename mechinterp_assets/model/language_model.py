@@ -45,6 +45,7 @@ from mechinterp_assets.model.bridge import AnalysisBridge
 from mechinterp_assets.model.left_out import excluded_ids
 from mechinterp_assets.model.loaded_weights import check_loaded
 from mechinterp_assets.model.model_files import CONFIG, check_model_folder, check_weight_files
+from mechinterp_assets.model.processing import process
 from mechinterp_assets.model.shape import ModelError, read_shape
 from mechinterp_assets.model.sharing import has_expert_stacks, sharing_copy, unwritten
 from mechinterp_assets.model.token_bytes import byte_pieces, special_ids, token_bytes
@@ -180,7 +181,7 @@ class LanguageModel:
         bridge.eval()
         with unwritten(self.hf, f"weights of {self.source}"):
             if processed:
-                bridge.enable_compatibility_mode(disable_warnings=True)
+                process(bridge)
         bridge.requires_grad_(False)
         fused = self.hf.config._attn_implementation != "eager"
         return AnalysisBridge.of(bridge, self.dtype, fused=fused)
