@@ -24,6 +24,7 @@ from mechinterp_assets.tasks.ablation import (
     sweep_heads,
 )
 from mechinterp_assets.tasks.head_effects import head_effects, random_prompts
+from tests.model.computed_positions import positions_computed
 from tests.tasks.models import (
     PLANTED_HEAD,
     VOCABULARY,
@@ -116,11 +117,28 @@ def slow_metrics(
     }, p
 
 
+@pytest.fixture(scope="module")
+def sweep_at_end(model: LanguageModel, prompts: pl.DataFrame) -> Sweep:
+    means = references(model, prompts, 3)
+    return sweep_heads(
+        model, prompts, modes=SWEEP_MODES, references=means, position_role="END", batch_rows=7
+    )
+
+
+@pytest.mark.parametrize("position_role", ["all_but_bos", "END"])
 @pytest.mark.parametrize("mode", SWEEP_MODES)
 def test_sweep_against_a_loop(
-    model: LanguageModel, prompts: pl.DataFrame, sweep: Sweep, mode: str
+    model: LanguageModel,
+    prompts: pl.DataFrame,
+    sweep: Sweep,
+    sweep_at_end: Sweep,
+    mode: str,
+    position_role: str,
 ) -> None:
     """Full passes from the tokens, one prompt and one head at a time."""
+    sweep = sweep_at_end if position_role == "END" else sweep
+    assert sweep.position_role == position_role
+    first = -1 if position_role == "END" else 1
     for row in (0, 2, 6):
         record = prompts.row(row, named=True)
         ids, answers, wrong = (
@@ -132,7 +150,7 @@ def test_sweep_against_a_loop(
                 target = slow_target(model, prompts, row, mode, layer, head)
 
                 def replace(z: torch.Tensor, hook: object, head: int = head) -> torch.Tensor:
-                    z[0, 1:, head] = target.to(z)  # noqa: B023
+                    z[0, first:, head] = target[min(first, 0) :].to(z)  # noqa: B023
                     return z
 
                 name = f"blocks.{layer}.attn.hook_z"
@@ -146,6 +164,27 @@ def test_sweep_against_a_loop(
             got = sweep.clean[metric][row]
             assert np.isnan(got) if np.isnan(value) else abs(got - value) < 1e-5, metric
     assert np.abs(sweep.ablated["loss"] - sweep.clean["loss"]).max() > 0.1
+
+
+@pytest.mark.parametrize("position_role", ["all_but_bos", "END"])
+def test_what_an_edit_cannot_reach_is_not_computed(
+    model: LanguageModel, prompts: pl.DataFrame, position_role: Any
+) -> None:
+    """Neither layers before the head nor positions before the first edited one; of the last layer's
+    heads END alone. The clean run computes everything once.
+    """
+    n_layers, n_heads = model.config.n_layers, model.config.n_heads
+    sweep_heads(model, prompts, position_role=position_role)  # the model is asked what it can
+    with positions_computed(model) as counts:
+        sweep_heads(model, prompts, position_role=position_role)
+    lengths = prompts["n_tokens"].to_numpy()
+    edited = np.ones_like(lengths) if position_role == "END" else lengths - 1
+    expected = [
+        int((lengths + min(layer + 1, n_layers - 1) * n_heads * edited).sum())
+        for layer in range(n_layers)
+    ]
+    expected[-1] += n_heads * len(lengths)
+    assert counts == expected
 
 
 def test_alpha_zero_changes_nothing(model: LanguageModel, prompts: pl.DataFrame) -> None:
