@@ -3,9 +3,9 @@
 Belongs here: in which pieces TransformerLens's processing sees a model. Does not belong here: what
 processing is (transformer_lens.weight_processing; language_model.py says what it comes to).
 
-TransformerLens folds and centres the weights of all layers at once: in float32, with three copies of
-the model beside it. No step of it reads two layers, so each is given one layer after the other, with
-the same result bit for bit, and a tensor that comes back as it was stays the model's own.
+TransformerLens folds and centres the weights of all layers at once: in float32, with three copies
+of the model beside it. No step of it reads two layers, so each is given one layer after the other,
+with the same result bit for bit, and a tensor that comes back as it was stays the model's own.
 """
 
 from collections.abc import Iterator

@@ -30,12 +30,21 @@ SMALL: dict[str, dict[str, Any]] = {
     "prefix_induction": {"sequences": 2, "corpus_sequences": 8, "cases": 2},
     "task_effects": {"tasks": ["ioi"], "prompts": 2, "bootstrap": 10},
     "interventions": {
-        **{"edges": 1, "prompts": 2, "published_prompts": 2, "published_edges": 1},
-        **{"published_features": 1, "bootstrap": 10, "experiments": []},
+        "edges": 1,
+        "prompts": 2,
+        "published_prompts": 2,
+        "published_edges": 1,
+        "published_features": 1,
+        "bootstrap": 10,
+        "experiments": [],
     },
     "circuits": {
-        **{"prompts": 2, "ig_steps": 1, "exact_edges": 2, "head_set_size": 2},
-        **{"minimality_heads": 1, "subspace_features": 0},
+        "prompts": 2,
+        "ig_steps": 1,
+        "exact_edges": 2,
+        "head_set_size": 2,
+        "minimality_heads": 1,
+        "subspace_features": 0,
     },
     "checks": {"l0": [0, 128]},
 }
@@ -51,9 +60,7 @@ class Narrow:
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "float16"])
-def narrow(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Narrow:
+def narrow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Narrow:
     """The study `tiny`, its model in 16 bits, in a home of its own."""
     home = tmp_path_factory.mktemp("narrow")
     study = STUDIES["tiny"]

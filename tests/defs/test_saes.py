@@ -37,7 +37,7 @@ def copy(tiny: Materialized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         shutil.copytree(tiny.home / name, home / name, symlinks=True)
     monkeypatch.setenv("MECHINTERP_HOME", str(home))
     definitions = build_definitions()
-    selection = dg.AssetSelection.assets("attention_sae", "sae_training_log")
+    selection = dg.AssetSelection.assets("attention_sae").required_multi_asset_neighbors()
     job = dg.define_asset_job("train", selection=selection)
     merged = dg.Definitions.merge(definitions, dg.Definitions(jobs=[job]))
     first, last = tiny.study.sites[0], tiny.study.sites[-1]

@@ -14,7 +14,7 @@ from mechinterp_assets.storage.declarations import table_specs
 from tests.defs.conftest import Materialized
 
 # Tables that may be empty: nobody has labelled this study's heads, it leaves out no norms.
-MAY_BE_EMPTY = {"head_labels", "head_label_summary", "activation_outliers"}
+MAY_BE_EMPTY = {"head_labels", "head_label_summary", "activation_outliers", "sae_adoption"}
 
 
 def test_every_stage_succeeds_and_every_check_passes(tiny: Materialized) -> None:
