@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
+from mechinterp_assets.heads.datasets import ordinary_token_ids, random_tokens
 from mechinterp_assets.model.bos import Bos, resolved_bos
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelError
@@ -85,3 +88,22 @@ def test_smollm2(smollm2_folder: Path, bos: str, token_id: int, first: int | Non
     )
     assert found.token_id == token_id
     assert (found.token_id if found.prepended else None) == first
+
+
+def test_random_tokens_come_from_ids_that_the_tokenizer_has(organism: LanguageModel) -> None:
+    """Of a vocabulary with gaps in a padded embedding: no gap, no padding, nothing special."""
+    words = {"<s>": 0, "</s>": 1, "<unk>": 2, "a": 3, "b": 7, "c": 9, "d": 10, "e": 4000}
+    model = LanguageModel(
+        "a model",
+        organism.hf,
+        wrapped(Tokenizer(WordLevel(words, unk_token="<unk>"))),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    assert model.ordinary_ids == [3, 7, 9, 10, 4000]
+    assert ordinary_token_ids(model).tolist() == model.ordinary_ids
+    drawn = random_tokens(model, n_sequences=20, length=5, seed=0).token_ids
+    assert set(drawn[:, 1:].flatten().tolist()) <= set(model.ordinary_ids)
+    labels = model.token_strings()
+    assert (labels[3], labels[4], labels[4000], labels[4095]) == ("a", "<4>", "e", "<4095>")
+    assert len(set(labels)) == organism.config.d_vocab
