@@ -15,7 +15,7 @@ CREATE TABLE model_capabilities (
     CHECK (holds = (reason IS NULL)),
     CHECK (NOT holds OR error <= allowed)
 );
-COMMENT ON TABLE model_capabilities IS 'One row per kind of analysis: whether what it rests on holds of the study''s model, measured on a few real tokens when it was loaded. Assets that need an analysis that does not hold refuse to start; docs/models.md explains each.';
+COMMENT ON TABLE model_capabilities IS 'One row per kind of analysis: whether what it rests on holds of the study''s model, measured on a few real tokens when it was loaded. Tables of assets that need an analysis that does not hold have no rows; docs/models.md explains each.';
 COMMENT ON COLUMN model_capabilities.study IS 'Study the row belongs to';
 COMMENT ON COLUMN model_capabilities.analysis IS 'Kind of analysis: activations (z, patterns), processed_weights (norms folded in), feature_attribution (direct feature attribution), recursive_attribution, direct_effects (on logits), token_weights (what a head does to a token''s embedding), query_key (Omega and its singular vectors), tracing, edges (patched one by one)';
 COMMENT ON COLUMN model_capabilities.holds IS 'Whether the analysis is true of the model';

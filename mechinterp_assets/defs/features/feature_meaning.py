@@ -36,6 +36,7 @@ LAYER_INPUTS = (
         "feature_dfa",
     ],
     settings=["sae.seed", "corpus.context_size"],
+    needs=["direct_effects", "feature_attribution"],
 )
 def feature_families(run: Run) -> Made:
     """What speaks for each feature being an induction, context, name mover, ... feature."""
