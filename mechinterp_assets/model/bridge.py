@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components.position_embeddings_attention import (
+    PositionEmbeddingsAttentionBridge,
+)
 
 from mechinterp_assets.model.precision import is_narrow, widened
 
@@ -118,8 +120,9 @@ def _attend_in_float32(attention: Any, dtype: torch.dtype) -> None:
     def narrow(value: Tensor, hook: Any) -> Tensor:
         return value.to(dtype)
 
-    # Rotation rounds its results in the model's precision: what follows it is widened.
-    rotary = isinstance(getattr(attention, "hook_rot_q", None), HookPoint)
+    # Rotation rounds its results in the model's precision: what follows it is widened. Bridges of
+    # other classes have the hooks behind rotation too, and never call them.
+    rotary = isinstance(attention, PositionEmbeddingsAttentionBridge)
     query = attention.hook_rot_q if rotary else attention.q.hook_out
     key = attention.hook_rot_k if rotary else attention.k.hook_out
     for point in (query, key, attention.v.hook_out):

@@ -265,9 +265,8 @@ class Identities:
             [torch.zeros_like(x[:1, 0]), torch.linspace(-1, 1, x.shape[-1]).to(x)[None]]
         )
         answers: Tensor = norm(ends.to(dtype)).to(x)[:, 0]
-        bias, answer = answers
-        gain = (answer - bias) / self._normalised(ends[1, 0])
-        return self._normalised(x) * gain + bias
+        gain: Tensor = (answers[1] - answers[0]) / self._normalised(ends[1, 0])
+        return self._normalised(x) * gain + answers[0]
 
     def _heads(self) -> float:
         errors = []

@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelError
 
-_NAMES = ("activation_function", "hidden_act", "hidden_activation")
+_NAMES = ("activation_function", "hidden_act", "hidden_activation", "activation")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class MlpWeights:
                 return torch.zeros_like(like)
             if value is None:
                 raise AttributeError(f"the MLP of layer {layer} has no {name}")
-            return value.detach().to(dtype)
+            found: Tensor = value.detach().to(dtype)
+            return found
 
         W_in, W_out = read("W_in"), read("W_out")
         gate = getattr(mlp, "gate", None)

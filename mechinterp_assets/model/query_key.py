@@ -138,7 +138,7 @@ def window_of(hf: Any, attention: nn.Module, layer: int) -> int | None:
         window = None
     else:
         window = getattr(config, "sliding_window", None)
-    return None if window is None else int(window)  # type: ignore[call-overload]
+    return None if window is None else int(window)
 
 
 def unseen(length: int, window: int | None, device: torch.device) -> Tensor:
