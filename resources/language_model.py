@@ -35,6 +35,7 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
             model_source(study.model, Path(self.root)),
             str(self.compute.torch_device()),
             study.model.dtype,
+            study.model.device_map,
             study.model.bos,
             tuple(study.activations.exclude_tokens),
         )
@@ -55,7 +56,12 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
 
 @lru_cache(maxsize=2)
 def _load(
-    source: str, device: str, dtype: str, bos: str, exclude_tokens: tuple[str, ...]
+    source: str,
+    device: str,
+    dtype: str,
+    device_map: str,
+    bos: str,
+    exclude_tokens: tuple[str, ...],
 ) -> "LanguageModel":
     import torch
 
@@ -65,6 +71,7 @@ def _load(
         source,
         device=device,
         dtype=getattr(torch, dtype),
+        device_map=None if device_map == "none" else device_map,
         bos=bos,
         exclude_tokens=exclude_tokens,
     )

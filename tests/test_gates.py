@@ -16,7 +16,7 @@ import torch
 from mechinterp_assets.defs.activations.activation_cache import HarvestError, check_difference
 from mechinterp_assets.faithfulness.curve_areas import trapezoid
 from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
-from mechinterp_assets.model.precision import relative_rms
+from mechinterp_assets.model.agreement import disagreement
 from mechinterp_assets.reproduction.comparison import failures
 from tests.test_layers import modules
 
@@ -87,10 +87,10 @@ def test_a_harvest_that_cannot_be_compared_is_refused() -> None:
 
 def test_zero_equals_itself_and_nothing_equals_nan() -> None:
     zero, one, odd = torch.zeros(3), torch.ones(3), torch.tensor([1.0, math.nan, 1.0])
-    assert relative_rms(zero, zero) == 0
-    assert relative_rms(one, zero) == math.inf
-    assert relative_rms(1.5 * one, one) == 0.5
-    assert all(map(math.isnan, (relative_rms(odd, one), relative_rms(one, odd))))
+    assert disagreement(zero, zero) == 0
+    assert disagreement(one, zero) == math.inf
+    assert disagreement(1.5 * one, one) == 0.5
+    assert disagreement(odd, one) == disagreement(one, odd) == math.inf
 
 
 def test_a_comparison_without_a_verdict_is_a_failure() -> None:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mechinterp_assets.model.agreement import disagreement
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.precision import float64, relative_rms
+from mechinterp_assets.model.precision import float64
 from mechinterp_assets.model.shape import ModelError
 
 
@@ -84,7 +85,7 @@ def capture_z(
 
     def catch(layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            caught[layer] = args[0].detach()
+            caught[layer] = args[0].detach().to(model.device)
             if layer == chosen[-1]:
                 raise _LastLayerReachedError
 
@@ -183,4 +184,4 @@ def difference_from_bridge(
             {layer: float64(z) - float64(z).mean((0, 1)) for layer, z in each.items()}
             for each in (harvested, found)
         )
-    return {layer: relative_rms(found[layer], harvested[layer]) for layer in chosen}
+    return {layer: disagreement(found[layer], harvested[layer]) for layer in chosen}

@@ -24,11 +24,12 @@ from mechinterp_assets.faithfulness.edge_graph import (
     FaithfulnessError,
     HeadInput,
 )
+from mechinterp_assets.model.agreement import disagreement
 from mechinterp_assets.model.capabilities import capabilities_of
 from mechinterp_assets.model.identities import identities_of
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.mlp_weights import MlpWeights, activation_of
-from mechinterp_assets.model.precision import relative_rms, same_sum
+from mechinterp_assets.model.precision import same_sum
 from mechinterp_assets.model.weights import LayerWeight
 
 LOGIT_TOLERANCE = 1e-4
@@ -119,7 +120,7 @@ class SplitModel:
         """
         expected = model.processed(ids)[:, -1].to(self.dtype)
         found = self.normalise(self.run(ids).final[:, -1]) @ self.W_U + self.b_U
-        error = relative_rms(found, expected)
+        error = disagreement(found, expected)
         tolerance = LOGIT_TOLERANCE if model.dtype == self.dtype else same_sum(model.dtype)
         if not error <= tolerance:
             raise FaithfulnessError(

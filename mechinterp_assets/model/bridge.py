@@ -53,14 +53,19 @@ class AnalysisBridge(TransformerBridge):  # type: ignore[misc]  # it has no type
         assert isinstance(found, torch.dtype)
         return found
 
+    @property
+    def home(self) -> torch.device:
+        """The device that activations and weights are handed over on."""
+        return torch.device(self.cfg.device)
+
     def forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:
         """As TransformerBridge.forward; a residual stream may be float32, logits are."""
-        return _widened(super().forward(_narrowed(input, self.dtype), *args, **kwargs))
+        return self._handed(super().forward(_narrowed(input, self.dtype), *args, **kwargs))
 
     def run_with_hooks(self, input: Any, fwd_hooks: Sequence[Any] = (), **kwargs: Any) -> Any:
         """As TransformerBridge.run_with_hooks; hooks see and give back float32."""
-        if is_narrow(self.dtype):
-            fwd_hooks = [(name, _seeing_float32(hook)) for name, hook in fwd_hooks]
+        if is_narrow(self.dtype) or getattr(self.cfg, "n_devices", 1) > 1:
+            fwd_hooks = [(name, self._seeing(hook)) for name, hook in fwd_hooks]
         return super().run_with_hooks(input, fwd_hooks=list(fwd_hooks), **kwargs)
 
     def run_with_cache(self, input: Any, *args: Any, **kwargs: Any) -> Any:
@@ -68,42 +73,40 @@ class AnalysisBridge(TransformerBridge):  # type: ignore[misc]  # it has no type
         logits, cache = super().run_with_cache(input, *args, **kwargs)
         held = cache.cache_dict if hasattr(cache, "cache_dict") else cache
         for name in list(held):
-            held[name] = _widened(held[name])
+            held[name] = self._handed(held[name])
         return logits, cache
 
     def through(self, module: nn.Module, x: Tensor) -> Tensor:
         """module(x) as the model computes it, in its precision; float32 from and to the caller."""
-        out = _widened(module(_narrowed(x, self.dtype)))
+        own = next(module.parameters(), x).device
+        out = self._handed(module(_narrowed(x, self.dtype).to(own)))
         assert isinstance(out, Tensor)
         return out
+
+    def _handed(self, value: Any) -> Any:
+        return widened(value).to(self.home) if isinstance(value, Tensor) else value
+
+    def _seeing(self, hook: Hook) -> Hook:
+        """`hook` for an activation of any precision on any device: it sees float32 at home, the
+        model gets its own back."""
+
+        def seen(value: Tensor, hook_point: Any = None, **kwargs: Any) -> Tensor | None:
+            hook_point = kwargs.get("hook", hook_point)
+            at_hand: Tensor = self._handed(value)
+            before = at_hand._version
+            result = hook(at_hand, hook=hook_point)  # type: ignore[call-arg]
+            if result is None and at_hand is not value and at_hand._version != before:
+                result = at_hand  # written in place
+            return None if result is None else result.to(value)
+
+        return seen
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _widened(value: Any) -> Any:
-    return widened(value) if isinstance(value, Tensor) else value
-
-
 def _narrowed(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def _seeing_float32(hook: Hook) -> Hook:
-    """`hook` for an activation of any precision: it sees float32, the model gets its own back."""
-
-    def seen(value: Tensor, hook_point: Any = None, **kwargs: Any) -> Tensor | None:
-        hook_point = kwargs.get("hook", hook_point)
-        if not value.is_floating_point() or not is_narrow(value.dtype):
-            return hook(value, hook=hook_point)  # type: ignore[call-arg]
-        wide = value.float()
-        before = wide._version
-        result = hook(wide, hook=hook_point)  # type: ignore[call-arg]
-        if result is None and wide._version != before:  # written in place
-            result = wide
-        return None if result is None else result.to(value.dtype)
-
-    return seen
 
 
 def _attend_in_float32(attention: Any, dtype: torch.dtype) -> None:

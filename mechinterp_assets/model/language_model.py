@@ -45,6 +45,7 @@ from mechinterp_assets.model.bridge import AnalysisBridge
 from mechinterp_assets.model.left_out import excluded_ids
 from mechinterp_assets.model.loaded_weights import check_loaded
 from mechinterp_assets.model.model_files import CONFIG, check_model_folder, check_weight_files
+from mechinterp_assets.model.placement import settle
 from mechinterp_assets.model.processing import process
 from mechinterp_assets.model.shape import ModelError, read_shape
 from mechinterp_assets.model.sharing import has_expert_stacks, sharing_copy, unwritten
@@ -89,6 +90,7 @@ class LanguageModel:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        device_map: str | dict[str, Any] | None = None,
         bos: str = FROM_TOKENIZER,
         exclude_tokens: Collection[str] = (),
     ) -> "LanguageModel":
@@ -96,7 +98,8 @@ class LanguageModel:
         what the bridge computes (architecture.py).
 
         A folder without tokenizer files loads with a placeholder tokenizer that has one entry per
-        token id, which is enough for everything that starts from token ids. bos: what sequences
+        token id, which is enough for everything that starts from token ids. device_map: accelerate's
+        (`auto`: layers over all GPUs of this process), instead of `device`. bos: what sequences
         begin with (model/bos.py). exclude_tokens: tokens that no statistic over tokens counts.
         Raises ModelError for what is not a whole model: files that are missing, damaged or pickled,
         sizes that no model has, tensors that are missing, unexpected, of another shape or not
@@ -110,6 +113,7 @@ class LanguageModel:
             hf, report = AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=dtype,
+                device_map=device_map,
                 attn_implementation=attention_kernel(_config(name), name),
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -127,13 +131,15 @@ class LanguageModel:
                 "with config.json and *.safetensors as `path:`, or a hub name with network access"
             ) from error
         check_loaded(hf, name, report)
-        hf = _with_fused_gelu(hf.to(device).eval().requires_grad_(False))
+        placed = torch.device(device) if device_map is None else settle(hf, name)
+        hf = hf if hasattr(hf, "hf_device_map") else hf.to(placed)
+        hf = _with_fused_gelu(hf.eval().requires_grad_(False))
         tokenizer = _tokenizer(name, hf.config)
         return cls(
             name,
             hf,
             tokenizer,
-            device=torch.device(device),
+            device=placed,
             dtype=dtype,
             bos=bos,
             exclude_tokens=exclude_tokens,

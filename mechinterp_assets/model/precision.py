@@ -1,7 +1,8 @@
 """Double precision on every device, and how far two computations in one precision may differ.
 
-Belongs here: conversions (to float64 also where the device has none: Apple's MPS), the measure of a
-difference, and what rounding makes of it. Does not belong here: what is compared.
+Belongs here: conversions (to float64 also where the device has none: Apple's MPS), and what rounding
+makes of one step. Does not belong here: the measure of a difference, and what it grows to through a
+whole model (agreement.py).
 """
 
 import torch
@@ -48,10 +49,3 @@ def is_narrow(dtype: torch.dtype) -> bool:
 def widened(tensor: Tensor) -> Tensor:
     """`tensor` in float32 where it is a narrower floating-point one, else itself."""
     return tensor.float() if tensor.is_floating_point() and is_narrow(tensor.dtype) else tensor
-
-
-def relative_rms(found: Tensor, expected: Tensor) -> float:
-    """rms(found - expected) / rms(expected): 0 where both are 0, NaN where either has NaN."""
-    difference = float64(found) - float64(expected)
-    gap, size = float(difference.norm()), float(float64(expected).norm())
-    return gap / size if size else (gap if gap == 0 else float("inf"))

@@ -87,6 +87,8 @@ class ModelSettings(Section):
     """Width of a head."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Weights are loaded in this."""
+    device_map: Literal["auto", "none"] = "none"
+    """auto: layers are placed over all GPUs of the process; none: the model is on one device."""
     bos: Text = "tokenizer"
     """What sequences and prompts begin with. tokenizer: its BOS, else the config's, else EOS; none:
     nothing, the same token still stands between joined documents; any other text: that token, such

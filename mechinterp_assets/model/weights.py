@@ -103,10 +103,10 @@ class Weights:
 
     def _checked(self, value: Tensor | None, name: str, size: tuple[int, ...]) -> Tensor:
         if value is None:
-            return torch.zeros(size, device=self._bridge.W_E.device)
+            return torch.zeros(size, device=self._bridge.home)
         value = value.detach()
         if name[-1] in "KV" and len(value) != size[0] and size[0] % len(value) == 0:
             value = value.repeat_interleave(size[0] // len(value), dim=0)
         if tuple(value.shape) != size:
             raise ModelError(f"weight {name} has shape {tuple(value.shape)}, expected {size}")
-        return widened(value)
+        return widened(value).to(self._bridge.home)

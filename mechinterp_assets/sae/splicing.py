@@ -112,7 +112,7 @@ def spliced_logits(model: LanguageModel, clean: CleanPass, layer: int, rows: Ten
 
     def replace(z: Tensor) -> Tensor:
         spliced = z.clone()
-        spliced[clean.where] = rows.to(z.dtype)
+        spliced[clean.where.to(z.device)] = rows.to(z)
         return spliced
 
     with model.replaced_z(layer, replace), _starting_at(model, layer, clean.before):
