@@ -43,6 +43,10 @@ FIT: dict[str, int] = {
 }
 
 
+# What a study names by its own name: the cut one has another.
+BOUND = ("labels", "head_labels", "reference")
+
+
 @dataclass(frozen=True)
 class Step:
     """A program and the most minutes it may take; None: what is left."""
@@ -77,6 +81,8 @@ def study_to_run(a: argparse.Namespace, folder: Path) -> str:
         raise SystemExit(f"no study {a.study!r} in {', '.join(map(str, folders))}")
     study: dict[str, Any] = copy.deepcopy(yaml.safe_load(found[0].read_text()))
     study["study"] = f"{a.study}-session"
+    for key in BOUND:
+        study.pop(key, None)
     if a.model:
         if not (Path(a.model) / "config.json").is_file():
             raise SystemExit(f"--model {a.model} has no config.json; give a folder with the model")
@@ -174,7 +180,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="on the CPU, tiny")
     a = parser.parse_args()
     if a.dry:
-        a.model = None
+        a.model, a.select = None, a.select or ["attention_sae"]
     name = card(a.dry)
     out = a.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
