@@ -10,7 +10,7 @@ another: rows of tables say which it was.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Mode = Literal[
     "zero",
@@ -26,7 +26,7 @@ Mode = Literal[
 ]
 
 # Position role of ablations that leave BOS alone; "all" takes it along.
-ALL_BUT_BOS = "all_but_bos"
+ALL_BUT_BOS: Final = "all_but_bos"
 
 
 @dataclass(frozen=True)

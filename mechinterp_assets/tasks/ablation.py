@@ -21,6 +21,7 @@ computed.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -318,8 +319,9 @@ def _jobs(
     elif first == end:
         spans = [(range(n_layers), end)]
     for layers, start in spans:
-        for layer, *rest in _grid((len(layers), n_modes, n_heads, group.n_rows), batch_rows):
-            yield _Job(layer + layers.start, *rest, first=start)
+        sizes = (len(layers), n_modes, n_heads, group.n_rows)
+        for layer, mode, head, row in _grid(sizes, batch_rows):
+            yield _Job(layer + layers.start, mode, head, row, start)
 
 
 def _grid(sizes: tuple[int, ...], batch_rows: int) -> Iterator[Sequence[Tensor]]:
@@ -334,16 +336,16 @@ def _run_job(
     model: LanguageModel, group: CleanGroup, job: _Job, targets: Sequence[Tensor], alpha: float
 ) -> dict[str, Tensor]:
     edited = slice(job.first - group.computed_from(job.first), None)
-    layers, counts = job.layer.unique_consecutive(return_counts=True)
-    stops = counts.cumsum(0).tolist()
     hooks: list[NamedHook] = []
-    for layer, start, stop in zip(layers.tolist(), [0, *stops], stops, strict=False):
-        mode, head, row = (part[start:stop] for part in (job.mode, job.head, job.row))
-        target = targets[layer][mode, row, job.first :, head]
-        hooks.append(_replacing(layer, torch.arange(start, stop), edited, head, target, alpha))
-    row = job.row.to(model.device)
-    entering = dict(zip(layers.tolist(), row.split(counts.tolist()), strict=True))
+    entering: dict[int, Tensor] = {}
+    for layer, count in Counter(job.layer.tolist()).items():
+        start = sum(len(rows) for rows in entering.values())
+        mode, head, row = (part[start : start + count] for part in (job.mode, job.head, job.row))
+        target, rows = targets[layer][mode, row, job.first :, head], torch.arange(count) + start
+        hooks.append(_replacing(layer, rows, edited, head, target, alpha))
+        entering[layer] = row.to(model.device)
     logits = group.run_from(model, entering, job.first, hooks)
+    row = torch.cat(list(entering.values()))
     return answer_metrics(logits, group.answers[row], group.logits[row])
 
 

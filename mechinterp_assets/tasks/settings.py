@@ -22,6 +22,9 @@ class TaskEffectSettings(Section):
         "mean_leave_one_out",
     ]
     """What replaces a head's output (ablation/modes.py)."""
+    position_role: Literal["all_but_bos", "END"] = "all_but_bos"
+    """Where: at every position from 1 on, or at END alone, which costs a fraction and misses what
+    heads do at earlier positions. component_reuse_faithfulness ablates everywhere either way."""
     prompts: Positive = 32
     """The first base prompts of each task, which are scored; all of them make the mean."""
     null_prompts: Annotated[int, Field(ge=16)] = 16

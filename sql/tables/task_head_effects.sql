@@ -7,7 +7,7 @@ CREATE TABLE task_head_effects (
     mode VARCHAR CHECK (mode IN ('zero', 'mean_leave_one_out', 'uniform_attention')),
     reference VARCHAR NOT NULL,
     fallback_share DOUBLE CHECK (fallback_share BETWEEN 0 AND 1),
-    position_role VARCHAR NOT NULL,
+    position_role VARCHAR NOT NULL CHECK (position_role IN ('all_but_bos', 'END')),
     layer INTEGER CHECK (layer >= 0),
     head INTEGER CHECK (head >= 0),
     metric VARCHAR CHECK (metric IN ('loss', 'logit_diff', 'kl')),
@@ -28,13 +28,13 @@ CREATE TABLE task_head_effects (
     CHECK (metric = 'kl' OR null_mean_kl IS NULL),
     CHECK (mode = 'mean_leave_one_out' OR fallback_share IS NULL)
 );
-COMMENT ON TABLE task_head_effects IS 'Every head ablated alone on base prompts of every task of task_effects.tasks (Kissane et al. 2024, arXiv 2406.17759, Fig. 3): one row per task, mode, head and metric. z of the head, of the processed weights, is replaced at every position from 1 on; everything behind it is computed anew. Position 0 (BOS) attends to itself alone and is the same in all prompts.';
+COMMENT ON TABLE task_head_effects IS 'Every head ablated alone on base prompts of every task of task_effects.tasks (Kissane et al. 2024, arXiv 2406.17759, Fig. 3): one row per task, mode, head and metric. z of the head, of the processed weights, is replaced at every position from 1 on, or at END alone (position_role); everything behind it is computed anew. Position 0 (BOS) attends to itself alone and is the same in all prompts.';
 COMMENT ON COLUMN task_head_effects.study IS 'Study the row belongs to';
 COMMENT ON COLUMN task_head_effects.task IS 'Task, as in task_prompts, or ioi';
 COMMENT ON COLUMN task_head_effects.mode IS 'What replaces z. zero: 0 (b_V is folded into b_O and stays). mean_leave_one_out: its mean over the other base prompts of the task, as `reference` says; not the mean over counterfactual prompts of intervention_results (mean_counterfactual). uniform_attention: z under equal attention to every position up to its own, as for a query of 0';
 COMMENT ON COLUMN task_head_effects.reference IS 'What the mean is over. own_cell: the other base prompts of the same cell, position by position. own_task: all positions from 1 on of the task''s other base prompts, the same at every position, where the cell has fewer than 4 prompts. own_cell_and_task: some prompts the one, some the other (fallback_share). A cell is a task, a template, a length and the positions of all roles. A prompt never takes part in its own mean. none: zero and uniform_attention use no other prompt';
 COMMENT ON COLUMN task_head_effects.fallback_share IS 'Share of these prompts whose mean is over own_task, their cell being too small; NULL for modes other than mean_leave_one_out';
-COMMENT ON COLUMN task_head_effects.position_role IS 'all_but_bos: z is replaced at every position from 1 on. (all, in intervention_results, takes BOS along, whose zero ablation changes what others read there)';
+COMMENT ON COLUMN task_head_effects.position_role IS 'all_but_bos: z is replaced at every position from 1 on. END: at END alone. (all, in intervention_results, takes BOS along, whose zero ablation changes what others read there)';
 COMMENT ON COLUMN task_head_effects.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN task_head_effects.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN task_head_effects.metric IS 'loss: -log of the probability of the answers, in nats. logit_diff: mean logit of the answers - mean logit of the wrong tokens, over the prompts that have wrong tokens. kl: KL(clean || ablated) over the next token, in nats. All at END, where the first token of the answer is due. A task without answers has kl alone';

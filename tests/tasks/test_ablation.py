@@ -137,7 +137,7 @@ def test_sweep_against_a_loop(
 ) -> None:
     """Full passes from the tokens, one prompt and one head at a time."""
     sweep = sweep_at_end if position_role == "END" else sweep
-    assert sweep.position_role == position_role
+    assert head_effects(sweep, n_bootstrap=2)["position_role"].unique().to_list() == [position_role]
     first = -1 if position_role == "END" else 1
     for row in (0, 2, 6):
         record = prompts.row(row, named=True)

@@ -84,7 +84,13 @@ def task_effects(run: Run) -> Made:
 
         def sweep(prompts: pl.DataFrame) -> Sweep:
             references = {"mean_leave_one_out": means}
-            return sweep_heads(model, prompts, modes=settings.ablations, references=references)
+            return sweep_heads(
+                model,
+                prompts,
+                modes=settings.ablations,
+                references=references,
+                position_role=settings.position_role,
+            )
 
         effects = head_effects(
             sweep(scored), sweep(random), n_bootstrap=settings.bootstrap, seed=settings.seed
