@@ -98,9 +98,10 @@ class LanguageModel:
         what the bridge computes (architecture.py).
 
         A folder without tokenizer files loads with a placeholder tokenizer that has one entry per
-        token id, which is enough for everything that starts from token ids. device_map: accelerate's
-        (`auto`: layers over all GPUs of this process), instead of `device`. bos: what sequences
-        begin with (model/bos.py). exclude_tokens: tokens that no statistic over tokens counts.
+        token id, which is enough for everything that starts from token ids. device_map:
+        accelerate's (`auto`: layers over all GPUs of this process), instead of `device`. bos: what
+        sequences begin with (model/bos.py). exclude_tokens: tokens that no statistic over tokens
+        counts.
         Raises ModelError for what is not a whole model: files that are missing, damaged or pickled,
         sizes that no model has, tensors that are missing, unexpected, of another shape or not
         finite, a tokenizer with more tokens than the model.

@@ -1,8 +1,8 @@
 """Double precision on every device, and how far two computations in one precision may differ.
 
-Belongs here: conversions (to float64 also where the device has none: Apple's MPS), and what rounding
-makes of one step. Does not belong here: the measure of a difference, and what it grows to through a
-whole model (agreement.py).
+Belongs here: conversions (to float64 also where the device has none: Apple's MPS), and what
+rounding makes of one step. Does not belong here: the measure of a difference, and what it grows to
+through a whole model (agreement.py).
 """
 
 import torch

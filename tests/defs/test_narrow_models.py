@@ -48,8 +48,8 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "checks": {"l0": [0, 128]},
 }
-# Mean difference of scores and its 99th percentile over heads. Beyond it are shares of a few tokens,
-# which jump where rounding changes what is largest.
+# Mean difference of scores and its 99th percentile over heads. Beyond it are shares of a few
+# tokens, which jump where rounding changes what is largest.
 SCORES = {"bfloat16": (0.01, 0.15), "float16": (0.002, 0.05)}
 
 
