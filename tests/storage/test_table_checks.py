@@ -324,6 +324,7 @@ def test_every_statement_can_be_run(tmp_path: Path) -> None:
         {
             "token_id": [0],
             "token": ["a"],
+            "bytes_hex": ["61"],
             "is_special": [False],
             "count_train": [0],
             "count_held_out": [0],

@@ -169,9 +169,9 @@ def test_studies_variable_adds_folders_and_files(
     places = [tmp_path / "a", named, tmp_path / "gone", tmp_path / "link", tmp_path / "a"]
     monkeypatch.setenv("MECHINTERP_STUDIES", os.pathsep.join(map(str, places)))
     files, problems = study_files()
-    packaged = [file.stem for file in files if file.parent == registry_module.PACKAGED_STUDIES]
+    packaged = [file.name for file in files if file.parent == registry_module.PACKAGED_STUDIES]
     assert packaged == sorted(packaged)
-    assert {"organism", "gpt2-small"} <= set(packaged)
+    assert {"organism.yaml", "gpt2-small.yaml"} <= set(packaged)
     assert files[len(packaged) :] == [in_folder, named]
     (problem,) = problems
     assert problem.lines == [
