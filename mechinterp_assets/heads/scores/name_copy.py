@@ -75,6 +75,7 @@ def _share_in_top(
 
 SCORES = tuple(
     IoiScore(
+        needs=("direct_effects",),
         name=name,
         definition=f"Share of names (IO and S1 of every prompt) among the top 5 tokens of {written}"
         ", x the normalised residual stream after layer 0 at the name, without the constant "
