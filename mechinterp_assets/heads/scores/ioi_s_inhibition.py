@@ -36,9 +36,10 @@ def s_inhibition(model: LanguageModel, prompts: MoverPrompts) -> ScoreValues | N
     if senders == 0:
         return None
     shape = (model.config.n_layers, model.config.n_heads)
-    total = torch.full(shape, torch.nan, dtype=torch.float64)
+    total = torch.zeros(shape, dtype=torch.float64)
     squares = torch.zeros(shape, dtype=torch.float64)
-    total[:senders] = 0
+    applies = torch.zeros(shape, dtype=torch.bool)
+    applies[:senders] = True
     counterpart = dict(abc.select("pair_id", "token_ids").iter_rows())
     for group, ids in equal_length_groups(base, prompts.max_prompts):
         other = _counterparts(group, counterpart, ids.shape[1])
@@ -52,7 +53,7 @@ def s_inhibition(model: LanguageModel, prompts: MoverPrompts) -> ScoreValues | N
         f"{prompts.dataset} ({n}), END output from ABC into the queries of {prompts.named_movers}"
     )
     spread = squares.sqrt() / n
-    return ScoreValues(total / n, n, null_mean, spread, dataset, "counterfactual_pair")
+    return ScoreValues(total / n, n, null_mean, spread, dataset, "counterfactual_pair", applies)
 
 
 # ---- private -------------------------------------------------------------------------------------
