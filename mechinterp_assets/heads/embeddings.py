@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import mlp_output
 
 _BLOCK = 8192
 
@@ -18,15 +19,9 @@ def first_mlp_output(model: LanguageModel, token_ids: Tensor) -> Tensor:
 
     Processed weights. Published successor-head code sometimes leaves out LN2; the model has it.
     """
-    bridge = model.processed
-    block = bridge.blocks[0]
     embeddings = model.weights.W_E[token_ids.to(model.device)]
-    # Modules expect [batch, position, d_model].
     return torch.cat(
-        [
-            bridge.through(block.mlp, bridge.through(block.ln2, part[None]))[0]
-            for part in torch.split(embeddings, _BLOCK)
-        ]
+        [mlp_output(model.processed, 0, part) for part in torch.split(embeddings, _BLOCK)]
     )
 
 

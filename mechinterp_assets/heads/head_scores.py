@@ -18,7 +18,7 @@ from mechinterp_assets.heads.datasets import (
 )
 from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.heads.score_kinds import ModelScore, PatternScore, ScoreDatasets
-from mechinterp_assets.heads.score_registry import scores_of
+from mechinterp_assets.heads.score_registry import scores_of, scores_that_hold
 from mechinterp_assets.heads.score_values import joined_scores, score_frame
 from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.language_model import LanguageModel
@@ -43,7 +43,7 @@ def head_scores(
         raise ValueError(f"null_draws is {settings.null_draws}; a null needs at least 2 draws")
     datasets = score_datasets(model, settings, text, text_name)
     frames = _pattern_frames(model, settings, datasets)
-    for score in scores_of(ModelScore):
+    for score in scores_that_hold(ModelScore, model):
         values = score.compute(model, settings, datasets)
         if values is not None:
             frames.append(score_frame(score.name, values, score.threshold))

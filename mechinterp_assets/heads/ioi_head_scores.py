@@ -16,7 +16,7 @@ from torch import Tensor
 from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.heads.mover_runs import answer_ids, logit_difference
 from mechinterp_assets.heads.score_kinds import Head, IoiScore, MoverPrompts, MoverScore
-from mechinterp_assets.heads.score_registry import scores_of
+from mechinterp_assets.heads.score_registry import scores_that_hold
 from mechinterp_assets.heads.score_values import ScoreValues, joined_scores, score_frame
 from mechinterp_assets.model.kept_run import run_and_keep
 from mechinterp_assets.model.language_model import LanguageModel
@@ -42,7 +42,7 @@ def ioi_head_scores(
     name = f"{dataset} {model.sequence_start} ({prompts.height}, {len(pool)} names)"
     return joined_scores(
         score_frame(score.name, found[score.name], score.threshold, name)
-        for score in scores_of(IoiScore)
+        for score in scores_that_hold(IoiScore, model)
     )
 
 
@@ -67,7 +67,9 @@ def ioi_score_values(
 
     pool [name]: token ids of all names.
     """
-    statistics = {score.name: score.statistic(model, pool) for score in scores_of(IoiScore)}
+    statistics = {
+        score.name: score.statistic(model, pool) for score in scores_that_hold(IoiScore, model)
+    }
     wanted = sorted({name for one in statistics.values() for name in one.activations})
     for group, ids in equal_length_groups(prompts, max_prompts):
         _, kept = run_and_keep(model.processed, ids.to(model.device), wanted, last_logits_only=True)
@@ -119,7 +121,7 @@ def mover_scores(
     if not difference > 3 * error:
         return joined_scores([])
     frames = []
-    for score in scores_of(MoverScore):
+    for score in scores_that_hold(MoverScore, model):
         values = score.compute(model, seen)
         if values is not None:
             threshold = score.threshold_share * float(difference)

@@ -15,6 +15,7 @@ from mechinterp_assets.heads.datasets import TokenDataset
 from mechinterp_assets.heads.pattern_pass import PatternReader
 from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadSettings
+from mechinterp_assets.model.analyses import Analysis
 from mechinterp_assets.model.language_model import LanguageModel
 
 Head = tuple[int, int]
@@ -27,7 +28,8 @@ class Score:
     name: value of the column `score`; definition: what is computed; value_range: between which
     values, or in which unit; terms: what is counted as n; null_distribution: what is drawn in its
     place, and whether moments are exact; source: paper; threshold: value above which a head meets
-    the condition that the score stands for (None: it gives no role).
+    the condition that the score stands for (None: it gives no role). needs: analyses that must hold
+    of the model (model/analyses.py); where one does not, no head has a row.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Score:
     null_distribution: str
     source: str = "this project"
     threshold: float | None = None
+    needs: tuple[Analysis, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from mechinterp_assets.heads.score_kinds import (
     PatternScore,
     Score,
 )
+from mechinterp_assets.model.capabilities import capabilities_of
+from mechinterp_assets.model.language_model import LanguageModel
 
 S = TypeVar("S", bound=Score)
 
@@ -53,6 +55,16 @@ def all_scores() -> tuple[Score, ...]:
 def scores_of(kind: type[S]) -> tuple[S, ...]:
     """Every score of a kind, by name."""
     return tuple(score for score in all_scores() if isinstance(score, kind))
+
+
+def scores_that_hold(kind: type[S], model: LanguageModel) -> tuple[S, ...]:
+    """Every score of a kind whose analyses hold of a model, by name."""
+    capabilities = capabilities_of(model)
+    return tuple(
+        score
+        for score in scores_of(kind)
+        if all(capabilities.of(analysis).holds for analysis in score.needs)
+    )
 
 
 def scores_in(table: str) -> tuple[Score, ...]:

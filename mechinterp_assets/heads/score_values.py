@@ -34,8 +34,9 @@ HEAD_SCORES_SCHEMA = pl.Schema(
 class ScoreValues:
     """One score of every head, with its null: value, null_mean, null_sd [layer, head] float64.
 
-    A head with value NaN has no row: the score does not apply to it. `dataset` says what the score
-    was computed on, where the score chose that itself; `mode` which ablation it is a score of.
+    applies [layer, head]: heads that the score is of, None for all; others have no row, whatever
+    their value. `dataset` says what the score was computed on, where the score chose that itself;
+    `mode` which ablation it is a score of.
     """
 
     value: Tensor
@@ -44,13 +45,28 @@ class ScoreValues:
     null_sd: Tensor
     dataset: str = ""
     mode: Mode | None = None
+    applies: Tensor | None = None
 
 
 def score_frame(
     name: str, values: ScoreValues, threshold: float | None, dataset: str = ""
 ) -> pl.DataFrame:
-    """Rows of one score, by layer and head; `dataset` where the values do not name theirs."""
+    """Rows of one score, by layer and head; `dataset` where the values do not name theirs.
+
+    Raises ValueError where a head that the score applies to has no finite value or null: it would
+    be missing, or rank first.
+    """
     layers, heads = values.value.shape
+    every = torch.ones(layers, heads, dtype=torch.bool)
+    applies = every if values.applies is None else values.applies.cpu()
+    numbers = torch.stack([values.value, values.null_mean, values.null_sd]).cpu()
+    odd = (applies & ~numbers.isfinite().all(0)).nonzero().tolist()
+    if odd:
+        named = ", ".join(f"{layer}.{head}" for layer, head in odd[:3])
+        raise ValueError(
+            f"score {name} is not finite for {len(odd)} of {int(applies.sum())} heads ({named}); "
+            "the model's activations there are NaN or infinite"
+        )
     columns = {
         "layer": torch.arange(layers).repeat_interleave(heads).numpy(),
         "head": torch.arange(heads).repeat(layers).numpy(),
@@ -60,7 +76,7 @@ def score_frame(
     }
     return (
         pl.DataFrame(columns)
-        .filter(pl.col("value").is_not_nan())
+        .filter(pl.Series(applies.flatten().numpy()))
         .with_columns(
             score=pl.lit(name),
             mode=pl.lit(values.mode, pl.String),

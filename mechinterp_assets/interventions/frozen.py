@@ -18,6 +18,7 @@ from torch import Tensor
 from mechinterp_assets.interventions.runs import CleanRun, bridge_of, weights_of
 from mechinterp_assets.interventions.sites import Places, at_places
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.partial_forward import mlp_output
 
 MLP_TOLERANCE = 1e-3  # relative
 LOGIT_TOLERANCE = 1e-3
@@ -72,10 +73,7 @@ def receiver_inputs(
 
 
 def _mlp(model: LanguageModel, run: CleanRun, layer: int, residual: Tensor) -> Tensor:
-    bridge = bridge_of(model, run.view)
-    block = bridge.blocks[layer]
-    out: Tensor = bridge.through(block.mlp, bridge.through(block.ln2, residual[None]))[0]
-    return out
+    return mlp_output(bridge_of(model, run.view), layer, residual)
 
 
 @torch.no_grad()
@@ -85,9 +83,7 @@ def mlp_gap(model: LanguageModel, run: CleanRun) -> str | None:
     Layer by layer, on one unedited run: what the MLP makes of the stream behind attention is what
     it adds.
     """
-    for layer, block in enumerate(bridge_of(model, run.view).blocks):
-        if not (hasattr(block, "ln2") and hasattr(block, "mlp")):
-            return f"layer {layer} of {model.source} has no MLP behind a norm of its own"
+    for layer in range(model.config.n_layers):
         before = run.resid_mid[layer].flatten(0, 1)
         after = run.at("resid_post", layer).flatten(0, 1)
         expected = after - before

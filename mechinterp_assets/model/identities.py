@@ -349,7 +349,7 @@ class Identities:
         for layer in range(self._model.config.n_layers):
             name = f"blocks.{layer}."
             mid = cache[f"{name}hook_resid_pre"] + cache[f"{name}hook_attn_out"]
-            out = mlp_output(bridge, layer, mid)
+            out = mlp_output(bridge, layer, mid.flatten(0, 1)).view_as(mid)
             errors.append(disagreement(out, cache[f"{name}hook_mlp_out"]))
         return worst(errors)
 

@@ -51,11 +51,16 @@ from mechinterp_assets.model.shape import ModelError, read_shape
 from mechinterp_assets.model.sharing import has_expert_stacks, sharing_copy, unwritten
 from mechinterp_assets.model.token_bytes import byte_pieces, special_ids, token_bytes
 from mechinterp_assets.model.token_labels import vocabulary_labels
+from mechinterp_assets.model.transformer_lens_folder import (
+    is_transformer_lens_folder,
+    load_transformer_lens,
+)
 from mechinterp_assets.model.weights import Weights
 
 transformers_logging.disable_progress_bar()
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
+_NO_REPORT = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 _BESIDE_TOKENIZERS = ("tokenizer_config.json", "special_tokens_map.json", "merges.txt")
 
 
@@ -95,7 +100,8 @@ class LanguageModel:
         exclude_tokens: Collection[str] = (),
     ) -> "LanguageModel":
         """Load a Hugging Face folder or hub name; `eval`, no gradients, SDPA attention where it is
-        what the bridge computes (architecture.py).
+        what the bridge computes (architecture.py). A folder in TransformerLens's own format is
+        loaded as the GPT-2 that it is (transformer_lens_folder.py).
 
         A folder without tokenizer files loads with a placeholder tokenizer that has one entry per
         token id, which is enough for everything that starts from token ids. device_map:
@@ -110,17 +116,21 @@ class LanguageModel:
         folder = Path(name)
         if folder.is_dir():
             check_model_folder(folder)
+        report: dict[str, list[Any]] = {kind: [] for kind in _NO_REPORT}
         try:
-            hf, report = AutoModelForCausalLM.from_pretrained(
-                name,
-                dtype=dtype,
-                device_map=device_map,
-                attn_implementation=attention_kernel(_config(name), name),
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # check_loaded names them all
-                output_loading_info=True,
-            )
+            if folder.is_dir() and is_transformer_lens_folder(folder):
+                hf = load_transformer_lens(folder, read_shape(folder), dtype)
+            else:
+                hf, report = AutoModelForCausalLM.from_pretrained(
+                    name,
+                    dtype=dtype,
+                    device_map=device_map,
+                    attn_implementation=attention_kernel(_config(name), name),
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    ignore_mismatched_sizes=True,  # check_loaded names them all
+                    output_loading_info=True,
+                )
             if not folder.is_dir():  # from the hub: its files are here only now
                 read_shape(name)
                 check_weight_files(Path(cached_file(name, CONFIG)).parent)

@@ -59,16 +59,16 @@ def all_logits_from(
 
 
 def mlp_output(bridge: TransformerBridge, layer: int, stream: Tensor) -> Tensor:
-    """What the MLP of block `layer` writes [row, position, d_model] when it reads `stream`.
+    """What the MLP of block `layer` writes when it reads `stream`, both [place, d_model].
 
-    The block itself is run, its attention writing nothing, so that norms and modules are where the
-    architecture has them. In a block whose MLP runs beside attention, the MLP reads what attention
-    reads.
+    The block itself is run, on sequences of one token and with attention that writes nothing, so
+    that norms and modules are where the architecture has them. In a block whose MLP runs beside
+    attention, the MLP reads what attention reads.
     """
     kept: list[Tensor] = []
 
     def enter(value: Tensor, hook: Any) -> Tensor:
-        return stream
+        return stream[:, None]
 
     def silence(value: Tensor, hook: Any) -> Tensor:
         return torch.zeros_like(value)
@@ -82,9 +82,9 @@ def mlp_output(bridge: TransformerBridge, layer: int, stream: Tensor) -> Tensor:
         (f"blocks.{layer}.hook_mlp_out", keep),
     ]
     with _passed_through(bridge, layer):
-        ids = torch.zeros(stream.shape[:2], dtype=torch.long, device=stream.device)
+        ids = torch.zeros(len(stream), 1, dtype=torch.long, device=stream.device)
         bridge.run_with_hooks(ids, fwd_hooks=hooks, stop_at_layer=layer + 1)
-    return kept[0]
+    return kept[0][:, 0]
 
 
 def last_position(residual: Tensor, hook: Any) -> Tensor:

@@ -8,6 +8,7 @@ through transformers, which takes seconds to import. Both give the same sizes.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -156,6 +157,12 @@ def shape_of(config: Any) -> ModelShape:
     )
 
 
+def is_transformer_lens(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is TransformerLens's own (transformer_lens_folder.py)."""
+    names = ("d_model", "n_layers", "n_heads", "d_head", "n_ctx", "d_vocab")
+    return "model_type" not in config and all(type(config.get(name)) is int for name in names)
+
+
 # ---- private -------------------------------------------------------------------------------------
 
 
@@ -177,6 +184,8 @@ def _shape_in_json(file: Path) -> ModelShape | None:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None  # transformers says what is wrong with it
+    if isinstance(config, dict) and is_transformer_lens(config):
+        return _transformer_lens_shape(config)
     if not isinstance(config, dict) or config.get("model_type") not in _FAMILIES:
         return None
     family = _FAMILIES[config["model_type"]]
@@ -202,6 +211,24 @@ def _shape_in_json(file: Path) -> ModelShape | None:
         positional=family.positional,
         normalization="RMS" if family.eps == "rms_norm_eps" else "LN",
         eps=float(config[family.eps]),
+    )
+
+
+def _transformer_lens_shape(config: Mapping[str, Any]) -> ModelShape:
+    width, has_mlp = config["d_model"], not config.get("attn_only", False)
+    return ModelShape(
+        architecture="gpt2",
+        n_layers=config["n_layers"],
+        n_heads=config["n_heads"],
+        n_kv_heads=config["n_heads"],
+        d_model=width,
+        d_head=config["d_head"],
+        d_mlp=(config.get("d_mlp") or 4 * width) if has_mlp else 1,
+        d_vocab=config["d_vocab"],
+        n_ctx=config["n_ctx"],
+        positional="absolute",
+        normalization="LN",
+        eps=float(config.get("eps", DEFAULT_EPSILON)),
     )
 
 

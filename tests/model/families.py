@@ -166,28 +166,29 @@ NOT_LOADED = {
 _QUERY_KEY = {"query_key", "tracing", "edges"}
 _WRITTEN = {"recursive_attribution", "direct_effects", "token_weights", "tracing", "edges"}
 _MLP = {"token_weights", "edges"}
+_PATHS = {"path_patching"}
 REFUSED: dict[str, set[str]] = {
     "bloom": _QUERY_KEY | _MLP,  # ALiBi, a norm behind the embedding
     "falcon, ALiBi": _QUERY_KEY,
     "mpt": _QUERY_KEY,
     "phi3, longrope": _QUERY_KEY,  # angles by length
-    "gptj": _MLP,  # attention and MLP side by side
-    "gpt_neox": _MLP,
-    "falcon": _MLP,
-    "phi": _MLP,
-    "codegen": _MLP,
-    "cohere": _MLP,
+    "gptj": _MLP | _PATHS,  # attention and MLP side by side
+    "gpt_neox": _MLP | _PATHS,
+    "falcon": _MLP | _PATHS,
+    "phi": _MLP | _PATHS,
+    "codegen": _MLP | _PATHS,
+    "cohere": _MLP | _PATHS,
     "mixtral": {"edges"},  # experts
     "olmoe": _QUERY_KEY,  # query-key norms
     "qwen3": _QUERY_KEY,
-    "qwen2_moe": {"processed_weights", "direct_effects", "token_weights"} | _QUERY_KEY,
-    "olmo2": _WRITTEN | _QUERY_KEY,  # norms behind attention and MLP
-    "gemma2": _WRITTEN | _QUERY_KEY,
-    "gemma3": _WRITTEN | _QUERY_KEY,
-    "exaone4": _WRITTEN | _QUERY_KEY,
-    "openai-gpt": _WRITTEN | _QUERY_KEY,
+    "qwen2_moe": {"processed_weights", "direct_effects", "token_weights"} | _QUERY_KEY | _PATHS,
+    "olmo2": _WRITTEN | _QUERY_KEY | _PATHS,  # norms behind attention and MLP
+    "gemma2": _WRITTEN | _QUERY_KEY | _PATHS,
+    "gemma3": _WRITTEN | _QUERY_KEY | _PATHS,
+    "exaone4": _WRITTEN | _QUERY_KEY | _PATHS,
+    "openai-gpt": _WRITTEN | _QUERY_KEY | _PATHS,
     "gemma": _MLP,  # a scaled embedding
-    "granite": _WRITTEN,  # multipliers
+    "granite": _WRITTEN | _PATHS,  # multipliers
     "nemotron": _WRITTEN | _QUERY_KEY,  # norms that are not folded
     "glm": _WRITTEN | _QUERY_KEY,
 }

@@ -52,7 +52,7 @@ TABLES = (
     seed="ioi.seed",
     pool=GPU,
     kinds=["torch"],
-    needs=["tracing"],
+    needs=["tracing", "direct_effects"],
 )
 def ioi_trace(run: Run) -> Iterator[Made]:
     """Singular vector tracing upstream from the heads that write the answer, on base prompts."""

@@ -135,6 +135,7 @@ SOURCE = "McDougall et al. 2023, arXiv 2310.04625"
 TOKENS = "tokens of the vocabulary (a seeded sample where it is large, see dataset)"
 SCORES = (
     ModelScore(
+        needs=("token_weights",),
         name="copy_suppression_ov",
         definition="Share of tokens that are among the 10 output tokens most lowered by attending "
         "to the token itself: row of W_EE W_V W_O W_U, processed weights",
@@ -146,6 +147,7 @@ SCORES = (
         compute=suppression_ov,
     ),
     ModelScore(
+        needs=("token_weights",),
         name="copy_suppression_qk",
         definition="Share of tokens whose unembedding, as a query, attends to the token itself "
         "more than to any other token: row of W_U^T W_Q W_K^T W_EE^T with normalised keys, no "
@@ -158,6 +160,7 @@ SCORES = (
         compute=suppression_qk,
     ),
     ModelScore(
+        needs=("token_weights",),
         name="copy_suppression_explained",
         definition="1 - KL(CSPA) / KL(mean ablation): how much of the effect of mean-ablating the "
         "head is left unchanged by an ablation that keeps only copy suppression (later layers "

@@ -95,6 +95,7 @@ NULL = (
 )
 SCORES = (
     ModelScore(
+        needs=("token_weights",),
         name="copying",
         definition="Re sum(lambda) / sum |lambda| over the eigenvalues of W_E W_V W_O W_U, "
         "processed weights",
@@ -106,6 +107,7 @@ SCORES = (
         compute=copying,
     ),
     ModelScore(
+        needs=("token_weights",),
         name="copying_effective",
         definition="As copying with W_EE in place of W_E, since MLP0 can turn embeddings around "
         "before later heads read them",

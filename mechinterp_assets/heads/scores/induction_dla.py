@@ -89,6 +89,7 @@ def induction_logit_attribution(
 
 SCORES = (
     ModelScore(
+        needs=("direct_effects",),
         name="induction_dla",
         definition="Direct effect of the head on the logit of the next token in the second half of "
         "RRT: z W_O over the final norm's scale, times the W_U column; processed weights",

@@ -55,10 +55,13 @@ def backup_effect(model: LanguageModel, prompts: MoverPrompts) -> ScoreValues:
         )
         effects.add(group, kept)
     found = effects.result()
+    applies = torch.ones_like(found.value, dtype=torch.bool)
     for layer, head in movers:
-        found.value[layer, head] = torch.nan
+        applies[layer, head] = False
     dataset = f"{prompts.dataset} ({base.height}), {prompts.named_movers} mean-ablated"
-    return replace(found, dataset=dataset, mode="mean_counterfactual_template")
+    return replace(
+        found, dataset=dataset, mode="mean_counterfactual_template", applies=applies
+    )
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class NegativeEffect(DirectEffect):
 
 SCORES = (
     IoiScore(
+        needs=("direct_effects",),
         name="ioi_direct_effect",
         definition=f"{DIRECT_EFFECT[0].upper()}{DIRECT_EFFECT[1:]}",
         value_range="logits",
@@ -48,6 +49,7 @@ SCORES = (
         statistic=DirectEffect,
     ),
     IoiScore(
+        needs=("direct_effects",),
         name="ioi_negative_effect",
         definition="The negative of ioi_direct_effect",
         value_range="logits",

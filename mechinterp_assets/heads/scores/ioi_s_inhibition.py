@@ -17,7 +17,7 @@ from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.model.kept_keys import KeptKeys, before
 from mechinterp_assets.model.kept_run import run_and_keep, run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import NamedHook, run_from
+from mechinterp_assets.model.partial_forward import NamedHook, mlp_output, run_from
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 
@@ -36,9 +36,10 @@ def s_inhibition(model: LanguageModel, prompts: MoverPrompts) -> ScoreValues | N
     if senders == 0:
         return None
     shape = (model.config.n_layers, model.config.n_heads)
-    total = torch.full(shape, torch.nan, dtype=torch.float64)
+    total = torch.zeros(shape, dtype=torch.float64)
     squares = torch.zeros(shape, dtype=torch.float64)
-    total[:senders] = 0
+    applies = torch.zeros(shape, dtype=torch.bool)
+    applies[:senders] = True
     counterpart = dict(abc.select("pair_id", "token_ids").iter_rows())
     for group, ids in equal_length_groups(base, prompts.max_prompts):
         other = _counterparts(group, counterpart, ids.shape[1])
@@ -52,7 +53,7 @@ def s_inhibition(model: LanguageModel, prompts: MoverPrompts) -> ScoreValues | N
         f"{prompts.dataset} ({n}), END output from ABC into the queries of {prompts.named_movers}"
     )
     spread = squares.sqrt() / n
-    return ScoreValues(total / n, n, null_mean, spread, dataset, "counterfactual_pair")
+    return ScoreValues(total / n, n, null_mean, spread, dataset, "counterfactual_pair", applies)
 
 
 # ---- private -------------------------------------------------------------------------------------
@@ -152,9 +153,8 @@ class _QueryPatching:
         """END residual before each later layer, heads frozen and MLPs recomputed."""
         for layer in range(sender_layer, self.model.config.n_layers - 1):
             middle = self.clean[f"blocks.{layer}.hook_resid_mid"][:, -1] + delta
-            bridge = self.model.processed
-            block = bridge.blocks[layer]
-            after = middle + bridge.through(block.mlp, bridge.through(block.ln2, middle))
+            read = middle.flatten(0, -2)
+            after = middle + mlp_output(self.model.processed, layer, read).view_as(middle)
             clean_after = self.clean[f"blocks.{layer + 1}.hook_resid_pre"][:, -1]
             delta = after - clean_after
             yield layer + 1, after
@@ -172,6 +172,7 @@ def _set_query(mover: Head, query: Tensor) -> NamedHook:
 
 SCORES = (
     MoverScore(
+        needs=("path_patching",),
         name="ioi_s_inhibition",
         definition="Fall of logit IO - logit S when the head's output at END comes from the pair's "
         "ABC prompt on its paths into the movers' queries at END alone (path patching: all other "

@@ -55,7 +55,9 @@ def _share_in_top(
     weights, n = model.weights, len(name)
     W_U, b_U = weights.W_U, weights.b_U
     layers, heads = weights.W_V.shape[:2]
-    value = torch.full((layers, heads), torch.nan, dtype=torch.float64)
+    value = torch.zeros(layers, heads, dtype=torch.float64)
+    applies = torch.ones(layers, heads, dtype=torch.bool)
+    applies[0] = False  # nothing before layer 0 has told names apart
     null_mean, null_sd = torch.zeros_like(value), torch.zeros_like(value)
     own = pool == name[:, None]
     for layer in range(1, layers):
@@ -70,11 +72,12 @@ def _share_in_top(
             value[layer, head] = hit.double().mean()
             null_mean[layer, head] = chance.mean()
             null_sd[layer, head] = (chance * (1 - chance)).sum().sqrt() / n
-    return ScoreValues(value, n, null_mean, null_sd)
+    return ScoreValues(value, n, null_mean, null_sd, applies=applies)
 
 
 SCORES = tuple(
     IoiScore(
+        needs=("direct_effects",),
         name=name,
         definition=f"Share of names (IO and S1 of every prompt) among the top 5 tokens of {written}"
         ", x the normalised residual stream after layer 0 at the name, without the constant "

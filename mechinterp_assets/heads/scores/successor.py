@@ -146,6 +146,7 @@ def _single_tokens(
 
 SCORES = (
     ModelScore(
+        needs=("token_weights",),
         name="successor",
         definition="Share of members of ordinal classes (numbers, number words, ordinals, days, "
         "months, abbreviations of days and months, letters) of which MLP0(LN2(W_E)) W_V W_O W_U "
