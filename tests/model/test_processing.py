@@ -1,4 +1,4 @@
-"""Processing in pieces is processing; what it leaves alone is shared with the model."""
+"""Processing in pieces is processing; what it leaves alone is shared, what it changes is new."""
 
 from collections.abc import Callable
 from pathlib import Path
