@@ -69,7 +69,12 @@ def test_a_tokenizer_that_splits_names(tmp_path: Path) -> None:
         size = byte_tokenizer(folder)
         grouped(folder, size, n_kv_heads=2, bos=size - 1)
 
-    wanted = ("experiment_dashboards", "task_head_effects", "attention_slice_usage")
+    wanted = (
+        "experiment_dashboards",
+        "task_head_effects",
+        "task_baseline",
+        "attention_slice_usage",
+    )
     lake = materialize(tmp_path, make, *wanted)
     for name in ("ioi_prompts", "ioi_baseline", "ioi_head_scores", "ioi_trace_edges"):
         assert table(lake, name).is_empty(), name
