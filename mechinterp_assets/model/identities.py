@@ -341,7 +341,12 @@ class Identities:
         found = weights.W_E[self.token_ids].float()
         if weights.W_pos is not None:
             found = found + weights.W_pos[: self.token_ids.shape[1]].float()
-        return disagreement(found, cache["blocks.0.hook_resid_pre"])
+        expected = cache["blocks.0.hook_resid_pre"].float()
+        factor = (found * expected).sum() / found.square().sum()
+        error = disagreement(found, expected)
+        if error > self.allowed >= disagreement(factor * found, expected):
+            raise BrokenIdentityError(f"embeddings are multiplied by {float(factor):.4g}")
+        return error
 
     def _blocks(self) -> float:
         bridge, cache = self._model.processed, self._done[1]

@@ -15,6 +15,7 @@ from mechinterp_assets.heads.datasets import ordinary_token_ids, random_tokens
 from mechinterp_assets.heads.embeddings import effective_embedding
 from mechinterp_assets.heads.head_scores import head_scores
 from mechinterp_assets.heads.score_kinds import ScoreDatasets
+from mechinterp_assets.heads.score_values import ScoreValues, score_frame
 from mechinterp_assets.heads.scores.copy_suppression import (
     suppression_explained,
     suppression_ov,
@@ -279,3 +280,18 @@ def test_a_tokenizer_without_classes_gives_no_rows(stories: LanguageModel) -> No
 def test_too_few_sequences_for_cspa_are_refused() -> None:
     with pytest.raises(ValueError, match="need at least 3, or 0 to leave the score out"):
         HeadSettings(cspa_sequences=2)
+
+
+def test_a_score_that_is_not_finite_is_no_head_without_a_row() -> None:
+    """One NaN would leave heads out, as if the score were not of them."""
+    value = torch.zeros(2, 3, dtype=torch.float64)
+    applies = torch.ones(2, 3, dtype=torch.bool)
+    applies[0, 1] = False
+    value[0, 1] = torch.nan
+    rows = score_frame(
+        "copying", ScoreValues(value, 1, value.nan_to_num(), value.nan_to_num(), applies=applies), 0
+    )
+    assert rows.select("layer", "head").rows() == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2)]
+    value[1, 2] = torch.inf
+    with pytest.raises(ValueError, match=r"copying is not finite for 1 of 5 heads \(1\.2\)"):
+        score_frame("copying", ScoreValues(value, 1, value, value, applies=applies), 0)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mechinterp_assets.heads.head_scores import head_scores
+from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.analyses import ANALYSES, RESTS_ON
 from mechinterp_assets.model.architecture import shape_in_adapter
 from mechinterp_assets.model.capabilities import UnsupportedAnalysisError, capabilities_of
@@ -58,6 +60,27 @@ def test_a_family_that_does_not_load_says_why(family: str, tmp_path: Path) -> No
     assert NOT_LOADED[family] in message
     assert "docs/models.md" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("family", "missing"),
+    [
+        ("opt", set()),  # its MLP is no module of its own
+        ("gpt_neox", {"copying", "copying_effective", "copy_suppression_qk"}),
+        ("gemma2", {"copying", "copying_effective", "copy_suppression_qk", "induction_dla"}),
+    ],
+)
+def test_scores_of_heads_are_those_that_hold(
+    family: str, missing: set[str], tmp_path: Path
+) -> None:
+    settings = HeadSettings(
+        sequences=2, repeat_length=8, sink_length=8, null_draws=2, cspa_sequences=3, cspa_length=8
+    )
+    scores = set(head_scores(load_family(family, tmp_path), settings)["score"])
+    assert {"induction", "previous_token"} < scores
+    assert not missing & scores
+    if not missing:
+        assert {"copying", "induction_dla"} < scores
 
 
 def test_the_page_shows_what_is_refused() -> None:

@@ -59,9 +59,7 @@ def backup_effect(model: LanguageModel, prompts: MoverPrompts) -> ScoreValues:
     for layer, head in movers:
         applies[layer, head] = False
     dataset = f"{prompts.dataset} ({base.height}), {prompts.named_movers} mean-ablated"
-    return replace(
-        found, dataset=dataset, mode="mean_counterfactual_template", applies=applies
-    )
+    return replace(found, dataset=dataset, mode="mean_counterfactual_template", applies=applies)
 
 
 # ---- private -------------------------------------------------------------------------------------
