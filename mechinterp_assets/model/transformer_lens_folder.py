@@ -62,7 +62,7 @@ def load_transformer_lens(folder: Path, shape: ModelShape, dtype: torch.dtype) -
     if odd := [n for n, tensor in mapped.items() if wanted[n].shape != tensor.shape]:
         raise ModelError(f"{folder}: tensors do not have the sizes of config.json: {odd[:3]}")
     model.load_state_dict(mapped)
-    return model.to(dtype)  # type: ignore[no-any-return,arg-type]
+    return model.to(dtype)
 
 
 # ---- private -------------------------------------------------------------------------------------
