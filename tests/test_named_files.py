@@ -1,7 +1,8 @@
-"""Files that docstrings, comments and docs name exist, so that a reader who follows one arrives."""
+"""Files that docstrings, comments and docs name exist; no two test files share a name."""
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,3 +29,9 @@ def test_files_that_are_named_exist() -> None:
             if not known and not example and named.rpartition("/")[2] not in ELSEWHERE:
                 lacking.append(f"{name}: {named}")
     assert not lacking, "\n".join(sorted(set(lacking)))
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """Pytest imports them by their names alone, and stops at two of one name."""
+    names = Counter(path.name for path in ROOT.glob("tests/**/test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -4,7 +4,7 @@ hidden states, attention patterns and logits nothing of the package touches.
 `python -m tests.model.family_identities` writes the table of docs/models.md anew.
 
 Belongs here: one function per identity, which gives its worst relative error. Does not belong here:
-models (families.py), what must come out (test_families.py).
+models (families.py), what must come out (test_model_families.py).
 """
 
 import copy
