@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 CREATE TABLE model_capabilities (
     study VARCHAR,
     analysis VARCHAR CHECK (
