@@ -19,6 +19,7 @@ from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.slices import firing_pairs
 from mechinterp_assets.circuits.trace import Root
+from mechinterp_assets.model.identities import attention_scores, hooks_of_scores
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import equal_length_groups
 from mechinterp_assets.prompts.roles import (
@@ -134,7 +135,7 @@ def root_scores(
     wanted = {
         f"blocks.{layer}.attn.hook_{what}"
         for layer in range(config.n_layers)
-        for what in ("z", "pattern", "attn_scores")
+        for what in ("z", "pattern", *hooks_of_scores(model))
     }
     wanted.add(f"blocks.{config.n_layers - 1}.hook_resid_post")
     keep: Callable[[str], bool] = wanted.__contains__
@@ -159,7 +160,7 @@ def root_scores(
             z = cache[prefix + "z"].reshape(*ids.shape, config.n_heads, -1)[each, end]
             reads = torch.einsum("hkd,bd->bhk", weights.W_O[layer], direction)
             sums["direct_effect"][layer] += (z * reads).sum(-1).sum(0).double().cpu()
-            pattern, score = cache[prefix + "pattern"], cache[prefix + "attn_scores"]
+            pattern, score = cache[prefix + "pattern"], attention_scores(model, cache, layer)
             fires = firing_pairs(pattern, score, threshold, any_score=any_score)
             rows = pattern[each, :, end].double().cpu()
             fires = fires[each, :, end].cpu()

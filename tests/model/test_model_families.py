@@ -10,10 +10,11 @@ import pytest
 
 from mechinterp_assets.heads.head_scores import head_scores
 from mechinterp_assets.heads.settings import HeadSettings
+from mechinterp_assets.model.agreement import disagreement
 from mechinterp_assets.model.analyses import ANALYSES, RESTS_ON
 from mechinterp_assets.model.architecture import shape_in_adapter
 from mechinterp_assets.model.capabilities import UnsupportedAnalysisError, capabilities_of
-from mechinterp_assets.model.identities import identities_of
+from mechinterp_assets.model.identities import attention_scores, hooks_of_scores, identities_of
 from mechinterp_assets.model.shape import ModelError, read_shape
 from tests.model.families import FAMILIES, NOT_LOADED, REFUSED
 from tests.model.family_identities import BEGIN, HEADER, IDENTITIES, PAGE, OwnRun, load_family
@@ -81,6 +82,20 @@ def test_scores_of_heads_are_those_that_hold(
     assert not missing & scores
     if not missing:
         assert {"copying", "induction_dla"} < scores
+
+
+@pytest.mark.parametrize(
+    ("family", "shown"), [("gpt2", True), ("llama", True), ("opt", False), ("gpt_neo", False)]
+)
+def test_scores_are_those_of_the_pattern(family: str, shown: bool, tmp_path: Path) -> None:
+    """Bridges around transformers' own attention call the hook of scores with the pattern."""
+    model = load_family(family, tmp_path)
+    assert identities_of(model).hooks_scores == shown
+    own = OwnRun(model)
+    names = [f"blocks.1.attn.hook_{name}" for name in ("pattern", *hooks_of_scores(model))]
+    _, cache = model.processed.run_with_cache(own.ids, names_filter=names)
+    found = attention_scores(model, cache, 1).softmax(-1)
+    assert disagreement(found, own.pattern[1]) < TOLERANCE
 
 
 def test_the_page_shows_what_is_refused() -> None:

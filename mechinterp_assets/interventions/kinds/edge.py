@@ -181,6 +181,14 @@ class EditEdge(Intervention):
     def check(
         cls, interventions: Sequence[Self], prompts: pl.DataFrame, context: "EditContext"
     ) -> None:
+        from mechinterp_assets.model.identities import identities_of  # imports torch
+
+        if not identities_of(context.model).hooks_scores:
+            raise InterventionError(
+                f"{context.model.source} ({context.model.config.architecture}): the score of the "
+                "edited pair cannot be read, because TransformerLens's bridge shows the attention "
+                "pattern in its place; edit the head (head_ablation, activation_patching) instead"
+            )
         if context.trace_edges is None:
             raise InterventionError(
                 f"{interventions[0].id}: there are no traced edges; give the frame ioi_trace_edges "
