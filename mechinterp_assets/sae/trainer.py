@@ -31,6 +31,7 @@ from mechinterp_assets.activations.outliers import (
 )
 from mechinterp_assets.activations.rows import derived_seed
 from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.bfloat16_speed import bfloat16_speed
 from mechinterp_assets.sae.checkpoints import State
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.registry import training_step_class
@@ -114,6 +115,10 @@ class Trainer:
         settings = settings.on_device(torch.device(device).type)
         check_trainable(settings, d_in, label)
         self.settings, self.label = settings, label
+        if settings.compute_dtype == "bfloat16" and torch.device(device).type == "cpu":
+            speed = bfloat16_speed()
+            if speed < 1:
+                logger.warning(_SLOW_BFLOAT16, label, speed)
         self._d_in, self._sample = d_in, sample
         self._device = torch.device(device)
         self._totals = _no_totals(self._device)
@@ -336,6 +341,11 @@ _OUTLIERS_RULE = (
     "%s: the %.1f%% of sampled rows with the largest norm carry %.0f%% of their variance. The "
     "input scale is that of the others, and rows beyond sae.max_row_norm are drawn in; read "
     "typical_explained_variance of sae_evaluation, and see which tokens they are"
+)
+
+_SLOW_BFLOAT16 = (
+    "%s: sae.compute_dtype is bfloat16, whose products run at %.2f of float32's speed on this "
+    "processor; set it to float32 or auto"
 )
 
 

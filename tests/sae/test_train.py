@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.rows import OneLayer, RowStream, TensorRows
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae import trainer as trainer_module
+from mechinterp_assets.sae.bfloat16_speed import bfloat16_speed
 from mechinterp_assets.sae.checkpoints import load_checkpoint
 from mechinterp_assets.sae.errors import SaeError
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
@@ -526,3 +528,23 @@ def test_the_host_waits_for_the_device_only_to_log(
 def test_streams_satisfy_the_protocol(planted: Planted) -> None:
     stream: RowStream = TensorRows(planted.rows, seed=0)
     assert stream.next(3).shape == (3, stream.d_in)
+
+
+@pytest.mark.parametrize(
+    ("speed", "dtype", "warned"), [(0.05, "bfloat16", 1), (2.0, "bfloat16", 0), (0.05, "auto", 0)]
+)
+def test_slow_bfloat16_is_said(
+    speed: float,
+    dtype: str,
+    warned: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(trainer_module, "bfloat16_speed", lambda: speed)
+    settings = small_settings("standard", compute_dtype=dtype)
+    Trainer(settings, 8, lambda n, seed: torch.randn(n, 8))
+    assert sum("0.05 of float32's speed" in message for message in caplog.messages) == warned
+
+
+def test_the_speed_of_bfloat16_is_measured() -> None:
+    assert 1e-3 < bfloat16_speed() < 100
