@@ -344,7 +344,8 @@ class Identities:
         expected = cache["blocks.0.hook_resid_pre"].float()
         factor = (found * expected).sum() / found.square().sum()
         error = disagreement(found, expected)
-        if error > self.allowed >= disagreement(factor * found, expected):
+        scaled = disagreement(factor * found, expected) <= self.allowed
+        if not error <= self.allowed and scaled:
             raise BrokenIdentityError(f"embeddings are multiplied by {float(factor):.4g}")
         return error
 

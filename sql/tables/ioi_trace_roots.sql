@@ -7,11 +7,11 @@ CREATE TABLE ioi_trace_roots (
     head INTEGER CHECK (head >= 0),
     source_role VARCHAR,
     chosen_by VARCHAR,
-    left_out VARCHAR,
+    skipped VARCHAR,
     UNIQUE (study, task, layer, head, source_role),
     CHECK ((layer IS NULL) = (head IS NULL)),
-    CHECK ((layer IS NULL) = (left_out IS NOT NULL)),
-    CHECK ((chosen_by IS NULL) = (left_out IS NOT NULL))
+    CHECK ((layer IS NULL) = (skipped IS NOT NULL)),
+    CHECK ((chosen_by IS NULL) = (skipped IS NOT NULL))
 );
 COMMENT ON TABLE ioi_trace_roots IS 'Where traces start: one row per traced task and root head, or one without a head that says why the task has no trace (the other tables of traces then have no rows of it).';
 COMMENT ON COLUMN ioi_trace_roots.study IS 'Study the row belongs to';
@@ -20,4 +20,4 @@ COMMENT ON COLUMN ioi_trace_roots.layer IS 'Layer of the root head; NULL: nothin
 COMMENT ON COLUMN ioi_trace_roots.head IS 'The root head; NULL: nothing is traced';
 COMMENT ON COLUMN ioi_trace_roots.source_role IS 'Role that it attends to from END; its pair is traced where it fires';
 COMMENT ON COLUMN ioi_trace_roots.chosen_by IS 'Why this head: named in the study, part of a published circuit, or found by its direct effect on the logit difference';
-COMMENT ON COLUMN ioi_trace_roots.left_out IS 'Why nothing is traced: no prompts, no head that qualifies as a root, NULL where there is a root. A model of which tracing does not hold (model_capabilities) has no rows';
+COMMENT ON COLUMN ioi_trace_roots.skipped IS 'Why the task was left out: no prompts, no head that qualifies as a root, NULL where there is a root. A model of which tracing does not hold (model_capabilities) has no rows';

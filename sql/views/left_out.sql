@@ -13,9 +13,9 @@ SELECT study, analysis, NULL, NULL, NULL, reason
 FROM model_capabilities
 WHERE NOT holds
 UNION ALL
-SELECT study, 'trace', task, 'tasks.traced', NULL, left_out
+SELECT study, 'trace', task, 'tasks.traced', NULL, skipped
 FROM ioi_trace_roots
-WHERE left_out IS NOT NULL
+WHERE skipped IS NOT NULL
 UNION ALL
 SELECT study, 'interventions', task, asked_by, intervention, reason
 FROM intervention_plan

@@ -60,6 +60,7 @@ def publish(lake: Lake, study: str, tokens: list[str], inputs: dict[str, str]) -
         {
             "token_id": pl.Series(range(len(tokens)), dtype=pl.Int32),
             "token": tokens,
+            "bytes_hex": [token.encode().hex() for token in tokens],
             "is_special": False,
             "count_train": 1,
             "count_held_out": 1,

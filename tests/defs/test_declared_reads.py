@@ -39,6 +39,7 @@ OTHER_SETTINGS = {
     ("attention_sae", "activations.exclude_norm_above"): "sae.source: forward",
     ("sae_frontier", "activations.exclude_norm_above"): "sae.source: forward",
     ("ioi_prompts", "ioi.chat_request"): "ioi.chat_template",
+    ("task_baseline", "ioi.chat_request"): "ioi.chat_template",
     ("task_effects", "tasks.names"): "task_effects.tasks: auto",
     ("task_effects", "tasks.own"): "task_effects.tasks: auto",
 }

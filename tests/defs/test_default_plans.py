@@ -87,7 +87,7 @@ def test_a_tokenizer_that_splits_names(tmp_path: Path) -> None:
     assert "0 of 103 names are single tokens" in reasons["ioi"]
     root = table(lake, "ioi_trace_roots").row(0, named=True)
     assert (root["task"], root["layer"]) == ("ioi", None)
-    assert "no prompts" in root["left_out"]
+    assert "no prompts" in root["skipped"]
     plan = table(lake, "intervention_plan")
     assert set(plan["decision"]) == {"left out"}
     assert set(plan["asked_by"]) == {
@@ -159,7 +159,7 @@ def test_no_head_is_a_root(tmp_path: Path) -> None:
         "circuit_faithfulness",
     )
     assert table(lake, "ioi_trace_graph").is_empty()
-    (why,) = table(lake, "ioi_trace_roots")["left_out"]
+    (why,) = table(lake, "ioi_trace_roots")["skipped"]
     assert "no head qualifies as a root" in why
     plan = table(lake, "intervention_plan")
     fc24 = plan.filter(pl.col("asked_by").str.starts_with("interventions.published.fc24"))

@@ -79,6 +79,8 @@ def test_rows_without_text_are_in_the_metadata(tmp_path: Path) -> None:
         "rows_skipped_null": 5,
         "rows_skipped_empty": 3,
         "rows_skipped_not_unicode": 2,
+        "rows_skipped_not_text": 0,
+        "rows_skipped_no_column": 0,
     }
     documents = lake.read("corpus_documents", "given").collect()
     assert documents.height == documents["doc_id"].n_unique() == 100

@@ -36,7 +36,7 @@ def test_properties_and_methods_look_through_the_guard(study: Study) -> None:
     assert keys(guard) == {"sae.training_tokens", "sae.batch_size"}
     model = DeclaredSettings(study, ["model"], "an asset")
     assert model.study.model.source == study.model.source
-    assert keys(model) == {"model.embedded"}
+    assert keys(model) == {"model.embedded", "model.gguf"}
 
 
 def test_a_copy_has_looked_at_all_that_changes_results(study: Study) -> None:

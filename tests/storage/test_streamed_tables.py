@@ -28,7 +28,7 @@ def counts(rows: int, start: int = 0) -> pl.DataFrame:
 def test_a_streamed_table_is_the_table_written_at_once(
     lake: Lake, provenance: Provenance, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr("mechinterp_assets.storage.lake._ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr("mechinterp_assets.storage.table_writer._ROW_GROUP_ROWS", 10)
     frame = counts(95)
     whole = lake.write("role_counts", "p", frame, provenance)
     pieces = (part.to_dict(as_series=True) for part in frame.iter_slices(piece))

@@ -31,7 +31,7 @@ def check_difference(partition: str, difference: float, allowed: float) -> None:
     "activation_statistics",
     "activation_outliers",
     reads=["language_model", "tokenized_corpus"],
-    settings=["activations", "corpus.context_size", "model.dtype"],
+    settings=["activations", "corpus.context_size"],
     seed=0,
     pool=GPU,
     kinds=["torch", "safetensors"],

@@ -62,8 +62,8 @@ def ioi_trace(run: Run) -> Iterator[Made]:
     references = reference_lists(run.model.config, run.study.ioi.reference_heads)
     starts = [_start(run, task) for task in run.study.tasks.traced]
     for start in starts:
-        if start.left_out is not None:
-            run.log.warning(f"{start.task} is not traced: {start.left_out}")
+        if start.skipped is not None:
+            run.log.warning(f"{start.task} is not traced: {start.skipped}")
     none = run.no_rows(*TABLES)
     omega = ModelOmega(run.model) if any(start.roots for start in starts) else None
     with run.scratch() as folder:
@@ -149,7 +149,7 @@ class _Start:
     rules: TraceSettings
     roots: tuple[Root, ...] = ()
     chosen_by: str = ""
-    left_out: str | None = None
+    skipped: str | None = None
 
 
 def _start(run: Run, task: str) -> _Start:
@@ -165,14 +165,14 @@ def _start(run: Run, task: str) -> _Start:
     try:
         prompts = base_prompts(run, task)
     except NoPromptsError as reason:
-        return _Start(task, none, rules, left_out=str(reason))
+        return _Start(task, none, rules, skipped=str(reason))
     if not task_sources(prompts):
         return _Start(
-            task, none, rules, left_out="its prompts have no role but END that END could attend to"
+            task, none, rules, skipped="its prompts have no role but END that END could attend to"
         )
     roots, chosen_by = _roots(run, prompts, task, rules)
     if not roots:
-        return _Start(task, none, rules, left_out=chosen_by)
+        return _Start(task, none, rules, skipped=chosen_by)
     return _Start(task, prompts, rules, tuple(roots), chosen_by + note)
 
 
@@ -189,9 +189,7 @@ def _roots_frame(starts: Sequence[_Start]) -> pl.DataFrame:
         for start in starts
         for root in start.roots
     ]
-    rows += [
-        {"task": start.task, "left_out": start.left_out} for start in starts if not start.roots
-    ]
+    rows += [{"task": start.task, "skipped": start.skipped} for start in starts if not start.roots]
     return pl.DataFrame(rows, schema=polars_schema(table_spec("ioi_trace_roots")))
 
 
