@@ -126,16 +126,17 @@ def scores_of(q: Tensor, k: Tensor, angles: Angles | None, pairs: Pairs, scale: 
 def window_of(hf: Any, attention: nn.Module, layer: int) -> int | None:
     """Keys that a query of this attention sees, itself included; None: all before it.
 
-    Said by the module where it knows, else by the config, for all layers or by their kinds.
+    Said by the kinds of layers in the config: modules of some architectures name a window in
+    layers without one. Else by the module where it knows, or by the config for all layers.
     """
     config: Any = hf.config
     kinds = getattr(config, "layer_types", None)
     if getattr(attention, "attention_type", None) == "local":
         window = getattr(config, "window_size", None)
-    elif hasattr(attention, "sliding_window"):
-        window = attention.sliding_window
     elif kinds is not None and "sliding" not in kinds[layer]:
         window = None
+    elif hasattr(attention, "sliding_window"):
+        window = attention.sliding_window
     else:
         window = getattr(config, "sliding_window", None)
     return None if window is None else int(window)

@@ -1,0 +1,219 @@
+"""One row of a head's attention scores, split by writer, token read, singular vector and source.
+
+Belongs here: the terms of a row on either side, whose sums over writers, tokens read and k are the
+row. Does not belong here: the forward pass (score_model.py), which terms matter (acc.py).
+
+For a head with Omega = W_Q W_K^T = U Sigma V^T (no biases) and destination d,
+  score(d, s) = sum_k scale (q_d . alpha_k) (beta_k R_d R_s^T . k_s)
+with q_d alpha_k = (x_d + c_d) . u_k the coordinate of the input on singular vector u_k, and
+beta_k R k_s = sigma_k v_k M_p (x_s + c_s), M_p = W_K^+T R_p W_K^T: the rotation by the offset
+p = d - s stands at the key, so that one SVD serves every offset and u_k is the same at all of
+them. The biases are a writer of their own, the offsets c_d = b_Q W_Q^+ and c_s = b_K W_K^+.
+  destination side  term(c, t, k, s) = what writer c wrote at d of token t, on u_k, times key k at s
+  source side       term(c, t, k, s) = query k at d, times what c wrote at s of token t, on v_k M_p
+On the destination side terms are products, kept as their factors.
+
+Source: ACC and ACC++ (the array score[component, token read, k, source]). Putting M_p on the key
+is this project's choice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.circuits.score_model import ScoreModel, ScoreRun
+
+KINDS = ("embedding", "position", "bias", "head", "mlp", "offset")
+_RANK = 1e-10  # singular values of W_Q below this share of the largest count as 0
+
+
+@dataclass(frozen=True)
+class ScoreWriters:
+    """Names of the writers of a layer's input: kind (index into KINDS), layer, head; -1 where none.
+
+    In the order in which they write; the offset, which writes nothing to the stream, last.
+    """
+
+    kind: np.ndarray
+    layer: np.ndarray
+    head: np.ndarray
+
+    @classmethod
+    def before(cls, run: ScoreRun, layer: int) -> "ScoreWriters":
+        """Writers that the attention of `layer` reads."""
+        rows = [(KINDS.index(kind), -1, -1) for kind in run.base]
+        for up in range(layer):
+            rows.append((KINDS.index("bias"), up, -1))
+            rows += [(KINDS.index("head"), up, head) for head in range(run.values[up].shape[1])]
+            rows.append((KINDS.index("mlp"), up, -1))
+        rows.append((KINDS.index("offset"), -1, -1))
+        return cls(*np.array(rows).T)
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+
+@dataclass(frozen=True)
+class SideTerms:
+    """Terms of one row on one side; float64.
+
+    writer, token, position [item]: index of the writer, the token that a head read (-1: none was
+    read), and where it wrote; value [item, k]. key [k, source]: on the destination side a term is
+    value[item, k] * key[k, source] at every source; None on the source side, where a term is
+    value[item, k] at the source `position` and 0 elsewhere.
+    """
+
+    writer: Tensor
+    token: Tensor
+    position: Tensor
+    value: Tensor
+    key: Tensor | None
+
+    def row(self, length: int) -> Tensor:
+        """Sum of all terms [source]."""
+        if self.key is not None:
+            return self.value.sum(0) @ self.key
+        row = self.value.new_zeros(length)
+        return row.index_add_(0, self.position, self.value.sum(-1))
+
+    def weighted(self, weight: Tensor) -> Tensor:
+        """Sum over sources of term * weight [source], per item and k [item, k]."""
+        if self.key is not None:
+            return self.value * (self.key @ weight)
+        return self.value * weight[self.position][:, None]
+
+
+@dataclass(frozen=True)
+class RowTerms:
+    """The row of scores of one (layer, head, destination): sides, and the row itself.
+
+    row [source] are scores before a cap, of the sources 0 .. d; seen [source]: inside the window.
+    """
+
+    layer: int
+    head: int
+    destination: int
+    sides: tuple[SideTerms, SideTerms]
+    row: Tensor
+    seen: Tensor
+
+
+class HeadReader:
+    """What one head reads of what upstream heads write, for rows of any prompt and destination."""
+
+    def __init__(self, model: ScoreModel, layer: int, head: int) -> None:
+        self.model, self.layer, self.head = model, layer, head
+        weights = model.weights(layer)
+        W_Q, W_K = weights.W_Q[head], weights.W_K[head]
+        self.b_Q, self.b_K = weights.b_Q[head], weights.b_K[head]
+        self.alpha, self.beta, self.sigma = head_vectors(W_Q, W_K)
+        gap = self.b_Q - self.b_Q @ self.alpha @ self.beta.T
+        if not gap.norm() <= 1e-6 * self.b_Q.norm():
+            raise CircuitError(
+                f"{model.model.source}: the query bias of head {layer}.{head} lies outside what "
+                "W_Q can write, so that it is no offset of the residual stream (c_d = b_Q W_Q^+)"
+            )
+        self.W_query, self.W_key = W_Q @ self.alpha, W_K
+        upstream = [model.weights(up) for up in range(layer)]
+        # [layer][head, d_head, k]: what is read of a unit of an upstream head's value.
+        self.of_values = [(w.W_O @ self.W_query, w.W_O @ self.W_key) for w in upstream]
+
+    @torch.no_grad()
+    def row(self, run: ScoreRun, prompt: int, destination: int) -> RowTerms:
+        """Terms of the row of scores of one destination."""
+        model, layer, d = self.model, self.layer, destination
+        form = model.form(layer)
+        turns = form.rotations(run.length, self.b_Q.shape[0]).to(self.alpha)
+        beta = self.beta.T @ turns[d]  # [k, d_head]
+        keys = (run.keys[layer][prompt, self.head, : d + 1, None] @ turns[: d + 1])[:, 0]
+        query = run.queries[layer][prompt, self.head, d] @ self.alpha
+        key = form.scale * (beta @ keys.T)
+        r_q = run.r_q[layer][prompt, self.head]
+        r_k = run.r_k[layer][prompt, self.head]
+        r = run.r[layer][prompt]
+
+        at = torch.tensor([d], device=query.device)
+        destination_side = self._side(run, prompt, at, self.W_query, self.b_Q @ self.alpha, 0)
+        value = destination_side.value * (r_q[d] * torch.where(
+            self._is_offset(run, destination_side.writer), 1.0, r[d]
+        ))[:, None]
+        first = SideTerms(
+            destination_side.writer, destination_side.token, destination_side.position, value, key
+        )
+
+        every = torch.arange(d + 1, device=query.device)
+        source_side = self._side(run, prompt, every, self.W_key, self.b_K, 1)
+        p = source_side.position
+        factor = r_k[p] * torch.where(self._is_offset(run, source_side.writer), 1.0, r[p])
+        # Rotate to the position written at, then read along beta.
+        read = turns[: d + 1] @ beta.T  # [position, d_head, k]
+        value = source_side.value.new_empty(len(p), beta.shape[0])
+        for position in range(d + 1):
+            here = p == position
+            value[here] = source_side.value[here] @ read[position]
+        value = value * factor[:, None] * (form.scale * query)
+        second = SideTerms(source_side.writer, source_side.token, p, value, None)
+        seen = torch.ones(d + 1, dtype=torch.bool, device=query.device)
+        if form.window is not None:
+            seen[: max(0, d + 1 - form.window)] = False
+        return RowTerms(layer, self.head, d, (first, second), query @ key, seen)
+
+    def _is_offset(self, run: ScoreRun, writer: Tensor) -> Tensor:
+        return writer == len(ScoreWriters.before(run, self.layer)) - 1
+
+    def _side(
+        self, run: ScoreRun, prompt: int, at: Tensor, read: Tensor, offset: Tensor, side: int
+    ) -> SideTerms:
+        """What every writer wrote at positions `at`, times read [d_model, width]; no norms yet."""
+        pieces: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        none, number = torch.full_like(at, -1), 0
+
+        def add(value: Tensor, token: Tensor = none, position: Tensor = at) -> None:
+            nonlocal number
+            pieces.append((number, token, position, value))
+            number += 1
+
+        for written in run.base.values():
+            add(written[prompt, at] @ read)
+        for up in range(self.layer):
+            weights = self.model.weights(up)
+            r_post = run.r_post[up][prompt, at]
+            add(r_post[:, None] * (weights.b_O @ read) + weights.post_bias @ read)
+            values = run.values[up][prompt] @ self.of_values[up][side]  # [head, token, width]
+            pattern = run.pattern[up][prompt][:, at] * r_post[:, None]
+            where, token = (at[:, None] >= torch.arange(int(at.max()) + 1)).nonzero(as_tuple=True)
+            for head in range(len(values)):
+                of = pattern[head, where, token][:, None] * values[head, token]
+                add(of, token, at[where])
+            add(run.mlp[up][prompt, at] @ read)
+        add(offset.expand(len(at), -1))
+        return _joined(pieces)
+
+
+def head_vectors(W_Q: Tensor, W_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """alpha, beta [d_head, k] and sigma [k] of a head with W_Q, W_K [d_model, d_head].
+
+    W_Q alpha has the columns u_k of Omega = W_Q W_K^T = U Sigma V^T, W_K beta the columns
+    sigma_k v_k; alpha beta^T is the identity on what queries without bias can be.
+    """
+    Q_query, R_query = torch.linalg.qr(W_Q)
+    R_key = torch.linalg.qr(W_K).R
+    u, sigma, _ = torch.linalg.svd(R_query @ R_key.T)
+    return torch.linalg.pinv(R_query, rtol=_RANK) @ u, R_query.T @ u, sigma
+
+
+def _joined(pieces: Sequence[tuple[int, Tensor, Tensor, Tensor]]) -> SideTerms:
+    writer = torch.cat([torch.full_like(token, number) for number, token, _, _ in pieces])
+    return SideTerms(
+        writer,
+        torch.cat([token for _, token, _, _ in pieces]),
+        torch.cat([position for _, _, position, _ in pieces]),
+        torch.cat([value for _, _, _, value in pieces]),
+        None,
+    )
+
+
