@@ -137,61 +137,70 @@ class HeadReader:
         r = run.r[layer][prompt]
 
         at = torch.tensor([d], device=query.device)
-        destination_side = self._side(run, prompt, at, self.W_query, self.b_Q @ self.alpha, 0)
-        value = destination_side.value * (r_q[d] * torch.where(
-            self._is_offset(run, destination_side.writer), 1.0, r[d]
-        ))[:, None]
-        first = SideTerms(
-            destination_side.writer, destination_side.token, destination_side.position, value, key
+        to_query = [query for query, _ in self.of_values]
+        wrote = written_terms(
+            *(model, run, layer, prompt, at, self.W_query, to_query, self.b_Q @ self.alpha)
         )
+        n_writers = int(wrote.writer[-1]) + 1
+        factor = r_q[d] * torch.where(wrote.writer == n_writers - 1, 1.0, r[d])
+        value = wrote.value * factor[:, None]
+        first = SideTerms(wrote.writer, wrote.token, wrote.position, value, key)
 
         every = torch.arange(d + 1, device=query.device)
-        source_side = self._side(run, prompt, every, self.W_key, self.b_K, 1)
-        p = source_side.position
-        factor = r_k[p] * torch.where(self._is_offset(run, source_side.writer), 1.0, r[p])
+        to_key = [key for _, key in self.of_values]
+        wrote = written_terms(model, run, layer, prompt, every, self.W_key, to_key, self.b_K)
+        p = wrote.position
+        factor = r_k[p] * torch.where(wrote.writer == n_writers - 1, 1.0, r[p])
         # Rotate to the position written at, then read along beta.
         read = turns[: d + 1] @ beta.T  # [position, d_head, k]
-        value = source_side.value.new_empty(len(p), beta.shape[0])
+        value = wrote.value.new_empty(len(p), beta.shape[0])
         for position in range(d + 1):
             here = p == position
-            value[here] = source_side.value[here] @ read[position]
+            value[here] = wrote.value[here] @ read[position]
         value = value * factor[:, None] * (form.scale * query)
-        second = SideTerms(source_side.writer, source_side.token, p, value, None)
+        second = SideTerms(wrote.writer, wrote.token, p, value, None)
         seen = torch.ones(d + 1, dtype=torch.bool, device=query.device)
         if form.window is not None:
             seen[: max(0, d + 1 - form.window)] = False
         return RowTerms(layer, self.head, d, (first, second), query @ key, seen)
 
-    def _is_offset(self, run: ScoreRun, writer: Tensor) -> Tensor:
-        return writer == len(ScoreWriters.before(run, self.layer)) - 1
 
-    def _side(
-        self, run: ScoreRun, prompt: int, at: Tensor, read: Tensor, offset: Tensor, side: int
-    ) -> SideTerms:
-        """What every writer wrote at positions `at`, times read [d_model, width]; no norms yet."""
-        pieces: list[tuple[int, Tensor, Tensor, Tensor]] = []
-        none, number = torch.full_like(at, -1), 0
+@torch.no_grad()
+def written_terms(
+    model: ScoreModel,
+    run: ScoreRun,
+    layer: int,
+    prompt: int,
+    at: Tensor,
+    read: Tensor,
+    of_values: Sequence[Tensor],
+    offset: Tensor,
+) -> SideTerms:
+    """What every writer before `layer` wrote at positions `at`, times read [d_model, width].
 
-        def add(value: Tensor, token: Tensor = none, position: Tensor = at) -> None:
-            nonlocal number
-            pieces.append((number, token, position, value))
-            number += 1
-
-        for written in run.base.values():
-            add(written[prompt, at] @ read)
-        for up in range(self.layer):
-            weights = self.model.weights(up)
-            r_post = run.r_post[up][prompt, at]
-            add(r_post[:, None] * (weights.b_O @ read) + weights.post_bias @ read)
-            values = run.values[up][prompt] @ self.of_values[up][side]  # [head, token, width]
-            pattern = run.pattern[up][prompt][:, at] * r_post[:, None]
-            where, token = (at[:, None] >= torch.arange(int(at.max()) + 1)).nonzero(as_tuple=True)
-            for head in range(len(values)):
-                of = pattern[head, where, token][:, None] * values[head, token]
-                add(of, token, at[where])
-            add(run.mlp[up][prompt, at] @ read)
-        add(offset.expand(len(at), -1))
-        return _joined(pieces)
+    of_values [layer] of [head, d_head, width]: W_O read. offset [width] is that of the last writer.
+    The norm of the reader is not in it.
+    """
+    pieces: list[tuple[Tensor, Tensor, Tensor]] = []
+    none = torch.full_like(at, -1)
+    for written in run.base.values():
+        pieces.append((none, at, written[prompt, at] @ read))
+    tokens = torch.arange(int(at.max()) + 1, device=at.device)
+    where, token = (at[:, None] >= tokens).nonzero(as_tuple=True)
+    for up in range(layer):
+        weights = model.weights(up)
+        r_post = run.r_post[up][prompt, at, None]
+        pieces.append((none, at, r_post * (weights.b_O @ read) + weights.post_bias @ read))
+        values = run.values[up][prompt] @ of_values[up]  # [head, token, width]
+        pattern = run.pattern[up][prompt][:, at] * r_post
+        for head in range(len(values)):
+            of = pattern[head, where, token][:, None] * values[head, token]
+            pieces.append((token, at[where], of))
+        pieces.append((none, at, run.mlp[up][prompt, at] @ read))
+    pieces.append((none, at, offset.expand(len(at), -1)))
+    numbers = [torch.full_like(token, number) for number, (token, _, _) in enumerate(pieces)]
+    token, position, value = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return SideTerms(torch.cat(numbers), token, position, value, None)
 
 
 def head_vectors(W_Q: Tensor, W_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,16 +213,3 @@ def head_vectors(W_Q: Tensor, W_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     R_key = torch.linalg.qr(W_K).R
     u, sigma, _ = torch.linalg.svd(R_query @ R_key.T)
     return torch.linalg.pinv(R_query, rtol=_RANK) @ u, R_query.T @ u, sigma
-
-
-def _joined(pieces: Sequence[tuple[int, Tensor, Tensor, Tensor]]) -> SideTerms:
-    writer = torch.cat([torch.full_like(token, number) for number, token, _, _ in pieces])
-    return SideTerms(
-        writer,
-        torch.cat([token for _, token, _, _ in pieces]),
-        torch.cat([position for _, _, position, _ in pieces]),
-        torch.cat([value for _, _, _, value in pieces]),
-        None,
-    )
-
-
