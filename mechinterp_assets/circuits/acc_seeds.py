@@ -1,7 +1,7 @@
 """The pairs that ACC's traces begin with: what writes the answer.
 
-Belongs here: seeds from roots by direct effect, and seeds by the log probability of the answer. Does
-not belong here: direct effects (roots.py), tracing (acc_trace.py).
+Belongs here: seeds from roots by direct effect, seeds by the log probability of the answer. Does not
+belong here: direct effects (roots.py), tracing (acc_trace.py).
 
 By log p: with the final norm frozen, logits at END are a sum over writers, heads split by the token
 they read. Writers are ordered by integrated gradients of log p(answer) along alpha * logits, 64
@@ -77,8 +77,8 @@ def seeds_by_log_p(
     """Seeds of every prompt by the log probability of its first answer (LOG_P_SCHEMA).
 
     share: of log p - log(1 / d_vocab) that the removed writers carry. Prompts whose answer is no
-    likelier than any token have none. log_p is the prompt's own; destroyed what the prefix that ends
-    with this head destroys. Raises CircuitError where the split logits are not the model's.
+    likelier than any token have none. log_p is the prompt's own; destroyed, what the prefix that
+    ends with this head destroys. Raises CircuitError where the split logits are not the model's.
     """
     check_prompts_fit(prompts, model)
     if not 0 < share <= 1:

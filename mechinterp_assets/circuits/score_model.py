@@ -5,8 +5,8 @@ the residual stream, and the scale that each norm had at each position. Does not
 of one row of scores (score_terms.py), what is selected among them (acc.py).
 
 With the scales r of all norms held fixed, a layer reads its queries from a stream x as
-  q_d = r_q[d] (r[d] x_d W_Q + b_Q),   r[d] = 1 / sqrt(mean x_d^2 + eps),   r_q that of a query norm,
-where W_Q has the gains of both norms and, with LayerNorm, the centring of x folded in; b_Q has the
+  q_d = r_q[d] (r[d] x_d W_Q + b_Q),   r[d] = 1 / sqrt(mean x_d^2 + eps),
+r_q being that of a query norm, where W_Q has the gains of both norms and, with LayerNorm, the centring of x folded in; b_Q has the
 norm's bias. Keys likewise. The stream is a sum of writers: embedding, position, and per layer what
 each head wrote of each token, A[d, t] v_t W_O, what biases wrote, and the MLP; a norm behind
 attention is frozen too (r_post[d], its gain folded into W_O). Scores are
@@ -290,7 +290,7 @@ class ScoreModel:
         return NormForm(gain, bias, norm.centres)
 
     def _fold(self, layer: int) -> LayerWeights:
-        raw, config = self.model.raw_weights, self.model.config
+        raw = self.model.raw_weights
         norm, post = self._norm(layer, "ln1"), self._norm(layer, "ln1_post")
         of_q, of_k = self._head_norm(layer, "q"), self._head_norm(layer, "k")
         for which, of in (("queries", of_q), ("keys", of_k)):

@@ -209,7 +209,6 @@ def head_vectors(W_Q: Tensor, W_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     W_Q alpha has the columns u_k of Omega = W_Q W_K^T = U Sigma V^T, W_K beta the columns
     sigma_k v_k; alpha beta^T is the identity on what queries without bias can be.
     """
-    Q_query, R_query = torch.linalg.qr(W_Q)
-    R_key = torch.linalg.qr(W_K).R
+    R_query, R_key = (torch.linalg.qr(W).R for W in (W_Q, W_K))
     u, sigma, _ = torch.linalg.svd(R_query @ R_key.T)
     return torch.linalg.pinv(R_query, rtol=_RANK) @ u, R_query.T @ u, sigma
