@@ -1,7 +1,7 @@
 """The pairs that ACC's traces begin with: what writes the answer.
 
-Belongs here: seeds from roots by direct effect, seeds by the log probability of the answer. Does not
-belong here: direct effects (roots.py), tracing (acc_trace.py).
+Belongs here: seeds from roots by direct effect, seeds by the log probability of the answer. Does
+not belong here: direct effects (roots.py), tracing (acc_trace.py).
 
 By log p: with the final norm frozen, logits at END are a sum over writers, heads split by the token
 they read. Writers are ordered by integrated gradients of log p(answer) along alpha * logits, 64
