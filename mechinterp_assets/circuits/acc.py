@@ -21,6 +21,7 @@ ACC++
 Source: ACC and ACC++ by the authors of FC24, as the successors of FC24's tracing.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -136,14 +137,13 @@ def acc_plus_side(
     slices = torch.zeros(side.value.shape[1], dtype=torch.bool, device=effect.device)
     kept = torch.zeros(len(side.value), dtype=torch.bool, device=effect.device)
     flat, width = score.flatten(), score.shape[1]
-    positive = (flat > 0).nonzero()[:, 0]
-    order = positive[flat[positive].argsort(descending=True, stable=True)]
+    order = _descending(flat, _CHUNK)
     row = terms.row.clone()
     whole = attention = float(attention_of(model, row, terms.seen)[source])
-    for start in range(0, len(order), _CHUNK):
-        if attention < limit:
+    while attention >= limit:
+        some = next(order, None)
+        if some is None:
             break
-        some = order[start : start + _CHUNK]
         item, k = some // width, some % width
         value = side.value[item, k]
         if side.key is not None:
@@ -161,3 +161,21 @@ def acc_plus_side(
         kept[item[:n]] = True
         row, attention = rows[n - 1], float(after[n - 1])
     return SideChoice(effect, kept, slices, whole, attention)
+
+
+def _descending(values: Tensor, chunk: int) -> Iterator[Tensor]:
+    """Indices of the positive values, largest first and ties in order, `chunk` at a time.
+
+    The first chunk mostly suffices, so that not all values are sorted unless more are asked for.
+    """
+    if chunk < len(values):
+        least = values.topk(chunk).values[-1]
+        # Ties with the least one are left to the rest, as some of them may not be among the first.
+        first = ((values > least) & (values > 0)).nonzero()[:, 0]
+    else:
+        least, first = values.new_zeros(()), (values > 0).nonzero()[:, 0]
+    if len(first):
+        yield first[values[first].argsort(descending=True, stable=True)]
+    rest = ((values <= least) & (values > 0)).nonzero()[:, 0]
+    rest = rest[values[rest].argsort(descending=True, stable=True)]
+    yield from rest.split(chunk) if len(rest) else ()

@@ -7,9 +7,9 @@ of one row of scores (score_terms.py), what is selected among them (acc.py).
 With the scales r of all norms held fixed, a layer reads its queries from a stream x as
   q_d = r_q[d] (r[d] x_d W_Q + b_Q),   r[d] = 1 / sqrt(mean x_d^2 + eps),
 r_q being that of a query norm. W_Q has the gains of both norms and, with LayerNorm, the centring of
-x folded in; b_Q has the norm's bias. Keys likewise. The stream is a sum of writers: embedding, position, and per layer what
-each head wrote of each token, A[d, t] v_t W_O, what biases wrote, and the MLP; a norm behind
-attention is frozen too (r_post[d], its gain folded into W_O). Scores are
+x folded in; b_Q has the norm's bias. Keys likewise. The stream is a sum of writers: embedding,
+position, and per layer what each head wrote of each token, A[d, t] v_t W_O, what biases wrote, and
+the MLP; a norm behind attention is frozen too (r_post[d], its gain folded into W_O). Scores are
   score(d, s) = scale q_d R_d R_s^T k_s,   attention = softmax(cap tanh(score / cap)),
 R being the rotation of rotary positions and the cap there where the model has one.
 

@@ -181,24 +181,33 @@ def written_terms(
     of_values [layer] of [head, d_head, width]: W_O read. offset [width] is that of the last writer.
     The norm of the reader is not in it.
     """
+    # Tokens read, positions and values of a writer, or of all heads of a layer.
     pieces: list[tuple[Tensor, Tensor, Tensor]] = []
+    numbers: list[Tensor] = []
     none = torch.full_like(at, -1)
+    count = 0
+
+    def add(value: Tensor, token: Tensor = none, position: Tensor = at, n: int = 1) -> None:
+        nonlocal count
+        each = torch.arange(count, count + n, device=at.device)
+        numbers.append(each.repeat_interleave(len(token)))
+        pieces.append((token.repeat(n), position.repeat(n), value))
+        count += n
+
     for written in run.base.values():
-        pieces.append((none, at, written[prompt, at] @ read))
+        add(written[prompt, at] @ read)
     tokens = torch.arange(int(at.max()) + 1, device=at.device)
     where, token = (at[:, None] >= tokens).nonzero(as_tuple=True)
     for up in range(layer):
         weights = model.weights(up)
         r_post = run.r_post[up][prompt, at, None]
-        pieces.append((none, at, r_post * (weights.b_O @ read) + weights.post_bias @ read))
+        add(r_post * (weights.b_O @ read) + weights.post_bias @ read)
         values = run.values[up][prompt] @ of_values[up]  # [head, token, width]
         pattern = run.pattern[up][prompt][:, at] * r_post
-        for head in range(len(values)):
-            of = pattern[head, where, token][:, None] * values[head, token]
-            pieces.append((token, at[where], of))
-        pieces.append((none, at, run.mlp[up][prompt, at] @ read))
-    pieces.append((none, at, offset.expand(len(at), -1)))
-    numbers = [torch.full_like(token, number) for number, (token, _, _) in enumerate(pieces)]
+        of = (pattern[:, where, token][..., None] * values[:, token]).flatten(0, 1)
+        add(of, token, at[where], len(values))
+        add(run.mlp[up][prompt, at] @ read)
+    add(offset.expand(len(at), -1))
     token, position, value = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return SideTerms(torch.cat(numbers), token, position, value, None)
 
