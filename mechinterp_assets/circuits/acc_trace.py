@@ -16,7 +16,7 @@ whatever the number of paths that lead to it (path_multiplicity counts them).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -39,13 +39,13 @@ from mechinterp_assets.circuits.score_terms import (
     ScoreWriters,
     SideTerms,
 )
+from mechinterp_assets.circuits.settings import AccRule
 from mechinterp_assets.circuits.slices import SIDES, RoleNames
 from mechinterp_assets.model.agreement import ALLOWED
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import equal_length_groups
 
-AccRule = Literal["acc", "acc++"]
-RULES: tuple[AccRule, ...] = ("acc", "acc++")
+RULES: tuple[AccRule, ...] = get_args(AccRule)
 
 PAIRS_SCHEMA: dict[str, pl.DataType] = {
     "trace_rule": pl.String(),
@@ -56,20 +56,20 @@ PAIRS_SCHEMA: dict[str, pl.DataType] = {
     "source": pl.Int32(),
     "destination_role": pl.String(),
     "source_role": pl.String(),
-    "attention_score": pl.Float64(),
+    "uncapped_score": pl.Float64(),
     "relative_score": pl.Float64(),
     "attention": pl.Float64(),
     "attention_limit": pl.Float64(),
-    "fires": pl.Boolean(),
-    "relative_identity_error": pl.Float64(),
+    "reaches_limit": pl.Boolean(),
+    "terms_error": pl.Float64(),
     "is_root": pl.Boolean(),
     "path_multiplicity": pl.Float64(),
     "destination_slices": pl.List(pl.Int32()),
     "destination_attention_left": pl.Float64(),
-    "destination_coverage": pl.Float64(),
+    "destination_head_share": pl.Float64(),
     "source_slices": pl.List(pl.Int32()),
     "source_attention_left": pl.Float64(),
-    "source_coverage": pl.Float64(),
+    "source_head_share": pl.Float64(),
 }
 EDGES_SCHEMA: dict[str, pl.DataType] = {
     "trace_rule": pl.String(),
@@ -88,9 +88,9 @@ EDGES_SCHEMA: dict[str, pl.DataType] = {
     "destination_role": pl.String(),
     "source_role": pl.String(),
     "side": pl.String(),
-    "contribution": pl.Float64(),
-    "contribution_share": pl.Float64(),
-    "upstream_fires": pl.Boolean(),
+    "edge_weight": pl.Float64(),
+    "edge_weight_share": pl.Float64(),
+    "upstream_reaches_limit": pl.Boolean(),
     "is_root": pl.Boolean(),
     "path_multiplicity": pl.Float64(),
 }
@@ -305,12 +305,12 @@ class _Tracer:
             "head": head,
             "destination": d,
             "source": s,
-            "attention_score": float(terms.row[s]),
+            "uncapped_score": float(terms.row[s]),
             "relative_score": float(relative_terms(terms.sides[0], terms, s).sum()),
             "attention": float(self.run.pattern[layer][row, head, d, s]),
             "attention_limit": limit,
-            "fires": self._fires(rule, layer, node),
-            "relative_identity_error": _identity_error(terms),
+            "reaches_limit": self._fires(rule, layer, node),
+            "terms_error": _identity_error(terms),
             "is_root": is_root,
             "path_multiplicity": paths,
         }
@@ -326,7 +326,7 @@ class _Tracer:
             size = choice.effect.abs().cpu().numpy()
             is_head = writers.kind[part.writer.cpu().numpy()] == KINDS.index("head")
             total = float(size.sum())
-            pair[f"{side}_coverage"] = float(size[is_head].sum()) / total if total else None
+            pair[f"{side}_head_share"] = float(size[is_head].sum()) / total if total else None
             self._add_edges(pair, side, part, choice, writers)
         self.rows[rule].pairs.append(pair)
 
@@ -372,9 +372,9 @@ class _Tracer:
                     "destination": pair["destination"],
                     "source": pair["source"],
                     "side": side,
-                    "contribution": effect,
-                    "contribution_share": effect / whole if whole else None,
-                    "upstream_fires": fires,
+                    "edge_weight": effect,
+                    "edge_weight_share": effect / whole if whole else None,
+                    "upstream_reaches_limit": fires,
                     "is_root": pair["is_root"],
                     "path_multiplicity": paths,
                 }
@@ -383,7 +383,7 @@ class _Tracer:
     def _frames(self, rule: AccRule) -> tuple[pl.DataFrame, pl.DataFrame]:
         names = RoleNames(self.group, after_bos=self.model.model.bos.prepended)
         rows = self.rows[rule]
-        worst = max((float(row["relative_identity_error"]) for row in rows.pairs), default=0.0)
+        worst = max((float(row["terms_error"]) for row in rows.pairs), default=0.0)
         if not worst <= ALLOWED[self.model.model.dtype]:
             raise CircuitError(
                 f"terms of {self.model.model.source} miss its attention scores by up to {worst:.2g}"

@@ -21,6 +21,7 @@ from mechinterp_assets.settings.section import (
 
 RootHead = tuple[Index, Index] | tuple[Index, Index, Literal["IO", "S1", "S2"]]
 RuleName = Literal["near", "negative", "all_slices", "fc24_code"]
+AccRule = Literal["acc", "acc++"]
 
 
 class TraceKeys(Section):
@@ -106,6 +107,13 @@ class IoiSettings(TraceKeys):
     """Rules traced beside the standard one (circuits/trace_variants.py)."""
     near_threshold: Fraction = 0.25
     """Least attention of a pair that nearly fires."""
+    tracers: list[AccRule] = ["acc", "acc++"]
+    """Tracers beside FC24's, its authors' later ones: acc, acc++ (circuits/acc.py)."""
+    tracer_seeds: Literal["roots", "log_p"] = "roots"
+    """Where these begin: at the root pairs of FC24's trace, or at the heads that carry 80% of the
+    answer's log probability (for models too whose roots cannot be found)."""
+    tracer_prompts: Positive = 32
+    """Base prompts of each traced task that these trace."""
     usage_sequences: Positive = 64
     """Corpus sequences compared with the prompts in slice usage."""
     consensus_nodes: Positive = 12

@@ -25,9 +25,11 @@ from mechinterp_assets.circuits.acc_trace import RULES, acc_batches, acc_trace
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.score_model import ScoreModel
 from mechinterp_assets.circuits.score_terms import KINDS, HeadReader, ScoreWriters, SideTerms
+from mechinterp_assets.circuits.settings import AccRule
 from mechinterp_assets.circuits.trace import Root
 from mechinterp_assets.model.agreement import disagreement
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.storage.declarations import table_specs
 from tests.circuits.acc_reference import AccReference, Item
 from tests.model.families import FAMILIES, NOT_LOADED
 from tests.model.family_identities import LENGTH, OwnRun, load_family
@@ -290,17 +292,17 @@ def planted_prompts() -> pl.DataFrame:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_planted_induction_circuit_is_found(
-    rule: str, planted: LanguageModel, planted_prompts: pl.DataFrame
+    rule: AccRule, planted: LanguageModel, planted_prompts: pl.DataFrame
 ) -> None:
     seeds = seeds_of_roots(planted_prompts, [Root(1, 0)])
-    trace = acc_trace(planted, planted_prompts, seeds, rule)  # type: ignore[arg-type]
+    trace = acc_trace(planted, planted_prompts, seeds, rule)
     heads = trace.edges.filter(upstream_kind="head", side="source", downstream_layer=1)
     wrote = heads.filter(pl.col("written_at") == pl.col("source"))
     columns = ("prompt", "upstream_layer", "upstream_head", "written_at", "token_read")
     # Previous token's identity, written at the source, of the token before it; by 0.0 alone.
     assert wrote.select(columns).sort("prompt").rows() == [(10, 0, 0, 2, 1), (11, 0, 0, 3, 2)]
-    assert wrote["upstream_fires"].all()
-    assert wrote["contribution_share"].min() > 0.6
+    assert wrote["upstream_reaches_limit"].all()
+    assert wrote["edge_weight_share"].min() > 0.6
     assert set(heads["upstream_head"]) == {0}
     destination = trace.edges.filter(side="destination", downstream_layer=1)
     assert set(destination["upstream_kind"]) == {"embedding"}
@@ -329,7 +331,7 @@ def test_both_rules_and_any_batches_give_the_same_rows(
         assert pl.concat([part[rule].pairs for part in parts]).equals(whole.pairs)
         silent = whole.pairs.filter(head=1, layer=1)
         assert silent.height == 2
-        assert not silent["fires"].any()
+        assert not silent["reaches_limit"].any()
         assert (silent["path_multiplicity"] == 0).all()
         assert silent["destination_slices"].null_count() == 2
 
@@ -391,3 +393,16 @@ def test_bad_requests_are_named(planted: LanguageModel, planted_prompts: pl.Data
         seeds_of_roots(planted_prompts, [Root(1, 0, "NOBODY")])
     with pytest.raises(CircuitError, match="share is 0"):
         seeds_by_log_p(planted, planted_prompts, share=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_frames_follow_their_tables(
+    rule: AccRule, planted: LanguageModel, planted_prompts: pl.DataFrame
+) -> None:
+    trace = acc_trace(planted, planted_prompts, seeds_of_roots(planted_prompts, [Root(1, 0)]), rule)
+    for name, frame in (("ioi_acc_pairs", trace.pairs), ("ioi_acc_edges", trace.edges)):
+        declared = {
+            c.name: c.polars_type for c in table_specs()[name].science_columns if c.name != "task"
+        }
+        assert dict(frame.schema) == declared
+        assert frame.height > 0
