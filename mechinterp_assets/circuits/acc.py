@@ -178,4 +178,5 @@ def _descending(values: Tensor, chunk: int) -> Iterator[Tensor]:
         yield first[values[first].argsort(descending=True, stable=True)]
     rest = ((values <= least) & (values > 0)).nonzero()[:, 0]
     rest = rest[values[rest].argsort(descending=True, stable=True)]
-    yield from rest.split(chunk) if len(rest) else ()
+    for start in range(0, len(rest), chunk):
+        yield rest[start : start + chunk]

@@ -200,6 +200,20 @@ def acc_trace(
     )
 
 
+def head_edges(edges: pl.LazyFrame) -> pl.LazyFrame:
+    """Edges between two heads over all prompts: trace_rule, both heads, n_prompts; most first.
+
+    edges: of EDGES_SCHEMA. The token read, the position written at and the side are merged.
+    """
+    key = ("upstream_layer", "upstream_head", "downstream_layer", "downstream_head")
+    return (
+        edges.filter(pl.col("upstream_kind") == "head")
+        .group_by("trace_rule", *key)
+        .agg(n_prompts=pl.col("prompt").n_unique().cast(pl.Int64))
+        .sort("trace_rule", "n_prompts", *key, descending=[False, True, *[False] * 4])
+    )
+
+
 def run_bytes(model: LanguageModel, length: int, n_layers: int) -> int:
     """Memory of one prompt's run, forward cache included."""
     config = model.config

@@ -112,7 +112,7 @@ class IoiSettings(TraceKeys):
     tracer_seeds: Literal["roots", "log_p"] = "roots"
     """Where these begin: at the root pairs of FC24's trace, or at the heads that carry 80% of the
     answer's log probability (for models too whose roots cannot be found)."""
-    tracer_prompts: Positive = 32
+    tracer_prompts: Positive = 16
     """Base prompts of each traced task that these trace."""
     usage_sequences: Positive = 64
     """Corpus sequences compared with the prompts in slice usage."""

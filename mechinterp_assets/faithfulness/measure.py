@@ -81,6 +81,7 @@ def measure_circuits(
     *,
     counterfactual: str,
     traced: pl.DataFrame | None = None,
+    other_traces: Mapping[str, pl.DataFrame] | None = None,
     named_sets: Mapping[str, Heads] | None = None,
     roles: Mapping[str, Heads] | None = None,
     note: Note | None = None,
@@ -88,9 +89,11 @@ def measure_circuits(
     """All of one task's numbers.
 
     prompts: task prompts of one task, base and counterfactual; heads are mean-ablated over the ABC
-    prompts where there are any, else over the counterfactual ones. traced: rows of ioi_trace_graph.
-    named_sets: head sets to score beside the trace's, the ablation's and the roles'. roles: role ->
-    heads; their union is a set, each a subset that completeness takes out.
+    prompts where there are any, else over the counterfactual ones. traced: rows of ioi_trace_graph;
+    other_traces: name of another tracer -> its edges between heads with their n_prompts, of which
+    the heads are compared with those of the trace. named_sets: head sets to score beside the
+    trace's, the ablation's and the roles'. roles: role -> heads; their union is a set, each a
+    subset that completeness takes out.
     """
     say: Note = note or (lambda text: None)
     graph = model.graph
@@ -115,10 +118,12 @@ def measure_circuits(
     knockouts = knockout_scores(runs)
     every = np.full(graph.n_edges, np.nan)
     every[chosen] = exact
-    rankings = _rankings(graph, scores, every, knockouts, traced, settings)
+    rankings = _rankings(graph, scores, every, knockouts, traced, other_traces or {}, settings)
     curves = circuit_curves(model, pairs, rankings)
     say(f"ran circuits of {len(rankings)} rankings")
-    sets = _head_sets(graph, runs, knockouts, traced, named_sets or {}, roles or {}, settings)
+    found = {"": traced, **(other_traces or {})}
+    traces = {f"trace {name}".rstrip(): frame for name, frame in found.items() if frame is not None}
+    sets = _head_sets(graph, runs, knockouts, traces, named_sets or {}, roles or {}, settings)
     quality = head_set_quality(
         runs, sets, random_subsets=settings.random_subsets, seed=settings.seed
     )
@@ -217,6 +222,7 @@ def _rankings(
     exact: np.ndarray,
     knockouts: np.ndarray,
     traced: pl.DataFrame | None,
+    other_traces: Mapping[str, pl.DataFrame],
     settings: CircuitSettings,
 ) -> list[Ranking]:
     seed = settings.seed
@@ -238,6 +244,10 @@ def _rankings(
             ),
             Ranking("trace_heads", heads, seed=seed),
         ]
+    for name, frame in other_traces.items():
+        if not frame.is_empty():
+            heads = edges_of_heads(graph, heads_of_trace(graph, frame, weight=TRACE_WEIGHT))
+            found.append(Ranking(f"trace_heads {name}", heads, seed=seed))
     return found + [random_ranking(graph, seed + n) for n in range(settings.random_rankings)]
 
 
@@ -245,7 +255,7 @@ def _head_sets(
     graph: EdgeGraph,
     runs: HeadSetRuns,
     knockouts: np.ndarray,
-    traced: pl.DataFrame | None,
+    traces: Mapping[str, pl.DataFrame],
     named: Mapping[str, Heads],
     roles: Mapping[str, Heads],
     settings: CircuitSettings,
@@ -254,9 +264,10 @@ def _head_sets(
     chosen: dict[str, Heads] = {
         "head_ablation": frozenset(best_heads(knockouts, settings.head_set_size))
     }
-    if traced is not None and not traced.is_empty():
-        scores = heads_of_trace(graph, traced, weight=TRACE_WEIGHT)
-        chosen["trace"] = frozenset(best_heads(scores, settings.head_set_size))
+    for name, traced in traces.items():
+        if not traced.is_empty():
+            scores = heads_of_trace(graph, traced, weight=TRACE_WEIGHT)
+            chosen[name] = frozenset(best_heads(scores, settings.head_set_size))
     if roles:
         chosen["roles"] = frozenset().union(*roles.values())
     chosen |= dict(named)

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE circuit_faithfulness (
     study VARCHAR,
     task VARCHAR,
@@ -23,7 +23,7 @@ CREATE TABLE circuit_faithfulness (
 COMMENT ON TABLE circuit_faithfulness IS 'Faithfulness over circuit size: every point of every curve. f = (m_circuit - m_empty) / (m_full - m_empty), means over prompts normalised, not single prompts. In a circuit''s run every receiver reads the source''s output of this very run along the circuit''s edges and its counterfactual output along all others (Hanna et al. 2024; MIB, Mueller et al. 2025, arXiv 2504.13151). m: logit difference = mean logit of the answers - mean logit of the wrong tokens at END, the tokens being those of the base prompt in every run.';
 COMMENT ON COLUMN circuit_faithfulness.study IS 'Study the row belongs to';
 COMMENT ON COLUMN circuit_faithfulness.task IS 'Task: ioi, or a task of task_prompts';
-COMMENT ON COLUMN circuit_faithfulness.ranking IS 'What orders the edges. eap, eap_ig_<rule>: edge_attribution. exact: exact effects, where all edges have one. head_ablation: drop in m when a head is mean-ablated (mean_counterfactual, as in head_set_quality); an edge is as good as its weaker end, embedding, MLPs and logits counting as the best head. trace: kept edges of ioi_trace_graph by n_prompts, what is written at the destination leading into the query, at the source into the key; untraced edges follow in random order. trace_completed: traced edges with all edges among traced heads, embedding, MLPs and logits that a trace does not rank (values, MLPs, logits). trace_heads: all edges among traced heads, as in head_ablation. random: control';
+COMMENT ON COLUMN circuit_faithfulness.ranking IS 'What orders the edges. eap, eap_ig_<rule>: edge_attribution. exact: exact effects, where all edges have one. head_ablation: drop in m when a head is mean-ablated (mean_counterfactual, as in head_set_quality); an edge is as good as its weaker end, embedding, MLPs and logits counting as the best head. trace: kept edges of ioi_trace_graph by n_prompts, what is written at the destination leading into the query, at the source into the key; untraced edges follow in random order. trace_completed: traced edges with all edges among traced heads, embedding, MLPs and logits that a trace does not rank (values, MLPs, logits). trace_heads: all edges among traced heads, as in head_ablation. trace_heads acc, trace_heads acc++: the same of the heads of ioi_acc_edges. random: control';
 COMMENT ON COLUMN circuit_faithfulness.ranked_by IS 'signed: highest score first (what CPR is defined for); absolute: largest |score| first (CMD). Rankings without negative scores and random ones have signed alone';
 COMMENT ON COLUMN circuit_faithfulness.seed IS 'Seed of a random ranking, and of the order of ties in the others';
 COMMENT ON COLUMN circuit_faithfulness.edge_fraction IS 'Size of the circuit as a share of all edges';

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- references: circuit_faithfulness (study, task, ranking, ranked_by, seed)
 CREATE TABLE circuit_faithfulness_summary (
     study VARCHAR,
@@ -21,7 +21,7 @@ CREATE TABLE circuit_faithfulness_summary (
 COMMENT ON TABLE circuit_faithfulness_summary IS 'Areas under the curves of circuit_faithfulness (MIB, Mueller et al. 2025, arXiv 2504.13151). With the default sizes a perfect curve has cpr .999, one that is 0 until all edges are there cmd .749. Half of the plain areas lies between k = 0.5 and 1; the log variants weigh every factor of k alike.';
 COMMENT ON COLUMN circuit_faithfulness_summary.study IS 'Study the row belongs to';
 COMMENT ON COLUMN circuit_faithfulness_summary.task IS 'Task: ioi, or a task of task_prompts';
-COMMENT ON COLUMN circuit_faithfulness_summary.ranking IS 'What orders the edges. eap, eap_ig_<rule>: edge_attribution. exact: exact effects, where all edges have one. head_ablation: drop in m when a head is mean-ablated (mean_counterfactual, as in head_set_quality); an edge is as good as its weaker end, embedding, MLPs and logits counting as the best head. trace: kept edges of ioi_trace_graph by n_prompts, what is written at the destination leading into the query, at the source into the key; untraced edges follow in random order. trace_completed: traced edges with all edges among traced heads, embedding, MLPs and logits that a trace does not rank (values, MLPs, logits). trace_heads: all edges among traced heads, as in head_ablation. random: control';
+COMMENT ON COLUMN circuit_faithfulness_summary.ranking IS 'What orders the edges. eap, eap_ig_<rule>: edge_attribution. exact: exact effects, where all edges have one. head_ablation: drop in m when a head is mean-ablated (mean_counterfactual, as in head_set_quality); an edge is as good as its weaker end, embedding, MLPs and logits counting as the best head. trace: kept edges of ioi_trace_graph by n_prompts, what is written at the destination leading into the query, at the source into the key; untraced edges follow in random order. trace_completed: traced edges with all edges among traced heads, embedding, MLPs and logits that a trace does not rank (values, MLPs, logits). trace_heads: all edges among traced heads, as in head_ablation. trace_heads acc, trace_heads acc++: the same of the heads of ioi_acc_edges. random: control';
 COMMENT ON COLUMN circuit_faithfulness_summary.ranked_by IS 'signed: highest score first (what CPR is defined for); absolute: largest |score| first (CMD). Rankings without negative scores and random ones have signed alone';
 COMMENT ON COLUMN circuit_faithfulness_summary.seed IS 'Seed of a random ranking, and of the order of ties in the others';
 COMMENT ON COLUMN circuit_faithfulness_summary.cpr IS 'Circuit performance ratio: trapezoid of f over k; large is good. Defined for ranked_by = signed';

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- below: layer < n_layers, head < n_heads
 CREATE TABLE head_set_quality (
     study VARCHAR NOT NULL,
@@ -30,7 +30,7 @@ CREATE TABLE head_set_quality (
 COMMENT ON TABLE head_set_quality IS 'Faithfulness, completeness and minimality of head sets (Wang et al. 2022, arXiv 2211.00593, section 4). F(C) is the mean logit difference over prompts with z of every head outside C replaced by its mean over reference prompts of the same template and role positions; MLPs stay; M is the set of all heads. Processed weights.';
 COMMENT ON COLUMN head_set_quality.study IS 'Study the row belongs to';
 COMMENT ON COLUMN head_set_quality.task IS 'Task: ioi, or a task of task_prompts';
-COMMENT ON COLUMN head_set_quality.head_set IS 'The set C. trace: heads in most prompts of ioi_trace_graph; head_ablation: heads whose ablation lowers m most; roles: all heads of view head_roles; role <name>: heads of one role; published circuits and the study''s reference heads by name; random:<n> heads: control of that size';
+COMMENT ON COLUMN head_set_quality.head_set IS 'The set C. trace: heads in most prompts of ioi_trace_graph; trace acc, trace acc++: as many of ioi_acc_edges; head_ablation: heads whose ablation lowers m most; roles: all heads of view head_roles; role <name>: heads of one role; published circuits and the study''s reference heads by name; random:<n> heads: control of that size';
 COMMENT ON COLUMN head_set_quality.seed IS 'Number of a random set; NULL for the others';
 COMMENT ON COLUMN head_set_quality.quantity IS 'faithfulness |F(C) - F(M)|; completeness |F(C - K) - F(M - K)|; minimality of a head v: the largest |F(C - K) - F(C - K - {v})| over the subsets K tried';
 COMMENT ON COLUMN head_set_quality.subset IS 'The subset K taken out: none, all (the whole of C), role <name> (C''s heads of that role) or random <n>; for minimality the one with the largest change (v itself is kept before it is taken out)';

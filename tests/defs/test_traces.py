@@ -69,6 +69,26 @@ def test_every_traced_task_has_rows_of_its_own_prompts(tiny: Materialized) -> No
     assert set(of_root["destination_role"]) == {"END"}
 
 
+def test_acc_starts_at_the_same_roots_and_says_what_each_head_read(tiny: Materialized) -> None:
+    pairs, edges = read(tiny, "ioi_acc_pairs"), read(tiny, "ioi_acc_edges")
+    tasks = tiny.study.tasks.traced
+    key = ["task", "layer", "head", "source_role"]
+    roots = read(tiny, "ioi_trace_roots").filter(pl.col("head").is_not_null())
+    seeds = pairs.filter("is_root")
+    assert set(seeds.select(key).unique().rows()) == set(roots.select(key).rows())
+    assert set(seeds["trace_rule"]) == {"acc", "acc++"}
+    assert set(seeds["task"]) == set(tasks)
+    assert pairs["terms_error"].max() < 1e-5
+    followed = edges.filter("upstream_reaches_limit")
+    on = ["task", "trace_rule", "prompt", "layer", "head", "destination", "source"]
+    columns = (*on[:3], "upstream_layer", "upstream_head", "written_at", "token_read")
+    upstream = followed.select(columns).unique().rows()
+    assert set(upstream) <= set(pairs.select(on).rows())
+    sets = set(read(tiny, "head_set_quality")["head_set"])
+    of_rules = set(edges.filter(upstream_kind="head", task="ioi")["trace_rule"])
+    assert {f"trace {rule}" for rule in of_rules} <= sets
+
+
 def test_contrast_and_usage_cover_what_was_traced(tiny: Materialized) -> None:
     slices = read(tiny, "attention_slices").filter(pl.col("path_multiplicity") > 0)
     assert read(tiny, "ioi_slice_contrast").height == 2 * slices.height

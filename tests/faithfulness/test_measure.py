@@ -59,6 +59,7 @@ def test_frames_of_circuits(
         SETTINGS,
         counterfactual="corrupt",
         traced=traced,
+        other_traces={"acc": traced.head(1), "acc++": traced.clear()},
         named_sets={"published": frozenset({(0, 0), (1, 1)})},
         roles={"mover": frozenset({(1, 1)})},
         note=notes.append,
@@ -83,13 +84,14 @@ def test_frames_of_circuits(
         "trace",
         "trace_completed",
         "trace_heads",
+        "trace_heads acc",  # acc++ found nothing
         "random",
     }
     assert found.circuit_faithfulness.filter(edge_fraction=1.0)[
         "faithfulness"
     ].to_list() == pytest.approx([1.0] * found.circuit_faithfulness_summary.height)
     sets = set(found.head_set_quality["head_set"])
-    assert {"trace", "head_ablation", "roles", "role mover", "published"} <= sets
+    assert {"trace", "trace acc", "head_ablation", "roles", "role mover", "published"} <= sets
     assert any(name.startswith("random:") for name in sets)
     assert notes
 

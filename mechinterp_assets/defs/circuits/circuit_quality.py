@@ -33,7 +33,7 @@ PROMPTS = ("ioi_prompts", "task_prompts")
 
 @tables(
     *TABLES,
-    reads=["language_model", *PROMPTS, "ioi_trace_graph", *SCORE_TABLES],
+    reads=["language_model", *PROMPTS, "ioi_trace_graph", "ioi_acc_edges", *SCORE_TABLES],
     settings=["circuits", "ioi.reference_heads"],
     seed="circuits.seed",
     pool=GPU,
@@ -63,6 +63,7 @@ def circuit_quality(run: Run) -> Made:
             settings,
             counterfactual=_counterfactual(run, task),
             traced=traced.filter(pl.col("task") == task),
+            other_traces=_other_traces(run, task),
             named_sets=whole if task == "ioi" else {},
             roles=roles,
             note=partial(_log_of_task, run, task),
@@ -158,6 +159,15 @@ def subspace_patching(run: Run) -> Made:
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+def _other_traces(run: Run, task: str) -> dict[str, pl.DataFrame]:
+    """Rule -> edges between heads that ACC and ACC++ found, with the prompts that have them."""
+    from mechinterp_assets.circuits.acc_trace import head_edges
+
+    edges = run.table("ioi_acc_edges").filter(pl.col("task") == task)
+    kept = head_edges(edges).collect()
+    return {str(rule): of for (rule,), of in kept.group_by("trace_rule", maintain_order=True)}
 
 
 def _log_of_task(run: Run, task: str, text: str) -> None:
