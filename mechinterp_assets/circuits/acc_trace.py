@@ -155,7 +155,7 @@ def acc_batches(
     _check_seeds(model, prompts, seeds)
     if seeds.is_empty():
         return
-    n_layers = int(seeds["layer"].max()) + 1  # type: ignore[arg-type]
+    n_layers = int(seeds["layer"].to_numpy().max()) + 1
     score_model = score_model or ScoreModel(model)
     done = 0
     for length in sorted(prompts["n_tokens"].unique().to_list()):

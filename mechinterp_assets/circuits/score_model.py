@@ -32,15 +32,7 @@ from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.model.agreement import ALLOWED, disagreement
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.precision import float64, is_narrow
-from mechinterp_assets.model.query_key import (
-    ScoreForm,
-    attention_forms,
-    scores_of,
-    unseen,
-    window_of,
-)
-
-_GOOD_FIT = 1e-6  # a form with this error is the layer's; the rest need not be tried
+from mechinterp_assets.model.query_key import ScoreForm, found_form
 
 
 @dataclass(frozen=True)
@@ -344,26 +336,16 @@ class ScoreModel:
 
     def _find_form(self, layer: int, q: Tensor, k: Tensor, pattern: Tensor) -> None:
         model = self.model
-        attention = model.attention_module(layer)
-        window = window_of(model.hf, attention, layer)
-        hidden = unseen(pattern.shape[-1], window, pattern.device)
-        best = self._forms.get(layer)
-        if best is not None:
-            scores = scores_of(q, k, best.angles, best.pairs, best.scale)
-            found = self.capped(scores).masked_fill(hidden, float("-inf")).softmax(-1)
-            best = ScoreForm(
-                best.angles, best.pairs, best.scale, window, disagreement(found, pattern)
-            )
-        else:
-            for angles, pairs, scale in attention_forms(model.hf, attention, q.shape[-1], layer):
-                scores = scores_of(q, k, angles, pairs, scale)
-                found = self.capped(scores).masked_fill(hidden, float("-inf")).softmax(-1)
-                error = disagreement(found, pattern)
-                if best is None or error < best.error:
-                    best = ScoreForm(angles, pairs, scale, window, error)
-                if error <= _GOOD_FIT:
-                    break
-        assert best is not None
+        best = found_form(
+            model.hf,
+            model.attention_module(layer),
+            layer,
+            q,
+            k,
+            pattern,
+            capped=self.capped,
+            known=self._forms.get(layer),
+        )
         if not best.error <= ALLOWED[model.dtype]:
             raise CircuitError(
                 f"{model.source} ({model.config.architecture}): the attention of layer {layer} is "

@@ -30,6 +30,7 @@ from mechinterp_assets.model.identities import identities_of
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.mlp_weights import MlpWeights, activation_of
 from mechinterp_assets.model.precision import same_sum
+from mechinterp_assets.model.query_key import unseen
 from mechinterp_assets.model.weights import LayerWeight
 
 LOGIT_TOLERANCE = 1e-4
@@ -232,12 +233,9 @@ class SplitModel:
             v = v.repeat_interleave(n_heads // v.shape[2], dim=2)
         form = self._attention[layer]
         scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1) * form.scale
-        every = torch.arange(length, device=q.device)
-        at = every[None] if positions is None else positions
-        unseen = every[None, None] > at[:, :, None]
-        if form.window is not None:
-            unseen = unseen | (every[None, None] <= at[:, :, None] - form.window)
-        pattern = scores.masked_fill(unseen[:, None], float("-inf")).softmax(-1)
+        at = torch.arange(length, device=q.device)[None] if positions is None else positions
+        hidden = unseen(at, length, form.window)[:, None]
+        pattern = scores.masked_fill(hidden, float("-inf")).softmax(-1)
         return (pattern @ v.permute(0, 2, 1, 3)).permute(0, 2, 1, 3)
 
     def head_outputs(self, layer: int, z: Tensor, heads: list[int] | None = None) -> Tensor:

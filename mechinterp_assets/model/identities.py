@@ -31,13 +31,7 @@ from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.mlp_weights import MlpWeights, activation_of
 from mechinterp_assets.model.partial_forward import mlp_output
 from mechinterp_assets.model.probe_tokens import probe_tokens
-from mechinterp_assets.model.query_key import (
-    ScoreForm,
-    attention_forms,
-    scores_of,
-    unseen,
-    window_of,
-)
+from mechinterp_assets.model.query_key import ScoreForm, found_form
 
 View = Literal["raw", "processed"]
 IDENTITIES = (
@@ -53,7 +47,6 @@ IDENTITIES = (
     "blocks",
     "mlp",
 )
-_GOOD_FIT = 1e-5  # a form with this error is the layer's; the rest need not be tried
 
 
 class BrokenIdentityError(Exception):
@@ -377,22 +370,10 @@ class Identities:
         name = f"blocks.{layer}."
         pattern = cache[f"{name}attn.hook_pattern"].float()
         attention = model.attention_module(layer)
-        window = window_of(model.hf, attention, layer)
-        hidden = unseen(pattern.shape[-1], window, pattern.device)
         normed = self._normalised(cache[f"{name}hook_resid_pre"].float())
         weights = model.weights
         q, k = (
             torch.einsum("btd,hdk->bthk", normed, W[layer].float()) + b[layer].float()
             for W, b in ((weights.W_Q, weights.b_Q), (weights.W_K, weights.b_K))
         )
-        best: ScoreForm | None = None
-        for angles, pairs, scale in attention_forms(model.hf, attention, q.shape[-1], layer):
-            scores = scores_of(q, k, angles, pairs, scale)
-            found = scores.masked_fill(hidden, float("-inf")).softmax(-1)
-            error = disagreement(found, pattern)
-            if best is None or error < best.error:
-                best = ScoreForm(angles, pairs, scale, window, error)
-            if error <= _GOOD_FIT:
-                break
-        assert best is not None
-        return best
+        return found_form(model.hf, attention, layer, q, k, pattern)

@@ -165,7 +165,8 @@ def _header(file: Path) -> dict[str, StoredTensor]:
     try:
         check_regular(file, "a safetensors file")
         with safe_open(file, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            names = opened.keys()
+            slices = {name: opened.get_slice(name) for name in names}
             return {
                 name: StoredTensor(file.name, tensor.get_dtype(), tuple(tensor.get_shape()))
                 for name, tensor in slices.items()

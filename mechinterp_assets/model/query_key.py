@@ -10,18 +10,20 @@ with rotation, and a layer with angles of its own, are found as such.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from mechinterp_assets.model.agreement import disagreement
 from mechinterp_assets.model.precision import float64
 from mechinterp_assets.model.shape import ModelError
 
 Pairs = Literal["halves", "adjacent"]
 _PROBED = 8  # positions on which two tables of angles are compared
+_GOOD_FIT = 1e-6  # a form with this error is the layer's; the rest need not be tried
 
 
 class Angles:
@@ -92,35 +94,46 @@ class ScoreForm:
         """Scores [batch, head, destination, source], unmasked, of queries [batch, position, head,
         d_head] and keys of the same heads or of their groups."""
         k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)
-        return scores_of(q, k, self.angles, self.pairs, self.scale)
+        return _scores(q, k, self.angles, self.pairs, self.scale)
 
 
-def attention_forms(
-    hf: Any, attention: nn.Module, d_head: int, layer: int
-) -> Iterator[tuple[Angles | None, Pairs, float]]:
-    """Forms that the scores of a layer may have, the likeliest first: angles, pairs, scale.
+def found_form(
+    hf: Any,
+    attention: nn.Module,
+    layer: int,
+    q: Tensor,
+    k: Tensor,
+    pattern: Tensor,
+    *,
+    capped: Callable[[Tensor], Tensor] | None = None,
+    known: ScoreForm | None = None,
+) -> ScoreForm:
+    """The form of a layer's scores whose softmax is nearest to its attention pattern.
 
-    attention: the module of the model that computes them.
+    attention: the module of the model that computes them. q, k [batch, position, head, d_head],
+    before rotation, of as many heads as the pattern [batch, head, destination, source]. capped:
+    what becomes of scores before the softmax. known: measured again, no other form is tried.
     """
-    scales = [d_head**-0.5, 1.0, d_head**-0.5 / (layer + 1), 1 / d_head]
-    scaling = getattr(attention, "scaling", None)
-    if isinstance(scaling, float):
-        scales.insert(0, scaling)
-    rotations: list[tuple[Angles | None, Pairs]] = []
-    for angles in _angles(hf, attention):
-        rotations += [(angles, "halves"), (angles, "adjacent")]
-    rotations.append((None, "halves"))
-    for turned, pairs in rotations:
-        for scale in dict.fromkeys(scales):
-            yield turned, pairs, scale
-
-
-def scores_of(q: Tensor, k: Tensor, angles: Angles | None, pairs: Pairs, scale: float) -> Tensor:
-    """Scores [batch, head, destination, source] of q, k [batch, position, head, d_head]."""
-    if angles is not None:
-        turns = _rotations(*angles.table(q.shape[1]), pairs, q.shape[-1]).to(q)
-        q, k = (torch.einsum("bthk,tkl->bthl", x, turns) for x in (q, k))
-    return torch.einsum("bthk,bshk->bhts", q, k) * scale
+    window = window_of(hf, attention, layer)
+    length = pattern.shape[-1]
+    hidden = unseen(torch.arange(length, device=pattern.device), length, window)
+    forms = (
+        _forms(hf, attention, q.shape[-1], layer)
+        if known is None
+        else [(known.angles, known.pairs, known.scale)]
+    )
+    best: ScoreForm | None = None
+    for angles, pairs, scale in forms:
+        scores = _scores(q, k, angles, pairs, scale)
+        scores = scores if capped is None else capped(scores)
+        found = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+        error = disagreement(found, pattern)
+        if best is None or error < best.error:
+            best = ScoreForm(angles, pairs, scale, window, error)
+        if error <= _GOOD_FIT:
+            break
+    assert best is not None
+    return best
 
 
 def window_of(hf: Any, attention: nn.Module, layer: int) -> int | None:
@@ -142,14 +155,39 @@ def window_of(hf: Any, attention: nn.Module, layer: int) -> int | None:
     return None if window is None else int(window)
 
 
-def unseen(length: int, window: int | None, device: torch.device) -> Tensor:
-    """Keys that queries do not see [destination, source]."""
-    at = torch.arange(length, device=device)
-    future = at[None, :] > at[:, None]
-    return future if window is None else future | (at[None, :] <= at[:, None] - window)
+def unseen(at: Tensor, length: int, window: int | None) -> Tensor:
+    """Keys of a sequence that queries at positions `at` [...] do not see [..., source]."""
+    sources, at = torch.arange(length, device=at.device), at[..., None]
+    future = sources > at
+    return future if window is None else future | (sources <= at - window)
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+def _forms(
+    hf: Any, attention: nn.Module, d_head: int, layer: int
+) -> Iterator[tuple[Angles | None, Pairs, float]]:
+    """Forms that the scores of a layer may have, the likeliest first: angles, pairs, scale."""
+    scales = [d_head**-0.5, 1.0, d_head**-0.5 / (layer + 1), 1 / d_head]
+    scaling = getattr(attention, "scaling", None)
+    if isinstance(scaling, float):
+        scales.insert(0, scaling)
+    rotations: list[tuple[Angles | None, Pairs]] = []
+    for angles in _angles(hf, attention):
+        rotations += [(angles, "halves"), (angles, "adjacent")]
+    rotations.append((None, "halves"))
+    for turned, pairs in rotations:
+        for scale in dict.fromkeys(scales):
+            yield turned, pairs, scale
+
+
+def _scores(q: Tensor, k: Tensor, angles: Angles | None, pairs: Pairs, scale: float) -> Tensor:
+    """Scores [batch, head, destination, source] of q, k [batch, position, head, d_head]."""
+    if angles is not None:
+        turns = _rotations(*angles.table(q.shape[1]), pairs, q.shape[-1]).to(q)
+        q, k = (torch.einsum("bthk,tkl->bthl", x, turns) for x in (q, k))
+    return torch.einsum("bthk,bshk->bhts", q, k) * scale
 
 
 def _angles(hf: Any, attention: nn.Module) -> list[Angles]:
