@@ -1,8 +1,7 @@
 """How far two computations of one thing may differ, and by how much they do.
 
 Belongs here: the measure of a difference and its bound by precision, for every check of a loaded
-model (identities.py, the gate of language_model). Does not belong here: what is compared. Who works
-on precisions changes bounds here and nowhere else.
+model (identities.py, the gate of language_model). Does not belong here: what is compared.
 """
 
 from collections.abc import Iterable

@@ -5,7 +5,7 @@ which attention kernel computes what the bridge computes. Does not belong here: 
 a loaded model (identities.py), sizes from a config file alone (shape.py).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -88,35 +88,37 @@ def attention_kernel(config: Any, source: str) -> Kernel:
     return "sdpa" if causal_class(config, source)._supports_sdpa else "eager"
 
 
-def output_projections(hf: nn.Module, adapter: ArchitectureAdapter, source: str) -> list[nn.Module]:
-    """The modules that map z_cat to the attention output, in layer order. Raises ModelError."""
-    blocks, attention, projection = _z_path(adapter, hf.config, source)
-    return _of_layers(hf, adapter, source, blocks, f"{attention}.{projection}")
+@dataclass(frozen=True)
+class LayerModules:
+    """A layer's modules in the model itself: the block, what computes attention in it, and what
+    maps z_cat to the attention output."""
+
+    block: nn.Module
+    attention: nn.Module
+    output_projection: nn.Module
 
 
-def attention_modules(hf: nn.Module, adapter: ArchitectureAdapter, source: str) -> list[nn.Module]:
-    """The modules that compute attention, in layer order. Raises ModelError."""
-    blocks, attention, _ = _z_path(adapter, hf.config, source)
-    return _of_layers(hf, adapter, source, blocks, attention)
+def layer_modules(
+    hf: nn.Module, adapter: ArchitectureAdapter, source: str
+) -> tuple[LayerModules, ...]:
+    """The modules of every layer, in order. Raises ModelError for a layer without attention."""
+    config: Any = hf.config
+    blocks, attention, projection = _z_path(adapter, config, source)
+    found = []
+    for layer in range(adapter.cfg.n_layers):
+        block = hf.get_submodule(f"{blocks}.{layer}")
+        try:
+            own = block.get_submodule(attention)
+            found.append(LayerModules(block, own, own.get_submodule(projection)))
+        except AttributeError:
+            raise ModelError(
+                f"layer {layer} of {source} ({config.model_type}) has no {attention}.{projection}: "
+                f"layers without attention have no z; {_ELSEWHERE}"
+            ) from None
+    return tuple(found)
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _of_layers(
-    hf: nn.Module, adapter: ArchitectureAdapter, source: str, blocks: str, rest: str
-) -> list[nn.Module]:
-    config: Any = hf.config
-    found = []
-    for layer in range(adapter.cfg.n_layers):
-        try:
-            found.append(hf.get_submodule(f"{blocks}.{layer}.{rest}"))
-        except AttributeError:
-            raise ModelError(
-                f"layer {layer} of {source} ({config.model_type}) has no {rest}: layers without "
-                f"attention have no z; {_ELSEWHERE}"
-            ) from None
-    return found
 
 
 def _z_path(adapter: ArchitectureAdapter, config: Any, source: str) -> tuple[str, str, str]:

@@ -34,10 +34,10 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from mechinterp_assets.model.architecture import (
+    LayerModules,
     adapter_of,
     attention_kernel,
-    attention_modules,
-    output_projections,
+    layer_modules,
     shape_in_adapter,
 )
 from mechinterp_assets.model.bos import FROM_TOKENIZER, Bos, resolved_bos
@@ -206,8 +206,12 @@ class LanguageModel:
     # ---- modules ---------------------------------------------------------------------------------
 
     @cached_property
-    def _output_projections(self) -> list[nn.Module]:
-        return output_projections(self.hf, self.adapter, self.source)
+    def _modules(self) -> tuple[LayerModules, ...]:
+        return layer_modules(self.hf, self.adapter, self.source)
+
+    def block(self, layer: int) -> nn.Module:
+        """The model's own module that is a layer."""
+        return self._modules[layer].block
 
     def output_projection(self, layer: int) -> nn.Module:
         """The module that maps z_cat [batch, position, n_heads * d_head] to attn_out."""
@@ -216,11 +220,11 @@ class LanguageModel:
                 f"layer {layer} does not exist; {self.source} has layers "
                 f"0..{self.config.n_layers - 1}"
             )
-        return self._output_projections[layer]
+        return self._modules[layer].output_projection
 
     def attention_module(self, layer: int) -> nn.Module:
         """The model's own module that computes the attention of a layer."""
-        return attention_modules(self.hf, self.adapter, self.source)[layer]
+        return self._modules[layer].attention
 
     @contextmanager
     def replaced_z(self, layer: int, replace: Any) -> Iterator[None]:

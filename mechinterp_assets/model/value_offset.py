@@ -15,15 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.shape import ModelError
 
 
 @torch.no_grad()
 def value_offset(model: LanguageModel, layer: int) -> Tensor:
-    """c of a layer [n_heads * d_head] float32, on the CPU; 0 for models without these biases.
-
-    Raises ModelError where the model names no list of its blocks.
-    """
+    """c of a layer [n_heads * d_head] float32, on the CPU; 0 for models without these biases."""
     caught: list[Tensor] = []
     projection = model.output_projection(layer)
 
@@ -38,7 +34,7 @@ def value_offset(model: LanguageModel, layer: int) -> Tensor:
         caught.append(args[0].detach().float().cpu().flatten())
 
     handles = [
-        block(model, layer).register_forward_pre_hook(zero_stream, with_kwargs=True),
+        model.block(layer).register_forward_pre_hook(zero_stream, with_kwargs=True),
         projection.register_forward_pre_hook(catch),
     ]
     try:
@@ -49,18 +45,3 @@ def value_offset(model: LanguageModel, layer: int) -> Tensor:
         for handle in handles:
             handle.remove()
     return caught[0]
-
-
-def block(model: LanguageModel, layer: int) -> nn.Module:
-    """The transformer block of a layer. Raises ModelError where the model names no list of them."""
-    lists = [
-        module
-        for module in model.trunk.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == model.config.n_layers
-    ]
-    if len(lists) != 1:
-        raise ModelError(
-            f"{model.source} names {len(lists)} lists of {model.config.n_layers} blocks, so that "
-            "the stream before a block is not found"
-        )
-    return lists[0][layer]

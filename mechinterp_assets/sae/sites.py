@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import check_token_ids
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.value_offset import block
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.evaluation import evaluate_reconstruction
 
@@ -93,7 +92,7 @@ def _watched(model: LanguageModel) -> Mapping[str, Watched]:
         projection = model.output_projection(layer)
         found[z_hook(layer)] = partial(_input_of, projection)
         found[out_hook(layer)] = partial(_output_of, projection)
-        found[residual_hook(layer)] = partial(_input_of, block(model, layer))
+        found[residual_hook(layer)] = partial(_input_of, model.block(layer))
     return found
 
 
