@@ -44,7 +44,6 @@ from mechinterp_assets.interventions.runs import (
     CleanRun,
     Edit,
     LiveRun,
-    NamedHook,
     Progress,
     Runs,
     bridge_of,
@@ -65,6 +64,7 @@ from mechinterp_assets.interventions.sets import (
 )
 from mechinterp_assets.interventions.spec import Intervention, check_roles
 from mechinterp_assets.interventions.terms import InterventionError, Weights, heads_text
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.kept_keys import before
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import run_entering

@@ -22,11 +22,11 @@ from mechinterp_assets.interventions.runs import (
     CleanRun,
     Edit,
     LiveRun,
-    NamedHook,
     earliest,
     hook_name,
 )
 from mechinterp_assets.interventions.terms import EVERYWHERE
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.weights import Weights
 
 # Where the residual stream is compared with and without the edit, by edited site.

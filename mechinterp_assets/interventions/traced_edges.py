@@ -21,11 +21,11 @@ from mechinterp_assets.interventions.runs import (
     CleanRun,
     Edit,
     LiveRun,
-    NamedHook,
     Pairs,
     earliest,
 )
 from mechinterp_assets.interventions.terms import InterventionError
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.language_model import LanguageModel
 
 SITE_COLUMNS = ("prompt", *EDGE_KEY, "destination", "source", "slices")

@@ -37,10 +37,11 @@ from mechinterp_assets.ablation.modes import ALL_BUT_BOS
 from mechinterp_assets.ablation.references import CounterfactualMeans, LeaveOneOutMeans, Targets
 from mechinterp_assets.ablation.replacements import change, uniform_attention
 from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.kept_keys import KeptKeys, before
 from mechinterp_assets.model.kept_run import run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import NamedHook, run_entering
+from mechinterp_assets.model.partial_forward import run_entering
 from mechinterp_assets.prompts.answers import AnswerTokens, answer_metrics
 from mechinterp_assets.prompts.common import END
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
