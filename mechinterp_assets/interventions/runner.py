@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.interventions.edit_context import EditContext
+from mechinterp_assets.interventions.frozen import logits_at_end
 from mechinterp_assets.interventions.metrics import LOGIT_METRICS, logit_metrics
 from mechinterp_assets.interventions.prompts import (
     PromptGroup,
@@ -255,8 +256,6 @@ def _check_kinds(
     for planned in interventions:
         for one in members(planned):
             by_kind.setdefault(type(one), []).append(one)
-    for planned in interventions:
-        for one in members(planned):
             if one.edited_site == "resid_mid" and not has_resid_mid(context.model, one.view):
                 raise InterventionError(
                     f"{one.id}: attention and MLP of {context.model.source} read the same residual "
@@ -430,12 +429,10 @@ def _unembedded(
     model: LanguageModel, run: CleanRun, residual: Tensor, hooks: Sequence[NamedHook]
 ) -> Tensor:
     """Logits at END when only the residual stream behind the last layer is edited."""
-    bridge = bridge_of(model, run.view)
     for _, hook in hooks:
-        residual = hook(residual, None)  # type: ignore[assignment]
-    ends = residual[:, -1:]
-    logits: Tensor = bridge.through(bridge.unembed, bridge.through(bridge.ln_final, ends))[:, -1]
-    return logits
+        edited = hook(residual, None)
+        residual = residual if edited is None else edited
+    return logits_at_end(bridge_of(model, run.view), residual)
 
 
 def _reading_hook(site: str, layer: int, live: LiveRun) -> NamedHook:
