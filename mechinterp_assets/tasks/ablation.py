@@ -45,10 +45,10 @@ from mechinterp_assets.model.partial_forward import run_entering
 from mechinterp_assets.prompts.answers import AnswerTokens, answer_metrics
 from mechinterp_assets.prompts.common import END
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
+from mechinterp_assets.tasks.settings import SweepRole
 
 SweepMode = Literal["zero", "mean_counterfactual", "mean_leave_one_out", "uniform_attention"]
 SWEEP_MODES: tuple[SweepMode, ...] = get_args(SweepMode)
-SweepRole = Literal["all_but_bos", "END"]
 METRICS = ("loss", "logit_diff", "kl")
 
 Floats = NDArray[np.float64]
