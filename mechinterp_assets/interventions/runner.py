@@ -65,7 +65,7 @@ from mechinterp_assets.interventions.sets import (
 )
 from mechinterp_assets.interventions.spec import Intervention, check_roles
 from mechinterp_assets.interventions.terms import InterventionError, Weights, heads_text
-from mechinterp_assets.model.hooks import NamedHook
+from mechinterp_assets.model.hooks import Hook, NamedHook
 from mechinterp_assets.model.kept_keys import before
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import run_entering
@@ -442,7 +442,7 @@ def _reading_hook(site: str, layer: int, live: LiveRun) -> NamedHook:
     return hook_name(site, layer), read
 
 
-def _score_hook(stack: Stack, first: int, scores: dict[int, Tensor]) -> Any:
+def _score_hook(stack: Stack, first: int, scores: dict[int, Tensor]) -> Hook:
     def hook(attn_scores: Tensor, hook: Any) -> None:
         for placed in stack:
             assert placed.edit.pairs is not None
