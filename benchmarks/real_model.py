@@ -54,6 +54,7 @@ from mechinterp_assets.interventions.kinds.activation_patching import patching_s
 from mechinterp_assets.interventions.kinds.head_ablation import head_ablations
 from mechinterp_assets.interventions.kinds.path_patching import path_sweep
 from mechinterp_assets.interventions.sets import Planned
+from mechinterp_assets.model.hooks import Hook, NamedHook
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
 from mechinterp_assets.prompts.common import from_ioi
@@ -63,8 +64,7 @@ from mechinterp_assets.sae.evaluation import evaluate_layers
 from mechinterp_assets.tasks.ablation import sweep_heads
 
 Work = Callable[[], object]
-Hook = Callable[[Tensor, Any], Tensor | None]
-NamedHooks = list[tuple[str, Hook]]
+NamedHooks = list[NamedHook]
 D_SAE, K = 2048, 16
 
 

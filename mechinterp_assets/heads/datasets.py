@@ -44,12 +44,12 @@ def ordinary_token_ids(model: LanguageModel) -> Tensor:
 
 def fitting_length(model: LanguageModel, length: int) -> int:
     """The longest sequence of BOS and different ordinary tokens, at most `length`, that fits."""
-    return min(length, model.config.n_ctx, len(ordinary_token_ids(model)) + 1)
+    return min(length, model.config.n_ctx, len(model.ordinary_ids) + 1)
 
 
 def fitting_period(model: LanguageModel, period: int) -> int:
     """The longest block of different ordinary tokens, at most `period`, that fits twice."""
-    return min(period, (model.config.n_ctx - 1) // 2, len(ordinary_token_ids(model)))
+    return min(period, (model.config.n_ctx - 1) // 2, len(model.ordinary_ids))
 
 
 def random_tokens(

@@ -3,16 +3,15 @@
 Belongs here: the pass. Does not belong here: what is done with a pattern.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from mechinterp_assets.model.hooks import Hook, NamedHook
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import last_position
-
-Hook = Callable[[Tensor, Any], Tensor | None]
 
 
 class PatternReader(Protocol):
@@ -43,7 +42,7 @@ def accumulate_patterns(
 
         return hook
 
-    hooks: list[tuple[str, Hook]] = [
+    hooks: list[NamedHook] = [
         (f"blocks.{layer}.attn.hook_pattern", hook_of(layer))
         for layer in range(model.config.n_layers)
     ]

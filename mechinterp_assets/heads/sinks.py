@@ -196,13 +196,13 @@ class _Measured:
 @torch.no_grad()
 def _measure(model: LanguageModel, token_ids: Tensor, batch_size: int) -> _Measured:
     config, weights = model.config, model.raw_weights
-    names = ["q", "k", "v", "pattern", "rot_q", "rot_k"]
-    wanted = {
-        (layer, what): name
+    known = model.raw.hook_dict  # a property that lists all hooks anew
+    attention = [
+        name
         for layer in range(config.n_layers)
-        for what in names
-        if (name := f"blocks.{layer}.attn.hook_{what}") in model.raw.hook_dict
-    }
+        for what in ("q", "k", "v", "pattern", "rot_q", "rot_k")
+        if (name := f"blocks.{layer}.attn.hook_{what}") in known
+    ]
     resid = [f"blocks.{layer}.hook_resid_post" for layer in range(config.n_layers)]
     n_positions = min(POSITIONS, token_ids.shape[1])
     found = _Measured(token_ids.shape[1], config.d_model)
@@ -213,11 +213,13 @@ def _measure(model: LanguageModel, token_ids: Tensor, batch_size: int) -> _Measu
         batches += [[] for _ in resid]
     for ids in torch.split(token_ids, batch_size):
         _, kept = run_and_keep(
-            model.raw, ids.to(model.device), [*wanted.values(), *resid], last_logits_only=True
+            model.raw, ids.to(model.device), [*attention, *resid], last_logits_only=True
         )
         found.n += len(ids)
         for layer in range(config.n_layers):
-            v, pattern = (float64(kept[wanted[layer, what]]) for what in ("v", "pattern"))
+            v, pattern = (
+                float64(kept[f"blocks.{layer}.attn.hook_{what}"]) for what in ("v", "pattern")
+            )
             q, k = (_as_attended(model, layer, what, kept) for what in ("q", "k"))
             _add_heads(found, layer, q, k, v, pattern, float64(weights.W_O[layer]))
             flat = kept[resid[layer]].abs().flatten(1)
@@ -237,11 +239,7 @@ def _as_attended(model: LanguageModel, layer: int, what: str, kept: Mapping[str,
     if (rotated := kept.get(f"blocks.{layer}.attn.hook_rot_{what}")) is not None:
         return float64(rotated)
     x = float64(kept[f"blocks.{layer}.attn.hook_{what}"])
-    attention = identities_of(model).attention[layer]
-    if not attention.rotary:
-        return x
-    turns = attention.rotations(x.shape[1], x.shape[-1]).to(x)
-    return torch.einsum("bthk,tkl->bthl", x, turns)
+    return identities_of(model).attention[layer].turned(x)
 
 
 def _add_heads(

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from mechinterp_assets.interventions.feature_choice import FEATURE_ATTRIBUTION_SCHEMA
 from mechinterp_assets.interventions.prompts import PromptGroup, check_prompts, prompt_groups
-from mechinterp_assets.interventions.runs import NamedHook, hook_name
+from mechinterp_assets.interventions.runs import hook_name
 from mechinterp_assets.interventions.sites import Places, at_places
 from mechinterp_assets.interventions.terms import InterventionError
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import last_position
 from mechinterp_assets.model.precision import float64

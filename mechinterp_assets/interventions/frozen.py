@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mechinterp_assets.interventions.runs import CleanRun, bridge_of, weights_of
 from mechinterp_assets.interventions.sites import Places, at_places
+from mechinterp_assets.model.bridge import AnalysisBridge
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import mlp_output
 
@@ -72,6 +73,15 @@ def receiver_inputs(
     return projected + bias[layer]
 
 
+def logits_at_end(bridge: AnalysisBridge, last: Tensor) -> Tensor:
+    """Logits at END [row, d_vocab] by final norm and unembedding alone.
+
+    last [row, position, d_model]: the residual stream behind the last layer. True of models without
+    an `unembedding_gap`.
+    """
+    return bridge.through(bridge.unembed, bridge.through(bridge.ln_final, last[:, -1:]))[:, -1]
+
+
 def _mlp(model: LanguageModel, run: CleanRun, layer: int, residual: Tensor) -> Tensor:
     return mlp_output(bridge_of(model, run.view), layer, residual)
 
@@ -101,9 +111,7 @@ def mlp_gap(model: LanguageModel, run: CleanRun) -> str | None:
 @torch.no_grad()
 def unembedding_gap(model: LanguageModel, run: CleanRun) -> str | None:
     """Why paths to the logits cannot be patched, None where they can."""
-    bridge = bridge_of(model, run.view)
-    ends = run.last[:, -1:]
-    logits = bridge.through(bridge.unembed, bridge.through(bridge.ln_final, ends))[:, -1]
+    logits = logits_at_end(bridge_of(model, run.view), run.last)
     same = LOGIT_TOLERANCE + torch.finfo(model.dtype).eps
     if torch.allclose(logits, run.logits, rtol=same, atol=same):
         return None

@@ -4,6 +4,7 @@ Belongs here: receivers as data. Does not belong here: what is sent (its kind's 
 inputs that receivers are given (receivers.py).
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
@@ -69,9 +70,9 @@ class PathIntervention(Intervention):
         return self
 
     @property
+    @abstractmethod
     def first_sender(self) -> int:
         """Earliest layer from which something is sent."""
-        raise NotImplementedError
 
     @property
     def read_role(self) -> str:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.interventions.edit_context import EditContext
+from mechinterp_assets.interventions.frozen import logits_at_end
 from mechinterp_assets.interventions.metrics import LOGIT_METRICS, logit_metrics
 from mechinterp_assets.interventions.prompts import (
     PromptGroup,
@@ -44,7 +45,6 @@ from mechinterp_assets.interventions.runs import (
     CleanRun,
     Edit,
     LiveRun,
-    NamedHook,
     Progress,
     Runs,
     bridge_of,
@@ -65,6 +65,7 @@ from mechinterp_assets.interventions.sets import (
 )
 from mechinterp_assets.interventions.spec import Intervention, check_roles
 from mechinterp_assets.interventions.terms import InterventionError, Weights, heads_text
+from mechinterp_assets.model.hooks import Hook, NamedHook
 from mechinterp_assets.model.kept_keys import before
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.partial_forward import run_entering
@@ -255,8 +256,6 @@ def _check_kinds(
     for planned in interventions:
         for one in members(planned):
             by_kind.setdefault(type(one), []).append(one)
-    for planned in interventions:
-        for one in members(planned):
             if one.edited_site == "resid_mid" and not has_resid_mid(context.model, one.view):
                 raise InterventionError(
                     f"{one.id}: attention and MLP of {context.model.source} read the same residual "
@@ -430,12 +429,10 @@ def _unembedded(
     model: LanguageModel, run: CleanRun, residual: Tensor, hooks: Sequence[NamedHook]
 ) -> Tensor:
     """Logits at END when only the residual stream behind the last layer is edited."""
-    bridge = bridge_of(model, run.view)
     for _, hook in hooks:
-        residual = hook(residual, None)  # type: ignore[assignment]
-    ends = residual[:, -1:]
-    logits: Tensor = bridge.through(bridge.unembed, bridge.through(bridge.ln_final, ends))[:, -1]
-    return logits
+        edited = hook(residual, None)
+        residual = residual if edited is None else edited
+    return logits_at_end(bridge_of(model, run.view), residual)
 
 
 def _reading_hook(site: str, layer: int, live: LiveRun) -> NamedHook:
@@ -445,7 +442,7 @@ def _reading_hook(site: str, layer: int, live: LiveRun) -> NamedHook:
     return hook_name(site, layer), read
 
 
-def _score_hook(stack: Stack, first: int, scores: dict[int, Tensor]) -> Any:
+def _score_hook(stack: Stack, first: int, scores: dict[int, Tensor]) -> Hook:
     def hook(attn_scores: Tensor, hook: Any) -> None:
         for placed in stack:
             assert placed.edit.pairs is not None

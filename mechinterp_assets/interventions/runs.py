@@ -8,23 +8,22 @@ metrics (runner.py).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from mechinterp_assets.interventions.prompts import PromptGroup, Source
 from mechinterp_assets.interventions.terms import Watched
 from mechinterp_assets.interventions.terms import Weights as View
+from mechinterp_assets.model.bridge import AnalysisBridge
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.kept_keys import KeptKeys
 from mechinterp_assets.model.kept_run import run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.precision import float64
 from mechinterp_assets.model.weights import Weights
 
-Hook = Callable[[Tensor, Any], Tensor | None]
-NamedHook = tuple[str, Hook]
 Progress = Callable[[int, int], None]
 HOOKS = {
     "resid_pre": "hook_resid_pre",
@@ -49,7 +48,7 @@ def hook_name(site: str, layer: int) -> str:
     return f"blocks.{layer}.{HOOKS[site]}"
 
 
-def bridge_of(model: LanguageModel, view: View) -> TransformerBridge:
+def bridge_of(model: LanguageModel, view: View) -> AnalysisBridge:
     """The model with raw or processed weights."""
     return model.raw if view == "raw" else model.processed
 

@@ -8,6 +8,7 @@ A place is a row and a position. An activation at places is [place, d_model], fo
 of one head or [place, head, d_head] of all.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -22,11 +23,11 @@ from mechinterp_assets.interventions.runs import (
     CleanRun,
     Edit,
     LiveRun,
-    NamedHook,
     earliest,
     hook_name,
 )
 from mechinterp_assets.interventions.terms import EVERYWHERE
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.weights import Weights
 
 # Where the residual stream is compared with and without the edit, by edited site.
@@ -68,7 +69,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class SiteStep:
+class SiteStep(ABC):
     """x -> x + change(x) at places of one site; subclasses say what is added.
 
     head: of z, q, k and v; None for all heads of z and for sites without heads. resid_mid is edited
@@ -80,9 +81,9 @@ class SiteStep:
     head: int | None
     places: Places
 
+    @abstractmethod
     def change(self, x: Tensor) -> Tensor:
         """What is added to x [place, ...]."""
-        raise NotImplementedError
 
     def kept(self, places: Tensor) -> dict[str, Any]:
         """Fields that belong to places, for these places alone."""

@@ -20,6 +20,7 @@ Conventions, for every kind:
 Everything after the edit is recomputed, MLPs and LayerNorms included, unless a kind says otherwise.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from mechinterp_assets.interventions.runs import Edit, Runs
 
 
-class Intervention(Frozen):
+class Intervention(Frozen, ABC):
     """One edit. Every kind is a class of its own, in the file of its name in kinds/.
 
     layer: the edited layer (that of the reader where a kind has one). position_role: role of the
@@ -75,19 +76,19 @@ class Intervention(Frozen):
     # ---- what a kind says about itself -----------------------------------------------------------
 
     @property
+    @abstractmethod
     def edited_site(self) -> str:
         """What is edited, in TransformerLens's hook names, or a split input such as q_input."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """The id without the parts that all kinds share."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def sites(self) -> tuple["Site", ...]:
         """What is edited, so that a set can tell that a site is edited twice."""
-        raise NotImplementedError
 
     @property
     def edited_role(self) -> str:
@@ -179,9 +180,9 @@ class Intervention(Frozen):
 
     # ---- running it ------------------------------------------------------------------------------
 
+    @abstractmethod
     def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
         """The edit worked out for one group of prompts, None where it applies to none of them."""
-        raise NotImplementedError
 
     @classmethod
     def check(

@@ -21,11 +21,11 @@ from mechinterp_assets.interventions.runs import (
     CleanRun,
     Edit,
     LiveRun,
-    NamedHook,
     Pairs,
     earliest,
 )
 from mechinterp_assets.interventions.terms import InterventionError
+from mechinterp_assets.model.hooks import Hook, NamedHook
 from mechinterp_assets.model.language_model import LanguageModel
 
 SITE_COLUMNS = ("prompt", *EDGE_KEY, "destination", "source", "slices")
@@ -93,7 +93,7 @@ class EdgeStep:
             attn_out[row, position] += self.strength * h
             return attn_out
 
-        def edit_projection(weight: Tensor, head: int) -> Any:
+        def edit_projection(weight: Tensor, head: int) -> Hook:
             def edit(value: Tensor, hook: Any) -> Tensor:
                 h = self.direction(live.z(self.upstream_layer, rows), live.first)
                 scale = live.scale(self.layer, rows)[self.row, position]

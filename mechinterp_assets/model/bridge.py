@@ -12,7 +12,7 @@ is rounded, as fused kernels (SDPA), with which activations are harvested, do. S
 bfloat16 are wrong by up to .125 where they are 32 to 64, which is 12% of a weight.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,9 +22,8 @@ from transformer_lens.model_bridge.generalized_components.position_embeddings_at
     PositionEmbeddingsAttentionBridge,
 )
 
+from mechinterp_assets.model.hooks import Hook
 from mechinterp_assets.model.precision import is_narrow, widened
-
-Hook = Callable[[Tensor, Any], Tensor | None]
 
 
 class AnalysisBridge(TransformerBridge):  # type: ignore[misc]  # it has no types
@@ -86,15 +85,14 @@ class AnalysisBridge(TransformerBridge):  # type: ignore[misc]  # it has no type
     def _handed(self, value: Any) -> Any:
         return widened(value).to(self.home) if isinstance(value, Tensor) else value
 
-    def _seeing(self, hook: Hook) -> Hook:
-        """`hook` for an activation of any precision on any device: it sees float32 at home, the
+    def _seeing(self, own: Hook) -> Hook:
+        """`own` for an activation of any precision on any device: it sees float32 at home, the
         model gets its own back."""
 
-        def seen(value: Tensor, hook_point: Any = None, **kwargs: Any) -> Tensor | None:
-            hook_point = kwargs.get("hook", hook_point)
+        def seen(value: Tensor, hook: Any) -> Tensor | None:
             at_hand: Tensor = self._handed(value)
             before = at_hand._version
-            result = hook(at_hand, hook=hook_point)  # type: ignore[call-arg]
+            result = own(at_hand, hook=hook)
             if result is None and at_hand is not value and at_hand._version != before:
                 result = at_hand  # written in place
             return None if result is None else result.to(value)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.kept_keys import KeptKeys, Recorder, before, usable
-from mechinterp_assets.model.partial_forward import NamedHook, last_position, run_entering
+from mechinterp_assets.model.partial_forward import last_position, run_entering
 
 
 def run_and_keep(

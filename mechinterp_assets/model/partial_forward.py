@@ -12,7 +12,7 @@ would spend their time on reading weights. Such a pass begins as one of a single
 and angles serve all rows.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-NamedHook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
+from mechinterp_assets.model.hooks import Hook, NamedHook
 
 
 def run_from(
@@ -114,7 +114,7 @@ def run_entering(
     return run_from(bridge, entering[first][:1], first, [*entries, *hooks], behind=behind)
 
 
-def _entry(rows: Tensor, is_first: bool) -> Callable[[Tensor, Any], Tensor]:
+def _entry(rows: Tensor, is_first: bool) -> Hook:
     def enter(residual: Tensor, hook: Any) -> Tensor:
         return rows.clone() if is_first else torch.cat([residual, rows])
 

@@ -466,7 +466,7 @@ def _assemble(
     }
 
 
-def _with_bos(row: dict[str, object], bos_token_id: int | None) -> dict[str, object]:
+def _with_bos(row: dict[str, object], bos_token_id: int) -> dict[str, object]:
     shifted = {
         key: value + 1 if key.startswith("pos_") and isinstance(value, int) else value
         for key, value in row.items()

@@ -37,17 +37,18 @@ from mechinterp_assets.ablation.modes import ALL_BUT_BOS
 from mechinterp_assets.ablation.references import CounterfactualMeans, LeaveOneOutMeans, Targets
 from mechinterp_assets.ablation.replacements import change, uniform_attention
 from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.kept_keys import KeptKeys, before
 from mechinterp_assets.model.kept_run import run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import NamedHook, run_entering
+from mechinterp_assets.model.partial_forward import run_entering
 from mechinterp_assets.prompts.answers import AnswerTokens, answer_metrics
 from mechinterp_assets.prompts.common import END
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
+from mechinterp_assets.tasks.settings import SweepRole
 
 SweepMode = Literal["zero", "mean_counterfactual", "mean_leave_one_out", "uniform_attention"]
 SWEEP_MODES: tuple[SweepMode, ...] = get_args(SweepMode)
-SweepRole = Literal["all_but_bos", "END"]
 METRICS = ("loss", "logit_diff", "kl")
 
 Floats = NDArray[np.float64]

@@ -10,6 +10,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from mechinterp_assets.settings.section import Fraction, Positive, Section
 
+SweepRole = Literal["all_but_bos", "END"]
+
 
 class TaskEffectSettings(Section):
     """Ablation of every head on tasks (K24 Fig. 3), and whether tasks share heads."""
@@ -22,7 +24,7 @@ class TaskEffectSettings(Section):
         "mean_leave_one_out",
     ]
     """What replaces a head's output (ablation/modes.py)."""
-    position_role: Literal["all_but_bos", "END"] = "all_but_bos"
+    position_role: SweepRole = "all_but_bos"
     """Where: at every position from 1 on, or at END alone, which costs a fraction and misses what
     heads do at earlier positions. component_reuse_faithfulness ablates everywhere either way."""
     prompts: Positive = 32

@@ -23,14 +23,7 @@ MULTIPLE = 1.3  # so that some tokens of the embedded model are outliers
 
 @pytest.fixture(scope="module")
 def excluding(organism: LanguageModel) -> LanguageModel:
-    return LanguageModel(
-        organism.source,
-        organism.hf,
-        organism.tokenizer,
-        device=organism.device,
-        dtype=organism.dtype,
-        exclude_tokens=(" the", "."),
-    )
+    return LanguageModel.load(organism.source, exclude_tokens=(" the", "."))
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +44,7 @@ def test_named_tokens_are_left_out(excluding: LanguageModel, token_ids: torch.Te
 
 def test_a_name_may_be_a_piece_and_must_be_a_token(organism: LanguageModel) -> None:
     def named(*names: str) -> tuple[int, ...]:
-        return LanguageModel(
-            "it",
-            organism.hf,
-            organism.tokenizer,
-            device=organism.device,
-            dtype=organism.dtype,
-            exclude_tokens=names,
-        ).left_out_ids
+        return LanguageModel.load(organism.source, exclude_tokens=names).left_out_ids
 
     assert named("Ġthe") == named(" the") == (0, organism.encode(" the")[0])
     assert named("<|endoftext|>") == (0,)

@@ -149,9 +149,11 @@ def slow_pairs(
             W_K = W_K.repeat_interleave(H // config.n_kv_heads, 1).flatten(1)
             b_Q = b_K = torch.zeros(H * dh).double()
 
-        def parts(position: int, cache: object = cache) -> dict[tuple[object, ...], Tensor]:
+        def parts(
+            position: int, cache: object = cache, ids: list[int] = ids
+        ) -> dict[tuple[object, ...], Tensor]:
             out: dict[tuple[object, ...], Tensor] = {}
-            token = model.hf.get_input_embeddings().weight[ids[position]]  # noqa: B023
+            token = model.hf.get_input_embeddings().weight[ids[position]]
             out["embedding", None, None] = token
             if config.positional == "absolute":
                 out["position", None, None] = parameters["transformer.wpe.weight"][position]
@@ -172,10 +174,12 @@ def slow_pairs(
                 out["output_bias", m, None] = b_O
             return out
 
-        def read(part: Tensor, position: int, W: Tensor, scale: Tensor = scale) -> Tensor:
+        def read(
+            part: Tensor, position: int, W: Tensor, scale: Tensor = scale, gain: Tensor = gain
+        ) -> Tensor:
             if config.normalization == "LN":
                 part = part - part.mean()
-            return (part / scale[position] * gain) @ W  # noqa: B023
+            return (part / scale[position] * gain) @ W
 
         def turned(vector: Tensor, position: int) -> Tensor:
             if config.positional == "absolute":

@@ -15,8 +15,8 @@ from mechinterp_assets.heads.ioi_head_scores import (
     mover_scores,
     name_pool,
 )
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import NamedHook
 from mechinterp_assets.orchestration.head_roles import head_roles
 from mechinterp_assets.prompts.ioi import PromptError, ioi_prompts
 

@@ -1,14 +1,16 @@
 """Attention sinks and massive activations against loops and against a planted uniform head."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mechinterp_assets.heads.datasets import TokenDataset, random_tokens
 from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.heads.sinks import sink_datasets, sinks
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
+from tests.attribution.random_models import random_neox
 
 
 def test_frames_are_those_of_the_tables(organism: LanguageModel) -> None:
@@ -101,25 +103,9 @@ def test_the_place_of_a_massive_activation(planted: LanguageModel) -> None:
     assert float(top[row["position"], row["dimension"]]) == float(top.max())
 
 
-def test_rotated_keys_of_attention_that_has_no_hook_for_them(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+def test_rotated_keys_of_attention_that_has_no_hook_for_them(tmp_path: Path) -> None:
     """GPT-NeoX turns a quarter of each head: the cosine is that of what its scores are made of."""
-    torch.manual_seed(7)
-    config = GPTNeoXConfig(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=32,
-        initializer_range=0.3,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    folder = tmp_path_factory.mktemp("neox")
-    GPTNeoXForCausalLM(config).eval().save_pretrained(folder)
-    model = LanguageModel.load(folder)
+    model = random_neox(tmp_path)
     ids = torch.randint(1, 40, (2, 9), generator=torch.Generator().manual_seed(0))
     ids[:, 0] = 0
     found = sinks(model, {"random": TokenDataset("some", ids)}).attention_sinks
@@ -128,7 +114,7 @@ def test_rotated_keys_of_attention_that_has_no_hook_for_them(
     scores = cache["blocks.1.attn.hook_attn_scores"].double() * model.config.d_head**0.5
     q, key = (cache[f"blocks.1.attn.hook_{name}"].double() for name in "qk")
     size = q.norm(dim=-1)[:, :, None] * key.norm(dim=-1)[:, None]  # rotation keeps norms
-    for head in range(4):
+    for head in range(model.config.n_heads):
         for position in range(4):
             cosine = scores[:, head, position:, position] / size[:, position:, position, head]
             row = found.filter(layer=1, head=head, position=position, with_bos=True)

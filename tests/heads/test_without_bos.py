@@ -23,14 +23,7 @@ from mechinterp_assets.tasks.head_effects import random_prompts
 
 @pytest.fixture(scope="module")
 def without(organism: LanguageModel) -> LanguageModel:
-    return LanguageModel(
-        organism.source,
-        organism.hf,
-        organism.tokenizer,
-        device=organism.device,
-        dtype=organism.dtype,
-        bos="none",
-    )
+    return LanguageModel.load(organism.source, bos="none")
 
 
 def test_random_tokens_have_one_more_in_the_place_of_bos(

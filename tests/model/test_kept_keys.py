@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mechinterp_assets.model import kept_keys
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.kept_keys import before
 from mechinterp_assets.model.kept_run import run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import NamedHook, run_entering
+from mechinterp_assets.model.partial_forward import run_entering
 
 LENGTH, ROWS = 9, 3
 SIZES = {

@@ -149,8 +149,13 @@ def test_sweep_against_a_loop(
             for head in range(model.config.n_heads):
                 target = slow_target(model, prompts, row, mode, layer, head)
 
-                def replace(z: torch.Tensor, hook: object, head: int = head) -> torch.Tensor:
-                    z[0, first:, head] = target[min(first, 0) :].to(z)  # noqa: B023
+                def replace(
+                    z: torch.Tensor,
+                    hook: object,
+                    head: int = head,
+                    target: torch.Tensor = target,
+                ) -> torch.Tensor:
+                    z[0, first:, head] = target[min(first, 0) :].to(z)
                     return z
 
                 name = f"blocks.{layer}.attn.hook_z"

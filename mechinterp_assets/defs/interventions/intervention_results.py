@@ -48,11 +48,12 @@ def interventions(run: Run) -> Made:
     from mechinterp_assets.interventions.runner import RESULTS_SCHEMA, intervention_sets
 
     plan = plan_of_study(run)
-    for line in _left_out(pl.DataFrame(plan.rows, schema=PLAN_SCHEMA)):
+    before = pl.DataFrame(plan.rows, schema=PLAN_SCHEMA)
+    for line in _left_out(before):
         run.log.warning(line)
     empty = pl.DataFrame(schema=RESULTS_SCHEMA)
     results = pl.concat([empty, *(request.run() for _, request in plan.batches)])
-    planned, unmade = without_rows(pl.DataFrame(plan.rows, schema=PLAN_SCHEMA), results)
+    planned, unmade = without_rows(before, results)
     listed = pl.DataFrame(schema=EXPERIMENTS_SCHEMA)
     if plan.published is not None:
         listed = plan.published.experiments.join(

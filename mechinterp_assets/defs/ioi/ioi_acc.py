@@ -84,15 +84,14 @@ def _starts(run: Run, model: ScoreModel) -> Iterator[_Start]:
     from mechinterp_assets.circuits.trace import Root
 
     settings = run.study.ioi
+    all_roots = run.frame("ioi_trace_roots").filter(pl.col("head").is_not_null())
     for task in run.study.tasks.traced:
         try:
             prompts = base_prompts(run, task).head(settings.tracer_prompts)
         except NoPromptsError as reason:
             run.log.warning(f"{task} is not traced: {reason}")
             continue
-        known = run.frame("ioi_trace_roots").filter(
-            (pl.col("task") == task) & pl.col("head").is_not_null()
-        )
+        known = all_roots.filter(pl.col("task") == task)
         if settings.tracer_seeds == "log_p":
             seeds = seeds_by_log_p(run.model, prompts, score_model=model)
         elif known.is_empty():

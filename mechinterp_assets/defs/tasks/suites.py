@@ -15,7 +15,8 @@ from mechinterp_assets.orchestration.run import Run
 if TYPE_CHECKING:  # science imports torch
     from collections.abc import Sequence
 
-    from mechinterp_assets.prompts.settings import OwnTaskSettings
+    from mechinterp_assets.circuits.settings import IoiSettings
+    from mechinterp_assets.prompts.settings import OwnTaskSettings, TaskSettings
     from mechinterp_assets.prompts.suite import TaskSuite
     from mechinterp_assets.prompts.user import Example
 
@@ -29,11 +30,10 @@ IOI_SETTINGS = (
 def study_ioi(run: Run) -> tuple[pl.DataFrame, str | None]:
     """IOI prompts of a study; none of them and the reason where its model cannot express them."""
     from mechinterp_assets.corpora.name_moving import is_held_out_pair
-    from mechinterp_assets.prompts.chat import chat_turn, in_chat
+    from mechinterp_assets.prompts.common import check_length
     from mechinterp_assets.prompts.ioi import IOI_SCHEMA, PromptError, ioi_prompts
 
     ioi, model = run.study.ioi, run.model
-    none = pl.DataFrame(schema=IOI_SCHEMA)
     try:
         prompts = ioi_prompts(
             model.encode,
@@ -43,17 +43,9 @@ def study_ioi(run: Run) -> tuple[pl.DataFrame, str | None]:
             ioi.variants,
             allowed_pair=is_held_out_pair if ioi.held_out_pairs else None,
         )
-        if ioi.chat_template:
-            turn = chat_turn(model.tokenizer, ioi.chat_request, model.first_token_id)
-            prompts = in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
+        return check_length("ioi", _in_chat(run, prompts, ioi), model.config.n_ctx), None
     except PromptError as error:
-        return none, str(error)
-    longest = int(prompts["n_tokens"].to_numpy().max())
-    if longest > model.config.n_ctx:
-        return none, (
-            f"a prompt has {longest} tokens, but the model's context is {model.config.n_ctx}"
-        )
-    return prompts, None
+        return pl.DataFrame(schema=IOI_SCHEMA), str(error)
 
 
 def study_suite(run: Run) -> TaskSuite:
@@ -61,7 +53,6 @@ def study_suite(run: Run) -> TaskSuite:
 
     Raises PromptError for files of own tasks that cannot be read.
     """
-    from mechinterp_assets.prompts.chat import chat_turn, in_chat
     from mechinterp_assets.prompts.families import family_prompts
     from mechinterp_assets.prompts.ioi import PromptError
     from mechinterp_assets.prompts.suite import TaskSuite, TaskTokenizer, task_suite
@@ -91,14 +82,23 @@ def study_suite(run: Run) -> TaskSuite:
     )
     prompts = pl.concat([families.prompts, suite.prompts])
     skipped = {**families.skipped, **suite.skipped}
-    if settings.chat_template and not prompts.is_empty():
-        try:
-            turn = chat_turn(model.tokenizer, settings.chat_request, model.first_token_id)
-            prompts = in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
-        except PromptError as error:
-            skipped |= dict.fromkeys(prompts["task"].unique(maintain_order=True), str(error))
-            prompts = prompts.clear()
+    try:
+        prompts = _in_chat(run, prompts, settings)
+    except PromptError as error:
+        skipped |= dict.fromkeys(prompts["task"].unique(maintain_order=True), str(error))
+        prompts = prompts.clear()
     return TaskSuite(prompts, skipped)
+
+
+def _in_chat(run: Run, prompts: pl.DataFrame, asked: IoiSettings | TaskSettings) -> pl.DataFrame:
+    """Prompts in a chat where that is asked for. Raises PromptError as prompts/chat.py does."""
+    from mechinterp_assets.prompts.chat import chat_turn, in_chat
+
+    if not asked.chat_template or prompts.is_empty():
+        return prompts
+    model = run.model
+    turn = chat_turn(model.tokenizer, asked.chat_request, model.first_token_id)
+    return in_chat(prompts, turn, model.encode, model.first_token_id, model.config.n_ctx)
 
 
 def _examples(run: Run, task: OwnTaskSettings) -> Sequence[Example]:

@@ -21,9 +21,9 @@ from mechinterp_assets.heads.direct_effects import (
 from mechinterp_assets.heads.mover_runs import z_names
 from mechinterp_assets.heads.score_kinds import MoverPrompts, MoverScore
 from mechinterp_assets.heads.score_values import ScoreValues
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.kept_run import run_and_keep
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import NamedHook
 from mechinterp_assets.prompts.common import IOI
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 

@@ -14,10 +14,11 @@ from torch import Tensor
 from mechinterp_assets.heads.mover_runs import answer_ids, logit_difference, z_names
 from mechinterp_assets.heads.score_kinds import Head, MoverPrompts, MoverScore
 from mechinterp_assets.heads.score_values import ScoreValues
+from mechinterp_assets.model.hooks import NamedHook
 from mechinterp_assets.model.kept_keys import KeptKeys, before
 from mechinterp_assets.model.kept_run import run_and_keep, run_and_keep_keys
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.partial_forward import NamedHook, mlp_output, run_from
+from mechinterp_assets.model.partial_forward import mlp_output, run_from
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 
