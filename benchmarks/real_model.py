@@ -57,8 +57,14 @@ from mechinterp_assets.interventions.sets import Planned
 from mechinterp_assets.model.hooks import Hook, NamedHook
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.organism import ORGANISM_FOLDER
-from mechinterp_assets.prompts.common import from_ioi
-from mechinterp_assets.prompts.ioi import equal_length_groups, ioi_prompts
+from mechinterp_assets.prompts.common import from_ioi, single_token_words
+from mechinterp_assets.prompts.ioi import (
+    CONSONANT_OBJECTS,
+    PLACES,
+    SegmentEncoder,
+    equal_length_groups,
+    ioi_prompts,
+)
 from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.evaluation import evaluate_layers
 from mechinterp_assets.tasks.ablation import sweep_heads
@@ -91,7 +97,7 @@ class RealModel:
     def __init__(self, model: LanguageModel, a: argparse.Namespace) -> None:
         self.model, self.a = model, a
         self.prompts = ioi_prompts(
-            model.encode, a.prompts, 0, model.bos_token_id, ("base", "ABC"), **_names(model)
+            model.encode, a.prompts, 0, model.bos_token_id, ("base", "ABC"), **_words(model)
         )
         self.base = self.prompts.filter(variant="base")
         generator = torch.Generator().manual_seed(0)
@@ -570,17 +576,12 @@ ROWS: dict[str, Callable[[RealModel], Row]] = {
 # ---- measuring -----------------------------------------------------------------------------------
 
 
-def _names(model: LanguageModel) -> dict[str, Any]:
-    """Names, places and objects that this tokenizer has as one token each."""
-    from mechinterp_assets.prompts.ioi import CONSONANT_OBJECTS, NAMES, PLACES
-
-    def fitting(words: Sequence[str]) -> list[str]:
-        return [word for word in words if len(model.encode(f" {word}")) == 1]
-
+def _words(model: LanguageModel) -> dict[str, Any]:
+    """Places and objects that this tokenizer has as one token each, so that few lengths differ."""
+    encoder = SegmentEncoder(model.encode)
     return {
-        "names": fitting(NAMES),
-        "places": fitting(PLACES),
-        "objects": fitting(CONSONANT_OBJECTS),
+        what: single_token_words(model.encode, encoder, words, what=what, minimum=1)
+        for what, words in (("places", PLACES), ("objects", CONSONANT_OBJECTS))
     }
 
 

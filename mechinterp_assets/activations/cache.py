@@ -28,7 +28,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mechinterp_assets.activations.harvest import harvest
+from mechinterp_assets.activations.outliers import row_norms
 from mechinterp_assets.activations.statistics import ZStatistics
+from mechinterp_assets.files.sha256 import file_sha256
 from mechinterp_assets.model.language_model import LanguageModel
 
 FORMAT = 2
@@ -109,7 +111,6 @@ class ShardWriter:
         d_z: int,
         dtype: torch.dtype,
         sequences_per_shard: int,
-        left_out: Sequence[int],
         first_sequence: int = 0,
     ) -> None:
         if dtype not in DTYPES.values():
@@ -118,19 +119,16 @@ class ShardWriter:
             raise ActivationCacheError(f"{folder} is not empty; give an empty folder to write into")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.layer, self.dtype = folder, layer, dtype
-        self.left_out = left_out
-        self._outlier = torch.zeros(sequences_per_shard, context, dtype=torch.bool)
-        self._outliers: list[Tensor] = []
         self._z = torch.empty(sequences_per_shard, context, d_z, dtype=dtype)
         self._ids = torch.empty(sequences_per_shard, context, dtype=torch.int32)
+        self._counted = torch.empty(sequences_per_shard, context, dtype=torch.bool)
         self._filled = 0
         self._next_sequence = first_sequence
         self.shards: list[Shard] = []
 
-    def append(self, token_ids: Tensor, z: Tensor, outlier: Tensor | None = None) -> None:
-        """Add sequences: token_ids [batch, position], z [batch, position, d_z] on any device.
-
-        outlier [batch, position] bool: positions that would count, but for the length of their z.
+    def append(self, token_ids: Tensor, z: Tensor, counted: Tensor) -> None:
+        """Add sequences: token_ids [batch, position], z [batch, position, d_z], on any device, and
+        which positions count [batch, position] bool.
         """
         start = 0
         while start < len(z):
@@ -138,8 +136,7 @@ class ShardWriter:
             here = slice(self._filled, self._filled + n)
             self._z[here].copy_(z[start : start + n])
             self._ids[here].copy_(token_ids[start : start + n])
-            if outlier is not None:
-                self._outlier[here].copy_(outlier[start : start + n])
+            self._counted[here].copy_(counted[start : start + n])
             self._filled += n
             start += n
             if self._filled == len(self._z):
@@ -149,7 +146,7 @@ class ShardWriter:
         n = self._filled
         if n == 0:
             return
-        z, ids, outlier = self._z[:n], self._ids[:n], self._outlier[:n]
+        z, ids = self._z[:n], self._ids[:n]
         if not torch.isfinite(z).all():
             raise ActivationCacheError(
                 f"z of layer {self.layer} is not finite in {self.dtype} within sequences "
@@ -164,16 +161,12 @@ class ShardWriter:
                 path=path.name,
                 first_sequence=self._next_sequence,
                 n_sequences=n,
-                n_tokens=int((valid_positions(ids, self.left_out) & ~outlier).sum()),
+                n_tokens=int(self._counted[:n].sum()),
                 dtype=str(self.dtype).removeprefix("torch."),
                 bytes=path.stat().st_size,
-                sha256=_sha256(path),
+                sha256=file_sha256(path),
             )
         )
-        place = outlier.nonzero()
-        place[:, 0] += self._next_sequence
-        self._outliers.append(place)
-        outlier.zero_()
         self._next_sequence += n
         self._filled = 0
 
@@ -181,11 +174,6 @@ class ShardWriter:
         """Write what is left and return every shard."""
         self._flush()
         return self.shards
-
-    @property
-    def outliers(self) -> Tensor:
-        """(sequence, position) of the outliers that are written [n, 2] int64, in order."""
-        return torch.cat(self._outliers) if self._outliers else torch.empty(0, 2, dtype=torch.int64)
 
 
 def write_shards(
@@ -228,7 +216,6 @@ def write_shards(
             d_z=d_z,
             dtype=dtype,
             sequences_per_shard=min(sequences_per_shard, n),
-            left_out=model.left_out_ids,
             first_sequence=first_sequence,
         )
         for layer, folder in folders.items()
@@ -237,22 +224,22 @@ def write_shards(
         layer: ZStatistics(model.config.n_heads, model.config.d_head) for layer in folders
     }
     limits = norm_limits or {}
-    norms_of: dict[int, list[Tensor]] = {layer: [] for layer in folders}
-    n_outliers = dict.fromkeys(folders, 0)
+    outliers = {layer: [pl.DataFrame(schema=_OUTLIER_SCHEMA)] for layer in folders}
     with tqdm(total=n, desc="harvest z", unit="sequence", disable=None) as bar:
         for batch in harvest(model, token_ids, list(folders), batch_size=batch_size):
             ids = batch.token_ids
             valid = valid_positions(ids, model.left_out_ids)
             learned = statistics_from[batch.first : batch.first + len(ids), None]
             for layer, z in batch.z.items():
-                outlier, counted = None, valid
+                counted = valid
                 if (limit := limits.get(layer)) is not None:
-                    norms = torch.linalg.vector_norm(z, dim=-1, dtype=torch.float32).cpu()
+                    norms = row_norms(z).cpu()
                     outlier = valid & (norms > limit)
                     counted = valid & ~outlier
-                    norms_of[layer].append(norms[outlier])
-                    n_outliers[layer] += int((outlier & learned).sum())
-                writers[layer].append(ids, z, outlier)
+                    outliers[layer].append(
+                        _outlier_frame(outlier, ids, norms, first_sequence + batch.first)
+                    )
+                writers[layer].append(ids, z, counted)
                 statistics[layer].add(z[(counted & learned).to(z.device)])
             bar.update(len(ids))
             if progress is not None:
@@ -278,8 +265,11 @@ def write_shards(
                 "shards": [asdict(shard) for shard in shards],
             },
         )
+        left_out = pl.concat(outliers[layer])
+        place = left_out.select(pl.col("sequence", "position").cast(pl.Int64)).to_torch()
         if layer in limits:
-            save_file({"place": writer.outliers}, writer.folder / OUTLIERS)
+            save_file({"place": place.contiguous()}, writer.folder / OUTLIERS)
+        n_outliers = int(statistics_from[place[:, 0] - first_sequence].sum())
         of_heads = (
             statistics[layer]
             .frame()
@@ -287,15 +277,14 @@ def write_shards(
                 "head",
                 "n_tokens",
                 pl.lit(limits.get(layer), pl.Float64).alias("norm_limit"),
-                pl.lit(n_outliers[layer], pl.Int64).alias("n_outliers"),
+                pl.lit(n_outliers, pl.Int64).alias("n_outliers"),
                 pl.exclude("head", "n_tokens"),
             )
         )
-        norms = torch.cat(norms_of[layer]) if norms_of[layer] else torch.empty(0)
         tables[layer] = CacheTables(
             _with_layer(layer, _shard_frame(shards)),
             _with_layer(layer, of_heads),
-            _with_layer(layer, _outlier_frame(writer.outliers, norms, token_ids, first_sequence)),
+            _with_layer(layer, left_out),
         )
     return tables
 
@@ -458,23 +447,22 @@ def _shard_frame(shards: list[Shard]) -> pl.DataFrame:
     return pl.DataFrame([asdict(shard) for shard in shards], schema=schema)
 
 
+_OUTLIER_SCHEMA = {
+    "sequence": pl.Int64,
+    "position": pl.Int32,
+    "token_id": pl.Int32,
+    "norm": pl.Float64,
+}
+
+
 def _outlier_frame(
-    place: Tensor, norms: Tensor, token_ids: Tensor, first_sequence: int
+    outlier: Tensor, token_ids: Tensor, norms: Tensor, first_sequence: int
 ) -> pl.DataFrame:
-    sequence, position = place.unbind(dim=1)
-    return pl.DataFrame(
-        {
-            "sequence": sequence.numpy(),
-            "position": position.int().numpy(),
-            "token_id": token_ids[sequence - first_sequence, position].int().numpy(),
-            "norm": norms.double().numpy(),
-        }
-    )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The outliers of a batch, whose masks, ids and norms are [sequence, position]."""
+    sequence, position = outlier.nonzero().unbind(dim=1)
+    found = (sequence + first_sequence, position, token_ids[outlier], norms[outlier])
+    columns = {c: each.numpy() for c, each in zip(_OUTLIER_SCHEMA, found, strict=True)}
+    return pl.DataFrame(columns, schema_overrides=_OUTLIER_SCHEMA)
 
 
 def _write_json(path: Path, content: object) -> None:

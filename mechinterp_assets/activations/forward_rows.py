@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import capture_z, check_token_ids, layers_or_all
+from mechinterp_assets.activations.outliers import row_norms
 from mechinterp_assets.activations.rows import StreamState, check_identity, derived_seed
 from mechinterp_assets.model.language_model import LanguageModel
 
@@ -185,13 +186,12 @@ class ForwardRows:
 
     def _short_enough(self, order: Tensor) -> Tensor:
         """The rows of `order` at which no layer's z is longer than its limit."""
+        if not self._limits:
+            return order
         kept = torch.ones(len(order), dtype=torch.bool, device=order.device)
         for buffer, layer in zip(self._buffer, self.layers, strict=True):
             if (limit := self._limits.get(layer)) is not None:
-                norms = torch.linalg.vector_norm(buffer, dim=-1, dtype=torch.float32)
-                kept &= norms[order] <= limit
-        if not self._limits:
-            return order
+                kept &= row_norms(buffer)[order] <= limit
         self.n_outliers += len(order) - int(kept.sum())
         return order[kept]
 

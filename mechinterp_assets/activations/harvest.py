@@ -157,9 +157,9 @@ def difference_from_bridge(
 
         return hook
 
-    blocks = model.hf.get_submodule(bridge.real_components["blocks"][0])
     handles = [
-        blocks[layer].register_forward_pre_hook(arrive(layer), with_kwargs=True) for layer in chosen
+        model.block(layer).register_forward_pre_hook(arrive(layer), with_kwargs=True)
+        for layer in chosen
     ]
     try:
         harvested = capture_z(model, token_ids, chosen)

@@ -1,7 +1,8 @@
 """Tokens whose z is far longer than the others'.
 
-Belongs here: the limit on ||z|| and which rows exceed it. Does not belong here: which token ids are
-left out anyway (cache.valid_positions).
+Belongs here: the limit on ||z||. Does not belong here: which token ids are left out anyway
+(cache.valid_positions), leaving out what exceeds it (cache.py, forward_rows.py), the largest rows
+of any kind (outliers.py).
 
 A few tokens of most models have norms hundreds of times the median (Sun et al. 2024, arXiv
 2402.17762); a mean square over rows is then theirs alone. The limit is a multiple of the median of
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import harvest
+from mechinterp_assets.activations.outliers import row_norms
 from mechinterp_assets.model.language_model import LanguageModel
 
 NORM_SEQUENCES = 64
@@ -49,9 +51,3 @@ def norm_limits(
             "correct activations.exclude_tokens"
         )
     return {layer: multiple * float(values.median()) for layer, values in found.items()}
-
-
-def row_norms(z: Tensor) -> Tensor:
-    """||z_cat|| of rows [..., d_z] -> [...] float32."""
-    norms: Tensor = torch.linalg.vector_norm(z, dim=-1, dtype=torch.float32)
-    return norms

@@ -1,7 +1,8 @@
 """Rows of activations whose norm is far above the rest.
 
-Belongs here: which rows count as outliers. Does not belong here: what is done without them (the
-sae package), rows that a study leaves out by a limit of its own (norm_limits.py).
+Belongs here: norms of rows, and which rows count as outliers by rank. Does not belong here: what is
+done without them (the sae package), rows that a study leaves out by a limit of its own
+(norm_limits.py).
 
 A handful of rows of many times the usual norm decide every sum of squares: an input scale, an
 explained variance, a loss. Statistics are therefore also taken without the largest thousandth.
@@ -15,6 +16,12 @@ from torch import Tensor
 OUTLIER_SHARE = 0.001
 # In language models the largest thousandth of ||z|| carries about 1% of the variance.
 LARGE_SHARE = 0.1
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """||x|| of rows [..., d] -> [...] float32."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32)
+    return norms
 
 
 def n_outliers(n: int) -> int:

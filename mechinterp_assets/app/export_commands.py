@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mechinterp_assets.app.known_studies import known_study
+from mechinterp_assets.app.known_studies import known_study, model_of
 from mechinterp_assets.app.mistakes import Mistake, told
 from mechinterp_assets.app.opened_lake import opened_lake
 from mechinterp_assets.app.targets import FORCE_HELP, check_free
@@ -99,16 +99,14 @@ def neuronpedia(
         from mechinterp_assets.app.neuronpedia_export import export_study
         from mechinterp_assets.model.shape import ModelError
         from mechinterp_assets.orchestration.inputs import StaleInputError
-        from mechinterp_assets.resources.compute import ComputeError, ComputeResource
-        from mechinterp_assets.resources.language_model import LanguageModelResource
-        from mechinterp_assets.storage.home import models_folder, tensor_folder
+        from mechinterp_assets.resources.compute import ComputeError
+        from mechinterp_assets.storage.home import tensor_folder
         from mechinterp_assets.storage.lake import LakeError
         from mechinterp_assets.storage.manifest import ArtefactError
         from mechinterp_assets.storage.tensors import Tensors
 
         with told(ArtefactError, ComputeError, LakeError, ModelError, StaleInputError):
-            models = LanguageModelResource(root=str(models_folder()), compute=ComputeResource())
-            model = models.load(chosen)
+            model = model_of(chosen)
             tensors = Tensors(tensor_folder())
             for path in export_study(lake, tensors, chosen, model, folder, publication, layers):
                 print(path, flush=True)

@@ -1,4 +1,4 @@
-"""A study by its name, without loading definitions.
+"""A study by its name, and its model, without loading definitions.
 
 Belongs here: the error that an unknown name gives. Does not belong here: study files (studies/).
 """
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mechinterp_assets.app.mistakes import Mistake, nearest, told
 
 if TYPE_CHECKING:
+    from mechinterp_assets.model.language_model import LanguageModel
     from mechinterp_assets.studies.study import Study
 
 
@@ -25,3 +26,13 @@ def known_study(name: str) -> "Study":
         )
     with told(StudyError):
         return registry.find(name)
+
+
+def model_of(study: "Study") -> "LanguageModel":
+    """The model of a study on this machine's device. Raises ComputeError, ModelError."""
+    from mechinterp_assets.resources.compute import ComputeResource
+    from mechinterp_assets.resources.language_model import LanguageModelResource
+    from mechinterp_assets.storage.home import models_folder
+
+    models = LanguageModelResource(root=str(models_folder()), compute=ComputeResource())
+    return models.load(study)

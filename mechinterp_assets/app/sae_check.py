@@ -17,7 +17,8 @@ if TYPE_CHECKING:  # torch
     from torch import Tensor
 
     from mechinterp_assets.model.language_model import LanguageModel
-    from mechinterp_assets.sae.external import Expectation, Fit
+    from mechinterp_assets.sae.base import SparseAutoencoder
+    from mechinterp_assets.sae.external import Expectation, ExternalSae, Fit
     from mechinterp_assets.sae.readings import Reading
 
 Say = Callable[[str], None]
@@ -109,6 +110,10 @@ def check(
     """Measure the SAE on the model, say what comes out, and whether it fits."""
     import re
 
+    from mechinterp_assets.model.value_offset import value_offset
+    from mechinterp_assets.sae.external import measure_fit, read_external, read_residual
+    from mechinterp_assets.sae.sites import activation_rows, residual_hook, z_hook
+
     hook = str((config.get("metadata") or {}).get("hook_name") or "")
     layer = re.fullmatch(r"blocks\.([0-9]{1,6})\.(attn\.hook_z|hook_resid_pre)", hook)
     say(f"measured on {sample.token_ids.numel():,} tokens of {sample.source}")
@@ -125,9 +130,16 @@ def check(
         return False
     try:
         if layer[2] == "hook_resid_pre":
-            fits = _check_residual(folder, model, number, sample, expected, say)
+            sae = read_residual(folder, model, number)
+            rows = activation_rows(model, sample.token_ids, residual_hook(number))
+            fits = _residual_fits(sae, rows, number, expected, say)
         else:
-            fits = _check_z(folder, model, number, sample, expected, say)
+            context = sample.token_ids.shape[1]
+            external = read_external(folder, model, number, context_size=context)
+            rows = activation_rows(model, sample.token_ids, z_hook(number))
+            offset = value_offset(model, number)
+            fit = measure_fit(external, rows, offset, model.config.n_heads, expected)
+            fits = _z_fits(external, fit, number, say)
     except SaeError as error:
         say(f"does not fit: {error}")
         fits = False
@@ -140,22 +152,8 @@ def check(
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _check_z(
-    folder: Path,
-    model: LanguageModel,
-    layer: int,
-    sample: Sample,
-    expected: Expectation,
-    say: Say,
-) -> bool:
-    from mechinterp_assets.model.value_offset import value_offset
-    from mechinterp_assets.sae.external import measure_fit, read_external
-    from mechinterp_assets.sae.sites import activation_rows, z_hook
-
-    context = sample.token_ids.shape[1]
-    external = read_external(folder, model, layer, context_size=context)
-    rows = activation_rows(model, sample.token_ids, z_hook(layer))
-    fit = measure_fit(external, rows, value_offset(model, layer), model.config.n_heads, expected)
+def _z_fits(external: ExternalSae, fit: Fit, layer: int, say: Say) -> bool:
+    """Say how an SAE of z was measured to fit."""
     for line in _reading_lines(fit):
         say(line)
     for warning in (*external.warnings, *fit.warnings):
@@ -192,21 +190,15 @@ def _reading_lines(fit: Fit) -> Iterator[str]:
     yield f"  1 - FVU of the k largest activations alone, by k: {shown}"
 
 
-def _check_residual(
-    folder: Path,
-    model: LanguageModel,
-    layer: int,
-    sample: Sample,
-    expected: Expectation,
-    say: Say,
+def _residual_fits(
+    sae: SparseAutoencoder, rows: Tensor, layer: int, expected: Expectation, say: Say
 ) -> bool:
-    """An SAE of the stream before a block, which centred weights leave without its mean."""
-    from mechinterp_assets.sae.external import read_residual
-    from mechinterp_assets.sae.readings import measured
-    from mechinterp_assets.sae.sites import activation_rows, residual_hook
+    """Measure an SAE of the stream before a block, rows [n, d_model], and say how it fits.
 
-    sae = read_residual(folder, model, layer)
-    rows = activation_rows(model, sample.token_ids, residual_hook(layer))
+    Centred weights leave that stream without its mean.
+    """
+    from mechinterp_assets.sae.readings import measured
+
     views = {
         "false": measured("raw", sae, rows),
         "true": measured("processed", sae, rows - rows.mean(1, keepdim=True)),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mechinterp_assets.app.known_studies import known_study
+from mechinterp_assets.app.known_studies import known_study, model_of
 from mechinterp_assets.app.mistakes import told
 from mechinterp_assets.sae.settings import TrainedOn
 
@@ -75,14 +75,7 @@ def _study(name: str) -> "Study | None":
 def _model(name: str, study: "Study | None") -> "LanguageModel":
     from mechinterp_assets.model.language_model import LanguageModel
 
-    if study is None:
-        return LanguageModel.load(name)
-    from mechinterp_assets.resources.compute import ComputeResource
-    from mechinterp_assets.resources.language_model import LanguageModelResource
-    from mechinterp_assets.storage.home import models_folder
-
-    resource = LanguageModelResource(root=str(models_folder()), compute=ComputeResource())
-    return resource.load(study)
+    return LanguageModel.load(name) if study is None else model_of(study)
 
 
 def _sample(
@@ -97,9 +90,8 @@ def _sample(
         with told(FileError):
             content = read_text(text, "a text", _MOST_TEXT_BYTES)
         return sample_of_text(model, content, str(text), context, tokens)
-    made = None if study is None else _corpus(study, tokens)
-    if made is not None:
-        return Sample(made, f"the corpus of study {study.study}" if study else "")
+    if study is not None and (made := _corpus(study, tokens)) is not None:
+        return Sample(made, f"the corpus of study {study.study}")
     source = "built-in generated English (name a text of your own with --text)"
     return sample_of_text(model, built_in_text(tokens), source, context, tokens)
 

@@ -85,6 +85,26 @@ class _Moments:
     x_squares: float
     residual_squares: float
 
+    @classmethod
+    def of(cls, x: Tensor, residual: Tensor) -> "_Moments":
+        """Those of rows [n, d_in] with their residuals."""
+        return cls(
+            len(x),
+            x.sum(0).cpu(),
+            residual.sum(0).cpu(),
+            float(x.square().sum()),
+            float(residual.square().sum()),
+        )
+
+    def __add__(self, other: "_Moments") -> "_Moments":
+        return _Moments(
+            self.n + other.n,
+            self.x + other.x,
+            self.residual + other.residual,
+            self.x_squares + other.x_squares,
+            self.residual_squares + other.residual_squares,
+        )
+
     def __sub__(self, other: "_Moments") -> "_Moments":
         return _Moments(
             self.n - other.n,
@@ -119,22 +139,14 @@ class _LargestRows:
         self.x = torch.zeros(0, d_in, dtype=torch.float64)
         self.residual = torch.zeros(0, d_in, dtype=torch.float64)
 
-    def add(self, x: Tensor, residual: Tensor) -> None:
-        chosen = x.norm(dim=1).topk(min(self._most, len(x)), sorted=False).indices
+    def add(self, x: Tensor, residual: Tensor, norms: Tensor) -> None:
+        """Add rows x [n, d_in] with their residuals; norms [n]: of x."""
+        chosen = norms.topk(min(self._most, len(x)), sorted=False).indices
         self.x = torch.cat([self.x, x[chosen].cpu()])
         self.residual = torch.cat([self.residual, residual[chosen].cpu()])
         if len(self.x) > self._most:
             kept = self.x.norm(dim=1).topk(self._most).indices
             self.x, self.residual = self.x[kept], self.residual[kept]
-
-    def moments(self) -> _Moments:
-        return _Moments(
-            len(self.x),
-            self.x.sum(0),
-            self.residual.sum(0),
-            float(self.x.square().sum()),
-            float(self.residual.square().sum()),
-        )
 
 
 class ReconstructionSums:
@@ -142,8 +154,8 @@ class ReconstructionSums:
 
     def __init__(self, d_in: int, d_sae: int, n_rows: int) -> None:
         self._n_rows = n_rows
-        zeros = torch.zeros(d_in, dtype=torch.float64)
-        self._all = _Moments(0, zeros, zeros.clone(), 0.0, 0.0)
+        none = torch.zeros(0, d_in, dtype=torch.float64)
+        self._all = _Moments.of(none, none)
         self._largest = _LargestRows(n_outliers(n_rows), d_in)
         self._cosine = 0.0
         self._norm_ratio = 0.0
@@ -166,15 +178,10 @@ class ReconstructionSums:
         self._fired += fired
         x, x_hat = x.double(), reconstruction.double()
         residual = x - x_hat
-        sums = self._all
-        sums.n += len(x)
-        sums.x += x.sum(0).cpu()
-        sums.residual += residual.sum(0).cpu()
-        sums.x_squares += float(x.square().sum())
-        sums.residual_squares += float(residual.square().sum())
-        self._largest.add(x, residual)
-        self._cosine += float(cosine_similarity(x, x_hat, dim=1).sum())
         norms = x.norm(dim=1)
+        self._all += _Moments.of(x, residual)
+        self._largest.add(x, residual, norms)
+        self._cosine += float(cosine_similarity(x, x_hat, dim=1).sum())
         nonzero = norms > 0
         self._norm_ratio += float((x_hat.norm(dim=1)[nonzero] / norms[nonzero]).sum())
         self._n_norm += int(nonzero.sum())
@@ -211,7 +218,7 @@ class ReconstructionSums:
         """Explained variance without the rows of largest norm, and what they carry."""
         sums, largest = self._all, self._largest
         away = largest.x - sums.x / self.n
-        typical = sums - largest.moments()
+        typical = sums - _Moments.of(largest.x, largest.residual)
         # the difference is only as exact as the sums that it is of
         varies = typical.n > 1 and typical.variance > ROUNDING * sums.x_squares
         left_over = float(largest.residual.square().sum())

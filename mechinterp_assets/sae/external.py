@@ -25,6 +25,7 @@ from pathlib import Path
 import polars as pl
 from torch import Tensor
 
+from mechinterp_assets.files.sha256 import file_sha256
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.errors import SaeError
@@ -176,7 +177,7 @@ def folder_hash(folder: Path) -> str:
     """sha256 of the sha256 of an SAE folder's two files, 16 hex digits."""
     digest = hashlib.sha256()
     for name in (CONFIG, WEIGHTS):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        digest.update(bytes.fromhex(file_sha256(folder / name)))
     return digest.hexdigest()[:16]
 
 

@@ -36,7 +36,7 @@ _WITHOUT_EFFECT = frozenset(
         *("l1_coefficient", "l1_warm_up_steps", "lp_norm", "noise_scale", "mse_loss_normalization"),
         *("decoder_init_norm", "decoder_heuristic_init", "init_encoder_as_decoder_transpose"),
         *("normalize_sae_decoder", "use_ghost_grads", "aux_loss_coefficient", "l0_coefficient"),
-        *("decoder_orthogonal_init", "apply_b_dec_to_input", "b_dec_init_method"),
+        *("decoder_orthogonal_init", "b_dec_init_method"),
         *("expansion_factor", "from_pretrained_path", "training_tokens", "checkpoint_path"),
         *("jumprelu_init_threshold", "jumprelu_bandwidth", "topk_threshold_lr"),
         *("scale_sparsity_penalty_by_decoder_norm", "exclude_special_tokens"),

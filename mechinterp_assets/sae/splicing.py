@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mechinterp_assets.model.language_model import LanguageModel
 
@@ -74,7 +74,6 @@ def clean_pass(
     """
     z: dict[int, Tensor] = {}
     before: dict[int, Any] = {}
-    blocks = _blocks(model)
     with ExitStack() as stack:
         for layer in layers:
             projection = model.output_projection(layer)
@@ -82,8 +81,8 @@ def clean_pass(
                 lambda module, args, layer=layer: z.__setitem__(layer, args[0][where].float())
             )
             stack.callback(handle.remove)
-            if blocks is not None and layer > 0:
-                handle = blocks[layer - 1].register_forward_hook(
+            if layer > 0:
+                handle = model.block(layer - 1).register_forward_hook(
                     lambda module, args, output, layer=layer: before.__setitem__(layer, output)
                 )
                 stack.callback(handle.remove)
@@ -127,24 +126,10 @@ def _logits(model: LanguageModel, ids: Tensor, where: Tensor) -> Tensor:
     return logits[where].float()
 
 
-def _blocks(model: LanguageModel) -> nn.ModuleList | None:
-    """The transformer blocks in layer order, or None for a model that names no such list."""
-    lists = [
-        module
-        for module in model.trunk.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == model.config.n_layers
-    ]
-    return lists[0] if len(lists) == 1 else None
-
-
 @contextmanager
 def _starting_at(model: LanguageModel, layer: int, before: Mapping[int, Any]) -> Iterator[None]:
     """Inside, blocks below `layer` give the clean output of block layer - 1 at no cost."""
-    blocks = _blocks(model)
-    if blocks is None or layer not in before:
-        yield
-        return
-    skipped = list(blocks)[:layer]
+    skipped = [model.block(below) for below in range(layer)] if layer in before else []
     try:
         for block in skipped:
             # an instance attribute hides the class's method until it is deleted

@@ -187,10 +187,9 @@ def test_overflow_in_float16_is_an_error(tmp_path: Path) -> None:
         d_z=3,
         dtype=torch.float16,
         sequences_per_shard=2,
-        left_out=(0,),
     )
     with pytest.raises(ActivationCacheError, match="use bfloat16"):
-        writer.append(torch.zeros(2, 2), torch.full((2, 2, 3), 1e6))
+        writer.append(torch.zeros(2, 2), torch.full((2, 2, 3), 1e6), torch.ones(2, 2).bool())
 
 
 def test_incomplete_and_damaged_caches_are_refused(

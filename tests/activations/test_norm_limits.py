@@ -10,7 +10,8 @@ import torch
 from mechinterp_assets.activations.cache import ActivationReader, valid_positions, write_shards
 from mechinterp_assets.activations.forward_rows import ForwardRows
 from mechinterp_assets.activations.harvest import capture_z
-from mechinterp_assets.activations.norm_limits import NORM_SEQUENCES, norm_limits, row_norms
+from mechinterp_assets.activations.norm_limits import NORM_SEQUENCES, norm_limits
+from mechinterp_assets.activations.outliers import row_norms
 from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.shape import ModelError

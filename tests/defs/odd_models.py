@@ -10,8 +10,6 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -24,6 +22,13 @@ from mechinterp_assets.organism import ORGANISM_FOLDER
 
 BOS = "<|endoftext|>"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
 
 
 def byte_tokenizer(folder: Path) -> int:
@@ -51,13 +56,9 @@ def grouped(
     """Llama: rotary positions, four heads that share keys and values, no biases anywhere."""
     torch.manual_seed(4)
     config = LlamaConfig(
+        **SIZES,
         vocab_size=d_vocab,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
         num_key_value_heads=n_kv_heads,
-        max_position_embeddings=128,
         initializer_range=spread,
         bos_token_id=bos,
         eos_token_id=bos,
@@ -69,35 +70,9 @@ def side_by_side(folder: Path, d_vocab: int) -> None:
     """GPT-NeoX: attention and MLP read the same residual stream."""
     torch.manual_seed(5)
     config = GPTNeoXConfig(
+        **SIZES,
         vocab_size=d_vocab,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=128,
         bos_token_id=0,
         eos_token_id=0,
     )
     GPTNeoXForCausalLM(config).save_pretrained(folder)
-
-
-def capped(folder: Path, d_vocab: int) -> None:
-    """Gemma 2: scores and logits capped by tanh, norms behind attention and MLP."""
-    torch.manual_seed(6)
-    config = Gemma2Config(
-        vocab_size=d_vocab,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        query_pre_attn_scalar=8,
-        max_position_embeddings=128,
-        sliding_window=16,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-        initializer_range=0.3,
-    )
-    Gemma2ForCausalLM(config).save_pretrained(folder)

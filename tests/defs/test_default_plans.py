@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from mechinterp_assets.model.analyses import ANALYSES
 from mechinterp_assets.storage.lake import Lake
 from tests.defs.odd_models import byte_tokenizer, grouped, organism_tokenizer, side_by_side
 
@@ -169,3 +170,22 @@ def test_no_head_is_a_root(tmp_path: Path) -> None:
     through = plan.filter(pl.col("intervention").str.ends_with(":mlp"))
     assert set(through["decision"]) <= {"left out"}
     assert table(lake, "circuit_faithfulness").is_empty()  # its blocks are no functions of ours
+
+    # What does not hold of the model, as a table, and with all else that was left out as a view.
+    capabilities = table(lake, "model_capabilities")
+    assert set(capabilities["analysis"]) == set(ANALYSES)
+    missing = capabilities.filter(~pl.col("holds"))
+    assert set(missing["analysis"]) == {"token_weights", "path_patching", "edges"}
+    assert missing["reason"].str.contains("side by side").all()
+    holds = capabilities.filter("holds")
+    assert (holds["error"] <= holds["allowed"]).all()
+    left_out = lake.sql("SELECT * FROM left_out WHERE study = 'odd'")
+    by_analysis = left_out.rows_by_key("analysis", named=True, include_key=True)
+    reasons = dict(missing.select("analysis", "reason").iter_rows())
+    for analysis, reason in reasons.items():
+        assert [row["reason"] for row in by_analysis.pop(analysis)] == [reason]
+    assert [row["reason"] for row in by_analysis.pop("trace")] == [why]
+    dropped = plan.filter(decision="left out").select("task", "asked_by", "intervention", "reason")
+    shown = pl.DataFrame(by_analysis.pop("interventions")).select(dropped.columns)
+    assert shown.sort(shown.columns).rows() == dropped.sort(dropped.columns).rows()
+    assert not by_analysis

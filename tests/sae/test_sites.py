@@ -1,5 +1,7 @@
 """An SAE against every activation of a model."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -25,9 +27,9 @@ def token_ids(organism: LanguageModel) -> Tensor:
 
 @pytest.mark.parametrize("name", [z_hook, out_hook, residual_hook])
 def test_activations_are_those_of_the_bridge(
-    organism: LanguageModel, token_ids: Tensor, name: object
+    organism: LanguageModel, token_ids: Tensor, name: Callable[[int], str]
 ) -> None:
-    hook = name(3)  # type: ignore[operator]
+    hook = name(3)
     _, cache = organism.raw.run_with_cache(token_ids)
     expected = cache[hook].flatten(2)[valid_positions(token_ids, organism.bos_token_id)]
     found = activation_rows(organism, token_ids, hook, batch=3)
