@@ -82,6 +82,14 @@ class QkFeatureSettings(Section):
     contrasts: Literal["auto"] | list[tuple[str, str]] = "auto"
     """Pairs of sources whose difference of scores is split too; auto: the first source against
     every other one."""
+    carriers: Literal["auto"] | list[tuple[Index, Index]] = "auto"
+    """[layer, head] pairs that bring features from `carried_from` to the destination, or auto: the
+    `max_carriers` heads with the role s_inhibition that lower the logit difference most or, where
+    no head has it, those that attend END -> S2 most. With task ioi."""
+    max_carriers: Positive = 2
+    """Carriers that auto takes for each head, in earlier layers."""
+    carried_from: str = "S2"
+    """Role whose features they bring."""
     top_pairs: Positive = 20
     """Pairs kept per head and role, by each of the two orders."""
     top_k: list[Positive] = [1, 2, 5, 10, 20, 50, 100, 200, 500]

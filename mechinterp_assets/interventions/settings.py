@@ -94,8 +94,8 @@ class InterventionSettings(Section):
     published_edges: Positive = 3
     """Edges of each chosen head in them."""
     published_active_features: Count = 1000
-    """All SAE features of a layer that are active at S2 are ablated one by one, in as many layers as
-    have no more than this many together, those with the largest attribution first."""
+    """All SAE features of a layer that are active at S2 are ablated one by one, in layers that have
+    no more than this many together, those with the largest attribution first."""
     published_features: Positive = 3
     """Features of each other layer: those with the largest attribution in ABBA prompts, and as many
     in BABA prompts."""
