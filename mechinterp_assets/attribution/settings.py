@@ -64,7 +64,7 @@ class RdfaSettings(Section):
 
 
 class QkFeatureSettings(Section):
-    """Attention scores split into pairs of SAE features (K24 Fig. 18), on prompts of one task."""
+    """Attention scores split into pairs of SAE features (K24 App. K.3), on prompts of one task."""
 
     task: str = "ioi"
     """Whose prompts."""

@@ -256,7 +256,7 @@ def _distinct(chosen: Sequence[Chosen]) -> list[Chosen]:
 K24_EXPERIMENTS: tuple[Published, ...] = (
     Published(
         name="k24_noising",
-        source="K24 Fig. 5, Table 4",
+        source="K24 section 4.3, Fig. 5, Table 4",
         question=(
             "How much of the logit difference is kept when attention outputs at S2 come from a "
             "prompt with other names, fillers, order or conjunction?"
@@ -265,13 +265,13 @@ K24_EXPERIMENTS: tuple[Published, ...] = (
     ),
     Published(
         name="k24_splicing",
-        source="K24 Fig. 14",
+        source="K24 App. K, Fig. 14",
         question="How much of the task survives SAE reconstructions in one layer?",
         choose=_splices,
     ),
     Published(
         name="k24_cross_section",
-        source="K24 Fig. 15",
+        source="K24 App. K, Fig. 15",
         question="How much of the task survives SAE reconstructions in several layers at once?",
         choose=_cross_section,
     ),

@@ -112,7 +112,7 @@ def _carried(
     residual_saes: dict[int, SparseAutoencoder],
     prompts: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Scores by what carriers bring; without rows where there is no carrier, and the log says so."""
+    """Scores by what carriers bring; without a carrier no rows, and the log says so."""
     from mechinterp_assets.attribution.qk_carried import Carrier, qk_carried
     from mechinterp_assets.attribution.qk_features import QkFeatureError
     from mechinterp_assets.prompts.ioi import PromptError
