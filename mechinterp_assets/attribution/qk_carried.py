@@ -78,7 +78,9 @@ def qk_carried(
     both = list(dict.fromkeys([*heads, *(one.carrier for one in carriers)]))
     check_split(model, saes, residual_saes, prompts, both)
     roles = list(dict.fromkeys(role for names in NAMES.values() for role in names))
-    used = settings.with_changes(sources=[*roles, settings.carried_from], contrasts=[])
+    used = settings.with_changes(
+        sources=list(dict.fromkeys([*roles, settings.carried_from])), contrasts=[]
+    )
     layers = {one.carrier[0] for one in carriers}
     found: list[PairTables] = []
     for order in [name for name in NAMES if name in prompts["name_order"].to_list()]:

@@ -69,7 +69,7 @@ def splicing(
     *,
     versus: Sequence[Versus] = ("mean_counterfactual",),
 ) -> list[Planned]:
-    """SAEs spliced in at every layer alone, and at groups of layers at once (K24 App. K, Fig. 14, 15).
+    """SAEs spliced in at every layer alone, and at groups of layers at once (K24 Fig. 14, 15).
 
     K24's cross-section of GPT-2 small is {0, 3}, {2, 4}, {5, 6}, {7, 8}, {9, 10, 11}; they are
     compared with mean ablation over ABC prompts.
@@ -108,7 +108,7 @@ def features_at_a_role(
     receiver: Inputs = "v",
     via_mlp: bool = False,
 ) -> list[Planned]:
-    """Ablation of features (layer -> features), and of their paths into receivers (K24 App. K.1, Fig. 16).
+    """Ablation of features (layer -> features), and of paths into receivers (K24 App. K.1, Fig. 16).
 
     receivers: S-inhibition heads, say; those in layers before a feature's are left out of its path.
     """
