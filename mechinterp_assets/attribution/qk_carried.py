@@ -92,6 +92,7 @@ def qk_carried(
                 splitter.numbers,
                 top_pairs=settings.top_pairs,
                 top_k=settings.top_k,
+                last=("not_carried",),
             )
             found.append(_labelled(tables, one, order))
     return PairTables(

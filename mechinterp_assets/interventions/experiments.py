@@ -108,7 +108,7 @@ def features_at_a_role(
     receiver: Inputs = "v",
     via_mlp: bool = False,
 ) -> list[Planned]:
-    """Ablation of features (layer -> features), and of paths into receivers (K24 App. K.1, Fig. 16).
+    """Ablation of features (layer -> features), and of paths into receivers (K24 Fig. 16).
 
     receivers: S-inhibition heads, say; those in layers before a feature's are left out of its path.
     """

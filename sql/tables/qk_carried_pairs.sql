@@ -51,8 +51,8 @@ COMMENT ON COLUMN qk_carried_pairs.query_feature IS 'Index of the feature in the
 COMMENT ON COLUMN qk_carried_pairs.key_kind IS 'Part of the key at the name: kinds as in qk_feature_pairs, with key_bias, and residual_feature, residual_error, residual_bias where qk_features.residual_sae is given';
 COMMENT ON COLUMN qk_carried_pairs.key_layer IS 'Layer of the key part; NULL for embedding, position, key_bias and rest';
 COMMENT ON COLUMN qk_carried_pairs.key_feature IS 'Index of the feature in the SAE of key_layer; NULL for other kinds';
-COMMENT ON COLUMN qk_carried_pairs.rank IS 'Rank of |mean| among all pairs of the head and role, from 0; NULL for rest';
-COMMENT ON COLUMN qk_carried_pairs.covariance_rank IS 'Rank of |covariance with the score|, from 0; NULL for rest';
+COMMENT ON COLUMN qk_carried_pairs.rank IS 'Rank of |mean| among the pairs of the head, carrier and role, from 0: pairs with a carried part first, those with the part not_carried behind them; NULL for rest';
+COMMENT ON COLUMN qk_carried_pairs.covariance_rank IS 'Rank of |covariance with the score|, from 0, in the same two groups; NULL for rest';
 COMMENT ON COLUMN qk_carried_pairs.n_part_pairs IS '1; for rest the number of pairs that it sums up';
 COMMENT ON COLUMN qk_carried_pairs.n IS 'Prompts';
 COMMENT ON COLUMN qk_carried_pairs.n_present IS 'Prompts in which both parts are there (for A-B at A or at B); NULL for rest';

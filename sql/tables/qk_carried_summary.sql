@@ -25,7 +25,7 @@ CREATE TABLE qk_carried_summary (
     identity_error DOUBLE NOT NULL CHECK (identity_error >= 0),
     PRIMARY KEY (study, task, layer, head, carrier_layer, carrier_head, name_order, source_role, ordered_by, n_top_pairs)
 );
-COMMENT ON TABLE qk_carried_summary IS 'How much of a head''s attention score the first pairs of qk_carried_pairs make up (K24 App. K.3, Fig. 18: 8 pairs, 62% of the variance). One row per head, carrier, order of names, source role, order of the pairs and how many pairs (n_top_pairs, k below). S_k is the sum of the first k pairs as they are, with no coefficients fitted; pairs with the part not_carried are pairs too.';
+COMMENT ON TABLE qk_carried_summary IS 'How much of a head''s attention score the first pairs of qk_carried_pairs make up (K24 App. K.3, Fig. 18: 8 pairs, 62% of the variance). One row per head, carrier, order of names, source role, order of the pairs and how many pairs (n_top_pairs, k below). S_k is the sum of the first k pairs as they are, with no coefficients fitted; pairs with the part not_carried come behind all that are carried.';
 COMMENT ON COLUMN qk_carried_summary.study IS 'Study the row belongs to';
 COMMENT ON COLUMN qk_carried_summary.task IS 'Task whose prompts were run';
 COMMENT ON COLUMN qk_carried_summary.layer IS 'Layer of the head whose score is split, from 0';
