@@ -92,7 +92,7 @@ class QkFeatureSettings(Section):
     """Role whose features they bring."""
     top_pairs: Positive = 20
     """Pairs kept per head and role, by each of the two orders."""
-    top_k: list[Positive] = [1, 2, 5, 10, 20, 50, 100, 200, 500]
+    top_k: list[Positive] = [1, 2, 5, 8, 10, 20, 50, 100, 200, 500]
     """Numbers of pairs in whose sum the explained variance is measured."""
     residual_sae: LocalName | None = None
     """Folders with {layer} in their name, in SAELens's format for hook_resid_pre, that split the

@@ -555,7 +555,9 @@ def _orders(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _largest_of_orders(row: dict[str, Any]) -> float:
     """Opposite signs in the two orders of names do not cancel."""
-    return max([abs(row["mean_effect"]), *(abs(one["effect"]) for one in _orders(row))])
+    return max(
+        abs(float(row["mean_effect"])), *(abs(float(o["effect"])) for o in _orders(row)), 0.0
+    )
 
 
 def _way(row: dict[str, Any]) -> tuple[str, bool | None]:

@@ -105,7 +105,7 @@ def source_distance(examples: SourceExamples) -> Measured:
 
     BOS apart; n: examples with any source. null_value: the mean distance of their sources.
     """
-    counted = examples.candidate.any(axis=1)
+    counted: NDArray[np.bool_] = examples.candidate.sum(axis=1) > 0
     at = np.flatnonzero(counted)
     value = examples.distance[at, examples.strongest[at]].astype(np.float64)
     among = np.where(examples.candidate, examples.distance, 0).sum(axis=1)[at]
