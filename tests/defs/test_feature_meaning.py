@@ -21,16 +21,17 @@ from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.comparisons import Target, targets
 from tests.command_line import call
+from mechinterp_assets.features.families import MEASURES
 from tests.defs.conftest import Materialized
 
 
 def test_every_feature_that_fired_has_every_measure(tiny: Materialized) -> None:
     wrong = tiny.lake.sql(
-        """
+        f"""
         SELECT s.layer, s.feature, count(f.measure) AS n FROM feature_statistics AS s
         LEFT JOIN feature_families AS f USING (study, layer, feature)
         GROUP BY s.layer, s.feature, s.n_active
-        HAVING n <> CASE WHEN s.n_active > 0 THEN 15 ELSE 0 END
+        HAVING n <> CASE WHEN s.n_active > 0 THEN {len(MEASURES)} ELSE 0 END
         """
     )
     assert wrong.is_empty()
