@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mechinterp_assets.defs.saes.sae_matching import _other_sae
+from mechinterp_assets.features.families import MEASURES
 from mechinterp_assets.features.settings import ComparisonSettings
 from mechinterp_assets.labels.features import label_summary
 from mechinterp_assets.model.language_model import LanguageModel
@@ -21,7 +22,6 @@ from mechinterp_assets.storage.provenance import Provenance
 from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.comparisons import Target, targets
 from tests.command_line import call
-from mechinterp_assets.features.families import MEASURES
 from tests.defs.conftest import Materialized
 
 
