@@ -1,6 +1,6 @@
 """Direct feature attribution: a feature's pre-activation split over heads and source positions.
 
-Belongs here: the exact first-order split through one attention layer (K24 section 3.1). Splitting
+Belongs here: the exact first-order split through one attention layer (K24 section 2). Splitting
 the source residual streams further (recursive attribution) does not belong here.
 
 The pre-activation is affine in z, and z is affine in the values once attention patterns are given:

@@ -1,7 +1,7 @@
 """Attention scores split into pairs of SAE features: what the query and the key are made of.
 
 Belongs here: exact contributions of (query part, key part) pairs to a head's score from one role to
-others (K24 section 4.3, Fig. 18). Does not belong here: the parts themselves (residual_parts.py),
+others, after K24 App. K.3, Fig. 18. Does not belong here: the parts themselves (residual_parts.py),
 statistics over prompts (qk_pairs.py), the choice of heads.
 
 With the LayerNorm's scale s of the run held fixed, queries and keys are linear in the residual
@@ -15,7 +15,7 @@ query parts meet what differs between the keys (K24 reads keys through SAEs on t
 `residual_saes`; without them the key side has the same parts as the query side).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -74,8 +74,8 @@ def qk_features(
         PromptError: a prompt lacks a role. RdfaError: see FrozenModel.run.
     """
     settings, residual_saes = settings or QkFeatureSettings(), residual_saes or {}
-    _check(model, saes, residual_saes, prompts, heads)
-    splitter = _Splitter(model, saes, residual_saes, prompts, heads, settings)
+    check_split(model, saes, residual_saes, prompts, heads)
+    splitter = ScoreSplitter(model, saes, residual_saes, prompts, heads, settings)
     return pair_tables(
         [role_pairs for head in heads for role_pairs in splitter.role_pairs(head)],
         splitter.numbers,
@@ -84,11 +84,14 @@ def qk_features(
     )
 
 
-# ---- private -------------------------------------------------------------------------------------
+# ---- shared with the carried decomposition (qk_carried.py) ---------------------------------------
 
 
-class _Splitter:
-    """Pairs of heads on one set of prompts."""
+class ScoreSplitter:
+    """Pairs of heads on one set of prompts.
+
+    layers: those whose scores, patterns and scales are kept beside those of `heads`.
+    """
 
     def __init__(
         self,
@@ -98,13 +101,14 @@ class _Splitter:
         prompts: pl.DataFrame,
         heads: Sequence[Head],
         settings: QkFeatureSettings,
+        layers: Collection[int] = (),
     ) -> None:
-        self._model, self._frozen, self._settings = model, FrozenModel(model), settings
-        layers = sorted({layer for layer, _ in heads})
+        self._model, self.frozen, self._settings = model, FrozenModel(model), settings
+        layers = sorted({*layers, *(layer for layer, _ in heads)})
         roles = list(dict.fromkeys((settings.destination, *settings.sources)))
-        self._streams = role_streams(self._frozen, saes, prompts, roles, layers)
+        self.streams = role_streams(self.frozen, saes, prompts, roles, layers)
         self._residual = {
-            layer: Active.of(sae, self._streams.residual(layer), settings.centre_residual)
+            layer: Active.of(sae, self.streams.residual(layer), settings.centre_residual)
             for layer, sae in residual_saes.items()
             if layer in layers
         }
@@ -122,15 +126,15 @@ class _Splitter:
     def role_pairs(self, head: Head) -> list[RolePairs]:
         """Contributions of all pairs to the head's score, for every source role and contrast."""
         layer, _ = head
-        query, key = self._side(head, "query"), self._side(head, "key")
-        streams, found = self._streams, {}
+        query, key = self.side(head, "query"), self.side(head, "key")
+        streams, found = self.streams, {}
         for role in self._settings.sources:
             at = streams.roles.index(role)
-            pairs = self._pairs(layer, query, key, role)
+            pairs = self.pairs(layer, query, key, role)
             score = streams.scores[layer][:, head[1], at]
-            size = self._size(layer, query, key, role)
+            size = self.size(layer, query, key, role)
             gap = (pairs.totals(len(score)) - score).abs()
-            if not bool((gap <= self._frozen.tolerance * size).all()):
+            if not bool((gap <= self.frozen.tolerance * size).all()):
                 raise QkFeatureError(
                     f"the score of head {layer}.{head[1]} of {self._model.source} is not its "
                     f"scaled q . k (off by {float(gap.max()):.3g}); models with query-key norms "
@@ -146,17 +150,15 @@ class _Splitter:
         contrasts = [found[a].minus(found[b]) for a, b in self._settings.compared]
         return [*found.values(), *contrasts]
 
-    def _side(self, head: Head, side: str) -> MappedParts:
+    def side(self, head: Head, side: str) -> MappedParts:
         """Parts of queries or keys at all rows, bias included, rotated where positions are."""
         layer, number = head
-        weights, norm = self._frozen.query_key(layer), self._frozen.weights(layer)
+        weights, norm = self.frozen.query_key(layer), self.frozen.weights(layer)
         is_query = side == "query"
         W = (weights.W_Q if is_query else weights.W_K)[number]
         b = (weights.b_Q if is_query else weights.b_K)[number]
-        read = norm.norm_gain[:, None] * W
-        if self._frozen.centres:
-            read = read - read.mean(0)
-        streams = self._streams
+        read = self.read(layer, W)
+        streams = self.streams
         if not is_query and layer in self._residual:
             parts = self._residual_parts(layer, read)
         else:
@@ -165,30 +167,38 @@ class _Splitter:
         scaled = parts.vector / streams.scale[layer][parts.row, None]
         constant = (norm.norm_bias @ W + b).expand(len(rows), -1)
         bias = MappedParts(rows, torch.full_like(rows, self.numbers.of(f"{side}_bias")), constant)
-        whole = joined([replace(parts, vector=scaled), bias])
+        return self.turned(layer, joined([replace(parts, vector=scaled), bias]))
+
+    def turned(self, layer: int, parts: MappedParts) -> MappedParts:
+        """Queries or keys rotated to the positions of their rows, where positions are rotary."""
         form = identities_of(self._model).attention[layer]
         if not form.rotary:
-            return whole
-        longest = int(streams.position.max()) + 1
-        matrices = form.rotations(longest, self._model.config.d_head).cpu()
-        turned = torch.empty_like(whole.vector)
-        for position in sorted(set(streams.position.tolist())):
-            here = streams.position[whole.row] == position
-            turned[here] = whole.vector[here] @ matrices[position]
-        return replace(whole, vector=turned)
+            return parts
+        position = self.streams.position
+        matrices = form.rotations(int(position.max()) + 1, self._model.config.d_head).cpu()
+        vector = torch.empty_like(parts.vector)
+        for place in sorted(set(position.tolist())):
+            here = position[parts.row] == place
+            vector[here] = parts.vector[here] @ matrices[place]
+        return replace(parts, vector=vector)
+
+    def read(self, layer: int, W: Tensor) -> Tensor:
+        """The norm's gain and centring, then W: of the stream before `layer`, but for its scale."""
+        read = self.frozen.weights(layer).norm_gain[:, None] * W
+        return read - read.mean(0) if self.frozen.centres else read
 
     def _residual_parts(self, layer: int, read: Tensor) -> MappedParts:
         kinds = ("residual_feature", "residual_error", "residual_bias")
         return joined(active_parts(self._residual[layer], read, self.numbers, *kinds, layer))
 
-    def _scale(self, layer: int) -> float:
+    def factor(self, layer: int) -> float:
         """What the layer multiplies q . k by."""
         return identities_of(self._model).attention[layer].scale
 
-    def _pairs(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> RolePairs:
-        streams, scale = self._streams, self._scale(layer)
-        of_query = _by_row(query, streams.rows(self._settings.destination))
-        of_key = _by_row(key, streams.rows(role))
+    def pairs(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> RolePairs:
+        streams, scale = self.streams, self.factor(layer)
+        of_query = by_row(query, streams.rows(self._settings.destination))
+        of_key = by_row(key, streams.rows(role))
         prompts, pairs, values = [], [], []
         for prompt, ((q_part, q), (k_part, k)) in enumerate(zip(of_query, of_key, strict=True)):
             value = (scale * (q @ k.T)).flatten()
@@ -200,18 +210,18 @@ class _Splitter:
             -1, -1, role, torch.cat(prompts), torch.cat(pairs), torch.cat(values), none, none
         )
 
-    def _size(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> Tensor:
+    def size(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> Tensor:
         """c |q| |k| of every prompt, which rounding is relative to."""
-        streams = self._streams
+        streams = self.streams
 
         def norms(parts: MappedParts, rows: Tensor) -> Tensor:
-            return torch.stack([v.sum(0).norm() for _, v in _by_row(parts, rows)])
+            return torch.stack([v.sum(0).norm() for _, v in by_row(parts, rows)])
 
         of_query = norms(query, streams.rows(self._settings.destination))
-        return self._scale(layer) * of_query * norms(key, streams.rows(role))
+        return self.factor(layer) * of_query * norms(key, streams.rows(role))
 
 
-def _by_row(parts: MappedParts, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+def by_row(parts: MappedParts, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Parts and vectors of some rows, row by row."""
     order = parts.row.argsort(stable=True)
     sizes = torch.bincount(parts.row, minlength=int(rows.max()) + 1).tolist()
@@ -219,13 +229,14 @@ def _by_row(parts: MappedParts, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(parts.part[split[row]], parts.vector[split[row]]) for row in rows.tolist()]
 
 
-def _check(
+def check_split(
     model: LanguageModel,
     saes: Mapping[int, SparseAutoencoder],
     residual_saes: Mapping[int, SparseAutoencoder],
     prompts: pl.DataFrame,
     heads: Sequence[Head],
 ) -> None:
+    """Raise QkFeatureError for what cannot be split, before anything runs."""
     config = model.config
     if (gap := omega_gap(model)) is not None:
         raise QkFeatureError(f"attention scores cannot be split: {gap}")

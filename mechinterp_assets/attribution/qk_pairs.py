@@ -12,7 +12,7 @@ Pairs are ordered with the prompts that they are then measured on, so variance_e
 orders them with every other prompt and measures on those left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,16 +154,18 @@ def pair_tables(
     *,
     top_pairs: int,
     top_k: Sequence[int],
+    last: Collection[str] = (),
 ) -> PairTables:
     """Tables of several heads and roles, in their order; see the frames' tables for columns.
 
     pairs: those among the first `top_pairs` by either order, then a row `rest` with all others.
+    last: kinds of query parts whose pairs come behind all others in both orders.
     """
     pairs: list[dict[str, object]] = []
     kinds: list[dict[str, object]] = []
     summary: list[dict[str, object]] = []
     for one in of_roles:
-        counted = _Counted(one, numbers)
+        counted = _Counted(one, numbers, last)
         pairs += counted.pair_rows(top_pairs)
         kinds += counted.kind_rows()
         summary += counted.summary_rows(top_k)
@@ -180,7 +182,7 @@ def pair_tables(
 class _Counted:
     """Statistics of one head's pairs at one role."""
 
-    def __init__(self, one: RolePairs, numbers: PartNumbers) -> None:
+    def __init__(self, one: RolePairs, numbers: PartNumbers, last: Collection[str]) -> None:
         self._prompt: Ints = one.prompt.numpy()
         self._value: Floats = one.value.numpy()
         self._score: Floats = one.score.numpy()
@@ -191,6 +193,7 @@ class _Counted:
         self._names = numbers.names(set(query.tolist()) | set(key.tolist()))
         self._query: list[int] = query.tolist()
         self._key: list[int] = key.tolist()
+        self._last = np.array([self._names[part][0] in last for part in self._query])
         self._all = _Groups(self._place, len(found), self._prompt, self._value, self._score)
         self._orders = {order: self._order(order, None) for order in ORDERS}
         self._head = {"layer": one.layer, "head": one.head, "source_role": one.role}
@@ -315,7 +318,7 @@ class _Counted:
                 self._score[prompts],
             )
         by = groups.mean if order == "mean" else groups.covariance
-        return np.argsort(-np.abs(by), kind="stable")
+        return np.lexsort((-np.abs(by), self._last)).astype(np.int64)
 
     def _partial(self, chosen: NDArray[np.bool_]) -> Floats:
         """Sum of chosen pairs, per prompt."""

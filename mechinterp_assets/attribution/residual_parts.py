@@ -34,7 +34,8 @@ class PartNumbers:
 
     def __init__(self, n_layers: int, saes: Mapping[tuple[str, int], int]) -> None:
         self._fixed: dict[tuple[str, int | None], int] = {}
-        for kind in ("embedding", "position", "query_bias", "key_bias"):
+        plain = ("embedding", "position", "query_bias", "key_bias", "value_bias", "not_carried")
+        for kind in plain:
             self._fixed[kind, None] = len(self._fixed)
         for layer in range(n_layers):
             for kind in ("attention", "sae_error", "sae_bias", "output_bias", "mlp"):

@@ -64,7 +64,7 @@ class RdfaSettings(Section):
 
 
 class QkFeatureSettings(Section):
-    """Attention scores split into pairs of SAE features (K24 Fig. 18), on prompts of one task."""
+    """Attention scores split into pairs of SAE features (K24 App. K.3), on prompts of one task."""
 
     task: str = "ioi"
     """Whose prompts."""
@@ -82,9 +82,17 @@ class QkFeatureSettings(Section):
     contrasts: Literal["auto"] | list[tuple[str, str]] = "auto"
     """Pairs of sources whose difference of scores is split too; auto: the first source against
     every other one."""
+    carriers: Literal["auto"] | list[tuple[Index, Index]] = "auto"
+    """[layer, head] pairs that bring features from `carried_from` to the destination, or auto: the
+    `max_carriers` heads with the role s_inhibition that lower the logit difference most or, where
+    no head has it, those that attend END -> S2 most. With task ioi."""
+    max_carriers: Positive = 2
+    """Carriers that auto takes for each head, in earlier layers."""
+    carried_from: str = "S2"
+    """Role whose features they bring."""
     top_pairs: Positive = 20
     """Pairs kept per head and role, by each of the two orders."""
-    top_k: list[Positive] = [1, 2, 5, 10, 20, 50, 100, 200, 500]
+    top_k: list[Positive] = [1, 2, 5, 8, 10, 20, 50, 100, 200, 500]
     """Numbers of pairs in whose sum the explained variance is measured."""
     residual_sae: LocalName | None = None
     """Folders with {layer} in their name, in SAELens's format for hook_resid_pre, that split the

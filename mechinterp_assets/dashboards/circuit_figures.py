@@ -210,7 +210,7 @@ def qk_pairs(frame: pl.DataFrame) -> Figure | None:
         frame,
         note=(
             "Query part x key part: an SAE feature by its layer and number, or another part of the "
-            "residual stream (K24 Fig. 18). Whiskers: one standard deviation over prompts. "
+            "residual stream (after K24 Fig. 18). Whiskers: one standard deviation over prompts. "
             + "; ".join(f"{row['head']}: {row['chosen_by']}" for row in reasons.to_dicts())
         ),
         hidden=("chosen_by",),

@@ -186,13 +186,13 @@ def features(frame: pl.DataFrame) -> Figure | None:
         return None
     rows = sorted(frame.to_dicts(), key=lambda row: row["mean_effect"])
     kept = sorted(
-        sorted(rows, key=lambda row: -abs(row["mean_effect"]))[:MAX_ROWS],
-        key=lambda row: (row["layer"], row["mean_effect"], row["feature"]),
+        sorted(rows, key=lambda row: -_largest_of_orders(row))[:MAX_ROWS],
+        key=lambda row: (row["layer"], row["mean_effect"], row["feature"] or -1),
     )
     paths = {
-        "whole feature": ("sae_feature_ablation", None),
-        "direct path into heads": ("sae_feature_path", False),
-        "path into heads, MLPs recomputed": ("sae_feature_path", True),
+        "whole": ("ablation", None),
+        "direct path into heads": ("path", False),
+        "path into heads, MLPs recomputed": ("path", True),
     }
     present = [(key, name) for name, key in paths.items() if any(_way(row) == key for row in rows)]
     drawn: dict[str, dict[tuple[str, bool | None], Mark]] = {}
@@ -214,6 +214,28 @@ def features(frame: pl.DataFrame) -> Figure | None:
             ),
         )
     ]
+    orders = sorted({one["name_order"] for row in kept for one in _orders(row)})
+    for order in orders if len(orders) > 1 else ():
+        effects: dict[str, dict[tuple[str, bool | None], Mark]] = {}
+        for row in kept:
+            of_order = [one for one in _orders(row) if one["name_order"] == order]
+            for one in of_order:
+                mark = Mark(one["effect"], title=f"mean of {one['n']} prompts")
+                effects.setdefault(_feature(row), {})[_way(row)] = mark
+        pictures.append(
+            (
+                f"{order} prompts",
+                interval_plot(
+                    [
+                        (name, [found.get(way, Mark(None)) for way, _ in present])
+                        for name, found in effects.items()
+                    ],
+                    label=f"effect of ablating each feature in {order} prompts",
+                    axis="change of the logit difference",
+                    width=320,
+                ),
+            )
+        )
     for way, name in present:
         own = [row for row in kept if _way(row) == way]
         by_template = [
@@ -248,10 +270,11 @@ def features(frame: pl.DataFrame) -> Figure | None:
         frame,
         legend=[(name, colour(i)) for i, (_, name) in enumerate(present)],
         note=(
-            "Below zero the feature helped the answer. The reconstruction error stays. "
-            "Names are layer and feature, with the position at which it is ablated."
+            "Below zero the feature helped the answer. The reconstruction error stays, unless it "
+            "is what is ablated. Names are layer and feature, with the position at which it is "
+            "ablated; drawn are those with the largest effect in either order of names."
         ),
-        hidden=("by_template",),
+        hidden=("by_order", "by_template"),
         thumbnail=_thumbnail(frame["mean_effect"]),
     )
 
@@ -477,6 +500,7 @@ BY_KIND: dict[str, tuple[str, Callable[[pl.DataFrame], Figure | None]]] = {
     "sae_splice": ("experiment_splice", splice),
     "sae_feature_ablation": ("experiment_features", features),
     "sae_feature_path": ("experiment_features", features),
+    "sae_error_path": ("experiment_features", features),
     "edge": ("experiment_edges", edges),
 }
 
@@ -520,12 +544,25 @@ def _of_ablated(row: dict[str, Any]) -> str:
 
 
 def _feature(row: dict[str, Any]) -> str:
-    return f"{row['layer']}.{row['feature']} at {row['position_role']}"
+    part = "error" if row["feature"] is None else row["feature"]
+    return f"{row['layer']}.{part} at {row['position_role']}"
+
+
+def _orders(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Effects by order of names; none where prompts have no order."""
+    return [one for one in row["by_order"] or () if one["name_order"]]
+
+
+def _largest_of_orders(row: dict[str, Any]) -> float:
+    """Opposite signs in the two orders of names do not cancel."""
+    return max(
+        abs(float(row["mean_effect"])), *(abs(float(o["effect"])) for o in _orders(row)), 0.0
+    )
 
 
 def _way(row: dict[str, Any]) -> tuple[str, bool | None]:
-    path = row["kind"] == "sae_feature_path"
-    return row["kind"], bool(row["via_mlp"]) if path else None
+    path = row["kind"].endswith("_path")
+    return ("path", bool(row["via_mlp"])) if path else ("ablation", None)
 
 
 def _words(key: Sequence[Any]) -> str:

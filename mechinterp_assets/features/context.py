@@ -65,6 +65,53 @@ def near_dfa_share(examples: SourceExamples) -> Measured:
     return examples.mean_over_examples(share, expected, counted)
 
 
+def run_end_token_share(
+    activations: SparseActivations, tokens: CorpusTokens, texts: list[str]
+) -> Measured:
+    """Share of a feature's runs that end at its most frequent ending token, the text.
+
+    A run's ending token is the first at which the feature is silent again. n: runs with one: those
+    that end with their sequence, or before a token that was not read, have none. null_value: the
+    token's share of all tokens read.
+    """
+    last = np.ones(len(activations.cell), dtype=bool)
+    last[:-1] = np.diff(activations.cell) != 1
+    last[activations.starts[1:] - 1] = True
+    group = np.repeat(np.arange(len(activations.features)), np.diff(activations.starts))
+    end = activations.cell + 1
+    inside = last & (end % tokens.context > 0)
+    inside[inside] = tokens.read[end[inside]]
+    width = int(tokens.token_ids.max()) + 1
+    pairs, counts = np.unique(
+        group[inside] * width + tokens.token_ids[end[inside]], return_counts=True
+    )
+    size = len(activations.features)
+    n = np.bincount(group[inside], minlength=size)
+    x, token = np.zeros(size, dtype=np.int64), np.full(size, -1)
+    order = np.lexsort((pairs, -counts))[::-1]  # the largest, of equals the smallest id, comes last
+    x[pairs[order] // width], token[pairs[order] // width] = counts[order], pairs[order] % width
+    read = np.bincount(tokens.token_ids[tokens.read], minlength=width) / tokens.n_tokens
+    return Measured.share(
+        activations.features,
+        x,
+        n,
+        null_value=np.where(token >= 0, read[token], np.nan),
+        text=[texts[one] if one >= 0 else None for one in token],
+    )
+
+
+def source_distance(examples: SourceExamples) -> Measured:
+    """Mean distance, in tokens, of the strongest source of a feature's top examples from them.
+
+    BOS apart; n: examples with any source. null_value: the mean distance of their sources.
+    """
+    counted: NDArray[np.bool_] = examples.candidate.sum(axis=1) > 0
+    at = np.flatnonzero(counted)
+    value = examples.distance[at, examples.strongest[at]].astype(np.float64)
+    among = np.where(examples.candidate, examples.distance, 0).sum(axis=1)[at]
+    return examples.mean_over_examples(value, among / examples.candidate.sum(axis=1)[at], counted)
+
+
 # ---- private -------------------------------------------------------------------------------------
 
 

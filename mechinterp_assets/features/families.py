@@ -9,6 +9,7 @@ Adding a measure: write it in the file of its family, add a row to MEASURES and 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import polars as pl
@@ -29,18 +30,17 @@ from mechinterp_assets.features.sparse_activations import SparseActivations
 MEASURES: tuple[Measure, ...] = (
     Measure("induction", "induction_attribution", 0.6),
     Measure("induction", "induction_attribution_total", None, required=False),
-    Measure("induction", "induction_behaviour", 0.6, min_n=5, strict=True),
-    Measure(
-        "induction",
-        "induction_behaviour_same_prefix",
-        0.6,
-        required=False,
-        min_n=5,
-        strict=True,
+    Measure("induction", "induction_per_occurrence", 0.6, min_n=5, strict=True),
+    *(
+        Measure("induction", name, 0.6, required=False, min_n=5, strict=True)
+        for name in induction.BEHAVIOUR
+        if name != "induction_per_occurrence"
     ),
     Measure("high_level_context", "run_length", 5.0, min_n=5),
     Measure("high_level_context", "density_where_active", 0.3, min_n=5),
     Measure("local_context", "near_dfa_share", 0.8),
+    Measure("local_context", "source_distance", None, required=False),
+    Measure("local_context", "run_end_token_share", None, required=False, min_n=5),
     Measure("duplicate_token", "repeats_current_token", 0.6),
     Measure("successor", "promotes_successor", 0.6),
     Measure("name_mover", "promotes_source_token", 0.6),
@@ -116,21 +116,27 @@ def _measure(block: SparseActivations, tables: LayerTables) -> Iterator[tuple[Me
     values = {
         "induction_attribution": largest,
         "induction_attribution_total": total,
-        "induction_behaviour": _of_token(
-            induction.induction_behaviour(block, promoted, tokens, seed=tables.seed),
-            promoted,
-            texts,
-        ),
-        "induction_behaviour_same_prefix": _of_token(
-            induction.induction_behaviour(
-                block, promoted, tokens, same_prefix=True, seed=tables.seed
-            ),
-            promoted,
-            texts,
-        ),
+        **{
+            f"induction_{counted}{'_same_prefix' if same_prefix else ''}": _of_token(
+                induction.induction_behaviour(
+                    block,
+                    promoted,
+                    tokens,
+                    counted=counted,
+                    same_prefix=same_prefix,
+                    seed=tables.seed,
+                ),
+                promoted,
+                texts,
+            )
+            for counted in get_args(induction.Counted)
+            for same_prefix in (False, True)
+        },
         "run_length": context.run_length(block, tokens),
         "density_where_active": context.density_where_active(block, tokens),
         "near_dfa_share": context.near_dfa_share(examples),
+        "source_distance": context.source_distance(examples),
+        "run_end_token_share": context.run_end_token_share(block, tokens, texts),
         "repeats_current_token": source_relations.repeats_current_token(examples),
         "promotes_successor": source_relations.promotes_successor(examples, effects, texts),
         "promotes_source_token": source_relations.promotes_source_token(examples, effects),

@@ -5,13 +5,20 @@ induction features). Both are run on every feature: those hardly written by indu
 control group.
 
 B is the token whose logit the feature raises most. An example is a sequence that has B at least
-twice; it passes when the feature is silent on the token before the first B and active on the token
-before every later B. The paper does not say whether the token before must be the same each time
-(A B ... A -> B): `same_prefix` counts only occurrences of the bigram A B whose A repeats.
+twice; in each, B is due by induction at every occurrence but the first. Two rates:
+
+- per_occurrence: of all occurrences of B that are due, the share on whose preceding token the
+  feature is active: K24's pass rate.
+- per_sequence: of all examples, the share in which the feature is silent on the token before the
+  first B and active on the token before every later B: stricter, and ours.
+
+The paper does not say whether the token before must be the same each time (A B ... A -> B):
+`same_prefix` counts only occurrences of the bigram A B whose A repeats.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -25,7 +32,12 @@ from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
 MAX_EXAMPLES = 200
 CONTROL_BELOW = 0.1
 GROUPS = ("selected", "between", "weak", "control")
-BEHAVIOUR = ("induction_behaviour", "induction_behaviour_same_prefix")
+Counted = Literal["per_occurrence", "per_sequence"]
+BEHAVIOUR = tuple(
+    f"induction_{counted}{prefix}"
+    for counted in get_args(Counted)
+    for prefix in ("", "_same_prefix")
+)
 
 
 def induction_attribution(
@@ -72,13 +84,16 @@ class _Examples:
     cells: Cells
     starts: NDArray[np.int64]
 
-    def passed(self, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Whether each example passes, given whether the feature is active at each cell."""
+    def passed(self, active: NDArray[np.bool_], counted: Counted) -> tuple[int, int]:
+        """How many pass, and of how many, given whether the feature is active at each cell."""
+        due = np.ones(len(active), dtype=bool)
+        due[self.starts] = False
+        if counted == "per_occurrence":
+            return int(active[due].sum()), int(due.sum())
         if not len(self.starts):
-            return np.zeros(0, dtype=bool)
-        wanted = np.ones(len(active), dtype=bool)
-        wanted[self.starts] = False
-        return np.logical_and.reduceat(active == wanted, self.starts)
+            return 0, 0
+        whole = np.logical_and.reduceat(active == due, self.starts)
+        return int(whole.sum()), len(whole)
 
 
 def induction_behaviour(
@@ -86,11 +101,12 @@ def induction_behaviour(
     promoted: NDArray[np.int64],
     tokens: CorpusTokens,
     *,
+    counted: Counted,
     same_prefix: bool = False,
     max_examples: int = MAX_EXAMPLES,
     seed: int = 0,
 ) -> Measured:
-    """Share of examples that pass the induction heuristic, for every feature of `activations`.
+    """Pass rate of the induction heuristic, for every feature of `activations`.
 
     Occurrences of B right after BOS are left out: features are not read there. Of more than
     `max_examples` sequences a seeded random choice is taken, the same for all features of a B.
@@ -99,6 +115,7 @@ def induction_behaviour(
         activations: of whole features.
         promoted: [feature of activations] id of B; -1: no logit effects, so no examples.
         tokens: the tokens that were read.
+        counted: what a pass is counted by: occurrences of B that are due, or whole sequences.
         same_prefix: an example is a sequence in which a bigram A B occurs at least twice (of
             several, the one whose second occurrence comes first); only its occurrences count.
         max_examples: sequences looked at per feature.
@@ -120,8 +137,9 @@ def induction_behaviour(
             continue
         examples = _examples(token, tokens, priority, same_prefix, max_examples)
         for index in order[start:end]:
-            result = examples.passed(activations.fires(index, examples.cells))
-            passed[index], n[index] = result.sum(), len(result)
+            passed[index], n[index] = examples.passed(
+                activations.fires(index, examples.cells), counted
+            )
     return Measured.share(activations.features, passed, n)
 
 

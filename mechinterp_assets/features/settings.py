@@ -92,6 +92,8 @@ class FeatureSettings(Section):
     """The first of the top examples that have direct feature attribution, by head and source."""
     dfa_matrix_examples: Count = 2
     """The first of those that have the whole head x source matrix."""
+    dfa_corpus_sequences: Positive = 64
+    """Sequences over all of whose active tokens direct feature attribution is summed."""
     pages: Positive = 256
     """Features of a layer, the most often active ones, that get a page."""
     proxies: list[ProxySettings] = []

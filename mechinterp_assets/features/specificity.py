@@ -1,6 +1,6 @@
 """How well a proxy tells where a feature is active.
 
-Belongs here: counts behind specificity, expected-value and sensitivity plots (K24 section 3.2 and
+Belongs here: counts behind specificity, expected-value and sensitivity plots (K24 section 3.3 and
 its appendix on proxies; Bricken et al. 2023). Does not belong here: when a proxy holds
 (proxies.py).
 """

@@ -59,7 +59,12 @@ class PublishedSizes(Protocol):
 
     @property
     def published_features(self) -> int:
-        """SAE features per layer."""
+        """SAE features per layer and order of names, by attribution."""
+        ...
+
+    @property
+    def published_active_features(self) -> int:
+        """SAE features, all layers together, up to which all active ones of a layer are taken."""
         ...
 
     @property

@@ -36,7 +36,7 @@ def noising_of_attention(
     versus: Sequence[Versus] = ("zero", "zero_all"),
     together: bool = True,
 ) -> list[Planned]:
-    """Attention output at a role from each variant's run (K24 section 4.1, Fig. 5, Table 4).
+    """Attention output at a role from each variant's run (K24 section 4.3, Fig. 5, Table 4).
 
     Every layer alone and, with `together`, all of them at once (K24: layers 5 and 6). Both zero
     baselines by default: at the role, and at all positions as in the published code.
@@ -108,7 +108,7 @@ def features_at_a_role(
     receiver: Inputs = "v",
     via_mlp: bool = False,
 ) -> list[Planned]:
-    """Ablation of features (layer -> features), and of their paths into receivers (K24 Fig. 16).
+    """Ablation of features (layer -> features), and of paths into receivers (K24 Fig. 16).
 
     receivers: S-inhibition heads, say; those in layers before a feature's are left out of its path.
     """

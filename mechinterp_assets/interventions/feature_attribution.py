@@ -8,6 +8,7 @@ attribution_i = f_i d_i . dM/dz at the feature's layer and position, M = logit d
 clean run, raw weights: the first-order estimate of M(clean) - M(feature i ablated, error kept).
 """
 
+from collections import Counter
 from collections.abc import Mapping
 
 import polars as pl
@@ -37,12 +38,19 @@ def feature_attribution(
     """Mean attribution of every feature that is active at `position_role` in some prompt.
 
     prompts: rows of ioi_prompts or of one task, all with the role and with wrong tokens. Columns
-    layer, feature, n (prompts), n_active, mean_activation and attribution (means over all n).
+    layer, feature, name_order (NULL for prompts without one), n (prompts of that order), n_active,
+    mean_activation and attribution (means over these n): a row for each order in which the feature
+    is active.
     """
     check_prompts(prompts, model.config)
+    order_of = dict.fromkeys(prompts["prompt"].to_list())
+    if "name_order" in prompts.columns:
+        order_of = dict(prompts.select("prompt", "name_order").iter_rows())
+    counts = Counter(order_of.values())
     totals = {
-        layer: [float64(torch.zeros(sae.d_sae, device=model.device)) for _ in range(3)]
+        (layer, order): [float64(torch.zeros(sae.d_sae, device=model.device)) for _ in range(3)]
         for layer, sae in saes.items()
+        for order in counts
     }
     for group in prompt_groups(prompts, max_prompts=batch_rows, device=model.device):
         if position_role not in group.positions or (group.positions[position_role] < 0).any():
@@ -55,17 +63,21 @@ def feature_attribution(
             x = at_places(z[layer], places).flatten(1)
             f = sae.encode(x.to(sae.W_enc.dtype))
             slope = at_places(gradient[layer], places).flatten(1).to(f.dtype) @ sae.W_dec.T
-            for total, value in zip(totals[layer], ((f > 0), f, f * slope), strict=True):
-                total += float64(value.to(f.dtype)).sum(0)
-    n = prompts.height
+            for order in counts:
+                own = torch.tensor([order_of[p] == order for p in group.prompt], device=f.device)
+                values = ((f > 0), f, f * slope)
+                for total, value in zip(totals[layer, order], values, strict=True):
+                    total += float64(value[own].to(f.dtype)).sum(0)
     frames = []
-    for layer, (active, activation, attribution) in sorted(totals.items()):
+    for (layer, order), (active, activation, attribution) in totals.items():
+        n = counts[order]
         chosen = active.nonzero()[:, 0]
         frames.append(
             pl.DataFrame(
                 {
                     "layer": [layer] * len(chosen),
                     "feature": chosen.tolist(),
+                    "name_order": [order] * len(chosen),
                     "n": [n] * len(chosen),
                     "n_active": active[chosen].long().tolist(),
                     "mean_activation": (activation[chosen] / n).tolist(),
@@ -75,7 +87,7 @@ def feature_attribution(
             )
         )
     empty = pl.DataFrame(schema=FEATURE_ATTRIBUTION_SCHEMA)
-    return pl.concat([empty, *frames]).sort("layer", "feature")
+    return pl.concat([empty, *frames]).sort("layer", "feature", "name_order")
 
 
 def _z_and_gradient(

@@ -14,7 +14,7 @@ Where heads share values (grouped-query attention) all heads of a receiver's que
 change; `shared_with` of the results names them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -29,10 +29,12 @@ from mechinterp_assets.interventions.experiments import (
     noising_of_attention,
     splicing,
 )
-from mechinterp_assets.interventions.feature_choice import top_features
+from mechinterp_assets.interventions.feature_choice import LayerChoice, features_to_ablate
 from mechinterp_assets.interventions.kinds.layer_ablation import layer_ablations
 from mechinterp_assets.interventions.kinds.path_patching import PatchPath
+from mechinterp_assets.interventions.kinds.sae_error_path import ErrorPath
 from mechinterp_assets.interventions.kinds.sae_feature_path import FeaturePath
+from mechinterp_assets.interventions.kinds.sae_splice import SpliceSae
 from mechinterp_assets.interventions.published_experiment import Published
 from mechinterp_assets.interventions.published_sets import published_layers
 from mechinterp_assets.interventions.sets import Planned
@@ -157,41 +159,68 @@ def _splice_versus(context: ExperimentContext) -> tuple[Versus, ...]:
 
 
 def _features_at_s2(context: ExperimentContext) -> list[Chosen]:
-    """Ablation of the features with the largest attribution, and of their paths into values."""
+    """Ablation of the features that are active, of the error terms, and of their direct paths."""
     _layers_with_saes(context)
-    # In the last layer nothing at S2 reaches END.
-    attribution = context.attribution("S2").filter(pl.col("attribution") != 0)
-    features = top_features(attribution, context.settings.published_features)
-    if not features:
+    settings = context.settings
+    # In the last layer nothing at S2 reaches END: a feature there has no attribution.
+    attribution = context.attribution("S2").filter(
+        (pl.col("attribution") != 0).any().over("layer", "feature")
+    )
+    if attribution.is_empty():
         raise NothingToRun("no SAE feature at S2 has an attribution")
+    layers = features_to_ablate(
+        attribution,
+        per_layer=settings.published_features,
+        at_most=settings.published_active_features,
+    )
     receivers = _receivers(context)
-    reasons = _reasons(attribution)
+    through = f"receivers: {receivers.reason}"
     chosen = []
-    for layer, own in sorted(features.items()):
-        for feature in own:
-            reason = f"among the {len(own)} features of L{layer} {reasons[layer, feature]}"
+    for layer, own in sorted(layers.items()):
+        error = f"L{layer} error"
+        why = "what the SAE leaves of z"
+        chosen.append(Chosen(SpliceSae(layer=layer, position_role="S2"), error, why))
+        chosen += [
+            Chosen(path, error, f"{why}; {through}")
+            for path in _paths(ErrorPath, receivers, layer=layer)
+        ]
+        for feature in own.features:
+            part, reason = f"L{layer}F{feature}", _reason(layer, feature, own)
             chosen += [
-                Chosen(one, f"L{layer}F{feature}", reason)
+                Chosen(one, part, reason)
                 for one in features_at_a_role({layer: [feature]}, position_role="S2")
             ]
             chosen += [
-                Chosen(path, f"L{layer}F{feature}", f"{reason}; receivers: {receivers.reason}")
-                for path in _paths(layer, feature, receivers)
+                Chosen(path, part, f"{reason}; {through}")
+                for path in _paths(FeaturePath, receivers, layer=layer, feature=feature)
             ]
     return chosen
 
 
-def _paths(layer: int, feature: int, receivers: HeadChoice) -> list[FeaturePath]:
-    """The feature's direct path into the receivers' values, and the one through MLPs too."""
+def _reason(layer: int, feature: int, own: LayerChoice) -> str:
+    order, value = own.strongest[feature]
+    at = f"at S2 ({value:+.3f}{f' in {order} prompts' if order else ''})"
+    if own.whole:
+        return f"all {own.n_active} features of L{layer} that are active at S2; attribution {at}"
+    return (
+        f"among the {len(own.features)} of {own.n_active} active features of L{layer} with the "
+        f"largest attribution {at}"
+    )
+
+
+def _paths(
+    kind: type[FeaturePath] | type[ErrorPath], receivers: HeadChoice, layer: int, **given: int
+) -> list[Planned]:
+    """The direct path into the receivers' values, and the one through MLPs too."""
     later = tuple(head for head in receivers.heads if head[0] > layer)
     return [
-        FeaturePath(
+        kind(
             layer=layer,
-            feature=feature,
             position_role="S2",
             receiver="v",
             receivers=later,
             via_mlp=via_mlp,
+            **given,
         )
         for via_mlp in (False, True)
         if later
@@ -204,14 +233,6 @@ def _receivers(context: ExperimentContext) -> HeadChoice:
         return context.heads("s_inhibition")
     except NothingToRun as reason:
         return HeadChoice((), str(reason), False)
-
-
-def _reasons(attribution: pl.DataFrame) -> Mapping[tuple[int, int], str]:
-    rows = attribution.select("layer", "feature", "attribution").iter_rows()
-    return {
-        (layer, feature): f"with the largest attribution at S2 ({value:+.3f})"
-        for layer, feature, value in rows
-    }
 
 
 # ---- shared --------------------------------------------------------------------------------------
@@ -235,7 +256,7 @@ def _distinct(chosen: Sequence[Chosen]) -> list[Chosen]:
 K24_EXPERIMENTS: tuple[Published, ...] = (
     Published(
         name="k24_noising",
-        source="K24 Fig. 5, Table 4",
+        source="K24 section 4.3, Fig. 5, Table 4",
         question=(
             "How much of the logit difference is kept when attention outputs at S2 come from a "
             "prompt with other names, fillers, order or conjunction?"
@@ -244,22 +265,22 @@ K24_EXPERIMENTS: tuple[Published, ...] = (
     ),
     Published(
         name="k24_splicing",
-        source="K24 Fig. 14",
+        source="K24 App. K, Fig. 14",
         question="How much of the task survives SAE reconstructions in one layer?",
         choose=_splices,
     ),
     Published(
         name="k24_cross_section",
-        source="K24 Fig. 15",
+        source="K24 App. K, Fig. 15",
         question="How much of the task survives SAE reconstructions in several layers at once?",
         choose=_cross_section,
     ),
     Published(
         name="k24_features_at_s2",
-        source="K24 Fig. 16",
+        source="K24 App. K.1, Fig. 16",
         question=(
-            "Which features at S2 does the logit difference depend on, and how much of it goes "
-            "through the values of S-inhibition heads?"
+            "Which features and error terms at S2 does the logit difference depend on, by order of "
+            "names, and how much of it goes through the values of S-inhibition heads?"
         ),
         choose=_features_at_s2,
     ),

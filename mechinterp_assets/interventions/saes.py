@@ -21,6 +21,12 @@ def contribution(sae: SparseAutoencoder, z: Tensor, feature: int) -> Tensor:
     return (f[:, None] * sae.W_dec[feature]).reshape(z.shape).to(z.dtype)
 
 
+def error(sae: SparseAutoencoder, z: Tensor) -> Tensor:
+    """z - x_hat(z), what the SAE leaves, [place, head, d_head] for such z."""
+    flat = z.flatten(1)
+    return (flat - sae(flat.to(sae.W_enc.dtype)).to(z.dtype)).reshape(z.shape)
+
+
 @dataclass(frozen=True)
 class RemoveFeature(SiteStep):
     """z -> z - strength f_i(z) d_i."""
@@ -41,6 +47,4 @@ class Reconstruct(SiteStep):
     strength: float
 
     def change(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1)
-        x_hat = self.sae(flat.to(self.sae.W_enc.dtype)).to(x.dtype)
-        return self.strength * (x_hat - flat).reshape(x.shape)
+        return -self.strength * error(self.sae, x)

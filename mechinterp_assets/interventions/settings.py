@@ -93,8 +93,12 @@ class InterventionSettings(Section):
     """The first IOI prompts, which they run on."""
     published_edges: Positive = 3
     """Edges of each chosen head in them."""
+    published_active_features: Count = 1000
+    """All SAE features of a layer that are active at S2 are ablated one by one, in layers that have
+    no more than this many together, those with the largest attribution first."""
     published_features: Positive = 3
-    """SAE features per layer in them."""
+    """Features of each other layer: those with the largest attribution in ABBA prompts, and as many
+    in BABA prompts."""
     bootstrap: Positive = 1000
     """Resamples of prompts behind the intervals."""
     seed: int = 0

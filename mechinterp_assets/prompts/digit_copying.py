@@ -2,7 +2,7 @@
 
 Belongs here: the wording of the task. Does not belong here: the form of prompts (prompts.py).
 
-The idea is Kissane et al. 2024 (arXiv 2406.17759), section 4.2 and Fig. 3; the sentences are this
+The idea is Kissane et al. 2024 (arXiv 2406.17759), section 4.1.1 and Fig. 3; the sentences are this
 project's own. The foil is another total, which is the answer of the corrupt prompt of the pair.
 """
 

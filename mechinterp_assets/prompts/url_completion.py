@@ -2,9 +2,11 @@
 
 Belongs here: the wording of the task. Does not belong here: the form of prompts (prompts.py).
 
-The idea is Kissane et al. 2024 (arXiv 2406.17759), section 4.2 and Fig. 3 ("pic.twitter.com/"); the
-addresses are made up, from words that are single tokens inside an address. The foil is the word of
-another address in the same place, which is the answer of the corrupt prompt of the pair.
+After Kissane et al. 2024 (arXiv 2406.17759), section 4.1.1 and Fig. 3, whose text has
+"pic.twitter.com/" and nothing to copy: here the answer stands in the prompt, so that heads that
+copy have an effect. The addresses are made up, from words that are single tokens inside an address.
+The foil is the word of another address in the same place, which is the answer of the corrupt prompt
+of the pair.
 """
 
 import random

@@ -58,6 +58,7 @@ EVALUATION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "kl_recovered_mean": pl.Float64,
     "dead_fraction": pl.Float64,
     "dead_fraction_tokens": pl.Int64,
+    "dead_fraction_100k": pl.Float64,
     "shrinkage": pl.Float64,
     "density_counts": pl.List(pl.Int32),
 }
@@ -69,6 +70,8 @@ VARIANT_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 # Bins of log10 density: 0.25 wide from -8 to 0, the lower edge included; the last holds 0 too.
 DENSITY_LOW, DENSITY_BINS, DENSITY_WIDTH = -8.0, 32, 0.25
+
+DEAD_TOKENS = 100_000  # K24: dead is a feature that is active on none of so many
 
 ROUNDING = 1e-12  # of float64 sums over millions of rows, relative
 
@@ -162,6 +165,7 @@ class ReconstructionSums:
         self._n_norm = 0
         self._active = 0
         self._fired = torch.zeros(d_sae, dtype=torch.int64)
+        self._fired_early = torch.zeros(d_sae, dtype=torch.bool)
 
     @property
     def n(self) -> int:
@@ -176,6 +180,8 @@ class ReconstructionSums:
         fired = (f > 0).sum(0).cpu()
         self._active += int(fired.sum())
         self._fired += fired
+        if self.n < DEAD_TOKENS:
+            self._fired_early |= (f[: DEAD_TOKENS - self.n] > 0).any(0).cpu()
         x, x_hat = x.double(), reconstruction.double()
         residual = x - x_hat
         norms = x.norm(dim=1)
@@ -210,6 +216,9 @@ class ReconstructionSums:
             "mse": sums.residual_squares / (self.n * len(sums.x)),
             "dead_fraction": float((self._fired == 0).double().mean()),
             "dead_fraction_tokens": self.n,
+            "dead_fraction_100k": (
+                float((~self._fired_early).double().mean()) if self.n >= DEAD_TOKENS else None
+            ),
             "shrinkage": self._norm_ratio / self._n_norm if self._n_norm else None,
             "density_counts": density_counts(self.densities()),
         }

@@ -14,7 +14,7 @@ SweepRole = Literal["all_but_bos", "END"]
 
 
 class TaskEffectSettings(Section):
-    """Ablation of every head on tasks (K24 Fig. 3), and whether tasks share heads."""
+    """Ablation of every head on tasks (K24 sec. 4.1.1, Fig. 3), and whether tasks share heads."""
 
     tasks: Literal["auto"] | list[str] = "auto"
     """Which; auto takes ioi and those of tasks.names and tasks.own, others (prompt families) must

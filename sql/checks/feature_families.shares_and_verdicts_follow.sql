@@ -8,7 +8,7 @@ WHERE study = getvariable('study') AND layer = getvariable('layer') AND NOT (
     AND (
         meets_threshold IS NULL
         OR meets_threshold = CASE
-            WHEN measure = 'negative_share' OR starts_with(measure, 'induction_behaviour')
+            WHEN measure = 'negative_share' OR starts_with(measure, 'induction_per_')
             THEN value > threshold
             ELSE value >= threshold
         END

@@ -1,4 +1,4 @@
--- Which SAE features at S2 does the logit difference depend on, by order of names and template, and through which values (K24, Fig. 16)?
+-- Which SAE features and error terms at S2 does the logit difference depend on, by order of names and template, and through which values (K24, Fig. 16)?
 WITH by_template AS (
     SELECT
         e.part,
@@ -6,9 +6,9 @@ WITH by_template AS (
         p.template,
         min(r.layer) AS layer,
         count(DISTINCT r.prompt) AS n,
-        avg(r.patched - r.clean) FILTER (WHERE r.kind = 'sae_feature_ablation') AS ablated,
-        avg(r.patched - r.clean) FILTER (WHERE r.kind = 'sae_feature_path' AND NOT r.via_mlp) AS path,
-        avg(r.patched - r.clean) FILTER (WHERE r.kind = 'sae_feature_path' AND r.via_mlp) AS path_mlp,
+        avg(r.patched - r.clean) FILTER (WHERE r.kind IN ('sae_feature_ablation', 'sae_splice')) AS ablated,
+        avg(r.patched - r.clean) FILTER (WHERE r.kind LIKE 'sae%path' AND NOT r.via_mlp) AS path,
+        avg(r.patched - r.clean) FILTER (WHERE r.kind LIKE 'sae%path' AND r.via_mlp) AS path_mlp,
         max(r.receivers) AS receivers
     FROM intervention_experiments AS e
     INNER JOIN intervention_results AS r USING (study, task, intervention)

@@ -1,12 +1,12 @@
--- Change of the logit difference when an SAE feature is removed at S2, by feature and order of names
+-- Change of the logit difference when an SAE feature, or an SAE's error term, is removed at S2, by order of names
 SELECT
-    'L' || layer || 'F' || feature || ' ' || coalesce(name_order, 'both') AS key,
+    'L' || layer || coalesce('F' || feature, ' error') || ' ' || coalesce(name_order, 'both') AS key,
     avg(patched - clean) AS value
 FROM intervention_results
 JOIN ioi_prompts USING (study, prompt)
 WHERE study = coalesce(getvariable('study'), 'organism')
     AND task = 'ioi'
-    AND kind = 'sae_feature_ablation'
+    AND kind IN ('sae_feature_ablation', 'sae_splice')
     AND position_role = 'S2'
     AND metric = 'logit_diff'
 GROUP BY GROUPING SETS ((layer, feature), (layer, feature, name_order))

@@ -1,8 +1,10 @@
 -- Share of the tested features that behave as induction features, all layers together, by group of features
--- Keys: selected and control; "same prefix" where the token before must match too; "tested" how many features.
+-- Keys: the group, selected or control, and what passes are counted by: per_occurrence, K24's, or per_sequence; "same
+-- prefix" where the token before must match too; "tested" how many features.
 WITH summed AS (
     SELECT
-        feature_group || if(measure = 'induction_behaviour_same_prefix', ' same prefix', '') AS name,
+        feature_group || ' '
+            || replace(replace(measure, 'induction_', ''), '_same_prefix', ' same prefix') AS name,
         sum(n_tested) AS n_tested,
         sum(n_passed) AS n_passed
     FROM induction_test

@@ -17,7 +17,7 @@ CREATE TABLE feature_dfa (
     PRIMARY KEY (study, layer, feature, rank),
     CHECK (len(dfa_by_source) = position + 1)
 );
-COMMENT ON TABLE feature_dfa IS 'One row per top example of a feature: direct feature attribution, the exact split of the feature''s pre-activation over heads and source positions, DFA(head k, source s) = A_k[D, s] (v_k[s] . w_k) with attention pattern A, values v, destination D and w_k the slice of the feature''s W_enc column for head k (K24 section 3.1). Signed. Attention patterns are taken as given.';
+COMMENT ON TABLE feature_dfa IS 'One row per top example of a feature: direct feature attribution, the exact split of the feature''s pre-activation over heads and source positions, DFA(head k, source s) = A_k[D, s] (v_k[s] . w_k) with attention pattern A, values v, destination D and w_k the slice of the feature''s W_enc column for head k (K24 section 2). Signed. Attention patterns are taken as given.';
 COMMENT ON COLUMN feature_dfa.study IS 'Study the row belongs to';
 COMMENT ON COLUMN feature_dfa.layer IS 'Layer whose z_cat the SAE reads';
 COMMENT ON COLUMN feature_dfa.feature IS 'Index of the feature in the SAE';

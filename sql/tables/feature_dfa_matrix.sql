@@ -15,7 +15,7 @@ CREATE TABLE feature_dfa_matrix (
     PRIMARY KEY (study, layer, feature, rank, head),
     CHECK (len(dfa_by_source) = position + 1)
 );
-COMMENT ON TABLE feature_dfa_matrix IS 'One row per feature, example and head: the whole head x source matrix of direct feature attribution, DFA(head k, source s) = A_k[D, s] (v_k[s] . w_k) (K24 section 3.1), for the first few top examples of every feature (setting features.dfa_matrix_examples). Signed. Over sources a row sums to its element of feature_dfa.dfa_by_head, over heads the rows sum to feature_dfa.dfa_by_source; the sum of all + feature_dfa.constant is the pre-activation.';
+COMMENT ON TABLE feature_dfa_matrix IS 'One row per feature, example and head: the whole head x source matrix of direct feature attribution, DFA(head k, source s) = A_k[D, s] (v_k[s] . w_k) (K24 section 2), for the first few top examples of every feature (setting features.dfa_matrix_examples). Signed. Over sources a row sums to its element of feature_dfa.dfa_by_head, over heads the rows sum to feature_dfa.dfa_by_source; the sum of all + feature_dfa.constant is the pre-activation.';
 COMMENT ON COLUMN feature_dfa_matrix.study IS 'Study the row belongs to';
 COMMENT ON COLUMN feature_dfa_matrix.layer IS 'Layer whose z_cat the SAE reads';
 COMMENT ON COLUMN feature_dfa_matrix.feature IS 'Index of the feature in the SAE';

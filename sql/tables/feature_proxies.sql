@@ -25,7 +25,7 @@ CREATE TABLE feature_proxies (
     CHECK (activation_sum_true <= activation_sum * 1.000001),
     CHECK (specificity_low <= specificity_high AND sensitivity_low <= sensitivity_high)
 );
-COMMENT ON TABLE feature_proxies IS 'One row per proxy of the study (features.proxies) and feature that fired: the four counts of (proxy true, feature active) over the tokens of feature_statistics, and how much activation falls where the proxy is true (K24 section 3.2; Bricken et al. 2023). Shares: view feature_proxy_shares. By activation: feature_proxy_histogram.';
+COMMENT ON TABLE feature_proxies IS 'One row per proxy of the study (features.proxies) and feature that fired: the four counts of (proxy true, feature active) over the tokens of feature_statistics, and how much activation falls where the proxy is true (K24 section 3.3; Bricken et al. 2023). Shares: view feature_proxy_shares. By activation: feature_proxy_histogram.';
 COMMENT ON COLUMN feature_proxies.study IS 'Study the row belongs to';
 COMMENT ON COLUMN feature_proxies.layer IS 'Layer whose z_cat the SAE reads';
 COMMENT ON COLUMN feature_proxies.proxy IS 'Name of the proxy';

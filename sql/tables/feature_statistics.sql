@@ -33,7 +33,7 @@ COMMENT ON COLUMN feature_statistics.n_active IS 'Tokens at which the activation
 COMMENT ON COLUMN feature_statistics.n_tokens IS 'Tokens read: the denominator of density, equal for all features of a layer';
 COMMENT ON COLUMN feature_statistics.n_active_sequences IS 'Sequences with at least one token at which the activation is above 0';
 COMMENT ON COLUMN feature_statistics.density IS 'n_active / n_tokens, 0 to 1; NULL when no token was read';
-COMMENT ON COLUMN feature_statistics.log10_density IS 'log10 of density (K24 Figure 8 plots its histogram); NULL for a feature that never fired';
+COMMENT ON COLUMN feature_statistics.log10_density IS 'log10 of density; NULL for a feature that never fired';
 COMMENT ON COLUMN feature_statistics.mean_activation IS 'Mean activation over the tokens at which it is above 0, in units of z; NULL for a feature that never fired';
 COMMENT ON COLUMN feature_statistics.max_activation IS 'Largest activation, in units of z; NULL for a feature that never fired';
 COMMENT ON COLUMN feature_statistics.encoder_norm IS 'L2 norm of the column of W_enc';

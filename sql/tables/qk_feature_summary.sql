@@ -22,7 +22,7 @@ CREATE TABLE qk_feature_summary (
     identity_error DOUBLE NOT NULL CHECK (identity_error >= 0),
     PRIMARY KEY (study, task, layer, head, source_role, ordered_by, n_top_pairs)
 );
-COMMENT ON TABLE qk_feature_summary IS 'How much of a head''s attention score the first pairs of qk_feature_pairs make up (K24 Fig. 18). One row per head, source role, order of the pairs and how many pairs (n_top_pairs, k below). S_k is the sum of the first k pairs as they are, with no coefficients fitted.';
+COMMENT ON TABLE qk_feature_summary IS 'How much of a head''s attention score the first pairs of qk_feature_pairs make up (after K24 Fig. 18, which has in the query what a carrier head brings: qk_carried_summary). One row per head, source role, order of the pairs and how many pairs (n_top_pairs, k below). S_k is the sum of the first k pairs as they are, with no coefficients fitted.';
 COMMENT ON COLUMN qk_feature_summary.study IS 'Study the row belongs to';
 COMMENT ON COLUMN qk_feature_summary.task IS 'Task whose prompts were run';
 COMMENT ON COLUMN qk_feature_summary.layer IS 'Layer of the head whose score is split, from 0';

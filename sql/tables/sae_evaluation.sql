@@ -1,4 +1,4 @@
--- formula: 4
+-- formula: 5
 -- per: site
 -- rows: one
 -- references: attention_sae (study, layer)
@@ -29,6 +29,7 @@ CREATE TABLE sae_evaluation (
     kl_recovered_mean DOUBLE CHECK (kl_recovered_mean <= 1.000001),
     dead_fraction DOUBLE NOT NULL CHECK (dead_fraction BETWEEN 0 AND 1),
     dead_fraction_tokens BIGINT NOT NULL CHECK (dead_fraction_tokens > 0),
+    dead_fraction_100k DOUBLE CHECK (dead_fraction_100k BETWEEN dead_fraction AND 1),
     shrinkage DOUBLE CHECK (shrinkage >= 0),
     density_counts INTEGER[] NOT NULL,
     PRIMARY KEY (study, layer),
@@ -62,5 +63,6 @@ COMMENT ON COLUMN sae_evaluation.kl_recovered IS '1 - kl / kl_zero. At most 1; b
 COMMENT ON COLUMN sae_evaluation.kl_recovered_mean IS '1 - kl / kl_mean. NULL where mean ablation changes nothing';
 COMMENT ON COLUMN sae_evaluation.dead_fraction IS 'Share of features active on none of dead_fraction_tokens held-out tokens; it falls as that number grows';
 COMMENT ON COLUMN sae_evaluation.dead_fraction_tokens IS 'Tokens behind dead_fraction';
+COMMENT ON COLUMN sae_evaluation.dead_fraction_100k IS 'Share of features active on none of the first 100,000 held-out tokens (K24''s definition of dead); NULL where fewer were evaluated. At least dead_fraction';
 COMMENT ON COLUMN sae_evaluation.shrinkage IS 'Mean over tokens of ||x_hat|| / ||x||; below 1 an L1 penalty shrinks reconstructions. NULL where every x is 0';
 COMMENT ON COLUMN sae_evaluation.density_counts IS 'Density histogram on the held-out tokens: features per bin of log10(share of tokens on which the feature is active). Entry i (from 0) counts the interval [-8 + i / 4, -7.75 + i / 4); the last entry, the 32nd, includes 0. Features that never fired are in no bin (dead_fraction). As rows: view sae_held_out_density_histogram';

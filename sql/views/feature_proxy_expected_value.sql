@@ -17,7 +17,7 @@ SELECT
     / nullif(sum(activation_sum - activation_sum_true) OVER whole, 0) AS weight_false_separate
 FROM feature_proxy_histogram
 WINDOW whole AS (PARTITION BY study, layer, proxy, feature);
-COMMENT ON VIEW feature_proxy_expected_value IS 'One row per proxy, feature and activation interval: the bars of the specificity and expected-value plots (K24 section 3.2).';
+COMMENT ON VIEW feature_proxy_expected_value IS 'One row per proxy, feature and activation interval: the bars of the specificity and expected-value plots (K24 section 3.3).';
 COMMENT ON COLUMN feature_proxy_expected_value.specificity IS 'Share of the interval''s tokens at which the proxy is true; NULL in an empty interval';
 COMMENT ON COLUMN feature_proxy_expected_value.weight_true IS 'Share of the feature''s whole activation that lies in this interval at tokens at which the proxy is true. Normalised jointly: weight_true and weight_false sum to 1 over the intervals';
 COMMENT ON COLUMN feature_proxy_expected_value.weight_false IS 'The same where the proxy is false';

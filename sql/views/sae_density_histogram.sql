@@ -8,7 +8,7 @@ SELECT
     count(*) / sum(count(*)) OVER (PARTITION BY study, layer) AS share_of_features
 FROM feature_statistics
 GROUP BY study, layer, log10_density_low;
-COMMENT ON VIEW sae_density_histogram IS 'One row per layer and bin of log10 density: how many features of an SAE fire how often (K24 Figure 8). Features that never fired have their own row, with NULL edges.';
+COMMENT ON VIEW sae_density_histogram IS 'One row per layer and bin of log10 density: how many features of an SAE fire how often. Features that never fired have their own row, with NULL edges.';
 COMMENT ON COLUMN sae_density_histogram.study IS 'Study the row belongs to';
 COMMENT ON COLUMN sae_density_histogram.layer IS 'Layer whose z_cat the SAE reads';
 COMMENT ON COLUMN sae_density_histogram.log10_density_low IS 'Lower edge of the bin of log10 density, included; bins are 0.25 wide; NULL for features that never fired';

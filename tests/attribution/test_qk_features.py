@@ -113,6 +113,16 @@ def test_pairs_and_rest_sum_to_the_models_score(model: LanguageModel, architectu
     assert (rest["n_part_pairs"] > 0).all()
 
 
+def rotated(model: LanguageModel, vector: Tensor, position: int) -> Tensor:
+    """A query or key of one head at a position, by Hugging Face's own rotation."""
+    if model.config.positional == "absolute":
+        return vector
+    rotary = model.trunk.rotary_emb  # type: ignore[union-attr]
+    cos, sin = rotary(torch.zeros(1, dtype=torch.float32), torch.tensor([[position]]))  # type: ignore[operator]
+    x = vector[None, None, None]
+    return apply_rotary_pos_emb(x, x, cos.double(), sin.double())[0][0, 0, 0]
+
+
 def slow_pairs(
     model: LanguageModel,
     saes: dict[int, SparseAutoencoder],
@@ -182,12 +192,7 @@ def slow_pairs(
             return (part / scale[position] * gain) @ W
 
         def turned(vector: Tensor, position: int) -> Tensor:
-            if config.positional == "absolute":
-                return vector
-            rotary = model.trunk.rotary_emb  # type: ignore[union-attr]
-            cos, sin = rotary(torch.zeros(1, dtype=torch.float32), torch.tensor([[position]]))  # type: ignore[operator]
-            x = vector[None, None, None]
-            return apply_rotary_pos_emb(x, x, cos.double(), sin.double())[0][0, 0, 0]
+            return rotated(model, vector, position)
 
         own = slice(number * dh, (number + 1) * dh)
         end, source = where["END"], where[role]

@@ -220,7 +220,7 @@ def _families() -> pl.DataFrame:
         }
         for feature in range(D_SAE)
         for family, measure, passes, text in (
-            ("induction", "induction_behaviour", True, HOSTILE[feature % len(HOSTILE)]),
+            ("induction", "induction_per_occurrence", True, HOSTILE[feature % len(HOSTILE)]),
             ("successor", "promotes_successor", feature == 1, None),
             (ATTACK, ATTACK, False, ATTACK),
         )

@@ -426,7 +426,7 @@ def test_interval_examples_are_coloured_by_the_activations_around_them(
 def test_meaning_shows_labels_families_and_proxies(pages: dict[str, Page]) -> None:
     text = feature_page(pages, 1).text
     assert "Families: inductionsuccessor" in text
-    assert "induction behaviour" in text
+    assert "induction per occurrence" in text
     assert "50%" in text  # specificity 5 of 10
     assert "75%" in text  # by activation 9 of 12
     labelled = feature_page(pages, 6).text

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mechinterp_assets.defs.saes.sae_matching import _other_sae
+from mechinterp_assets.features.families import MEASURES
 from mechinterp_assets.features.settings import ComparisonSettings
 from mechinterp_assets.labels.features import label_summary
 from mechinterp_assets.model.language_model import LanguageModel
@@ -26,11 +27,11 @@ from tests.defs.conftest import Materialized
 
 def test_every_feature_that_fired_has_every_measure(tiny: Materialized) -> None:
     wrong = tiny.lake.sql(
-        """
+        f"""
         SELECT s.layer, s.feature, count(f.measure) AS n FROM feature_statistics AS s
         LEFT JOIN feature_families AS f USING (study, layer, feature)
         GROUP BY s.layer, s.feature, s.n_active
-        HAVING n <> CASE WHEN s.n_active > 0 THEN 15 ELSE 0 END
+        HAVING n <> CASE WHEN s.n_active > 0 THEN {len(MEASURES)} ELSE 0 END
         """
     )
     assert wrong.is_empty()

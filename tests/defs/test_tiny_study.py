@@ -82,11 +82,16 @@ def test_published_experiments_are_in_the_same_table(tiny: Materialized) -> None
         pl.col("experiment").str.starts_with("k24_")
     )
     counts = dict(by.group_by("experiment").agg(pl.col("part").n_unique()).rows())
-    # Five layers to choose from and three variants; SAEs of two layers, two features of each.
+    # Five layers to choose from and three variants; SAEs of two layers.
     assert counts["k24_noising"] == 5 + 3
     assert counts["k24_splicing"] == 2
     assert counts["k24_cross_section"] == 1
-    assert counts["k24_features_at_s2"] == 4
+    # Every feature that is active at S2, and both error terms.
+    at_s2 = by.filter(experiment="k24_features_at_s2")
+    features = at_s2.filter(kind="sae_feature_ablation").select("layer", "feature").unique()
+    assert features.height > 4
+    assert counts["k24_features_at_s2"] == features.height + 2
+    assert {"L0 error", "L2 error"} <= set(at_s2["part"])
     # The study's own splices are not run again.
     assert set(by.filter(experiment="k24_splicing")["n"]) == {4}
     assert set(by.filter(experiment="k24_noising")["n"]) == {8}

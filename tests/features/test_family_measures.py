@@ -4,7 +4,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mechinterp_assets.features.context import density_where_active, near_dfa_share, run_length
+from mechinterp_assets.features.context import (
+    density_where_active,
+    near_dfa_share,
+    run_end_token_share,
+    run_length,
+    source_distance,
+)
 from mechinterp_assets.features.families import MEASURES, LayerTables, feature_families
 from mechinterp_assets.features.ngrams import ngram_overlap
 from mechinterp_assets.features.source_relations import (
@@ -213,3 +219,29 @@ def test_frame_has_every_measure_of_every_feature_and_does_not_depend_on_blocks(
         (counted["n"] == 0) == counted["value"].is_null()
     ).all()
     assert feature_families([], tables).height == 0
+
+
+def test_runs_end_at_a_marker() -> None:
+    """Two runs end before c and one before d; one ends with its sequence and has no end."""
+    tokens = corpus("abcab", "aabc", "abd", "xxab")
+    ending = {(0, 1): 1.0, (0, 2): 1.0, (1, 2): 1.0, (1, 3): 1.0, (2, 2): 1.0, (3, 4): 1.0}
+    alone = {(3, 4): 1.0}
+    texts = ["<bos>", *"abcdefghijklmnopqrstuvwxyz"]
+    result = run_end_token_share(sparse(active(ending, alone), tokens), tokens, texts)
+    assert result.x is not None
+    assert (result.x.tolist(), result.n.tolist()) == ([2, 0], [3, 0])
+    assert result.text == ["c", None]
+    assert result.null_value is not None
+    n_c = (tokens.token_ids[tokens.read] == 3).sum()
+    assert result.null_value[0] == n_c / tokens.n_tokens
+    assert np.isnan(result.value[1])
+
+
+def test_distance_of_the_strongest_source() -> None:
+    dfa = {0: [7.0, 0.1, 0.9, 0.0, 0.0, 0.2]}
+    examples = examples_of("abcde", dfa, [0])
+    result = source_distance(examples)
+    assert result.value.tolist() == [3.0]
+    # Sources 1 to 5 of an example at 5.
+    assert result.null_value is not None
+    assert result.null_value.tolist() == [2.0]

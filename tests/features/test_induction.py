@@ -7,6 +7,7 @@ import pytest
 from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.features.families import MEASURES
 from mechinterp_assets.features.induction import (
+    Counted,
     induction_attribution,
     induction_behaviour,
     induction_test,
@@ -18,9 +19,13 @@ B = 2  # the letter b
 
 
 def slow(
-    tokens: CorpusTokens, places: dict[tuple[int, int], float], token: int, same_prefix: bool
+    tokens: CorpusTokens,
+    places: dict[tuple[int, int], float],
+    token: int,
+    counted: Counted,
+    same_prefix: bool,
 ) -> tuple[int, int]:
-    """(examples passed, examples), one sequence after the other."""
+    """(passed, of how many), one sequence after the other."""
     passed = n = 0
     ids = tokens.token_ids.reshape(-1, tokens.context)
     read = tokens.read.reshape(-1, tokens.context)
@@ -38,9 +43,14 @@ def slow(
             before = min(repeated, key=lambda g: g[1]) if repeated else []
         if len(before) < 2:
             continue
-        n += 1
         active_there = [(row, p) in places for p in before]
-        passed += not active_there[0] and all(active_there[1:])
+        if counted == "per_occurrence":
+            for fires in active_there[1:]:
+                n += 1
+                passed += fires
+        else:
+            n += 1
+            passed += not active_there[0] and all(active_there[1:])
     return passed, n
 
 
@@ -52,22 +62,32 @@ def test_planted_features() -> None:
     elsewhere = {(2, 1): 1.0}
     late = {(0, 5): 1.0, (1, 4): 1.0}
     activations = sparse(active(induction, every_a, elsewhere, late), tokens)
-    result = induction_behaviour(activations, np.full(4, B), tokens)
+    whole = induction_behaviour(activations, np.full(4, B), tokens, counted="per_sequence")
     # "bcbc" has b twice, but the first right after BOS; "aab" has one b.
-    assert result.n.tolist() == [2, 2, 2, 2]
-    assert result.value.tolist() == [1.0, 0.0, 0.0, 0.5]
+    assert whole.n.tolist() == [2, 2, 2, 2]
+    assert whole.value.tolist() == [1.0, 0.0, 0.0, 0.5]
+    due = induction_behaviour(activations, np.full(4, B), tokens, counted="per_occurrence")
+    # b is due twice in the first and once in the second: what a feature does before the first b
+    # is not asked.
+    assert due.n.tolist() == [3, 3, 3, 3]
+    assert due.x is not None
+    assert due.x.tolist() == [3, 3, 0, 2]
 
 
+@pytest.mark.parametrize("counted", ["per_occurrence", "per_sequence"])
 @pytest.mark.parametrize("same_prefix", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_against_a_slow_reference(seed: int, same_prefix: bool) -> None:
+def test_against_a_slow_reference(seed: int, same_prefix: bool, counted: Counted) -> None:
     tokens, frame = random_case(seed, sequences=60, letters=3)
     activations = sparse(frame, tokens)
     promoted = np.array([1, 2, 3, 1, 2, -1])
-    result = induction_behaviour(activations, promoted, tokens, same_prefix=same_prefix)
+    result = induction_behaviour(
+        activations, promoted, tokens, counted=counted, same_prefix=same_prefix
+    )
     assert result.x is not None
     for feature, token in enumerate(promoted.tolist()):
-        expected = slow(tokens, fired(frame, feature), token, same_prefix) if token > 0 else (0, 0)
+        places = fired(frame, feature)
+        expected = slow(tokens, places, token, counted, same_prefix) if token > 0 else (0, 0)
         assert (result.x[feature], result.n[feature]) == expected
     assert result.n[:5].min() > 10
     assert np.isnan(result.value[5])
@@ -77,17 +97,29 @@ def test_same_prefix_looks_at_one_bigram_only() -> None:
     """a b c b a b: b follows a, c, a; the feature fires before the third b alone."""
     tokens = corpus("abcbab")
     activations = sparse(active({(0, 5): 1.0}), tokens)
-    assert induction_behaviour(activations, np.array([B]), tokens).value.tolist() == [0.0]
-    strict = induction_behaviour(activations, np.array([B]), tokens, same_prefix=True)
-    assert strict.value.tolist() == [1.0]
+    rates: dict[tuple[Counted, bool], float] = {
+        ("per_sequence", False): 0.0,
+        ("per_sequence", True): 1.0,
+        ("per_occurrence", False): 0.5,
+        ("per_occurrence", True): 1.0,
+    }
+    for (counted, same_prefix), rate in rates.items():
+        result = induction_behaviour(
+            activations, np.array([B]), tokens, counted=counted, same_prefix=same_prefix
+        )
+        assert result.value.tolist() == [rate]
 
 
 def test_example_limit_takes_a_seeded_choice() -> None:
     tokens = corpus(*["xabyab"] * 30)
     places = {(sequence, 5): 1.0 for sequence in range(15)}
     activations = sparse(active(places), tokens)
-    result = induction_behaviour(activations, np.array([B]), tokens, max_examples=10, seed=3)
-    again = induction_behaviour(activations, np.array([B]), tokens, max_examples=10, seed=3)
+    result, again = (
+        induction_behaviour(
+            activations, np.array([B]), tokens, counted="per_sequence", max_examples=10, seed=3
+        )
+        for _ in range(2)
+    )
     assert result.n.tolist() == [10]
     assert 0 < result.value[0] < 1
     assert result.value == again.value
@@ -137,7 +169,7 @@ def test_groups_and_counts() -> None:
                 measures["induction_attribution_total"], Measured(features, total, np.full(n, 2))
             ),
             measured_frame(
-                measures["induction_behaviour"],
+                measures["induction_per_occurrence"],
                 Measured.share(features, np.minimum(passed, examples), examples),
             ),
         ]
@@ -145,20 +177,20 @@ def test_groups_and_counts() -> None:
     test = induction_test(frame)
     rows = {
         row["feature_group"]: row
-        for row in test.filter(pl.col("measure") == "induction_behaviour").to_dicts()
+        for row in test.filter(pl.col("measure") == "induction_per_occurrence").to_dicts()
     }
     assert (rows["selected"]["n_passed"], rows["selected"]["n_tested"]) == (450, 586)
     assert (rows["control"]["n_passed"], rows["control"]["n_tested"]) == (3, 500)
     assert (rows["weak"]["n_features"], rows["weak"]["n_passed"]) == (10, 0)
     assert (rows["between"]["n_features"], rows["between"]["n_tested"]) == (7, 2)
     assert rows["selected"]["ci_low"] < 450 / 586 < rows["selected"]["ci_high"]
-    assert test.height == 8
+    assert test.height == 16
 
 
 def test_a_rate_of_exactly_the_threshold_does_not_pass() -> None:
     measures = {measure.name: measure for measure in MEASURES}
     rate = Measured.share(np.array([0, 1, 2]), [60, 61, 4], [100, 100, 4])
-    frame = measured_frame(measures["induction_behaviour"], rate)
+    frame = measured_frame(measures["induction_per_occurrence"], rate)
     assert frame["meets_threshold"].to_list() == [False, True, None]
     selection = Measured(np.array([0, 1]), np.array([0.6, 0.599]), np.array([1, 1]))
     frame = measured_frame(measures["induction_attribution"], selection)

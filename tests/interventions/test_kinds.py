@@ -78,6 +78,7 @@ def test_shipped_kinds_are_named_as_their_files() -> None:
         "head_scaling",
         "layer_ablation",
         "path_patching",
+        "sae_error_path",
         "sae_feature_ablation",
         "sae_feature_path",
         "sae_splice",

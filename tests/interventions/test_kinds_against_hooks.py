@@ -401,6 +401,27 @@ def test_sae_feature_path(
     check(busy, prompts, given, naive, view="raw", saes=saes)
 
 
+@pytest.mark.parametrize("via_mlp", [True, False])
+def test_sae_error_path(
+    busy: LanguageModel, prompts: pl.DataFrame, saes: Saes, via_mlp: bool
+) -> None:
+    """What the receivers read is what the reconstruction would have sent them."""
+    receivers = [(2, 6), (3, 3)]
+
+    def naive(row: Row, view: str) -> Tensor:
+        own = cached(busy, view, row)
+        place = row["pos_s2"]
+        z = own["blocks.1.attn.hook_z"][0, place]
+        kept = saes[1](z.flatten()[None])[0].reshape(z.shape)
+        sent = {(1, head): (place, kept[head]) for head in range(busy.config.n_heads)}
+        hooks = frozen_hooks(own, busy.config.n_layers, sent, via_mlp)
+        return received(busy, view, row, hooks, "v", receivers, "S2")
+
+    given: dict[str, Any] = {"kind": "sae_error_path", "layer": 1, "position_role": "S2"}
+    given |= {"receiver": "v", "receivers": receivers, "via_mlp": via_mlp}
+    check(busy, prompts, given, naive, view="raw", saes=saes)
+
+
 def test_steering(busy: LanguageModel, prompts: pl.DataFrame, saes: Saes) -> None:
     w = busy.raw_weights
     decoder = saes[2].W_dec[7].reshape(busy.config.n_heads, -1)

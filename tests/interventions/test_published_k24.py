@@ -15,7 +15,11 @@ from mechinterp_assets.interventions.experiment_context import (
     ExperimentContext,
     NothingToRun,
 )
-from mechinterp_assets.interventions.feature_choice import FEATURE_ATTRIBUTION_SCHEMA
+from mechinterp_assets.interventions.feature_choice import (
+    FEATURE_ATTRIBUTION_SCHEMA,
+    features_to_ablate,
+    top_features,
+)
 from mechinterp_assets.interventions.measured_context import experiment_context
 from mechinterp_assets.interventions.published import (
     PUBLISHED,
@@ -80,7 +84,11 @@ def planted(
 ) -> ExperimentContext:
     """A context without a model; attribution: (layer, feature, value)."""
     found = pl.DataFrame(
-        [(layer, feature, 4, 4, 1.0, value) for layer, feature, value in attribution],
+        [
+            (layer, feature, order, 4, 4, 1.0, value)
+            for layer, feature, value in attribution
+            for order in ("ABBA", "BABA")
+        ],
         schema=FEATURE_ATTRIBUTION_SCHEMA,
         orient="row",
     )
@@ -93,7 +101,7 @@ def planted(
         "sae_layers": tuple(range(shape.n_layers)),
         "attribution": lambda role: found,
         "mean_effects": planted_effects(effects or {1: -2.0, 3: -1.0, 4: 5.0}),
-        "settings": InterventionSettings(published_features=2),
+        "settings": InterventionSettings(published_features=2, published_active_features=0),
     }
     return ExperimentContext(
         shape=shape,
@@ -253,21 +261,72 @@ def test_features_at_s2_and_their_paths() -> None:
     )
     _, listed = choose(["k24_features_at_s2"], context)
     assert ids(listed, "k24_features_at_s2") == [
+        "splice:sae:L0:S2",
+        "ablate:path:L0error:S2>v:L2H1+L4H0:S2",
+        "ablate:path:L0error:S2>v:L2H1+L4H0:S2:mlp",
         "ablate:sae:L0F3:S2",
         "ablate:path:L0F3:S2>v:L2H1+L4H0:S2",
         "ablate:path:L0F3:S2>v:L2H1+L4H0:S2:mlp",
         "ablate:sae:L0F7:S2",
         "ablate:path:L0F7:S2>v:L2H1+L4H0:S2",
         "ablate:path:L0F7:S2>v:L2H1+L4H0:S2:mlp",
+        "splice:sae:L3:S2",
+        "ablate:path:L3error:S2>v:L4H0:S2",
+        "ablate:path:L3error:S2>v:L4H0:S2:mlp",
         "ablate:sae:L3F2:S2",
         "ablate:path:L3F2:S2>v:L4H0:S2",
         "ablate:path:L3F2:S2>v:L4H0:S2:mlp",
     ]
-    reasons = listed["chosen_by"].to_list()
-    assert "largest attribution at S2 (-0.900)" in reasons[0]
-    assert reasons[1].endswith("the 2 heads with the largest ioi_attention_s2")
+    reasons = dict(zip(listed["intervention"], listed["chosen_by"], strict=True))
+    assert reasons["ablate:sae:L0F3:S2"] == (
+        "among the 2 of 3 active features of L0 with the largest attribution at S2 (-0.900 in ABBA "
+        "prompts)"
+    )
+    path = reasons["ablate:path:L0F3:S2>v:L2H1+L4H0:S2"]
+    assert path.endswith("the 2 heads with the largest ioi_attention_s2")
     grouped = replace(context, shape=replace(SMALL, n_kv_heads=1))
-    assert len(choose(["k24_features_at_s2"], grouped)[0]) == 9
+    assert len(choose(["k24_features_at_s2"], grouped)[0]) == 15
+
+
+def _attributions(
+    *rows: tuple[int, int, str, float],
+) -> pl.DataFrame:
+    return pl.DataFrame(
+        [(layer, feature, order, 16, 9, 0.5, value) for layer, feature, order, value in rows],
+        schema=FEATURE_ATTRIBUTION_SCHEMA,
+        orient="row",
+    )
+
+
+OPPOSED = _attributions(
+    # 20 prompts of one order, 12 of the other: -.001 where they are pooled.
+    (1, 8, "ABBA", -0.024),
+    (1, 8, "BABA", 0.042),
+    *((1, feature, order, 0.01) for feature in (2, 3, 4) for order in ("ABBA", "BABA")),
+    *((0, feature, "ABBA", 0.02) for feature in range(5)),
+)
+
+
+def test_opposite_signs_in_the_two_orders_do_not_cancel() -> None:
+    """A feature that helps one order of names and harms the other is the first, not the last."""
+    assert top_features(OPPOSED, 1) == {1: [8], 0: [0]}
+    chosen = features_to_ablate(OPPOSED, per_layer=1, at_most=0)
+    assert chosen[1].features == (8,)
+    assert chosen[1].strongest[8] == ("BABA", 0.042)
+    assert not chosen[1].whole
+
+
+def test_all_active_features_but_where_their_number_forbids() -> None:
+    everything = features_to_ablate(OPPOSED, per_layer=1, at_most=9)
+    assert {layer: set(own.features) for layer, own in everything.items()} == {
+        1: {8, 2, 3, 4},
+        0: {0, 1, 2, 3, 4},
+    }
+    assert all(own.whole for own in everything.values())
+    # The layer with the largest attribution comes first; the other has its largest alone.
+    bounded = features_to_ablate(OPPOSED, per_layer=2, at_most=8)
+    assert [bounded[1].whole, bounded[0].whole] == [True, False]
+    assert bounded[0].features == (0, 1)
 
 
 # ---- runs ----------------------------------------------------------------------------------------
@@ -340,7 +399,7 @@ def test_on_a_model_identities_hold(busy: LanguageModel, organism: LanguageModel
         scores=pl.DataFrame(schema=SCORES),
         trace_edges=pl.DataFrame(schema={"prompt": pl.Int64}),
         trace_graph=pl.DataFrame(),
-        settings=InterventionSettings(published_features=1),
+        settings=InterventionSettings(published_features=1, published_active_features=0),
     )
     planned, listed = choose(K24, context)
     results = run(busy, prompts, planned, limit=4, saes=saes)

@@ -8,6 +8,7 @@ from torch import Tensor
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.activations.harvest import capture_z
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.sae import evaluation
 from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.errors import SaeError
@@ -354,3 +355,23 @@ def test_hooks_are_gone_after_an_evaluation(
     frame = evaluate_layers(organism, {1: _constant(mean_z[1])}, token_ids[:1], mean_z)
     assert isinstance(frame, pl.DataFrame)
     assert not organism.output_projection(1)._forward_pre_hooks
+
+
+def test_dead_by_both_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feature that fires late is dead by its first tokens, not by all; blocks do not matter."""
+    eye = torch.eye(3)
+    sae = StandardSAE(eye, torch.zeros(3), eye.clone(), torch.zeros(3))
+    rows = torch.zeros(12, 3)
+    rows[1, 0] = rows[9, 1] = 1.0
+    monkeypatch.setattr(evaluation, "DEAD_TOKENS", 9)
+    for size in (12, 5, 1):
+        sums = evaluation.ReconstructionSums(3, 3, 12)
+        for block in torch.split(rows, size):
+            sums.add(sae, block)
+        found = sums.measures()
+        assert found["dead_fraction"] == pytest.approx(1 / 3)
+        assert found["dead_fraction_100k"] == pytest.approx(2 / 3)
+    monkeypatch.setattr(evaluation, "DEAD_TOKENS", 13)
+    few = evaluation.ReconstructionSums(3, 3, 12)
+    few.add(sae, rows)
+    assert few.measures()["dead_fraction_100k"] is None

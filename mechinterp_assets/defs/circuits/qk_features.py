@@ -17,11 +17,15 @@ if TYPE_CHECKING:  # science imports torch
     from mechinterp_assets.sae.base import SparseAutoencoder
 
 TABLES = ("qk_feature_pairs", "qk_feature_kinds", "qk_feature_summary")
+CARRIED = ("qk_carried_pairs", "qk_carried_kinds", "qk_carried_summary")
 ROLE, FALLBACK = "name_mover", "ioi_attention_io"
+CARRIER_ROLE, CARRIER_FALLBACK = "s_inhibition", "ioi_attention_s2"
+IOI = "ioi"
 
 
 @tables(
     *TABLES,
+    *CARRIED,
     reads=["language_model", "ioi_prompts", "task_prompts", *SCORE_TABLES, "attention_sae"],
     settings=["qk_features"],
     files=["qk_features.residual_sae"],
@@ -31,7 +35,11 @@ ROLE, FALLBACK = "name_mover", "ioi_attention_io"
     needs=["recursive_attribution", "query_key"],
 )
 def qk_features(run: Run) -> Made:
-    """What queries at END and keys at the names are made of, and which pairs make the score."""
+    """What queries at END and keys at the names are made of, and which pairs make the score.
+
+    Queries by their writers at END (qk_feature_*), and by what S-inhibition heads bring there from
+    S2 (qk_carried_*).
+    """
     from mechinterp_assets.attribution.frozen_forward import RdfaError
     from mechinterp_assets.attribution.qk_features import QkFeatureError
     from mechinterp_assets.attribution.qk_features import qk_features as split_scores
@@ -41,20 +49,17 @@ def qk_features(run: Run) -> Made:
     try:
         prompts = base_prompts(run, settings.task).head(settings.prompts)
     except NoPromptsError as reason:
-        return run.nothing(str(reason), *TABLES)
+        return run.nothing(str(reason), *TABLES, *CARRIED)
     heads = _heads(run)
     first = max(layer for layer, _ in heads)
+    saes = open_saes(run, [layer for layer in run.study.layers if layer < first])
+    residual_saes = _residual_saes(run, {layer for layer, _ in heads})
     try:
         found = split_scores(
-            run.model,
-            open_saes(run, [layer for layer in run.study.layers if layer < first]),
-            prompts,
-            list(heads),
-            settings,
-            residual_saes=_residual_saes(run, {layer for layer, _ in heads}),
+            run.model, saes, prompts, list(heads), settings, residual_saes=residual_saes
         )
     except (QkFeatureError, RdfaError, PromptError) as reason:
-        return run.nothing(str(reason), *TABLES)
+        return run.nothing(str(reason), *TABLES, *CARRIED)
     reasons = pl.DataFrame(
         [(*head, reason) for head, reason in heads.items()],
         schema={"layer": pl.Int32, "head": pl.Int32, "chosen_by": pl.String},
@@ -70,6 +75,7 @@ def qk_features(run: Run) -> Made:
             "qk_feature_pairs": named(found.pairs),
             "qk_feature_kinds": named(found.kinds).drop("chosen_by"),
             "qk_feature_summary": named(found.summary),
+            **_carried(run, heads, saes, residual_saes, prompts),
         },
         {
             "qk_feature_pairs": {
@@ -97,6 +103,78 @@ def _heads(run: Run) -> dict[tuple[int, int], str]:
     chosen = movers.sort("value", "layer", "head", descending=[True, False, False])
     rows = chosen.head(settings.max_heads).select("layer", "head").sort("layer", "head").rows()
     return {(int(layer), int(head)): reason for layer, head in rows}
+
+
+def _carried(
+    run: Run,
+    heads: dict[tuple[int, int], str],
+    saes: dict[int, SparseAutoencoder],
+    residual_saes: dict[int, SparseAutoencoder],
+    prompts: pl.DataFrame,
+) -> dict[str, pl.DataFrame]:
+    """Scores by what carriers bring; without a carrier no rows, and the log says so."""
+    from mechinterp_assets.attribution.qk_carried import Carrier, qk_carried
+    from mechinterp_assets.attribution.qk_features import QkFeatureError
+    from mechinterp_assets.prompts.ioi import PromptError
+
+    settings = run.study.qk_features
+    chosen = _carriers(run, heads, min(saes, default=0)) if settings.task == IOI else {}
+    try:
+        if not chosen:
+            raise QkFeatureError("no earlier head attends to the role that features come from")
+        found = qk_carried(
+            run.model,
+            saes,
+            prompts,
+            [Carrier(*pair) for pair in chosen],
+            settings,
+            residual_saes=residual_saes,
+        )
+    except (QkFeatureError, PromptError) as reason:
+        run.log.info(f"no carried decomposition: {reason}")
+        return run.no_rows(*CARRIED)
+    key = ["layer", "head", "carrier_layer", "carrier_head"]
+    reasons = pl.DataFrame(
+        [(*head, *carrier, reason) for (head, carrier), reason in chosen.items()],
+        schema={**dict.fromkeys(key, pl.Int32), "chosen_by": pl.String},
+        orient="row",
+    )
+    tables_found = {
+        name: frame.join(reasons, on=key, how="left", maintain_order="left").with_columns(
+            task=pl.lit(settings.task)
+        )
+        for name, frame in zip(CARRIED, (found.pairs, found.kinds, found.summary), strict=True)
+    }
+    tables_found["qk_carried_kinds"] = tables_found["qk_carried_kinds"].drop("chosen_by")
+    return tables_found
+
+
+def _carriers(
+    run: Run, heads: dict[tuple[int, int], str], first_sae: int
+) -> dict[tuple[tuple[int, int], tuple[int, int]], str]:
+    """(head, carrier) and why: S-inhibition heads, else those that attend END -> S2 most.
+
+    A carrier lies behind the first layer with an SAE, so that it can bring a feature.
+    """
+    settings = run.study.qk_features
+    scores = [run.frame(name) for name in SCORE_TABLES]
+    able = head_roles(*scores).filter(pl.col("role") == CARRIER_ROLE)
+    reason = f"carrier: role {CARRIER_ROLE}"
+    if able.is_empty():
+        able = scores[1].filter((pl.col("score") == CARRIER_FALLBACK) & (pl.col("value") > 0))
+        reason = f"carrier: largest {CARRIER_FALLBACK}; no head has the role {CARRIER_ROLE}"
+    ranked = able.sort("value", "layer", "head", descending=[True, False, False])
+    found = {}
+    for head, why in heads.items():
+        if settings.carriers != "auto":
+            for layer, number in settings.carriers:
+                if layer < head[0]:
+                    found[head, (layer, number)] = f"{why}; carrier named in qk_features.carriers"
+            continue
+        early = ranked.filter((pl.col("layer") < head[0]) & (pl.col("layer") > first_sae))
+        for layer, number in early.head(settings.max_carriers).select("layer", "head").rows():
+            found[head, (int(layer), int(number))] = f"{why}; {reason}"
+    return found
 
 
 def _residual_saes(run: Run, layers: set[int]) -> dict[int, SparseAutoencoder]:

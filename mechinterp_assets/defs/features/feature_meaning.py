@@ -74,7 +74,7 @@ def feature_families(run: Run) -> Made:
             },
             "induction_test": {
                 f"{row['feature_group']}_passed": f"{row['n_passed']} of {row['n_tested']}"
-                for row in test.filter(pl.col("measure") == "induction_behaviour").to_dicts()
+                for row in test.filter(pl.col("measure") == "induction_per_occurrence").to_dicts()
             },
         },
     )

@@ -3,7 +3,7 @@
 Belongs here: kind sae_feature_ablation and its sweep. Does not belong here: replacing activations
 by reconstructions (sae_splice.py), a feature as single readers see it (sae_feature_path.py).
 
-Kissane et al. 2024 (section 4.2, Fig. 16): x' = x - f_i d_i. The reconstruction error stays in x.
+Kissane et al. 2024 (App. K.1, Fig. 16): x' = x - f_i d_i. The reconstruction error stays in x.
 f_i is that of each prompt at its own position (the published code zeroes the union of all prompts'
 positions).
 """

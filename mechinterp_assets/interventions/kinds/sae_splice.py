@@ -3,10 +3,11 @@
 Belongs here: kind sae_splice. Does not belong here: groups of layers at once (experiments.py), CE
 loss recovered on text (sae/evaluation.py).
 
-Kissane et al. 2024 (section 4.1, Fig. 14, 15): x' = x_hat, the error is dropped. Several layers at
-once are a set of splices; a later layer's SAE reads what the earlier splice left. versus "zero"
-zeroes z of the layer at the same positions, "zero_all" at all of them, "mean_counterfactual" puts
-the mean over reference prompts (ABC) there.
+Kissane et al. 2024 (App. K, Fig. 14, 15): x' = x_hat, the error is dropped. Several layers at once
+are a set of splices; a later layer's SAE reads what the earlier splice left. At one position it is
+the ablation of the error term there (Fig. 16). versus "zero" zeroes z of the layer at the same
+positions, "zero_all" at all of them, "mean_counterfactual" puts the mean over reference prompts
+(ABC) there.
 """
 
 from typing import TYPE_CHECKING, Literal
