@@ -93,7 +93,7 @@ def dfa_variance(
     cells = sae.d_sae * n_intervals
     parts = torch.zeros(3, cells, n_parts, dtype=torch.float64)
     totals = torch.zeros(3, cells, dtype=torch.float64)
-    largest, main = torch.from_numpy(max_activation), torch.from_numpy(main_source)
+    largest, main = torch.tensor(max_activation), torch.tensor(main_source)
     for one in sequences:
         if not len(one.feature):
             continue
