@@ -1,4 +1,4 @@
-# Two commands: `make quickstart` and `make test`. Everything they need is installed into .venv.
+# Two commands: `make quickstart` and `make test`. What they need is installed here.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +27,7 @@ reproduce: $(VENV)/.installed ## Run a study and print its results beside the pu
 ui: $(VENV)/.installed ## Dagster UI on 127.0.0.1:3000, dashboards on 127.0.0.1:3001
 	$(BIN)/mechinterp ui
 
-test: $(VENV)/.installed lint types check-defs ## Everything that must hold before a commit lands
+test: $(VENV)/.installed $(OLD_DUCKDB)/.installed lint types check-defs ## Everything that must hold before a commit lands
 	$(BIN)/pytest
 
 peers: $(PEERS)/.installed ## sae-lens and sae-dashboard beside this project, for comparisons

@@ -143,10 +143,10 @@ SELECT
     CASE cause
         WHEN 'formula' THEN concat('formula ', recorded, ' -> ', current)
         WHEN 'columns' THEN 'its columns are declared otherwise now'
-        WHEN 'input' THEN concat(input, if(recorded = 'absent', ' is there now', ' has other data'))
+        WHEN 'input' THEN concat(input, CASE recorded WHEN 'absent' THEN ' is there now' ELSE ' has other data' END)
         WHEN 'settings' THEN concat(
             substr(input, 10), ': ',
-            if(length(recorded) > 60, left(recorded, 57) || '...', recorded), ' -> ',
+            CASE WHEN length(recorded) > 60 THEN left(recorded, 57) || '...' ELSE recorded END, ' -> ',
             CASE
                 WHEN current IS NULL THEN 'no longer a setting'
                 WHEN length(current) > 60 THEN left(current, 57) || '...'

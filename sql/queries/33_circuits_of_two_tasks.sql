@@ -24,11 +24,10 @@ counts AS (
         p.what,
         count(*) AS n,
         -- Heads of the model; ordered pairs of heads in different layers, on two sides.
-        if(
-            p.what = 'heads',
-            any_value(m.n_layers * m.n_heads),
-            any_value(m.n_layers * (m.n_layers - 1) * m.n_heads ** 2)
-        ) AS possible
+        CASE p.what
+            WHEN 'heads' THEN any_value(m.n_layers * m.n_heads)
+            ELSE any_value(m.n_layers * (m.n_layers - 1) * m.n_heads ** 2)
+        END AS possible
     FROM parts AS p
     JOIN language_model AS m USING (study)
     GROUP BY p.study, p.task, p.what

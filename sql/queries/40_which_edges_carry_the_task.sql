@@ -21,7 +21,7 @@ traced AS (
         task,
         upstream_layer AS source_layer,
         upstream_head AS source_head,
-        if(side = 'destination', 'q', 'k') AS receiver_input,
+        CASE side WHEN 'destination' THEN 'q' ELSE 'k' END AS receiver_input,
         downstream_layer AS receiver_layer,
         downstream_head AS receiver_head,
         max(n_prompts) AS traced_in_prompts

@@ -1,5 +1,7 @@
 -- Areas under the faithfulness curves of IOI circuits: CPR of signed rankings, CMD of absolute ones
-SELECT ranking || ' ' || if(ranked_by = 'signed', 'cpr', 'cmd') AS key, avg(if(ranked_by = 'signed', cpr, cmd)) AS value
+SELECT
+    ranking || CASE ranked_by WHEN 'signed' THEN ' cpr' ELSE ' cmd' END AS key,
+    avg(CASE ranked_by WHEN 'signed' THEN cpr ELSE cmd END) AS value
 FROM circuit_faithfulness_summary
 WHERE study = coalesce(getvariable('study'), 'organism') AND task = 'ioi'
 GROUP BY ranking, ranked_by

@@ -13,6 +13,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from mechinterp_assets.app.queries import all_queries
 from mechinterp_assets.storage.catalog import STORAGE_VERSION
 from mechinterp_assets.storage.declarations import polars_schema
 from mechinterp_assets.storage.lake import Lake
@@ -34,6 +35,11 @@ with duckdb.connect(sys.argv[1], read_only=True) as con:
             found["rows"][f"{schema}.{name}"] = len(rows)
         except duckdb.Error as error:
             found["failed"][f"{schema}.{name}"] = str(error)
+    for name, sql in json.load(sys.stdin).items():
+        try:
+            con.execute(sql).fetchall()
+        except duckdb.Error as error:
+            found["failed"][name] = str(error)
     if len(sys.argv) > 2:
         found["history"] = con.execute(
             "SELECT count(*) FROM table_version('head_scores', 1)"
@@ -91,13 +97,16 @@ def test_a_catalog_that_was_brought_up_to_date_is_for_duckdb_1_0_still(lake: Lak
 
 
 @pytest.mark.parametrize("name", ["mechinterp.duckdb", "export.duckdb"])
-def test_an_old_client_reads_every_table_and_view(lake: Lake, name: str) -> None:
+def test_an_old_client_reads_every_table_and_view_and_answers_every_query(
+    lake: Lake, name: str
+) -> None:
     python = os.environ.get("MECHINTERP_OLD_DUCKDB", str(ROOT / ".venv-old-duckdb/bin/python"))
     if not Path(python).exists():
         pytest.skip("no environment with an older DuckDB; `make old-duckdb` makes one")
     has_history = ["history"] if name == "mechinterp.duckdb" else []
     done = subprocess.run(
         [python, "-c", READ_ALL, str(lake.root / name), *has_history],
+        input=json.dumps({query.name: query.sql for query in all_queries()}),
         capture_output=True,
         text=True,
         check=True,
