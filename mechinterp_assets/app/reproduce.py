@@ -10,8 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from mechinterp_assets.reproduction.comparison import compare
+from mechinterp_assets.reproduction.conditions import run_conditions
 from mechinterp_assets.reproduction.measures import (
-    Value,
+    Found,
     all_measures,
     find_measure,
     measured,
@@ -34,14 +35,16 @@ TEMPLATE = "organism"
 def compared(lake: Lake | None, study: Study, only: Sequence[str]) -> pl.DataFrame:
     """Frame reproduction of a study from its current tables; `only` these references, or all.
 
-    Without a lake only the file, the ids and the measures' names are checked, and no value is ours.
-    Raises ReferenceFileError.
+    Without a lake no value is ours, and conditions are those that the settings say; the file, the
+    ids and the measures' names are checked. Raises ReferenceFileError.
     """
     references = load_references(reference_path(study.study, study.reference), study.study).only(
         list(only)
     )
-    names = [find_measure(one.measure).name for one in references]
-    return compare(references, {} if lake is None else _measured(lake, study, names))
+    measures = {one.measure: find_measure(one.measure) for one in references}
+    if lake is None:
+        return compare(references, measures, {}, run_conditions(study))
+    return compare(references, measures, _measured(lake, study, measures), _conditions(lake, study))
 
 
 def missing_tables(lake: Lake, study: Study) -> list[str]:
@@ -70,9 +73,9 @@ def write_measured(lake: Lake, study: Study) -> Path:
     file = reference_path(study.study, study.reference)
     if file.is_file():
         before = load_references(file, study.study)
-        written = updated(
-            before, _measured(lake, study, (one.measure for one in before.references))
-        )
+        measures = {one.measure: find_measure(one.measure) for one in before.references}
+        values = _measured(lake, study, measures)
+        written = updated(before, measures, values, _conditions(lake, study))
     else:
         if study.reference is None and study.file.parent != PACKAGED_STUDIES:
             raise ReferenceFileError(
@@ -85,12 +88,18 @@ def write_measured(lake: Lake, study: Study) -> Path:
             study.study,
             f"A run of study {study.study}",
             template.references,
+            all_measures(),
             _measured(lake, study, all_measures()),
+            _conditions(lake, study),
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(to_yaml(written), encoding="utf-8")
     return file
 
 
-def _measured(lake: Lake, study: Study, names: Iterable[str]) -> dict[str, dict[str, Value]]:
+def _measured(lake: Lake, study: Study, names: Iterable[str]) -> dict[str, dict[str, Found]]:
     return measured(names, lambda statement: lake.query(statement, study.study))
+
+
+def _conditions(lake: Lake, study: Study) -> dict[str, str]:
+    return run_conditions(study, lambda statement: lake.query(statement, study.study))

@@ -72,6 +72,10 @@ def reproduce(
     write_reference: Annotated[
         bool, typer.Option("--write-reference", help="Make this run the study's reference file")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print what would be compared, with conditions, and end"),
+    ] = False,
 ) -> None:
     """Materialize a study and print its results beside published ones, or an earlier run's.
 
@@ -85,8 +89,11 @@ def reproduce(
     from mechinterp_assets.reproduction.reference_file import ReferenceFileError
 
     with told(ReferenceFileError):
-        if not write_reference:
-            compared(None, chosen, only or [])  # mistakes in the file show before hours of work
+        if not write_reference or dry_run:
+            planned = compared(None, chosen, only or [])  # mistakes show before hours of work
+        if dry_run:
+            print_comparison(console(), planned)
+            return
         if not no_run:
             _materialize(chosen)
         lake = opened_lake()

@@ -14,8 +14,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mechinterp_assets.circuits.reference_heads import published_circuits
 from mechinterp_assets.files.yaml_reader import YamlError, read_yaml
+from mechinterp_assets.reproduction.conditions import CONDITIONS, POSITION, STATISTIC
 from mechinterp_assets.settings.messages import message_lines
-from mechinterp_assets.settings.section import Index, NotNegative, Section
+from mechinterp_assets.settings.section import Index, NotNegative, Section, Text
 
 PACKAGED_REFERENCES = Path(__file__).resolve().parent.parent / "references"
 
@@ -77,15 +78,20 @@ class PublishedHeads(Section):
 class Reference(Section):
     """Numbers or sets of heads of one measure (a file of sql/reproduce), by the measure's keys.
 
-    what: one line for a table. source: paper, section, table or figure. dataset: what the source
-    computed it on. needs: what must be given for there to be an own value. reason: why ours may
-    differ, as far as is known.
+    what: one line for a table. source: paper, section, table or figure. statistic, position: what
+    the source's number is, and where it was taken. condition: what else it depends on, by names of
+    conditions.py; where a run has another one, the two are neither equal nor different. dataset:
+    what the source computed it on. needs: what must be given for there to be an own value. reason:
+    why ours may differ, as far as is known.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     what: str
     measure: str
-    source: str
+    source: Text
+    statistic: Text
+    position: Text
+    condition: dict[str, Text]
     dataset: str | None = None
     values: dict[str, Number] = Field(default_factory=dict)
     heads: dict[str, list[tuple[Index, Index]] | PublishedHeads] = Field(default_factory=dict)
@@ -103,11 +109,23 @@ class Reference(Section):
             for key, value in values.items()
         }
 
+    @field_validator("condition")
+    @classmethod
+    def _known_conditions(cls, condition: dict[str, str]) -> dict[str, str]:
+        if unknown := [name for name in condition if name not in CONDITIONS]:
+            raise ValueError(f"no condition {unknown[0]!r}; one of {', '.join(CONDITIONS)}")
+        return condition
+
     @model_validator(mode="after")
     def _one_form(self) -> "Reference":
         if bool(self.values) == bool(self.heads):
             raise ValueError(f"{self.id}: give either values or heads")
         return self
+
+    @property
+    def depends_on(self) -> dict[str, str]:
+        """Everything that is compared with a run's: statistic, position and the conditions."""
+        return {STATISTIC: self.statistic, POSITION: self.position, **self.condition}
 
     def heads_of(self, key: str) -> list[str]:
         """Heads of one key as `layer.head`, in order."""
@@ -117,9 +135,13 @@ class Reference(Section):
 
 
 class ReferenceFile(Section):
-    """One study's references. Ids are distinct; published ones have no tolerance."""
+    """References of a study, and of those that name its file too (`shared_with`).
+
+    Ids are distinct; published ones have no tolerance.
+    """
 
     study: str
+    shared_with: list[str] = Field(default_factory=list)
     kind: Literal["published", "measured"]
     about: str
     references: list[Reference]
@@ -169,8 +191,9 @@ def load_references(file: Path, study: str) -> ReferenceFile:
     except ValidationError as error:
         lines = [f"{file}: {line}" for line in message_lines(error, ReferenceFile)]
         raise ReferenceFileError("\n".join(lines)) from None
-    if found.study != study:
+    if study not in (found.study, *found.shared_with):
         raise ReferenceFileError(
-            f"{file}: study: {found.study!r} is not {study!r}, the study that names this file"
+            f"{file}: study: {found.study!r} is not {study!r}, the study that names this file; add "
+            "it to shared_with"
         )
     return found

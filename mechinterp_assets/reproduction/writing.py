@@ -4,12 +4,13 @@ Belongs here: which keys are written, rounding, the file's text. Does not belong
 which are measured by reruns and kept from the file before, or from the packaged study's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from mechinterp_assets.reproduction.measures import Measured, Value
+from mechinterp_assets.reproduction.conditions import ALWAYS
+from mechinterp_assets.reproduction.measures import NOTHING, Measure, Measured
 from mechinterp_assets.reproduction.reference_file import (
     Number,
     Reference,
@@ -22,10 +23,16 @@ DIGITS = 5
 HEADER = "# Written by `mechinterp reproduce {study} --write-reference`; tolerances are by hand.\n"
 
 
-def updated(before: ReferenceFile, measured: Measured) -> ReferenceFile:
+def updated(
+    before: ReferenceFile,
+    measures: Mapping[str, Measure],
+    measured: Measured,
+    run: Mapping[str, str],
+) -> ReferenceFile:
     """The same references with the values of `measured`. Raises ReferenceFileError.
 
-    Keys stay those that the file names; one that is no longer measured is an error.
+    Keys stay those that the file names; one that is no longer measured is an error. Statistic,
+    position and conditions become those of the measures and of the run.
     """
     if before.kind == "published":
         raise ReferenceFileError(
@@ -35,17 +42,25 @@ def updated(before: ReferenceFile, measured: Measured) -> ReferenceFile:
     filled = []
     for one in before.references:
         keys = list(one.values or one.heads)
-        found = {key: measured.get(one.measure, {}).get(key) for key in keys}
+        values = measured.get(one.measure, {})
+        found = {key: values.get(key, NOTHING).value for key in keys}
         if missing := [key for key, value in found.items() if value is None]:
             raise ReferenceFileError(
                 f"{one.id}: {one.measure} has no value for {missing[0]!r} any more; remove the key "
                 "from the file, or materialize what it is computed from"
             )
-        filled.append(_with(one, found))
+        filled.append(_with(one, found, measures[one.measure], run))
     return before.model_copy(update={"references": filled})
 
 
-def new(study: str, about: str, template: Sequence[Reference], measured: Measured) -> ReferenceFile:
+def new(
+    study: str,
+    about: str,
+    template: Sequence[Reference],
+    measures: Mapping[str, Measure],
+    measured: Measured,
+    run: Mapping[str, str],
+) -> ReferenceFile:
     """References like those of `template`, with all keys that this study has a value for.
 
     At most MOST_KEYS keys of each; references without any are left out.
@@ -53,9 +68,10 @@ def new(study: str, about: str, template: Sequence[Reference], measured: Measure
     references = []
     for one in template:
         values = measured.get(one.measure, {})
-        found = {key: value for key, value in values.items() if value is not None}
+        found = {key: one.value for key, one in values.items() if one.value is not None}
         if found:
-            references.append(_with(one, dict(list(found.items())[:MOST_KEYS])))
+            kept = dict(list(found.items())[:MOST_KEYS])
+            references.append(_with(one, kept, measures[one.measure], run))
     if not references:
         raise ReferenceFileError(f"nothing of {study} is measured yet; materialize it first")
     return ReferenceFile(study=study, kind="measured", about=about, references=references)
@@ -69,6 +85,7 @@ def to_yaml(file: ReferenceFile) -> str:
             written["values"] = {key: _plain(number) for key, number in written["values"].items()}
         if one.heads:
             written["heads"] = {key: _Row(heads) for key, heads in written["heads"].items()}
+        written["condition"] = _Row(written["condition"])
         if one.tolerance is not None:
             # A tolerance of 0 is all defaults and is still one.
             written["tolerance"] = _Row(written["tolerance"] or {"absolute": 0})
@@ -76,15 +93,27 @@ def to_yaml(file: ReferenceFile) -> str:
     return HEADER.format(study=file.study) + text
 
 
-def _with(one: Reference, found: dict[str, Value]) -> Reference:
+def _with(
+    one: Reference,
+    found: Mapping[str, float | list[str] | None],
+    measure: Measure,
+    run: Mapping[str, str],
+) -> Reference:
     """A reference with measured values in place of its own; no interval, which was another's."""
+    own = measure.conditions(run)
+    if unknown := [name for name in measure.of_run if name not in own]:
+        raise ReferenceFileError(
+            f"{one.id}: {measure.name} depends on {unknown[0]}, which is not known of this run; "
+            "materialize language_model and attention_sae"
+        )
     numbers = {k: Number(value=_rounded(v)) for k, v in found.items() if isinstance(v, float)}
     heads = {
         key: [(int(layer), int(head)) for layer, head in (name.split(".") for name in value)]
         for key, value in found.items()
         if isinstance(value, list)
     }
-    return one.model_copy(update={"values": numbers, "heads": heads})
+    said = {name: own.pop(name) for name in ALWAYS}
+    return one.model_copy(update={"values": numbers, "heads": heads, "condition": own, **said})
 
 
 def _rounded(value: float) -> float:

@@ -82,6 +82,7 @@ _NOT_LEARNED_FROM = frozenset(
         "buffer_dtype",
         "evaluation_tokens",
         "d_sae_by_layer",
+        "l1_coefficient_by_layer",
         *EXTERNAL_ALONE,
     }
 )
@@ -133,6 +134,8 @@ class SaeSettings(Section):
     l1_coefficient: NotNegative | None = None
     """Weight of sum_i f_i per token (standard; gated: of the gate's positive pre-activations),
     inputs scaled as under normalize_input."""
+    l1_coefficient_by_layer: dict[Index, NotNegative] = {}
+    """Another l1_coefficient for single layers (K24 chose one for each)."""
     l0_coefficient: NotNegative | None = None
     """Weight of the number of active features per token (jumprelu)."""
     bandwidth: PositiveFloat | None = None
@@ -251,6 +254,11 @@ class SaeSettings(Section):
                     f"group_sizes is {list(widths)}; give rising widths of nested prefixes, the "
                     f"last of them d_sae ({self.d_sae})"
                 )
+        if self.l1_coefficient_by_layer and self.l1_coefficient is None:
+            yield (
+                f"architecture {self.architecture!r} has no l1_coefficient, so no "
+                "l1_coefficient_by_layer either; remove it"
+            )
         for name in self._without_use():
             value = getattr(self, name)
             if name in self.model_fields_set and value is not None:
@@ -280,14 +288,20 @@ class SaeSettings(Section):
         return name, float(getattr(self, name))
 
     def for_layer(self, layer: int) -> "SaeSettings":
-        """Settings of the SAE of one layer: its own width, and a seed that no other layer has.
+        """Settings of the SAE of one layer: its own width and coefficient, and a seed that no other
+        layer has.
 
         Raises SaeError for a layer whose width does not fit the rest.
         """
-        width = self.d_sae_by_layer.get(layer, self.d_sae)
+        own: dict[str, Any] = {"d_sae": self.d_sae_by_layer.get(layer, self.d_sae)}
+        if layer in self.l1_coefficient_by_layer:
+            own["l1_coefficient"] = self.l1_coefficient_by_layer[layer]
         try:
             return self.with_changes(
-                d_sae=width, d_sae_by_layer={}, seed=self.seed * SEEDS_PER_LAYER + layer
+                **own,
+                d_sae_by_layer={},
+                l1_coefficient_by_layer={},
+                seed=self.seed * SEEDS_PER_LAYER + layer,
             )
         except ValidationError as error:
             raise SaeError(f"layer {layer}: {messages_of(error)}") from None
@@ -403,6 +417,8 @@ class SweepSettings(Section):
         left_out = {"architecture", *EXTERNAL_ALONE} if external else set()
         if variant.architecture != sae.architecture:
             left_out |= own_alone
+        if variant.l1_coefficient is not None or variant.architecture != sae.architecture:
+            left_out |= {"l1_coefficient_by_layer"}  # the variant's own, in every layer
         inherited = sae.model_dump(exclude_unset=True, exclude=left_out)
         own = variant.model_dump(exclude_none=True)
         if "d_sae" in own:

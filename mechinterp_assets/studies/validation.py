@@ -116,11 +116,10 @@ def _untrainable(study: Study) -> Iterator[str]:
 
 
 def _every_layer(sae: SaeSettings, layers: list[int], key: str) -> Iterator[str]:
-    for layer in sae.d_sae_by_layer:
-        if layer not in layers:
-            yield (
-                f"{key}.d_sae_by_layer: layer {layer} has no SAE; the study's layers are {layers}"
-            )
+    for name in ("d_sae_by_layer", "l1_coefficient_by_layer"):
+        for layer in getattr(sae, name):
+            if layer not in layers:
+                yield f"{key}.{name}: layer {layer} has no SAE; the study's layers are {layers}"
     for layer in layers:
         try:
             sae.for_layer(layer)

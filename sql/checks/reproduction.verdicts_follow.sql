@@ -1,8 +1,17 @@
--- within says whether |difference| is at most the tolerance, difference is ours - reference_value
-SELECT reference_id, key, ours, reference_value, difference, tolerance, within
+-- The verdict follows from the value, its bounds and the conditions; difference is ours - reference_value
+SELECT reference_id, key, ours, reference_value, difference, tolerance, verdict
 FROM reproduction
-WHERE study = getvariable('study') AND tolerance IS NOT NULL AND (
-    within = coalesce(abs(difference) <= tolerance, false)
+WHERE study = getvariable('study') AND (
+    verdict = CASE
+        WHEN ours IS NULL THEN 'missing'
+        WHEN len(other_condition) > 0 THEN 'other_condition'
+        WHEN divisor_share < 0.1 THEN 'unstable'
+        WHEN abs(difference) <= tolerance THEN 'within'
+        WHEN tolerance IS NOT NULL THEN 'outside'
+        WHEN ours BETWEEN ci_low AND ci_high THEN 'within'
+        WHEN ci_low IS NOT NULL THEN 'outside'
+        ELSE 'no_bound'
+    END
     AND (
         reference_kind = 'heads'
         OR difference IS NULL

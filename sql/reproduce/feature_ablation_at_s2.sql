@@ -1,4 +1,10 @@
 -- Change of the logit difference when an SAE feature, or an SAE's error term, is removed at S2, by order of names
+-- statistic: mean over prompts of the change of logit IO - logit S
+-- position: each prompt's S2
+-- weights: raw
+-- prompts: this project's
+-- reference: feature removed, error kept
+-- run: model, bos, sae
 SELECT
     'L' || layer || coalesce('F' || feature, ' error') || ' ' || coalesce(name_order, 'both') AS key,
     avg(patched - clean) AS value

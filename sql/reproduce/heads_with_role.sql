@@ -1,5 +1,10 @@
 -- Heads with a role, by role
 -- Roles of head_roles, and the classes of prefix_induction_heads. A role that no head has is an empty list.
+-- statistic: heads whose scores pass thresholds
+-- position: by role: the view head_score_definitions
+-- prompts: this project's
+-- rule: thresholds of head_role_conditions
+-- run: model, bos, corpus
 WITH found AS (
     SELECT role, layer, head FROM head_roles
     WHERE study = coalesce(getvariable('study'), 'organism')

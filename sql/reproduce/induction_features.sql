@@ -1,6 +1,11 @@
 -- Share of the tested features that behave as induction features, all layers together, by group of features
 -- Keys: the group, selected or control, and what passes are counted by: per_occurrence, K24's, or per_sequence; "same
 -- prefix" where the token before must match too; "tested" how many features.
+-- statistic: share of tested features whose pass rate is above 0.6
+-- position: occurrences of the token that induction predicts
+-- weights: raw
+-- rule: attribution to induction heads of at least 0.6 (selected), below 0.1 (control)
+-- run: model, bos, corpus, sae
 WITH summed AS (
     SELECT
         feature_group || ' '

@@ -1,4 +1,8 @@
 -- Logit IO - logit S of the unmodified model on base prompts: mean, standard deviation, share above 0
+-- statistic: logit IO - logit S over prompts
+-- position: END
+-- prompts: this project's
+-- run: model, bos
 WITH base AS (
     SELECT logit_diff
     FROM ioi_baseline

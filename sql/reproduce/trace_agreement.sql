@@ -1,5 +1,11 @@
 -- Precision and recall of the traced heads against published circuits, at the published filter of 170 of 256
 -- Keys: rule, what is counted, reference list, precision or recall.
+-- statistic: precision and recall of nodes, by rule and count
+-- position: all traced pairs
+-- weights: processed
+-- prompts: this project's
+-- rule: heads in at least 170 of 256 prompts, or as many paths
+-- run: model, bos, firing, roots
 WITH agreement AS (
     SELECT trace_rule || ', ' || counted || ', ' || head_list AS name, "precision", recall
     FROM ioi_trace_summary

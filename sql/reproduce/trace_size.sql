@@ -1,5 +1,10 @@
 -- Size of the traced IOI circuit before filtering, by rule of the trace
 -- Keys: rule and nodes, heads, communication edges, attention edges, or edges (both kinds).
+-- statistic: nodes, heads and edges before filtering, by rule
+-- position: all traced pairs
+-- weights: processed
+-- prompts: this project's
+-- run: model, bos, firing, roots
 WITH size AS (
     SELECT DISTINCT trace_rule, n_nodes, n_kept_heads, n_communication_edges, n_attention_edges
     FROM ioi_trace_summary

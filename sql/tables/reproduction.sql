@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE reproduction (
     study VARCHAR,
     reference_id VARCHAR,
@@ -15,7 +15,15 @@ CREATE TABLE reproduction (
     recall DOUBLE CHECK (recall BETWEEN 0 AND 1),
     difference DOUBLE,
     tolerance DOUBLE CHECK (tolerance >= 0),
-    within BOOLEAN,
+    divisor_share DOUBLE CHECK (divisor_share >= 0),
+    verdict VARCHAR NOT NULL CHECK (
+        verdict IN ('within', 'outside', 'other_condition', 'unstable', 'missing', 'no_bound')
+    ),
+    statistic VARCHAR NOT NULL,
+    "position" VARCHAR NOT NULL,
+    condition VARCHAR NOT NULL,
+    own_condition VARCHAR NOT NULL,
+    other_condition VARCHAR[] NOT NULL,
     reference_source VARCHAR NOT NULL,
     dataset VARCHAR,
     needs VARCHAR,
@@ -40,7 +48,13 @@ COMMENT ON COLUMN reproduction.precision IS 'Share of our heads that are reporte
 COMMENT ON COLUMN reproduction.recall IS 'Share of the reported heads that are ours; NULL for numbers, and where none is reported';
 COMMENT ON COLUMN reproduction.difference IS 'ours - reference_value; for heads how many are in one of both sets alone';
 COMMENT ON COLUMN reproduction.tolerance IS 'Largest absolute difference that a rerun may have; NULL for published numbers, which were computed on other data';
-COMMENT ON COLUMN reproduction.within IS 'Whether |difference| is at most the tolerance (false where nothing was measured), or without a tolerance whether ours lies in the interval; NULL where there is neither';
+COMMENT ON COLUMN reproduction.divisor_share IS 'Of a ratio: |its divisor| / |the unedited model''s value|. Below 0.1 the ratio is not judged, since small differences decide it. NULL: no ratio of this kind';
+COMMENT ON COLUMN reproduction.verdict IS 'within or outside: the tolerance, or without one the source''s interval; other_condition: the run''s conditions are others (other_condition), so that the two are neither equal nor different; unstable: a ratio that divides by too little (divisor_share); missing: nothing was measured; no_bound: neither tolerance nor interval';
+COMMENT ON COLUMN reproduction.statistic IS 'What the reported number is';
+COMMENT ON COLUMN reproduction."position" IS 'Where the reported number was taken';
+COMMENT ON COLUMN reproduction.condition IS 'What else the reported number was measured under, as name: value; ...: model, bos, corpus, sae, weights, prompts, reference, rule, ... (docs/reproduce.md)';
+COMMENT ON COLUMN reproduction.own_condition IS 'The same of this study''s run, statistic and position among them; without what is not known of it';
+COMMENT ON COLUMN reproduction.other_condition IS 'Names of those that differ, or that one of both does not say; statistic and position among them';
 COMMENT ON COLUMN reproduction.reference_source IS 'Where the reported value stands';
 COMMENT ON COLUMN reproduction.dataset IS 'What it was computed on; NULL: not said';
 COMMENT ON COLUMN reproduction.needs IS 'What must be given for an own value; NULL: nothing beyond the study';

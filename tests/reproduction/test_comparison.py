@@ -1,10 +1,15 @@
 """Differences, agreement of sets, and what counts as within."""
 
 import math
+from collections.abc import Mapping, Sequence
 
+import polars as pl
 import pytest
 
-from mechinterp_assets.reproduction.comparison import compare, failures
+from mechinterp_assets.reproduction import writing
+from mechinterp_assets.reproduction.comparison import SMALLEST_DIVISOR, failures
+from mechinterp_assets.reproduction.comparison import compare as compare_all
+from mechinterp_assets.reproduction.measures import Found, Measure
 from mechinterp_assets.reproduction.reference_file import (
     Number,
     Reference,
@@ -12,7 +17,24 @@ from mechinterp_assets.reproduction.reference_file import (
     ReferenceFileError,
     Tolerance,
 )
-from mechinterp_assets.reproduction.writing import new, to_yaml, updated
+from mechinterp_assets.reproduction.writing import to_yaml
+
+
+SAID = {"statistic": "mean", "position": "END"}
+MEASURE = Measure("m", "w", "SELECT 1", {**SAID, "weights": "raw"}, ("bos",))
+RUN = {"bos": "none", "corpus": "of no concern"}
+SAME = {"weights": "raw", "bos": "none"}
+Values = Mapping[str, Mapping[str, float | list[str] | None]]
+
+
+def _found(values: Values) -> dict[str, dict[str, Found]]:
+    return {
+        name: {key: Found(value) for key, value in found.items()} for name, found in values.items()
+    }
+
+
+def compare(references: Sequence[Reference], values: Values) -> pl.DataFrame:
+    return compare_all(references, {"m": MEASURE}, _found(values), RUN)
 
 
 def _numbers(tolerance: Tolerance | None = None, **values: float | Number) -> Reference:
@@ -22,6 +44,8 @@ def _numbers(tolerance: Tolerance | None = None, **values: float | Number) -> Re
             "what": "w",
             "measure": "m",
             "source": "s",
+            "condition": SAME,
+            **SAID,
             "values": values,
             "tolerance": tolerance,
         }
@@ -30,29 +54,36 @@ def _numbers(tolerance: Tolerance | None = None, **values: float | Number) -> Re
 
 def _heads(*heads: tuple[int, int], tolerance: Tolerance | None = None) -> Reference:
     return Reference(
-        id="h", what="w", measure="m", source="s", heads={"x": list(heads)}, tolerance=tolerance
+        id="h",
+        what="w",
+        measure="m",
+        source="s",
+        heads={"x": list(heads)},
+        tolerance=tolerance,
+        condition=SAME,
+        **SAID,
     )
 
 
 @pytest.mark.parametrize(
-    ("ours", "tolerance", "within"),
+    ("ours", "tolerance", "verdict"),
     [
-        (2.1, Tolerance(absolute=0.1001), True),
-        (2.1, Tolerance(absolute=0.0999), False),
-        (2.1, Tolerance(relative=0.051), True),
-        (1.8, Tolerance(absolute=0.01, relative=0.1001), True),
-        (None, Tolerance(absolute=1), False),
-        (math.nan, Tolerance(absolute=1), False),
-        (2.1, None, None),
-        (None, None, None),
+        (2.1, Tolerance(absolute=0.1001), "within"),
+        (2.1, Tolerance(absolute=0.0999), "outside"),
+        (2.1, Tolerance(relative=0.051), "within"),
+        (1.8, Tolerance(absolute=0.01, relative=0.1001), "within"),
+        (None, Tolerance(absolute=1), "missing"),
+        (math.nan, Tolerance(absolute=1), "missing"),
+        (2.1, None, "no_bound"),
+        (None, None, "missing"),
     ],
 )
 def test_numbers_within_a_tolerance(
-    ours: float | None, tolerance: Tolerance | None, within: bool | None
+    ours: float | None, tolerance: Tolerance | None, verdict: str
 ) -> None:
     rows = compare([_numbers(tolerance, x=2.0)], {"m": {"x": ours}})
-    assert rows["within"].to_list() == [within]
-    assert failures(rows).height == (within is False)
+    assert rows["verdict"].to_list() == [verdict]
+    assert failures(rows).height == (tolerance is not None and verdict != "within")
     missing = ours is None or math.isnan(ours)
     assert rows["ours"].to_list() == [None if missing else ours]
     assert (rows["difference"][0] is None) == missing
@@ -61,7 +92,7 @@ def test_numbers_within_a_tolerance(
 def test_an_interval_says_within_and_never_fails() -> None:
     given = {"x": Number(value=3.0, interval=(2.5, 3.2)), "y": Number(value=3.0), "z": 3.0}
     rows = compare([_numbers(**given)], {"m": {"x": 4.0, "y": 4.0}})
-    assert rows["within"].to_list() == [False, None, None]
+    assert rows["verdict"].to_list() == ["outside", "no_bound", "missing"]
     assert rows["ci_low"].to_list() == [2.5, None, None]
     assert failures(rows).is_empty()
 
@@ -72,7 +103,7 @@ def test_sets_of_heads() -> None:
     assert row["reference_heads"] == ["9.6", "9.9", "10.0"]
     assert (row["precision"], row["recall"]) == (0.5, pytest.approx(2 / 3))
     assert (row["ours"], row["reference_value"], row["difference"]) == (4, 3, 3)
-    assert row["within"] is None
+    assert row["verdict"] == "no_bound"
     empty = compare([reference], {"m": {"x": []}}).row(0, named=True)
     assert (empty["precision"], empty["recall"], empty["ours"]) == (None, 0, 0)
     absent = compare([reference], {}).row(0, named=True)
@@ -90,6 +121,47 @@ def test_numbers_and_heads_are_not_mixed() -> None:
         compare([_heads((1, 0))], {"m": {"x": 1.0}})
 
 
+def test_another_condition_is_neither_equal_nor_different() -> None:
+    """Whatever the value: also where it lies within, and where it lies outside."""
+    for ours in (2.0, 9.0):
+        for changed, differs in (
+            ({"condition": {"weights": "processed", "bos": "none"}}, ["weights"]),
+            ({"condition": {"weights": "raw", "bos": "<s>"}}, ["bos"]),
+            ({"condition": {"weights": "raw", "bos": "not said"}}, ["bos"]),
+            ({"position": "S2", "statistic": "median"}, ["statistic", "position"]),
+            ({"condition": SAME | {"model": "gpt2"}}, ["model"]),
+        ):
+            one = _numbers(Tolerance(absolute=0.1), x=2.0).model_copy(update=changed)
+            row = compare([one], {"m": {"x": ours}})
+            assert row["verdict"].to_list() == ["other_condition"]
+            assert row["other_condition"].to_list() == [differs]
+            assert failures(row).is_empty()
+            assert compare([one], {"m": {}})["verdict"].to_list() == ["missing"]
+    row = compare_all([_numbers(x=2.0)], {"m": MEASURE}, _found({"m": {"x": 2.0}}), {})
+    assert row["other_condition"].to_list() == [["bos"]]  # not known of the run
+    assert row["own_condition"].to_list() == ["statistic: mean; position: END; weights: raw"]
+
+
+def test_a_condition_of_the_measure_must_be_said() -> None:
+    silent = _numbers(x=2.0).model_copy(update={"condition": {"weights": "raw"}})
+    with pytest.raises(ReferenceFileError, match="m depends on bos; say under `condition`"):
+        compare([silent], {})
+
+
+@pytest.mark.parametrize("ours", [2.0, 9.0])
+def test_a_ratio_that_divides_by_little_is_shown_and_not_judged(ours: float) -> None:
+    one = _numbers(Tolerance(absolute=0.1), x=2.0)
+    just = compare_all(
+        [one], {"m": MEASURE}, {"m": {"x": Found(ours, SMALLEST_DIVISOR * 0.999)}}, RUN
+    )
+    assert (just["verdict"][0], just["ours"][0]) == ("unstable", ours)
+    assert failures(just).is_empty()
+    enough = compare_all([one], {"m": MEASURE}, {"m": {"x": Found(ours, SMALLEST_DIVISOR)}}, RUN)
+    assert enough["verdict"].to_list() == ["within" if ours == 2.0 else "outside"]
+    nan = compare_all([one], {"m": MEASURE}, {"m": {"x": Found(ours, math.nan)}}, RUN)
+    assert nan["verdict"].to_list() == ["unstable"]
+
+
 def test_a_written_file_reads_back_and_agrees_with_its_run() -> None:
     import yaml
 
@@ -102,7 +174,12 @@ def test_a_written_file_reads_back_and_agrees_with_its_run() -> None:
             _heads((1, 0), tolerance=Tolerance(absolute=0)),
         ],
     )
-    measured = {"m": {"x": 12345.6789, "y": -1e-7, "more": 4.0}}
+    measured: Values = {"m": {"x": 12345.6789, "y": -1e-7, "more": 4.0}}
+    other = {"bos": "<s>"}
+
+    def updated(before: ReferenceFile, values: Values) -> ReferenceFile:
+        return writing.updated(before, {"m": MEASURE}, _found(values), other)
+
     numbers = before.model_copy(update={"references": before.references[:1]})
     after = updated(numbers, measured)
     read = ReferenceFile.model_validate(yaml.safe_load(to_yaml(after)))
@@ -111,7 +188,10 @@ def test_a_written_file_reads_back_and_agrees_with_its_run() -> None:
         "x": 12346.0,
         "y": -1e-7,
     }
-    assert failures(compare(read.references, measured)).is_empty()
+    assert read.references[0].condition == {"weights": "raw", "bos": "<s>"}
+    again = compare_all(read.references, {"m": MEASURE}, _found(measured), other)
+    assert again["verdict"].to_list() == ["within", "within"]
+    assert compare(read.references, measured)["verdict"].unique().to_list() == ["other_condition"]
     heads = before.model_copy(update={"references": before.references[1:]})
     read = ReferenceFile.model_validate(
         yaml.safe_load(to_yaml(updated(heads, {"m": {"x": ["2.3", "10.1"]}})))
@@ -122,7 +202,11 @@ def test_a_written_file_reads_back_and_agrees_with_its_run() -> None:
         updated(numbers, {"m": {"x": 1.0}})
     with pytest.raises(ReferenceFileError, match="published numbers, which a run does not replace"):
         updated(numbers.model_copy(update={"kind": "published"}), measured)
-    fresh = new("other", "of another", numbers.references, measured)
+    fresh = writing.new(
+        "other", "of another", numbers.references, {"m": MEASURE}, _found(measured), other
+    )
     assert sorted(fresh.references[0].values) == ["more", "x", "y"]
     with pytest.raises(ReferenceFileError, match="nothing of other is measured"):
-        new("other", "of another", numbers.references, {})
+        writing.new("other", "of another", numbers.references, {"m": MEASURE}, {}, other)
+    with pytest.raises(ReferenceFileError, match="depends on bos, which is not known of this run"):
+        writing.updated(numbers, {"m": MEASURE}, _found(measured), {})

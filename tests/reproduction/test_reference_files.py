@@ -8,6 +8,7 @@ import yaml
 
 from mechinterp_assets.interventions.experiments import noising_of_attention
 from mechinterp_assets.orchestration.registry import STUDIES
+from mechinterp_assets.reproduction.conditions import ALWAYS, CONDITIONS, run_conditions
 from mechinterp_assets.reproduction.measures import (
     all_measures,
     find_measure,
@@ -28,7 +29,16 @@ GOOD = {
     "kind": "published",
     "about": "a paper",
     "references": [
-        {"id": "a", "what": "w", "measure": "sae_l0", "source": "s", "values": {0: 3, 1: 2.5}},
+        {
+            "id": "a",
+            "what": "w",
+            "measure": "sae_l0",
+            "source": "s",
+            "statistic": "mean",
+            "position": "END",
+            "condition": {"bos": "none"},
+            "values": {0: 3, 1: 2.5},
+        },
     ],
 }
 
@@ -79,7 +89,25 @@ def test_keys_of_noising_are_those_of_the_published_experiment() -> None:
 def test_every_measure_runs_on_an_empty_lake(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     found = measured(all_measures(), lambda sql: lake.query(sql, "tiny"))
-    assert not any(value for values in found.values() for value in values.values())
+    assert not any(one.value for values in found.values() for one in values.values())
+    known = run_conditions(STUDIES["tiny"], lambda sql: lake.query(sql, "tiny"))
+    assert known.keys() == CONDITIONS.keys() - {"model", "bos"} - FIXED_BY_MEASURES
+
+
+FIXED_BY_MEASURES = {"weights", "prompts", "reference", "rule"}
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGED_REFERENCES.glob("*.yaml")), ids=lambda f: f.stem)
+def test_packaged_references_say_what_their_measures_depend_on(file: Path) -> None:
+    """And nothing else, so that no condition is named that nobody compares."""
+    for one in load_references(file, file.stem).references:
+        measure = find_measure(one.measure)
+        assert one.depends_on.keys() == {*measure.fixed, *measure.of_run}, one.id
+
+
+def test_every_condition_belongs_to_some_measure() -> None:
+    used = {name for one in all_measures().values() for name in (*one.fixed, *one.of_run)}
+    assert used == {*ALWAYS, *CONDITIONS}
 
 
 def _with(**changes: object) -> dict[str, object]:
@@ -93,6 +121,9 @@ def _with(**changes: object) -> dict[str, object]:
         (_with(values=None), "a: give either values or heads"),
         (_with(heads={"x": [[0, 1]]}), "a: give either values or heads"),
         (_with(tolerance={"absolute": 1}), "a published number has no tolerance"),
+        (_with(condition={"box": "none"}), "no condition 'box'; one of model, bos"),
+        (_with(condition={"bos": ""}), "at least 1 character"),
+        (_with(position=None), "position"),
         (_with(tolerence={}), "references.0.tolerence: unknown key"),
         (_with(values={0: {"value": 3, "interval": [4, 5]}}), "does not hold the value 3.0"),
         (_with(values=None, heads={"x": {"circuit": "wang", "part": "y"}}), "wang-2022-ioi"),

@@ -21,6 +21,9 @@ references:
     what: Active features [per token]
     measure: sae_l0
     source: "Table 1"
+    statistic: mean number of active features per token
+    position: every token but BOS and position 0
+    condition: {{weights: raw, model: gpt2 1x1x1, bos: none, corpus: structured, sae: topk}}
     values: {{0: {expected}, 2: 16}}
     {tolerance}
     reason: Because.
@@ -28,6 +31,14 @@ references:
     what: Heads with a role
     measure: heads_with_role
     source: "Table 2"
+    statistic: heads whose scores pass thresholds
+    position: "by role: the view head_score_definitions"
+    condition:
+      prompts: this project's
+      rule: thresholds of head_role_conditions
+      model: gpt2 1x1x1
+      bos: none
+      corpus: structured
     heads: {{induction: [[1, 1]]}}
     needs: scores
 """
@@ -41,15 +52,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def measured(home: Path) -> Path:
-    """A home whose only rows are two SAE evaluations of the study `tiny`."""
+    """A home whose only rows are a model and two SAE evaluations of the study `tiny`."""
     lake = Lake(home / "lake")
-    schema = polars_schema(table_spec("sae_evaluation"))
-    empty = {pl.Int32: 0, pl.Int64: 0, pl.Float64: 0.5}
+    model = {"model_type": "gpt2", "n_layers": 1, "n_heads": 1, "d_model": 1, "prepend_bos": False}
+    _write(lake, "language_model", "tiny", model)
     for layer, l0 in ((0, 15.5), (2, 16.0)):
-        row = {name: empty.get(type(dtype), [0]) for name, dtype in schema.items()}
-        frame = pl.DataFrame([row | {"layer": layer, "l0": l0}], schema=schema)
-        lake.write("sae_evaluation", f"tiny.L{layer:02d}", frame, Provenance("tiny", "run", "0"))
+        _write(lake, "sae_evaluation", f"tiny.L{layer:02d}", {"layer": layer, "l0": l0})
     return home
+
+
+def _write(lake: Lake, table: str, partition: str, values: dict[str, object]) -> None:
+    """One row, with something in the columns that are not given."""
+    schema = polars_schema(table_spec(table))
+    some: dict[type, object] = {pl.Int32: 0, pl.Int64: 0, pl.Float64: 0.5, pl.String: "x"}
+    row = {name: some.get(type(dtype), [0]) for name, dtype in schema.items()}
+    frame = pl.DataFrame([row | values], schema=schema)
+    lake.write(table, partition, frame, Provenance("tiny", "run", "0"))
 
 
 @pytest.fixture
@@ -85,8 +103,11 @@ def test_published_numbers_never_fail(measured: Path, reference: Callable[..., P
     assert "reason: Because." in text
     assert "needs: scores" in text
     assert "l0 (Table 1)" in text
-    assert "3 values; 1 without one of ours; 0 of 0 within tolerance" in text
-    assert "not materialized, so without values: circuit_faithfulness_summary" in text
+    assert "3 values; 0 of 0 within tolerance" in text
+    assert "1 without one of ours; 0 under another condition" in text
+    assert (
+        "not materialized, so without values: attention_sae, circuit_faithfulness_summary" in text
+    )
 
 
 def test_exit_code_says_whether_a_rerun_is_within_tolerance(
@@ -95,14 +116,47 @@ def test_exit_code_says_whether_a_rerun_is_within_tolerance(
     reference("measured", 15, "tolerance: {absolute: 0.6}")
     result, text = _reproduce("tiny", "--no-run")
     assert result.exit_code == 0
-    assert "0 15.5 15 ± 0.6 +0.5 yes" in text
+    assert "0 15.5 15 ± 0.6 +0.5 within" in text
     reference("measured", 15, "tolerance: {absolute: 0.4}")
     result, text = _reproduce("tiny", "--no-run")
     assert result.exit_code == 1
-    assert "0 15.5 15 ± 0.4 +0.5 NO" in text
+    assert "0 15.5 15 ± 0.4 +0.5 OUTSIDE" in text
     result, text = _reproduce("tiny", "--no-run", "--only", "roles")
     assert result.exit_code == 0
     assert "Active features" not in text
+
+
+def test_a_run_under_another_condition_says_which(
+    measured: Path, reference: Callable[..., Path]
+) -> None:
+    file = reference("measured", 15, "tolerance: {absolute: 0.4}")
+    file.write_text(file.read_text().replace("bos: none, corpus", "bos: <s>, corpus"))
+    result, text = _reproduce("tiny", "--no-run", "--only", "l0")
+    assert result.exit_code == 0, text
+    assert "0 15.5 15 ± 0.4 +0.5 other condition" in text
+    assert "differs in: bos" in text
+    assert (
+        "here: statistic: mean number of active features per token; position: every token" in text
+    )
+    assert "0 of 0 within tolerance" in text
+    assert "2 under another condition, so neither equal nor different" in text
+
+
+def test_what_would_be_compared_is_told_without_a_lake(
+    home: Path, reference: Callable[..., Path]
+) -> None:
+    file = reference(expected=3)
+    file.write_text(file.read_text().replace("corpus: structured, sae", "corpus: books, sae"))
+    result, text = _reproduce("tiny", "--dry-run", "--only", "l0")
+    assert result.exit_code == 0, text
+    assert "0 - 3 missing" in text
+    assert "condition: weights: raw; model: gpt2 1x1x1; bos: none; corpus: books; sae: topk" in text
+    assert "differs in: corpus" in text
+    assert "not known of this run: model, bos" in text
+    assert "corpus: structured; sae: topk" in text
+    assert not any(home.rglob("*.parquet"))
+    file.unlink()
+    assert _reproduce("tiny", "--dry-run")[0].exit_code == 2
 
 
 def test_a_run_becomes_the_reference(measured: Path, reference: Callable[..., Path]) -> None:
@@ -113,7 +167,7 @@ def test_a_run_becomes_the_reference(measured: Path, reference: Callable[..., Pa
     file.write_text(file.read_text().partition("  - id: roles")[0])
     result, text = _reproduce("tiny", "--no-run", "--write-reference")
     assert result.exit_code == 0, text
-    assert "0 15.5 15.5 ± 0.4 +0 yes" in text
+    assert "0 15.5 15.5 ± 0.4 +0 within" in text
     assert "tolerance: {absolute: 0.4}" in file.read_text()
     file.unlink()
     result, text = _reproduce("tiny", "--no-run", "--write-reference")

@@ -40,7 +40,7 @@ def test_shipped_studies_load() -> None:
     registry = load_registry(sorted(PACKAGED_STUDIES.glob("*.yaml")))
     studies = registry.studies
     assert not registry.problems
-    assert set(studies) == {"organism", "gpt2-small", "smollm2", "smollm2-gpu"}
+    assert set(studies) == {"organism", "gpt2-small", "gpt2-small-k24", "smollm2", "smollm2-gpu"}
     assert studies["gpt2-small"].sites[:2] == ["gpt2-small.L00", "gpt2-small.L01"]
     assert len(studies["gpt2-small"].sites) == 12
     assert len(studies["organism"].sites) == studies["organism"].n_layers
@@ -128,6 +128,21 @@ def test_chosen_layers_become_the_sites(tmp_path: Path) -> None:
         ({"sae": {"adam_betas": [0.9, 1.9]}}, ["sae.adam_betas.1", "1.9"]),
         ({"sae": {"source": "disk"}}, ["sae.source", "'cache' or 'forward'", "disk"]),
         ({"sae": {"d_sae_by_layer": {99: 128}}}, ["sae.d_sae_by_layer", "layer 99"]),
+        (
+            {"sae": {"l1_coefficient_by_layer": {1: 2}}},
+            ["'topk' has no l1_coefficient, so no l1_coefficient_by_layer"],
+        ),
+        (
+            {
+                "sae": {
+                    "architecture": "standard",
+                    "k": None,
+                    "l1_coefficient": 1,
+                    "l1_coefficient_by_layer": {99: 2},
+                }
+            },
+            ["sae.l1_coefficient_by_layer", "layer 99 has no SAE"],
+        ),
         (
             {"sweep": {"variants": [{"architecture": "topk", "k": 4}, {"architecture": "gated"}]}},
             ["sweep.variants[1]", "'gated' needs l1_coefficient"],
@@ -271,6 +286,22 @@ def test_settings_reach_the_training(tmp_path: Path) -> None:
     assert (wide.decoder_init, wide.b_dec_init) == ("data", "geometric_median")
     assert (wide.normalize_input, wide.dead_after_tokens) == (False, 77)
     assert (wide.checkpoint_every, wide.lr_warmup) == (5, 0.5)
+
+
+def test_a_layer_has_its_own_l1_coefficient(tmp_path: Path) -> None:
+    by_layer = {0: 0.5, 1: 3.0}
+    given = {"architecture": "standard", "l1_coefficient": 1, "l1_coefficient_by_layer": by_layer}
+    sae = load_study(write(tmp_path, {"sae": {**given, "k": None}})).sae
+    layers = [sae.for_layer(layer) for layer in range(3)]
+    assert [one.l1_coefficient for one in layers] == [0.5, 3.0, 1.0]
+    # A coefficient of its own is another training; that of another layer is none.
+    plain = sae.with_changes(l1_coefficient_by_layer={})
+    assert layers[2].fingerprint() == plain.for_layer(2).fingerprint()
+    assert layers[1].fingerprint() != plain.for_layer(1).fingerprint()
+    sweep = {"variants": [{"architecture": "standard", "l1_coefficient": 2}]}
+    study = load_study(write(tmp_path, {"sae": {**given, "k": None}, "sweep": sweep}))
+    (variant,) = study.sweep.of(study.sae).values()
+    assert [variant.for_layer(layer).l1_coefficient for layer in range(3)] == [2.0, 2.0, 2.0]
 
 
 def test_variants_of_a_sweep_take_the_rest_from_the_sae(tmp_path: Path) -> None:
@@ -526,6 +557,8 @@ OTHERS: dict[str, Any] = {
     "evaluation_tokens": 3,
     "d_sae_by_layer": {1: 128},
 }
+# Of no effect on the training of one layer, whose settings have its own value (for_layer).
+OF_L1_ALONE: dict[str, Any] = {"l1_coefficient_by_layer": {1: 3}}
 OF_OTHER_ARCHITECTURES: dict[str, tuple[dict[str, Any], Any]] = {
     "l1_coefficient": ({"architecture": "standard", "l1_coefficient": 1}, 2),
     "l0_coefficient": ({"architecture": "jumprelu", "l0_coefficient": 1}, 2),
@@ -547,7 +580,12 @@ def test_a_training_is_another_exactly_when_a_setting_changes_what_is_learned() 
     for name, (own, value) in OF_OTHER_ARCHITECTURES.items():
         before = SaeSettings.model_validate({"d_sae": 64, "training_tokens": 4000, **own})
         assert before.with_changes(**{name: value}).fingerprint() != before.fingerprint(), name
-    tested = {*RESULT_CHANGING, *OTHERS, *OF_OTHER_ARCHITECTURES}
+    sparse = SaeSettings.model_validate(
+        {"d_sae": 64, "training_tokens": 4000, "architecture": "standard", "l1_coefficient": 1}
+    )
+    for name, value in OF_L1_ALONE.items():
+        assert sparse.with_changes(**{name: value}).fingerprint() == sparse.fingerprint(), name
+    tested = {*RESULT_CHANGING, *OTHERS, *OF_OTHER_ARCHITECTURES, *OF_L1_ALONE}
     assert tested | EXTERNAL_ALONE | {"architecture"} == set(SaeSettings.model_fields)
     # A default is as good as the same value given.
     given = plain.with_changes(learning_rate=plain.learning_rate, auxk_coefficient=1.0)
