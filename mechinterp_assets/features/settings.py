@@ -94,6 +94,11 @@ class FeatureSettings(Section):
     """The first of those that have the whole head x source matrix."""
     dfa_corpus_sequences: Positive = 64
     """Sequences over all of whose active tokens direct feature attribution is summed."""
+    loss_features: Count = 8
+    """Features of a layer that are removed from text to see where the loss rises (feature_loss),
+    those of the family induction first; each costs two forward passes per sequence."""
+    loss_sequences: Positive = 32
+    """Sequences of each, drawn among those in which it is active."""
     pages: Positive = 256
     """Features of a layer, the most often active ones, that get a page."""
     proxies: list[ProxySettings] = []

@@ -3,8 +3,8 @@
 Belongs here: differences, agreement of sets of heads, the verdict. Does not belong here: where
 values come from (measures.py, reference_file.py), conditions (conditions.py) and printing.
 
-A value is judged where a bound says how far it may be off: a tolerance, or the source's interval. It
-is not judged where the run's conditions are others than the reference's, nor where it is a ratio
+A value is judged where a bound says how far it may be off: a tolerance, or the source's interval.
+It is not judged where the run's conditions are others than the reference's, nor where it is a ratio
 that divides by less than SMALLEST_DIVISOR of the unedited model's value: noise of the numerator is
 multiplied tenfold and more there, so that small differences of the SAEs decide the ratio.
 """

@@ -64,7 +64,7 @@ class Measure:
     of_run: tuple[str, ...]
 
     def conditions(self, run: Mapping[str, str]) -> dict[str, str]:
-        """Everything that its number depends on, of a run with these conditions, as far as known."""
+        """What its number depends on, of a run with these conditions, as far as it is known."""
         return {**self.fixed, **{name: run[name] for name in self.of_run if name in run}}
 
 
@@ -122,7 +122,8 @@ def _read(file: Path) -> Measure:
     first = sql.partition("\n")[0]
     if not first.startswith("-- "):
         raise ReferenceFileError(f"{file} must start with a comment that says what it measures")
-    said = dict(match.groups() for line in sql.splitlines() if (match := _SAID.fullmatch(line)))
+    matches = (match for line in sql.splitlines() if (match := _SAID.fullmatch(line)))
+    said = {match[1]: match[2] for match in matches}
     of_run = tuple(name.strip() for name in said.pop(RUN, "").split(",") if name.strip())
     if missing := [name for name in ALWAYS if name not in said]:
         raise ReferenceFileError(f"{file} must say its {missing[0]}: `-- {missing[0]}: ...`")

@@ -76,7 +76,7 @@ def test_help_and_version_name_what_there_is() -> None:
         (["materialize", "tinny"], "no study 'tinny'; perhaps tiny"),
         (
             ["materialize", "zzz"],
-            "no study 'zzz'; one of gpt2-small-k24, gpt2-small, organism, smollm2-gpu, smollm2, tiny",
+            "no study 'zzz'; one of gpt2-small-k24, gpt2-small, organism, smollm2-gpu, smollm2,",
         ),
         (["label-sheet", "tiny", "--layer", "2"], "nothing is materialized in"),
         (["label-sheet", "tiny"], "name a layer with --layer"),

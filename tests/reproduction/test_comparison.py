@@ -19,7 +19,6 @@ from mechinterp_assets.reproduction.reference_file import (
 )
 from mechinterp_assets.reproduction.writing import to_yaml
 
-
 SAID = {"statistic": "mean", "position": "END"}
 MEASURE = Measure("m", "w", "SELECT 1", {**SAID, "weights": "raw"}, ("bos",))
 RUN = {"bos": "none", "corpus": "of no concern"}

@@ -51,8 +51,8 @@ def reproduction(run: Run) -> Made:
             "reproduction": {
                 "compared": rows.filter(pl.col("ours").is_not_null()).height,
                 "without_own_value": rows["ours"].null_count(),
-                "under_another_condition": (rows["verdict"] == "other_condition").sum(),
-                "unstable": (rows["verdict"] == "unstable").sum(),
+                "under_another_condition": rows.filter(verdict="other_condition").height,
+                "unstable": rows.filter(verdict="unstable").height,
                 "outside_tolerance": outside.height,
             }
         },
