@@ -9,6 +9,7 @@ slices of processed weights with biases, so that numbers need not agree.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -77,12 +78,10 @@ class PairSlices:
     def _of_side(self, side: int, chosen: Tensor) -> pl.DataFrame:
         terms, s = self._terms.sides[side], self._source
         if terms.key is not None:
-            here = torch.ones(len(terms.writer), dtype=torch.bool, device=terms.value.device)
             value = terms.value[:, chosen] @ terms.key[chosen, s]
         else:
-            here = terms.position == s
-            value = terms.value[here][:, chosen].sum(-1)
-        writer, token = (part[here].cpu().numpy() for part in (terms.writer, terms.token))
+            value = terms.value[:, chosen].sum(-1)
+        writer, token = (part.cpu().numpy() for part in (terms.writer, terms.token))
         kind = np.array(KINDS)[self._writers.kind[writer]]
         return pl.DataFrame(
             {
@@ -105,17 +104,19 @@ class ScoredPrompt:
 
     def __init__(self, model: ScoreModel, token_ids: Tensor) -> None:
         self._model, self._ids = model, token_ids[None]
-        self._run: ScoreRun | None = None
         self._readers: dict[tuple[int, int], HeadReader] = {}
+
+    @cached_property
+    def run(self) -> ScoreRun:
+        """The prompt's forward pass; it takes as long as a few others."""
+        return self._model.run(self._ids, self._model.model.config.n_layers)
 
     def pair(self, layer: int, head: int, destination: int, source: int) -> PairSlices:
         """One pair. Raises CircuitError where the model's scores have no such form."""
-        if self._run is None or len(self._run.pattern) <= layer:
-            self._run = self._model.run(self._ids, layer + 1)
         if (layer, head) not in self._readers:
             self._readers[layer, head] = HeadReader(self._model, layer, head)
-        run, reader = self._run, self._readers[layer, head]
-        row = reader.row(run, 0, destination)
+        run, reader = self.run, self._readers[layer, head]
+        row = reader.row(run, 0, destination, only_source=source)
         first = row.sides[0]
         assert first.key is not None
         terms = first.value.sum(0) * first.key[:, source]
