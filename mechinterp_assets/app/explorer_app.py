@@ -11,6 +11,7 @@ application/x-ndjson: {"progress": what, "done": n, "of": n} while it is worked 
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import BoundedSemaphore, Event
@@ -28,6 +29,8 @@ from mechinterp_assets.dashboards.live.explorer import (
     RefusedError,
 )
 from mechinterp_assets.dashboards.live.explorer_questions import QuestionError, read_question
+
+logger = logging.getLogger(__name__)
 
 MAX_BODY = 256 * 2**10
 MAX_WAITING = 16
@@ -132,10 +135,9 @@ async def _stream(
             while not lines.empty():
                 yield lines.get_nowait()
             if (error := ended.exception()) is not None:
-                yield (
-                    json.dumps({"refused": f"the program failed: {error!r}"[:500]}).encode() + b"\n"
-                )
-                raise error
+                logger.error("a question of the explorer failed", exc_info=error)
+                why = f"the program failed: {error!r}"[:500]
+                yield json.dumps({"refused": why}).encode() + b"\n"
             return
     finally:
         cancelled.set()

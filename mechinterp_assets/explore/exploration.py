@@ -170,7 +170,7 @@ class Exploration:
 
         Source: K24 section 2. Raises InactiveFeatureError, ExploreError.
         """
-        self._check_sae(layer, feature)
+        self.check_sae(layer, feature)
         at = self.position(position)
         root = self._by_head.root(layer, feature, at)
         assert root.split is not None
@@ -215,7 +215,7 @@ class Exploration:
 
         Raises RdfaError where the model's blocks are not sums, InactiveFeatureError.
         """
-        self._check_sae(layer, feature)
+        self.check_sae(layer, feature)
         return self._splits.root(layer, feature, self.position(position))
 
     def logit_node(
@@ -335,7 +335,7 @@ class Exploration:
             self.model, self.saes, ids, edits, self.explorer.strings, theirs, matched or {}, k
         )
 
-    # ---- private ---------------------------------------------------------------------------------
+    # ---- checks ----------------------------------------------------------------------------------
 
     def position(self, position: int | None) -> int:
         """A position of the prompt; None is the last. Raises ExploreError."""
@@ -346,6 +346,21 @@ class Exploration:
                 f"position {position} does not exist; the prompt has 0..{len(self) - 1}"
             )
         return position
+
+    def check_sae(self, layer: int, feature: int | None = None) -> None:
+        """Raise RdfaError unless `layer` has an SAE, which has `feature`."""
+        if layer not in self.saes:
+            raise RdfaError(
+                f"layer {layer} has no SAE; layers with one: "
+                f"{', '.join(map(str, self.saes)) or 'none'}"
+            )
+        if feature is not None and not 0 <= feature < self.saes[layer].d_sae:
+            raise RdfaError(
+                f"feature {feature} does not exist; the SAE of layer {layer} has features "
+                f"0..{self.saes[layer].d_sae - 1}"
+            )
+
+    # ---- private ---------------------------------------------------------------------------------
 
     @cached_property
     def _ids_by_label(self) -> dict[str, int]:
@@ -394,7 +409,7 @@ class Exploration:
         return pl.concat(features), pl.concat(errors)
 
     def _features_at(self, layer: int, position: int) -> pl.DataFrame:
-        self._check_sae(layer)
+        self.check_sae(layer)
         rows = self.features.filter((pl.col("layer") == layer) & (pl.col("position") == position))
         return rows.select("feature", "activation")
 
@@ -420,18 +435,6 @@ class Exploration:
     @cached_property
     def _scored(self) -> ScoredPrompt:
         return ScoredPrompt(self.explorer.scores, self.token_ids)
-
-    def _check_sae(self, layer: int, feature: int | None = None) -> None:
-        if layer not in self.saes:
-            raise RdfaError(
-                f"layer {layer} has no SAE; layers with one: "
-                f"{', '.join(map(str, self.saes)) or 'none'}"
-            )
-        if feature is not None and not 0 <= feature < self.saes[layer].d_sae:
-            raise RdfaError(
-                f"feature {feature} does not exist; the SAE of layer {layer} has features "
-                f"0..{self.saes[layer].d_sae - 1}"
-            )
 
     def _check_head(self, layer: int, head: int) -> None:
         config = self.model.config

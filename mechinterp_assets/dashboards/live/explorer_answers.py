@@ -76,6 +76,7 @@ def _prompt(q: asked.Prompt, e: Exploration, label: Label, second: Exploration |
 def _features(
     q: asked.Features, e: Exploration, label: Label, second: Exploration | None
 ) -> Answer:
+    e.check_sae(q.layer)
     rows = e.features.filter(pl.col("layer") == q.layer).drop("layer")
     return {
         "features": _columns(rows),

@@ -5,6 +5,7 @@
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
       if (name === "on") element.addEventListener("click", value);
+      else if (name.startsWith("aria-") && value !== undefined && value !== null) element.setAttribute(name, String(value));
       else if (value === true) element.setAttribute(name, "");
       else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
     }
@@ -18,7 +19,7 @@
   };
   const number = (x) => x === null || x === undefined ? "–"
     : (x !== 0 && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e5) ? x.toExponential(2) : String(Number(x.toPrecision(3)))).replaceAll("-", "−");
-  const percent = (p) => p < 5e-4 ? `${(100 * p).toExponential(1)}%`.replaceAll("-", "−") : `${(100 * p).toFixed(1)}%`;
+  const percent = (p) => Math.abs(p) < 5e-5 ? (p ? "<0.01%" : "0%") : `${(100 * p).toFixed(Math.abs(p) < 0.00995 ? 2 : 1)}%`.replace("-", "−");
   const token = (label) => make("bdi", { class: "token" }, label);
   const bar = (value, most, kind) => {
     const mark = make("i", { class: kind ?? (value < 0 ? "neg" : "pos") });
@@ -37,10 +38,10 @@
   const NUMBERS = ["layer", "pos", "opos", "feature", "flayer", "hlayer", "head", "source"];
   const read = () => {
     const given = new URLSearchParams(location.hash.slice(1));
-    const state = { tab: "features", by: "head", open: [], edits: [], slices: null };
+    const state = { tab: "features", by: "head", open: [], lopen: [], edits: [], slices: null };
     for (const [key, value] of given) {
       if (NUMBERS.includes(key)) { if (/^\d{1,9}$/.test(value)) state[key] = Number(value); }
-      else if (["open", "edits", "slices"].includes(key)) {
+      else if (["open", "lopen", "edits", "slices"].includes(key)) {
         try { const list = JSON.parse(value); if (Array.isArray(list)) state[key] = list; } catch { /* not a view */ }
       } else if (["study", "text", "other", "tab", "token", "versus", "by"].includes(key)) state[key] = value;
     }
@@ -65,7 +66,6 @@
 
   // ---- questions -----------------------------------------------------------------------------------
   const kept = new Map(), waiting = new Map();
-  let shownSince = 0;
   const said = (what, done, of) => {
     byId("status").textContent = what;
     const progress = byId("progress");
@@ -159,8 +159,9 @@
     return list;
   };
   const showTokens = (shade = null) => {
+    // Drawn twice in most views: the second time with shades.
     const focused = document.activeElement?.closest?.(".tokens")?.id;
-    const rows = [tokenRow("first-tokens", prompt.tokens, state.pos, shade, (pos) => go({ pos, feature: null, open: [], source: null, slices: null, token: null }), "Tokens of the prompt")];
+    const rows = [tokenRow("first-tokens", prompt.tokens, state.pos, shade, (pos) => go({ pos, open: [], lopen: [], source: null, slices: null, token: null }), "Tokens of the prompt")];
     if (second) rows.push(tokenRow("second-tokens", second.tokens, state.opos, null, (opos) => go({ opos, tab: "compare" }), "Tokens of the second prompt"));
     byId("tokens").replaceChildren(...rows);
     if (focused) byId(focused)?.querySelector("[aria-pressed=true]")?.focus();
@@ -225,7 +226,7 @@
         table(["source", "direct attribution"], order(dfa.sources).slice(0, 10).map((source) => row(false,
           make("span", {}, make("small", {}, `${source} `), token(tokenAt(source))), bar(dfa.sources[source], mostSource))))),
       make("p", { class: "note" }, `Heads and encoder bias (${number(dfa.bias)}) sum to the activation.`), code(dfa),
-      make("h3", {}, "Back through the model"), tree(parts, dfa.activation), code(parts),
+      make("h3", {}, "Back through the model"), tree(parts, dfa.activation, "open"), code(parts),
     ];
   };
   const WORDS = {
@@ -241,17 +242,18 @@
     else what.append(WORDS[part.node_kind] ?? part.node_kind, ["attention", "mlp", "sae_error", "sae_bias", "output_bias"].includes(part.node_kind) ? ` ${part.layer}` : "");
     return what;
   };
-  const tree = (answer, whole) => {
+  // key: where the address keeps the opened paths of this tree.
+  const tree = (answer, whole, key) => {
     const found = new Map(answer.opened.map((one) => [one.path.join("/"), one]));
     const branch = (path) => {
       const own = found.get(path.join("/"));
       if (!own) return null;
       const items = own.parts.slice(0, 12).map((part) => {
-        const next = [...path, part.name], key = next.join("/"), isOpen = found.has(key);
+        const next = [...path, part.name], name = next.join("/"), isOpen = found.has(name);
         const toggle = part.can_split
-          ? make("button", { type: "button", "aria-expanded": isOpen, "aria-label": `Parts of ${part.node_kind} ${part.name}`, on: () => go({ open: isOpen ? state.open.filter((p) => !p.join("/").startsWith(key)) : [...state.open, next] }) }, isOpen ? "−" : "+")
+          ? make("button", { type: "button", "aria-expanded": isOpen, "aria-label": `Parts of ${part.node_kind} ${part.name}`, on: () => go({ [key]: isOpen ? state[key].filter((p) => !`${p.join("/")}/`.startsWith(`${name}/`)) : [...state[key], next] }) }, isOpen ? "−" : "+")
           : make("span", { class: "none" });
-        return make("li", {}, make("div", {}, toggle, make("span", { title: `${percent(part.value / whole)} of the whole`.replace("-", "−") }, number(part.value)), nodeText(part, answer.names)), branch(next));
+        return make("li", {}, make("div", {}, toggle, make("span", { title: `${percent(part.value / whole)} of the whole` }, number(part.value)), nodeText(part, answer.names)), branch(next));
       });
       const rest = own.parts.slice(12), n = rest.length + own.n_rest;
       if (n) items.push(make("li", {}, make("div", {}, make("span", { class: "none" }), make("span", {}, number(rest.reduce((sum, part) => sum + part.value, own.rest))), make("span", { class: "what" }, make("small", {}, `${n} others`)))));
@@ -271,7 +273,7 @@
     const list = [
       make("h2", {}, "Next token behind ", token(tokenAt(state.pos))),
       table(["token", "probability", "logit"], answer.next.map((one) => row(one.token_id === chosen,
-        make("button", { type: "button", on: () => go({ token: one.token_id, open: [] }) }, token(one.token)),
+        make("button", { type: "button", on: () => go({ token: one.token_id, lopen: [] }) }, token(one.token)),
         make("td", { class: "bar" }, (() => { const mark = make("i", { class: "pos" }); mark.style.width = `${Math.round(58 * one.probability / most)}px`; return mark; })(), percent(one.probability)),
         number(one.logit)))),
       make("h3", {}, "Logit lens"),
@@ -282,7 +284,7 @@
     const versus = state.versus ? (/^\d+$/.test(state.versus) ? Number(state.versus) : state.versus) : null;
     const root = { token: chosen, position: state.pos, versus };
     const [direct, parts] = [await ask("dfa", about({ ask: "logits", ...root, by: state.by === "feature" ? "feature" : "head" })),
-      await ask("parts", about({ ask: "parts", root, paths: [[], ...state.open] }))];
+      await ask("parts", about({ ask: "parts", root, paths: [[], ...state.lopen] }))];
     const against = make("input", { type: "text", value: state.versus ?? "", "aria-label": "Less the logit of this token", placeholder: "mean logit" });
     const name = answer.next.find((one) => one.token_id === chosen)?.token ?? `token ${chosen}`;
     const by = (name, text) => make("button", { type: "button", "aria-pressed": state.by === name, on: () => go({ by: name }) }, text);
@@ -292,7 +294,7 @@
       make("form", { class: "adding", id: "versus" }, "less that of", against, make("button", { type: "submit" }, "Set"), "by", by("head", "heads"), by("feature", "features")),
       table(["part", "direct effect"], [...direct.parts.slice(0, 15).map((part) => row(false, nodeText(part, direct.names), bar(part.value, largestPart)))], ""),
       make("p", { class: "note" }, `${Math.max(0, direct.parts.length - 15) + direct.n_rest} others: ${number(direct.rest + direct.parts.slice(15).reduce((sum, part) => sum + part.value, 0))}. Parts sum to the logit.`),
-      code(direct), make("h3", {}, "Back through the model"), tree(parts, parts.value), code(parts),
+      code(direct), make("h3", {}, "Back through the model"), tree(parts, parts.value, "lopen"), code(parts),
     ]];
   };
 
@@ -410,7 +412,7 @@
   document.addEventListener("submit", (event) => {
     event.preventDefault();
     const form = event.target;
-    if (form.id === "versus") { go({ versus: form.querySelector("input").value, open: [] }); return; }
+    if (form.id === "versus") { go({ versus: form.querySelector("input").value, lopen: [] }); return; }
     const kind = form.dataset.add;
     if (!kind) return;
     const value = (name) => Number(form.elements[name].value), where = form.elements.where.value;
@@ -493,7 +495,7 @@
   const run = () => {
     const text = byId("text").value, other = byId("other").hidden ? "" : byId("other").value;
     const same = text === state.text && byId("study").value === state.study;
-    go({ study: byId("study").value, text, other, ...(same ? {} : { pos: undefined, opos: undefined, feature: null, open: [], head: null, source: null, slices: null, token: null, versus: null, edits: [] }) });
+    go({ study: byId("study").value, text, other, ...(same ? {} : { pos: undefined, opos: undefined, feature: null, open: [], lopen: [], head: null, source: null, slices: null, token: null, versus: null, edits: [] }) });
   };
   byId("ask").addEventListener("submit", run);
   for (const area of [byId("text"), byId("other")]) area.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); run(); } });
