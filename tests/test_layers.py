@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "mechinterp_assets"
 SCIENCE = {
     *("corpora", "prompts", "activations", "sae", "attribution", "features", "heads", "tasks"),
-    *("circuits", "ablation", "interventions", "faithfulness", "labels", "organism"),
+    *("circuits", "ablation", "explore", "interventions", "faithfulness", "labels", "organism"),
 }
 # From the bottom: a part imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (

@@ -13,14 +13,18 @@ from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from mechinterp_assets.app.explorer_app import LINES, explorer_routes
+from mechinterp_assets.app.kept_prompts import keep_prompt
+from mechinterp_assets.app.known_studies import model_of
 from mechinterp_assets.dashboards.live.experiment_pages import LiveExperimentPages
+from mechinterp_assets.dashboards.live.explorer import LiveExplorer
 from mechinterp_assets.dashboards.live.feature_pages import LivePages
 from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
 from mechinterp_assets.dashboards.not_found_page import not_found_page
@@ -29,9 +33,11 @@ from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
 from mechinterp_assets.dashboards.studies_page import studies_page
 from mechinterp_assets.staleness.asked_for import observe_if_possible
 from mechinterp_assets.staleness.reasons import freshness
-from mechinterp_assets.storage.home import dashboard_folder, lake_folder
+from mechinterp_assets.storage.home import dashboard_folder, lake_folder, tensor_folder
 from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.storage.tensors import Tensors
 from mechinterp_assets.studies.registry import load_registry
+from mechinterp_assets.studies.study import Study
 
 
 class _Name(Convertor[str]):
@@ -84,6 +90,7 @@ def dashboard_app() -> Starlette:
     folder.mkdir(parents=True, exist_ok=True)
     lake = Lake(lake_folder())
     pages, heads, experiments = LivePages(lake), LiveHeadPages(lake), LiveExperimentPages(lake)
+    explorer = LiveExplorer(lake, Tensors(tensor_folder()), load_registry, model_of, _keep)
     files = _PublishedFiles(directory=folder, html=True, follow_symlink=True)
 
     def studies(request: Request) -> Response:
@@ -139,6 +146,7 @@ def dashboard_app() -> Starlette:
     return Starlette(
         routes=[
             Route("/", studies),
+            *explorer_routes(explorer),
             Route("/{study:name}.experiments/index.html", experiment_page),
             Route("/{study:name}.experiments/", experiment_page),
             Route("/{study:name}.heads/L{layer:number}H{head:number}.html", head),
@@ -150,9 +158,20 @@ def dashboard_app() -> Starlette:
             Route("/{site:name}/", index),
             Mount("/", app=files),
         ],
-        middleware=[Middleware(GZipMiddleware)],
+        # Compressed lines would wait for one another.
+        middleware=[
+            Middleware(
+                GZipMiddleware, exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, LINES)
+            )
+        ],
         exception_handlers={404: lambda request, _: _not_found(request)},
     )
+
+
+def _keep(study: Study, text: str) -> str:
+    """Keep a prompt; what then makes its tables."""
+    file = keep_prompt(study.study, text)
+    return f"kept in {file}; `mechinterp materialize {study.study}` makes its tables"
 
 
 def _file(

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mechinterp_assets.model.identities import attention_scores, hooks_of_scores
 from mechinterp_assets.model.language_model import LanguageModel
@@ -65,10 +65,12 @@ class FrozenForward:
 
     token_ids [position]; embedding [position, d_model]; position_embedding the same, None without
     absolute positions; attention, mlp [layer] of [position, d_model], outputs of the layers before
-    the last; scale [layer] of [position]; pattern [layer] of [head, destination, source];
-    v [layer] of [position, head, d_head], repeated over query groups;
-    z [layer] of [position, head * d_head]; score: layers asked for -> [head, destination, source],
-    what the softmax is taken of.
+    the last, or of all where the run was whole; residual of [position, d_model], the stream before
+    each layer and, where whole, behind the last; scale of [position], of the norms that read these;
+    pattern [layer] of [head, destination, source]; v [layer] of [position, head, d_head], repeated
+    over query groups; z [layer] of [position, head * d_head]; score: layers asked for -> [head,
+    destination, source], what the softmax is taken of; logits [position, d_vocab], float32, where
+    whole.
     """
 
     token_ids: Tensor
@@ -76,11 +78,13 @@ class FrozenForward:
     position_embedding: Tensor | None
     attention: tuple[Tensor, ...]
     mlp: tuple[Tensor, ...]
+    residual: tuple[Tensor, ...]
     scale: tuple[Tensor, ...]
     pattern: tuple[Tensor, ...]
     v: tuple[Tensor, ...]
     z: tuple[Tensor, ...]
     score: Mapping[int, Tensor] = field(default_factory=dict)
+    logits: Tensor | None = None
 
 
 class FrozenModel:
@@ -92,21 +96,32 @@ class FrozenModel:
 
     @property
     def centres(self) -> bool:
-        """Whether the norm before attention subtracts the mean."""
+        """Whether norms of the residual stream subtract the mean."""
         return self.model.config.normalization == "LN"
 
     def weights(self, layer: int) -> AttentionWeights:
         """Weights of one attention layer."""
         if layer not in self._layers:
-            raw, gain_and_bias = self.model.raw_weights, self._norm(layer)
+            raw, norm = self.model.raw_weights, self.model.raw.blocks[layer].ln1
             self._layers[layer] = AttentionWeights(
                 exact(raw.W_V[layer]),
                 exact(raw.b_V[layer]),
                 exact(raw.W_O[layer]).flatten(0, 1),
                 exact(raw.b_O[layer]),
-                *gain_and_bias,
+                *self._norm(norm.original_component),
             )
         return self._layers[layer]
+
+    @cached_property
+    def final_norm(self) -> tuple[Tensor, Tensor]:
+        """Gain and bias [d_model] of the norm before the unembedding."""
+        return self._norm(self.model.raw.ln_final.original_component)
+
+    @cached_property
+    def mean_unembedding(self) -> Tensor:
+        """Mean of W_U over the vocabulary [d_model]: what the mean logit reads."""
+        W_U = self.model.raw_weights.W_U.cpu()  # not every device has float64
+        return W_U.mean(dim=1, dtype=torch.float64)
 
     def query_key(self, layer: int) -> QueryKeyWeights:
         """Query and key weights of one attention layer."""
@@ -127,7 +142,24 @@ class FrozenModel:
             RdfaError: the writers do not add up to the residual stream, or values are not linear in
                 the normalised residual stream: attribution would not be exact.
         """
-        last, model = n_layers - 1, self.model
+        forward = self._read(token_ids, n_layers, scores=scores)
+        self.check(forward)
+        return forward
+
+    @torch.no_grad()
+    def whole_run(self, token_ids: Tensor) -> FrozenForward:
+        """One sequence through the model to its logits; see `check` before its parts are added."""
+        return self._read(token_ids, self.model.config.n_layers, whole=True)
+
+    def _read(
+        self,
+        token_ids: Tensor,
+        n_layers: int,
+        *,
+        scores: Collection[int] = (),
+        whole: bool = False,
+    ) -> FrozenForward:
+        last, model = n_layers if whole else n_layers - 1, self.model
         keep = {f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers)}
         keep |= {
             f"blocks.{layer}.attn.hook_{part}"
@@ -145,36 +177,41 @@ class FrozenModel:
         absolute = model.config.positional == "absolute"
         if absolute:
             keep.add("hook_pos_embed")
-        _, cache = model.raw.run_with_cache(
+        behind = f"blocks.{n_layers - 1}.hook_resid_post"
+        if whole:
+            keep.add(behind)
+        logits, cache = model.raw.run_with_cache(
             token_ids[None].to(model.device),
             names_filter=keep.__contains__,
-            stop_at_layer=n_layers,
+            stop_at_layer=None if whole else n_layers,
         )
 
         def read(name: str) -> Tensor:
             return exact(cache[name][0])
 
         residual = [read(f"blocks.{layer}.hook_resid_pre") for layer in range(n_layers)]
+        if whole:
+            residual.append(read(behind))
         positions = read("hook_pos_embed") if absolute else None
         z = [read(f"blocks.{layer}.attn.hook_z").flatten(1) for layer in range(n_layers)]
         values = []
         for layer in range(n_layers):
             v = read(f"blocks.{layer}.attn.hook_v")
             values.append(v.repeat_interleave(model.config.n_heads // v.shape[1], dim=1))
-        forward = FrozenForward(
+        return FrozenForward(
             token_ids=token_ids.cpu(),
             embedding=residual[0] if positions is None else residual[0] - positions,
             position_embedding=positions,
             attention=tuple(read(f"blocks.{layer}.hook_attn_out") for layer in range(last)),
             mlp=tuple(read(f"blocks.{layer}.hook_mlp_out") for layer in range(last)),
+            residual=tuple(residual),
             scale=tuple(self._scale(x) for x in residual),
             pattern=tuple(read(f"blocks.{layer}.attn.hook_pattern") for layer in range(n_layers)),
             v=tuple(values),
             z=tuple(z),
             score={layer: exact(attention_scores(model, cache, layer)[0]) for layer in scores},
+            logits=logits[0].float().cpu() if whole else None,
         )
-        self._check(forward, residual)
-        return forward
 
     def _centred(self, x: Tensor) -> Tensor:
         return x - x.mean(-1, keepdim=True) if self.centres else x
@@ -184,12 +221,12 @@ class FrozenModel:
         return (squares + self.model.config.eps).sqrt()
 
     @torch.no_grad()
-    def _norm(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Gain and bias of the norm before a layer's attention, from two inputs.
+    def _norm(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        """Gain and bias of a norm of the residual stream, from two inputs.
 
         Asked of the module, because architectures store them differently (some store gain - 1).
         """
-        norm, d = self.model.raw.blocks[layer].ln1.original_component, self.model.config.d_model
+        d = self.model.config.d_model
         if is_narrow(self.model.dtype):  # its own rounding is no part of the gain
             norm = copy.deepcopy(norm).float()
         probe = torch.ones(d, dtype=torch.float64)
@@ -205,8 +242,9 @@ class FrozenModel:
         """Relative error of an identity of the model's own activations."""
         return same_sum(self.model.dtype)
 
-    def _check(self, forward: FrozenForward, residual: list[Tensor]) -> None:
-        last = len(residual) - 1
+    def check(self, forward: FrozenForward) -> None:
+        """Raise RdfaError unless attribution over this run would be exact (see `run`)."""
+        residual, last = forward.residual, len(forward.residual) - 1
         whole = forward.embedding.clone()
         if forward.position_embedding is not None:
             whole += forward.position_embedding
@@ -215,11 +253,11 @@ class FrozenModel:
         error = _relative(whole, residual[last])
         if not error <= self.tolerance:
             raise RdfaError(
-                f"the writers of {self.model.source} add up to its residual stream before layer "
-                f"{last} only to a relative error of {error:.2g}; recursive attribution needs "
+                f"the writers of {self.model.source} add up to its residual stream behind {last} "
+                f"layers only to a relative error of {error:.2g}; recursive attribution needs "
                 "blocks that add attention and MLP outputs unchanged (no norm behind them)"
             )
-        for layer, x in enumerate(residual):
+        for layer, x in enumerate(residual[: len(forward.v)]):
             weights = self.weights(layer)
             n = self._centred(x) / forward.scale[layer][:, None] * weights.norm_gain
             v = torch.einsum("sd,kde->ske", n + weights.norm_bias, weights.W_V) + weights.b_V

@@ -184,7 +184,9 @@ class ScoreModel:
         kept += [f"attn.{which}_norm.hook_{end}" for which in "qk" for end in ("in", "out")]
         names = {f"blocks.{layer}.{name}" for layer in layers for name in kept} | {"hook_pos_embed"}
         _, cache = model.raw.run_with_cache(
-            token_ids.to(model.device), names_filter=names.__contains__, logits_to_keep=1
+            token_ids.to(model.device),
+            names_filter=names.__contains__,
+            stop_at_layer=n_layers,  # no logits
         )
 
         def read(layer: int, name: str) -> Tensor:

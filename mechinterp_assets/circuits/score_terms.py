@@ -123,8 +123,13 @@ class HeadReader:
         self.of_values = [(w.W_O @ self.W_query, w.W_O @ self.W_key) for w in upstream]
 
     @torch.no_grad()
-    def row(self, run: ScoreRun, prompt: int, destination: int) -> RowTerms:
-        """Terms of the row of scores of one destination."""
+    def row(
+        self, run: ScoreRun, prompt: int, destination: int, *, only_source: int | None = None
+    ) -> RowTerms:
+        """Terms of the row of scores of one destination.
+
+        only_source: the source side has terms of this source alone, at a fraction of the cost.
+        """
         model, layer, d = self.model, self.layer, destination
         form = model.form(layer)
         turns = form.rotations(run.length, self.b_Q.shape[0]).to(self.alpha)
@@ -147,6 +152,8 @@ class HeadReader:
         first = SideTerms(wrote.writer, wrote.token, wrote.position, value, key)
 
         every = torch.arange(d + 1, device=query.device)
+        if only_source is not None:
+            every = every[only_source, None]
         to_key = [key for _, key in self.of_values]
         wrote = written_terms(model, run, layer, prompt, every, self.W_key, to_key, self.b_K)
         p = wrote.position
@@ -154,7 +161,7 @@ class HeadReader:
         # Rotate to the position written at, then read along beta.
         read = turns[: d + 1] @ beta.T  # [position, d_head, k]
         value = wrote.value.new_empty(len(p), beta.shape[0])
-        for position in range(d + 1):
+        for position in every.tolist():
             here = p == position
             value[here] = wrote.value[here] @ read[position]
         value = value * factor[:, None] * (form.scale * query)

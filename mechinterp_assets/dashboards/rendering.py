@@ -35,13 +35,17 @@ def template(name: str) -> Template:
 
 
 @cache
-def page_parts(*script_files: str) -> dict[str, Markup]:
-    """Style, script and policy of a page; every page has copy.js.
+def page_parts(
+    *script_files: str, styles: tuple[str, ...] = (), asks_server: bool = False
+) -> dict[str, Markup]:
+    """Style, script and policy of a page; every page has copy.js and style.css.
 
     The policy allows the inline style and this one script by its hash, and no request at all, so
     that markup in a token could neither run nor load anything even if it were not escaped.
+    asks_server: requests of the script to the server that the page comes from are allowed.
     """
-    style = re.sub(r"\s+", " ", (TEMPLATES / "style.css").read_text().strip())
+    sheets = ((TEMPLATES / name).read_text() for name in ("style.css", *styles))
+    style = re.sub(r"\s+", " ", "\n".join(sheets).strip())
     style = re.sub(r"(?<=[{};]) | (?=[{}])|(?<=:) ", "", style)
     script = "\n".join(
         (TEMPLATES / name).read_text().strip() for name in ("copy.js", *script_files)
@@ -51,6 +55,8 @@ def page_parts(*script_files: str) -> dict[str, Markup]:
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
         f"script-src 'sha256-{digest}'"
     )
+    if asks_server:
+        policy += "; connect-src 'self'"
     return {"style": Markup(style), "script": Markup(script), "policy": Markup(policy)}
 
 

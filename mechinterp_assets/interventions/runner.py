@@ -161,6 +161,38 @@ def run_interventions(
     return collected.frame()
 
 
+@torch.no_grad()
+def edited_logits(
+    context: EditContext,
+    prompts: pl.DataFrame,
+    planned: Planned,
+    *,
+    counterfactuals: pl.DataFrame | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logits at END of every prompt, unedited and with one intervention: two [prompt, d_vocab].
+
+    Both from the weights that the intervention runs on; a denoising one is compared with the clean
+    run as everywhere. A prompt that it does not apply to keeps its own. Arguments and errors as for
+    `run_interventions`.
+    """
+    _, frames = _checked(context, prompts, [planned], counterfactuals)
+    row_of = {prompt: row for row, prompt in enumerate(prompts["prompt"])}
+    shape = (len(row_of), context.model.config.d_vocab)
+    clean, edited = (torch.empty(shape, device=context.model.device) for _ in range(2))
+    view = members(planned)[0].view
+    for groups in aligned_groups(
+        frames, max_prompts=context.batch_rows, device=context.model.device
+    ):
+        runs = Runs(context.model, groups, _sites_to_keep([planned]))
+        rows = torch.tensor([row_of[prompt] for prompt in runs.group.prompt])
+        clean[rows] = edited[rows] = runs.of(None, view).logits.to(clean)
+        for stack in _stacks(runs, [planned], context):
+            logits, _ = _run_stack(context.model, stack)
+            index = torch.cat([placed.edit.members for placed in stack]).cpu()
+            edited[rows[index]] = logits.to(edited)
+    return clean, edited
+
+
 def check_interventions(
     context: EditContext,
     prompts: pl.DataFrame,

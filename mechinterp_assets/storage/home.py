@@ -48,3 +48,8 @@ def dagster_folder() -> Path:
 def models_folder() -> Path:
     """Folder of models that were fetched or converted."""
     return home() / "models"
+
+
+def kept_prompts_file(study: str) -> Path:
+    """Prompts of a study that were kept in the explorer."""
+    return home() / "prompts" / f"{study}.yaml"

@@ -4,8 +4,6 @@ Needs Chromium, node and the node package playwright-core (in a folder named by 
 """
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,23 +17,10 @@ from mechinterp_assets.dashboards.context import LayerContext
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.site import render_layer, render_study
 from mechinterp_assets.dashboards.tokens import TokenTexts
+from tests.chromium import find_chromium
 
 DRIVER = Path(__file__).with_name("browser.cjs")
 FOLDER = f"L{LAYER:02d}"
-
-
-def find_chromium() -> str:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(names)} is on the PATH")
-    if shutil.which("node") is None:
-        pytest.skip("no node on the PATH to drive the browser")
-    probe = ["node", "-e", "require('playwright-core')"]
-    if subprocess.run(probe, capture_output=True, check=False).returncode:
-        where = os.environ.get("NODE_PATH", "not set")
-        pytest.skip(f"node has no package playwright-core (NODE_PATH: {where})")
-    return found
 
 
 @pytest.fixture(scope="module")

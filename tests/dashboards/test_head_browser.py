@@ -9,11 +9,11 @@ import hostile_heads
 import hostile_layer
 import pytest
 from hostile_heads import HEADS, SAE_LAYER
-from test_browser import find_chromium
 from test_head_pages import context
 
 from mechinterp_assets.dashboards.head_site import HeadRenderer, render_heads
 from mechinterp_assets.dashboards.places import head_page
+from tests.chromium import find_chromium
 
 DRIVER = Path(__file__).with_name("heads_browser.cjs")
 

@@ -1,0 +1,147 @@
+"""The explorer over HTTP: its page, and questions that are answered as lines of JSON.
+
+Belongs here: limits of what is read, one question after another on a thread of their own, progress
+lines, cancelling when the browser goes away. Does not belong here: answers (dashboards/live/),
+who may ask (request_check.py).
+
+POST /explore/api with a question (explorer_questions.py) as application/json is answered with
+application/x-ndjson: {"progress": what, "done": n, "of": n} while it is worked on, then one line
+{"answer": ...} or {"refused": why}. What is refused before work starts has the status that fits.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import BoundedSemaphore, Event
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from mechinterp_assets.dashboards.explorer_page import explorer_page
+from mechinterp_assets.dashboards.live.explorer import (
+    Asked,
+    CancelledError,
+    LiveExplorer,
+    RefusedError,
+)
+from mechinterp_assets.dashboards.live.explorer_questions import QuestionError, read_question
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY = 256 * 2**10
+MAX_WAITING = 16
+_JSON = "application/json"
+LINES = "application/x-ndjson"
+
+
+def explorer_routes(explorer: LiveExplorer) -> list[Route]:
+    """The page at /explore/ and its questions at /explore/api."""
+    api = _Api(explorer)
+    page = explorer_page()
+
+    def show(request: Request) -> Response:
+        return HTMLResponse(page, headers={"Cache-Control": "no-cache"})
+
+    return [
+        Route("/explore/", show),
+        Route("/explore/index.html", show),
+        Route("/explore/api", api.ask, methods=["POST"]),
+    ]
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+class _Api:
+    """Questions, answered in the order in which they come."""
+
+    def __init__(self, explorer: LiveExplorer) -> None:
+        self._explorer = explorer
+        # One thread: a model, its hooks and the processor's cores are no use to two at once.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explorer")
+        self._places = BoundedSemaphore(MAX_WAITING)
+
+    async def ask(self, request: Request) -> Response:
+        """Answer one question."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != _JSON:
+            return _refusal(415, f"questions are sent as {_JSON}")
+        try:
+            body = await _body(request)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        if body is None:
+            return _refusal(413, f"a question has at most {MAX_BODY} bytes")
+        try:
+            question = read_question(body)
+        except QuestionError as error:
+            return _refusal(400, str(error))
+        if not self._places.acquire(blocking=False):
+            return _refusal(503, f"{MAX_WAITING} questions wait already; ask again later")
+        loop, lines, cancelled = asyncio.get_running_loop(), asyncio.Queue[bytes](), Event()
+
+        def put(line: dict[str, Any]) -> None:
+            # Strict JSON: a page must not be shown NaN as if it were a number.
+            content = json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+            loop.call_soon_threadsafe(lines.put_nowait, content)
+
+        def say(what: str, done: int, of: int) -> None:
+            put({"progress": what, "done": done, "of": of})
+
+        def work() -> None:
+            waiting = Asked(say, cancelled)
+            try:
+                if not cancelled.is_set():
+                    put({"answer": self._explorer.answer(question, waiting)})
+            except RefusedError as error:
+                put({"refused": str(error)})
+            except CancelledError:
+                pass
+
+        future: Future[None] = self._thread.submit(work)
+        future.add_done_callback(lambda _: self._places.release())
+        return StreamingResponse(_stream(future, lines, cancelled), media_type=LINES)
+
+
+async def _body(request: Request) -> bytes | None:
+    """The body, None where it is larger than MAX_BODY: no more of it is read."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _stream(
+    future: "Future[None]", lines: "asyncio.Queue[bytes]", cancelled: Event
+) -> AsyncIterator[bytes]:
+    """Lines until the work is done. Ends early where the browser goes away, and ends the work."""
+    ended = asyncio.wrap_future(future)
+    try:
+        while True:
+            line = asyncio.ensure_future(lines.get())
+            await asyncio.wait({line, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if line.done():
+                yield line.result()
+                continue
+            line.cancel()
+            while not lines.empty():
+                yield lines.get_nowait()
+            if (error := ended.exception()) is not None:
+                logger.error("a question of the explorer failed", exc_info=error)
+                why = f"the program failed: {error!r}"[:500]
+                yield json.dumps({"refused": why}).encode() + b"\n"
+            return
+    finally:
+        cancelled.set()
+
+
+def _refusal(status: int, why: str) -> Response:
+    return JSONResponse({"refused": why}, status_code=status)

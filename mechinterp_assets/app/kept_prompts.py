@@ -1,0 +1,37 @@
+"""Prompts that somebody keeps while looking at them.
+
+Belongs here: writing one to the study's file of kept prompts. Does not belong here: reading these
+as part of a study (explore/settings.py).
+"""
+
+import os
+from pathlib import Path
+
+from mechinterp_assets.explore.errors import ExploreError
+from mechinterp_assets.explore.prompt_sets import read_prompt_sets, sets_as_yaml
+from mechinterp_assets.storage.files import locked, replace_durably
+from mechinterp_assets.storage.home import kept_prompts_file
+
+KEPT_SET = "kept"
+MAX_KEPT = 1000
+_HEADER = "# Prompts kept in the explorer: sets by name, each a list of texts.\n"
+
+
+def keep_prompt(study: str, text: str) -> Path:
+    """Add a prompt to the set `kept` of a study's file, once; the file.
+
+    Raises ExploreError for a file that somebody made unreadable, or that is full.
+    """
+    file = kept_prompts_file(study)
+    with locked(file.with_name(f"{file.name}.lock")):
+        sets = read_prompt_sets(file) if file.is_file() else {}
+        kept = sets.setdefault(KEPT_SET, [])
+        if text in kept:
+            return file
+        if sum(map(len, sets.values())) >= MAX_KEPT:
+            raise ExploreError(f"{file} has {MAX_KEPT} prompts; remove some before keeping more")
+        kept.append(text)
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        draft.write_text(_HEADER + sets_as_yaml(sets), encoding="utf-8")
+        replace_durably(draft, file)
+    return file

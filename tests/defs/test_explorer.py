@@ -1,0 +1,300 @@
+"""The explorer on a materialized study: answers are those of the engine, pages that it links exist,
+and in headless Chromium every view works, reopens from its address and shows hostile text as text.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import polars as pl
+import pytest
+from starlette.routing import Match
+
+from mechinterp_assets.app.dashboard_app import dashboard_app
+from mechinterp_assets.app.kept_prompts import keep_prompt
+from mechinterp_assets.app.known_studies import model_of
+from mechinterp_assets.app.request_check import RequestCheck
+from mechinterp_assets.dashboards.live.explorer import (
+    Asked,
+    CancelledError,
+    LiveExplorer,
+    RefusedError,
+)
+from mechinterp_assets.dashboards.live.explorer_questions import read_question
+from mechinterp_assets.dashboards.tokens import token_label
+from mechinterp_assets.explore.exploration import Exploration
+from mechinterp_assets.explore.prompt_sets import read_prompt_sets
+from mechinterp_assets.studies.registry import load_registry
+from mechinterp_assets.studies.study import site_key
+from tests.attribution.random_models import random_gpt2
+from tests.chromium import find_chromium
+from tests.defs.conftest import Materialized
+from tests.served_app import served_app
+
+TEXT = "When Mary and John went to the store, John gave a drink to"
+DRIVER = Path(__file__).with_name("explorer_browser.cjs")
+
+
+@pytest.fixture(scope="module")
+def home(tiny: Materialized) -> Iterator[Materialized]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MECHINTERP_HOME", str(tiny.home))
+        yield tiny
+
+
+@pytest.fixture(scope="module")
+def explorer(home: Materialized) -> LiveExplorer:
+    return LiveExplorer(
+        home.lake,
+        home.tensors,
+        load_registry,
+        model_of,
+        lambda study, text: str(keep_prompt(study.study, text)),
+    )
+
+
+def silent(what: str, done: int, of: int) -> None:
+    pass
+
+
+def ask(explorer: LiveExplorer, question: str, **more: Any) -> dict[str, Any]:
+    given = {"ask": question, "study": "tiny", **more}
+    found = explorer.answer(read_question(json.dumps(given).encode()), Asked(silent, Event()))
+    # It goes over the wire as strict JSON.
+    assert json.loads(json.dumps(found, allow_nan=False)) is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def explored(home: Materialized, explorer: LiveExplorer) -> Exploration:
+    """The engine's own, of the same model and SAEs."""
+    ask(explorer, "open")
+    return explorer._opened["tiny"].explorer.explore(TEXT)
+
+
+def test_answers_are_the_engines(explorer: LiveExplorer, explored: Exploration) -> None:
+    prompt = ask(explorer, "prompt", text=TEXT)
+    assert [row["token"] for row in prompt["tokens"]] == [
+        token_label(token) for token in explored.tokens["token"]
+    ]
+    assert prompt["layers"] == list(explored.saes)
+    layer = prompt["layers"][-1]
+    last = len(explored) - 1
+    found = ask(explorer, "features", text=TEXT, layer=layer)
+    rows = explored.features.filter(layer=layer)
+    assert found["features"] == rows.drop("layer").to_dict(as_series=False)
+    feature = rows.filter(position=last)["feature"][0]
+    place = {"layer": layer, "feature": feature, "position": last}
+
+    dfa, own = ask(explorer, "dfa", text=TEXT, **place), explored.dfa(**place)
+    assert dfa["activation"] == pytest.approx(own["value"].sum())
+    assert sum(dfa["heads"]) + dfa["bias"] == pytest.approx(dfa["activation"])
+    assert sum(dfa["sources"]) + dfa["bias"] == pytest.approx(dfa["activation"])
+    assert sum(map(sum, dfa["matrix"])) == pytest.approx(sum(dfa["heads"]))
+
+    node = explored.feature_node(**place)
+    first = explored.parts(node).filter("can_split")["name"][0]
+    parts = ask(explorer, "parts", text=TEXT, root=place, paths=[[], [first]])
+    for one in parts["opened"]:
+        frame = explored.parts(node, one["path"])
+        assert [part["name"] for part in one["parts"]] == frame["name"].to_list()[:40]
+        total = sum(part["value"] for part in one["parts"]) + one["rest"]
+        assert total == pytest.approx(frame["value"].sum())
+
+    heads = ask(explorer, "heads", text=TEXT, layer=layer, position=last)
+    assert set(heads["heads"]["head"]) == set(range(prompt["n_heads"]))
+    pattern = ask(explorer, "pattern", text=TEXT, layer=layer, head=1)["pattern"]
+    assert [len(row) for row in pattern] == list(range(1, last + 2))
+    assert all(sum(row) == pytest.approx(1, abs=0.01) for row in pattern)
+
+    pair = {"layer": layer, "head": 1, "destination": last, "source": 2}
+    slices = ask(explorer, "slices", text=TEXT, **pair)
+    assert sum(slices["slices"]["term"]) == pytest.approx(slices["score"], rel=1e-4, abs=1e-4)
+    answer = ask(explorer, "next", text=TEXT, position=last)["next"]
+    token = answer[0]["token_id"]
+    for by in ("head", "feature"):
+        logits = ask(explorer, "logits", text=TEXT, position=last, token=token, by=by)
+        total = sum(part["value"] for part in logits["parts"]) + logits["rest"]
+        assert total == pytest.approx(logits["value"])
+    edits = [{"kind": "head_scaling", "layer": 0, "head": 0, "alpha": 0}]
+    what_if = ask(explorer, "what_if", text=TEXT, position=last, edits=edits)
+    assert what_if["kl"] == pytest.approx(explored.what_if(edits).kl)
+    other = TEXT.replace("John gave", "Mary gave")
+    patched = ask(
+        explorer,
+        "what_if",
+        text=TEXT,
+        position=last,
+        edits=[
+            {
+                "kind": "activation_patching",
+                "mode": "noise",
+                "site": "resid_pre",
+                "layer": 0,
+                "source_variant": "other",
+            }
+        ],
+        other=other,
+    )
+    theirs = ask(explorer, "next", text=other, position=last)["next"]
+    assert patched["tokens"][0]["token_id"] == theirs[0]["token_id"]
+    assert patched["tokens"][0]["after"] == pytest.approx(theirs[0]["probability"], abs=1e-5)
+    difference = ask(
+        explorer,
+        "difference",
+        text=TEXT,
+        other=other,
+        layer=layer,
+        position=last,
+        other_position=last,
+    )
+    assert any(difference["features"]["difference"])
+
+
+def test_features_have_names_and_pages_that_exist(
+    explorer: LiveExplorer, home: Materialized
+) -> None:
+    layer = home.study.layers[-1]
+    found = ask(explorer, "features", text=TEXT, layer=layer)
+    texts = home.lake.read("vocabulary", "tiny").sort("token_id").collect()["token"].to_list()
+    first = (
+        home.lake.read("feature_top_examples", site_key("tiny", layer))
+        .filter(pl.col("rank") == 0)
+        .collect()
+    )
+    fires_on = dict(first.select("feature", "token_id").iter_rows())
+    app = dashboard_app()
+    assert found["names"]
+    for key, name in found["names"].items():
+        feature = int(key.split(".")[1])
+        assert name.get("fires_on") == (
+            token_label(texts[fires_on[feature]]) if feature in fires_on else None
+        )
+        path = "/" + name["href"].removeprefix("../")
+        scope = {"type": "http", "path": path, "method": "GET", "headers": [], "root_path": ""}
+        assert any(route.matches(scope)[0] is Match.FULL for route in app.routes[:-1])
+    heads = ask(explorer, "heads", text=TEXT, layer=layer, position=3)
+    assert heads["heads_href"] == "../tiny.heads/"
+
+
+def test_questions_that_are_refused(explorer: LiveExplorer) -> None:
+    studies = explorer.answer(read_question(b'{"ask": "studies"}'), Asked(silent, Event()))
+    made = {study["name"]: study["made"] for study in studies["studies"]}
+    assert made["tiny"]
+    assert not made["gpt2-small"]
+    for question, what in (
+        ({"ask": "prompt", "study": "nobody", "text": "x"}, "no study 'nobody'"),
+        ({"ask": "prompt", "study": "gpt2-small", "text": "x"}, "nothing of study 'gpt2-small'"),
+        ({"ask": "prompt", "text": "the " * 3000}, "a prompt here|at most"),
+        ({"ask": "features", "text": TEXT, "layer": 77}, "layer 77 has no SAE"),
+        ({"ask": "pattern", "text": TEXT, "layer": 0, "head": 99}, "head 99 does not exist"),
+        ({"ask": "next", "text": TEXT, "position": 500}, "position 500 does not exist"),
+        ({"ask": "what_if", "text": TEXT, "position": 3, "edits": [{"kind": "x"}]}, "unknown kind"),
+        (
+            {"ask": "logits", "text": TEXT, "position": 3, "token": "no such token"},
+            "give one token",
+        ),
+    ):
+        given: dict[str, Any] = {"study": "tiny", **question}
+        with pytest.raises(RefusedError, match=what):
+            ask(explorer, given.pop("ask"), **given)
+
+
+def test_cancelling_between_two_steps(home: Materialized) -> None:
+    """The first step of opening a study happens; whoever leaves then gets no model."""
+    told, cancelled = [], Event()
+
+    def say(what: str, done: int, of: int) -> None:
+        told.append(what)
+        cancelled.set()
+
+    loaded = []
+    fresh = LiveExplorer(
+        home.lake, home.tensors, load_registry, lambda study: loaded.append(study), lambda s, t: ""
+    )
+    with pytest.raises(CancelledError):
+        fresh.answer(read_question(b'{"ask": "open", "study": "tiny"}'), Asked(say, cancelled))
+    assert told == ["loading libraries"]
+    assert loaded == []
+
+
+def test_another_model_than_that_of_the_tables_is_refused(
+    home: Materialized, tmp_path: Path
+) -> None:
+    other = random_gpt2(tmp_path)
+    fresh = LiveExplorer(
+        home.lake, home.tensors, load_registry, lambda study: other, lambda s, t: ""
+    )
+    with pytest.raises(RefusedError, match=r"weights_hash .* is not that of the study's tables"):
+        ask(fresh, "open")
+
+
+def test_a_prompt_is_kept_once(explorer: LiveExplorer, home: Materialized) -> None:
+    hostile = 'tab\there "quoted" # and\n- a line: <b>ü</b>'
+    for text in (TEXT, hostile, TEXT):
+        kept = ask(explorer, "keep", text=text)["kept"]
+    assert Path(kept) == home.home / "prompts" / "tiny.yaml"
+    assert read_prompt_sets(Path(kept)) == {"kept": [TEXT, hostile]}
+    Path(kept).write_text("kept: 3\n")
+    with pytest.raises(RefusedError, match="write a list of at least one text"):
+        ask(explorer, "keep", text="more")
+    Path(kept).unlink()
+
+
+# ---- in a browser --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seen(home: Materialized) -> dict[str, Any]:
+    chromium = find_chromium()
+    layer = home.study.layers[-1]
+    with served_app(RequestCheck(dashboard_app())) as url:
+        command = ["node", str(DRIVER), chromium, f"{url}/explore/", "tiny", str(layer), TEXT]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_nothing_hostile_runs_and_only_the_server_is_asked(seen: dict[str, Any]) -> None:
+    assert seen["dialogs"] == []
+    assert seen["errors"] == []
+    assert {request.rpartition("/")[2] for request in seen["requests"]} == {"api"}
+    assert seen["hostileElements"] == 0
+    assert "<img" in seen["hostileText"].replace("␣", "")
+
+
+def test_no_view_is_wider_than_its_window(seen: dict[str, Any]) -> None:
+    for width, found in seen["widths"].items():
+        assert len(found) == 5
+        assert max(found) <= int(width), (width, found)
+
+
+def test_views_show_the_engines_numbers(seen: dict[str, Any], explored: Exploration) -> None:
+    layer = list(explored.saes)[-1]
+    rows = explored.features.filter(layer=layer, position=len(explored) - 1)
+    assert seen["features"] == [str(feature) for feature in rows["feature"]]
+    assert seen["tokens"] == [token_label(token) for token in explored.tokens["token"]]
+    top = explored.next_tokens(None, 1)["token"][0]
+    assert seen["nextToken"] == token_label(top)
+    assert seen["opened"] >= 3  # levels of the tree, opened by clicks
+    assert seen["changed"].startswith("The next token changes by ")
+    assert "head L0H0" in seen["edits"]
+
+
+def test_an_address_opens_the_same_view_again(seen: dict[str, Any]) -> None:
+    assert seen["again"] == seen["before"]
+    assert seen["back"] == seen["beforeWhatIf"]
+
+
+def test_the_keyboard_is_enough(seen: dict[str, Any]) -> None:
+    assert seen["byKeyboard"]["pressed"] == 1  # the token left of the last but ... Home, then right
+    assert seen["byKeyboard"]["tab"] == "Next token"
+
+
+def test_code_is_shown(seen: dict[str, Any]) -> None:
+    assert f"study.explore({TEXT!r})" in seen["code"]
+    assert "explored.features.filter(layer=" in seen["code"]
