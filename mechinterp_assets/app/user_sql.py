@@ -81,8 +81,8 @@ def run_query(lake: Lake, sql: str, study: str, limits: Limits | None = None) ->
             if limits is None:
                 raise
             raise QueryError(
-                f"stopped after {limits.seconds:g} s; read fewer rows (WHERE study = ..., one layer)"
-                " or less of each, or run it with `mechinterp query`, which has no limit"
+                f"stopped after {limits.seconds:g} s; read fewer rows (WHERE study = ..., one"
+                " layer) or less of each, or run it with `mechinterp query`, which has no limit"
             ) from None
         except duckdb.OutOfMemoryException:
             if limits is None:
