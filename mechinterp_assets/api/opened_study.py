@@ -205,7 +205,7 @@ class OpenedStudy:
     def sae(self, layer: int) -> SparseAutoencoder:
         """The SAE of a layer (float32, on the CPU), which the layer's feature tables describe.
 
-        `sae.encode(z)` maps z_cat [..., n_heads * d_head] to activations [..., d_sae]. Raises
+        `sae.encode(z)` maps z_cat [n, n_heads * d_head] to activations [n, d_sae]. Raises
         NotThereError where the layer has none, StaleInputError where it is no longer stored.
         """
         if layer not in self._saes:

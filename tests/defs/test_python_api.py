@@ -128,7 +128,7 @@ def test_the_sae_and_the_model_give_what_the_tables_say(study: mi.OpenedStudy) -
     kept: list[torch.Tensor] = []
     with study.model.replaced_z(2, lambda z: kept.append(z) or z), torch.no_grad():
         study.model.hf(torch.tensor([ids.to_list()]))
-    activations = study.sae(2).encode(kept[0][0, example.position])
+    activations = study.sae(2).encode(kept[0][:, example.position])[0]
     # The cache holds z in bfloat16.
     assert float(activations[feature.index]) == pytest.approx(example.activation, rel=0.02)
 
