@@ -54,6 +54,14 @@ class LanguageModelResource(dg.ConfigurableResource["LanguageModelResource"]):
         return model
 
 
+def load_model(study: Study, models: Path) -> "LanguageModel":
+    """A study's model outside a run, on this machine's device.
+
+    models: folder of models that were fetched or converted. Raises ComputeError, ModelError.
+    """
+    return LanguageModelResource(root=str(models), compute=ComputeResource()).load(study)
+
+
 @lru_cache(maxsize=2)
 def _load(
     source: str,

@@ -26,6 +26,7 @@ LAYERS: tuple[set[str], ...] = (
     {"orchestration"},
     {"defs"},
     {"definitions"},
+    {"api"},
     {"app"},
     {"__main__"},
 )

@@ -10,6 +10,7 @@ PROGRAMS = {
     "definitions": "import mechinterp_assets.definitions as d; d.build_definitions()",
     "studies": "from mechinterp_assets.studies.registry import load_registry; load_registry()",
     "a command": "from mechinterp_assets.app.cli import run; run(['studies'])",
+    "Python's names": "import mechinterp_assets as mi; mi.open, mi.OpenedStudy, mi.Origin",
     "worked queries": "from mechinterp_assets.app.cli import run; run(['queries'])",
 }
 

@@ -15,6 +15,7 @@ import typer
 from mechinterp_assets.app import (
     export_commands,
     fetch_commands,
+    mcp_command,
     run_commands,
     sae_commands,
     study_commands,
@@ -51,6 +52,7 @@ for command in (
     export_commands.sae_folder,
     sae_commands.sae_check,
     export_commands.trace_graph,
+    mcp_command.mcp,
 ):
     app.command()(command)
 

@@ -30,9 +30,7 @@ def known_study(name: str) -> "Study":
 
 def model_of(study: "Study") -> "LanguageModel":
     """The model of a study on this machine's device. Raises ComputeError, ModelError."""
-    from mechinterp_assets.resources.compute import ComputeResource
-    from mechinterp_assets.resources.language_model import LanguageModelResource
+    from mechinterp_assets.resources.language_model import load_model
     from mechinterp_assets.storage.home import models_folder
 
-    models = LanguageModelResource(root=str(models_folder()), compute=ComputeResource())
-    return models.load(study)
+    return load_model(study, models_folder())

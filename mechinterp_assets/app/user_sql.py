@@ -5,12 +5,17 @@ Belongs here: what such SQL may do. Does not belong here: finding the worked que
 Two fences. DuckDB's `query()` takes one SELECT (so do DESCRIBE, SHOW and SUMMARIZE count) and
 nothing below it that writes; the type of a statement would not do, as `WITH a AS (COPY ...)` is a
 SELECT. And the connection opens no file outside the lake, and none of its settings can be changed:
-functions that write logs or profiles need one.
+functions that write logs or profiles need one. Where others than the person at the terminal ask,
+`Limits` bounds how many rows, how long and how much memory a query may take.
 """
 
 from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,26 +35,62 @@ class QueryError(ValueError):
     """SQL that cannot be run, or may not; the message says why."""
 
 
-def run_query(lake: Lake, sql: str, study: str) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Limits:
+    """What one query may take: rows of its answer, seconds, and DuckDB's memory in MB.
+
+    Nothing is spilled to disk: what needs more memory is refused.
+    """
+
+    rows: int
+    seconds: float
+    megabytes: int
+
+
+def run_query(lake: Lake, sql: str, study: str, limits: Limits | None = None) -> pl.DataFrame:
     """Rows of one query; the DuckDB variable `study` is set.
 
     Of the files that it reads, sizes and numbers of rows are checked: a look must not wait until
     every byte of large tables was read (`mechinterp verify` does that).
 
+    Args:
+        lake: whose catalog is read.
+        sql: one query.
+        study: what the variable says.
+        limits: one row beyond `limits.rows` is given where there are more, so that the caller can
+            tell; without limits all rows are.
+
     Raises:
-        QueryError: SQL that is wrong, that is not one query, that would write, or that names a file
-            outside the lake.
+        QueryError: SQL that is wrong, that is not one query, that would write, that names a file
+            outside the lake, or that takes more time or memory than `limits` allow.
     """
     import duckdb
 
-    with lake.connect() as con:
+    with lake.connect() as con, _interrupted_after(con, limits):
         lake.verify_tables(lake.declared.tables_read(sql), content=False)
         con.execute(f"SET VARIABLE study = {quote_text(study)}")
+        if limits is not None:
+            con.execute(f"SET memory_limit = '{limits.megabytes}MB'; SET temp_directory = ''")
         _confine(con, lake.root)
         try:
             query = _single_query(con, sql)
             con.execute(f"EXPLAIN FROM query({quote_text(_EXPLAIN.sub('', query))})")
-            frame: pl.DataFrame = con.sql(query).pl()
+            answer = con.sql(query)
+            frame: pl.DataFrame = (answer if limits is None else answer.limit(limits.rows + 1)).pl()
+        except duckdb.InterruptException:
+            if limits is None:
+                raise
+            raise QueryError(
+                f"stopped after {limits.seconds:g} s; read fewer rows (WHERE study = ..., one"
+                " layer) or less of each, or run it with `mechinterp query`, which has no limit"
+            ) from None
+        except duckdb.OutOfMemoryException:
+            if limits is None:
+                raise
+            raise QueryError(
+                f"stopped: it needs more than {limits.megabytes} MB; read fewer rows or less of"
+                " each, or run it with `mechinterp query`, which has no limit"
+            ) from None
         except duckdb.PermissionException as error:
             raise QueryError(
                 f"{_one_line(error)}: queries read the lake {lake.root} alone"
@@ -57,6 +98,29 @@ def run_query(lake: Lake, sql: str, study: str) -> pl.DataFrame:
         except duckdb.Error as error:
             raise QueryError(_one_line(error)) from None
         return frame
+
+
+@contextmanager
+def _interrupted_after(con: duckdb.DuckDBPyConnection, limits: Limits | None) -> Iterator[None]:
+    """Interrupt what `con` does once its time is over, and all that it then begins."""
+    if limits is None:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        over = done.wait(limits.seconds)
+        while not over:  # an interruption between two statements stops neither
+            con.interrupt()
+            over = done.wait(0.05)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _confine(con: duckdb.DuckDBPyConnection, root: Path) -> None:

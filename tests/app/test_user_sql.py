@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from mechinterp_assets.app.queries import all_queries
-from mechinterp_assets.app.user_sql import QueryError, run_query
+from mechinterp_assets.app.user_sql import Limits, QueryError, run_query
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
@@ -161,3 +161,43 @@ def test_every_worked_query_is_one(lake: Lake) -> None:
     refusals = {query.name: refusal(query.sql) for query in all_queries()}
     missing = "Catalog Error: Table with name"  # of the tables that this lake lacks
     assert {name for name, why in refusals.items() if why and not why.startswith(missing)} == set()
+
+
+SLOW = "SELECT sum(a.range * b.range) FROM range(100000000) AS a, range(100000000) AS b"
+
+
+def test_a_query_that_takes_too_long_is_stopped(lake: Lake) -> None:
+    """What DuckDB computes (for days), and also what it would only begin after its time."""
+    limits = Limits(rows=10, seconds=0.3, megabytes=500)
+    with pytest.raises(QueryError, match=r"^stopped after 0\.3 s; read fewer rows"):
+        run_query(lake, SLOW, "tiny", limits)
+    with pytest.raises(QueryError, match="stopped after"):
+        run_query(lake, SLOW, "tiny", Limits(rows=10, seconds=0, megabytes=500))
+
+
+def test_a_query_of_much_memory_is_stopped_and_writes_nothing(lake: Lake) -> None:
+    limits = Limits(rows=10, seconds=60, megabytes=50)
+    before = files(lake.root.parent)
+    with pytest.raises(QueryError, match="it needs more than 50 MB"):
+        run_query(lake, "SELECT list(range) FROM range(50000000)", "tiny", limits)
+    assert files(lake.root.parent) == before
+
+
+@pytest.mark.parametrize(("there", "given"), [(9, 9), (10, 10), (11, 11), (12, 11), (10**12, 11)])
+def test_one_row_too_many_says_that_there_are_more(lake: Lake, there: int, given: int) -> None:
+    limits = Limits(rows=10, seconds=60, megabytes=500)
+    assert run_query(lake, f"FROM range({there})", "tiny", limits).height == given
+
+
+@pytest.mark.parametrize("sql", ["DESCRIBE vocabulary", "SHOW TABLES", "EXPLAIN FROM vocabulary"])
+def test_limits_hold_for_all_kinds_of_queries(lake: Lake, sql: str) -> None:
+    assert run_query(lake, sql, "tiny", Limits(rows=1, seconds=60, megabytes=500)).height in (1, 2)
+
+
+@pytest.mark.parametrize("sql", WRITES)
+def test_nothing_is_written_within_limits_either(lake: Lake, sql: str) -> None:
+    home = lake.root.parent
+    before = files(home)
+    with pytest.raises(QueryError):
+        run_query(lake, sql.format(file=home / "a"), "tiny", Limits(10, 60, 500))
+    assert files(home) == before
