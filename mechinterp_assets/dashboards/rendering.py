@@ -36,7 +36,7 @@ def template(name: str) -> Template:
 
 @cache
 def page_parts(*script_files: str) -> dict[str, Markup]:
-    """Style, script and policy of a page; every page has copy.js.
+    """Style, script and policy of a page; every page has copy.js and marks.js.
 
     The policy allows the inline style and this one script by its hash, and no request at all, so
     that markup in a token could neither run nor load anything even if it were not escaped.
@@ -44,7 +44,7 @@ def page_parts(*script_files: str) -> dict[str, Markup]:
     style = re.sub(r"\s+", " ", (TEMPLATES / "style.css").read_text().strip())
     style = re.sub(r"(?<=[{};]) | (?=[{}])|(?<=:) ", "", style)
     script = "\n".join(
-        (TEMPLATES / name).read_text().strip() for name in ("copy.js", *script_files)
+        (TEMPLATES / name).read_text().strip() for name in ("copy.js", "marks.js", *script_files)
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
