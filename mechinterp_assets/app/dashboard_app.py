@@ -6,7 +6,7 @@ pages show (dashboards/), the ports that they are served on (serve.py), who may 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -23,14 +23,24 @@ from starlette.types import Scope
 from mechinterp_assets.app.explorer_app import LINES, explorer_routes
 from mechinterp_assets.app.kept_prompts import keep_prompt
 from mechinterp_assets.app.known_studies import model_of
+from mechinterp_assets.dashboards.glossary_page import glossary_page
 from mechinterp_assets.dashboards.live.experiment_pages import LiveExperimentPages
 from mechinterp_assets.dashboards.live.explorer import LiveExplorer
 from mechinterp_assets.dashboards.live.feature_pages import LivePages
 from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
+from mechinterp_assets.dashboards.live.study_pages import LiveStudyPages
 from mechinterp_assets.dashboards.not_found_page import not_found_page
-from mechinterp_assets.dashboards.places import experiments_folder, head_page, heads_folder
+from mechinterp_assets.dashboards.places import (
+    COMPARISONS,
+    GLOSSARY,
+    experiments_folder,
+    head_page,
+    heads_folder,
+    trace_folder,
+    training_folder,
+)
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
-from mechinterp_assets.dashboards.studies_page import studies_page
+from mechinterp_assets.dashboards.studies_page import Failure, studies_page
 from mechinterp_assets.staleness.asked_for import observe_if_possible
 from mechinterp_assets.staleness.reasons import freshness
 from mechinterp_assets.storage.home import dashboard_folder, lake_folder, tensor_folder
@@ -78,27 +88,49 @@ class _PublishedFiles(StaticFiles):
             raise HTTPException(404) from None
 
 
-def dashboard_app() -> Starlette:
+def dashboard_app(
+    *,
+    dagster_port: int | None = None,
+    failures: Callable[[Lake], Sequence[Failure]] = lambda _: (),
+) -> Starlette:
     """The dashboards folder as a read-only web application, with pages from the lake.
 
     A layer's published folder has pages of its most active features, for reading without a server.
     Here every feature has one: pages are made on request, and the layer's index links all of them.
     Pages of heads and of experiments are made on request too, so that they follow every table that
     they show. The first page lists the studies of the files as they are when it is asked for.
+
+    Args:
+        dagster_port: where Dagster's pages are served, on the host that the request names; None
+            where they are not. Under a path of Dagster's own address they are at its root.
+        failures: what failed in a lake and was not made since.
     """
     folder = dashboard_folder()
     folder.mkdir(parents=True, exist_ok=True)
     lake = Lake(lake_folder())
     pages, heads, experiments = LivePages(lake), LiveHeadPages(lake), LiveExperimentPages(lake)
     explorer = LiveExplorer(lake, Tensors(tensor_folder()), load_registry, model_of, _keep)
+    of_studies = LiveStudyPages(lake)
     files = _PublishedFiles(directory=folder, html=True, follow_symlink=True)
 
     def studies(request: Request) -> Response:
-        published = {page.parent.name for page in folder.glob("*/index.html")}
         registry = load_registry()
+        published = {page.parent.name for page in folder.glob("*/index.html")} | {GLOSSARY}
+        if of_studies.has_comparisons():
+            published.add(COMPARISONS)
+        published |= {
+            training_folder(study) for study in registry.studies if of_studies.has_training(study)
+        }
         observe_if_possible(lake, registry.studies.values())
         states = {} if lake.is_empty() else freshness(lake)
-        return HTMLResponse(studies_page(registry, published, states))
+        page = studies_page(
+            registry,
+            published,
+            states,
+            failures=failures(lake),
+            dagster_href=_dagster_href(request, dagster_port),
+        )
+        return HTMLResponse(page)
 
     started = time.time_ns()
 
@@ -143,10 +175,38 @@ def dashboard_app() -> Starlette:
         file = folder / experiments_folder(study) / "index.html"
         return answer(request, lambda: experiments.page(study), file)
 
+    def trace(request: Request) -> Response:
+        study, task = request.path_params["study"], request.path_params.get("task", "ioi")
+        file = folder / trace_folder(study, task) / "index.html"
+        return answer(request, lambda: of_studies.trace(study, task), file)
+
+    def training(request: Request) -> Response:
+        study = request.path_params["study"]
+        file = folder / training_folder(study) / "index.html"
+        return answer(request, lambda: of_studies.training(study), file)
+
+    def glossary(request: Request) -> Response:
+        return answer(request, glossary_page, folder / GLOSSARY / "index.html")
+
+    def comparisons(request: Request) -> Response:
+        return answer(request, of_studies.comparisons, folder / COMPARISONS / "index.html")
+
+    def comparison(request: Request) -> Response:
+        name, other = request.path_params["name"], request.path_params["other"]
+        file = folder / COMPARISONS / name / other / "index.html"
+        return answer(request, lambda: of_studies.comparison(name, other), file)
+
     return Starlette(
         routes=[
             Route("/", studies),
             *explorer_routes(explorer),
+            Route("/index.html", studies),
+            *_with_index(f"/{GLOSSARY}/", glossary),
+            *_with_index(f"/{COMPARISONS}/", comparisons),
+            *_with_index(f"/{COMPARISONS}/{{name:name}}/{{other:name}}/", comparison),
+            *_with_index("/{study:name}.training/", training),
+            *_with_index("/{study:name}.trace/", trace),
+            *_with_index("/{study:name}.trace.{task:name}/", trace),
             Route("/{study:name}.experiments/index.html", experiment_page),
             Route("/{study:name}.experiments/", experiment_page),
             Route("/{study:name}.heads/L{layer:number}H{head:number}.html", head),
@@ -172,6 +232,18 @@ def _keep(study: Study, text: str) -> str:
     """Keep a prompt; what then makes its tables."""
     file = keep_prompt(study.study, text)
     return f"kept in {file}; `mechinterp materialize {study.study}` makes its tables"
+
+
+def _with_index(path: str, endpoint: Callable[[Request], Response]) -> list[Route]:
+    """Routes of a folder's page, with and without the name of its file."""
+    return [Route(path, endpoint), Route(f"{path}index.html", endpoint)]
+
+
+def _dagster_href(request: Request, port: int | None) -> str | None:
+    """Address of Dagster's pages for a page at the root of the dashboards."""
+    if request.scope["root_path"]:
+        return "/"
+    return None if port is None else f"{request.url.scheme}://{request.url.hostname}:{port}/"
 
 
 def _file(

@@ -19,6 +19,7 @@ from pathlib import Path
 from socket import socket as Socket
 from types import FrameType
 
+import dagster as dg
 import uvicorn
 import yaml
 from dagster._core.errors import DagsterUserCodeUnreachableError
@@ -28,14 +29,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mechinterp_assets.app.code_location import code_location
 from mechinterp_assets.app.dagster_app import dagster_app
 from mechinterp_assets.app.dashboard_app import dashboard_app
+from mechinterp_assets.app.failed_runs import failures
 from mechinterp_assets.app.materialize import prepare_instance_folder
 from mechinterp_assets.app.mistakes import Mistake, told
 from mechinterp_assets.app.ports import HOST
 from mechinterp_assets.app.request_check import HostNameError, RequestCheck, allowed_hosts
 from mechinterp_assets.app.tied_process import tied_process
+from mechinterp_assets.dashboards.studies_page import Failure
 from mechinterp_assets.storage.files import try_locked
 from mechinterp_assets.storage.home import HOME_VARIABLE, dagster_folder, home
-from mechinterp_assets.storage.lake import LakeError
+from mechinterp_assets.storage.lake import Lake, LakeError
 
 LOCK_NAME = "ui.lock"
 _CLOSE_SECONDS = 5
@@ -53,7 +56,7 @@ def serve(webserver: Socket, dashboards: Socket) -> None:
     with _only_server(), ExitStack() as stack:
         prepare_instance_folder()
         with told(LakeError):
-            pages = dashboard_app()
+            pages = dashboard_app(dagster_port=_port(webserver), failures=_failures)
         apps: dict[int, ASGIApp] = {_port(dashboards): pages}
         server = uvicorn.Server(
             uvicorn.Config(
@@ -84,6 +87,12 @@ def serve(webserver: Socket, dashboards: Socket) -> None:
             server.run(sockets=[webserver, dashboards])
         if ended:
             raise Mistake(f"{ended[0]}; stopped the others", exit_code=1)
+
+
+def _failures(lake: Lake) -> list[Failure]:
+    """Looked up when the first page is asked for, as Dagster's instance is then."""
+    with dg.DagsterInstance.get() as instance:
+        return failures(instance, lake)
 
 
 @contextmanager

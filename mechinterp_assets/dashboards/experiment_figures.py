@@ -271,8 +271,8 @@ def features(frame: pl.DataFrame) -> Figure | None:
         legend=[(name, colour(i)) for i, (_, name) in enumerate(present)],
         note=(
             "Below zero the feature helped the answer. The reconstruction error stays, unless it "
-            "is what is ablated. Names are layer and feature, with the position at which it is "
-            "ablated; drawn are those with the largest effect in either order of names."
+            "is what is ablated. L2F7 at S2: feature 7 of layer 2, ablated at that position; drawn "
+            "are those with the largest effect in either order of names."
         ),
         hidden=("by_order", "by_template"),
         thumbnail=_thumbnail(frame["mean_effect"]),
@@ -544,8 +544,8 @@ def _of_ablated(row: dict[str, Any]) -> str:
 
 
 def _feature(row: dict[str, Any]) -> str:
-    part = "error" if row["feature"] is None else row["feature"]
-    return f"{row['layer']}.{part} at {row['position_role']}"
+    part = " error" if row["feature"] is None else f"F{row['feature']}"
+    return f"L{row['layer']}{part} at {row['position_role']}"
 
 
 def _orders(row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,18 +1,20 @@
-"""The page of a study's experiments: what was asked, how it was chosen, pictures with their SQL.
+"""The page of a study's experiments: what was asked and found, pictures with their SQL.
 
 Belongs here: which blocks the page has and their order. Does not belong here: the pictures
-(experiment_figures.py, circuit_figures.py), and where rows come from: the caller runs the
-statements that the page shows.
+(experiment_figures.py, circuit_figures.py), sentences (answers.py), and where rows come from: the
+caller runs the statements that the page shows.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import polars as pl
+from markupsafe import Markup, escape
 
 from mechinterp_assets.dashboards import circuit_figures
+from mechinterp_assets.dashboards.answers import SMALL, answer, unstable_share
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.experiment_figures import (
     BY_KIND,
@@ -21,6 +23,8 @@ from mechinterp_assets.dashboards.experiment_figures import (
     effects,
     sets,
 )
+from mechinterp_assets.dashboards.links import Links
+from mechinterp_assets.dashboards.places import task_title
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
 from mechinterp_assets.storage.provenance import Provenance
@@ -41,7 +45,20 @@ TABLES = (
     "qk_feature_summary",
 )
 Query = Callable[[str], pl.DataFrame]
-MAX_TABLE_ROWS = 200  # rows of a table of numbers; the SQL gives all
+MAX_TABLE_ROWS = 25  # rows of a table of numbers; the SQL gives all
+SHOWN_PICTURES = 4  # of a figure, before more are asked for
+# Experiments as readers know them; others are named after their key.
+TITLES = {
+    "fc24_edges_in": "Edges into heads of the circuit, ablated and boosted",
+    "fc24_edges_out": "Edges out of one head, one by one",
+    "fc24_magnitudes": "How far edits of edges move the residual stream",
+    "fc24_parallel_sets": "Edges side by side, ablated together",
+    "fc24_serial_sets": "Edges in a row, ablated together",
+    "k24_cross_section": "SAE reconstructions in several layers at once",
+    "k24_features_at_s2": "Features at S2 that the answer depends on",
+    "k24_noising": "Attention outputs at S2 from another prompt",
+    "k24_splicing": "SAE reconstructions in one layer",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,12 @@ class ExperimentsPage:
 
 
 def render_experiments(
-    query: Query, *, provenance: Provenance, model: str, study_href: str
+    query: Query,
+    *,
+    provenance: Provenance,
+    model: str,
+    study_href: str,
+    feature_layers: Collection[int] = (),
 ) -> ExperimentsPage:
     """The page of a study; blocks without rows are left out.
 
@@ -71,20 +93,23 @@ def render_experiments(
         provenance: of the study, which it names.
         model: its name, for display.
         study_href: address of the study's page.
+        feature_layers: layers with pages of their features, to which links lead.
     """
     study = provenance.study
     sql = filled_statements(study)
-    circuits = list(_circuits(query, sql))
-    found = _experiments(query, study, query(sql["experiments"]))
+    links = Links(study, feature_layers)
+    circuits = list(_circuits(query, sql, links))
+    found = _experiments(query, study, query(sql["experiments"]), links)
     run = [one for one in found if one["n_interventions"]]
     html = template("experiments.html").render(
-        **page_parts(),
+        **page_parts("tables.js", "experiments.js"),
         study=study,
         study_href=study_href,
         circuits=circuits,
         experiments=run,
         plan=query(sql["experiment_plan"]).to_dicts(),
-        max_rows=MAX_TABLE_ROWS,
+        linked=links.text,
+        shown_pictures=SHOWN_PICTURES,
         provenance=provenance_rows(provenance, model, {}),
         sql={**sql, "provenance": ""},
     )
@@ -97,10 +122,12 @@ def render_experiments(
 
 # ---- private -------------------------------------------------------------------------------------
 
+_UNSTABLE = f"Unstable: the share is of what ablation changes, which is less than {SMALL:.0%}"
 
-def _circuits(query: Query, sql: dict[str, str]) -> Iterable[dict[str, Any]]:
+
+def _circuits(query: Query, sql: dict[str, str], links: Links) -> Iterable[dict[str, Any]]:
     for figure in circuit_figures.faithfulness(query(sql["faithfulness_curves"])):
-        yield _block(figure, sql["faithfulness_curves"])
+        yield _block(figure, "faithfulness_curves", sql, links)
     for name, draw in (
         ("reuse_faithfulness", circuit_figures.reuse),
         ("qk_pairs", circuit_figures.qk_pairs),
@@ -109,10 +136,12 @@ def _circuits(query: Query, sql: dict[str, str]) -> Iterable[dict[str, Any]]:
     ):
         drawn = draw(query(sql[name]))
         if drawn is not None:
-            yield _block(drawn, sql[name])
+            yield _block(drawn, name, sql, links)
 
 
-def _experiments(query: Query, study: str, rows: pl.DataFrame) -> list[dict[str, Any]]:
+def _experiments(
+    query: Query, study: str, rows: pl.DataFrame, links: Links
+) -> list[dict[str, Any]]:
     """Experiments with their figures, in the order of the statement."""
     found: list[dict[str, Any]] = []
     in_order = rows.sort("task", "experiment", maintain_order=True).to_dicts()
@@ -121,7 +150,7 @@ def _experiments(query: Query, study: str, rows: pl.DataFrame) -> list[dict[str,
         sql = filled_statements(study, task=task, experiment=name)
         made = {row["intervention"] for row in own if row["intervention"] is not None}
         figures = [
-            _block(figure, sql[statement])
+            _block(figure, statement, sql, links)
             for statement, draw in _drawings(own)
             if (figure := draw(query(sql[statement]))) is not None
         ]
@@ -129,6 +158,8 @@ def _experiments(query: Query, study: str, rows: pl.DataFrame) -> list[dict[str,
             {
                 "anchor": f"experiment-{len(found)}",
                 "name": name,
+                "title": _title(name, task),
+                "sentence": next((f["sentence"] for f in figures if f["sentence"]), ""),
                 "task": task,
                 "source": own[0]["paper"],
                 "question": own[0]["question"],
@@ -168,25 +199,41 @@ def _chosen(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"reason": reason, "parts": parts} for reason, parts in reasons.items()]
 
 
-def _block(figure: Figure, sql: str) -> dict[str, Any]:
+def _title(name: str, task: str) -> str:
+    """What a reader calls the experiment, with the task where that is another than IOI."""
+    title = TITLES.get(name, name.replace("_", " "))
+    return title if task == "ioi" else f"{title}: {task_title(task)}"
+
+
+def _block(figure: Figure, statement: str, sql: dict[str, str], links: Links) -> dict[str, Any]:
     names = [name for name in figure.frame.columns if name not in figure.hidden]
     return {
         "title": figure.title,
-        "pictures": figure.pictures,
+        "sentence": answer(statement, figure.frame),
+        "pictures": [
+            (links.text(caption), links.picture(picture)) for caption, picture in figure.pictures
+        ],
         "legend": figure.legend,
         "note": figure.note,
         "thumbnail": figure.thumbnail,
         "columns": [name.replace("_", " ") for name in names],
         "rows": [
-            [_cell(value) for value in row]
-            for row in figure.frame.select(names).head(MAX_TABLE_ROWS).iter_rows()
+            [_cell(name, row, links) for name in names]
+            for row in figure.frame.head(MAX_TABLE_ROWS).iter_rows(named=True)
         ],
         "n_rows": figure.frame.height,
-        "sql": sql,
+        "sql": sql[statement],
     }
 
 
-def _cell(value: object) -> str:
+def _cell(name: str, row: Mapping[str, Any], links: Links) -> Markup:
+    value = row[name]
     if value is None:
-        return ""
-    return number(value) if isinstance(value, float) else str(value)
+        return Markup("")
+    if name == "feature" and row.get("layer") is not None:
+        address = links.feature(row["layer"], value)
+        return Markup('<a href="{}">{}</a>').format(address, value) if address else escape(value)
+    if name.startswith("recovered_from_ablated") and unstable_share(row):
+        grey = Markup('<span class="unstable" title="{}">{}</span>')
+        return grey.format(_UNSTABLE, number(value))
+    return links.text(number(value) if isinstance(value, float) else value)

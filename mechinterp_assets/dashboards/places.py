@@ -1,5 +1,11 @@
 """Names of folders and pages under the dashboards' root, for links between them."""
 
+GLOSSARY = "glossary"
+"""Folder of the page that explains tables, columns and scores."""
+
+COMPARISONS = "compare"
+"""Folder of the pages that put two studies or two SAEs side by side."""
+
 
 def frontier_folder(study: str) -> str:
     """Name of the folder with the frontier page of a study's sweep."""
@@ -9,6 +15,11 @@ def frontier_folder(study: str) -> str:
 def trace_folder(study: str, task: str = "ioi") -> str:
     """Name of the folder with the page of a study's traced circuit of a task."""
     return f"{study}.trace" if task == "ioi" else f"{study}.trace.{task}"
+
+
+def training_folder(study: str) -> str:
+    """Name of the folder with the page of how a study's SAEs were trained."""
+    return f"{study}.training"
 
 
 def experiments_folder(study: str) -> str:
@@ -26,6 +37,21 @@ def head_page(layer: int, head: int) -> str:
     return f"L{layer:02d}H{head:02d}.html"
 
 
+def head_name(layer: int, head: int) -> str:
+    """How a head is written everywhere: L2H3 is head 3 of layer 2, both from 0."""
+    return f"L{layer}H{head}"
+
+
+def head_href(study: str, layer: int, head: int) -> str:
+    """Address of a head's page as seen from another folder of the root."""
+    return f"../{heads_folder(study)}/{head_page(layer, head)}"
+
+
+def task_title(task: str) -> str:
+    """A task's name for readers."""
+    return "IOI" if task == "ioi" else task.replace("_", " ")
+
+
 def layer_href(study: str, layer: int) -> str:
     """Address of a layer's index as seen from another folder of the root."""
     return f"../{study}.L{layer:02d}/index.html"
@@ -34,3 +60,8 @@ def layer_href(study: str, layer: int) -> str:
 def feature_href(study: str, layer: int, feature: int) -> str:
     """Address of a feature's page as seen from another folder of the root."""
     return f"../{study}.L{layer:02d}/features/{feature}.html"
+
+
+def comparison_href(name: str, other: str) -> str:
+    """Address of the page of two studies, or of two SAEs (sites), as seen from another."""
+    return f"../../../{COMPARISONS}/{name}/{other}/"

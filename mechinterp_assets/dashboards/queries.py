@@ -1,7 +1,7 @@
 """The SQL that makes each block of a page, with the page's study, layer, feature, head filled in.
 
 The statements are files in `sql/dashboards`, with DuckDB's named parameters $study, $layer,
-$feature, $head, $task and $experiment.
+$feature, $head, $task, $experiment, and $other and $other_layer of what a page compares with.
 """
 
 import re
@@ -33,6 +33,8 @@ def filled_statements(
     *,
     task: str = "ioi",
     experiment: str = "",
+    other: str = "",
+    other_layer: int = 0,
 ) -> dict[str, str]:
     """Statements that can be pasted into DuckDB as they are."""
     values = {
@@ -42,6 +44,8 @@ def filled_statements(
         "head": str(head),
         "task": quote_text(task),
         "experiment": quote_text(experiment),
+        "other": quote_text(other),
+        "other_layer": str(other_layer),
     }
     return {
         name: re.sub(rf"\$({'|'.join(values)})\b", lambda match: values[match[1]], text)

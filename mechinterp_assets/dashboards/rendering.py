@@ -38,7 +38,7 @@ def template(name: str) -> Template:
 def page_parts(
     *script_files: str, styles: tuple[str, ...] = (), asks_server: bool = False
 ) -> dict[str, Markup]:
-    """Style, script and policy of a page; every page has copy.js and style.css.
+    """Style, script and policy of a page; every page has copy.js, marks.js and style.css.
 
     The policy allows the inline style and this one script by its hash, and no request at all, so
     that markup in a token could neither run nor load anything even if it were not escaped.
@@ -48,7 +48,7 @@ def page_parts(
     style = re.sub(r"\s+", " ", "\n".join(sheets).strip())
     style = re.sub(r"(?<=[{};]) | (?=[{}])|(?<=:) ", "", style)
     script = "\n".join(
-        (TEMPLATES / name).read_text().strip() for name in ("copy.js", *script_files)
+        (TEMPLATES / name).read_text().strip() for name in ("copy.js", "marks.js", *script_files)
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (

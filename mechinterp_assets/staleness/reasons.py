@@ -32,11 +32,17 @@ class Reason:
 @dataclass(frozen=True)
 class Freshness:
     """How a study stands: partitions made, partitions stale or missing, and the reasons with how
-    many partitions each concerns, the widest first."""
+    many partitions each concerns, the widest first.
+
+    missing: of `stale`, those that were never made. begun: those that a run began and has not
+    published: it is at work, or it was killed.
+    """
 
     made: int
     stale: int
     reasons: tuple[tuple[str, int], ...]
+    missing: int = 0
+    begun: int = 0
 
 
 def freshness(lake: Lake) -> dict[str, Freshness]:
@@ -46,11 +52,17 @@ def freshness(lake: Lake) -> dict[str, Freshness]:
         "SELECT study, reason, count(DISTINCT (table_name, partition)) AS n FROM stale_partitions"
         " GROUP BY GROUPING SETS ((study), (study, reason)) ORDER BY study, n DESC, reason"
     ).rows()
+    counts = lake.sql(
+        "SELECT study, count(*) FILTER (cause = 'missing'),"
+        " count(*) FILTER (cause = 'unfinished') FROM stale_partitions GROUP BY study"
+    ).rows()
+    of_cause = {study: (missing, begun) for study, missing, begun in counts}
     return {
         study: Freshness(
             number,
             sum(n for of, words, n in stale if of == study and words is None),
             tuple((words, n) for of, words, n in stale if of == study and words is not None),
+            *of_cause.get(study, (0, 0)),
         )
         for study, number in made.items()
     }

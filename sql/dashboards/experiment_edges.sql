@@ -1,7 +1,7 @@
 -- Change of the logit difference when an edge is ablated or boosted, beside random slices.
 SELECT DISTINCT
-    s.upstream_layer || '.' || s.upstream_head AS upstream,
-    s.layer || '.' || s.head AS downstream,
+    'L' || s.upstream_layer || 'H' || s.upstream_head AS upstream,
+    'L' || s.layer || 'H' || s.head AS downstream,
     s.destination_role || ' <- ' || s.source_role AS pair,
     s.side,
     s.receiver,

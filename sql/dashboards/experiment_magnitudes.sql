@@ -5,7 +5,7 @@ SELECT
     coalesce(s.mode, 'together') AS mode,
     s.mean_cosine,
     s.mean_norm_ratio,
-    s.upstream_layer || '.' || s.upstream_head || ' > ' || s.layer || '.' || s.head AS edge,
+    'L' || s.upstream_layer || 'H' || s.upstream_head || ' > ' || 'L' || s.layer || 'H' || s.head AS edge,
     s.side,
     s.n,
     s.intervention

@@ -6,8 +6,8 @@ WITH made AS (
         task,
         intervention,
         string_agg(
-            coalesce(upstream_layer || '.' || upstream_head || ' > ', '')
-            || coalesce(layer || coalesce('.' || head, ''), '')
+            coalesce('L' || upstream_layer || 'H' || upstream_head || ' > ', '')
+            || coalesce('L' || layer || coalesce('H' || head, ''), '')
             || coalesce(' ' || side, ''),
             ' & ' ORDER BY member
         ) AS edits

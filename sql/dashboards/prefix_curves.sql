@@ -1,6 +1,6 @@
 -- Induction score over the number of matching tokens, for every head.
 SELECT
-    p.layer || '.' || p.head AS head,
+    'L' || p.layer || 'H' || p.head AS head,
     h.prefix_class,
     p.prefix_length,
     p.mean_attention,

@@ -1,16 +1,16 @@
 -- Pairs of parts that add most to a head's attention score: what the query has and what the key has.
 SELECT
     task,
-    layer || '.' || head AS head,
+    'L' || layer || 'H' || head AS head,
     source_role,
     chosen_by,
     rank,
     CASE
-        WHEN query_feature IS NOT NULL THEN query_layer || '.' || query_feature
+        WHEN query_feature IS NOT NULL THEN 'L' || query_layer || 'F' || query_feature
         ELSE query_kind || coalesce(' ' || query_layer, '')
     END AS query_part,
     CASE
-        WHEN key_feature IS NOT NULL THEN key_layer || '.' || key_feature
+        WHEN key_feature IS NOT NULL THEN 'L' || key_layer || 'F' || key_feature
         ELSE key_kind || coalesce(' ' || key_layer, '')
     END AS key_part,
     mean,

@@ -1,7 +1,7 @@
 -- How much of the variance of a head's attention score the first k pairs explain.
 SELECT
     task,
-    layer || '.' || head AS head,
+    'L' || layer || 'H' || head AS head,
     source_role,
     ordered_by,
     n_top_pairs,

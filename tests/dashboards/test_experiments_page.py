@@ -45,7 +45,9 @@ def page(made: ExperimentsPage, tmp_path_factory: pytest.TempPathFactory) -> Pag
 
 
 def block(html: str, name: str) -> str:
-    found = [part for part in html.split("<section ") if f">{name} <small>" in part]
+    found = [
+        part for part in html.split('<details class="experiment"') if f"<code>{name}</code>" in part
+    ]
     assert len(found) == 1, name
     return found[0]
 
@@ -91,23 +93,23 @@ def test_pictures_show_the_rows(made: ExperimentsPage) -> None:
     edges = block(made.html, "edges")
     assert edges.count("<title>ablate: −0.3 (−0.4 to −0.2)</title>") == 2
     assert "−0.7 together, −0.6 summed" in block(made.html, "together")
-    assert "NaN" not in made.html
+    assert "NaN" not in made.html.split("<script>")[0]
     # One circle for the feature with a value, none for NaN.
     assert block(made.html, "features").split("</svg>")[0].count("<circle") == 2
 
 
 def test_faithfulness_far_outside_is_drawn_at_the_edge_and_told(made: ExperimentsPage) -> None:
-    curves = made.html.split("Faithfulness over circuit size: ioi")[2]
+    curves = made.html.split("Faithfulness over circuit size: ioi")[1]
     assert "10 edges (0.1): 40" in curves
     heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', curves.split("</svg>")[0])]
     assert min(heights) >= 0
 
 
 def test_pairs_of_query_and_key(made: ExperimentsPage) -> None:
-    pairs = made.html.split("What the query and the key of movers meet in")[2]
+    pairs = made.html.split("What the query and the key of movers meet in")[1]
     assert pairs.split("</svg>")[0].count("<rect") == 2  # the first ranks alone
-    assert " x 1.0</title>" in pairs
-    variance = made.html.split("Variance of attention scores explained by pairs")[2]
+    assert " x L1F0</title>" in pairs
+    variance = made.html.split("Variance of attention scores explained by pairs")[1]
     assert variance.split("</svg>")[0].count("<circle") == 2
     assert "1 pairs: −7 held out" in variance
 

@@ -34,13 +34,13 @@ TAG_NAMES = """
 html head meta title style body a header nav ol li main h1 h2 small dl dt dd div section p b bdi
 fieldset legend label input u i sub ul text table caption thead tbody tr th td figure figcaption
 details summary pre span form output button noscript script svg rect path
-h3 g circle
+h3 g circle code
 """
 ATTRIBUTE_NAMES = """
 lang charset name content http-equiv class href id aria-label aria-current aria-labelledby aria-live
 title dir type value checked style scope role tabindex rel placeholder autocomplete spellcheck
 data-key viewbox width height x y d data-pages data-feature data-layer data-order aria-sort open
-transform cx cy r aria-hidden
+transform cx cy r aria-hidden data-glossary data-term data-rows
 """
 TAGS = set(TAG_NAMES.split())
 ATTRIBUTES = set(ATTRIBUTE_NAMES.split())
@@ -96,8 +96,12 @@ def assert_nothing_injected(page: Page) -> None:
     files = [
         "\n".join((TEMPLATES / name).read_text().strip() for name in names)
         for names in (
-            ("copy.js",),
-            *(("copy.js", f"{page}.js") for page in ("feature", "layer", "study", "heads")),
+            ("copy.js", "marks.js"),
+            ("copy.js", "marks.js", "tables.js", "experiments.js"),
+            *(
+                ("copy.js", "marks.js", f"{page}.js")
+                for page in ("feature", "layer", "study", "heads")
+            ),
         )
     ]
     for script in scripts:

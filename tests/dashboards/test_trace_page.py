@@ -41,9 +41,12 @@ def test_picture_table_and_escaping() -> None:
     assert len(re.findall(r'class="node"', svg)) == 3
     assert len(re.findall(r'class="edge"', svg)) == 2
     assert svg.count("#3a8fd1") == 1
-    # Later layers are drawn above.
-    y = {name: float(at) for name, at in re.findall(r'data-head="([\d.]+)".*?cy="([\d.]+)"', svg)}
-    assert y["2.3"] < y["1.0"] < y["0.4"]
+    # Later layers are drawn to the right.
+    x = {
+        name: float(at)
+        for name, at in re.findall(r'data-head="(L\dH\d)".*?<rect x="([\d.]+)"', svg)
+    }
+    assert x["L0H4"] < x["L1H0"] < x["L2H3"]
     assert "http://" not in text
     assert "https://" not in text
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
@@ -51,4 +54,36 @@ def test_picture_table_and_escaping() -> None:
 
 
 def test_a_graph_without_edges_has_a_page() -> None:
-    assert "0 of 0" in page(graph_of())
+    text = page(graph_of())
+    assert "No head was kept as a writer of a root pair." in text
+    assert "<svg id=" not in text
+
+
+def test_the_picture_of_many_layers_fits_a_screen_and_starts_readable() -> None:
+    rows = []
+    for up in range(27):
+        for k, side in ((0, "source"), (4, "destination"), (8, "source"), (13, "destination")):
+            heads = (up, k % 9, up + 1 + k % 3, (k * 5 + up) % 9)
+            n = up + k + 1
+            rows.append((*heads, "END", "S2", side, n, n, 1.0, 1.0, 0.1, 0.1, False))
+    text = page(graph_of(*rows))
+    width, height = (
+        int(re.search(rf'<svg id="trace"[^>]* {name}="(\d+)"', text)[1])  # type: ignore[index]
+        for name in ("width", "height")
+    )
+    assert width <= 1240
+    assert height <= 560
+    least = int(re.search(r'<output id="least">(\d+)<', text)[1])  # type: ignore[index]
+    counts = [int(n) for n in re.findall(r'class="edge"[^>]* data-n="(\d+)"', text)]
+    assert 20 <= sum(n >= least for n in counts) <= 36 < len(counts)
+    # The next lower threshold draws more than are readable.
+    assert sum(n >= least - 1 for n in counts) > 36
+
+
+def test_heads_are_links_and_tables_start_short() -> None:
+    text = page(graph_of((1, 0, 2, 3, "END", "S2", "source", 5, 5, 7.0, 1.25, 0.5, 0.1, True)))
+    assert '<a href="../s&#39;tudy.heads/L01H00.html">L1H0</a>' in text
+    assert text.count("data-rows=") == 3
+    assert "<title>s&#39;tudy: Circuit of IOI</title>" in text
+    assert "1 of 1 connections, between 2 heads, are in at least 1 prompts" in text
+    assert "Root pairs that fire do so in 5 of 9." in text

@@ -11,6 +11,7 @@ from cachetools import LRUCache
 from mechinterp_assets.dashboards.context import shown_name
 from mechinterp_assets.dashboards.experiments_page import TABLES, render_experiments
 from mechinterp_assets.storage.lake import Lake
+from mechinterp_assets.studies.study import parse_site
 
 KEPT_PAGES = 32
 
@@ -39,6 +40,7 @@ class LiveExperimentPages:
         if not shown or not self._lake.exists("language_model", study):
             return None
         model = self._lake.read("language_model", study).collect().row(0, named=True)
+        layers = [parse_site(key) for key in self._lake.partitions("feature_statistics")]
         self._lake.verify_tables(shown, study)
         with self._lake.connect() as con:
             return render_experiments(
@@ -46,4 +48,5 @@ class LiveExperimentPages:
                 provenance=self._lake.current("language_model", study).provenance,
                 model=shown_name(model["weights_source"]),
                 study_href=f"../{study}/index.html",
+                feature_layers={layer for of, layer in layers if of == study},
             ).html

@@ -1,25 +1,40 @@
-const marks = document.querySelectorAll("[data-up]");
-const slider = document.getElementById("filter");
-let chosen = null;
-const show = () => {
-  document.getElementById("least").textContent = slider.value;
-  const near = new Set();
-  for (const mark of marks) {
-    const { up, down, n } = mark.dataset;
-    const on = Number(n) >= Number(slider.value) && (!chosen || chosen === up || chosen === down);
-    mark.style.display = on ? "" : "none";
-    if (on) near.add(up).add(down);
+(() => {
+  const marks = document.querySelectorAll("[data-up]");
+  const nodes = document.querySelectorAll("g.node");
+  const slider = document.getElementById("filter");
+  const said = document.getElementById("chosen"), hint = said.textContent;
+  const table = document.getElementById("edge-table");
+  let chosen = null;
+  const show = () => {
+    const least = Number(slider.value), near = new Set();
+    document.getElementById("least").textContent = slider.value;
+    let rows = 0;
+    for (const mark of marks) {
+      const { up, down, n } = mark.dataset;
+      const on = Number(n) >= least && (!chosen || chosen.dataset.head === up || chosen.dataset.head === down);
+      if (mark.matches("tr")) { mark.hidden = !on; rows += on; } else mark.style.display = on ? "" : "none";
+      if (on) near.add(up).add(down);
+    }
+    for (const node of nodes) {
+      node.style.opacity = near.has(node.dataset.head) || node === chosen ? 1 : 0.12;
+      node.setAttribute("aria-pressed", node === chosen);
+    }
+    document.getElementById("n-shown").textContent = rows;
+    table.dispatchEvent(new Event("filtered"));
+    said.textContent = chosen ? "" : hint;
+    if (!chosen) return;
+    const link = document.createElement("a");
+    link.href = chosen.dataset.href;
+    link.textContent = chosen.dataset.head;
+    said.append(link, ` acts at ${chosen.dataset.role}; ${near.size - 1} connected heads. Click it again for all.`);
+  };
+  const choose = (node) => { chosen = chosen === node ? null : node; show(); };
+  slider.addEventListener("input", show);
+  for (const node of nodes) {
+    node.addEventListener("click", () => choose(node));
+    node.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(node); }
+    });
   }
-  for (const node of document.querySelectorAll("g.node")) {
-    node.style.opacity = near.has(node.dataset.head) || node.dataset.head === chosen ? 1 : 0.2;
-    node.setAttribute("aria-pressed", node.dataset.head === chosen);
-  }
-};
-const choose = (node) => { chosen = chosen === node.dataset.head ? null : node.dataset.head; show(); };
-slider.addEventListener("input", show);
-for (const node of document.querySelectorAll("g.node")) {
-  node.addEventListener("click", () => choose(node));
-  node.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(node); }
-  });
-}
+  show();
+})();

@@ -19,6 +19,7 @@ def experiment_dashboards(run: Run) -> Made:
         provenance=run.origin("language_model"),
         model=shown_name(model["weights_source"]),
         study_href=f"../{run.name}/index.html",
+        feature_layers=run.study.layers,
     )
     name = experiments_folder(run.name)
     with run.dashboards.publish(name) as folder:
