@@ -142,15 +142,19 @@ def trace_graph(
     study: StudyArgument,
     path: Annotated[Path, typer.Argument(help="File to write, such as trace.graphml")],
     task: Annotated[str, typer.Option(help="Which of the study's traced tasks")] = "ioi",
+    published: Annotated[
+        bool, typer.Option("--published", help="The published code's nodes, edges and counts")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Write a study's traced circuit as GraphML, for Gephi, yEd, Cytoscape or networkx."""
     check_free(path, force)
     lake = opened_lake()
-    if not lake.exists("ioi_trace_graph", study):
+    table = "ioi_trace_published" if published else "ioi_trace_graph"
+    if not lake.exists(table, study):
         known_study(study)
-        raise Mistake(f"study {study!r} has no trace; materialize ioi_trace_graph first")
-    every = lake.read("ioi_trace_graph", study).collect()
+        raise Mistake(f"study {study!r} has no trace; materialize {table} first")
+    every = lake.read(table, study).collect()
     tasks = every["task"].unique(maintain_order=True).to_list()
     if task not in tasks:
         raise Mistake(
@@ -158,7 +162,8 @@ def trace_graph(
         )
 
     from mechinterp_assets.circuits.graph import to_graphml
+    from mechinterp_assets.circuits.published_graph import published_graphml
 
     graph = every.filter(task=task)
-    path.write_bytes(to_graphml(graph))
+    path.write_bytes((published_graphml if published else to_graphml)(graph))
     print(f"{path}: {graph.height} edges")

@@ -8,8 +8,8 @@ A pair is a destination d and a source s of one head; a side's terms sum to the 
 
 ACC (relative attention)
   score'(d, s) = score(d, s) - mean over the other seen sources s' of score(d, s'),
-  S    the smallest set of singular vectors k, largest share of score' first, whose share exceeds
-       1 (a negative score' is mirrored, so that S is never empty)
+  S    the smallest set of singular vectors k, largest share of score' first, that reaches score'
+       (a negative score' is mirrored)
   contribution of a writer: its terms on S at s, less their mean over the s'
 ACC++
   a pair fires where attention >= tau(d) = min(1, 2.5 / (d + 1)), whatever the score's sign
@@ -29,9 +29,9 @@ from torch import Tensor
 
 from mechinterp_assets.circuits.score_model import ScoreModel
 from mechinterp_assets.circuits.score_terms import RowTerms, SideTerms
+from mechinterp_assets.circuits.slices import select_slices
 
 TRAPEZOIDS = 64
-TOLERANCE = 1e-12
 _CHUNK = 2048  # terms removed at a time
 
 
@@ -69,29 +69,13 @@ def relative_terms(side: SideTerms, terms: RowTerms, source: int) -> Tensor:
     return side.weighted(weight)
 
 
-def signed_selection(values: Tensor, tolerance: float = TOLERANCE) -> Tensor:
-    """Mask of S [..., k]: the smallest set, largest share of the sum first, whose share exceeds 1.
-
-    For a negative sum the most negative values come first. Where no smaller set exceeds the sum
-    (all values have its sign) S is all values that have one. tolerance: relative to the sum of
-    absolute values.
-    """
-    total = values.sum(-1, keepdim=True)
-    shares = values * torch.where(total < 0, -1.0, 1.0)
-    ordered, order = shares.sort(dim=-1, descending=True, stable=True)
-    limit = tolerance * shares.abs().sum(-1, keepdim=True)
-    reached = ordered.cumsum(-1) >= total.abs() - limit
-    kept = (reached.cumsum(-1) - reached.long() == 0) & (ordered != 0)
-    return torch.zeros_like(kept).scatter(-1, order, kept)
-
-
 def acc_side(terms: RowTerms, side: SideTerms, source: int, fraction: float) -> SideChoice:
     """ACC on one side. fraction: share of score' through S that kept items reach, largest first.
 
     Effects of a negative score' count by its sign: what makes the head attend less is then kept.
     """
     relative = relative_terms(side, terms, source)
-    slices = signed_selection(relative.sum(0))
+    slices = select_slices(relative.sum(0))
     effect = (relative * slices).sum(-1)
     total = effect.sum()
     ordered, order = (effect * torch.where(total < 0, -1.0, 1.0)).sort(descending=True, stable=True)

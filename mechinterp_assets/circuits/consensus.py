@@ -7,7 +7,9 @@ The consensus subspace of a head and a pair of roles is spanned by the singular 
 least half of its traced pairs select. Along it a token at position p carries
   destination signal  sum over k of e_k sqrt(sigma_k) u_k . x~_p
   source signal       sum over k of e_k sqrt(sigma_k) v_k . x~_p
-with e_k the majority over pairs of sign(u_k . x~_i), so that a pair's score grows with both.
+with e_k the majority over pairs of sign(u_k . x~_i), so that a pair's score grows with both. With
+rotary positions sigma_k v_k depends on the offset: the source signal of a token is then that for the
+destinations of the node's pairs, at positions up to them.
 Source: Franco & Crovella 2024 (arXiv 2410.00340), Figure 9; the majority rule is this project's.
 """
 
@@ -26,12 +28,16 @@ from mechinterp_assets.prompts.roles import position_roles
 
 NODE = ("layer", "head", "destination_role", "source_role")
 # What is read of attention_slices.
-PAIR_COLUMNS = ("prompt", *NODE[:2], "destination", *NODE[2:], "slices", "path_multiplicity")
+PAIR_COLUMNS = (
+    *("prompt", *NODE[:2], "destination", *NODE[2:]),
+    *("trace_rule", "slices", "path_multiplicity"),
+)
 CONSENSUS_SCHEMA: dict[str, pl.DataType] = {
     "layer": pl.Int32(),
     "head": pl.Int32(),
     "destination_role": pl.String(),
     "source_role": pl.String(),
+    "trace_rule": pl.String(),
     "slice": pl.Int32(),
     "singular_value": pl.Float64(),
     "n_pairs": pl.Int64(),
@@ -46,6 +52,7 @@ SIGNAL_SCHEMA: dict[str, pl.DataType] = {
     "source_role": pl.String(),
     "side": pl.String(),
     "position_role": pl.String(),
+    "trace_rule": pl.String(),
     "n_dimensions": pl.Int32(),
     "n": pl.Int64(),
     "mean_signal": pl.Float64(),
@@ -65,13 +72,13 @@ def consensus_signal(
     """Tables attention_consensus and attention_token_signal of the most frequent traced nodes.
 
     slices: PAIR_COLUMNS of attention_slices of a trace of `prompts`. agreement: least share of
-    pairs that select a slice of the consensus; nodes whose pairs agree on none have no signal. Both
-    frames are empty for rotary models, where singular vectors differ from offset to offset.
+    pairs that select a slice of the consensus; nodes whose pairs agree on none have no signal.
+    singular_value is that of offset 0 for rotary models.
     """
     omega = omega or ModelOmega(model)
     traced = slices.filter(pl.col("path_multiplicity") > 0)
     empty = pl.DataFrame(schema=CONSENSUS_SCHEMA), pl.DataFrame(schema=SIGNAL_SCHEMA)
-    if omega.rotary or traced.is_empty():
+    if traced.is_empty():
         return empty
     order = [pl.len().alias("n"), pl.col("prompt").n_unique().alias("n_prompts")]
     nodes = (
@@ -111,26 +118,64 @@ def consensus_signal(
             signed[node] += (mask * sign).sum(0)
 
     chosen = {node: selected[node] >= agreement * pairs[node].height for node in nodes}
-    readers: dict[tuple[int, int, str, str], list[tuple[Tensor, Tensor]]] = {}
+    weights: dict[tuple[int, int, str, str], Tensor] = {}
     for node in nodes:
-        U, S, V = vectors[node[:2]]
         sign = torch.where(signed[node] < 0, -1.0, 1.0)
-        weight = (chosen[node] * sign).to(S) * S.sqrt()
-        readers[node] = [(side[:-1] @ weight, side[-1] @ weight) for side in (U, V)]
+        weights[node] = (chosen[node] * sign).to(vectors[node[:2]][1])
     found: dict[tuple[tuple[int, int, str, str], str, str], list[np.ndarray]] = {}
     for group, inputs in _inputs(model, prompts, layers, omega):
         names = np.array(position_roles(group, after_bos=model.bos.prepended))
         for node in nodes:
-            for side, (vector, constant) in zip(SIDES, readers[node], strict=True):
-                signal = (inputs[node[0]] @ vector + constant).cpu().numpy()
-                for role in np.unique(names):
-                    values = signal[names == role]
+            x, weight = inputs[node[0]], weights[node]
+            U, S, V = vectors[node[:2]]
+            signals = [(_signal(x, U, S, weight), names)]
+            if omega.rotary:
+                signals.append(_turned_signal(omega, node, pairs[node], group, x, weight, names))
+            else:
+                signals.append((_signal(x, V, S, weight), names))
+            for side, (signal, labels) in zip(SIDES, signals, strict=True):
+                for role in np.unique(labels):
+                    values = signal[labels == role]
                     sums = np.array([values.size, values.sum(), np.square(values).sum()])
                     found.setdefault((node, side, str(role)), []).append(sums)
+    rule = str(traced["trace_rule"][0])
     return (
-        _consensus_frame(nodes, vectors, pairs, selected, signed, chosen),
-        _signal_frame(found, chosen),
+        _consensus_frame(nodes, vectors, pairs, selected, signed, chosen, rule),
+        _signal_frame(found, chosen, rule),
     )
+
+
+def _signal(x: Tensor, vectors: Tensor, S: Tensor, weight: Tensor) -> np.ndarray:
+    """sum over k of weight_k sqrt(sigma_k) vectors_k . x~ [...] of inputs x [..., d_model]."""
+    reader = vectors @ (weight * S.sqrt())
+    return np.asarray((x @ reader[:-1] + reader[-1]).cpu().numpy())
+
+
+def _turned_signal(
+    omega: ModelOmega,
+    node: tuple[int, int, str, str],
+    pairs: pl.DataFrame,
+    group: pl.DataFrame,
+    x: Tensor,
+    weight: Tensor,
+    names: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Source signals [item] of every token up to the destination of a pair, and their roles."""
+    row = {prompt: at for at, prompt in enumerate(group["prompt"])}
+    here = pairs.filter(pl.col("prompt").is_in(list(row))).select("prompt", "destination").unique()
+    found, labels = [], []
+    places: dict[int, list[tuple[int, int]]] = {}
+    for prompt, destination in here.sort("prompt", "destination").iter_rows():
+        for position in range(destination + 1):
+            places.setdefault(destination - position, []).append((row[prompt], position))
+    for offset, at in places.items():
+        _, S, V = omega.vectors(*node[:2], offset)
+        rows, positions = (torch.tensor(part) for part in zip(*at, strict=True))
+        found.append(_signal(x[rows, positions], V, S, weight))
+        labels.append(names[rows.numpy(), positions.numpy()])
+    if not found:
+        return np.empty(0), np.empty(0, names.dtype)
+    return np.concatenate(found), np.concatenate(labels)
 
 
 @torch.no_grad()
@@ -160,6 +205,7 @@ def _consensus_frame(
     selected: dict[tuple[int, int, str, str], Tensor],
     signed: dict[tuple[int, int, str, str], Tensor],
     chosen: dict[tuple[int, int, str, str], Tensor],
+    rule: str,
 ) -> pl.DataFrame:
     rows = []
     for node in nodes:
@@ -168,13 +214,15 @@ def _consensus_frame(
         for k in selected[node].nonzero()[:, 0].tolist():
             count = float(selected[node][k])
             agreement = abs(float(signed[node][k])) / count
-            rows.append((*node, k, float(S[k]), n, count / n, agreement, bool(chosen[node][k])))
+            row = (*node, rule, k, float(S[k]), n, count / n, agreement, bool(chosen[node][k]))
+            rows.append(row)
     return pl.DataFrame(rows, schema=CONSENSUS_SCHEMA, orient="row")
 
 
 def _signal_frame(
     found: dict[tuple[tuple[int, int, str, str], str, str], list[np.ndarray]],
     chosen: dict[tuple[int, int, str, str], Tensor],
+    rule: str,
 ) -> pl.DataFrame:
     rows = []
     for (node, side, role), parts in found.items():
@@ -183,5 +231,6 @@ def _signal_frame(
         n, total, squares = np.sum(parts, 0)
         mean = total / n
         sd = float(np.sqrt(max(squares / n - mean**2, 0.0)))
-        rows.append((*node, side, role, int(chosen[node].sum()), int(n), float(mean), sd))
+        size = int(chosen[node].sum())
+        rows.append((*node, side, role, rule, size, int(n), float(mean), sd))
     return pl.DataFrame(rows, schema=SIGNAL_SCHEMA, orient="row")

@@ -4,7 +4,8 @@ Belongs here: aggregation of edges (table ioi_trace_graph), networkx and GraphML
 Does not belong here: tracing (trace.py).
 
 An edge is keyed on upstream head, downstream head, the roles of the downstream pair's destination
-and source, and the side on which the upstream head wrote; the two sides are never merged.
+and source, the side on which the upstream head wrote and the role of the token where it wrote; the
+two sides are never merged. The published graph is in published_graph.py.
 """
 
 import io
@@ -24,6 +25,7 @@ GRAPH_KEY = (
     "destination_role",
     "source_role",
     "side",
+    "written_role",
 )
 GRAPH_SCHEMA: dict[str, pl.DataType] = {
     "upstream_layer": pl.Int32(),
@@ -33,12 +35,15 @@ GRAPH_SCHEMA: dict[str, pl.DataType] = {
     "destination_role": pl.String(),
     "source_role": pl.String(),
     "side": pl.String(),
+    "written_role": pl.String(),
+    "trace_rule": pl.String(),
     "n_prompts": pl.Int64(),
     "n_pairs": pl.Int64(),
     "path_multiplicity": pl.Float64(),
     "mean_contribution": pl.Float64(),
     "mean_contribution_share": pl.Float64(),
     "mean_exact_effect": pl.Float64(),
+    "mean_head_share": pl.Float64(),
     "is_root": pl.Boolean(),
 }
 NODES_SCHEMA: dict[str, pl.DataType] = {
@@ -52,6 +57,8 @@ NODES_SCHEMA: dict[str, pl.DataType] = {
     "path_multiplicity": pl.Float64(),
     "mean_attention": pl.Float64(),
     "mean_n_slices": pl.Float64(),
+    "mean_destination_head_share": pl.Float64(),
+    "mean_source_head_share": pl.Float64(),
     "is_root": pl.Boolean(),
 }
 # Fill of a head by the role at which it acts most: IOI's have their own, other tasks' roles take
@@ -85,10 +92,12 @@ def ioi_trace_graph(edges: pl.DataFrame) -> pl.DataFrame:
             mean_contribution=pl.col("contribution").mean(),
             mean_contribution_share=pl.col("contribution_share").mean(),
             mean_exact_effect=pl.col("exact_effect").mean(),
+            mean_head_share=pl.col("head_share").mean(),
+            trace_rule=pl.col("trace_rule").first(),
             is_root=pl.col("is_root").any(),
         )
         .select(pl.col(name).cast(dtype) for name, dtype in GRAPH_SCHEMA.items())
-        .sort("n_prompts", "n_pairs", *GRAPH_KEY, descending=[True, True, *[False] * 7])
+        .sort("n_prompts", "n_pairs", *GRAPH_KEY, descending=[True, True, *[False] * 8])
     )
 
 
@@ -97,7 +106,8 @@ def ioi_trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
 
     `slices` is attention_slices of a trace, or traced_nodes of one. Columns: layer, head,
     destination_role, source_role, n_prompts (distinct prompts), n_pairs, path_multiplicity (paths
-    from roots, roots themselves counted once), mean_attention, mean_n_slices, is_root.
+    from roots, roots themselves counted once), mean_attention, mean_n_slices, mean_<side>_head_share,
+    is_root.
     """
     key = ("layer", "head", "destination_role", "source_role")
     return (
@@ -109,6 +119,8 @@ def ioi_trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
             path_multiplicity=pl.col("path_multiplicity").sum(),
             mean_attention=pl.col("attention").mean(),
             mean_n_slices=pl.col("n_slices").mean(),
+            mean_destination_head_share=pl.col("destination_head_share").mean(),
+            mean_source_head_share=pl.col("source_head_share").mean(),
             is_root=pl.col("is_root").any(),
         )
         .sort("n_prompts", "n_pairs", *key, descending=[True, True, *[False] * 4])
@@ -118,14 +130,13 @@ def ioi_trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
 def position_colours(graph: pl.DataFrame) -> dict[tuple[int, int], str]:
     """Head -> role of the position at which it acts in most prompts.
 
-    A head acts where it writes: at the destination of its own pairs, or, as an upstream head, at
-    the position of the downstream pair on whose side it wrote.
+    A head acts where it writes: at the destination of its own pairs, or, as an upstream head, where
+    it wrote for the downstream pair.
     """
-    written = pl.when(side="destination").then("destination_role").otherwise("source_role")
     acts = pl.concat(
         [
             graph.select(
-                layer="upstream_layer", head="upstream_head", role=written, n="n_prompts"
+                layer="upstream_layer", head="upstream_head", role="written_role", n="n_prompts"
             ),
             graph.select(
                 layer="downstream_layer", head="downstream_head", role="destination_role",
@@ -168,9 +179,7 @@ def to_networkx(graph: pl.DataFrame) -> nx.MultiDiGraph:
                 )
         result.nodes[down]["is_root"] |= row["is_root"]
         attributes = {
-            column: row[column]
-            for column in (*GRAPH_KEY[4:], *list(GRAPH_SCHEMA)[7:])
-            if row[column] is not None
+            column: row[column] for column in list(GRAPH_SCHEMA)[4:] if row[column] is not None
         }
         result.add_edge(up, down, **attributes)
     return result

@@ -7,7 +7,9 @@ needs prompts (slices.py, trace.py).
 Conventions: weights are processed (LayerNorm folded). x~ = [x / s; 1] is the normalised input with
 a 1 appended, i the destination (query), j the source (key), and x~_i Omega x~_j = q_i . k_j before
 the division by sqrt(d_head). With rotary embeddings Omega depends on the offset i - j:
-Omega_offset = [W_Q; b_Q] M_offset [W_K; b_K]^T with M_offset = R_i^T R_j.
+Omega_offset = [W_Q; b_Q] M_offset [W_K; b_K]^T with M_offset = R_i^T R_j. One SVD serves all
+offsets: with Omega_0 = U S V^T, sigma_k and v_k of an offset are the norm and the direction of
+Omega_offset^T u_k, so that k means the same u_k at every offset, as in ACC++ (M_p at the key).
 
 Source: Franco & Crovella 2024 (arXiv 2410.00340), section 3. The SVD goes through QR factors
 (thin_qr.py) of rank d_head, so its cost is that of a d_head x d_head matrix.
@@ -233,8 +235,8 @@ def omega_gap(model: LanguageModel) -> str | None:
 class ModelOmega:
     """Factors and SVDs of a model's heads (processed weights, float64), computed once each.
 
-    They live on the model's device, or on the CPU where the device has no float64 (MPS). Inner SVDs
-    of rotary models are kept while they fit into `cache_bytes` and computed again otherwise.
+    They live on the model's device, or on the CPU where the device has no float64 (MPS). What is
+    kept of rotary models' offsets fits into `cache_bytes`, the rest is computed again.
     Raises CircuitError where scores are not those of one Omega per head (ALiBi, query-key norms,
     caps).
     """
@@ -264,18 +266,26 @@ class ModelOmega:
         return self._factors[layer]
 
     def inner(self, layer: int, n_offsets: int) -> tuple[Tensor, Tensor, Tensor]:
-        """u, S, v [offset, head, ...] of the inner SVDs for offsets 0..n_offsets - 1.
+        """u, S, v [offset, head, ...] of the inner SVD for offsets 0..n_offsets - 1.
 
-        Without rotary embeddings there is one for all offsets: the first dimension is 1.
+        Without rotary embeddings there is one for all offsets: the first dimension is 1. With them
+        u is that of offset 0, repeated, and u S v^T is the matrix of each offset; columns of v have
+        length 1, are orthogonal at offset 0 alone, and S descends at offset 0 alone.
         """
         wanted = n_offsets if self.rotary else 1
         cached = self._inner.get(layer)
         if cached is not None and len(cached[1]) >= wanted:
             return cached
         self._inner.pop(layer, None)
-        rotation = rotation_matrices(self.model, layer, range(wanted)) if self.rotary else None
-        u, S, v = self.factors(layer).inner_svd(rotation)
-        inner = (u, S, v) if self.rotary else (u[None], S[None], v[None])
+        factors = self.factors(layer)
+        u, S, v = (part[None] for part in factors.inner_svd())
+        if self.rotary:
+            turns = rotation_matrices(self.model, layer, range(wanted)).to(factors.R_query)
+            turned = factors.R_key @ turns[:, None].mT @ (factors.R_query.mT @ u)
+            S = turned.norm(dim=-2)
+            v = turned / S.clamp(min=torch.finfo(torch.float64).tiny)[..., None, :]
+            u = u.expand(wanted, *u.shape[1:])
+        inner = (u, S, v)
         held = sum(3 * tensors[0].nbytes for tensors in self._inner.values())
         if held + 3 * u.nbytes <= self._cache_bytes:
             self._inner[layer] = inner
@@ -285,7 +295,8 @@ class ModelOmega:
         """U [d_model + 1, rank], S [rank], V of one head, signs as the inner SVD gives them.
 
         Indices k are those of `slices` in tables attention_slices and ioi_trace_edges.
-        `offset` = destination - source matters for rotary models alone.
+        `offset` = destination - source matters for rotary models alone: S and V are then as
+        `inner` says.
         """
         u, S, v = self.inner(layer, offset + 1)
         at = offset if self.rotary else 0

@@ -27,7 +27,8 @@ def reference_lists(
 ) -> dict[str, Heads]:
     """Reference lists of a model: published circuits of its shape, role by role too, and its own.
 
-    Keys: a circuit's name, "name: role" for its parts, and the names in `own`. Raises CircuitError
+    Keys: a circuit's name, "name: role" for its parts, "name, work" for the parts that another
+    published work compares with, and the names in `own`. Raises CircuitError
     for heads that the model does not have and for empty lists.
     """
     lists: dict[str, Heads] = {}
@@ -35,6 +36,9 @@ def reference_lists(
         if all(getattr(shape, key) == value for key, value in circuit["model"].items()):
             parts = {role: _heads(heads) for role, heads in circuit["heads"].items()}
             lists[name] = frozenset().union(*parts.values())
+            for other, roles in circuit.get("compared", {}).items():
+                chosen = frozenset().union(*(parts[role] for role in roles))
+                lists[f"{name}, {other}"] = chosen
             lists |= {f"{name}: {role}": heads for role, heads in parts.items()}
     for name, heads in (own or {}).items():
         lists[name] = _heads(heads)

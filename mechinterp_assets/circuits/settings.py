@@ -20,7 +20,8 @@ from mechinterp_assets.settings.section import (
 )
 
 RootHead = tuple[Index, Index] | tuple[Index, Index, Literal["IO", "S1", "S2"]]
-RuleName = Literal["near", "negative", "all_slices", "fc24_code"]
+MainRule = Literal["fc24", "relative"]
+RuleName = Literal["near", "negative", "all_slices", "fc24_code", "fc24", "relative"]
 AccRule = Literal["acc", "acc++"]
 
 
@@ -29,10 +30,12 @@ class TraceKeys(Section):
 
     firing_threshold: PositiveShare = 0.5
     """Least attention of a firing pair."""
-    firing_score_min: Literal[0] | None = 0
-    """Least score of a root pair, 0 as in FC24, or null: by attention alone; where the score is
-    then negative, what raises it above the mean score of the other sources is traced (this
-    project's rule; absolute positions only)."""
+    trace_rule: MainRule = "fc24"
+    """One rule for all pairs of a trace. fc24: a pair fires with enough attention and a score of at
+    least 0, and its score is traced (Franco & Crovella 2024). relative: it fires by attention
+    alone, and the score minus the mean score of the destination's other sources is traced, writers
+    told apart by the token that they wrote at (relative attention, as in ACC by the same authors;
+    softmax sees scores only relative to one another)."""
     contribution_fraction: PositiveShare = 0.7
     """Share of all heads' contributions that kept heads reach."""
     slice_contrast: bool = True
@@ -40,12 +43,8 @@ class TraceKeys(Section):
 
     @property
     def any_score(self) -> bool:
-        """Whether root pairs fire by attention alone. Softmax sees scores only relative to one
-        another, so where a root's score is negative, S and contributions are those of the score
-        minus the mean score of the destination's other sources: the key side reads o_j / s_j minus
-        its mean over them.
-        """
-        return self.firing_score_min is None
+        """Whether pairs fire by attention alone."""
+        return self.trace_rule == "relative"
 
 
 class TraceSettings(TraceKeys):
@@ -104,7 +103,8 @@ class IoiSettings(TraceKeys):
     max_roots: Positive = 3
     """Roots that auto takes, for other tasks too."""
     trace_variants: list[RuleName] = ["near", "negative", "all_slices", "fc24_code"]
-    """Rules traced beside the standard one (circuits/trace_variants.py)."""
+    """Rules traced beside trace_rule: changes of it (near, negative, all_slices), the published
+    code's (fc24_code), or the other main rule (circuits/trace_variants.py)."""
     near_threshold: Fraction = 0.25
     """Least attention of a pair that nearly fires."""
     tracers: list[AccRule] = ["acc", "acc++"]
@@ -156,7 +156,16 @@ class IoiSettings(TraceKeys):
             )
         return self
 
+    @model_validator(mode="after")
+    def _variants_are_others(self) -> "IoiSettings":
+        if self.trace_rule in self.trace_variants:
+            raise ValueError(
+                f"trace_variants names {self.trace_rule}, which trace_rule has already; leave it "
+                "out of one of them"
+            )
+        return self
+
     @property
     def rules(self) -> TraceSettings:
-        """The standard rule of traces."""
+        """The main rule of traces."""
         return TraceSettings(**{name: getattr(self, name) for name in TraceKeys.model_fields})

@@ -6,9 +6,12 @@ upstream (trace.py).
 
 For head (l, a), destination i and source j, x~ = [x / s; 1]:
   c_k = sigma_k (u_k . x~_i)(v_k . x~_j),  sum_k c_k = q_i . k_j (before division by sqrt(d_head))
-  S   = what is left after dropping terms in ascending order while their running sum is <= 0
+  S   = what is left after dropping terms in ascending order while their running sum is <= 0, that
+        is the smallest set, largest terms first, that reaches the sum; for a negative sum mirrored
   e_k = sign(u_k . x~_i), applied to u_k and v_k: removes the sign gauge of the SVD
-Source: Franco & Crovella 2024 (arXiv 2410.00340), sections 3 and 4, equation 8.
+With rotary positions u_k is that of offset 0, and sigma_k v_k turns with the offset (omega.py), so
+that k means the same at all offsets.
+Source: Franco & Crovella 2024 (arXiv 2410.00340), sections 3 and 4, equation 8, Figures 1a and 8.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,12 +52,15 @@ def slice_terms(U: Tensor, S: Tensor, V: Tensor, x_destination: Tensor, x_source
 
 
 def select_slices(terms: Tensor, tolerance: float = SELECTION_TOLERANCE) -> Tensor:
-    """Mask of S [pair, k]: drop terms in ascending order while their running sum stays <= 0.
+    """Mask of S [..., k]: drop terms in ascending order while their running sum stays <= 0.
 
-    What is dropped is the largest set of terms whose sum is not positive; S is empty exactly when
-    the whole sum is not positive. `tolerance` is relative to the sum of absolute terms.
+    What is dropped is the largest set of terms whose sum is not positive, so that S is the smallest
+    set, largest terms first, that reaches the whole sum. For a negative sum all signs are turned
+    first. S is empty exactly when the sum is 0. `tolerance` is relative to the sum of absolute
+    terms.
     """
     terms = terms.double()
+    terms = terms * torch.where(terms.sum(-1, keepdim=True) < 0, -1.0, 1.0)
     ordered, order = terms.sort(dim=-1, stable=True)
     limit = tolerance * terms.abs().sum(-1, keepdim=True)
     # Ascending terms: the running sum falls, then rises, so "<= limit" is a prefix.
@@ -67,7 +73,7 @@ def firing_pairs(
 ) -> Tensor:
     """Mask [..., destination, source] of attention >= threshold, score >= 0 and source >= 1.
 
-    any_score: whatever the score is (this project's; FC24 asks for score >= 0).
+    any_score: whatever the score is (ACC, ACC++; FC24 asks for score >= 0).
     """
     fires = (pattern >= threshold) & (score >= 0) if not any_score else pattern >= threshold
     fires[..., 0] = False
@@ -78,9 +84,9 @@ def firing_pairs(
 class PairSlices:
     """Slices of pairs of one head, float64 (reading: the dtype asked for).
 
-    terms, selected [pair, k]; reading [pair, side, kind, d_model] and constant [pair, side, kind]:
-    a writer's output o at the side's position contributes reading . o / s, the appended 1
-    contributes `constant`. With LayerNorm the reading vectors are centred, so that o need not be.
+    terms, selected [pair, k]; coefficients [pair, side, kind, k], of the coordinates u_k . x~ and
+    v_k . x~; reading [pair, side, kind, d_model] and constant [pair, side, kind]: a writer's output
+    o at the side's position contributes reading . o / s, the appended 1 contributes `constant`. With LayerNorm the reading vectors are centred, so that o need not be.
     Sides: destination, source. Kinds: equation 8 (e_k sqrt(sigma_k) u_k), exact (sigma_k
     (v_k . x~_j) u_k, or with u and v exchanged for the source side), whose sum over all writers is
     the sum of the selected terms, and where asked for equation 8 over all slices instead of S.
@@ -89,6 +95,7 @@ class PairSlices:
 
     terms: Tensor
     selected: Tensor
+    coefficients: Tensor
     reading: Tensor
     constant: Tensor
     whole: Tensor
@@ -106,16 +113,16 @@ def pair_slices(
     reading_dtype: torch.dtype | None = torch.float64,
     every_slice: bool = False,
     contrast: bool = False,
-    relative_to: tuple[Tensor, Tensor] | None = None,
+    other_keys: Tensor | None = None,
 ) -> PairSlices:
     """Slices of one head for pairs with normalised inputs [pair, d_model] (no appended 1).
 
     offset [pair] = destination - source, below `n_offsets`; it matters for rotary models alone.
     `reading_dtype` is that of the writers' outputs; None leaves reading, constant and whole empty.
     every_slice: S is all slices. contrast: a third kind, equation 8 over all slices.
-    relative_to: mask [pair] and inputs [pair, d_model]: S, reading and whole of these pairs are
-    those of the source's key minus the key of this input, whose appended 1 cancels; terms stay
-    those of the source alone. Not for rotary models.
+    other_keys: mean over the destination's other sources [pair, k] (mean_other_keys): S,
+    coefficients and whole are then those of the score minus the mean of their scores; terms stay
+    those of the source alone, and reading and constant are of the source's own token.
     """
     factors = omega.factors(layer)
     u, S, v = (tensor[:, head] for tensor in omega.inner(layer, n_offsets))
@@ -128,14 +135,13 @@ def pair_slices(
     a, b = inward(x_destination, Q_query, u), inward(x_source, Q_key, v)
     sigma = S[offset] if omega.rotary else S[:1]
     terms = sigma * a * b
-    if relative_to is not None:
-        mask, reference = relative_to
-        b = torch.where(mask[:, None], b - inward(reference, Q_key, v), b)
+    if other_keys is not None:
+        b = b - other_keys / sigma.clamp(min=torch.finfo(torch.float64).tiny)
     chosen = sigma * a * b
     selected = torch.ones_like(terms, dtype=torch.bool) if every_slice else select_slices(chosen)
     if reading_dtype is None:
         none = terms.new_zeros(0)
-        return PairSlices(terms, selected, none, none, none)
+        return PairSlices(terms, selected, none, none, none, none)
 
     every = torch.where(a < 0, -1.0, 1.0) * sigma.sqrt()
     weight, more = every * selected, [every] if contrast else []
@@ -153,11 +159,32 @@ def pair_slices(
     for side, (Q, rotation) in enumerate(((Q_query, u), (Q_key, v))):
         y = coefficients[:, side] @ (rotation[offset] if omega.rotary else rotation[0]).mT
         constant[:, side] = y @ Q[-1]
-        if relative_to is not None and side == 1:
-            constant[relative_to[0], side] = 0
         rows = Q[:-1] - Q[:-1].mean(0) if omega.centred else Q[:-1]
         reading[:, side] = y.to(reading_dtype) @ rows.to(reading_dtype).T
-    return PairSlices(terms, selected, reading, constant, whole)
+    return PairSlices(terms, selected, coefficients, reading, constant, whole)
+
+
+def mean_other_keys(
+    omega: ModelOmega, layer: int, head: int, x: Tensor, prompt: Tensor, i: Tensor, j: Tensor
+) -> Tensor:
+    """sigma_k v_k . x~_p of one head, mean over the sources p of 0 .. i without j [pair, k], float64.
+
+    x [prompt, position, d_model]: normalised inputs. prompt, i, j [pair]: rows of x, destinations
+    and sources. With rotary positions sigma_k and v_k are those of each source's offset i - p.
+    """
+    length = x.shape[1]
+    _, S, v = (part[:, head] for part in omega.inner(layer, length))
+    v = v * S[:, None]
+    y = x.double() @ omega.factors(layer).Q_key[head][:-1] + omega.factors(layer).Q_key[head][-1]
+    if omega.rotary:
+        total = torch.zeros_like(y)
+        for offset in range(length):
+            total[:, offset:] += y[:, : length - offset] @ v[offset]
+        own = (y[prompt, j][:, None] @ v[i - j])[:, 0]
+    else:
+        keys = y @ v[0]
+        total, own = keys.cumsum(1), keys[prompt, j]
+    return (total[prompt, i] - own) / i.clamp(min=1)[:, None]
 
 
 # ---- table attention_slices ----------------------------------------------------------------------
@@ -178,17 +205,18 @@ SLICES_SCHEMA: dict[str, pl.DataType] = {
     "slice_sum": pl.Float64(),
     "slice_terms": pl.List(pl.Float32()),
     "relative_identity_error": pl.Float64(),
+    "trace_rule": pl.String(),
     "is_root": pl.Boolean(),
     "path_multiplicity": pl.Float64(),
     "destination_heads": pl.Float64(),
     "destination_writers": pl.Float64(),
     "destination_whole": pl.Float64(),
-    "destination_coverage": pl.Float64(),
+    "destination_head_share": pl.Float64(),
     "destination_kept": pl.Int32(),
     "source_heads": pl.Float64(),
     "source_writers": pl.Float64(),
     "source_whole": pl.Float64(),
-    "source_coverage": pl.Float64(),
+    "source_head_share": pl.Float64(),
     "source_kept": pl.Int32(),
 }
 
@@ -216,9 +244,10 @@ def mask_lists(mask: np.ndarray) -> pl.Series:
 class PairBlock:
     """Pairs of one layer of one group of prompts, as arrays over pairs.
 
-    row: row of the prompts frame. terms, selected [pair, k]. totals [pair, side, 3]: sums of the
-    contributions of all heads, of all writers, and the whole with the appended 1 (equation 8);
-    kept [pair, side]: number of kept heads. NaN and -1 where a pair was not traced.
+    row: row of the prompts frame. terms, selected [pair, k]. totals [pair, side, 4]: sums of the
+    contributions of all heads, of all writers, the whole with the appended 1 (equation 8), and the
+    heads' share in all absolute contributions; kept [pair, side]: number of kept heads. NaN and -1
+    where a pair was not traced.
     """
 
     row: np.ndarray
@@ -245,6 +274,7 @@ def slices_frame(
     blocks: Sequence[PairBlock],
     roles: RoleNames,
     scales: Sequence[float],
+    trace_rule: str = "fc24",
 ) -> pl.DataFrame:
     """Table attention_slices from blocks; `scales` [layer] is what the model multiplies q . k by.
 
@@ -286,25 +316,22 @@ def slices_frame(
         "slice_sum": (terms * selected).sum(1),
         "slice_terms": pl.Series(terms.astype(np.float32)).arr.to_list(),
         "relative_identity_error": identity_error,
+        "trace_rule": [trace_rule] * len(row),
         "is_root": joined("is_root"),
         "path_multiplicity": pl.Series(multiplicity).fill_nan(None),
     }
     for at, side in enumerate(SIDES):
-        heads, writers, whole = (pl.Series(totals[:, at, i]).fill_nan(None) for i in range(3))
+        heads, writers, whole, share = (
+            pl.Series(totals[:, at, i]).fill_nan(None) for i in range(4)
+        )
         columns[f"{side}_heads"] = heads
         columns[f"{side}_writers"] = writers
         columns[f"{side}_whole"] = whole
-        columns[f"{side}_coverage"] = _ratio(totals[:, at, 0], totals[:, at, 1])
+        columns[f"{side}_head_share"] = share
         columns[f"{side}_kept"] = pl.DataFrame({"kept": kept[:, at], "ok": traced[:, at]}).select(
             pl.when("ok").then("kept")
         )["kept"]
     return pl.DataFrame(columns).cast(pl.Schema(SLICES_SCHEMA))
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> pl.Series:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = part / whole
-    return pl.Series(np.where(np.isfinite(ratio), ratio, np.nan)).fill_nan(None)
 
 
 def prompts_per_batch(model: LanguageModel, length: int, n_layers: int, memory_mib: int) -> int:
@@ -376,6 +403,6 @@ def _untraced_block(
         selected=selected.cpu().numpy(),
         is_root=np.zeros(n, dtype=bool),
         path_multiplicity=np.full(n, np.nan),
-        totals=np.full((n, 2, 3), np.nan),
+        totals=np.full((n, 2, 4), np.nan),
         kept=np.full((n, 2), -1),
     )

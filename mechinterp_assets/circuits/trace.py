@@ -6,23 +6,32 @@ choosing roots (roots.py).
 
 Algorithm, per group of prompts of equal length, after one forward pass:
   1. roots: pair (END, source) of each root head, IO unless it names another, where it fires
-     (attention >= 0.5, score >= 0)
   2. layers from the last to the first; all wanted pairs of a layer together:
      slices S of each pair; contribution of each upstream writer's output o on each side,
        destination: sum_{k in S} e_k sqrt(sigma_k) u_k . o_i / s_i
        source:      sum_{k in S} e_k sqrt(sigma_k) v_k . o_j / s_j
-     per side, keep the smallest set of heads, largest first, that reaches 70% of all heads' sum
-  3. a kept head wrote at the side's position p: its firing pairs with destination p are wanted
+     per side, keep the smallest set of heads, largest first, that reaches 70% of all heads' sum;
+     none where that sum is not positive
+  3. a kept head wrote at position p: its firing pairs with destination p are wanted
 Each (prompt, layer, head, destination, source) is worked on once. Downstream layers are complete
 before a layer is worked on, so the number of paths from roots to a pair (path multiplicity) is a
 sum over its kept parents: what the published code counts by recursing again on each path.
 
+One rule holds for all pairs of a trace (TraceSettings.trace_rule):
+  fc24      fires: attention >= 0.5, score >= 0, source >= 1. Its score is traced
+  relative  fires: attention >= 0.5, source >= 1. Traced is the score minus the mean score of the
+            destination's other sources p: S is chosen from its terms, and what was written at p
+            counts on the source side with -1 / (number of the others). Items of the 70% rule are
+            then (head, position written at), so that a head is followed from where it wrote
+
 Variants (TraceSettings): near-firing roots; heads that contribute against the slices (negative);
 all slices in place of S; and `fc24_code`, the rule of the published code, which appends a 1 to
-every head's output, so that the constant of the appended 1 is added to every head.
+every head's output, so that the constant of the appended 1 is added to every head, and keeps the
+largest head where the sum is not positive.
 
 Source: Franco & Crovella 2024 (arXiv 2410.00340), sections 4 and 5, equation 8 (head outputs
-without the appended 1). The exact bilinear effect and the non-head writers are additions.
+without the appended 1). Relative attention: the same authors' ACC (acc.py); as a rule of this trace
+it is this project's. The exact bilinear effect and the non-head writers are additions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -50,10 +59,12 @@ from mechinterp_assets.circuits.slices import (
     PairBlock,
     RoleNames,
     firing_pairs,
+    mean_other_keys,
     pair_slices,
     prompts_per_batch,
     slices_frame,
 )
+from mechinterp_assets.model.identities import identities_of
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.ioi import equal_length_groups
 from mechinterp_assets.prompts.roles import END, role_names, role_positions
@@ -79,11 +90,14 @@ EDGES_SCHEMA: dict[str, pl.DataType] = {
     "destination_role": pl.String(),
     "source_role": pl.String(),
     "side": pl.String(),
+    "written_at": pl.Int32(),
+    "written_role": pl.String(),
+    "trace_rule": pl.String(),
     "slices": pl.List(pl.Int32()),
     "contribution": pl.Float64(),
     "exact_effect": pl.Float64(),
     "contribution_share": pl.Float64(),
-    "coverage": pl.Float64(),
+    "head_share": pl.Float64(),
     "kept": pl.Boolean(),
     "is_root": pl.Boolean(),
     "path_multiplicity": pl.Float64(),
@@ -98,6 +112,7 @@ CONTRAST_SCHEMA: dict[str, pl.DataType] = {
     "destination_role": pl.String(),
     "source_role": pl.String(),
     "side": pl.String(),
+    "trace_rule": pl.String(),
     "n_slices": pl.Int32(),
     "n_kept": pl.Int32(),
     "n_kept_all_slices": pl.Int32(),
@@ -106,7 +121,7 @@ CONTRAST_SCHEMA: dict[str, pl.DataType] = {
     "effective_heads_all_slices": pl.Float64(),
     "correlation": pl.Float64(),
 }
-_CONTRAST = tuple(CONTRAST_SCHEMA)[9:]
+_CONTRAST = tuple(CONTRAST_SCHEMA)[10:]
 _PAIR_TYPES = {name: EDGES_SCHEMA[name] for name in ("prompt", "source")}
 
 # Items per token and round of _contract, and memory of the outputs that one product reads.
@@ -131,11 +146,15 @@ class Trace:
 
 @dataclass
 class _Rows:
-    """Arrays of edge rows, one entry per block; `pair` numbers pairs over all blocks."""
+    """Arrays of edge rows, one entry per block and side; `pair` numbers pairs over all blocks.
+
+    written_at: position, -1 where several are in one row.
+    """
 
     pair: list[np.ndarray] = field(default_factory=list)
     side: list[np.ndarray] = field(default_factory=list)
     writer: list[np.ndarray] = field(default_factory=list)
+    written_at: list[np.ndarray] = field(default_factory=list)
     contribution: list[np.ndarray] = field(default_factory=list)
     exact: list[np.ndarray] = field(default_factory=list)
     kept: list[np.ndarray] = field(default_factory=list)
@@ -143,25 +162,69 @@ class _Rows:
     contrasted: list[np.ndarray] = field(default_factory=list)
     n_pairs: int = 0
 
+    def add(
+        self,
+        number: Tensor,
+        side: int,
+        position: Tensor,
+        contribution: Tensor,
+        exact: Tensor,
+        kept: Tensor,
+        shown: Tensor,
+    ) -> None:
+        """Rows where `shown` [pair, slot, writer]; number [pair], position [pair, slot]."""
+        pair, slot, writer = shown.nonzero(as_tuple=True)
+        self.pair.append(number[pair].cpu().numpy())
+        self.side.append(np.full(len(pair), side))
+        self.writer.append(writer.cpu().numpy())
+        self.written_at.append(position[pair, slot].cpu().numpy())
+        for values, to in (
+            (contribution, self.contribution),
+            (exact, self.exact),
+            (kept, self.kept),
+        ):
+            to.append(values[pair, slot, writer].cpu().numpy())
 
-def keep_heads(contributions: Tensor, fraction: float = 0.7) -> Tensor:
+    def add_others(
+        self,
+        number: Tensor,
+        side: int,
+        found: "_Effects",
+        contribution: Tensor,
+        exact: Tensor,
+        is_head: Tensor,
+    ) -> None:
+        """Writers that are not heads: a row of the side's own token and one of all others."""
+        pair = torch.arange(len(number), device=number.device)
+        none = torch.zeros(len(number), 1, len(is_head), dtype=torch.bool, device=number.device)
+        shown = none | ~is_head
+        own = [values[pair, found.own][:, None] for values in (contribution, exact)]
+        at = found.position[pair, found.own][:, None]
+        self.add(number, side, at, own[0], own[1], none, shown)
+        if found.position.shape[1] > 1:
+            rest = [
+                values.sum(1, keepdim=True) - mine
+                for values, mine in zip((contribution, exact), own, strict=True)
+            ]
+            self.add(number, side, torch.full_like(at, -1), rest[0], rest[1], none, shown)
+
+
+def keep_heads(contributions: Tensor, fraction: float = 0.7, *, always_one: bool = False) -> Tensor:
     """Mask [..., head]: the smallest set, largest first, that exceeds `fraction` of the total.
 
-    The total is over all heads. Ties go to the lower index. When no prefix exceeds it, or the total
-    is negative so that the first one does, only the largest head is kept. Contributions that are
-    all zero keep none.
+    The total is over all heads; where it is not positive none is kept, or with always_one (the
+    published code) the largest. Ties go to the lower index. Where no prefix exceeds it (fraction 1)
+    all positive ones are kept.
     """
     if contributions.shape[-1] == 0:
         return torch.zeros_like(contributions, dtype=torch.bool)
+    total = contributions.sum(-1, keepdim=True)
     ordered, order = contributions.sort(dim=-1, descending=True, stable=True)
-    reached = ordered.cumsum(-1) > fraction * contributions.sum(-1, keepdim=True)
+    reached = ordered.cumsum(-1) > fraction * total
     # A head is kept when no shorter prefix has reached the goal.
-    earlier = reached.cumsum(-1) - reached.long()
-    kept = earlier == 0
-    never = ~reached.any(-1, keepdim=True)
-    first = torch.zeros_like(kept)
-    first[..., 0] = True
-    kept = torch.where(never, first, kept) & (contributions != 0).any(-1, keepdim=True)
+    kept = (reached.cumsum(-1) - reached.long() == 0) & (ordered > 0) & (total > 0)
+    if always_one:
+        kept[..., :1] |= total <= 0
     return torch.zeros_like(kept).scatter(-1, order, kept)
 
 
@@ -219,13 +282,9 @@ def trace_batches(
     roots = [Root(*root) for root in roots]
     _check_roots(model, prompts, roots)
     omega = omega or ModelOmega(model)
-    if omega.rotary and any(settings.any_score for settings in rules):
-        raise CircuitError(
-            f"{model.source} has rotary positions: its singular vectors differ from offset to "
-            "offset, so keys of several sources have no mean; trace root pairs with score >= 0 "
-            "(ioi.firing_score_min: 0)"
-        )
     n_layers = max(root.layer for root in roots) + 1
+    if any(settings.trace_rule == "relative" for settings in rules):
+        _check_window(model, prompts, n_layers)
     scales, writers = attention_scales(model), Writers.of(model, n_layers - 1)
     done = 0
     for length in sorted(prompts["n_tokens"].unique().to_list()):
@@ -238,11 +297,11 @@ def trace_batches(
             for settings in rules:
                 rows = _Rows()
                 blocks = _trace_group(omega, stream, group, roots, settings, rows)
-                slices = slices_frame(group, blocks, names, scales)
+                slices = slices_frame(group, blocks, names, scales, settings.trace_rule)
                 traces.append(
                     Trace(
                         slices,
-                        _edges_frame(slices, rows, writers),
+                        _edges_frame(slices, rows, writers, group, names),
                         _roots_frame(slices, roots, group, settings),
                         _contrast_frame(slices, rows),
                     )
@@ -252,6 +311,16 @@ def trace_batches(
             done += group.height
             if progress is not None:
                 progress(done, prompts.height)
+
+
+def _check_window(model: LanguageModel, prompts: pl.DataFrame, n_layers: int) -> None:
+    longest = int(prompts["n_tokens"].to_numpy().max())
+    for layer, form in enumerate(identities_of(model).attention[:n_layers]):
+        if form.window is not None and form.window < longest:
+            raise CircuitError(
+                f"layer {layer} of {model.source} sees {form.window} tokens, prompts have up to "
+                f"{longest}; the rule relative takes means over all earlier sources: trace by fc24"
+            )
 
 
 def _check_roots(model: LanguageModel, prompts: pl.DataFrame, roots: Sequence[Root]) -> None:
@@ -295,11 +364,11 @@ def _trace_group(
     paths = torch.zeros(len(stream.pattern), n, n_heads, length, dtype=torch.float64, device=device)
     blocks: list[PairBlock] = []
     for layer in reversed(range(len(stream.pattern))):
-        fires = firing_pairs(stream.pattern[layer], stream.score[layer], settings.firing_threshold)
-        pattern, score = stream.pattern[layer], stream.score[layer]
-        least = settings.firing_threshold if settings.near is None else settings.near
-        starts = firing_pairs(pattern, score, least, any_score=settings.any_score)
+        pattern, score, any_score = stream.pattern[layer], stream.score[layer], settings.any_score
+        fires = firing_pairs(pattern, score, settings.firing_threshold, any_score=any_score)
+        starts = fires
         if settings.near is not None:
+            starts = firing_pairs(pattern, score, settings.near, any_score=any_score)
             starts &= pattern < settings.firing_threshold
         is_root = torch.zeros_like(fires)
         for root in (root for root in roots if root.layer == layer):
@@ -347,21 +416,20 @@ def _trace_layer(
     if n == 0:
         return None
     at_pair = (prompt, head, i, j)
-    relative = (stream.score[layer][at_pair] < 0) & (multiplicity[at_pair] > 0)
     x, length = stream.normalised(layer), wanted.shape[-1]
+    relative = settings.trace_rule == "relative"
     rank = omega.inner(layer, length)[1].shape[-1]
-    outputs = stream.outputs
     terms = x.new_empty(n, rank)
     selected = torch.empty(n, rank, dtype=torch.bool, device=x.device)
     kinds = 2 + settings.slice_contrast
-    reading = torch.empty(n, 2, kinds, x.shape[-1], dtype=outputs.dtype, device=x.device)
+    reading = torch.empty(n, 2, kinds, x.shape[-1], dtype=stream.outputs.dtype, device=x.device)
+    coefficients = x.new_empty(n, 2, kinds, rank)
     whole, constant = x.new_empty(n, 2), x.new_empty(n, 2)
     starts = torch.searchsorted(head, torch.arange(wanted.shape[1] + 1, device=head.device))
     for at, (low, high) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
         if low == high:
             continue
         b, d, s = prompt[low:high], i[low:high], j[low:high]
-        negative = relative[low:high]
         pairs = pair_slices(
             omega,
             layer,
@@ -370,73 +438,70 @@ def _trace_layer(
             x[b, s],
             d - s,
             length,
-            reading_dtype=outputs.dtype,
+            reading_dtype=stream.outputs.dtype,
             every_slice=settings.every_slice,
             contrast=settings.slice_contrast,
-            relative_to=(negative, _mean_of_others(x, b, d, s)) if negative.any() else None,
+            other_keys=mean_other_keys(omega, layer, at, x, b, d, s) if relative else None,
         )
         terms[low:high], selected[low:high] = pairs.terms, pairs.selected
-        reading[low:high], whole[low:high] = pairs.reading, pairs.whole[..., 0]
-        constant[low:high] = pairs.constant[..., 0]
+        reading[low:high], coefficients[low:high] = pairs.reading, pairs.coefficients
+        whole[low:high], constant[low:high] = pairs.whole[..., 0], pairs.constant[..., 0]
 
     count = multiplicity[at_pair]
     live = count > 0
-    n_writers = stream.writers.before(layer)
     is_head = torch.from_numpy(stream.writers.is_head(layer)).to(x.device)
-
-    # [live pair, side]: position written at, and scale of the reader there.
-    position = torch.stack([i, j], 1)[live]
-    token = prompt[live][:, None] * length + position
-    scale = stream.scale(layer).flatten()[token]
-    flat = _contract(reading[live].flatten(0, 1), token.flatten(), outputs.flatten(0, 1), n_writers)
-    effects = flat.double().reshape(-1, 2, kinds, n_writers) / scale[..., None, None]
-    for at in relative[live].nonzero()[:, 0].tolist():
-        b, d, s = prompt[live][at], i[live][at], j[live][at]
-        written = outputs[b, : d + 1, :n_writers] @ reading[live][at, 1].mT
-        each = written.double() / stream.scale(layer)[b, : d + 1, None, None]
-        effects[at, 1] -= ((each.sum(0) - each[s]) / d).mT
-    contribution, exact = effects[:, :, 0], effects[:, :, 1]
-    if settings.fc24_code:
-        contribution[..., is_head] += (constant[live] / scale)[..., None]
-    of_heads = contribution[..., is_head]
-    kept_heads = _kept(of_heads, settings)
-    kept = torch.zeros_like(contribution, dtype=torch.bool)
-    kept[..., is_head] = kept_heads
-
-    # Kept heads wrote at `position`: their pairs with that destination receive these paths.
-    pair, side, writer = kept.nonzero(as_tuple=True)
-    up_layer = torch.from_numpy(stream.writers.layer).to(x.device)[writer]
-    up_head = torch.from_numpy(stream.writers.head).to(x.device)[writer]
-    target = (up_layer, prompt[live][pair], up_head, position[pair, side])
-    paths.index_put_(target, count[live][pair], accumulate=True)
-
-    if settings.slice_contrast:
-        every = effects[:, :, 2][..., is_head]
-        rows.contrast.append(_contrast(of_heads, kept_heads, every, _kept(every, settings)))
-        rows.contrasted.append((live.nonzero()[:, 0] + rows.n_pairs).cpu().numpy())
-
-    shown = torch.full_like(kept, settings.keep_all) if settings.keep_all else kept.clone()
-    if settings.other_writers:
-        shown[..., ~is_head] = True
-    elif settings.keep_all:
-        shown[..., ~is_head] = False
-    pair, side, writer = shown.nonzero(as_tuple=True)
-    number = live.nonzero()[:, 0] + rows.n_pairs
-    rows.pair.append(number[pair].cpu().numpy())
-    rows.side.append(side.cpu().numpy())
-    rows.writer.append(writer.cpu().numpy())
-    rows.contribution.append(contribution[pair, side, writer].cpu().numpy())
-    rows.exact.append(exact[pair, side, writer].cpu().numpy())
-    rows.kept.append(kept[pair, side, writer].cpu().numpy())
-    rows.n_pairs += n
-
-    totals = np.full((n, 2, 3), np.nan)
+    first, again = live.nonzero()[:, 0], (head[live], prompt[live], i[live], j[live])
+    totals = np.full((n, 2, 4), np.nan)
     kept_count = np.full((n, 2), -1)
-    at_live = live.cpu().numpy()
-    totals[at_live] = (
-        torch.stack([of_heads.sum(-1), contribution.sum(-1), whole[live]], -1).cpu().numpy()
-    )
-    kept_count[at_live] = kept_heads.sum(-1).cpu().numpy()
+    contrasts: list[np.ndarray] = []
+    for side in range(len(SIDES)):
+        if relative and side == 1:
+            found = _relative_source_effects(
+                omega, stream, layer, again, reading[live, 1], coefficients[live, 1]
+            )
+        else:
+            found = _effects(stream, layer, again[1], again[2 + side], reading[live, side])
+        # Contributions [live pair, position written at, writer].
+        contribution, exact = found.effects[:, :, 0], found.effects[:, :, 1]
+        fixed = constant[live, side]
+        if relative and side == 1:
+            fixed = whole[live, side] - contribution.sum((1, 2))
+        if settings.fc24_code:
+            scale = stream.scale(layer)[again[1][:, None], found.position]
+            contribution[..., is_head] += (fixed[:, None] / scale)[..., None]
+        of_heads = contribution[..., is_head]
+        kept_heads = _kept(of_heads.flatten(1), settings)
+        kept = torch.zeros_like(contribution, dtype=torch.bool)
+        kept[..., is_head] = kept_heads.view_as(of_heads)
+
+        # Kept heads wrote at a position: their pairs with that destination receive these paths.
+        pair, slot, writer = kept.nonzero(as_tuple=True)
+        up_layer = torch.from_numpy(stream.writers.layer).to(x.device)[writer]
+        up_head = torch.from_numpy(stream.writers.head).to(x.device)[writer]
+        target = (up_layer, again[1][pair], up_head, found.position[pair, slot])
+        paths.index_put_(target, count[live][pair], accumulate=True)
+
+        if settings.slice_contrast:
+            every = found.effects[:, :, 2][..., is_head].flatten(1)
+            kept_of_every = _kept(every, settings)
+            contrasts.append(_contrast(of_heads.flatten(1), kept_heads, every, kept_of_every))
+        shown = kept.clone()
+        if settings.keep_all:
+            shown |= is_head & found.seen[..., None]
+        rows.add(first + rows.n_pairs, side, found.position, contribution, exact, kept, shown)
+        if settings.other_writers:
+            rows.add_others(first + rows.n_pairs, side, found, contribution, exact, is_head)
+
+        size = of_heads.abs().sum((1, 2))
+        of_all = contribution.abs().sum((1, 2)) + fixed.abs()
+        sums = (of_heads.sum((1, 2)), contribution.sum((1, 2)), whole[live, side], size / of_all)
+        at_live = live.cpu().numpy()
+        totals[at_live, side] = torch.stack(sums, -1).cpu().numpy()
+        kept_count[at_live, side] = kept_heads.sum(-1).cpu().numpy()
+    if settings.slice_contrast:
+        rows.contrast.append(np.stack(contrasts, 1))
+        rows.contrasted.append((first + rows.n_pairs).cpu().numpy())
+    rows.n_pairs += n
     return PairBlock(
         row=prompt.cpu().numpy(),
         layer=layer,
@@ -455,19 +520,98 @@ def _trace_layer(
     )
 
 
-def _mean_of_others(x: Tensor, prompt: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Mean input [pair, d_model] over the sources 0 .. i without j, for pairs (i, j), j <= i."""
-    return (x.cumsum(1)[prompt, i] - x[prompt, j]) / i[:, None]
+@dataclass(frozen=True)
+class _Effects:
+    """effects [pair, slot, kind, writer]: contributions on one side of what was written at position
+    [pair, slot]. own [pair]: slot of the side's own token; seen [pair, slot]: up to the destination.
+    """
+
+    effects: Tensor
+    position: Tensor
+    own: Tensor
+    seen: Tensor
+
+
+def _effects(
+    stream: ResidualStream, layer: int, prompt: Tensor, position: Tensor, reading: Tensor
+) -> _Effects:
+    """What was written at one position per pair; reading [pair, kind, d_model]."""
+    token = prompt * stream.outputs.shape[1] + position
+    n_writers = stream.writers.before(layer)
+    flat = _contract(reading, token, stream.outputs.flatten(0, 1), n_writers)
+    effects = flat.double() / stream.scale(layer)[prompt, position][:, None, None]
+    one = torch.zeros_like(position)
+    return _Effects(effects[:, None], position[:, None], one, torch.ones_like(one)[:, None] > 0)
+
+
+def _relative_source_effects(
+    omega: ModelOmega,
+    stream: ResidualStream,
+    layer: int,
+    pairs: tuple[Tensor, Tensor, Tensor, Tensor],
+    reading: Tensor,
+    coefficients: Tensor,
+) -> _Effects:
+    """What was written at the source, less the mean of what was written at the other sources.
+
+    pairs: head, prompt, destination, source [pair]; reading [pair, kind, d_model] of the source's
+    own offset, coefficients [pair, kind, k] of v_k. One prompt at a time, so that its writers'
+    outputs are not copied.
+    """
+    head, prompt, i, j = pairs
+    length, n_writers = stream.outputs.shape[1], stream.writers.before(layer)
+    every = torch.arange(length, device=head.device)
+    seen = every <= i[:, None]
+    weight = torch.where(every == j[:, None], 1.0, -1.0 / i.double().clamp(min=1)[:, None]) * seen
+    weight = weight / stream.scale(layer)[prompt]
+    effects = reading.new_zeros(len(head), length, reading.shape[1], n_writers, dtype=torch.float64)
+    for at in prompt.unique().tolist():
+        mine = (prompt == at).nonzero()[:, 0]
+        read = reading[mine][:, None].expand(-1, length, -1, -1)
+        if omega.rotary:
+            read = _turned(omega, layer, head[mine], i[mine], j[mine], coefficients[mine], read)
+        vectors = read.permute(1, 3, 0, 2).flatten(2)  # [position, d_model, pair and kind]
+        products = stream.outputs[at, :, :n_writers] @ vectors
+        found = products.reshape(length, n_writers, len(mine), -1).permute(2, 0, 3, 1)
+        effects[mine] = found.double() * weight[mine][..., None, None]
+    return _Effects(effects, every.expand(len(head), -1), j, seen)
+
+
+def _turned(
+    omega: ModelOmega,
+    layer: int,
+    head: Tensor,
+    i: Tensor,
+    j: Tensor,
+    coefficients: Tensor,
+    like: Tensor,
+) -> Tensor:
+    """Reading vectors at every source's own offset [pair, position, kind, d_model]."""
+    length = like.shape[1]
+    offset = (i[:, None] - torch.arange(length, device=i.device)).clamp(min=0)
+    _, S, v = omega.inner(layer, length)
+    # Coefficients have the sigma of the pair's own offset.
+    own = S[i - j, head].clamp(min=torch.finfo(torch.float64).tiny)[:, None]
+    ratio = S[offset, head[:, None]] / own
+    inner = (coefficients[:, None] * ratio[:, :, None]) @ v[offset, head[:, None]].mT
+    Q = omega.factors(layer).Q_key[:, :-1]
+    rows = (Q - Q.mean(1, keepdim=True) if omega.centred else Q).to(like.dtype)
+    found = torch.empty_like(like, memory_format=torch.contiguous_format)
+    for at in head.unique().tolist():
+        of = (head == at).nonzero()[:, 0]
+        found[of] = inner[of].to(like.dtype) @ rows[at].T
+    return found
 
 
 def _kept(of_heads: Tensor, settings: TraceSettings) -> Tensor:
     if settings.sign == "negative":
-        return keep_heads((-of_heads).clamp(min=0), settings.contribution_fraction)
-    return keep_heads(of_heads, settings.contribution_fraction)
+        of_heads = (-of_heads).clamp(min=0)
+    fraction, published = settings.contribution_fraction, settings.fc24_code
+    return keep_heads(of_heads, fraction, always_one=published)
 
 
 def _contrast(some: Tensor, kept: Tensor, every: Tensor, kept_of_every: Tensor) -> np.ndarray:
-    """Numbers of _CONTRAST [pair, side, number] for contributions through S and all slices."""
+    """Numbers of _CONTRAST [pair, number] for contributions through S and through all slices."""
 
     def effective(values: Tensor) -> Tensor:
         return values.abs().sum(-1).square() / values.square().sum(-1)
@@ -518,20 +662,26 @@ def _contract(vectors: Tensor, token: Tensor, outputs: Tensor, n_writers: int) -
 # ---- frames --------------------------------------------------------------------------------------
 
 
-def _edges_frame(slices: pl.DataFrame, rows: _Rows, writers: Writers) -> pl.DataFrame:
+def _edges_frame(
+    slices: pl.DataFrame, rows: _Rows, writers: Writers, group: pl.DataFrame, names: RoleNames
+) -> pl.DataFrame:
     if not rows.pair:
         return pl.DataFrame(schema=EDGES_SCHEMA)
     pair, side = np.concatenate(rows.pair), np.concatenate(rows.side)
     writer, contribution = np.concatenate(rows.writer), np.concatenate(rows.contribution)
+    written_at = np.concatenate(rows.written_at)
     columns = ["prompt", "destination", "source", "destination_role", "source_role", "slices"]
-    columns += ["is_root", "path_multiplicity"]
+    columns += ["trace_rule", "is_root", "path_multiplicity"]
     of_pair = slices[pair].select(
         *columns,
         downstream_layer="layer",
         downstream_head="head",
     )
+    row_of = {prompt: row for row, prompt in enumerate(group["prompt"])}
+    row = np.array([row_of[prompt] for prompt in of_pair["prompt"]], dtype=np.int64)
+    role = names(row, np.maximum(written_at, 0))
     heads = np.stack([slices[f"{name}_heads"].to_numpy()[pair] for name in SIDES], 1)
-    coverage = np.stack([slices[f"{name}_coverage"].to_numpy()[pair] for name in SIDES], 1)
+    head_share = np.stack([slices[f"{name}_head_share"].to_numpy()[pair] for name in SIDES], 1)
     each = np.arange(len(pair))
     total = heads[each, side]
     # A part of a sum that is not positive is no share.
@@ -545,15 +695,18 @@ def _edges_frame(slices: pl.DataFrame, rows: _Rows, writers: Writers) -> pl.Data
             upstream_layer=pl.Series(layer),
             upstream_head=pl.Series(head),
             side=pl.Series(SIDES).gather(side),
+            written_at=pl.Series(written_at),
+            written_role=role,
             contribution=pl.Series(contribution),
             exact_effect=pl.Series(np.concatenate(rows.exact)),
             contribution_share=pl.Series(np.where(is_head, share, np.nan)).fill_nan(None),
-            coverage=pl.Series(coverage[each, side]).fill_nan(None),
+            head_share=pl.Series(head_share[each, side]).fill_nan(None),
             kept=pl.Series(np.concatenate(rows.kept)),
         )
+        .with_columns(written_role=pl.when(pl.col("written_at") >= 0).then("written_role"))
         .with_columns(
             pl.when(pl.col(name) >= 0).then(pl.col(name)).alias(name)
-            for name in ("upstream_layer", "upstream_head")
+            for name in ("upstream_layer", "upstream_head", "written_at")
         )
         .select(pl.col(name).cast(dtype) for name, dtype in EDGES_SCHEMA.items())
     )

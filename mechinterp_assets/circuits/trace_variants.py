@@ -3,24 +3,34 @@
 Belongs here: the named variants of TraceSettings, tables ioi_trace_variants and ioi_trace_nodes.
 Does not belong here: the rules themselves (trace.py), the standard trace's graph (graph.py).
 
-standard    positive contributions through S from pairs that fire (FC24 eq. 8)
-near        the same from root pairs that nearly fire
-negative    heads that write against the slices in S
-all_slices  every slice in place of S (FC24 Figures 4 and 16)
-fc24_code   the rule of FC24's published code: a 1 appended to every head's output, the two sides of
-            a pair merged, and each path counted again
+fc24, relative  the main rules (trace.py): positive contributions through S from pairs that fire
+near            a main rule from root pairs that nearly fire
+negative        heads that write against the slices in S
+all_slices      every slice in place of S (FC24 Figures 4 and 16)
+fc24_code       the rule of FC24's published code: a 1 appended to every head's output, the largest
+                head kept whatever the sum, the two sides of a pair merged, and each path counted
+                again; pairs fire as under fc24
+
+A table's trace_rule is the name of one of these: changes of a main rule have its name in front,
+such as fc24_near.
 """
 
-from typing import Literal, get_args
+from dataclasses import dataclass
 
 import polars as pl
 
 from mechinterp_assets.circuits.graph import GRAPH_KEY, NODES_SCHEMA, ioi_trace_nodes
-from mechinterp_assets.circuits.settings import TraceSettings
+from mechinterp_assets.circuits.published_graph import (
+    PUBLISHED_SCHEMA,
+    prompt_steps,
+    published_graph,
+)
+from mechinterp_assets.circuits.settings import MainRule, RuleName, TraceSettings
+from mechinterp_assets.circuits.slices import SIDES
 from mechinterp_assets.circuits.trace import Trace
 
-TraceVariant = Literal["standard", "near", "negative", "all_slices", "fc24_code"]
-VARIANT_NAMES: tuple[TraceVariant, ...] = get_args(TraceVariant)
+PUBLISHED_RULE = "fc24_code"
+_CHANGES = ("near", "negative", "all_slices")
 VARIANTS_SCHEMA: dict[str, pl.DataType] = {
     "trace_rule": pl.String(),
     "upstream_layer": pl.Int32(),
@@ -30,6 +40,7 @@ VARIANTS_SCHEMA: dict[str, pl.DataType] = {
     "destination_role": pl.String(),
     "source_role": pl.String(),
     "side": pl.String(),
+    "written_role": pl.String(),
     "n_prompts": pl.Int64(),
     "n_pairs": pl.Int64(),
     "path_multiplicity": pl.Float64(),
@@ -38,32 +49,60 @@ VARIANTS_SCHEMA: dict[str, pl.DataType] = {
 _PAIR = ("prompt", "destination", "source")
 
 
-class VariantCounts:
-    """Counts of one variant over batches; of each row only what the tables need is kept."""
+def rule_name(variant: RuleName, main: MainRule) -> str:
+    """What trace_rule says of a variant of a study's main rule."""
+    return f"{main}_{variant}" if variant in _CHANGES else variant
 
-    def __init__(self, variant: TraceVariant) -> None:
-        self.variant = variant
+
+@dataclass(frozen=True)
+class Coverage:
+    """Median share of heads in what all writers do, over the traced pairs of a rule, per side."""
+
+    destination: float | None
+    source: float | None
+
+
+class VariantCounts:
+    """Counts of one rule over batches; of each row only what the tables need is kept."""
+
+    def __init__(self, rule: str, prompts: pl.DataFrame) -> None:
+        """rule: as rule_name gives it; prompts: those that are traced."""
+        self.rule, self._prompts = rule, prompts
         self._edges: list[pl.DataFrame] = []
         self._nodes: list[pl.DataFrame] = []
         self._roots: list[pl.DataFrame] = []
+        self._steps: list[pl.DataFrame] = []
 
     def add(self, part: Trace) -> None:
         """Take in the trace of a batch; no prompt may be in two of them."""
         kept = part.edges.filter("kept")
+        if self.rule == PUBLISHED_RULE:
+            of_batch = self._prompts.join(part.slices, on="prompt", how="semi")
+            self._steps.append(prompt_steps(kept, of_batch))
         self._edges.append(kept.select(*_PAIR, *GRAPH_KEY, "path_multiplicity", "contribution"))
         self._nodes.append(traced_nodes(part.slices, part.edges))
         self._roots.append(part.roots)
 
     def edges(self) -> pl.DataFrame:
         """Rows of table ioi_trace_variants."""
-        return count_edges(pl.concat(self._edges), self.variant)
+        return count_edges(pl.concat(self._edges), self.rule)
 
     def nodes(self) -> pl.DataFrame:
         """Rows of table ioi_trace_nodes."""
-        nodes = ioi_trace_nodes(pl.concat(self._nodes)).with_columns(
-            trace_rule=pl.lit(self.variant)
-        )
+        nodes = ioi_trace_nodes(pl.concat(self._nodes)).with_columns(trace_rule=pl.lit(self.rule))
         return nodes.select(pl.col(name).cast(dtype) for name, dtype in NODES_SCHEMA.items())
+
+    def published(self) -> pl.DataFrame:
+        """Rows of table ioi_trace_published; none but under the published code's rule."""
+        if not self._steps:
+            return pl.DataFrame(schema=PUBLISHED_SCHEMA)
+        return published_graph(pl.concat(self._steps), self.rule)
+
+    def coverage(self) -> Coverage:
+        """Shares of heads over all traced pairs."""
+        pairs = pl.concat(self._nodes)
+        medians = [pairs[f"{side}_head_share"].median() for side in SIDES]
+        return Coverage(*(None if m is None else float(str(m)) for m in medians))
 
     def roots(self) -> pl.DataFrame:
         """Columns of Trace.roots over all batches."""
@@ -71,20 +110,21 @@ class VariantCounts:
         return roots.agg(pl.all().sum())
 
 
-def variant_settings(variant: TraceVariant, standard: TraceSettings, near: float) -> TraceSettings:
-    """Settings of a variant, for kept head edges alone; the rest is as in `standard`.
+def variant_settings(variant: RuleName, main: TraceSettings, near: float) -> TraceSettings:
+    """Settings of a variant, for kept head edges alone; the rest is as in `main`.
 
     near: least attention of a pair that nearly fires.
     """
-    changed: dict[TraceVariant, dict[str, object]] = {
-        "standard": {},
+    changed: dict[RuleName, dict[str, object]] = {
+        "fc24": {"trace_rule": "fc24"},
+        "relative": {"trace_rule": "relative"},
         "near": {"near": near},
         "negative": {"sign": "negative"},
         "all_slices": {"every_slice": True},
-        "fc24_code": {"fc24_code": True},
+        "fc24_code": {"fc24_code": True, "trace_rule": "fc24"},
     }
     only = {"other_writers": False, "keep_all": False, "slice_contrast": False}
-    return standard.with_changes(**only, **changed[variant])
+    return main.with_changes(**only, **changed[variant])
 
 
 def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
@@ -95,9 +135,10 @@ def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     """
     columns = ("prompt", "layer", "head", "destination", "destination_role", "source_role")
     pairs = slices.filter(pl.col("path_multiplicity") > 0).select(
-        *columns, "attention", "n_slices", "is_root", "path_multiplicity"
+        *columns,
+        *("attention", "n_slices", "is_root", "path_multiplicity"),
+        *(f"{side}_head_share" for side in SIDES),
     )
-    at = pl.col("side") == "destination"
     wrote = (
         edges.filter(pl.col("kept") & (pl.col("upstream_kind") == "head"))
         .select(
@@ -105,8 +146,8 @@ def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
             "path_multiplicity",
             layer="upstream_layer",
             head="upstream_head",
-            destination=pl.when(at).then("destination").otherwise("source"),
-            destination_role=pl.when(at).then("destination_role").otherwise("source_role"),
+            destination="written_at",
+            destination_role="written_role",
         )
         .group_by("prompt", "layer", "head", "destination", "destination_role")
         .agg(pl.col("path_multiplicity").sum())
@@ -116,19 +157,20 @@ def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([pairs, wrote], how="diagonal").drop("destination")
 
 
-def count_edges(edges: pl.DataFrame, variant: TraceVariant) -> pl.DataFrame:
-    """Table ioi_trace_variants of one variant, from kept head edges; fc24_code: sides merged."""
-    key = list(GRAPH_KEY if variant != "fc24_code" else GRAPH_KEY[:-1])
+def count_edges(edges: pl.DataFrame, rule: str) -> pl.DataFrame:
+    """Table ioi_trace_variants of one rule, from kept head edges; fc24_code: sides merged."""
+    key = list(GRAPH_KEY if rule != PUBLISHED_RULE else GRAPH_KEY[:-2])
     counted = edges.group_by(*key).agg(
         n_prompts=pl.col("prompt").n_unique(),
         n_pairs=pl.struct(*_PAIR).n_unique(),
         path_multiplicity=pl.col("path_multiplicity").sum(),
         mean_contribution=pl.col("contribution").mean(),
     )
-    if variant == "fc24_code":
-        counted = counted.with_columns(side=pl.lit(None, pl.String))
+    if rule == PUBLISHED_RULE:
+        none = pl.lit(None, pl.String)
+        counted = counted.with_columns(side=none, written_role=none)
     return (
-        counted.with_columns(trace_rule=pl.lit(variant))
+        counted.with_columns(trace_rule=pl.lit(rule))
         .select(pl.col(name).cast(dtype) for name, dtype in VARIANTS_SCHEMA.items())
         .sort("path_multiplicity", *key, descending=[True, *[False] * len(key)])
     )

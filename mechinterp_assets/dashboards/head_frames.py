@@ -81,7 +81,7 @@ class HeadFrames:
         proxy: head_polysemanticity_proxy of all layers with an SAE.
         labels: head_labels.
         edges: ioi_trace_graph.
-        nodes: ioi_trace_nodes of the standard rule.
+        nodes: ioi_trace_nodes of the rule of `edges`.
         effects: rows of intervention_summary that ablate one head.
         task_effects: task_head_effects: the same on other tasks' prompts.
     """
@@ -141,7 +141,13 @@ def head_frames(
             & ~pl.col("is_control").fill_null(False)
         )
     if (nodes := lazy["nodes"]) is not None:
-        lazy["nodes"] = nodes.filter(pl.col("trace_rule") == "standard")
+        lazy["nodes"] = (
+            nodes
+            if (edges := lazy["edges"]) is None
+            else nodes.join(
+                edges.select("task", "trace_rule").unique(), on=["task", "trace_rule"], how="semi"
+            )
+        )
     for name, table in OF_SITE.items():
         found = [rows for key in sites if (rows := read(table, key)) is not None]
         lazy[name] = pl.concat(found) if found else None

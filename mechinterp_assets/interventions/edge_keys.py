@@ -6,6 +6,8 @@ Does not belong here: edits of edges (kinds/edge.py), their choice (edge_choice.
 
 from typing import NamedTuple
 
+import polars as pl
+
 PAIR_KEY = ("downstream_layer", "downstream_head", "destination_role", "source_role")
 
 
@@ -34,3 +36,15 @@ class EdgeKey(NamedTuple):
 
 
 EDGE_KEY = EdgeKey._fields
+
+
+def own_token_edges(edges: pl.DataFrame) -> pl.DataFrame:
+    """Rows of ioi_trace_edges or ioi_trace_graph, without heads that wrote at another token than
+    that of the pair's side (rule relative): an edge is edited at the pair's own tokens.
+    """
+    if "written_at" in edges.columns:
+        written, destination, source = "written_at", "destination", "source"
+    else:
+        written, destination, source = "written_role", "destination_role", "source_role"
+    own = pl.when(pl.col("side") == "destination").then(destination).otherwise(source)
+    return edges.filter(pl.col("upstream_head").is_null() | (pl.col(written) == own))

@@ -1,12 +1,12 @@
 -- Counts are those of the kept edges of ioi_trace_edges, and every kept edge is in the graph
 SELECT
     task, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role,
-    source_role, side, g.n_prompts, e.n_prompts AS counted_prompts, g.n_pairs, e.n_pairs AS counted_pairs
+    source_role, side, written_role, g.n_prompts, e.n_prompts AS counted_prompts, g.n_pairs, e.n_pairs AS counted_pairs
 FROM (SELECT * FROM ioi_trace_graph WHERE study = getvariable('study')) AS g
 FULL JOIN (
     SELECT
         task, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role,
-        source_role, side,
+        source_role, side, written_role,
         count(DISTINCT prompt) AS n_prompts,
         count(*) AS n_pairs,
         sum(path_multiplicity) AS paths
@@ -15,7 +15,7 @@ FULL JOIN (
     GROUP BY ALL
 ) AS e USING (
     task, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role,
-    source_role, side
+    source_role, side, written_role
 )
 WHERE (
     g.n_prompts = counted_prompts

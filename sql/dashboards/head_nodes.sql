@@ -1,4 +1,6 @@
 SELECT task, destination_role, source_role, n_prompts, mean_attention, is_root
 FROM ioi_trace_nodes
-WHERE study = $study AND trace_rule = 'standard' AND layer = $layer AND head = $head
+WHERE
+    study = $study AND layer = $layer AND head = $head
+    AND (task, trace_rule) IN (SELECT DISTINCT task, trace_rule FROM ioi_trace_graph WHERE study = $study)
 ORDER BY task, n_prompts DESC;

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_slice_counts (
     study VARCHAR,

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- below: layer < n_layers, head < n_heads
 CREATE TABLE attention_slice_usage (
     study VARCHAR,
@@ -18,9 +18,9 @@ COMMENT ON COLUMN attention_slice_usage.study IS 'Study the row belongs to';
 COMMENT ON COLUMN attention_slice_usage.text_source IS 'What was read: ioi (base prompts) or corpus (held-out documents cut to the prompts'' lengths)';
 COMMENT ON COLUMN attention_slice_usage.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN attention_slice_usage.head IS 'Head within its layer, from 0';
-COMMENT ON COLUMN attention_slice_usage.slice IS 'Index of the singular vector, from 0, as in attention_svd; for rotary models the rank at each pair''s offset';
-COMMENT ON COLUMN attention_slice_usage.fires IS 'Whether the pairs fire: attention >= threshold, score >= 0, source >= 1';
+COMMENT ON COLUMN attention_slice_usage.slice IS 'Index of the singular vector, from 0, as in attention_svd; for rotary models at offset 0, which serves all offsets';
+COMMENT ON COLUMN attention_slice_usage.fires IS 'Whether the pairs fire: attention >= threshold, score >= 0, source >= 1 (rule fc24)';
 COMMENT ON COLUMN attention_slice_usage.n_pairs IS 'Number of pairs';
-COMMENT ON COLUMN attention_slice_usage.selected_share IS 'Share of the pairs whose S contains k; S is empty when a score is not positive';
+COMMENT ON COLUMN attention_slice_usage.selected_share IS 'Share of the pairs whose S contains k; for a negative score S is mirrored';
 COMMENT ON COLUMN attention_slice_usage.mean_term IS 'Mean of c_k = sigma_k (u_k . x_i)(v_k . x_j), in units of q . k';
 COMMENT ON COLUMN attention_slice_usage.mean_term_share IS 'Mean of c_k / sum over k of |c_k|, -1 to 1';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- below: layer < n_layers, head < n_heads
 CREATE TABLE ioi_trace_roots (
     study VARCHAR NOT NULL,
@@ -6,6 +6,7 @@ CREATE TABLE ioi_trace_roots (
     layer INTEGER CHECK (layer >= 0),
     head INTEGER CHECK (head >= 0),
     source_role VARCHAR,
+    trace_rule VARCHAR NOT NULL CHECK (trace_rule IN ('fc24', 'relative')),
     chosen_by VARCHAR,
     skipped VARCHAR,
     UNIQUE (study, task, layer, head, source_role),
@@ -19,5 +20,6 @@ COMMENT ON COLUMN ioi_trace_roots.task IS 'Task of tasks.traced: ioi, or a task 
 COMMENT ON COLUMN ioi_trace_roots.layer IS 'Layer of the root head; NULL: nothing is traced';
 COMMENT ON COLUMN ioi_trace_roots.head IS 'The root head; NULL: nothing is traced';
 COMMENT ON COLUMN ioi_trace_roots.source_role IS 'Role that it attends to from END; its pair is traced where it fires';
+COMMENT ON COLUMN ioi_trace_roots.trace_rule IS 'Rule of the trace, one for all its pairs. fc24 (Franco & Crovella 2024): a pair fires with attention >= ioi.firing_threshold, score >= 0 and source >= 1, and its score is traced; relative: it fires by attention alone, and the score minus the mean score of the destination''s other sources is traced, writers told apart by the token that they wrote at (relative attention of ACC, by the same authors)';
 COMMENT ON COLUMN ioi_trace_roots.chosen_by IS 'Why this head: named in the study, part of a published circuit, or found by its direct effect on the logit difference';
 COMMENT ON COLUMN ioi_trace_roots.skipped IS 'Why the task was left out: no prompts, no head that qualifies as a root, NULL where there is a root. A model of which tracing does not hold (model_capabilities) has no rows';

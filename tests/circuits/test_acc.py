@@ -18,7 +18,6 @@ from mechinterp_assets.circuits.acc import (
     attention_of,
     firing_limit,
     integrated_gradient,
-    signed_selection,
 )
 from mechinterp_assets.circuits.acc_seeds import seeds_by_log_p, seeds_of_roots
 from mechinterp_assets.circuits.acc_trace import RULES, acc_batches, acc_trace, head_edges
@@ -26,6 +25,7 @@ from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.score_model import ScoreModel
 from mechinterp_assets.circuits.score_terms import KINDS, HeadReader, ScoreWriters, SideTerms
 from mechinterp_assets.circuits.settings import AccRule
+from mechinterp_assets.circuits.slices import select_slices
 from mechinterp_assets.circuits.trace import Root
 from mechinterp_assets.model.agreement import disagreement
 from mechinterp_assets.model.language_model import LanguageModel
@@ -202,8 +202,8 @@ def test_removal_does_not_depend_on_how_many_terms_are_removed_at_a_time(
 
 @given(st.lists(st.floats(-5, 5, allow_subnormal=False), min_size=1, max_size=9))
 @settings(max_examples=80, deadline=None)
-def test_signed_selection_is_the_smallest_sufficient_set(values: list[float]) -> None:
-    mask = signed_selection(torch.tensor(values, dtype=torch.float64)).numpy()
+def test_selection_is_the_smallest_sufficient_set(values: list[float]) -> None:
+    mask = select_slices(torch.tensor(values, dtype=torch.float64)).numpy()
     shares = np.array(values) * (-1.0 if sum(values) < 0 else 1.0)
     total = shares.sum()
     if total <= 1e-9 * np.abs(shares).sum():  # sums near 0 may round either way
@@ -217,7 +217,7 @@ def test_signed_selection_is_the_smallest_sufficient_set(values: list[float]) ->
 
 def test_a_negative_sum_is_mirrored() -> None:
     values = torch.tensor([[3.0, -1.0, 0.5], [-3.0, 1.0, -0.5]], dtype=torch.float64)
-    mask = signed_selection(values)
+    mask = select_slices(values)
     assert mask.tolist() == [[True, False, False], [True, False, False]]
 
 

@@ -33,11 +33,14 @@ def edge(
         "destination_role": "END",
         "source_role": "IO",
         "side": "destination",
+        "written_at": 9,
+        "written_role": "END",
+        "trace_rule": "fc24",
         "slices": [0, 4],
         "contribution": 1.0,
         "exact_effect": 2.0,
         "contribution_share": 0.5,
-        "coverage": 0.4,
+        "head_share": 0.4,
         "kept": True,
         "is_root": downstream[0] == 2,
         "path_multiplicity": 1.0,
@@ -49,7 +52,7 @@ def edge(
 def edges() -> pl.DataFrame:
     rows = [
         edge(0, (1, 0), (2, 3)),
-        edge(0, (1, 0), (2, 3), side="source", contribution=3.0),
+        edge(0, (1, 0), (2, 3), side="source", written_role="IO", contribution=3.0),
         edge(1, (1, 0), (2, 3), contribution=2.0, contribution_share=1.0),
         edge(0, (0, 5), (1, 0), destination=9, source=4, source_role="S2", path_multiplicity=2.0),
         edge(0, (0, 5), (1, 0), destination=8, source=4, destination_role="END", source_role="S2"),
@@ -124,6 +127,8 @@ def test_nodes() -> None:
             "path_multiplicity": [1.0, 1.0, 3.0, 0.0],
             "attention": [0.6, 0.8, 0.9, 0.1],
             "n_slices": [2, 4, 1, 5],
+            "destination_head_share": [0.2, 0.4, None, 1.0],
+            "source_head_share": [0.1, 0.1, 0.5, 1.0],
             "is_root": [True, True, False, True],
         }
     )
@@ -137,4 +142,6 @@ def test_nodes() -> None:
         3.0,
     )
     assert first["mean_attention"] == pytest.approx(0.7)
+    assert first["mean_destination_head_share"] == pytest.approx(0.3)
+    assert nodes["mean_source_head_share"].to_list() == pytest.approx([0.1, 0.5])
     assert nodes.row(1, named=True)["path_multiplicity"] == 3.0

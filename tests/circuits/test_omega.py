@@ -134,6 +134,25 @@ def test_rotary_slices_sum_to_the_rotated_product(
             assert torch.allclose(terms.sum(-1), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_one_svd_serves_every_offset(tiny_llama: LanguageModel) -> None:
+    """At each offset the matrix is sum over k of u_k sigma_k v_k^T, with the u_k of offset 0."""
+    omega, weights, layer = ModelOmega(tiny_llama), tiny_llama.weights, 1
+    M = rotation_matrices(tiny_llama, layer, range(6))
+    for head in range(tiny_llama.config.n_heads):
+        left, right = (
+            torch.cat([W[layer, head], b[layer, head][None]]).double()
+            for W, b in ((weights.W_Q, weights.b_Q), (weights.W_K, weights.b_K))
+        )
+        U_0, S_0, V_0 = omega.vectors(layer, head, 0)
+        assert torch.allclose(V_0.T @ V_0, torch.eye(V_0.shape[1]).double(), atol=1e-9)
+        assert (S_0.diff() <= 0).all()
+        for offset in range(6):
+            U, S, V = omega.vectors(layer, head, offset)
+            assert torch.equal(U, U_0)
+            assert torch.allclose(V.norm(dim=0), torch.ones(V.shape[1]).double())
+            assert torch.allclose((U * S) @ V.T, left @ M[offset] @ right.T, atol=1e-9)
+
+
 def test_rotations_are_rotations_and_compose(tiny_llama: LanguageModel) -> None:
     M = rotation_matrices(tiny_llama, 0, range(6))
     eye = torch.eye(tiny_llama.config.d_head, dtype=torch.float64)
@@ -188,7 +207,9 @@ def test_attention_svd_frame(which: str, request: pytest.FixtureRequest) -> None
             & (pl.col("head") == head)
             & pl.col("rope_offset").eq_missing(offset)
         ).sort("slice")
-        S = ModelOmega(model).vectors(layer, head, offset or 0)[1].numpy()
+        factors = ModelOmega(model).factors(layer)
+        turn = None if offset is None else rotation_matrices(model, layer, [offset])
+        S = factors.inner_svd(turn)[1].reshape(-1, model.config.n_heads, rank)[0, head].numpy()
         assert np.allclose(rows["singular_value"].to_numpy(), S)
         assert rows["cumulative_energy"][-1] == pytest.approx(1)
         assert np.allclose(rows["energy_share"].to_numpy(), S**2 / (S**2).sum())

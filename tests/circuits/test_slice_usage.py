@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from trace_reference import Reference
 
-from mechinterp_assets.circuits.consensus import consensus_signal
+from mechinterp_assets.circuits.consensus import NODE, consensus_signal
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.slice_usage import slice_usage, text_of_the_same_lengths
 from mechinterp_assets.circuits.slices import attention_slices, slice_terms
@@ -131,11 +132,42 @@ def test_signals_multiply_to_the_score_of_one_slice() -> None:
     assert torch.allclose(product, slice_terms(U, S, V, x[:1], x[1:])[0])
 
 
-def test_rotary_models_have_no_consensus(
+def test_consensus_of_rotary_models(
     tiny_llama: LanguageModel, make_prompts: Callable[..., pl.DataFrame]
 ) -> None:
+    """u_k is the same at every offset; a token's source signal is that for each pair's destination."""
     prompts = make_prompts(tiny_llama, 3, 9)
     slices = attention_slices(tiny_llama, prompts).with_columns(path_multiplicity=pl.lit(1.0))
-    consensus, signal = consensus_signal(tiny_llama, prompts, slices)
-    assert consensus.is_empty()
-    assert signal.is_empty()
+    omega = ModelOmega(tiny_llama)
+    consensus, signal = consensus_signal(tiny_llama, prompts, slices, omega=omega)
+    assert consensus["in_consensus"].any()
+    node = signal.filter(side="source").row(0, named=True)
+    of_node = {name: node[name] for name in NODE}
+    layer, head = node["layer"], node["head"]
+    chosen = consensus.filter(**of_node).filter("in_consensus")
+    pairs = slices.filter(**of_node)
+    reference = {
+        row["prompt"]: Reference(tiny_llama, row["token_ids"]) for row in prompts.to_dicts()
+    }
+    # The majority of sign(u_k . x_i) over the pairs that select k.
+    signs = {k: 0.0 for k in chosen["slice"]}
+    U = omega.vectors(layer, head)[0].numpy()
+    for row in pairs.iter_rows(named=True):
+        along = reference[row["prompt"]].input(layer, row["destination"]) @ U
+        for k in set(row["slices"]) & set(signs):
+            signs[k] += np.sign(along[k])
+    roles = dict(zip(prompts["prompt"], position_roles(prompts), strict=True))
+    expected: dict[str, list[float]] = {}
+    for prompt, destination in pairs.select("prompt", "destination").unique().iter_rows():
+        for position in range(destination + 1):
+            _, S, V = (part.numpy() for part in omega.vectors(layer, head, destination - position))
+            x = reference[prompt].input(layer, position)
+            value = sum(np.sign(s or 1) * np.sqrt(S[k]) * (V[:, k] @ x) for k, s in signs.items())
+            expected.setdefault(roles[prompt][position], []).append(float(value))
+    found = signal.filter(side="source").filter(**of_node)
+    assert set(found["position_role"]) == set(expected)
+    for row in found.iter_rows(named=True):
+        values = np.array(expected[row["position_role"]])
+        assert row["n"] == len(values)
+        assert row["mean_signal"] == pytest.approx(values.mean(), abs=1e-6)
+        assert row["sd_signal"] == pytest.approx(values.std(), abs=1e-6)

@@ -100,14 +100,17 @@ def test_reading_and_constant_add_up_to_the_whole() -> None:
     kept = (pairs.terms * pairs.selected).sum(-1)
     assert torch.allclose(pairs.whole[:, 0, 1], kept)
     assert torch.allclose(pairs.whole[:, 1, 1], kept)
-    assert (pairs.whole[..., 0] >= 0).all()
+    assert (pairs.whole[:, 0, 0] >= 0).all()
+    assert (pairs.whole[:, 1, 0].sign() == kept.sign()).all()
 
 
 @pytest.mark.parametrize(
     ("terms", "kept"),
     [
         ([3.0, 1.0, 2.0], [0, 1, 2]),
-        ([-3.0, 1.0, 1.0], []),
+        ([-3.0, 1.0, 1.0], [0]),
+        ([-3.0, -1.0, 1.0, 0.5], [0]),
+        ([-1.0, -2.0], [0, 1]),
         ([5.0, -2.0, 1.0, 1.0], [0]),
         ([0.0, 0.0], []),
         ([2.0, -2.0], []),
@@ -121,7 +124,8 @@ def test_selection_examples(terms: list[float], kept: list[int]) -> None:
 @given(st.lists(st.floats(-5, 5, allow_subnormal=False), min_size=1, max_size=8))
 @settings(max_examples=80, deadline=None)
 def test_selection_drops_the_largest_set_without_positive_sum(terms: list[float]) -> None:
-    values = np.array(terms)
+    """Of a positive sum; a negative one is mirrored."""
+    values = np.array(terms) * (-1 if sum(terms) < 0 else 1)
     mask = select_slices(torch.tensor([terms], dtype=torch.float64))[0].numpy()
     limit = 1e-12 * np.abs(values).sum()
     largest = max(
@@ -134,7 +138,8 @@ def test_selection_drops_the_largest_set_without_positive_sum(terms: list[float]
     if mask.any():
         assert values[mask].min() >= values[~mask].max(initial=-np.inf)
         assert values[mask].sum() >= values.sum() - 1e-9
-    assert mask.any() == (values.sum() > limit)
+    if abs(values.sum()) > 1e3 * limit:  # sums that round to 0 may go either way
+        assert mask.any()
 
 
 def test_firing_rule() -> None:

@@ -5,11 +5,8 @@ import pytest
 import torch
 
 from mechinterp_assets.circuits.errors import CircuitError
-from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.residual import residual_stream
 from mechinterp_assets.circuits.roots import find_roots, root_heads, root_scores, task_sources
 from mechinterp_assets.circuits.settings import TraceSettings
-from mechinterp_assets.circuits.slices import select_slices
 from mechinterp_assets.circuits.trace import Root, Trace, trace_circuit
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.prompts.common import TASK_PROMPTS_SCHEMA, check_task_prompts, from_ioi
@@ -17,6 +14,7 @@ from mechinterp_assets.prompts.gendered_pronoun import gendered_pronoun
 from mechinterp_assets.prompts.greater_than import greater_than
 
 PAIR = ["prompt", "layer", "head", "destination", "source"]
+EDGE_PAIR = ["prompt", "downstream_layer", "downstream_head", "destination", "source"]
 
 
 def assert_identities(trace: Trace, tolerance: float) -> None:
@@ -152,70 +150,33 @@ def test_what_cannot_be_traced_is_named(organism: LanguageModel, years: pl.DataF
         find_roots(organism, pronouns, sources=["NAME", "VERB"], min_attention=1.0)
 
 
-def test_roots_with_a_negative_score(
+def test_relative_attention_traces_every_pair_by_one_rule(
     organism: LanguageModel, organism_prompts: pl.DataFrame
 ) -> None:
-    """By attention alone: S and writers of the score minus the mean of the other sources."""
+    """Pairs fire by attention alone, negative scores too, and all are traced relative to the others."""
     roots = [Root(1, 0, "S2"), Root(3, 3)]
+    settings = TraceSettings(keep_all=True, trace_rule="relative")
     strict = trace_circuit(organism, organism_prompts, roots, TraceSettings(keep_all=True))
-    every = trace_circuit(
-        organism, organism_prompts, roots, TraceSettings(keep_all=True, firing_score_min=None)
-    )
-    assert_identities(every, 2e-4)
-    negative = every.slices.filter(
-        (pl.col("attention_score") < 0) & (pl.col("path_multiplicity") > 0)
-    )
-    assert negative.height > 3
-    assert not negative["fires"].any()
-    assert (negative["attention"] >= 0.5).all()
-    assert (negative["n_slices"] > 0).all()
-    assert every.roots["n_firing"].sum() == strict.roots["n_firing"].sum() + negative.height
-    # Nothing else changes.
-    key = [*PAIR, "slices", "path_multiplicity"]
-    of_root = negative.select("prompt").unique()
-    others = strict.slices.join(of_root, on="prompt", how="anti").select(key).sort(PAIR)
-    assert others.equals(every.slices.join(of_root, on="prompt", how="anti").select(key).sort(PAIR))
-
-    omega = ModelOmega(organism)
-    for row in negative.head(3).iter_rows(named=True):
-        layer, head, i, j = (row[name] for name in ("layer", "head", "destination", "source"))
-        ids = organism_prompts.filter(prompt=row["prompt"])["token_ids"][0].to_list()
-        stream = residual_stream(organism, torch.tensor([ids]), layer + 1, device=omega.device)
-        x = torch.cat([stream.normalised(layer)[0], torch.ones(len(ids), 1)], 1).double()
-        U, sigma, V = omega.vectors(layer, head)
-        terms = sigma * (x[i] @ U) * (x[: i + 1] @ V)
-        rest = [s for s in range(i + 1) if s != j]
-        relative = terms[j] - terms[rest].mean(0)
-        assert float(relative.sum()) > 0
-        chosen = select_slices(relative[None])[0]
-        assert row["slices"] == chosen.nonzero()[:, 0].tolist()
-        weight = torch.where(x[i] @ U < 0, -1.0, 1.0) * sigma.sqrt() * chosen
-        written = stream.outputs[0].double() - stream.outputs[0].double().mean(-1, keepdim=True)
-        written = written / stream.scale(layer)[0][:, None, None]
-        expected = {
-            "destination": written[i] @ (U[:-1] @ weight),
-            "source": (written[j] - written[rest].mean(0)) @ (V[:-1] @ weight),
-        }
-        for side, values in expected.items():
-            assert row[f"{side}_writers"] == pytest.approx(float(values.sum()), rel=1e-3, abs=1e-3)
-            size = float(values.abs().sum())
-            edges = every.edges.filter(
-                prompt=row["prompt"], downstream_layer=layer, downstream_head=head, side=side,
-                source=j, upstream_kind="head",
-            ).sort("upstream_layer", "upstream_head")  # fmt: skip
-            of_heads = values[torch.from_numpy(stream.writers.is_head(layer))]
-            difference = edges["contribution"].to_numpy() - of_heads.numpy()
-            assert abs(difference).max() < 2e-4 * size
-        whole = float((weight * ((x[j] - x[rest].mean(0)) @ V)).sum())
-        assert row["source_whole"] == pytest.approx(whole, rel=1e-3)
-        assert row["source_writers"] == pytest.approx(whole, rel=1e-3)
-
-
-def test_rotary_models_have_no_mean_key(stories: LanguageModel) -> None:
-    with pytest.raises(CircuitError, match="rotary positions"):
-        trace_circuit(
-            stories,
-            repeats(stories, 1, 6),
-            [Root(0, 0, "SAME")],
-            TraceSettings(firing_score_min=None),
-        )
+    every = trace_circuit(organism, organism_prompts, roots, settings)
+    assert every.slices["trace_rule"].unique().to_list() == ["relative"]
+    traced = every.slices.filter(pl.col("path_multiplicity") > 0)
+    assert traced.height > strict.slices.filter(pl.col("path_multiplicity") > 0).height
+    assert traced["fires"].all()
+    assert (traced["attention"] >= 0.5).all()
+    assert (traced["n_slices"] > 0).all()
+    assert traced.filter(pl.col("attention_score") < 0).height > 3
+    # Root pairs are not alone: upstream pairs with a negative score are followed too.
+    assert traced.filter((pl.col("attention_score") < 0) & ~pl.col("is_root")).height > 0
+    # Attention of at least one half is a score above the mean of the others.
+    whole = every.edges.group_by(*EDGE_PAIR, "side").agg(pl.col("exact_effect").sum())
+    assert whole.height == 2 * traced.height
+    sources = every.edges.filter(pl.col("side") == "source")
+    heads = sources.filter(upstream_kind="head")
+    elsewhere = heads.filter(pl.col("written_at") != pl.col("source"))
+    assert elsewhere.height > 0
+    assert (elsewhere["written_at"] <= elsewhere["destination"]).all()
+    destinations = every.edges.filter(pl.col("side") == "destination")
+    assert (destinations["written_at"] == destinations["destination"]).all()
+    # What lowers the scores of other tokens counts too.
+    assert (elsewhere.filter("kept")["contribution"] > 0).all()
+    assert elsewhere.filter("kept").height > 0

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.graph import NODES_SCHEMA
+from mechinterp_assets.circuits.published_graph import PUBLISHED_SCHEMA
 from mechinterp_assets.circuits.reference_heads import (
     part_names,
     published_circuits,
@@ -16,8 +17,8 @@ from mechinterp_assets.circuits.reference_heads import (
     reference_lists,
 )
 from mechinterp_assets.circuits.settings import IoiSettings
-from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
-from mechinterp_assets.circuits.trace_variants import VARIANTS_SCHEMA
+from mechinterp_assets.circuits.trace_summary import ioi_trace_summary, reachable_heads
+from mechinterp_assets.circuits.trace_variants import VARIANTS_SCHEMA, Coverage
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import table_specs
 
@@ -26,7 +27,7 @@ def node(
     layer: int, head: int, source: str | None, prompts: int, paths: float
 ) -> dict[str, object]:
     return {
-        "trace_rule": "standard",
+        "trace_rule": "fc24",
         "layer": layer,
         "head": head,
         "destination_role": "END",
@@ -50,17 +51,20 @@ NODES = pl.DataFrame(
     schema=NODES_SCHEMA,
 )
 EDGES = pl.DataFrame(
-    [("standard", 1, 1, 2, 0, "END", "IO", "destination", 6, 6, 6.0, 1.0),
-     ("standard", 0, 1, 1, 1, "END", "S2", "source", 1, 1, 9.0, 0.5)],
+    [("fc24", 1, 1, 2, 0, "END", "IO", "destination", "END", 6, 6, 6.0, 1.0),
+     ("fc24", 0, 1, 1, 1, "END", "S2", "source", "S2", 1, 1, 9.0, 0.5)],
     schema=VARIANTS_SCHEMA,
     orient="row",
 )  # fmt: skip
 
 
+EVERY = frozenset(itertools.product(range(3), range(2)))
+
+
 def test_filters_and_overlap() -> None:
     lists = {"mine": frozenset({(2, 0), (0, 0)}), "all": frozenset({(2, 0), (1, 1), (0, 1)})}
     summary = ioi_trace_summary(
-        NODES, EDGES, lists, n_prompts=10, n_model_heads=6, min_shares=(0.0, 0.5)
+        NODES, EDGES, lists, n_prompts=10, reachable=EVERY, min_shares=(0.0, 0.5)
     )
     declared = {
         c.name: c.polars_type
@@ -87,11 +91,10 @@ def test_filters_and_overlap() -> None:
 def test_random_columns_are_those_of_all_sets_of_as_many_heads() -> None:
     reference = frozenset({(2, 0), (0, 0), (1, 0)})
     summary = ioi_trace_summary(
-        NODES, EDGES, {"mine": reference}, n_prompts=10, n_model_heads=6, min_shares=(0.5,)
+        NODES, EDGES, {"mine": reference}, n_prompts=10, reachable=EVERY, min_shares=(0.5,)
     )
     row = summary.filter(counted="prompts").row(0, named=True)
-    model = list(itertools.product(range(3), range(2)))
-    sets = list(itertools.combinations(model, row["n_kept_heads"]))
+    sets = list(itertools.combinations(sorted(EVERY), row["n_kept_heads"]))
     shared = [len(reference & set(heads)) for heads in sets]
     assert row["random_precision"] == pytest.approx(sum(shared) / len(sets) / row["n_kept_heads"])
     assert row["random_recall"] == pytest.approx(sum(shared) / len(sets) / len(reference))
@@ -99,12 +102,52 @@ def test_random_columns_are_those_of_all_sets_of_as_many_heads() -> None:
     assert row["p_value"] == pytest.approx(expected)
 
 
+def test_heads_that_a_trace_cannot_reach_count_neither_way() -> None:
+    """Roots 2.0 and 1.1: 2.1 lies beside the last root."""
+    reachable = reachable_heads([(2, 0), (1, 1)], n_heads=2)
+    assert reachable == EVERY - {(2, 1)}
+    lists = {"mine": frozenset({(2, 0), (2, 1), (0, 0)})}
+    summary = ioi_trace_summary(
+        NODES, EDGES, lists, n_prompts=10, reachable=reachable, min_shares=(0.0,)
+    )
+    row = summary.filter(counted="prompts").row(0, named=True)
+    assert (row["n_listed"], row["n_reachable"], row["n_shared"]) == (3, 2, 1)
+    assert row["recall"] == 0.5
+    assert row["random_precision"] == pytest.approx(2 / 5)
+    assert row["random_recall"] == pytest.approx(3 / 5)
+
+
+def test_the_published_graph_is_counted_by_its_own_edges() -> None:
+    nodes = NODES.with_columns(trace_rule=pl.lit("fc24_code"))
+    rows = [
+        ("fc24_code", "communication", 1, 1, 2, 0, "end", 6, 9.0, 8.0),
+        ("fc24_code", "communication", 0, 1, 1, 1, "S2", 1, 1.0, 1.0),
+        ("fc24_code", "attention", None, None, 2, 0, "end", 6, 9.0, 8.0),
+        ("fc24_code", "attention", None, None, 1, 1, "S2", 1, 1.0, 1.0),
+    ]
+    published = pl.DataFrame(rows, schema=PUBLISHED_SCHEMA, orient="row")
+    summary = ioi_trace_summary(
+        nodes,
+        EDGES.clear(),
+        {"mine": frozenset({(2, 0), (0, 0)})},
+        n_prompts=10,
+        reachable=EVERY,
+        published=published,
+        coverage={"fc24_code": Coverage(0.25, 0.5)},
+        min_shares=(0.0, 0.664),
+    ).filter(counted="published")
+    sizes = ["n_kept_heads", "n_nodes", "n_communication_edges", "n_attention_edges"]
+    assert summary.select(sizes).rows() == [(3, 5, 2, 2), (2, 3, 1, 1)]
+    assert summary["precision"].to_list() == [pytest.approx(1 / 3), 0.5]
+    assert summary["median_source_head_share"].to_list() == [0.5, 0.5]
+
+
 def test_without_references_sizes_are_still_there() -> None:
-    summary = ioi_trace_summary(NODES, EDGES, {}, n_prompts=10, n_model_heads=6)
+    summary = ioi_trace_summary(NODES, EDGES, {}, n_prompts=10, reachable=EVERY)
     assert summary["head_list"].null_count() == summary.height == 10
     assert summary["n_kept_heads"].to_list()[0] == 3
     with pytest.raises(CircuitError, match="n_prompts is 0"):
-        ioi_trace_summary(NODES, EDGES, {}, n_prompts=0, n_model_heads=6)
+        ioi_trace_summary(NODES, EDGES, {}, n_prompts=0, reachable=EVERY)
 
 
 def test_published_circuits_serve_models_of_their_shape(organism: LanguageModel) -> None:
@@ -119,6 +162,9 @@ def test_published_circuits_serve_models_of_their_shape(organism: LanguageModel)
     parts = [heads for name, heads in lists.items() if name.startswith("wang-2022-ioi: ")]
     assert len(parts) == 7
     assert sum(map(len, parts)) == len(whole)
+    compared = lists["wang-2022-ioi, FC24"]
+    assert len(compared) == 16
+    assert compared < whole
     assert all(circuit["citation"] for circuit in published_circuits().values())
     movers = published_part(small, "wang-2022-ioi: name mover")
     assert sorted(movers) == [(9, 6), (9, 9), (10, 0)]

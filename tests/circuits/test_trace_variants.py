@@ -1,10 +1,12 @@
-"""Rules of tracing beside the standard one, and their counts."""
+"""Rules of tracing beside the main one, their counts, and the published code's graph."""
 
 import gc
+import io
 import weakref
 from collections import Counter
 from collections.abc import Callable
 
+import networkx as nx
 import numpy as np
 import polars as pl
 import pytest
@@ -14,26 +16,32 @@ from trace_reference import Reference
 
 from mechinterp_assets.circuits import trace as trace_module
 from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.circuits.published_graph import (
+    published_graphml,
+    published_networkx,
+    published_roles,
+)
 from mechinterp_assets.circuits.residual import ResidualStream
-from mechinterp_assets.circuits.settings import TraceSettings
+from mechinterp_assets.circuits.settings import IoiSettings, RuleName, TraceSettings
 from mechinterp_assets.circuits.trace import trace_batches, trace_circuit
 from mechinterp_assets.circuits.trace_variants import (
-    VARIANT_NAMES,
     VARIANTS_SCHEMA,
     VariantCounts,
+    rule_name,
     variant_settings,
 )
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import table_specs
 
 Case = tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]]
+VARIANTS: tuple[RuleName, ...] = ("near", "negative", "all_slices", "fc24_code", "relative")
 PAIR = ["prompt", "downstream_layer", "downstream_head", "destination", "source", "side"]
 
 
-def counts_of(case: Case, variant: str) -> VariantCounts:  # noqa: F811
+def counts_of(case: Case, variant: RuleName) -> VariantCounts:  # noqa: F811
     model, prompts, roots = case
-    counts = VariantCounts(variant)  # type: ignore[arg-type]
-    settings = variant_settings(variant, TraceSettings(), near=0.25)  # type: ignore[arg-type]
+    counts = VariantCounts(rule_name(variant, "fc24"), prompts)
+    settings = variant_settings(variant, TraceSettings(), near=0.25)
     counts.add(trace_circuit(model, prompts, roots, settings))
     return counts
 
@@ -56,6 +64,66 @@ def test_published_counts_equal_those_of_a_recursion_along_every_path(case: Case
     assert {row[:4]: row[4] for row in ours.iter_rows()} == found
     attending = counts_of(case, "fc24_code").nodes().filter(pl.col("source_role").is_not_null())
     assert attending["path_multiplicity"].sum() == visits
+
+
+@pytest.mark.parametrize("case", ["organism", "tiny_gpt2"], indirect=True)
+def test_the_published_graph_equals_one_built_edge_by_edge(
+    case: Case,  # noqa: F811
+    request: pytest.FixtureRequest,
+) -> None:
+    """Every step of the recursion, prompt by prompt, adds to a graph as FC24's code says: an edge
+    remembers the prompt that made it and counts every step of other prompts."""
+    model, prompts, roots = case
+    prompts = prompts.sort("prompt")
+    labels = {(p, at): role for p, at, role in published_roles(prompts).iter_rows()}
+    built = nx.DiGraph()
+    for row in prompts.iter_rows(named=True):
+        traced = Reference(model, row["token_ids"]).trace(
+            roots, row["pos_end"], row["pos_io"], published=True
+        )
+        for up_layer, up_head, layer, head, at in traced.events:
+            if (role := labels.get((row["prompt"], at))) is None:
+                continue
+            up, down, own = f"{up_layer}.{up_head}", f"{layer}.{head} {role}", f"{layer}.{head}"
+            if not built.has_edge(up, down):
+                built.add_edge(up, down, prompt=row["prompt"], count=1)
+                new = True
+            else:
+                new = built[up][down]["prompt"] != row["prompt"]
+                built[up][down]["count"] += new
+            if not built.has_edge(down, own):
+                built.add_edge(down, own, count=1)
+            else:
+                built[down][own]["count"] += new
+    graph = counts_of(case, "fc24_code").published()
+    declared = {
+        c.name: c.polars_type
+        for c in table_specs()["ioi_trace_published"].science_columns
+        if c.name != "task"
+    }
+    assert dict(graph.schema) == declared
+    ours = published_networkx(graph)
+    assert set(ours) == set(built)
+    assert {(a, b): d["published_count"] for a, b, d in ours.edges(data=True)} == {
+        (a, b): d["count"] for a, b, d in built.edges(data=True)
+    }
+    assert ours.number_of_edges() > 5
+    # An edge of several paths in its first prompt is counted once there.
+    several = graph.filter(pl.col("path_multiplicity") > pl.col("published_count"))
+    assert several.height > 0 or model is not request.getfixturevalue("organism")
+    again = nx.read_graphml(io.BytesIO(published_graphml(graph)))
+    assert set(again.edges()) == set(ours.edges())
+
+
+def test_published_roles_of_one_prompt() -> None:
+    """The last label of a position holds: end-1 is the verb's, S1+1 is IO-1."""
+    columns = {"pos_io": [4], "pos_s1": [2], "pos_s2": [7], "pos_end": [10], "pos_verb": [9]}
+    prompt = pl.DataFrame({"prompt": [3], "n_tokens": [11], **columns})
+    roles = published_roles(prompt).sort("written_at")
+    assert roles.select("written_at", "written_role").rows() == [
+        (0, "starts"), (1, "S1-1"), (2, "S1"), (3, "S1+1"), (4, "IO"), (5, "IO+1"), (6, "S2-1"),
+        (7, "S2"), (8, "S2+1"), (9, "verb"), (10, "end"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", ["organism", "tiny_gpt2"], indirect=True)
@@ -137,13 +205,15 @@ def test_near_roots_are_those_that_almost_fire(case: Case) -> None:  # noqa: F81
 @pytest.mark.parametrize("case", ["organism"], indirect=True)
 def test_variants_follow_their_tables(case: Case) -> None:  # noqa: F811
     model, prompts, roots = case
-    rules = [variant_settings(name, TraceSettings(), near=0.25) for name in VARIANT_NAMES]
-    together = [VariantCounts(name) for name in VARIANT_NAMES]
+    main = TraceSettings()
+    rules = [main, *(variant_settings(name, main, near=0.25) for name in VARIANTS)]
+    names = ["fc24", *(rule_name(name, "fc24") for name in VARIANTS)]
+    together = [VariantCounts(name, prompts) for name in names]
     for parts in trace_batches(model, prompts, roots, rules):
         for counts, part in zip(together, parts, strict=True):
             counts.add(part)
-    for counts in together:
-        alone = counts_of(case, counts.variant)
+    for variant, counts in zip(("fc24", *VARIANTS), together, strict=True):
+        alone = counts_of(case, variant)
         assert (
             counts.edges().drop("mean_contribution").equals(alone.edges().drop("mean_contribution"))
         )
@@ -158,10 +228,27 @@ def test_variants_follow_their_tables(case: Case) -> None:  # noqa: F811
             }
             assert dict(frame.schema) == declared
     assert next(iter(VARIANTS_SCHEMA)) == "trace_rule"
-    standard = together[0]
-    written = set(standard.edges().select("upstream_layer", "upstream_head").rows())
-    read = set(standard.edges().select("downstream_layer", "downstream_head").rows())
-    assert set(standard.nodes().select("layer", "head").rows()) == written | read
+    of_main = together[0]
+    written = set(of_main.edges().select("upstream_layer", "upstream_head").rows())
+    read = set(of_main.edges().select("downstream_layer", "downstream_head").rows())
+    roots_alone = set(of_main.nodes().filter("is_root").select("layer", "head").rows())
+    assert set(of_main.nodes().select("layer", "head").rows()) == written | read | roots_alone
+    assert 0 < of_main.coverage().destination < 1
+
+
+def test_names_of_rules() -> None:
+    """One name, one rule: changes of a main rule have its name, the published code's has none."""
+    assert [rule_name(name, "relative") for name in ("near", "negative", "fc24_code", "fc24")] == [
+        "relative_near",
+        "relative_negative",
+        "fc24_code",
+        "fc24",
+    ]
+    assert (
+        variant_settings("fc24_code", TraceSettings(trace_rule="relative"), 0.2).any_score is False
+    )
+    with pytest.raises(ValidationError, match="which trace_rule has already"):
+        IoiSettings(trace_variants=["fc24"])
 
 
 def test_memory_does_not_grow_with_prompts(

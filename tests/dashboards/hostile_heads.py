@@ -162,6 +162,8 @@ def _edges(random: np.random.Generator) -> pl.DataFrame:
             destination_role="END",
             source_role=ATTACK if i % 2 else "IO",
             side="source" if i % 4 else "destination",
+            written_role="END",
+            trace_rule="fc24",
             n_prompts=60 - i,
             n_pairs=60 - i,
             path_multiplicity=1.0,
@@ -180,7 +182,7 @@ def _nodes() -> pl.DataFrame:
     for source, attention in ((ATTACK, 0.5), ("IO", None), (None, None)):
         row: dict[str, object] = dict.fromkeys(spec.names())
         row.update(
-            trace_rule="standard",
+            trace_rule="fc24",
             task="ioi",
             layer=SAE_LAYER,
             head=0,

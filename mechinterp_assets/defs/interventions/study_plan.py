@@ -188,6 +188,7 @@ def _request(run: Run, batch: Batch, saes: Mapping[int, SparseAutoencoder]) -> R
 
 def _add_published(run: Run, plan: StudyPlan, batch: Batch, request: Request) -> None:
     """Published experiments: what they choose and no other batch runs."""
+    from mechinterp_assets.interventions.edge_keys import own_token_edges
     from mechinterp_assets.interventions.measured_context import experiment_context
     from mechinterp_assets.interventions.published import choose_published
     from mechinterp_assets.interventions.terms import InterventionError
@@ -202,7 +203,9 @@ def _add_published(run: Run, plan: StudyPlan, batch: Batch, request: Request) ->
         with_role=with_role,
         scores=pl.concat(frame.select("layer", "head", "score", "value") for frame in scores),
         trace_edges=_traced(run, IOI),
-        trace_graph=run.table("ioi_trace_graph").filter(pl.col("task") == IOI).collect(),
+        trace_graph=own_token_edges(
+            run.table("ioi_trace_graph").filter(pl.col("task") == IOI).collect()
+        ),
         settings=settings,
     )
     known = plan.runs(IOI)
@@ -223,4 +226,6 @@ def _add_published(run: Run, plan: StudyPlan, batch: Batch, request: Request) ->
 
 
 def _traced(run: Run, task: str) -> pl.DataFrame:
-    return run.table("ioi_trace_edges").filter(pl.col("task") == task).collect()
+    from mechinterp_assets.interventions.edge_keys import own_token_edges
+
+    return own_token_edges(run.table("ioi_trace_edges").filter(pl.col("task") == task).collect())

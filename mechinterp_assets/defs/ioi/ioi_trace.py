@@ -36,6 +36,7 @@ TABLES = (
     "ioi_trace_graph",
     "ioi_trace_nodes",
     "ioi_trace_variants",
+    "ioi_trace_published",
     "ioi_trace_summary",
     "ioi_slice_contrast",
     "attention_consensus",
@@ -127,6 +128,7 @@ class _TaskTrace:
     """The trace of one task: frames per table, without the column task; the large ones in files."""
 
     task: str
+    rule: str
     roots: list[Root]
     spool: _Spool
     frames: dict[str, pl.DataFrame]
@@ -139,10 +141,7 @@ class _TaskTrace:
 
 @dataclass(frozen=True)
 class _Start:
-    """Where the trace of a task starts and why there, or why there is none.
-
-    rules: the study's, as far as the model can be traced by them.
-    """
+    """Where the trace of a task starts and why there, or why there is none."""
 
     task: str
     prompts: pl.DataFrame
@@ -156,11 +155,7 @@ def _start(run: Run, task: str) -> _Start:
     """Roots of a task; none and the reason where it cannot be traced."""
     from mechinterp_assets.circuits.roots import task_sources
 
-    rules, note = run.study.ioi.rules, ""
-    if rules.any_score and run.model.config.positional == "rotary":
-        # Keys of several sources have no mean where singular vectors differ with the offset.
-        rules = rules.model_copy(update={"firing_score_min": 0})
-        note = "; root pairs have scores of at least 0, since positions are rotary"
+    rules = run.study.ioi.rules
     none = pl.DataFrame()
     try:
         prompts = base_prompts(run, task)
@@ -173,7 +168,7 @@ def _start(run: Run, task: str) -> _Start:
     roots, chosen_by = _roots(run, prompts, task, rules)
     if not roots:
         return _Start(task, none, rules, skipped=chosen_by)
-    return _Start(task, prompts, rules, tuple(roots), chosen_by + note)
+    return _Start(task, prompts, rules, tuple(roots), chosen_by)
 
 
 def _roots_frame(starts: Sequence[_Start]) -> pl.DataFrame:
@@ -184,12 +179,17 @@ def _roots_frame(starts: Sequence[_Start]) -> pl.DataFrame:
             "layer": root.layer,
             "head": root.head,
             "source_role": root.source,
+            "trace_rule": start.rules.trace_rule,
             "chosen_by": start.chosen_by,
         }
         for start in starts
         for root in start.roots
     ]
-    rows += [{"task": start.task, "skipped": start.skipped} for start in starts if not start.roots]
+    rows += [
+        {"task": start.task, "trace_rule": start.rules.trace_rule, "skipped": start.skipped}
+        for start in starts
+        if not start.roots
+    ]
     return pl.DataFrame(rows, schema=polars_schema(table_spec("ioi_trace_roots")))
 
 
@@ -200,12 +200,16 @@ def _trace_task(
     omega: ModelOmega,
     spool: _Spool,
 ) -> _TaskTrace:
-    """Trace base prompts of a task by the standard rule and by the study's variants of it."""
+    """Trace base prompts of a task by the study's rule and by its variants."""
     from mechinterp_assets.circuits.consensus import consensus_signal
     from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
     from mechinterp_assets.circuits.trace import trace_batches
-    from mechinterp_assets.circuits.trace_summary import ioi_trace_summary
-    from mechinterp_assets.circuits.trace_variants import VariantCounts, variant_settings
+    from mechinterp_assets.circuits.trace_summary import ioi_trace_summary, reachable_heads
+    from mechinterp_assets.circuits.trace_variants import (
+        VariantCounts,
+        rule_name,
+        variant_settings,
+    )
 
     settings, model = run.study.ioi, run.model
     task, prompts, roots, rules = start.task, start.prompts, list(start.roots), start.rules
@@ -213,13 +217,16 @@ def _trace_task(
         variant_settings(variant, rules, settings.near_threshold)
         for variant in settings.trace_variants
     ]
-    counts = [VariantCounts("standard"), *map(VariantCounts, settings.trace_variants)]
+    main = rules.trace_rule
+    names = [main, *(rule_name(variant, main) for variant in settings.trace_variants)]
+    counts = [VariantCounts(name, prompts) for name in names]
     for parts in trace_batches(model, prompts, roots, [rules, *others], omega=omega):
         spool.add(parts[0])
         for count, part in zip(counts, parts, strict=True):
             count.add(part)
     edges = pl.concat([count.edges() for count in counts])
     nodes = pl.concat([count.nodes() for count in counts])
+    published = pl.concat([count.published() for count in counts])
     consensus, signal = consensus_signal(
         model, prompts, pl.concat(spool.pairs), n_nodes=settings.consensus_nodes, omega=omega
     )
@@ -227,17 +234,23 @@ def _trace_task(
         task=task,
         roots=roots,
         spool=spool,
+        rule=main,
         firing=counts[0].roots(),
         frames={
             "ioi_trace_graph": aggregate_edges(pl.concat(spool.kept)),
             "ioi_trace_nodes": nodes,
             "ioi_trace_variants": edges,
+            "ioi_trace_published": published,
             "ioi_trace_summary": ioi_trace_summary(
                 nodes,
                 edges,
                 references,
                 n_prompts=prompts.height,
-                n_model_heads=model.config.n_layers * model.config.n_heads,
+                reachable=reachable_heads(
+                    [(root.layer, root.head) for root in roots], model.config.n_heads
+                ),
+                published=published,
+                coverage={count.rule: count.coverage() for count in counts},
             ),
             "attention_consensus": consensus,
             "attention_token_signal": signal,
@@ -269,7 +282,7 @@ class _Spool:
         if part.slices.height:
             error = float(part.slices["relative_identity_error"].to_numpy().max())
             self.largest_error = max(self.largest_error, error)
-        self.kept.append(part.edges.filter("kept").drop("slices", "coverage"))
+        self.kept.append(part.edges.filter("kept").drop("slices"))
         self.pairs.append(part.slices.select(*PAIR_COLUMNS))
 
     def stream(self, name: str) -> Iterator[pl.DataFrame]:
@@ -352,7 +365,7 @@ def _publish_graph(run: Run, trace: _TaskTrace) -> dict[str, dg.MetadataValue]:
     name, description = trace_folder(run.name, trace.task), run.study.description
     page = render_trace(
         trace.graph,
-        trace.frames["ioi_trace_nodes"].filter(trace_rule="standard"),
+        trace.frames["ioi_trace_nodes"].filter(trace_rule=trace.rule),
         trace.firing,
         run.provenance,
         run.model.source,
