@@ -44,6 +44,25 @@ class PromptGroup:
     positions: dict[str, Tensor]
 
 
+CONJUNCTION = "and_"
+"""What names of variants begin with that replace the word between the names."""
+
+
+def with_one_conjunction(group: PromptGroup) -> Tensor:
+    """Rows of base prompts in which the word between the names stands nowhere else.
+
+    Of templates with a second one ("and {subject} threw") a variant that replaces the first keeps
+    another "and" right before S2, so that it does not show what the word does. All rows where
+    prompts have no such role.
+    """
+    at = group.positions.get("AND")
+    if at is None or bool((at < 0).all()):
+        return torch.arange(len(group.prompt))
+    word = group.token_ids.gather(1, at.clamp(min=0)[:, None])
+    once = (group.token_ids == word).sum(1) == 1
+    return (once | (at < 0)).nonzero()[:, 0].cpu()
+
+
 # ---- reading prompts -----------------------------------------------------------------------------
 
 

@@ -302,6 +302,19 @@ class Edit:
     n_slices: Tensor | None = None
     pairs: Pairs | None = None
 
+    def of_rows(self, keep: Tensor) -> "Edit":
+        """The same of some of its rows alone; keep: their indices."""
+        assert self.pairs is None  # chosen by the runner, behind this
+        own = keep.to(self.members.device)
+        return replace(
+            self,
+            members=self.members[own],
+            steps=tuple(step.select(own) for step in self.steps),
+            cosine=self.cosine[own],
+            norm_ratio=self.norm_ratio[own],
+            n_slices=None if self.n_slices is None else self.n_slices[own],
+        )
+
     @property
     def first_layer(self) -> int:
         """First layer whose computation changes."""

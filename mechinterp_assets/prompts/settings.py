@@ -18,7 +18,7 @@ from mechinterp_assets.settings.section import (
 )
 
 FamilyName = Literal["greater_than", "gendered_pronoun", "colored_objects"]
-TaskName = Literal["digit_copying", "url_completion", "successor_lists", "induction"]
+TaskName = Literal["digit_copying", "url_completion", "url_string", "successor_lists", "induction"]
 TaskRoot = tuple[Index, Index] | tuple[Index, Index, str]
 
 

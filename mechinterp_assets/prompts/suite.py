@@ -16,6 +16,7 @@ from mechinterp_assets.prompts.induction import INDUCTION, induction_prompts
 from mechinterp_assets.prompts.ioi import Encode, PromptError
 from mechinterp_assets.prompts.successor_lists import SUCCESSOR_LISTS, successor_list_prompts
 from mechinterp_assets.prompts.url_completion import URL_COMPLETION, url_completion_prompts
+from mechinterp_assets.prompts.url_string import URL_STRING, url_string_prompts
 from mechinterp_assets.prompts.user import Example, own_task
 
 
@@ -62,6 +63,7 @@ def _induction(tokenizer: TaskTokenizer, n: int, seed: int) -> pl.DataFrame:
 TASKS: Mapping[str, Maker] = {
     DIGIT_COPYING: _worded(digit_copying_prompts),
     URL_COMPLETION: _worded(url_completion_prompts),
+    URL_STRING: _worded(url_string_prompts),
     SUCCESSOR_LISTS: _worded(successor_list_prompts),
     INDUCTION: _induction,
 }

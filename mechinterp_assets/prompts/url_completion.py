@@ -3,8 +3,9 @@
 Belongs here: the wording of the task. Does not belong here: the form of prompts (prompts.py).
 
 After Kissane et al. 2024 (arXiv 2406.17759), section 4.1.1 and Fig. 3, whose text has
-"pic.twitter.com/" and nothing to copy: here the answer stands in the prompt, so that heads that
-copy have an effect. The addresses are made up, from words that are single tokens inside an address.
+"pic.twitter.com/" and nothing to copy (url_string.py): here the answer stands in the prompt, so
+that heads that copy have an effect. The addresses are made up, from words that are single tokens
+inside an address.
 The foil is the word of another address in the same place, which is the answer of the corrupt prompt
 of the pair.
 """

@@ -1,5 +1,6 @@
 -- Share of the logit difference that is kept when attention outputs at S2 come from another prompt
 -- (patched - zero-ablated) / (clean - zero-ablated), as K24 normalises. Keys: layers, variant, baseline: zero (at S2) or zero_all.
+-- Variants and_* on prompts of templates with one conjunction alone.
 -- statistic: (patched - zero-ablated) / (clean - zero-ablated), of means over prompts of the logit difference
 -- position: each prompt's S2; by key, zero ablation there (zero) or everywhere (zero_all)
 -- weights: processed

@@ -1,4 +1,4 @@
--- formula: 5
+-- formula: 6
 -- references: ioi_prompts (study, prompt) where task = 'ioi'
 -- references: task_prompts (study, task, prompt) where task <> 'ioi'
 -- below: layer < n_layers, head < n_heads, feature < d_sae, upstream_layer < n_layers, upstream_head < n_heads
@@ -80,7 +80,7 @@ COMMENT ON COLUMN intervention_results.is_control IS 'Edge: as many slices as th
 COMMENT ON COLUMN intervention_results.alpha IS 'Strength of the edit: 0 changes nothing, 1 is the full edit; head_scaling: the factor, 1 changes nothing; NULL for a set';
 COMMENT ON COLUMN intervention_results.seed IS 'Seed of a control''s draw, or of the prompts that resampling takes activations from; NULL otherwise';
 COMMENT ON COLUMN intervention_results.weights IS 'Weights that clean, corrupt, ablated and patched were run with: processed (LayerNorm folded, writing weights centred, b_V folded into b_O: zero ablation of z leaves b_V W_O in place) or raw (as published; SAEs read raw z)';
-COMMENT ON COLUMN intervention_results.source_variant IS 'Variant of the counterfactual prompts that activations come from, of the same pair (noise, paths) or of the same cell (mean_counterfactual, resample_counterfactual), or that is edited (denoise); NULL for other kinds';
+COMMENT ON COLUMN intervention_results.source_variant IS 'Variant of the counterfactual prompts that activations come from, of the same pair (noise, paths) or of the same cell (mean_counterfactual, resample_counterfactual), or that is edited (denoise); NULL for other kinds. Variants and_* apply to prompts of templates with one conjunction alone: others keep an "and" right before S2';
 COMMENT ON COLUMN intervention_results.senders IS 'path_patching: heads whose outputs are sent, as L0H1+L2H3';
 COMMENT ON COLUMN intervention_results.receivers IS 'Paths: heads that see the edit, as L0H1+L2H3; NULL for the logits';
 COMMENT ON COLUMN intervention_results.shared_with IS 'Grouped-query attention: heads that see the edit beside those it names, because heads of a query group have one key and one value, as L0H1+L2H3; NULL where there are none: every other model, queries, global edges';

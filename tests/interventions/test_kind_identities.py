@@ -316,3 +316,28 @@ def test_direct_paths_add_up_on_a_linear_model(linear: LanguageModel, pairs: pl.
         expected = float(logits[row["io_token_id"]] - logits[row["s_token_id"]])
         one = effect.filter(prompt=row["prompt"], upstream_layer=1, upstream_head=3)
         assert one["effect"][0] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["noise", "denoise"])
+def test_another_conjunction_is_asked_of_prompts_with_one(
+    organism: LanguageModel, mode: str
+) -> None:
+    """Of templates with a second "and" the variant leaves one right before S2 (K24 Table 4)."""
+    variants = ("base", "random_names", "and_alongside")
+    prompts = ioi_prompts(organism.encode, 32, 1, organism.bos_token_id, variants)
+    base = prompts.filter(variant="base")
+    twice = base.filter(pl.col("text").str.count_matches(" and ") > 1)
+    assert 0 < twice.height < base.height
+    shared = {"kind": "activation_patching", "mode": mode, "layer": 1, "site": "attn_out"}
+    given = [{**shared, "source_variant": name, "position_role": "S2"} for name in variants[1:]]
+    frame = run(organism, prompts, given).filter(metric="logit_diff")
+    of = {name: set(frame.filter(source_variant=name)["prompt"]) for name in variants[1:]}
+    assert of["random_names"] == set(base["prompt"])
+    assert of["and_alongside"] == set(base["prompt"]) - set(twice["prompt"])
+    # What is left is what it was.
+    one = base.filter(~pl.col("prompt").is_in(twice["prompt"].implode())).head(3)
+    pairs = prompts.filter(pl.col("pair_id").is_in(one["pair_id"].implode()))
+    alone = run(organism, pairs, given[1:]).filter(metric="logit_diff")
+    both = alone.join(frame.filter(source_variant="and_alongside"), on="prompt")
+    assert both.height == 3
+    assert both["patched"].to_list() == pytest.approx(both["patched_right"].to_list(), abs=1e-4)

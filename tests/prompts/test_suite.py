@@ -45,6 +45,10 @@ def test_every_task_is_made_in_pairs_of_equal_length(suite: TaskSuite) -> None:
     for (_, _), pair in suite.prompts.group_by("task", "pair_id"):
         assert sorted(pair["variant"]) == ["base", "corrupt"]
         base, corrupt = pair.sort("variant").iter_rows(named=True)
+        if base["task"] == "url_string":  # the same answer, behind words
+            assert base["answer_token_ids"] == corrupt["answer_token_ids"]
+            assert base["wrong_token_ids"] == corrupt["wrong_token_ids"] == []
+            continue
         assert base["answer_token_ids"] == corrupt["wrong_token_ids"]
         assert base["wrong_token_ids"] == corrupt["answer_token_ids"]
     base = suite.prompts.filter(variant="base")
@@ -59,6 +63,8 @@ def test_answers_stand_where_their_roles_say(suite: TaskSuite, organism: Languag
         if task == "digit_copying":
             assert ids[at["FIRST_TOTAL"]] == ids[at["LAST_TOTAL"]] == answer
             assert int(order[ids[at["NUMBER"]]]) < int(order[answer])
+        elif task == "url_string":
+            assert answer not in ids
         elif task in ("url_completion", "induction"):
             assert ids[at["ANSWER"]] == answer
             assert ids.count(answer) == 1
@@ -99,7 +105,12 @@ def test_what_the_tokenizer_cannot_express(tokenizer: TaskTokenizer) -> None:
         n_ctx=64,
     )
     built = task_suite(None, {}, letters, 4, 0)
-    assert set(built.skipped) == {"digit_copying", "url_completion", "successor_lists"}
+    assert set(built.skipped) == {
+        "digit_copying",
+        "url_completion",
+        "url_string",
+        "successor_lists",
+    }
     assert "single tokens" in built.skipped["url_completion"]
     assert set(built.prompts["task"]) == {"induction"}
     own = {"capitals": [Example("The capital of France is", " Paris", ())]}

@@ -82,12 +82,28 @@ def study_suite(run: Run) -> TaskSuite:
     )
     prompts = pl.concat([families.prompts, suite.prompts])
     skipped = {**families.skipped, **suite.skipped}
+    if (reason := _unknown_strings(run, prompts)) is not None:
+        skipped |= reason
+        prompts = prompts.filter(~pl.col("task").is_in(list(reason)))
     try:
         prompts = _in_chat(run, prompts, settings)
     except PromptError as error:
         skipped |= dict.fromkeys(prompts["task"].unique(maintain_order=True), str(error))
         prompts = prompts.clear()
     return TaskSuite(prompts, skipped)
+
+
+def _unknown_strings(run: Run, prompts: pl.DataFrame) -> dict[str, str] | None:
+    """Why URL strings are left out, for a model that does not know them."""
+    from mechinterp_assets.prompts.url_string import URL_STRING, unknown_form
+    from mechinterp_assets.tasks.baseline import task_baseline
+
+    own = prompts.filter(task=URL_STRING)
+    if own.is_empty():
+        return None
+    losses = task_baseline(run.model, own).join(own.select("prompt", "pair_id"), on="prompt")
+    reason = unknown_form(losses, run.study.tasks.seed)
+    return None if reason is None else {URL_STRING: reason}
 
 
 def _in_chat(run: Run, prompts: pl.DataFrame, asked: IoiSettings | TaskSettings) -> pl.DataFrame:

@@ -7,7 +7,8 @@ Noise: the clean prompt is run with an activation of the corrupt run (corrupt in
 the corrupt prompt is run with an activation of the clean run (clean into corrupt). Metrics always
 use the clean prompt's answers; recovered = (patched - corrupt) / (clean - corrupt). The corrupt run
 is that of the prompt of `source_variant` with the same pair_id. Activations go from role to role,
-so lengths may differ where a role is named.
+so lengths may differ where a role is named. Variants that replace the conjunction are run on prompts
+with no second one alone (K24 Table 4: exactly one).
 
 Kissane et al. 2024 (section 4, Fig. 5) normalise noising by zero ablation, (patched - zero) /
 (clean - zero): versus "zero" zeroes the same site at the same positions, "zero_all" at all of them,
@@ -106,6 +107,7 @@ class PatchActivation(Intervention):
         return AblateLayer.model_validate({**shared, "site": self.site})
 
     def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        from mechinterp_assets.interventions.prompts import CONJUNCTION, with_one_conjunction
         from mechinterp_assets.interventions.runs import weights_of
         from mechinterp_assets.interventions.sites import Blend, Places, at_places, edit_of
 
@@ -116,7 +118,12 @@ class PatchActivation(Intervention):
         theirs = Places.of(other.group, self.position_role)
         target = at_places(other.at(self.site, self.layer), theirs, self.head)
         step = Blend(self.site, self.layer, self.head, places, target, self.alpha)
-        return edit_of(edited, step, weights_of(context.model, self.view))
+        edit = edit_of(edited, step, weights_of(context.model, self.view))
+        if not self.source_variant.startswith(CONJUNCTION):
+            return edit
+        base = other if self.edits_source else edited
+        keep = with_one_conjunction(base.group)
+        return edit.of_rows(keep) if len(keep) else None
 
 
 def patching_sweep(
