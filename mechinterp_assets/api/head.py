@@ -37,19 +37,33 @@ def head_of(name: str) -> tuple[int, int]:
 class Head:
     """One head of a study's model; `study.head("2.3")` gives it.
 
+    Args:
+        tables, study, layer, index: of the study, and which head.
+        scores: rows of the view head_score_tests, of all heads.
+        roles: rows of the view head_roles, of all heads.
+        write_label: see `OpenedStudy.label_head`.
+
     Attributes:
         study, layer, index: which.
         scores: score, value, n, null_mean, null_sd, threshold, passes (view head_score_tests);
             what each score is, stands in the view head_score_definitions.
+        roles: whose conditions it meets (view head_roles).
     """
 
     def __init__(
-        self, tables: Tables, study: str, layer: int, index: int, write_label: Callable[..., Any]
+        self,
+        tables: Tables,
+        study: str,
+        layer: int,
+        index: int,
+        *,
+        scores: pl.DataFrame,
+        roles: pl.DataFrame,
+        write_label: Callable[..., Any],
     ) -> None:
         self._tables, self._write_label = tables, write_label
         self.study, self.layer, self.index = study, layer, index
-        every = tables["head_score_tests"].frame()
-        mine = every.filter(layer=layer, head=index)
+        every, mine = scores, scores.filter(layer=layer, head=index)
         if mine.is_empty():
             heads = every.select("layer", "head").max()
             there = (
@@ -61,6 +75,7 @@ class Head:
         self.scores = mine.select(
             "score", "value", "n", "null_mean", "null_sd", "threshold", "passes"
         ).sort("score")
+        self.roles = sorted(roles.filter(layer=layer, head=index)["role"].to_list())
 
     @property
     def name(self) -> str:
@@ -82,11 +97,6 @@ class Head:
             return self.rows(table)
         except NotThereError:
             return None
-
-    @cached_property
-    def roles(self) -> list[str]:
-        """Roles whose conditions it meets (view head_roles)."""
-        return sorted(self.rows("head_roles")["role"].to_list())
 
     @cached_property
     def features(self) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import Study, StudyError, parse_site, site_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import duckdb
     import networkx as nx
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mechinterp_assets.api.own_interventions import Prompt
     from mechinterp_assets.labels.files import LabelledSae
     from mechinterp_assets.model.language_model import LanguageModel
+    from mechinterp_assets.orchestration.inputs import Inputs
     from mechinterp_assets.sae.base import SparseAutoencoder
 
 
@@ -133,18 +134,34 @@ class OpenedStudy:
             layer, index = head_of(layer)
         elif index is None:
             raise NotThereError(f"head({layer}) names no head; write head({layer}, 3)")
-        return Head(self.tables, self.name, layer, index, self.label_head)
+        return self._heads([(layer, index)])[0]
 
     def heads(self, role: str | None = None) -> list[Head]:
         """Heads with a role (view head_roles), strongest first; None: all that were scored."""
         if role is None:
-            rows = self.tables["head_score_matrix"].frame().select("layer", "head")
-            return [self.head(*row) for row in rows.sort("layer", "head").iter_rows()]
+            scored = self.tables["head_scores"].lazy().select("layer", "head").unique().collect()
+            return self._heads(scored.sort("layer", "head").rows())
         roles = self.tables["head_roles"].frame()
         if role not in (known := roles["role"].unique().sort().to_list()):
             raise NotThereError(f"no head of {self.name} is {role!r}; {perhaps(role, known)}")
         rows = roles.filter(role=role).sort("value", descending=True).select("layer", "head")
-        return [self.head(*row) for row in rows.unique(maintain_order=True).iter_rows()]
+        return self._heads(rows.unique(maintain_order=True).rows())
+
+    def _heads(self, which: Sequence[tuple[int, int]]) -> list[Head]:
+        """Heads by (layer, head); the views about all heads are read once."""
+        scores, roles = (self.tables[name].frame() for name in ("head_score_tests", "head_roles"))
+        return [
+            Head(
+                self.tables,
+                self.name,
+                layer,
+                index,
+                scores=scores,
+                roles=roles,
+                write_label=self.label_head,
+            )
+            for layer, index in which
+        ]
 
     # ---- circuits --------------------------------------------------------------------------------
 
@@ -225,7 +242,7 @@ class OpenedStudy:
         return {}
 
     @cached_property
-    def _inputs(self) -> Any:
+    def _inputs(self) -> Inputs:
         """Inputs as assets get them, which refuse what does not belong together."""
         from mechinterp_assets.orchestration.declared_settings import DeclaredSettings
         from mechinterp_assets.orchestration.inputs import Inputs
