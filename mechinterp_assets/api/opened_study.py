@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mechinterp_assets.api.own_interventions import Prompt
+    from mechinterp_assets.explore.exploration import Exploration, Explorer
     from mechinterp_assets.labels.files import LabelledSae
     from mechinterp_assets.model.language_model import LanguageModel
     from mechinterp_assets.orchestration.inputs import Inputs
@@ -126,7 +127,7 @@ class OpenedStudy:
         return self.tables["feature_overview"].frame(layer=layer)
 
     def head(self, layer: int | str, index: int | None = None) -> Head:
-        """A head: `head("2.3")`, `head("L2H3")` or `head(2, 3)`.
+        """A head: `head("L2H3")`, `head("2.3")` or `head(2, 3)`.
 
         Raises NotThereError for what names none, and for heads without scores.
         """
@@ -254,6 +255,22 @@ class OpenedStudy:
         return Inputs(self.lake, tensors, declared, ["attention_sae", "language_model"], reader)
 
     # ---- experiments -----------------------------------------------------------------------------
+
+    def explore(self, text: str | Sequence[int]) -> Exploration:
+        """Any prompt, run once with the SAEs of all layers: tokens, features with their DFA and
+        recursive attribution, attention, logit lens, direct logit attribution, what if.
+
+        Frames of the same columns as the explorer page shows; the model and its SAEs are loaded by
+        the first call. Raises ExploreError for a prompt that is empty or too long.
+        """
+        return self._explorer.explore(text)
+
+    @cached_property
+    def _explorer(self) -> Explorer:
+        from mechinterp_assets.explore.exploration import Explorer
+
+        model = self.model
+        return Explorer(model, {layer: self.sae(layer).to(model.device) for layer in self.layers})
 
     def prompts(self, task: str = "ioi") -> pl.DataFrame:
         """Prompts of a task, all variants: rows of ioi_prompts, or of task_prompts."""
@@ -397,7 +414,7 @@ class OpenedStudy:
         """Write what a head does, or what one of its features means; the file.
 
         Args:
-            head: "2.3", or (2, 3).
+            head: "L2H3", or (2, 3).
             label: in words.
             class_: without `feature`: monosemantic, minor exception, bisemantic or polysemantic
                 (Kissane et al. 2024, Table 3).

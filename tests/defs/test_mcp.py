@@ -98,9 +98,9 @@ def test_an_agent_finds_its_way_from_nothing_to_a_number_and_why(tiny: Materiali
         assert "setting heads.sequences = 8" in text
         assert "Olsson et al. 2022" in text
         failed, text = await ask("head", study="tiny", head=f"L{row[0]}H{row[1]}")
-        assert f"Head {row[0]}.{row[1]} of tiny" in text
+        assert f"Head L{row[0]}H{row[1]} of tiny" in text
         failed, text = await ask("feature", study="tiny", layer=2, feature=3)
-        assert text.startswith("Feature 2/3 of tiny")
+        assert text.startswith("Feature L2F3 of tiny")
         failed, text = await ask("answer", question="1", study="tiny")
         assert not failed
         assert json.loads(text.partition("\n\n{")[2].join(["{", ""]))["columns"]
@@ -167,7 +167,7 @@ def test_the_same_over_http_on_this_machine_alone(tiny: Materialized) -> None:
         _, text = await ask("query", sql="SELECT count(*) AS n FROM head_scores")
         assert json.loads(text)["rows"] == [[tiny.lake.current("head_scores", "tiny").rows]]
         _, text = await ask("head", study="tiny", head="1.0")
-        assert "Head 1.0 of tiny" in text
+        assert "Head L1H0 of tiny" in text
 
     with served(tiny.home) as address:
         converse(address, conversation)
