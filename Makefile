@@ -59,7 +59,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,fast,gguf]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,fast,gguf,mcp]"
 	$(BIN)/python -m mechinterp_assets.sae.cpu_kernels
 	touch $@
 

@@ -16,6 +16,7 @@ from mechinterp_assets.api.marked_tokens import marked_html, marked_text
 from mechinterp_assets.api.not_there import NotThereError
 from mechinterp_assets.api.tables import Tables
 from mechinterp_assets.dashboards.charts import number, signed
+from mechinterp_assets.dashboards.places import head_name
 from mechinterp_assets.dashboards.tokens import token_label
 
 SHOWN_EXAMPLES = 8
@@ -24,6 +25,11 @@ SHOWN_HEADS = 4
 _BOX = "max-width:900px;font-size:13px"
 _TEXT = "font-family:monospace;white-space:pre-wrap;text-align:left;padding:2px 0"
 _CELL = "text-align:left;padding:2px 14px 2px 0;vertical-align:top"
+
+
+def feature_name(layer: int, feature: int) -> str:
+    """A feature as it is written everywhere, such as L3F12."""
+    return f"L{layer}F{feature}"
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,8 @@ class Feature:
 
     @property
     def name(self) -> str:
-        """`<layer>/<feature>`, such as 3/12."""
-        return f"{self.layer}/{self.index}"
+        """As interventions name it, such as L3F12."""
+        return feature_name(self.layer, self.index)
 
     def rows(self, table: str) -> pl.DataFrame:
         """Its rows of any table with the columns layer and feature.
@@ -237,7 +243,7 @@ class Feature:
 
     def _writers(self) -> str:
         rows = self.heads.head(SHOWN_HEADS).iter_rows()
-        return ", ".join(f"{self.layer}.{head} {number(share)}" for head, share in rows)
+        return ", ".join(f"{head_name(self.layer, head)} {number(share)}" for head, share in rows)
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ from typing import Any
 
 import polars as pl
 
+from mechinterp_assets.api.feature import feature_name
 from mechinterp_assets.api.marked_tokens import marked_html, marked_text
 from mechinterp_assets.api.not_there import NotThereError
 from mechinterp_assets.api.tables import Tables
 from mechinterp_assets.dashboards.charts import number, signed
+from mechinterp_assets.dashboards.places import head_name
 from mechinterp_assets.dashboards.tokens import token_label
 
 SHOWN = 8
@@ -26,46 +28,61 @@ _CELL = "text-align:left;padding:2px 14px 2px 0;vertical-align:top"
 
 
 def head_of(name: str) -> tuple[int, int]:
-    """Layer and head of `2.3` or `L2H3`. Raises NotThereError for anything else."""
+    """Layer and head of `L2H3` or `2.3`. Raises NotThereError for anything else."""
     found = _HEAD.fullmatch(name.strip())
     if found is None:
-        raise NotThereError(f"{name!r} names no head; write layer and head as 2.3 or L2H3")
+        raise NotThereError(f"{name!r} names no head; write layer and head as L2H3 or 2.3")
     layer, head = (group for group in found.groups() if group is not None)
     return int(layer), int(head)
 
 
 class Head:
-    """One head of a study's model; `study.head("2.3")` gives it.
+    """One head of a study's model; `study.head("L2H3")` gives it.
+
+    Args:
+        tables, study, layer, index: of the study, and which head.
+        scores: rows of the view head_score_tests, of all heads.
+        roles: rows of the view head_roles, of all heads.
+        write_label: see `OpenedStudy.label_head`.
 
     Attributes:
         study, layer, index: which.
         scores: score, value, n, null_mean, null_sd, threshold, passes (view head_score_tests);
             what each score is, stands in the view head_score_definitions.
+        roles: whose conditions it meets (view head_roles).
     """
 
     def __init__(
-        self, tables: Tables, study: str, layer: int, index: int, write_label: Callable[..., Any]
+        self,
+        tables: Tables,
+        study: str,
+        layer: int,
+        index: int,
+        *,
+        scores: pl.DataFrame,
+        roles: pl.DataFrame,
+        write_label: Callable[..., Any],
     ) -> None:
         self._tables, self._write_label = tables, write_label
         self.study, self.layer, self.index = study, layer, index
-        every = tables["head_score_tests"].frame()
-        mine = every.filter(layer=layer, head=index)
+        every, mine = scores, scores.filter(layer=layer, head=index)
         if mine.is_empty():
             heads = every.select("layer", "head").max()
             there = (
-                f"they are 0.0 to {heads['layer'].item()}.{heads['head'].item()}"
+                f"they are L0H0 to {head_name(heads['layer'].item(), heads['head'].item())}"
                 if every.height
                 else f"`mechinterp materialize {study} --select head_scores` scores them"
             )
-            raise NotThereError(f"{study} has no scores of head {layer}.{index}; {there}")
+            raise NotThereError(f"{study} has no scores of {head_name(layer, index)}; {there}")
         self.scores = mine.select(
             "score", "value", "n", "null_mean", "null_sd", "threshold", "passes"
         ).sort("score")
+        self.roles = sorted(roles.filter(layer=layer, head=index)["role"].to_list())
 
     @property
     def name(self) -> str:
-        """`<layer>.<head>`, such as 2.3."""
-        return f"{self.layer}.{self.index}"
+        """As it is written everywhere, such as L2H3."""
+        return head_name(self.layer, self.index)
 
     def rows(self, table: str) -> pl.DataFrame:
         """Its rows of any table or view with the columns layer and head.
@@ -82,11 +99,6 @@ class Head:
             return self.rows(table)
         except NotThereError:
             return None
-
-    @cached_property
-    def roles(self) -> list[str]:
-        """Roles whose conditions it meets (view head_roles)."""
-        return sorted(self.rows("head_roles")["role"].to_list())
 
     @cached_property
     def features(self) -> pl.DataFrame:
@@ -212,7 +224,7 @@ class Head:
         features = self._rows_if_made("head_features")
         if features is not None and not features.is_empty():
             shown = [
-                f"{self.layer}/{row['feature']} ({number(row['attribution'])})"
+                f"{feature_name(self.layer, row['feature'])} ({number(row['attribution'])})"
                 + (
                     f" on {token_label(row['frequent_tokens'][0])}"
                     if row["frequent_tokens"]
@@ -230,8 +242,8 @@ class Head:
         for task in self.edges["task"].unique(maintain_order=True).to_list():
             rows = self.edges.filter(task=task).head(SHOWN)
             shown = [
-                f"{row['upstream_layer']}.{row['upstream_head']} > "
-                f"{row['downstream_layer']}.{row['downstream_head']} "
+                f"{head_name(row['upstream_layer'], row['upstream_head'])} > "
+                f"{head_name(row['downstream_layer'], row['downstream_head'])} "
                 f"({row['destination_role']} to {row['source_role']}, {row['side']} side, "
                 f"{row['n_prompts']} prompts)"
                 for row in rows.iter_rows(named=True)

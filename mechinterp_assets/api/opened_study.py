@@ -24,15 +24,17 @@ from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import Study, StudyError, parse_site, site_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import duckdb
     import networkx as nx
     from torch import Tensor
 
     from mechinterp_assets.api.own_interventions import Prompt
+    from mechinterp_assets.explore.exploration import Exploration, Explorer
     from mechinterp_assets.labels.files import LabelledSae
     from mechinterp_assets.model.language_model import LanguageModel
+    from mechinterp_assets.orchestration.inputs import Inputs
     from mechinterp_assets.sae.base import SparseAutoencoder
 
 
@@ -125,7 +127,7 @@ class OpenedStudy:
         return self.tables["feature_overview"].frame(layer=layer)
 
     def head(self, layer: int | str, index: int | None = None) -> Head:
-        """A head: `head("2.3")`, `head("L2H3")` or `head(2, 3)`.
+        """A head: `head("L2H3")`, `head("2.3")` or `head(2, 3)`.
 
         Raises NotThereError for what names none, and for heads without scores.
         """
@@ -133,18 +135,34 @@ class OpenedStudy:
             layer, index = head_of(layer)
         elif index is None:
             raise NotThereError(f"head({layer}) names no head; write head({layer}, 3)")
-        return Head(self.tables, self.name, layer, index, self.label_head)
+        return self._heads([(layer, index)])[0]
 
     def heads(self, role: str | None = None) -> list[Head]:
         """Heads with a role (view head_roles), strongest first; None: all that were scored."""
         if role is None:
-            rows = self.tables["head_score_matrix"].frame().select("layer", "head")
-            return [self.head(*row) for row in rows.sort("layer", "head").iter_rows()]
+            scored = self.tables["head_scores"].lazy().select("layer", "head").unique().collect()
+            return self._heads(scored.sort("layer", "head").rows())
         roles = self.tables["head_roles"].frame()
         if role not in (known := roles["role"].unique().sort().to_list()):
             raise NotThereError(f"no head of {self.name} is {role!r}; {perhaps(role, known)}")
         rows = roles.filter(role=role).sort("value", descending=True).select("layer", "head")
-        return [self.head(*row) for row in rows.unique(maintain_order=True).iter_rows()]
+        return self._heads(rows.unique(maintain_order=True).rows())
+
+    def _heads(self, which: Sequence[tuple[int, int]]) -> list[Head]:
+        """Heads by (layer, head); the views about all heads are read once."""
+        scores, roles = (self.tables[name].frame() for name in ("head_score_tests", "head_roles"))
+        return [
+            Head(
+                self.tables,
+                self.name,
+                layer,
+                index,
+                scores=scores,
+                roles=roles,
+                write_label=self.label_head,
+            )
+            for layer, index in which
+        ]
 
     # ---- circuits --------------------------------------------------------------------------------
 
@@ -225,7 +243,7 @@ class OpenedStudy:
         return {}
 
     @cached_property
-    def _inputs(self) -> Any:
+    def _inputs(self) -> Inputs:
         """Inputs as assets get them, which refuse what does not belong together."""
         from mechinterp_assets.orchestration.declared_settings import DeclaredSettings
         from mechinterp_assets.orchestration.inputs import Inputs
@@ -237,6 +255,22 @@ class OpenedStudy:
         return Inputs(self.lake, tensors, declared, ["attention_sae", "language_model"], reader)
 
     # ---- experiments -----------------------------------------------------------------------------
+
+    def explore(self, text: str | Sequence[int]) -> Exploration:
+        """Any prompt, run once with the SAEs of all layers: tokens, features with their DFA and
+        recursive attribution, attention, logit lens, direct logit attribution, what if.
+
+        Frames of the same columns as the explorer page shows; the model and its SAEs are loaded by
+        the first call. Raises ExploreError for a prompt that is empty or too long.
+        """
+        return self._explorer.explore(text)
+
+    @cached_property
+    def _explorer(self) -> Explorer:
+        from mechinterp_assets.explore.exploration import Explorer
+
+        model = self.model
+        return Explorer(model, {layer: self.sae(layer).to(model.device) for layer in self.layers})
 
     def prompts(self, task: str = "ioi") -> pl.DataFrame:
         """Prompts of a task, all variants: rows of ioi_prompts, or of task_prompts."""
@@ -380,7 +414,7 @@ class OpenedStudy:
         """Write what a head does, or what one of its features means; the file.
 
         Args:
-            head: "2.3", or (2, 3).
+            head: "L2H3", or (2, 3).
             label: in words.
             class_: without `feature`: monosemantic, minor exception, bisemantic or polysemantic
                 (Kissane et al. 2024, Table 3).

@@ -3,6 +3,7 @@
 Belongs here: from a name to a study, and which studies there are.
 """
 
+import warnings
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,9 @@ from mechinterp_assets.api.opened_study import OpenedStudy
 from mechinterp_assets.storage.home import HOME_VARIABLE
 from mechinterp_assets.storage.home import home as default_home
 from mechinterp_assets.storage.lake import Lake
+
+# Without ipywidgets tqdm, which model libraries import, says so above every first model.
+warnings.filterwarnings("ignore", message="IProgress not found", module="tqdm")
 
 _STUDIES = (
     "SELECT study, count(DISTINCT table_name) AS tables, count(*) AS partitions,"

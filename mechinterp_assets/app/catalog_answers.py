@@ -167,7 +167,7 @@ class CatalogAnswers:
         return _bounded(visible(text).split("\n"))
 
     def head(self, study: str, head: str, examples: int = 4) -> str:
-        """A head in plain text; `head` is written 2.3 or L2H3."""
+        """A head in plain text; `head` is written L2H3 or 2.3."""
         with _told():
             text = self._open(study).head(head).text(max(0, min(examples, 20)))
         return _bounded(visible(text).split("\n"))

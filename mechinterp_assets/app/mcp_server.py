@@ -138,7 +138,7 @@ def mcp_server(answers: CatalogAnswers) -> MCPServer:
     @tool
     def head(
         study: Study,
-        head: Annotated[str, Field(description="Layer and head, such as 2.3 or L2H3")],
+        head: Annotated[str, Field(description="Layer and head, such as L2H3 or 2.3")],
         examples: Examples = 4,
     ) -> str:
         """An attention head: roles, scores, effects, features, circuit edges, where it attends."""

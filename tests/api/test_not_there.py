@@ -14,7 +14,7 @@ def test_heads_are_written_in_several_ways(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "2", "2.3.4", "H3", "-1.2", "2,3", "L2H", "a.b", "2.3; DROP"])
 def test_what_names_no_head_is_refused(name: str) -> None:
-    with pytest.raises(mi.NotThereError, match=r"names no head; write layer and head as 2\.3"):
+    with pytest.raises(mi.NotThereError, match=r"names no head; write layer and head as L2H3"):
         head_of(name)
 
 

@@ -10,15 +10,21 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
+from mechinterp_assets.app.catalog_answers import CatalogAnswers
 from mechinterp_assets.app.ports import listening
+from tests.command_line import call
 from tests.defs.conftest import Materialized
 
 pytest.importorskip("mcp")
 
 from mcp import Client, StdioServerParameters
+
+from mechinterp_assets.app.mcp_server import mcp_server
 
 Ask = Callable[..., Awaitable[tuple[bool, str]]]
 ARGUMENTS = ["-m", "mechinterp_assets", "mcp"]
@@ -92,9 +98,9 @@ def test_an_agent_finds_its_way_from_nothing_to_a_number_and_why(tiny: Materiali
         assert "setting heads.sequences = 8" in text
         assert "Olsson et al. 2022" in text
         failed, text = await ask("head", study="tiny", head=f"L{row[0]}H{row[1]}")
-        assert f"Head {row[0]}.{row[1]} of tiny" in text
+        assert f"Head L{row[0]}H{row[1]} of tiny" in text
         failed, text = await ask("feature", study="tiny", layer=2, feature=3)
-        assert text.startswith("Feature 2/3 of tiny")
+        assert text.startswith("Feature L2F3 of tiny")
         failed, text = await ask("answer", question="1", study="tiny")
         assert not failed
         assert json.loads(text.partition("\n\n{")[2].join(["{", ""]))["columns"]
@@ -128,7 +134,7 @@ def test_nothing_can_be_written_and_mistakes_are_told(tiny: Materialized, tmp_pa
         failed, text = await ask("query", sql="SELECT 1 AS one")  # the server goes on
         assert json.loads(text)["rows"] == [[1]]
 
-    converse(stdio(tiny.home), conversation)
+    converse(mcp_server(CatalogAnswers(tiny.home)), conversation)
     assert files(tiny.home) == before
     assert not list(tmp_path.iterdir())
 
@@ -157,50 +163,39 @@ def served(home: Path) -> Iterator[str]:
 
 
 def test_the_same_over_http_on_this_machine_alone(tiny: Materialized) -> None:
-    import httpx
-
     async def conversation(client: Client, ask: Ask) -> None:
         _, text = await ask("query", sql="SELECT count(*) AS n FROM head_scores")
         assert json.loads(text)["rows"] == [[tiny.lake.current("head_scores", "tiny").rows]]
         _, text = await ask("head", study="tiny", head="1.0")
-        assert "Head 1.0 of tiny" in text
+        assert "Head L1H0 of tiny" in text
 
     with served(tiny.home) as address:
         converse(address, conversation)
-        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
-            assert httpx.post(address, json=body, headers=headers).status_code == 403
+            body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
+            request = Request(address, body, {"Content-Type": "application/json", **headers})
+            with pytest.raises(HTTPError, match="403"):
+                urlopen(request, timeout=60)
 
 
-def test_without_the_extra_the_command_says_what_to_install(tiny: Materialized) -> None:
-    program = (
-        "import sys; sys.modules['mcp'] = None\n"
-        "from mechinterp_assets.app.cli import run; sys.exit(run(['mcp']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment(tiny.home),
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr == (
+def test_without_the_extra_the_command_says_what_to_install(
+    tiny: Materialized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECHINTERP_HOME", str(tiny.home))
+    monkeypatch.delitem(sys.modules, "mechinterp_assets.app.mcp_server", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mcp"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    called = call(["mcp"])
+    assert called.exit_code == 1
+    assert called.output == (
         "mechinterp: the MCP SDK is not installed; install it with "
         "`pip install 'mechinterp-assets[mcp]'`\n"
     )
 
 
-def test_an_empty_home_is_told_at_once(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, *ARGUMENTS],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "nothing is materialized in" in done.stderr
+def test_an_empty_home_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MECHINTERP_HOME", str(tmp_path))
+    called = call(["mcp"])
+    assert called.exit_code == 2
+    assert "nothing is materialized in" in called.stderr

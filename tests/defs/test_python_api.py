@@ -135,7 +135,7 @@ def test_the_sae_and_the_model_give_what_the_tables_say(study: mi.OpenedStudy) -
 
 def test_a_head_is_its_rows(study: mi.OpenedStudy) -> None:
     head = study.head("L1H0")
-    assert (head.name, head.layer, head.index) == ("1.0", 1, 0)
+    assert (head.name, head.layer, head.index) == ("L1H0", 1, 0)
     assert (
         head.scores.height == study.tables["head_score_tests"].frame(layer=1).filter(head=0).height
     )
@@ -145,6 +145,7 @@ def test_a_head_is_its_rows(study: mi.OpenedStudy) -> None:
         assert row["tokens"][row["source"]] == row["source_token"]
         assert row["tokens"][row["destination"]] == row["destination_token"]
         assert sum(row["attention_row"]) == pytest.approx(1, abs=1e-3)
+    assert study.heads("induction")[0].roles == study.head(study.heads("induction")[0].name).roles
     for role in study.tables["head_roles"].frame()["role"].unique():
         assert all(role in one.roles for one in study.heads(role))
     assert len(study.heads()) == 40
@@ -157,7 +158,7 @@ def test_features_and_heads_that_do_not_exist_are_answered(study: mi.OpenedStudy
         study.feature(2, 128)
     with pytest.raises(mi.NotThereError, match="layer 1 of tiny has no SAE; layers with one: 0, 2"):
         study.feature(1, 0)
-    with pytest.raises(mi.NotThereError, match=r"no scores of head 7\.0; they are 0\.0 to 4\.7"):
+    with pytest.raises(mi.NotThereError, match="no scores of L7H0; they are L0H0 to L4H7"):
         study.head("7.0")
     with pytest.raises(
         mi.NotThereError, match="no head of tiny is 'inductive'; did you mean 'induc"
@@ -261,10 +262,23 @@ def test_own_prompts_have_answers_where_they_are_given(study: mi.OpenedStudy) ->
     assert silent.drop_nulls("clean")["metric"].unique().to_list() == ["kl"]
     changed = {m: results.filter(metric=m)["patched"].item() for m in ("kl", "logit_diff")}
     assert silent.filter(metric="kl")["patched"].item() == pytest.approx(changed["kl"], abs=1e-6)
-    with pytest.raises(PromptError, match=r"the tokens of .* change"):
-        study.intervene(ablation, [(text, "Mary")])
+    with pytest.raises(
+        PromptError, match="' Mary' and the wrong answer ' Mary' begin with the same"
+    ):
+        study.intervene(ablation, [(text, " Mary", " Mary")])
     with pytest.raises(mi.NotThereError, match="no prompts of task 'ioy'; did you mean 'ioi'"):
         study.intervene(ablation, task="ioy")
+
+
+def test_a_prompt_that_was_never_in_the_study_is_explored(study: mi.OpenedStudy) -> None:
+    """Activations are those of the SAE; attribution over sources sums to them."""
+    seen = study.explore("When Mary and John went to the store, John gave a drink to")
+    assert seen.tokens["token"][-1] == " to"
+    assert set(seen.features["layer"].unique()) == {0, 2}
+    row = seen.features.filter(layer=2).sort("activation", descending=True).row(0, named=True)
+    dfa = seen.dfa(2, row["feature"], row["position"])
+    assert dfa["value"].sum() == pytest.approx(row["activation"], abs=1e-6)
+    assert study.explore(seen.token_ids.tolist()).features.equals(seen.features)
 
 
 # ---- labels --------------------------------------------------------------------------------------
@@ -326,8 +340,8 @@ def test_what_is_shown_is_what_is_there(study: mi.OpenedStudy) -> None:
     feature = strongest(study, 2)
     shown, text = feature._repr_html_(), feature.text()
     for head, _ in feature.heads.head(2).iter_rows():
-        assert f"2.{head} " in shown
-        assert f"2.{head} " in text
+        assert f"L2H{head} " in shown
+        assert f"L2H{head} " in text
     assert text.count("**") == 2 * min(8, len(feature.examples))
     assert "One row per attention head and score" in study.tables.head_scores._repr_html_()
     assert "feature_statistics" in study.tables._repr_html_()
