@@ -118,9 +118,8 @@ def dashboard_app(
         published = {page.parent.name for page in folder.glob("*/index.html")} | {GLOSSARY}
         if of_studies.has_comparisons():
             published.add(COMPARISONS)
-        published |= {
-            training_folder(study) for study in registry.studies if of_studies.has_training(study)
-        }
+        for study in registry.studies:
+            published |= of_studies.folders(study)
         observe_if_possible(lake, registry.studies.values())
         states = {} if lake.is_empty() else freshness(lake)
         page = studies_page(

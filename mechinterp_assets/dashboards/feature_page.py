@@ -24,6 +24,7 @@ from mechinterp_assets.dashboards.layer_frames import (
 )
 from mechinterp_assets.dashboards.matrix_block import matrix_picture
 from mechinterp_assets.dashboards.meaning_block import MeaningBlock
+from mechinterp_assets.dashboards.places import head_name
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.relation_blocks import RelationBlocks
 from mechinterp_assets.dashboards.tokens import TokenTexts
@@ -154,7 +155,9 @@ class FeaturePages:
                 example["matrix"] = matrix_picture(matrices[rank], ids, self.layer, self.texts)
             if attribution:
                 values = attribution.by_head.tolist()
-                parts = [f"{self.layer}.{i} {value:+.2g}" for i, value in enumerate(values)]
+                parts = [
+                    f"{head_name(self.layer, i)} {value:+.2g}" for i, value in enumerate(values)
+                ]
                 example["heads"] = signed_bars(
                     values, label="DFA by head: " + ", ".join(parts), step=max(4, 96 // len(values))
                 )

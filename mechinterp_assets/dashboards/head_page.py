@@ -12,7 +12,7 @@ from mechinterp_assets.dashboards.attention_text import attention_in_words, atte
 from mechinterp_assets.dashboards.charts import number, place_among, signed
 from mechinterp_assets.dashboards.head_frames import HeadFrames
 from mechinterp_assets.dashboards.layer_frames import SequenceTokens
-from mechinterp_assets.dashboards.places import head_page
+from mechinterp_assets.dashboards.places import head_name, head_page
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.tokens import TokenTexts, token_label
 
@@ -206,7 +206,7 @@ class HeadPages:
         )
         return [
             {
-                "name": f"{(there := (row[f'{other}_layer'], row[f'{other}_head']))[0]}.{there[1]}",
+                "name": head_name(*(there := (row[f"{other}_layer"], row[f"{other}_head"]))),
                 "href": head_page(*there) if there in self.known else None,
                 "task": row["task"],
                 "pair": f"{row['destination_role']} → {row['source_role'] or '–'}",

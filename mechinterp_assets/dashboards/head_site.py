@@ -16,7 +16,7 @@ from mechinterp_assets.dashboards.head_frames import HeadFrames
 from mechinterp_assets.dashboards.head_page import HeadPages
 from mechinterp_assets.dashboards.heads_index import heads_content
 from mechinterp_assets.dashboards.layer_frames import SequenceTokens
-from mechinterp_assets.dashboards.places import head_page
+from mechinterp_assets.dashboards.places import head_name, head_page
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template, write_page
 from mechinterp_assets.dashboards.site import RenderedFolder
 from mechinterp_assets.dashboards.tokens import TokenTexts
@@ -94,7 +94,7 @@ class HeadRenderer:
         """The index of all heads."""
         return template("heads.html").render(
             **self._shared,
-            **page_parts("heads.js"),
+            **page_parts("tables.js", "heads.js"),
             **heads_content(self._frames, str(self._shared["study"])),
         )
 
@@ -102,7 +102,7 @@ class HeadRenderer:
         if not 0 <= place < len(self.heads):
             return None
         layer, head = self.heads[place]
-        return {"href": head_page(layer, head), "name": f"{layer}.{head}"}
+        return {"href": head_page(layer, head), "name": head_name(layer, head)}
 
 
 def render_heads(renderer: HeadRenderer, folder: Path) -> RenderedFolder:

@@ -10,6 +10,7 @@ import polars as pl
 
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
+from mechinterp_assets.dashboards.places import head_name
 
 TOP_FEATURES = 8
 
@@ -35,8 +36,8 @@ class HeadNotes:
                 self._add(edge, layer)
 
     def _add(self, edge: dict[str, Any], layer: int) -> None:
-        upstream = f"{edge['upstream_layer']}.{edge['upstream_head']}"
-        downstream = f"{edge['downstream_layer']}.{edge['downstream_head']}"
+        upstream = head_name(edge["upstream_layer"], edge["upstream_head"])
+        downstream = head_name(edge["downstream_layer"], edge["downstream_head"])
         roles = f"{edge['destination_role']} → {edge['source_role']}"
         end = f"({roles}, {edge['side']}, {edge['n_prompts']} prompts)"
         if edge["upstream_layer"] == layer:

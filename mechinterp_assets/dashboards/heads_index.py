@@ -7,12 +7,14 @@ import math
 from typing import Any
 
 import polars as pl
+from markupsafe import Markup
 
 from mechinterp_assets.dashboards.charts import heat_map, number, signed
 from mechinterp_assets.dashboards.head_frames import HeadFrames
-from mechinterp_assets.dashboards.places import head_page
+from mechinterp_assets.dashboards.places import head_name, head_page
 from mechinterp_assets.dashboards.queries import filled_statements
 
+SHOWN_ROWS = 40  # of the table of heads until more are asked for
 ABLATION = {"task": "ioi", "mode": "zero", "metric": "logit_diff", "position_role": "all"}
 
 
@@ -31,7 +33,7 @@ def heads_content(frames: HeadFrames, study: str) -> dict[str, Any]:
     return {
         "rows": [
             {
-                "name": f"{layer}.{head}",
+                "name": head_name(layer, head),
                 "href": head_page(layer, head),
                 "order": i,
                 "roles": sorted(roles.get((layer, head), [])),
@@ -43,6 +45,7 @@ def heads_content(frames: HeadFrames, study: str) -> dict[str, Any]:
             }
             for i, (layer, head) in enumerate(heads)
         ],
+        "shown_rows": SHOWN_ROWS,
         "n_roles": len(roles),
         "n_several": sum(len(set(found)) > 1 for found in roles.values()),
         "has_effects": bool(effects),
@@ -50,6 +53,7 @@ def heads_content(frames: HeadFrames, study: str) -> dict[str, Any]:
         "has_clusters": bool(clusters),
         "has_classes": bool(classes),
         "maps": _maps(frames, effects),
+        "layers_across": frames.scores["layer"].n_unique() > frames.scores["head"].n_unique(),
         "sql": {**sql, "provenance": sql["head_provenance"]},
     }
 
@@ -116,22 +120,40 @@ def _maps(frames: HeadFrames, effects: dict[tuple[int, int], float]) -> list[dic
     pictures = [(name.replace("_", " "), found) for name, found in values.items()]
     if effects:
         pictures.append(("effect of zero ablation on the logit difference", effects))
+    # The longer side lies across the page, which is wider than it is high.
+    across = len(layers) > len(heads)
     return [
         {
             "title": title,
             "range": _range(list(found.values())),
-            "chart": heat_map(
-                [[_finite(found.get((layer, head))) for head in heads] for layer in layers],
-                label=f"{title} by layer and head",
-                rows=[str(layer) for layer in layers],
-                totals=[""] * len(layers),
-                columns=[str(head) for head in heads],
-                titles=[f"head {head}" for head in heads],
-                turned=False,
-            ),
+            "chart": _map(title, found, layers, heads, across=across),
         }
         for title, found in pictures
     ]
+
+
+def _map(
+    title: str,
+    found: dict[tuple[int, int], float],
+    layers: list[int],
+    heads: list[int],
+    *,
+    across: bool,
+) -> Markup:
+    rows, columns = (heads, layers) if across else (layers, heads)
+    values = [
+        [_finite(found.get((column, row) if across else (row, column))) for column in columns]
+        for row in rows
+    ]
+    return heat_map(
+        values,
+        label=f"{title} by layer and head",
+        rows=[f"H{row}" if across else f"L{row}" for row in rows],
+        totals=[""] * len(rows),
+        columns=[str(column) for column in columns],
+        titles=[f"layer {column}" if across else f"head {column}" for column in columns],
+        turned=False,
+    )
 
 
 def _range(values: list[float]) -> str:

@@ -14,6 +14,7 @@ from mechinterp_assets.dashboards.context import LayerContext
 from mechinterp_assets.dashboards.density import BIN, bin_edges, density_chart, density_counts
 from mechinterp_assets.dashboards.heads import head_rows
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
+from mechinterp_assets.dashboards.places import head_name
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import json_block
 from mechinterp_assets.storage.declarations import table_specs
@@ -190,7 +191,7 @@ def _feature_row(data: dict[str, Any], i: int, layer: int) -> dict[str, Any]:
         "density": number(data["density"][i]),
         "max": number(data["max"][i]),
         "mean": number(data["mean"][i]),
-        "head": "–" if head is None else f"{layer}.{head}",
+        "head": "–" if head is None else head_name(layer, head),
         "share": number(data["share"][i]),
         "tokens": [data[name][i] for name in ("fires_on", "promotes", "suppresses")],
         "meaning": data["meaning"][i],

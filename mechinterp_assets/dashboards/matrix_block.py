@@ -8,6 +8,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mechinterp_assets.dashboards.charts import heat_map, signed
+from mechinterp_assets.dashboards.places import head_name
 from mechinterp_assets.dashboards.tokens import TokenTexts
 
 COLUMNS = 44  # sources shown; more do not fit on a page
@@ -35,7 +36,7 @@ def matrix_picture(
     sources = shown_sources(matrix)
     destination = matrix.shape[1] - 1
     labels = [texts.labels[int(token_ids[source])] for source in sources]
-    heads = [f"{layer}.{head}" for head in range(len(matrix))]
+    heads = [head_name(layer, head) for head in range(len(matrix))]
     totals = matrix.sum(axis=1, dtype=np.float64).tolist()
     head, source = np.unravel_index(int(np.abs(matrix).argmax()), matrix.shape)
     where = "itself" if source == destination else f"{destination - source} back"

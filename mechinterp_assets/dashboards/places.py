@@ -42,6 +42,11 @@ def head_name(layer: int, head: int) -> str:
     return f"L{layer}H{head}"
 
 
+def feature_name(layer: int, feature: int) -> str:
+    """How a feature is written where its layer is not plain: L2F7 is feature 7 of layer 2."""
+    return f"L{layer}F{feature}"
+
+
 def head_href(study: str, layer: int, head: int) -> str:
     """Address of a head's page as seen from another folder of the root."""
     return f"../{heads_folder(study)}/{head_page(layer, head)}"

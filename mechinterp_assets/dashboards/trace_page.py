@@ -26,7 +26,7 @@ READABLE = 36  # lines that the picture starts with at most
 SHOWN_ROWS = 10  # rows of a table until more are asked for
 # The picture fits a laptop's screen: pixels of its inside, and the steps between columns and rows.
 _WIDTH, _HEIGHT = 1120, 470
-_STEP_X, _STEP_Y = (38, 190), (16, 46)
+_STEP_X, _STEP_Y = (38, 190), (16, 60)
 _LEFT, _TOP = 30, 42
 _LINE = ("upstream_layer", "upstream_head", "downstream_layer", "downstream_head", "side")
 
@@ -125,7 +125,8 @@ def _sentence(lines: list[dict[str, Any]], least: int, roots: pl.DataFrame) -> s
     firing = sorted(row["n_firing"] for row in roots.to_dicts() if row["n_firing"])
     if not firing:
         return said
-    return f"{said} Root pairs that fire do so in {_span(firing)} of {roots['n_prompts'].max()}."
+    n_prompts = max(roots["n_prompts"].to_list())
+    return f"{said} Root pairs that fire do so in {_span(firing)} of {n_prompts}."
 
 
 def _span(counts: list[int]) -> str:

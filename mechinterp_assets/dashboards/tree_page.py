@@ -14,6 +14,7 @@ from mechinterp_assets.dashboards.charts import number, signed
 from mechinterp_assets.dashboards.context import LayerContext
 from mechinterp_assets.dashboards.examples import example_text, strong_sources
 from mechinterp_assets.dashboards.layer_frames import SequenceTokens
+from mechinterp_assets.dashboards.places import feature_name, head_name
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, template
 from mechinterp_assets.dashboards.tokens import TokenTexts, token_label
@@ -150,8 +151,8 @@ def _name(row: dict[str, Any]) -> str:
         n = row["n_left_out"]
         return f"{n} other part{'s' if n > 1 else ''}"
     names = {
-        "feature": f"feature {layer}.{row['at_feature']}",
-        "source": f"reads through head {layer}.{row['at_head']}"
+        "feature": f"feature {feature_name(layer, row['at_feature'])}",
+        "source": f"reads through head {head_name(layer, row['at_head'])}"
         if row["at_head"] is not None
         else "reads",
         "embedding": "token embedding",
@@ -185,7 +186,7 @@ def _detail(row: dict[str, Any]) -> str:
         and row["at_head"] is None
         and row["strongest_head"] is not None
     ):
-        return f"mostly head {row['at_layer']}.{row['strongest_head']}"
+        return f"mostly head {head_name(row['at_layer'], row['strongest_head'])}"
     return ""
 
 

@@ -54,7 +54,7 @@ def test_the_index_sorts_and_searches(seen: dict[str, Any]) -> None:
     assert up == sorted(up)
     assert down == sorted(down, reverse=True)
     # By layer and head, not as the decimal numbers that their names look like.
-    assert seen["heads"] == [f"{layer}.{head}" for layer, head in HEADS]
+    assert seen["heads"] == [f"L{layer}H{head}" for layer, head in HEADS]
     assert seen["found"]
     assert all("induction" in roles for roles in seen["found"])
     assert seen["count"] == f"{len(seen['found'])} of {len(HEADS)} heads"

@@ -97,11 +97,11 @@ def assert_nothing_injected(page: Page) -> None:
         "\n".join((TEMPLATES / name).read_text().strip() for name in names)
         for names in (
             ("copy.js", "marks.js"),
-            ("copy.js", "marks.js", "tables.js", "experiments.js"),
             *(
-                ("copy.js", "marks.js", f"{page}.js")
-                for page in ("feature", "layer", "study", "heads")
+                ("copy.js", "marks.js", "tables.js", f"{page}.js")
+                for page in ("experiments", "heads")
             ),
+            *(("copy.js", "marks.js", f"{page}.js") for page in ("feature", "layer", "study")),
         )
     ]
     for script in scripts:
@@ -385,7 +385,7 @@ def test_the_matrix_is_drawn_with_its_sums(pages: dict[str, Page], frames: Layer
         assert len(cells) == drawn
         for sign, level, title in cells:
             head, position, value = re.fullmatch(
-                rf"{LAYER}\.(\d+) reads .* at (\d+), (?:\d+ back|itself): (\S+)",
+                rf"L{LAYER}H(\d+) reads .* at (\d+), (?:\d+ back|itself): (\S+)",
                 html.unescape(title),
                 flags=re.DOTALL,
             ).groups()  # type: ignore[union-attr]
@@ -443,8 +443,8 @@ def test_meaning_shows_labels_families_and_proxies(pages: dict[str, Page]) -> No
 def test_heads_lead_to_the_index(pages: dict[str, Page]) -> None:
     assert f"../index.html#head-{N_HEADS - 1}" in feature_page(pages, 0).hrefs()
     index = pages[f"L{LAYER:02d}/index.html"].text
-    assert "writes to 3.1 (END → IO, destination, 12 prompts)" in index
-    assert "reads from 1.1 (END → S2, source, 40 prompts)" in index
+    assert "writes to L3H1 (END → IO, destination, 12 prompts)" in index
+    assert "reads from L1H1 (END → S2, source, 40 prompts)" in index
 
 
 def test_the_index_lists_every_feature_and_links_those_with_a_page(

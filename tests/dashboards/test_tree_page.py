@@ -126,11 +126,11 @@ def test_the_page_has_every_node_and_its_share(site: Path) -> None:
     page = Page(site / "trees" / f"{FEATURE}.html")
     text = re.sub(r"\s+", " ", page.text)
     for line in (
-        "+100%feature 2.0",
+        "+100%feature L2F0",
         "+80%reads",
-        "mostly head 2.2",
+        "mostly head L2H2",
         "+60%attention output of layer 1",
-        "+50%feature 1.7",
+        "+50%feature L1F7",
         "active 5, gain 0.5",
         "−5.0%SAE error, layer 1",
         "+10%SAE decoder bias, layer 1",
@@ -146,7 +146,7 @@ def test_the_page_has_every_node_and_its_share(site: Path) -> None:
     split = [a for name, a in page.elements if name == "details" and a.get("class") != "sql"]
     assert len(split) == 3  # the feature, what it reads, the attention output
     assert all("open" in attributes for attributes in split)
-    assert "reads through head 2.2" in Page(site / "trees" / f"{OTHER}.html").text
+    assert "reads through head L2H2" in Page(site / "trees" / f"{OTHER}.html").text
 
 
 def test_where_it_ends_sums_the_leaves(site: Path) -> None:
@@ -179,7 +179,7 @@ def test_links_to_features_of_earlier_layers_are_the_callers(
     )
     page = renderer.tree(FEATURE)
     assert page is not None
-    assert '<a href="../../x.L01/features/7.html">feature 1.7</a>' in page
+    assert '<a href="../../x.L01/features/7.html">feature L1F7</a>' in page
     assert set(asked) == {(1, 7)}
     assert renderer.tree(3) is None
 

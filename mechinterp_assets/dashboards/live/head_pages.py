@@ -23,7 +23,7 @@ from mechinterp_assets.dashboards.tokens import TokenTexts
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import parse_site
 
-_NEEDED = ("language_model", "vocabulary", "tokenized_corpus", "head_scores")
+NEEDED = ("language_model", "vocabulary", "tokenized_corpus", "head_scores")
 
 
 KEPT_STUDIES = 16
@@ -71,7 +71,7 @@ class LiveHeadPages:
 
     def _versions(self, study: str) -> _Versions | None:
         """Data versions of all tables that its pages read; None where a needed one is missing."""
-        names = {(table, study) for table in (*_NEEDED, *SCORE_TABLES, *OF_STUDY.values())}
+        names = {(table, study) for table in (*NEEDED, *SCORE_TABLES, *OF_STUDY.values())}
         for table in (*OF_SITE.values(), FAMILY_TABLE, "feature_statistics"):
             names |= {
                 (table, key) for key in self._lake.partitions(table) if parse_site(key)[0] == study
@@ -81,7 +81,7 @@ class LiveHeadPages:
             for place in sorted(names)
             if self._lake.exists(*place)
         }
-        return tuple(found.items()) if all((table, study) in found for table in _NEEDED) else None
+        return tuple(found.items()) if all((table, study) in found for table in NEEDED) else None
 
     def _read(self, study: str, versions: _Versions) -> HeadRenderer:
         places = [place for place, _ in versions]

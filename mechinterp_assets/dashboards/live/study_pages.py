@@ -19,6 +19,13 @@ from mechinterp_assets.dashboards.comparison_page import (
     render_study_comparison,
 )
 from mechinterp_assets.dashboards.context import shown_name
+from mechinterp_assets.dashboards.live.head_pages import NEEDED as HEAD_TABLES
+from mechinterp_assets.dashboards.places import (
+    experiments_folder,
+    heads_folder,
+    trace_folder,
+    training_folder,
+)
 from mechinterp_assets.dashboards.trace_page import render_trace
 from mechinterp_assets.dashboards.training_page import TABLES as TRAINING_TABLES
 from mechinterp_assets.dashboards.training_page import render_training
@@ -28,6 +35,14 @@ from mechinterp_assets.studies.study import parse_site
 
 KEPT_PAGES = 64
 TRACE_TABLES = ("ioi_trace_graph", "ioi_trace_nodes", "ioi_trace_roots", "attention_slices")
+# Tables of which one makes the page of experiments worth a link.
+EXPERIMENT_TABLES = (
+    "intervention_experiments",
+    "circuit_faithfulness",
+    "component_reuse_faithfulness",
+    "prefix_induction",
+    "qk_feature_pairs",
+)
 Query = Callable[[str], pl.DataFrame]
 
 # The roots of a task with the prompts in which their pair fires: those that are traced.
@@ -57,6 +72,7 @@ class LiveStudyPages:
         self._pages: LRUCache[tuple[tuple[str, ...], tuple[int, int]], str | None] = LRUCache(
             KEPT_PAGES
         )
+        self._folders: LRUCache[tuple[str, tuple[int, int]], set[str]] = LRUCache(KEPT_PAGES)
         self._lock = Lock()
 
     def trace(self, study: str, task: str) -> str | None:
@@ -75,9 +91,15 @@ class LiveStudyPages:
         """HTML of two studies or two SAEs side by side; None where one of them has no tables."""
         return self._page(("compare", name, other), lambda: self._comparison(name, other))
 
-    def has_training(self, study: str) -> bool:
-        """Whether a study has a page of its training."""
-        return bool(self._sites("sae_training_log", study))
+    def folders(self, study: str) -> set[str]:
+        """Names of the folders of a study's pages that are made on request and have something."""
+        catalog = self._lake.catalog_state()
+        if catalog is None or not self._lake.exists("language_model", study):
+            return set()
+        with self._lock:
+            if (study, catalog) not in self._folders:
+                self._folders[study, catalog] = self._found_folders(study)
+            return self._folders[study, catalog]
 
     def has_comparisons(self) -> bool:
         """Whether there is a list of comparisons."""
@@ -95,6 +117,19 @@ class LiveStudyPages:
             if (key, catalog) not in self._pages:
                 self._pages[key, catalog] = render()
             return self._pages[key, catalog]
+
+    def _found_folders(self, study: str) -> set[str]:
+        found = set()
+        if self._sites("sae_training_log", study):
+            found.add(training_folder(study))
+        if all(self._lake.exists(table, study) for table in HEAD_TABLES):
+            found.add(heads_folder(study))
+        if any(self._lake.exists(table, study) for table in EXPERIMENT_TABLES):
+            found.add(experiments_folder(study))
+        if all(self._lake.exists(table, study) for table in TRACE_TABLES):
+            tasks = self._lake.read("ioi_trace_graph", study).select("task").unique().collect()
+            found |= {trace_folder(study, task) for task in tasks["task"].to_list()}
+        return found
 
     def _sites(self, table: str, study: str | None = None) -> list[str]:
         keys = self._lake.partitions(table)

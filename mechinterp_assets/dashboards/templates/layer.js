@@ -5,7 +5,7 @@
   const heads = [...byId("table").tHead.querySelectorAll("th")];
   const size = 100;
   const all = document.documentElement.dataset.pages === "all";
-  const headName = (i) => data.head[i] === null ? "–" : `${data.layer}.${data.head[i]}`;
+  const headName = (i) => data.head[i] === null ? "–" : `L${data.layer}H${data.head[i]}`;
   const rows = data.feature.map((_, i) => i);
   const texts = rows.map((i) =>
     [data.feature[i], headName(i), data.fires_on[i], data.promotes[i], data.suppresses[i], data.meaning[i]].join("\n").toLowerCase());

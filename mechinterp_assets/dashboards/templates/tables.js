@@ -28,7 +28,7 @@ for (const table of document.querySelectorAll("table[data-rows]")) {
       const column = head.cellIndex, rows = [...body.rows];
       const before = head.getAttribute("aria-sort");
       const numeric = rows.some((row) => typeof value(row, column) === "number");
-      const up = before ? before === "descending" : !numeric;
+      const up = before ? before === "descending" : !numeric || rows[0].cells[column].matches("th");
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       rows.sort((a, b) => {
