@@ -29,9 +29,9 @@ from mechinterp_assets.dashboards.live.explorer import LiveExplorer
 from mechinterp_assets.dashboards.live.feature_pages import LivePages
 from mechinterp_assets.dashboards.live.head_pages import LiveHeadPages
 from mechinterp_assets.dashboards.live.study_pages import LiveStudyPages
-from mechinterp_assets.dashboards.not_found_page import not_found_page
 from mechinterp_assets.dashboards.places import (
     COMPARISONS,
+    EXPLORER,
     GLOSSARY,
     experiments_folder,
     head_page,
@@ -40,6 +40,7 @@ from mechinterp_assets.dashboards.places import (
     training_folder,
 )
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
+from mechinterp_assets.dashboards.stand_in_pages import failed_page, not_found_page
 from mechinterp_assets.dashboards.studies_page import Failure, studies_page
 from mechinterp_assets.staleness.asked_for import observe_if_possible
 from mechinterp_assets.staleness.reasons import freshness
@@ -115,7 +116,10 @@ def dashboard_app(
 
     def studies(request: Request) -> Response:
         registry = load_registry()
-        published = {page.parent.name for page in folder.glob("*/index.html")} | {GLOSSARY}
+        published = {page.parent.name for page in folder.glob("*/index.html")} | {
+            GLOSSARY,
+            EXPLORER,
+        }
         if of_studies.has_comparisons():
             published.add(COMPARISONS)
         for study in registry.studies:
@@ -223,7 +227,10 @@ def dashboard_app(
                 GZipMiddleware, exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, LINES)
             )
         ],
-        exception_handlers={404: lambda request, _: _not_found(request)},
+        exception_handlers={
+            404: lambda request, _: _not_found(request),
+            500: lambda request, _: _failed(request),
+        },
     )
 
 
@@ -261,6 +268,10 @@ def _file(
 
 def _not_found(request: Request) -> Response:
     return HTMLResponse(not_found_page(f"{request.scope['root_path']}/"), status_code=404)
+
+
+def _failed(request: Request) -> Response:
+    return HTMLResponse(failed_page(f"{request.scope['root_path']}/"), status_code=500)
 
 
 def _headers(state: tuple[int, ...]) -> dict[str, str]:

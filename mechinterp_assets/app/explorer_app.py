@@ -29,6 +29,7 @@ from mechinterp_assets.dashboards.live.explorer import (
     RefusedError,
 )
 from mechinterp_assets.dashboards.live.explorer_questions import QuestionError, read_question
+from mechinterp_assets.dashboards.places import EXPLORER
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,9 @@ def explorer_routes(explorer: LiveExplorer) -> list[Route]:
         return HTMLResponse(page, headers={"Cache-Control": "no-cache"})
 
     return [
-        Route("/explore/", show),
-        Route("/explore/index.html", show),
-        Route("/explore/api", api.ask, methods=["POST"]),
+        Route(f"/{EXPLORER}/", show),
+        Route(f"/{EXPLORER}/index.html", show),
+        Route(f"/{EXPLORER}/api", api.ask, methods=["POST"]),
     ]
 
 

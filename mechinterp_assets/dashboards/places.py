@@ -3,6 +3,9 @@
 GLOSSARY = "glossary"
 """Folder of the page that explains tables, columns and scores."""
 
+EXPLORER = "explore"
+"""Folder of the page that takes any prompt."""
+
 COMPARISONS = "compare"
 """Folder of the pages that put two studies or two SAEs side by side."""
 

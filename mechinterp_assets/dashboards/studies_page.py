@@ -12,6 +12,7 @@ from typing import Any
 from mechinterp_assets.dashboards.context import shown_name
 from mechinterp_assets.dashboards.places import (
     COMPARISONS,
+    EXPLORER,
     GLOSSARY,
     experiments_folder,
     frontier_folder,
@@ -79,6 +80,7 @@ def studies_page(
         problems=registry.problems,
         failures=[_failure(failure) for failure in failures],
         dagster_href=dagster_href,
+        explorer_href=f"{EXPLORER}/" if EXPLORER in published else "",
         comparisons_href=f"{COMPARISONS}/" if COMPARISONS in published else "",
         glossary_href=f"{GLOSSARY}/" if GLOSSARY in published else "",
     )

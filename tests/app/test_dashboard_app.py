@@ -230,6 +230,18 @@ def test_what_is_nowhere_is_answered_with_a_page(application: Starlette, path: s
     assert '<a href="/">All studies</a>' in ask(application, path).text
 
 
+def test_a_page_that_fails_is_answered_with_what_to_do(
+    served: DashboardsResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> str:
+        raise TypeError("an older form")
+
+    monkeypatch.setattr("mechinterp_assets.app.dashboard_app.glossary_page", fail)
+    status, _, body = fetch(f"{served.base_url}/glossary/")
+    assert status == 500
+    assert b"This page could not be made" in body
+
+
 PIECES = st.sampled_from(
     (
         *("organism", ".L00", ".L", ".heads", ".experiments", "/", "features", "trees"),
