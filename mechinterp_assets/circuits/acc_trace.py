@@ -200,22 +200,6 @@ def acc_trace(
     )
 
 
-def head_edges(edges: pl.LazyFrame) -> pl.LazyFrame:
-    """Edges into heads over all prompts: trace_rule, both heads, n_prompts; most first.
-
-    edges: of EDGES_SCHEMA. The token read, the position written at and the side are merged; so are
-    all writers but heads, whose upstream head is NULL: a head that MLPs alone steer was traced too.
-    """
-    key = ("upstream_layer", "upstream_head", "downstream_layer", "downstream_head")
-    is_head = pl.col("upstream_kind") == "head"
-    return (
-        edges.with_columns(upstream_layer=pl.when(is_head).then("upstream_layer"))
-        .group_by("trace_rule", *key)
-        .agg(n_prompts=pl.col("prompt").n_unique().cast(pl.Int64))
-        .sort("trace_rule", "n_prompts", *key, descending=[False, True, *[False] * 4])
-    )
-
-
 def run_bytes(model: LanguageModel, length: int, n_layers: int) -> int:
     """Memory of one prompt's run, forward cache included."""
     config = model.config

@@ -8,8 +8,8 @@ least half of its traced pairs select. Along it a token at position p carries
   destination signal  sum over k of e_k sqrt(sigma_k) u_k . x~_p
   source signal       sum over k of e_k sqrt(sigma_k) v_k . x~_p
 with e_k the majority over pairs of sign(u_k . x~_i), so that a pair's score grows with both. With
-rotary positions sigma_k v_k depends on the offset: the source signal of a token is then that for the
-destinations of the node's pairs, at positions up to them.
+rotary positions sigma_k v_k depends on the offset: the source signal of a token is then that for
+the destinations of the node's pairs, at positions up to them.
 Source: Franco & Crovella 2024 (arXiv 2410.00340), Figure 9; the majority rule is this project's.
 """
 

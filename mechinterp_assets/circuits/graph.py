@@ -106,8 +106,8 @@ def ioi_trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
 
     `slices` is attention_slices of a trace, or traced_nodes of one. Columns: layer, head,
     destination_role, source_role, n_prompts (distinct prompts), n_pairs, path_multiplicity (paths
-    from roots, roots themselves counted once), mean_attention, mean_n_slices, mean_<side>_head_share,
-    is_root.
+    from roots, roots themselves counted once), mean_attention, mean_n_slices, mean_head_share of
+    either side, is_root.
     """
     key = ("layer", "head", "destination_role", "source_role")
     return (
@@ -155,6 +155,25 @@ def position_colours(graph: pl.DataFrame) -> dict[tuple[int, int], str]:
     return found
 
 
+def coverage_text(nodes: pl.DataFrame) -> str:
+    """How much of what traced pairs read heads wrote at all, in a sentence; "" without pairs.
+
+    nodes: ioi_trace_nodes of one rule; means over pairs of the shares of absolute contributions.
+    """
+    pairs = nodes.filter(pl.col("mean_destination_head_share").is_not_null())
+    if pairs.is_empty():
+        return ""
+    weight = pairs["n_pairs"].to_numpy()
+    at, source = (
+        float((pairs[f"mean_{side}_head_share"].to_numpy() * weight).sum() / weight.sum())
+        for side in ("destination", "source")
+    )
+    return (
+        f"Heads wrote {at:.0%} of what is read at destinations and {source:.0%} at sources; "
+        "the rest is of MLPs, embeddings and biases"
+    )
+
+
 def role_colours(graph: pl.DataFrame) -> dict[str, str]:
     """Role -> fill, of the roles at which heads of the graph act most; others are OTHER_COLOUR."""
     seen = set(position_colours(graph).values()) - UNNAMED
@@ -192,13 +211,15 @@ def to_graphml(graph: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") -> bytes:
+def graph_picture(
+    graph: pl.DataFrame, *, n_edges: int = 60, title: str = "", coverage: str = ""
+) -> bytes:
     """The heaviest `n_edges` edges as PNG bytes: one row per layer, later layers above.
 
     Width of a line: share of prompts (edges that differ by roles alone are drawn as one line per
     side, of their largest count). Red: the upstream head wrote at the destination (query) side,
     blue: at the source (key) side. Fill: role of the position where a head acts most. Roots have a
-    thick border. Raises CircuitError for no edges.
+    thick border. coverage: coverage_text, below the title. Raises CircuitError for no edges.
     """
     if graph.is_empty():
         raise CircuitError("the graph has no edges; no root pair fired, or no head was kept")
@@ -268,7 +289,8 @@ def graph_picture(graph: pl.DataFrame, *, n_edges: int = 60, title: str = "") ->
         fill = fills.get(role, OTHER_COLOUR)
         axes.plot([], [], "o", color=fill, markeredgecolor="black", label=f"acts at {role}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncol=4, frameon=False, fontsize=8)
-    axes.set_title(title or f"{len(lines)} heaviest edges, widest: {most} prompts", fontsize=10)
+    heading = title or f"{len(lines)} heaviest edges, widest: {most} prompts"
+    axes.set_title(f"{heading}\n{coverage}" if coverage else heading, fontsize=10)
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

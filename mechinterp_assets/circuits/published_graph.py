@@ -1,7 +1,8 @@
 """The graph that FC24's published code builds, edge by edge the same.
 
 Belongs here: its roles of positions, its keys and its counts, table ioi_trace_published, GraphML.
-Does not belong here: the trace under the published rule (trace.py), this project's graph (graph.py).
+Does not belong here: the trace under the published rule (trace.py), this project's own graph
+(graph.py).
 
 A node is a head, or a head with the role of the token that was written for it (written role). A
 communication edge leads from the upstream head to (downstream head, written role), whichever side
@@ -50,7 +51,7 @@ _LAST = (("PUNCT", "punct"), ("VERB", "verb"))
 
 
 def published_roles(prompts: pl.DataFrame) -> pl.DataFrame:
-    """Labelled positions: prompt, written_at, written_role. Names that prompts lack label nothing."""
+    """Labelled positions: prompt, written_at, written_role. Roles that prompts lack label none."""
     known = set(role_names(prompts))
     labels: list[tuple[str, list[int]]] = []
 

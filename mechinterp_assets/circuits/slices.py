@@ -86,11 +86,12 @@ class PairSlices:
 
     terms, selected [pair, k]; coefficients [pair, side, kind, k], of the coordinates u_k . x~ and
     v_k . x~; reading [pair, side, kind, d_model] and constant [pair, side, kind]: a writer's output
-    o at the side's position contributes reading . o / s, the appended 1 contributes `constant`. With LayerNorm the reading vectors are centred, so that o need not be.
-    Sides: destination, source. Kinds: equation 8 (e_k sqrt(sigma_k) u_k), exact (sigma_k
-    (v_k . x~_j) u_k, or with u and v exchanged for the source side), whose sum over all writers is
-    the sum of the selected terms, and where asked for equation 8 over all slices instead of S.
-    whole [pair, side, kind]: those sums.
+    o at the side's position contributes reading . o / s, the appended 1 contributes `constant`.
+    With LayerNorm the reading vectors are centred, so that o need not be. Sides: destination,
+    source. Kinds: equation 8 (e_k sqrt(sigma_k) u_k), exact (sigma_k (v_k . x~_j) u_k, or with u
+    and v exchanged for the source side), whose sum over all writers is the sum of the selected
+    terms, and where asked for equation 8 over all slices instead of S. whole [pair, side, kind]:
+    those sums.
     """
 
     terms: Tensor
@@ -167,10 +168,10 @@ def pair_slices(
 def mean_other_keys(
     omega: ModelOmega, layer: int, head: int, x: Tensor, prompt: Tensor, i: Tensor, j: Tensor
 ) -> Tensor:
-    """sigma_k v_k . x~_p of one head, mean over the sources p of 0 .. i without j [pair, k], float64.
+    """sigma_k v_k . x~_p of one head, mean over the sources p of 0 .. i without j [pair, k].
 
-    x [prompt, position, d_model]: normalised inputs. prompt, i, j [pair]: rows of x, destinations
-    and sources. With rotary positions sigma_k and v_k are those of each source's offset i - p.
+    Float64. x [prompt, position, d_model]: normalised inputs. prompt, i, j [pair]: rows of x,
+    destinations and sources. With rotary positions sigma_k and v_k are those of each source's offset i - p.
     """
     length = x.shape[1]
     _, S, v = (part[:, head] for part in omega.inner(layer, length))

@@ -523,7 +523,8 @@ def _trace_layer(
 @dataclass(frozen=True)
 class _Effects:
     """effects [pair, slot, kind, writer]: contributions on one side of what was written at position
-    [pair, slot]. own [pair]: slot of the side's own token; seen [pair, slot]: up to the destination.
+    [pair, slot]. own [pair]: slot of the side's own token; seen [pair, slot]: not after the
+    destination.
     """
 
     effects: Tensor
@@ -565,7 +566,7 @@ def _relative_source_effects(
     weight = torch.where(every == j[:, None], 1.0, -1.0 / i.double().clamp(min=1)[:, None]) * seen
     weight = weight / stream.scale(layer)[prompt]
     effects = reading.new_zeros(len(head), length, reading.shape[1], n_writers, dtype=torch.float64)
-    for at in prompt.unique().tolist():
+    for at in sorted(set(prompt.tolist())):
         mine = (prompt == at).nonzero()[:, 0]
         read = reading[mine][:, None].expand(-1, length, -1, -1)
         if omega.rotary:
@@ -597,7 +598,7 @@ def _turned(
     Q = omega.factors(layer).Q_key[:, :-1]
     rows = (Q - Q.mean(1, keepdim=True) if omega.centred else Q).to(like.dtype)
     found = torch.empty_like(like, memory_format=torch.contiguous_format)
-    for at in head.unique().tolist():
+    for at in sorted(set(head.tolist())):
         of = (head == at).nonzero()[:, 0]
         found[of] = inner[of].to(like.dtype) @ rows[at].T
     return found

@@ -57,7 +57,7 @@ class _Sizes:
 
 
 def reachable_heads(roots: Iterable[Head], n_heads: int) -> frozenset[Head]:
-    """Heads that a trace from `roots` can find: the roots, and all of the layers before the last."""
+    """Heads that a trace from `roots` can find: these, and all of layers before the last root's."""
     own = set(roots)
     last = max((layer for layer, _ in own), default=0)
     return frozenset(own | {(layer, head) for layer in range(last) for head in range(n_heads)})
@@ -87,7 +87,7 @@ def ioi_trace_summary(
         raise CircuitError(f"n_prompts is {n_prompts}; a trace has at least one prompt")
     rows = []
     for rule in dict.fromkeys([*nodes["trace_rule"], *edges["trace_rule"]]):
-        own = [frame.filter(trace_rule=rule) for frame in (nodes, edges)]
+        own_nodes, own_edges = (frame.filter(trace_rule=rule) for frame in (nodes, edges))
         graph = None if published is None else published.filter(trace_rule=rule)
         known = (coverage or {}).get(rule, Coverage(None, None))
         counts = [*COUNTS, *([AS_PUBLISHED] if graph is not None and graph.height else [])]
@@ -99,7 +99,7 @@ def ioi_trace_summary(
                     found = _published_sizes(graph, least)
                 else:
                     column = "n_prompts" if counted == "prompts" else "path_multiplicity"
-                    found = _sizes(*own, column, least)
+                    found = _sizes(own_nodes, own_edges, column, least)
                 sizes = {
                     "trace_rule": rule,
                     "counted": counted,

@@ -10,6 +10,7 @@ import polars as pl
 
 from mechinterp_assets.circuits.graph import (
     OTHER_COLOUR,
+    coverage_text,
     layered_places,
     position_colours,
     role_colours,
@@ -24,6 +25,11 @@ from mechinterp_assets.storage.provenance import Provenance
 MAX_EDGES = 400
 READABLE = 36  # lines that the picture starts with at most
 SHOWN_ROWS = 10  # rows of a table until more are asked for
+_RULES = {
+    "fc24": "fc24: pairs fire with enough attention and a score of at least 0",
+    "relative": "relative: pairs fire by attention alone, scores are traced relative to those of "
+    "the other sources",
+}
 # The picture fits a laptop's screen: pixels of its inside, and the steps between columns and rows.
 _WIDTH, _HEIGHT = 1120, 470
 _STEP_X, _STEP_Y = (38, 190), (16, 60)
@@ -44,7 +50,7 @@ def render_trace(
     """Self-contained HTML of a trace; all text is escaped by the template engine.
 
     graph: ioi_trace_graph of one task, its MAX_EDGES heaviest edges are drawn; nodes:
-    ioi_trace_nodes of the standard rule; roots: layer, head, source, n_prompts, n_firing.
+    ioi_trace_nodes of the graph's rule; roots: layer, head, source, n_prompts, n_firing.
     """
     study = provenance.study
     drawn = graph.sort("n_prompts", "mean_contribution", descending=True).head(MAX_EDGES)
@@ -58,6 +64,8 @@ def render_trace(
         task=task,
         title=f"Circuit of {task_title(task)}",
         sentence=_sentence(lines, least, roots),
+        coverage=coverage_text(nodes),
+        rule=_RULES.get(str(graph["trace_rule"][0]), "") if graph.height else "",
         picture=_picture(drawn, lines, study),
         edges=[_with_heads(row, study, "upstream", "downstream") for row in drawn.to_dicts()],
         n_edges=graph.height,

@@ -42,10 +42,13 @@ from mechinterp_assets.faithfulness.prompt_pairs import (
 )
 from mechinterp_assets.faithfulness.split_model import SplitModel
 from mechinterp_assets.model.precision import float64
+from mechinterp_assets.statistics.bootstrap import mean_interval
 
 Head = tuple[int, int]
 Heads = frozenset[Head]
+Interval = tuple[float | None, float | None]
 Progress = Callable[[int, int], None]
+N_BOOTSTRAP = 1000
 
 HEAD_SET_SCHEMA: dict[str, Any] = {
     "head_set": pl.String,
@@ -57,6 +60,8 @@ HEAD_SET_SCHEMA: dict[str, Any] = {
     "n_set_heads": pl.Int64,
     "n_removed": pl.Int64,
     "m_circuit": pl.Float64,
+    "ci_low": pl.Float64,
+    "ci_high": pl.Float64,
     "m_other": pl.Float64,
     "gap": pl.Float64,
     "relative": pl.Float64,
@@ -115,7 +120,7 @@ class HeadSetRuns:
         """
         self._model, self._pairs = model, pairs
         self._batch_rows = model.rows_that_fit(pairs.clean.shape[1], batch_rows)
-        self._known: dict[Heads, float] = {}
+        self._known: dict[Heads, np.ndarray] = {}
         wanted = pl.DataFrame({"prompt": list(pairs.prompt)}, schema={"prompt": pl.Int64})
         rows = wanted.join(prompts, on="prompt", how="left", maintain_order="left")
         self._cells = prompt_cells(rows)
@@ -148,13 +153,17 @@ class HeadSetRuns:
             self.check(heads)
         if not new:
             return
-        values = self.logit_differences(new).mean(1)
-        self._known.update(zip(new, values.tolist(), strict=True))
+        self._known.update(zip(new, self.logit_differences(new), strict=True))
 
     def f(self, heads: Heads) -> float:
         """F(C)."""
         self.run([heads])
-        return self._known[heads]
+        return float(self._known[heads].mean())
+
+    def interval(self, heads: Heads, *, n_bootstrap: int, seed: int) -> Interval:
+        """95% percentile bootstrap interval over prompts of F(C); None with fewer than 2."""
+        self.run([heads])
+        return mean_interval(self._known[heads], n_bootstrap=n_bootstrap, seed=seed)
 
     @torch.no_grad()
     def logit_differences(self, sets: Sequence[Heads]) -> np.ndarray:
@@ -268,9 +277,12 @@ def head_set_quality(
         }
         for name, gone in subsets.items():
             alone, other = runs.f(one.heads - gone), runs.f(runs.all_heads - gone)
+            interval = runs.interval(one.heads - gone, n_bootstrap=N_BOOTSTRAP, seed=seed)
             rows.append(
                 {
                     **shared,
+                    "ci_low": interval[0],
+                    "ci_high": interval[1],
                     "quantity": "faithfulness" if name == "none" else "completeness",
                     "subset": name,
                     "n_removed": len(gone),

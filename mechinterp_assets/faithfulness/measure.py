@@ -39,7 +39,7 @@ from mechinterp_assets.faithfulness.rankings import (
     best_heads,
     edges_of_heads,
     edges_of_trace,
-    heads_of_trace,
+    head_scores,
     random_ranking,
     traced_circuit,
     with_signs,
@@ -81,7 +81,7 @@ def measure_circuits(
     *,
     counterfactual: str,
     traced: pl.DataFrame | None = None,
-    other_traces: Mapping[str, pl.DataFrame] | None = None,
+    trace_heads: Mapping[str, pl.DataFrame] | None = None,
     named_sets: Mapping[str, Heads] | None = None,
     roles: Mapping[str, Heads] | None = None,
     note: Note | None = None,
@@ -90,8 +90,8 @@ def measure_circuits(
 
     prompts: task prompts of one task, base and counterfactual; heads are mean-ablated over the ABC
     prompts where there are any, else over the counterfactual ones. traced: rows of ioi_trace_graph;
-    other_traces: name of another tracer -> its edges between heads with their n_prompts, of which
-    the heads are compared with those of the trace. named_sets: head sets to score beside the
+    trace_heads: name of a count of a tracer's heads -> layer, head, n_prompts, n_pairs, counted in
+    one way for all tracers (circuits/head_counts.py). named_sets: head sets to score beside the
     trace's, the ablation's and the roles'. roles: role -> heads; their union is a set, each a
     subset that completeness takes out.
     """
@@ -118,12 +118,13 @@ def measure_circuits(
     knockouts = knockout_scores(runs)
     every = np.full(graph.n_edges, np.nan)
     every[chosen] = exact
-    rankings = _rankings(graph, scores, every, knockouts, traced, other_traces or {}, settings)
+    counts_of_heads = {
+        name: head_scores(graph, frame) for name, frame in (trace_heads or {}).items()
+    }
+    rankings = _rankings(graph, scores, every, knockouts, traced, counts_of_heads, settings)
     curves = circuit_curves(model, pairs, rankings)
     say(f"ran circuits of {len(rankings)} rankings")
-    found = {"": traced, **(other_traces or {})}
-    traces = {f"trace {name}".rstrip(): frame for name, frame in found.items() if frame is not None}
-    sets = _head_sets(graph, runs, knockouts, traces, named_sets or {}, roles or {}, settings)
+    sets = _head_sets(runs, knockouts, counts_of_heads, named_sets or {}, roles or {}, settings)
     quality = head_set_quality(
         runs, sets, random_subsets=settings.random_subsets, seed=settings.seed
     )
@@ -222,7 +223,7 @@ def _rankings(
     exact: np.ndarray,
     knockouts: np.ndarray,
     traced: pl.DataFrame | None,
-    other_traces: Mapping[str, pl.DataFrame],
+    trace_heads: Mapping[str, np.ndarray],
     settings: CircuitSettings,
 ) -> list[Ranking]:
     seed = settings.seed
@@ -236,26 +237,26 @@ def _rankings(
         Ranking("head_ablation", edges_of_heads(graph, np.abs(knockouts)), "absolute", seed),
     ]
     if traced is not None and not traced.is_empty():
-        heads = edges_of_heads(graph, heads_of_trace(graph, traced, weight=TRACE_WEIGHT))
+        rule = traced["trace_rule"][0]
         found += [
-            Ranking("trace", edges_of_trace(graph, traced, weight=TRACE_WEIGHT), seed=seed),
+            Ranking(f"trace {rule}", edges_of_trace(graph, traced, weight=TRACE_WEIGHT), seed=seed),
             Ranking(
-                "trace_completed", traced_circuit(graph, traced, weight=TRACE_WEIGHT), seed=seed
+                f"trace_completed {rule}",
+                traced_circuit(graph, traced, weight=TRACE_WEIGHT),
+                seed=seed,
             ),
-            Ranking("trace_heads", heads, seed=seed),
         ]
-    for name, frame in other_traces.items():
-        if not frame.is_empty():
-            heads = edges_of_heads(graph, heads_of_trace(graph, frame, weight=TRACE_WEIGHT))
+    for name, counted in trace_heads.items():
+        if counted.any():
+            heads = edges_of_heads(graph, counted)
             found.append(Ranking(f"trace_heads {name}", heads, seed=seed))
     return found + [random_ranking(graph, seed + n) for n in range(settings.random_rankings)]
 
 
 def _head_sets(
-    graph: EdgeGraph,
     runs: HeadSetRuns,
     knockouts: np.ndarray,
-    traces: Mapping[str, pl.DataFrame],
+    trace_heads: Mapping[str, np.ndarray],
     named: Mapping[str, Heads],
     roles: Mapping[str, Heads],
     settings: CircuitSettings,
@@ -264,10 +265,8 @@ def _head_sets(
     chosen: dict[str, Heads] = {
         "head_ablation": frozenset(best_heads(knockouts, settings.head_set_size))
     }
-    for name, traced in traces.items():
-        if not traced.is_empty():
-            scores = heads_of_trace(graph, traced, weight=TRACE_WEIGHT)
-            chosen[name] = frozenset(best_heads(scores, settings.head_set_size))
+    for name, scores in trace_heads.items():
+        chosen[f"trace {name}"] = frozenset(best_heads(scores, settings.head_set_size))
     if roles:
         chosen["roles"] = frozenset().union(*roles.values())
     chosen |= dict(named)

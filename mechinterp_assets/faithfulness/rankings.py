@@ -111,6 +111,20 @@ def heads_of_trace(graph: EdgeGraph, traced: pl.DataFrame, *, weight: str) -> np
     return scores
 
 
+def head_scores(graph: EdgeGraph, counted: pl.DataFrame) -> np.ndarray:
+    """Score of every head [layer, head]: n_prompts, ties told apart by n_pairs (a fraction of 1).
+
+    counted: layer, head, n_prompts, n_pairs of the heads that a trace has.
+    """
+    scores = np.zeros((graph.n_layers, graph.n_heads))
+    most = 1 + max(counted["n_pairs"].to_list(), default=0)
+    for layer, head, prompts, pairs in counted.select(
+        "layer", "head", "n_prompts", "n_pairs"
+    ).iter_rows():
+        scores[layer, head] = prompts + pairs / most
+    return scores
+
+
 def traced_circuit(graph: EdgeGraph, traced: pl.DataFrame, *, weight: str) -> np.ndarray:
     """Traced edges with all that a trace does not rank: a whole circuit [edge]; NaN: left out.
 

@@ -71,7 +71,8 @@ def _of_settings(study: Study) -> dict[str, str]:
     found = {
         "corpus": place or corpus.format,
         "sae": study.sae.architecture,
-        "firing": attention if ioi.firing_score_min is None else f"{attention}, score >= 0",
+        "firing": attention if ioi.trace_rule == "relative" else f"{attention}, score >= 0",
+        "trace_rule": ioi.trace_rule,
         "roots": ioi.roots if isinstance(ioi.roots, str) else "named heads",
         "counterfactual": study.circuits.counterfactual,
     }

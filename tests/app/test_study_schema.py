@@ -64,7 +64,7 @@ def test_mistakes_do_not_satisfy_it(schema: dict[str, Any]) -> None:
     good = json.loads(json.dumps(read_yaml(PACKAGED_STUDIES / "organism.yaml")))
     for section, wrong in {
         "sae": {"d_sea": 3},
-        "ioi": {"firing_score_min": 1},
+        "ioi": {"trace_rule": "mixed"},
         "heads": {"sequences": 0},
         "corpus": {"format": "csv"},
     }.items():

@@ -20,7 +20,7 @@ from mechinterp_assets.circuits.acc import (
     integrated_gradient,
 )
 from mechinterp_assets.circuits.acc_seeds import seeds_by_log_p, seeds_of_roots
-from mechinterp_assets.circuits.acc_trace import RULES, acc_batches, acc_trace, head_edges
+from mechinterp_assets.circuits.acc_trace import RULES, acc_batches, acc_trace
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.score_model import ScoreModel
 from mechinterp_assets.circuits.score_terms import KINDS, HeadReader, ScoreWriters, SideTerms
@@ -334,19 +334,6 @@ def test_both_rules_and_any_batches_give_the_same_rows(
         assert not silent["reaches_limit"].any()
         assert (silent["path_multiplicity"] == 0).all()
         assert silent["destination_slices"].null_count() == 2
-
-
-def test_heads_that_no_head_steers_are_counted_too(
-    planted: LanguageModel, planted_prompts: pl.DataFrame
-) -> None:
-    seeds = seeds_of_roots(planted_prompts, [Root(1, 0)])
-    edges = acc_trace(planted, planted_prompts, seeds, "acc++").edges
-    found = head_edges(edges.lazy()).collect()
-    assert set(found.drop("trace_rule").rows()) == {
-        (0, 0, 1, 0, 2),  # what 0.0 wrote, in both prompts
-        (None, None, 1, 0, 2),  # the token itself
-        (None, None, 0, 0, 2),  # positions
-    }
 
 
 def test_paths_are_counted_from_every_seed(

@@ -135,7 +135,7 @@ def test_signals_multiply_to_the_score_of_one_slice() -> None:
 def test_consensus_of_rotary_models(
     tiny_llama: LanguageModel, make_prompts: Callable[..., pl.DataFrame]
 ) -> None:
-    """u_k is the same at every offset; a token's source signal is that for each pair's destination."""
+    """u_k is the same at every offset; source signals are those for each pair's destination."""
     prompts = make_prompts(tiny_llama, 3, 9)
     slices = attention_slices(tiny_llama, prompts).with_columns(path_multiplicity=pl.lit(1.0))
     omega = ModelOmega(tiny_llama)
@@ -150,7 +150,7 @@ def test_consensus_of_rotary_models(
         row["prompt"]: Reference(tiny_llama, row["token_ids"]) for row in prompts.to_dicts()
     }
     # The majority of sign(u_k . x_i) over the pairs that select k.
-    signs = {k: 0.0 for k in chosen["slice"]}
+    signs = dict.fromkeys(chosen["slice"], 0.0)
     U = omega.vectors(layer, head)[0].numpy()
     for row in pairs.iter_rows(named=True):
         along = reference[row["prompt"]].input(layer, row["destination"]) @ U

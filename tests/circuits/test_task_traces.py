@@ -153,7 +153,7 @@ def test_what_cannot_be_traced_is_named(organism: LanguageModel, years: pl.DataF
 def test_relative_attention_traces_every_pair_by_one_rule(
     organism: LanguageModel, organism_prompts: pl.DataFrame
 ) -> None:
-    """Pairs fire by attention alone, negative scores too, and all are traced relative to the others."""
+    """Pairs fire by attention alone, and all are traced relative to their other sources."""
     roots = [Root(1, 0, "S2"), Root(3, 3)]
     settings = TraceSettings(keep_all=True, trace_rule="relative")
     strict = trace_circuit(organism, organism_prompts, roots, TraceSettings(keep_all=True))

@@ -157,7 +157,7 @@ class Reference:
     def _follow(self, result: ReferenceTrace, pair: Pair) -> None:
         layer, head, i, j = pair
         result.visits[pair] += 1
-        U, S, V = self.svd(layer, head, i, j)
+        U, S, _ = self.svd(layer, head, i, j)
         x_i, ranks = self.input(layer, i), range(len(S))
         others = [p for p in range(i + 1) if p != j] if self.relative else []
         # Sources whose scores count, and how much: score(j) - mean of score(p).

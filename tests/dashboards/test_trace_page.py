@@ -8,12 +8,17 @@ from mechinterp_assets.circuits.graph import GRAPH_SCHEMA, NODES_SCHEMA
 from mechinterp_assets.dashboards.trace_page import render_trace
 from mechinterp_assets.storage.provenance import Provenance
 
+MEASURED = ("fc24", 5, 5, 7.0, 1.25, 0.5, 0.1, 0.25, True)
 HOSTILE = "<script>alert('x')</script>\"&"
 
 
 def page(graph: pl.DataFrame) -> str:
     nodes = pl.DataFrame(
-        [("standard", 2, 3, HOSTILE, None, 5, 5, 7.0, None, None, True)],
+        [
+            ("fc24", 2, 3, HOSTILE, None, 5, 5, 7.0, None, None, None, None, True),
+            ("fc24", 2, 3, "END", "IO", 3, 3, 7.0, 0.9, 2.0, 0.25, 0.5, True),
+            ("fc24", 1, 0, "END", "IO", 1, 1, 7.0, 0.9, 2.0, 0.45, 0.1, True),
+        ],
         schema=NODES_SCHEMA,
         orient="row",
     )
@@ -30,8 +35,44 @@ def graph_of(*rows: tuple[object, ...]) -> pl.DataFrame:
 
 def test_picture_table_and_escaping() -> None:
     graph = graph_of(
-        (1, 0, 2, 3, "END", HOSTILE, "source", 5, 5, 7.0, 1.25, 0.5, 0.1, True),
-        (0, 4, 1, 0, "S2", "S1", "destination", 3, 3, 3.0, 0.5, None, 0.2, False),
+        (
+            1,
+            0,
+            2,
+            3,
+            "END",
+            HOSTILE,
+            "source",
+            HOSTILE,
+            "fc24",
+            5,
+            5,
+            7.0,
+            1.25,
+            0.5,
+            0.1,
+            0.25,
+            True,
+        ),
+        (
+            0,
+            4,
+            1,
+            0,
+            "S2",
+            "S1",
+            "destination",
+            "S2",
+            "fc24",
+            3,
+            3,
+            3.0,
+            0.5,
+            None,
+            0.2,
+            0.5,
+            False,
+        ),
     )
     text = page(graph)
     assert HOSTILE not in text
@@ -53,6 +94,18 @@ def test_picture_table_and_escaping() -> None:
     assert "s&#39;&#39;tudy" in text
 
 
+def test_how_much_heads_wrote_stands_beside_the_picture() -> None:
+    text = page(
+        graph_of(
+            (1, 0, 2, 3, "END", "S2", "source", "S1", "fc24", 5, 5, 7.0, 1.2, 0.5, 0.1, 0.25, True)
+        )
+    )
+    # Means over the 3 + 1 pairs.
+    assert "Heads wrote 30% of what is read at destinations and 40% at sources" in text
+    assert "One rule for all pairs, fc24" in text
+    assert "<td>S1</td><td>0.25</td>" in text
+
+
 def test_a_graph_without_edges_has_a_page() -> None:
     text = page(graph_of())
     assert "No head was kept as a writer of a root pair." in text
@@ -65,7 +118,9 @@ def test_the_picture_of_many_layers_fits_a_screen_and_starts_readable() -> None:
         for k, side in ((0, "source"), (4, "destination"), (8, "source"), (13, "destination")):
             heads = (up, k % 9, up + 1 + k % 3, (k * 5 + up) % 9)
             n = up + k + 1
-            rows.append((*heads, "END", "S2", side, n, n, 1.0, 1.0, 0.1, 0.1, False))
+            rows.append(
+                (*heads, "END", "S2", side, "S2", "fc24", n, n, 1.0, 1.0, 0.1, 0.1, 0.5, False)
+            )
     text = page(graph_of(*rows))
     width, height = (
         int(re.search(rf'<svg id="trace"[^>]* {name}="(\d+)"', text)[1])  # type: ignore[index]
@@ -81,7 +136,11 @@ def test_the_picture_of_many_layers_fits_a_screen_and_starts_readable() -> None:
 
 
 def test_heads_are_links_and_tables_start_short() -> None:
-    text = page(graph_of((1, 0, 2, 3, "END", "S2", "source", 5, 5, 7.0, 1.25, 0.5, 0.1, True)))
+    text = page(
+        graph_of(
+            (1, 0, 2, 3, "END", "S2", "source", "S2", "fc24", 5, 5, 7.0, 1.25, 0.5, 0.1, 0.25, True)
+        )
+    )
     assert '<a href="../s&#39;tudy.heads/L01H00.html">L1H0</a>' in text
     assert text.count("data-rows=") == 3
     assert "<title>s&#39;tudy: Circuit of IOI</title>" in text

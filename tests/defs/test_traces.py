@@ -15,19 +15,42 @@ def read(tiny: Materialized, table: str) -> pl.DataFrame:
     return tiny.lake.read(table, "tiny").collect()
 
 
-def test_the_standard_variant_is_the_graph(tiny: Materialized) -> None:
+def test_one_rule_is_in_every_table_of_a_trace(tiny: Materialized) -> None:
+    rule = tiny.study.ioi.trace_rule
+    assert rule == "relative"
+    for table in (
+        *("ioi_trace_roots", "ioi_trace_edges", "ioi_trace_graph", "attention_slices"),
+        *("ioi_slice_contrast", "attention_consensus", "attention_token_signal"),
+    ):
+        assert set(read(tiny, table)["trace_rule"]) == {rule}
+    traced = read(tiny, "attention_slices").filter(pl.col("path_multiplicity") > 0)
+    for side in ("destination", "source"):
+        assert traced[f"{side}_head_share"].is_between(0, 1).all()
+        silent = traced.filter(pl.col(f"{side}_heads") <= 0)
+        assert (silent[f"{side}_kept"] == 0).all()
+
+
+def test_the_published_graph_has_its_own_nodes_and_counts(tiny: Materialized) -> None:
+    graph = read(tiny, "ioi_trace_published")
+    assert set(graph["trace_rule"]) == {"fc24_code"}
+    summary = read(tiny, "ioi_trace_summary").filter(counted="published", min_share=0.0)
+    for row in summary.to_dicts():
+        own = graph.filter(task=row["task"])
+        kinds = dict(own.group_by("edge_kind").len().iter_rows())
+        assert row["n_attention_edges"] == kinds["attention"]
+        assert row["n_communication_edges"] == kinds["communication"]
+        # Every node with a role has its one attention edge.
+        assert row["n_nodes"] == row["n_kept_heads"] + kinds["attention"]
+
+
+def test_the_main_rule_is_the_graph(tiny: Materialized) -> None:
     graph, variants = read(tiny, "ioi_trace_graph"), read(tiny, "ioi_trace_variants")
     columns = ["task", *GRAPH_KEY, "n_prompts", "n_pairs", "path_multiplicity"]
-    standard = variants.filter(trace_rule="standard")
-    assert standard.height == graph.height > 0
-    assert standard.select(columns).sort(columns).equals(graph.select(columns).sort(columns))
-    assert set(variants["trace_rule"]) <= {
-        "standard",
-        "near",
-        "negative",
-        "all_slices",
-        "fc24_code",
-    }
+    main = variants.filter(trace_rule="relative")
+    assert main.height == graph.height > 0
+    assert main.select(columns).sort(columns).equals(graph.select(columns).sort(columns))
+    changes = {f"relative_{change}" for change in ("near", "negative", "all_slices")}
+    assert set(variants["trace_rule"]) <= {"relative", *changes, "fc24_code"}
     edges = read(tiny, "ioi_trace_edges").filter("kept")
     assert edges["path_multiplicity"].sum() == graph["path_multiplicity"].sum()
 
@@ -35,9 +58,9 @@ def test_the_standard_variant_is_the_graph(tiny: Materialized) -> None:
 def test_summary_counts_the_other_tables(tiny: Materialized) -> None:
     summary = read(tiny, "ioi_trace_summary")
     for task in tiny.study.tasks.traced:
-        rows = summary.filter(trace_rule="standard", counted="prompts", min_share=0.0, task=task)
+        rows = summary.filter(trace_rule="relative", counted="prompts", min_share=0.0, task=task)
         row = rows.row(0, named=True)
-        nodes = read(tiny, "ioi_trace_nodes").filter(trace_rule="standard", task=task)
+        nodes = read(tiny, "ioi_trace_nodes").filter(trace_rule="relative", task=task)
         assert row["n_kept_heads"] == nodes.select("layer", "head").n_unique()
         assert (
             row["n_communication_edges"] == read(tiny, "ioi_trace_graph").filter(task=task).height
@@ -102,7 +125,7 @@ def test_page_and_graphml(
 ) -> None:
     for task in ("", ".gendered_pronoun"):
         folder = tiny.home / "dashboards" / f"tiny.trace{task}"
-        names = {"index.html", "trace.png", "trace.graphml"}
+        names = {"index.html", "trace.png", "trace.graphml", "published.graphml"}
         assert {path.name for path in folder.iterdir()} == names
         page = (folder / "index.html").read_text()
         assert '<svg id="trace"' in page

@@ -116,6 +116,22 @@ def test_quality_is_by_definition(runs: HeadSetRuns) -> None:
         assert row["gap"] >= abs(runs.f(heads) - runs.f(heads - head)) - 1e-9
 
 
+def test_intervals_are_of_the_mean_over_prompts(runs: HeadSetRuns) -> None:
+    """Percentiles of means of resampled prompts, around the mean itself."""
+    heads = frozenset({(3, 3), (2, 6), (0, 1)})
+    values = runs.logit_differences([heads])[0]
+    low, high = runs.interval(heads, n_bootstrap=4000, seed=3)
+    generator = np.random.default_rng(11)
+    means = [generator.choice(values, len(values)).mean() for _ in range(4000)]
+    assert runs.f(heads) == pytest.approx(values.mean())
+    assert low is not None
+    assert high is not None
+    assert low < runs.f(heads) < high
+    # Two samples of 4000 means: quantiles within a few of their standard errors.
+    spread = values.std() / np.sqrt(len(values))
+    assert [low, high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.2 * spread)
+
+
 def test_single_knockouts(runs: HeadSetRuns) -> None:
     scores = knockout_scores(runs)
     assert scores.shape == (5, 8)

@@ -45,6 +45,7 @@ def traced() -> pl.DataFrame:
         "downstream_head": 0,
         "side": "destination",
         "n_prompts": 3,
+        "trace_rule": "fc24",
     }
     return pl.DataFrame([row, {**row, "side": "source", "n_prompts": 2}])
 
@@ -53,13 +54,17 @@ def test_frames_of_circuits(
     split: SplitModel, toy_prompts: pl.DataFrame, traced: pl.DataFrame
 ) -> None:
     notes: list[str] = []
+    heads = pl.DataFrame(
+        {"layer": [1, 0], "head": [0, 1], "n_prompts": [3, 3], "n_pairs": [4, 5]},
+        schema_overrides={"n_pairs": pl.Int64},
+    )
     found = measure_circuits(
         split,
         toy_prompts,
         SETTINGS,
         counterfactual="corrupt",
         traced=traced,
-        other_traces={"acc": traced.head(1), "acc++": traced.clear()},
+        trace_heads={"fc24": heads, "acc": heads.tail(1), "acc++": heads.clear()},
         named_sets={"published": frozenset({(0, 0), (1, 1)})},
         roles={"mover": frozenset({(1, 1)})},
         note=notes.append,
@@ -81,9 +86,9 @@ def test_frames_of_circuits(
         "eap_ig_midpoint",
         "exact",
         "head_ablation",
-        "trace",
-        "trace_completed",
-        "trace_heads",
+        "trace fc24",
+        "trace_completed fc24",
+        "trace_heads fc24",
         "trace_heads acc",  # acc++ found nothing
         "random",
     }
@@ -91,7 +96,7 @@ def test_frames_of_circuits(
         "faithfulness"
     ].to_list() == pytest.approx([1.0] * found.circuit_faithfulness_summary.height)
     sets = set(found.head_set_quality["head_set"])
-    assert {"trace", "trace acc", "head_ablation", "roles", "role mover", "published"} <= sets
+    assert {"trace fc24", "trace acc", "head_ablation", "roles", "role mover", "published"} <= sets
     assert any(name.startswith("random:") for name in sets)
     assert notes
 
@@ -102,7 +107,7 @@ def test_sampled_effects_rank_no_circuit(split: SplitModel, toy_prompts: pl.Data
     eap = found.edge_attribution.filter(method="eap")
     assert eap["exact"].drop_nulls().len() == 5
     assert "exact" not in found.circuit_faithfulness["ranking"]
-    assert "trace" not in found.circuit_faithfulness["ranking"]
+    assert "trace fc24" not in found.circuit_faithfulness["ranking"]
     assert found.edge_attribution_agreement["n_exact_edges"].to_list() == [5, 5]
 
 

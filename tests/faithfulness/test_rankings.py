@@ -14,6 +14,7 @@ from mechinterp_assets.faithfulness.rankings import (
     best_heads,
     edges_of_heads,
     edges_of_trace,
+    head_scores,
     heads_of_trace,
     random_ranking,
     top_edges,
@@ -79,6 +80,15 @@ def test_traced_edges_lead_into_queries_and_keys() -> None:
     }
     found = {int(e): float(scores[e]) for e in np.flatnonzero(~np.isnan(scores))}
     assert found == expected
+
+
+def test_heads_in_most_prompts_come_first_and_pairs_decide_ties() -> None:
+    counted = pl.DataFrame(
+        {"layer": [0, 1, 2], "head": [0, 2, 1], "n_prompts": [3, 3, 4], "n_pairs": [2, 9, 4]}
+    )
+    scores = head_scores(GRAPH, counted)
+    assert best_heads(scores, 9) == [(2, 1), (1, 2), (0, 0)]
+    assert not head_scores(GRAPH, counted.clear()).any()
 
 
 def test_traced_circuits_keep_what_the_trace_does_not_rank() -> None:

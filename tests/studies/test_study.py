@@ -473,7 +473,7 @@ def test_fingerprints_of_lists_follow_their_values(tmp_path: Path) -> None:
             "checks: {l0: [0, true]}",
             "checks.l0: True is not a number; write a number (val",
         ),
-        ("ioi: {firing_score_min: false}", "ioi.firing_score_min"),
+        ("ioi: {trace_rule: false}", "ioi.trace_rule"),
         ("heads: {movers: [[0, 99]]}", "heads.movers: head 0.99 does not exist; "),
         ("qk_features: {heads: [[7, 0]]}", "qk_features.heads: layer 7 does not exist (head 7.0)"),
         ("labels: nothing", "labels: Input should be a valid list (value 'nothing')"),

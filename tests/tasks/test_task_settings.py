@@ -82,7 +82,7 @@ def _file(folder: Path, more: str) -> Path:
             "tasks: {traced: [greater_than], roots: {greater_than: [[9, 0, YEAR]]}}",
             "tasks.roots.greater_than: layer 9 does not exist",
         ),
-        ("ioi: {firing_score_min: 1}", "ioi.firing_score_min"),
+        ("ioi: {trace_rule: mixed}", "ioi.trace_rule"),
         (
             "task_effects: {tasks: [ioi, mine]}",
             "task_effects.tasks names 'mine', which is no task of this study; known: ioi, ",

@@ -154,7 +154,7 @@ class LiveStudyPages:
         roots = self._lake.sql(_ROOTS.format(study=quote_text(study), task=quote_text(task)))
         return render_trace(
             frames["ioi_trace_graph"],
-            frames["ioi_trace_nodes"].filter(trace_rule="standard"),
+            frames["ioi_trace_nodes"].filter(trace_rule=frames["ioi_trace_graph"]["trace_rule"][0]),
             roots,
             self._lake.current("ioi_trace_graph", study).provenance,
             model,

@@ -29,11 +29,12 @@ TABLES = (
     "head_set_quality",
 )
 PROMPTS = ("ioi_prompts", "task_prompts")
+TRACES = ("attention_slices", "ioi_trace_edges", "ioi_acc_pairs", "ioi_acc_edges")
 
 
 @tables(
     *TABLES,
-    reads=["language_model", *PROMPTS, "ioi_trace_graph", "ioi_acc_edges", *SCORE_TABLES],
+    reads=["language_model", *PROMPTS, "ioi_trace_graph", *TRACES, *SCORE_TABLES],
     settings=["circuits", "ioi.reference_heads"],
     seed="circuits.seed",
     pool=GPU,
@@ -63,7 +64,7 @@ def circuit_quality(run: Run) -> Made:
             settings,
             counterfactual=_counterfactual(run, task),
             traced=traced.filter(pl.col("task") == task),
-            other_traces=_other_traces(run, task),
+            trace_heads=_trace_heads(run, task),
             named_sets=whole if task == "ioi" else {},
             roles=roles,
             note=partial(_log_of_task, run, task),
@@ -161,13 +162,31 @@ def subspace_patching(run: Run) -> Made:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _other_traces(run: Run, task: str) -> dict[str, pl.DataFrame]:
-    """Rule -> edges between heads that ACC and ACC++ found, with the prompts that have them."""
-    from mechinterp_assets.circuits.acc_trace import head_edges
+def _trace_heads(run: Run, task: str) -> dict[str, pl.DataFrame]:
+    """Heads of every tracer, "<rule>" by traced pairs and "<rule>, edges" by edges, in how many of
+    the prompts that all tracers traced: the fewer of ACC's, where there are any."""
+    from mechinterp_assets.circuits.head_counts import heads_by_edges, heads_by_pairs
 
-    edges = run.table("ioi_acc_edges").filter(pl.col("task") == task)
-    kept = head_edges(edges).collect()
-    return {str(rule): of for (rule,), of in kept.group_by("trace_rule", maintain_order=True)}
+    slices, edges, acc_pairs, acc_edges = (
+        run.table(name).filter(pl.col("task") == task) for name in TRACES
+    )
+    edges = edges.filter("kept")
+    traced = acc_pairs.select("prompt").unique().collect()
+    if not traced.is_empty():
+        slices, edges = (
+            rows.join(traced.lazy(), on="prompt", how="semi") for rows in (slices, edges)
+        )
+    counts: list[tuple[str, pl.DataFrame]] = []
+    for pairs, own in ((slices, edges), (acc_pairs, acc_edges)):
+        counts += [
+            ("", heads_by_pairs(pairs).collect()),
+            (", edges", heads_by_edges(own).collect()),
+        ]
+    return {
+        f"{rule}{way}": of
+        for way, counted in counts
+        for (rule,), of in counted.group_by("trace_rule", maintain_order=True)
+    }
 
 
 def _log_of_task(run: Run, task: str, text: str) -> None:

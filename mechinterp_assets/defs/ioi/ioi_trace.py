@@ -357,15 +357,17 @@ def _bars(values: list[int]) -> dg.MetadataValue:
 
 def _publish_graph(run: Run, trace: _TaskTrace) -> dict[str, dg.MetadataValue]:
     """Write the picture, the page and GraphML; their addresses, none for a graph without edges."""
-    from mechinterp_assets.circuits.graph import graph_picture, to_graphml
+    from mechinterp_assets.circuits.graph import coverage_text, graph_picture, to_graphml
+    from mechinterp_assets.circuits.published_graph import published_graphml
     from mechinterp_assets.dashboards.trace_page import render_trace
 
     if trace.graph.is_empty():
         return {}
     name, description = trace_folder(run.name, trace.task), run.study.description
+    nodes = trace.frames["ioi_trace_nodes"].filter(trace_rule=trace.rule)
     page = render_trace(
         trace.graph,
-        trace.frames["ioi_trace_nodes"].filter(trace_rule=trace.rule),
+        nodes,
         trace.firing,
         run.provenance,
         run.model.source,
@@ -375,8 +377,11 @@ def _publish_graph(run: Run, trace: _TaskTrace) -> dict[str, dg.MetadataValue]:
     with run.dashboards.publish(name) as folder:
         (folder / "index.html").write_text(page, encoding="utf-8")
         title = f"{description}: {trace.task}"
-        (folder / "trace.png").write_bytes(graph_picture(trace.graph, title=title))
+        picture = graph_picture(trace.graph, title=title, coverage=coverage_text(nodes))
+        (folder / "trace.png").write_bytes(picture)
         (folder / "trace.graphml").write_bytes(to_graphml(trace.graph))
+        if not (published := trace.frames["ioi_trace_published"]).is_empty():
+            (folder / "published.graphml").write_bytes(published_graphml(published))
     return {
         "page": dg.MetadataValue.url(run.dashboards.url(name, "index.html")),
         "picture": dg.MetadataValue.url(run.dashboards.url(name, "trace.png")),

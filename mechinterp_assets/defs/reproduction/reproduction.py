@@ -20,7 +20,7 @@ from mechinterp_assets.reproduction.reference_file import load_references, refer
         "corpus.format",
         "corpus.path",
         "sae.architecture",
-        "ioi.firing_score_min",
+        "ioi.trace_rule",
         "ioi.firing_threshold",
         "ioi.roots",
         "circuits.counterfactual",
