@@ -224,7 +224,7 @@ class Feature:
         )
         return (
             f"<div style='{_BOX}'><b>Feature {self.name}</b> of {escape(self.study)}{head}"
-            f"<table style='border-collapse:collapse'>{examples}</table></div>"
+            f"<table style='border-collapse:collapse;font-size:13px'>{examples}</table></div>"
         )
 
     def _facts(self) -> str:

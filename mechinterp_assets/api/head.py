@@ -198,6 +198,8 @@ class Head:
             f"<tr><td style='{_TEXT}'>{marked_html(tokens, weights, 1.0, at)}</td></tr>"
             for tokens, weights, at in self._windows(SHOWN)
         )
+        if rows:
+            facts += "<div><b>attends most</b> (framed token to coloured ones):</div>"
         roles = ", ".join(self.roles) or "no role"
         return (
             f"<div style='{_BOX}'><b>Head {self.name}</b> of {escape(self.study)}: {escape(roles)}"

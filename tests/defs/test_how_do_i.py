@@ -1,5 +1,5 @@
-"""The answers of docs/how_do_i.md and docs/python.md work: SQL and Python on the tiny study, commands
-as far as their arguments.
+"""The answers of docs/how_do_i.md and docs/python.md work: SQL and Python on the tiny study,
+commands as far as their arguments.
 """
 
 import re

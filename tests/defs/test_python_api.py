@@ -193,8 +193,8 @@ def test_a_trace_is_the_table_as_a_graph(study: mi.OpenedStudy) -> None:
         found = {(up, down, e["side"], e["n_prompts"]) for up, down, e in graph.edges(data=True)}
         assert found == {
             (
-                f"{row['upstream_layer']}.{row['upstream_head']}",
-                f"{row['downstream_layer']}.{row['downstream_head']}",
+                f"L{row['upstream_layer']}H{row['upstream_head']}",
+                f"L{row['downstream_layer']}H{row['downstream_head']}",
                 row["side"],
                 row["n_prompts"],
             )
