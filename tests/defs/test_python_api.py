@@ -72,6 +72,21 @@ def test_layers_of_a_table_are_cut_out(study: mi.OpenedStudy) -> None:
     assert "sae_version" in table.frame(provenance=True).columns
 
 
+def test_rows_with_some_values_are_those_of_the_frame(study: mi.OpenedStudy) -> None:
+    for name, values in (
+        ("feature_head_attribution", {"layer": 2, "feature": 5}),
+        ("feature_head_attribution", {"head": 3}),
+        ("feature_overview", {"layer": 2, "feature": 5}),
+        ("head_roles", {"role": "induction"}),
+        ("ioi_prompts", {"variant": "base"}),
+    ):
+        table = study.tables[name]
+        assert table.where(**values).height > 0, name
+        assert table.where(**values).equals(table.frame().filter(**values)), name
+    with pytest.raises(mi.NotThereError, match="head_roles has no column feature"):
+        study.tables["head_roles"].where(feature=1)
+
+
 def test_names_that_do_not_exist_are_answered(study: mi.OpenedStudy, tiny: Materialized) -> None:
     with pytest.raises(mi.NotThereError, match="did you mean 'head_scores'"):
         study.tables["head_score"]
