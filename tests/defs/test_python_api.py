@@ -82,7 +82,8 @@ def test_rows_with_some_values_are_those_of_the_frame(study: mi.OpenedStudy) -> 
     ):
         table = study.tables[name]
         assert table.where(**values).height > 0, name
-        assert table.where(**values).equals(table.frame().filter(**values)), name
+        expected = table.frame().filter(**values)
+        assert sorted(map(repr, table.where(**values).rows())) == sorted(map(repr, expected.rows()))
     with pytest.raises(mi.NotThereError, match="head_roles has no column feature"):
         study.tables["head_roles"].where(feature=1)
 
