@@ -104,11 +104,7 @@ class Feature:
 
         Raises NotThereError where that has no such columns, or no rows of the layer at all.
         """
-        spec = self._tables[table]
-        if missing := {"layer", "feature"} - spec.comments.keys():
-            raise NotThereError(f"{table} has no column {' and '.join(sorted(missing))}")
-        # One bound on each side, so that files are skipped by their statistics.
-        return spec.lazy(layer=self.layer).filter(pl.col("feature") == self.index).collect()
+        return self._tables[table].where(layer=self.layer, feature=self.index)
 
     def _rows_if_made(self, table: str) -> pl.DataFrame | None:
         """The same, None where the table was not made."""
@@ -224,7 +220,7 @@ class Feature:
         )
         return (
             f"<div style='{_BOX}'><b>Feature {self.name}</b> of {escape(self.study)}{head}"
-            f"<table style='border-collapse:collapse'>{examples}</table></div>"
+            f"<table style='border-collapse:collapse;font-size:13px'>{examples}</table></div>"
         )
 
     def _facts(self) -> str:

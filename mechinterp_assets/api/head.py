@@ -89,10 +89,7 @@ class Head:
 
         Raises NotThereError where that has no such columns, or no rows of the layer at all.
         """
-        found = self._tables[table]
-        if missing := {"layer", "head"} - found.comments.keys():
-            raise NotThereError(f"{table} has no column {' and '.join(sorted(missing))}")
-        return found.lazy(layer=self.layer).filter(pl.col("head") == self.index).collect()
+        return self._tables[table].where(layer=self.layer, head=self.index)
 
     def _rows_if_made(self, table: str) -> pl.DataFrame | None:
         try:
@@ -198,6 +195,8 @@ class Head:
             f"<tr><td style='{_TEXT}'>{marked_html(tokens, weights, 1.0, at)}</td></tr>"
             for tokens, weights, at in self._windows(SHOWN)
         )
+        if rows:
+            facts += "<div><b>attends most</b> (framed token to coloured ones):</div>"
         roles = ", ".join(self.roles) or "no role"
         return (
             f"<div style='{_BOX}'><b>Head {self.name}</b> of {escape(self.study)}: {escape(roles)}"

@@ -6,7 +6,7 @@ not belong here: what single rows stand for (feature.py, head.py), where they co
 
 from __future__ import annotations  # keeps no duckdb class alive; see storage/__init__.py
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -117,7 +117,24 @@ class Table:
         """Its rows as a polars DataFrame; arguments and errors as for `lazy`."""
         if not self.is_view:
             return self.lazy(layer=layer, provenance=provenance).collect()
-        return self._lake.query(self._select(layer), self.study)
+        return self.where() if layer is None else self.where(layer=layer)
+
+    def where(self, **values: int | str | bool) -> pl.DataFrame:
+        """Its rows whose columns equal `values`, such as `where(layer=2, feature=12)`.
+
+        Raises NotThereError as `lazy`, and for what is no column.
+        """
+        if missing := values.keys() - self.comments.keys():
+            raise NotThereError(f"{self.name} has no column {' and '.join(sorted(missing))}")
+        if self.is_view:
+            parameters: dict[str, object] = {**values}
+            if "study" in self.comments:
+                parameters["study"] = self.study
+            return self._lake.sql(self._select(parameters), parameters)
+        layer = values.get("layer")
+        rows = self.lazy(layer=layer if isinstance(layer, int) else None)
+        # Equalities, so that files are skipped by their statistics.
+        return rows.filter(pl.col(name) == value for name, value in values.items()).collect()
 
     def relation(self) -> duckdb.DuckDBPyRelation:
         """Its rows as a DuckDB relation, which computes when it is read.
@@ -125,17 +142,16 @@ class Table:
         It is of the catalog as of when the study was opened (`OpenedStudy.reopen` looks again).
         """
         self._lake.verify_tables(self._lake.declared.tables_read(self.name), self.study)
-        return self._connection().sql(self._select())
+        rows = self._connection().sql(self._select())
+        return (
+            rows.filter(f"study = {quote_text(self.study)}") if "study" in self.comments else rows
+        )
 
-    def _select(self, layer: int | None = None) -> str:
-        names = self.comments
-        conditions = [f"study = {quote_text(self.study)}"] if "study" in names else []
-        if layer is not None:
-            if "layer" not in names:
-                raise NotThereError(f"{self.name} has no column layer, so it cannot be cut to one")
-            conditions.append(f"layer = {int(layer)}")
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        chosen = ", ".join(quote_name(name) for name in names)
+    def _select(self, equal: Iterable[str] = ()) -> str:
+        """Its columns; rows where those of `equal` are the parameters of the same names."""
+        chosen = ", ".join(quote_name(name) for name in self.comments)
+        conditions = " AND ".join(f"{quote_name(name)} = ${name}" for name in equal)
+        where = f" WHERE {conditions}" if conditions else ""
         return f"SELECT {chosen} FROM {quote_name(self.name)}{where}"
 
     @property
