@@ -124,6 +124,7 @@ class HeadPages:
             rows.append(
                 {
                     "score": row["score"].replace("_", " "),
+                    "name": row["score"],
                     "passes": row["passes"],
                     "order": (not row["passes"], row["threshold"] is None, row["score"]),
                     "value": number(value),

@@ -150,10 +150,16 @@ def _map(
         label=f"{title} by layer and head",
         rows=[f"H{row}" if across else f"L{row}" for row in rows],
         totals=[""] * len(rows),
-        columns=[str(column) for column in columns],
+        columns=_ticks(columns),
         titles=[f"layer {column}" if across else f"head {column}" for column in columns],
         turned=False,
     )
+
+
+def _ticks(columns: list[int]) -> list[str]:
+    """Names of columns, every second where they would touch."""
+    every = 1 if len(columns) <= 12 else 2
+    return [str(column) if i % every == 0 else "" for i, column in enumerate(columns)]
 
 
 def _range(values: list[float]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
+from markupsafe import Markup
 
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.context import LayerContext
@@ -33,6 +34,14 @@ EVALUATION = {
     "shrinkage": "shrinkage",
     "n_tokens": "evaluation tokens",
 }
+# Shares of a loss that ablation costs, with the columns of that cost and of the KL it causes.
+SHARES = {"ce_recovered": ("ce_zero", "kl_zero"), "ce_recovered_mean": ("ce_mean", "kl_mean")}
+SMALL = 0.2
+UNSTABLE = (
+    f"Unstable: the loss that ablation costs is less than {SMALL:.0%} of the KL that it causes: "
+    "most changes of predictions cancel, and this is a share of what is left; see KL recovered"
+)
+LIKELY_PROXY = 0.5  # share of a feature's active tokens from which on a proxy describes it
 
 
 def layer_content(
@@ -98,7 +107,7 @@ def study_content(
         part = statistics.filter(pl.col("layer") == layer)
         dead = int((part["n_active"] == 0).sum())
         values = [f"{len(part):,}", f"{dead:,} ({100 * dead / len(part):.1f}%)"]
-        values += [_value(rows_of.get(layer, {}).get(name)) for name in columns]
+        values += [_share_or_value(rows_of.get(layer, {}), name) for name in columns]
         rows.append(
             {
                 "layer": layer,
@@ -107,14 +116,27 @@ def study_content(
                 "histogram": density_chart(counts[layer], edges, 28) if edges else "",
             }
         )
+    has_unstable = any(_is_unstable(row, name) for row in rows_of.values() for name in SHARES)
     named = [
-        {"name": "features", "help": "Features of the layer's SAE (d_sae)"},
-        {"name": "never fired", "help": "Features that fired on none of the tokens read"},
-        *({"name": EVALUATION[name], "help": help_texts.get(name, "")} for name in columns),
+        {"name": "features", "help": "Features of the layer's SAE (d_sae)", "term": ""},
+        {
+            "name": "never fired",
+            "help": "Features that fired on none of the tokens read",
+            "term": "feature_statistics.n_active",
+        },
+        *(
+            {
+                "name": EVALUATION[name],
+                "help": help_texts.get(name, ""),
+                "term": f"sae_evaluation.{name}",
+            }
+            for name in columns
+        ),
     ]
     return {
         "columns": named,
         "rows": rows,
+        "unstable": UNSTABLE if has_unstable else "",
         "low": f"{edges[0]:.2f}" if edges else "–",
         "high": f"{edges[-1] + BIN:.2f}" if edges else "–",
         "sql": {**filled_statements(study), "provenance": ""},
@@ -142,7 +164,8 @@ def _feature_table(frames: LayerFrames) -> pl.DataFrame:
 
 
 def _meanings(frames: LayerFrames, features: list[int]) -> list[str]:
-    """Labels of people, then families, of each feature; empty where there are none."""
+    """Labels of people, then families, then proxies that hold at most of its active tokens, of each
+    feature; empty where there are none."""
     found: dict[int, list[str]] = {}
     if frames.labels is not None:
         for feature, label in frames.labels.sort("feature", "rater")[
@@ -160,27 +183,39 @@ def _meanings(frames: LayerFrames, features: list[int]) -> list[str]:
         )
         for feature, family in named["feature", "family"].iter_rows():
             found.setdefault(feature, []).append(family.replace("_", " "))
+    if frames.proxies is not None:
+        share = pl.col("n_active_true") / pl.col("n_active")
+        likely = (
+            frames.proxies.with_columns(share=share)
+            .filter(pl.col("n_active") > 0, pl.col("share") >= LIKELY_PROXY)
+            .sort("feature", "share", "proxy", descending=[False, True, False])
+        )
+        for feature, proxy, of in likely["feature", "proxy", "share"].iter_rows():
+            found.setdefault(feature, []).append(f"{proxy.replace('_', ' ')} {of:.0%}")
     return ["; ".join(found.get(feature, [])) for feature in features]
 
 
 def _feature_columns() -> list[dict[str, str]]:
     help_texts = {
-        column.name: column.comment
+        column.name: (column.comment, f"{table}.{column.name}")
         for table in ("feature_statistics", "feature_head_attribution", "feature_logit_effects")
         for column in table_specs()[table].columns
     }
     columns = [
-        ("feature", "feature", ""),
+        ("feature", "feature", ("", "")),
         ("density", "density", help_texts["density"]),
         ("max", "max", help_texts["max_activation"]),
         ("mean", "mean, when active", help_texts["mean_activation"]),
         ("head", "top head", help_texts["attribution"]),
         ("share", "its share", help_texts["attribution"]),
-        ("fires_on", "fires on", "Token of its strongest example"),
+        ("fires_on", "fires on", ("Token of its strongest example", "")),
         ("promotes", "promotes", help_texts["logit_effect"]),
         ("suppresses", "suppresses", help_texts["logit_effect"]),
     ]
-    return [{"key": key, "name": name, "help": text} for key, name, text in columns]
+    return [
+        {"key": key, "name": name, "help": text, "term": term}
+        for key, name, (text, term) in columns
+    ]
 
 
 def _feature_row(data: dict[str, Any], i: int, layer: int) -> dict[str, Any]:
@@ -206,16 +241,27 @@ def _layer_facts(
     n_tokens = statistics["n_tokens"].to_list()[0] if n else 0
     help_texts = _evaluation_help()
     facts = [
-        {"name": "features", "value": f"{n:,}", "help": "Features of the SAE (d_sae)"},
+        {"name": "features", "value": f"{n:,}", "help": "Features of the SAE (d_sae)", "term": ""},
         {
             "name": "never fired",
             "value": f"{dead:,} ({100 * dead / n:.1f}%)" if n else "–",
             "help": "Features that fired on none of the tokens read",
+            "term": "feature_statistics.n_active",
         },
-        {"name": "tokens read", "value": f"{n_tokens:,}", "help": "Tokens of the feature pass"},
+        {
+            "name": "tokens read",
+            "value": f"{n_tokens:,}",
+            "help": "Tokens of the feature pass",
+            "term": "feature_statistics.n_tokens",
+        },
     ]
     return facts + [
-        {"name": title, "value": _value(evaluation[name]), "help": help_texts.get(name, "")}
+        {
+            "name": title,
+            "value": _share_or_value(evaluation, name),
+            "help": help_texts.get(name, ""),
+            "term": f"sae_evaluation.{name}",
+        }
         for name, title in EVALUATION.items()
         if evaluation.get(name) is not None
     ]
@@ -224,6 +270,24 @@ def _layer_facts(
 def _evaluation_help() -> dict[str, str]:
     spec = table_specs().get("sae_evaluation")
     return {column.name: column.comment for column in spec.columns} if spec else {}
+
+
+def _is_unstable(row: Mapping[str, object], name: str) -> bool:
+    """Whether a share divides by a cost that is small beside the change behind it."""
+    if name not in SHARES or not isinstance(row.get(name), float):
+        return False
+    cost, change = (row.get(of) for of in SHARES[name])
+    clean = row.get("ce_clean")
+    if not (isinstance(cost, float) and isinstance(change, float) and isinstance(clean, float)):
+        return False
+    return cost - clean < SMALL * change
+
+
+def _share_or_value(row: Mapping[str, object], name: str) -> str:
+    text = _value(row.get(name))
+    if not _is_unstable(row, name):
+        return text
+    return Markup('<span class="unstable" title="{}">{}</span>').format(UNSTABLE, text)
 
 
 def _value(value: object) -> str:

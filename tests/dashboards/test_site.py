@@ -17,7 +17,7 @@ import duckdb
 import hostile_layer
 import polars as pl
 import pytest
-from hostile_layer import HOSTILE, LAYER, N_HEADS, TOKENS
+from hostile_layer import ATTACK, HOSTILE, LAYER, N_HEADS, TOKENS
 
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.context import LayerContext
@@ -40,7 +40,7 @@ ATTRIBUTE_NAMES = """
 lang charset name content http-equiv class href id aria-label aria-current aria-labelledby aria-live
 title dir type value checked style scope role tabindex rel placeholder autocomplete spellcheck
 data-key viewbox width height x y d data-pages data-feature data-layer data-order aria-sort open
-transform cx cy r aria-hidden data-glossary data-term data-rows
+transform cx cy r aria-hidden data-glossary data-term data-rows data-served
 """
 TAGS = set(TAG_NAMES.split())
 ATTRIBUTES = set(ATTRIBUTE_NAMES.split())
@@ -85,7 +85,9 @@ class Page(HTMLParser):
         return "".join(text for where, text in self.texts if where not in ("script", "style"))
 
     def hrefs(self) -> list[str]:
-        return [a["href"] or "" for tag, a in self.elements if tag == "a" and "href" in a]
+        """Addresses of links, without those that scripts take out of pages that are no server's."""
+        links = [a for tag, a in self.elements if tag == "a" and "data-served" not in a]
+        return [a["href"] or "" for a in links if "href" in a]
 
 
 def assert_nothing_injected(page: Page) -> None:
@@ -438,6 +440,8 @@ def test_meaning_shows_labels_families_and_proxies(pages: dict[str, Page]) -> No
     index = pages[f"L{LAYER:02d}/index.html"]
     data = json.loads(next(s for s in index.inside("script") if s.startswith("{")))
     assert data["meaning"][6] == "an <i>induction</i> feature; induction"
+    # Proxies that hold at half of the feature's active tokens are found by the search.
+    assert data["meaning"][7] == f"{ATTACK.replace('_', ' ')} 50%"
 
 
 def test_heads_lead_to_the_index(pages: dict[str, Page]) -> None:

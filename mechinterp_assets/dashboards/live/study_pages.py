@@ -198,7 +198,8 @@ class LiveStudyPages:
         with self._lake.connect() as con:
 
             def query(text: str) -> pl.DataFrame:
-                return con.sql(text).pl()
+                frame: pl.DataFrame = con.sql(text).pl()
+                return frame
 
             if of_sites:
                 return render_sae_comparison(query, parse_site(name), parse_site(other))

@@ -1,4 +1,6 @@
 (() => {
+  // What only a server has.
+  if (location.protocol === "file:") for (const link of document.querySelectorAll("[data-served]")) link.closest("li").remove();
   const tip = document.createElement("div");
   tip.className = "tip";
   tip.popover = "auto";
@@ -29,7 +31,8 @@
       event.stopPropagation();
       show(mark, owner.title, owner.dataset.term);
     });
-    place.append(" ", mark);
+    place.insertBefore(mark, place.querySelector(":scope > svg"));
+    mark.before(" ");
   }
   document.addEventListener("click", (event) => {
     const marked = event.target.closest("main [title], main svg :has(> title)");
