@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from threading import BoundedSemaphore, Event
 from typing import Any
 
@@ -83,12 +84,14 @@ class _Api:
             return _refusal(400, str(error))
         if not self._places.acquire(blocking=False):
             return _refusal(503, f"{MAX_WAITING} questions wait already; ask again later")
-        loop, lines, cancelled = asyncio.get_running_loop(), asyncio.Queue[bytes](), Event()
+        loop, cancelled = asyncio.get_running_loop(), Event()
+        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
 
-        def put(line: dict[str, Any]) -> None:
+        def put(line: dict[str, Any] | None) -> None:
             # Strict JSON: a page must not be shown NaN as if it were a number.
-            content = json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-            loop.call_soon_threadsafe(lines.put_nowait, content)
+            content = None if line is None else _line(line)
+            with suppress(RuntimeError):  # the server has stopped: nobody waits
+                loop.call_soon_threadsafe(lines.put_nowait, content)
 
         def say(what: str, done: int, of: int) -> None:
             put({"progress": what, "done": done, "of": of})
@@ -104,7 +107,7 @@ class _Api:
                 pass
 
         future: Future[None] = self._thread.submit(work)
-        future.add_done_callback(lambda _: self._places.release())
+        future.add_done_callback(lambda _: (self._places.release(), put(None)))
         return StreamingResponse(_stream(future, lines, cancelled), media_type=LINES)
 
 
@@ -121,27 +124,21 @@ async def _body(request: Request) -> bytes | None:
 
 
 async def _stream(
-    future: "Future[None]", lines: "asyncio.Queue[bytes]", cancelled: Event
+    future: "Future[None]", lines: "asyncio.Queue[bytes | None]", cancelled: Event
 ) -> AsyncIterator[bytes]:
     """Lines until the work is done. Ends early where the browser goes away, and ends the work."""
-    ended = asyncio.wrap_future(future)
     try:
-        while True:
-            line = asyncio.ensure_future(lines.get())
-            await asyncio.wait({line, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if line.done():
-                yield line.result()
-                continue
-            line.cancel()
-            while not lines.empty():
-                yield lines.get_nowait()
-            if (error := ended.exception()) is not None:
-                logger.error("a question of the explorer failed", exc_info=error)
-                why = f"the program failed: {error!r}"[:500]
-                yield json.dumps({"refused": why}).encode() + b"\n"
-            return
+        while (line := await lines.get()) is not None:
+            yield line
+        if (error := future.exception()) is not None:
+            logger.error("a question of the explorer failed", exc_info=error)
+            yield _line({"refused": f"the program failed: {error!r}"[:500]})
     finally:
         cancelled.set()
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _refusal(status: int, why: str) -> Response:

@@ -28,7 +28,7 @@ from mechinterp_assets.explore.node_frames import follow, node_frame
 from mechinterp_assets.explore.pair_slices import PairSlices, ScoredPrompt
 from mechinterp_assets.explore.prompt import prompt_ids
 from mechinterp_assets.explore.vocabulary import logit_lens, next_tokens, token_frame
-from mechinterp_assets.explore.what_if import WhatIf, what_if
+from mechinterp_assets.explore.what_if import WhatIf, heads_ablated, what_if
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 
@@ -87,7 +87,11 @@ class Explorer:
 
     def explore(self, text: str | Sequence[int]) -> "Exploration":
         """Run a prompt. Raises ExploreError (see `mechinterp_assets.explore.explore`)."""
-        return Exploration(self, prompt_ids(self.model, text, self.max_tokens))
+        return Exploration(self, self.token_ids(text))
+
+    def token_ids(self, text: str | Sequence[int]) -> Tensor:
+        """Token ids [position] int64 that a prompt is run as. Raises ExploreError."""
+        return prompt_ids(self.model, text, self.max_tokens)
 
 
 class Exploration:
@@ -334,6 +338,14 @@ class Exploration:
         return what_if(
             self.model, self.saes, ids, edits, self.explorer.strings, theirs, matched or {}, k
         )
+
+    def heads_ablated(self, token: int | str) -> pl.DataFrame:
+        """Every head zero-ablated at all positions, one at a time: layer, head, ablation_kl
+        (KL(clean || ablated) of the next token behind the last position, nats) and
+        ablated_probability (of `token`).
+        """
+        ids = self.token_ids.tolist()
+        return heads_ablated(self.model, ids, self.token_id(token))
 
     # ---- checks ----------------------------------------------------------------------------------
 

@@ -58,3 +58,16 @@ def sets_as_yaml(sets: Mapping[str, Sequence[str]]) -> str:
     """Content of a `.yaml` file of these sets."""
     plain = {name: list(texts) for name, texts in sets.items()}
     return yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=100)
+
+
+def joined_sets(sets: Mapping[str, Sequence[str]], files: Sequence[Path]) -> dict[str, list[str]]:
+    """Texts by set, those of files behind those given; a text is in a set once.
+
+    Raises ExploreError (see read_prompt_sets).
+    """
+    joined = {name: list(texts) for name, texts in sets.items()}
+    for file in files:
+        for name, texts in read_prompt_sets(file).items():
+            own = joined.setdefault(name, [])
+            own += [text for text in texts if text not in own]
+    return joined

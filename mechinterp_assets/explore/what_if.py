@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.interventions.edit_context import EditContext
+from mechinterp_assets.interventions.kinds.head_scaling import ScaleHead
 from mechinterp_assets.interventions.parsing import parse_intervention
 from mechinterp_assets.interventions.prompts import END
-from mechinterp_assets.interventions.runner import edited_logits
+from mechinterp_assets.interventions.runner import edited_logits, run_interventions
 from mechinterp_assets.interventions.sets import InterventionSet, Planned
 from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.language_model import LanguageModel
@@ -74,6 +75,26 @@ def what_if(
     context = EditContext(model, saes=saes)
     clean, edited = edited_logits(context, prompts, planned, counterfactuals=counterfactuals)
     return _changes(planned.id, clean[0].double().cpu(), edited[0].double().cpu(), strings, k)
+
+
+def heads_ablated(model: LanguageModel, ids: Sequence[int], token: int) -> pl.DataFrame:
+    """Exploration.heads_ablated of the prompt `ids`."""
+    config = model.config
+    edits = [
+        ScaleHead(layer=layer, head=head, alpha=0.0, weights="raw")
+        for layer in range(config.n_layers)
+        for head in range(config.n_heads)
+    ]
+    prompts = _frame(0, BASE, ids, {}).with_columns(
+        answer_token_ids=pl.lit([token], TASK_PROMPTS_SCHEMA["answer_token_ids"])
+    )
+    results = run_interventions(EditContext(model), prompts, edits)
+    values = results.filter(pl.col("metric").is_in(["kl", "prob"])).select(
+        "layer", "head", "metric", "patched"
+    )
+    return values.pivot("metric", index=["layer", "head"], values="patched").select(
+        "layer", "head", ablation_kl="kl", ablated_probability="prob"
+    )
 
 
 # ---- private -------------------------------------------------------------------------------------

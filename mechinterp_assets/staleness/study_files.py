@@ -10,6 +10,7 @@ from mechinterp_assets.files.fingerprint import FileHashes, fingerprint
 from mechinterp_assets.model.settings import is_model_file
 from mechinterp_assets.reproduction.reference_file import reference_path
 from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.storage.home import kept_prompts_file
 from mechinterp_assets.studies.study import Study
 
 UNREADABLE = "unreadable"
@@ -48,12 +49,18 @@ def _residual_saes(study: Study) -> Iterable[Path]:
     return [] if name is None else [Path(name.replace("{layer}", str(n))) for n in layers]
 
 
+def _prompts(study: Study) -> Iterable[Path]:
+    kept = kept_prompts_file(study.study)
+    return [*study.prompts.files, *([kept] if study.prompts.kept and kept.is_file() else ())]
+
+
 FILES: Mapping[str, Callable[[Study], Iterable[Path]]] = {
     "model": _model,
     "corpus.path": _corpus,
     "tasks.own": _own_tasks,
     "sae.path": _external_saes,
     "qk_features.residual_sae": _residual_saes,
+    "prompts": _prompts,
     "labels": lambda study: study.labels,
     "head_labels": lambda study: study.head_labels,
     "reference": lambda study: [reference_path(study.study, study.reference)],

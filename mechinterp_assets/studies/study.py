@@ -17,6 +17,7 @@ from mechinterp_assets.activations.settings import ActivationSettings
 from mechinterp_assets.attribution.settings import QkFeatureSettings, RdfaSettings
 from mechinterp_assets.circuits.settings import IoiSettings
 from mechinterp_assets.corpora.settings import CorpusSettings
+from mechinterp_assets.explore.settings import PromptSettings
 from mechinterp_assets.faithfulness.settings import CircuitSettings
 from mechinterp_assets.features.settings import ComparisonSettings, FeatureSettings
 from mechinterp_assets.heads.settings import HeadSettings, PrefixInductionSettings
@@ -74,6 +75,8 @@ class Study(Section):
     """Circuit quality."""
     qk_features: QkFeatureSettings = QkFeatureSettings()
     """Attention scores split into pairs of SAE features."""
+    prompts: PromptSettings = PromptSettings()
+    """Prompts of one's own, explored and kept as tables."""
     checks: CheckSettings = CheckSettings()
     """Bounds of the asset checks."""
     comparisons: list[ComparisonSettings] = Field(default_factory=list)

@@ -1,0 +1,1 @@
+"""Any prompts of a study."""
