@@ -103,8 +103,8 @@ def _sums(
     length = one.token_ids.shape[1]
     batch = max(1, LOGIT_BYTES // (4 * model.config.d_vocab * length))
     direction = sae.W_dec[one.feature].to(model.device)
-    for ids in one.token_ids.long().split(batch):
-        ids = ids.to(model.device)
+    for start in range(0, len(one.token_ids), batch):
+        ids = one.token_ids[start : start + batch].long().to(model.device)
         where = valid_positions(ids, model.left_out_ids)
         clean = clean_pass(model, [layer], ids, where)
         z = clean.z[layer]

@@ -27,6 +27,8 @@ OPTIONAL = {
     "neighbours": "feature_neighbours",
     "families": "feature_families",
     "proxies": "feature_proxies",
+    "proxy_histogram": "feature_proxy_histogram",
+    "proxy_examples": "feature_proxy_examples",
     "labels": "feature_labels",
 }
 # Tables with one partition for all layers of a study.

@@ -25,6 +25,7 @@ from mechinterp_assets.dashboards.layer_frames import (
 from mechinterp_assets.dashboards.matrix_block import matrix_picture
 from mechinterp_assets.dashboards.meaning_block import MeaningBlock
 from mechinterp_assets.dashboards.places import head_name
+from mechinterp_assets.dashboards.proxy_block import ProxyBlock
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.relation_blocks import RelationBlocks
 from mechinterp_assets.dashboards.tokens import TokenTexts
@@ -79,6 +80,7 @@ class FeaturePages:
         self.notes = HeadNotes(frames, layer)
         self.intervals = IntervalBlock(frames, tokens, texts)
         self.meaning = MeaningBlock(frames)
+        self.proxies = ProxyBlock(frames)
         self.relations = RelationBlocks(frames, texts, linked)
         self.trees = frozenset(() if frames.rdfa is None else frames.rdfa["feature"].to_list())
 
@@ -100,6 +102,7 @@ class FeaturePages:
             **self._distances(dfa),
             **self.intervals.content(feature, maximum),
             **self.meaning.content(feature),
+            **self.proxies.content(feature),
             **self.relations.content(feature),
             "sql": filled_statements(self.study, self.layer, feature),
         }

@@ -102,6 +102,28 @@ _NEEDED = {
         "text",
     ),
     "proxies": ("feature", "proxy", "definition", "n_true", "n_active", "n_active_true"),
+    "proxy_histogram": (
+        "feature",
+        "proxy",
+        "interval",
+        "low",
+        "high",
+        "n_active",
+        "n_active_true",
+        "activation_sum",
+        "activation_sum_true",
+    ),
+    "proxy_examples": (
+        "feature",
+        "proxy",
+        "error_kind",
+        "rank",
+        "n_errors",
+        "sequence",
+        "position",
+        "activation",
+        "text",
+    ),
     "labels": ("feature", "rater", "label", "verdict", "note"),
     "names": ("feature", "fires_on", "promotes", "suppresses"),
     "head_roles": ("head", "role", "value"),
@@ -139,6 +161,8 @@ class LayerFrames:
         neighbours: feature_neighbours.
         families: feature_families.
         proxies: feature_proxies.
+        proxy_histogram: feature_proxy_histogram.
+        proxy_examples: feature_proxy_examples.
         labels: feature_labels.
         names: token ids by which the index and other features' pages describe a feature
             (`feature_names`); None: only the features in top_examples and logit_effects have some.
@@ -160,6 +184,8 @@ class LayerFrames:
     neighbours: pl.DataFrame | None = None
     families: pl.DataFrame | None = None
     proxies: pl.DataFrame | None = None
+    proxy_histogram: pl.DataFrame | None = None
+    proxy_examples: pl.DataFrame | None = None
     labels: pl.DataFrame | None = None
     names: pl.DataFrame | None = None
     head_roles: pl.DataFrame | None = None

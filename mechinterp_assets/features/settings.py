@@ -103,6 +103,10 @@ class FeatureSettings(Section):
     """Features of a layer, the most often active ones, that get a page."""
     proxies: list[ProxySettings] = []
     """Rules that each feature is compared with (feature_proxies)."""
+    proxy_examples: Count = 50
+    """Tokens kept at which a proxy is true and a feature silent, and as many of the reverse."""
+    proxy_example_features: Count = 5
+    """Features of a layer with such tokens, those with the largest F1 for each proxy."""
 
     @field_validator("proxies")
     @classmethod

@@ -3,13 +3,14 @@
 Belongs here: the wording of the task, and whether a model knows such strings. Does not belong here:
 the form of prompts (common.py), addresses that are shown before (url_completion.py).
 
-Kissane et al. 2024 (arXiv 2406.17759), section 4.1.1 and Fig. 3b: "pic.twitter.com/" and a string as
-in base64, with nothing to copy. The strings are drawn, so that none was seen before and no answer
-is in the prompt; what can be known is that letters and digits go on where other text would not.
-Prompts stop behind one, two or three tokens of the string, and the answer is its next token, one
-that is nowhere before. There is no wrong answer, so loss and probability are defined and no logit difference.
-The corrupt prompt of a pair has words in place of the address, the same string and the same answer:
-how much lower the loss is behind the address is what a model knows of the form.
+Kissane et al. 2024 (arXiv 2406.17759), section 4.1.1 and Fig. 3b: "pic.twitter.com/" and a string
+as in base64, with nothing to copy. The strings are drawn, so that none was seen before and no
+answer is in the prompt; what can be known is that letters and digits go on where other text would
+not. Prompts stop behind one, two or three tokens of the string, and the answer is its next token,
+one that is nowhere before. There is no wrong answer, so loss and probability are defined and no
+logit difference. The corrupt prompt of a pair has words in place of the address, the same string
+and the same answer: how much lower the loss is behind the address is what a model knows of the
+form.
 """
 
 import random

@@ -1,6 +1,6 @@
 """Ours beside theirs, key by key.
 
-Belongs here: differences, agreement of sets of heads, the verdict. Does not belong here: where
+Belongs here: differences, agreement of sets of heads, the judgement. Does not belong here: where
 values come from (measures.py, reference_file.py), conditions (conditions.py) and printing.
 
 A value is judged where a bound says how far it may be off: a tolerance, or the source's interval.
@@ -20,7 +20,7 @@ from mechinterp_assets.reproduction.measures import NOTHING, Found, Measure, Mea
 from mechinterp_assets.reproduction.reference_file import Reference, ReferenceFileError
 
 SMALLEST_DIVISOR = 0.1
-Verdict = Literal["within", "outside", "other_condition", "unstable", "missing", "no_bound"]
+Judgement = Literal["within", "outside", "other_condition", "unstable", "missing", "no_bound"]
 
 SCHEMA: dict[str, pl.DataType] = {
     "reference_id": pl.String(),
@@ -38,9 +38,9 @@ SCHEMA: dict[str, pl.DataType] = {
     "difference": pl.Float64(),
     "tolerance": pl.Float64(),
     "divisor_share": pl.Float64(),
-    "verdict": pl.String(),
+    "judgement": pl.String(),
     "statistic": pl.String(),
-    "position": pl.String(),
+    "measured_at": pl.String(),
     "condition": pl.String(),
     "own_condition": pl.String(),
     "other_condition": pl.List(pl.String()),
@@ -72,7 +72,7 @@ def compare(
             ours = _defined(found.get(key, NOTHING))
             row = _heads(one, key, ours) if one.heads else _number(one, key, ours)
             row |= shared | {"divisor_share": ours.divisor_share}
-            row["verdict"] = _verdict(row)
+            row["judgement"] = _judgement(row)
             rows.append({"reference_id": one.id, "key": key, "what": one.what} | row)
     return pl.DataFrame(rows, schema=SCHEMA)
 
@@ -82,7 +82,7 @@ def failures(rows: pl.DataFrame) -> pl.DataFrame:
 
     Published numbers have no tolerance and are never among them.
     """
-    missed = pl.col("verdict").is_in(["outside", "missing"])
+    missed = pl.col("judgement").is_in(["outside", "missing"])
     return rows.filter(pl.col("tolerance").is_not_null() & missed)
 
 
@@ -96,8 +96,11 @@ def _shared(one: Reference, measure: Measure, run: Mapping[str, str]) -> dict[st
             "the source had, or `not said`"
         )
     own = measure.conditions(run)
-    said = {name: getattr(one, name) for name in ("statistic", "position", "dataset", "needs")}
-    return said | {
+    return {
+        "statistic": one.statistic,
+        "measured_at": one.position,
+        "dataset": one.dataset,
+        "needs": one.needs,
         "condition": as_text(one.condition),
         "own_condition": as_text({name: own[name] for name in wanted if name in own}),
         "other_condition": unshared(wanted, own),
@@ -106,7 +109,7 @@ def _shared(one: Reference, measure: Measure, run: Mapping[str, str]) -> dict[st
     }
 
 
-def _verdict(row: Mapping[str, object]) -> Verdict:
+def _judgement(row: Mapping[str, object]) -> Judgement:
     ours, difference, share = row["ours"], row["difference"], row["divisor_share"]
     low, high, tolerance = row["ci_low"], row["ci_high"], row["tolerance"]
     if not isinstance(ours, float) or not isinstance(difference, float):

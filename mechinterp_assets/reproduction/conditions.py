@@ -1,8 +1,8 @@
 """What a number was measured under, for a run and for a reference alike.
 
 Belongs here: the vocabulary of conditions, those of a run, and which of a reference's a run does
-not share. Does not belong here: which of them a measure depends on, and those that its SQL fixes, which
-its file in sql/reproduce says; the verdict (comparison.py).
+not share. Does not belong here: which of them a measure depends on, and those that its SQL fixes,
+which its file in sql/reproduce says; the verdict (comparison.py).
 """
 
 from collections.abc import Callable, Mapping

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-VERDICTS = {
+JUDGEMENTS = {
     "within": "within",
     "outside": "OUTSIDE",
     "other_condition": "other condition",
@@ -24,8 +24,8 @@ VERDICTS = {
 def print_comparison(console: Console, rows: pl.DataFrame) -> None:
     """Values of every reference, then their conditions, source and why ours may differ."""
     shown = Table(title="Ours beside what is reported", title_justify="left")
-    for column in ("what", "", "ours", "reported", "difference", "verdict"):
-        shown.add_column(column, justify="left" if column in ("what", "", "verdict") else "right")
+    for column in ("what", "", "ours", "reported", "difference", "judgement"):
+        shown.add_column(column, justify="left" if column in ("what", "", "judgement") else "right")
     notes = []
     for (_,), group in rows.group_by("reference_id", maintain_order=True):
         for number, row in enumerate(group.iter_rows(named=True)):
@@ -39,19 +39,19 @@ def print_comparison(console: Console, rows: pl.DataFrame) -> None:
         console.print(f"{row['reference_id']} ({where})", style="bold", markup=False)
         for label, text in _conditions(row):
             console.print(f"  {label}: {text}", markup=False)
-    judged = pl.col("verdict").is_in(["within", "outside"])
+    judged = pl.col("judgement").is_in(["within", "outside"])
     has_tolerance = pl.col("tolerance").is_not_null()
-    lost = has_tolerance & (pl.col("verdict") == "missing")
+    lost = has_tolerance & (pl.col("judgement") == "missing")
     counts = [f"{rows.height} values"]
     for bound, which in (
         ("tolerance", (has_tolerance & judged) | lost),
         ("the source's interval", ~has_tolerance & judged),
     ):
         some = rows.filter(which)
-        counts.append(f"{(some['verdict'] == 'within').sum()} of {some.height} within {bound}")
+        counts.append(f"{(some['judgement'] == 'within').sum()} of {some.height} within {bound}")
     counts += [
-        f"{(rows['verdict'] == verdict).sum()} {text}"
-        for verdict, text in (
+        f"{(rows['judgement'] == judgement).sum()} {text}"
+        for judgement, text in (
             ("missing", "without one of ours"),
             ("other_condition", "under another condition, so neither equal nor different"),
             ("unstable", "unstable (a divisor below a tenth of the clean value), so not judged"),
@@ -62,7 +62,8 @@ def print_comparison(console: Console, rows: pl.DataFrame) -> None:
 
 def _conditions(row: dict[str, Any]) -> list[tuple[str, str]]:
     """Labelled lines: the conditions, which of them differ here, and what the file says beside."""
-    lines = [(name, row[name]) for name in ("statistic", "position", "condition")]
+    lines = [("statistic", row["statistic"]), ("position", row["measured_at"])]
+    lines.append(("condition", row["condition"]))
     known = {one.partition(": ")[0] for one in row["own_condition"].split("; ")}
     for label, names in (
         ("differs in", [name for name in row["other_condition"] if name in known]),
@@ -76,8 +77,8 @@ def _conditions(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Ours, reported, difference and verdict of a comparison, as text."""
-    verdict = VERDICTS[row["verdict"]]
+    """Ours, reported, difference and judgement of a comparison, as text."""
+    judgement = JUDGEMENTS[row["judgement"]]
     if row["reference_kind"] == "heads":
         agreement = ", ".join(
             f"{name} {row[name]:.2f}" for name in ("precision", "recall") if row[name] is not None
@@ -86,7 +87,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
             _heads_text(row["our_heads"]),
             _heads_text(row["reference_heads"]),
             agreement,
-            verdict,
+            judgement,
         )
     interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
     tolerance = "" if row["tolerance"] is None else f" ± {row['tolerance']:.2g}"
@@ -94,7 +95,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
         "-" if row["ours"] is None else f"{row['ours']:.4g}",
         f"{row['reference_value']:.4g}{interval}{tolerance}",
         "" if row["difference"] is None else f"{row['difference']:+.3g}",
-        verdict,
+        judgement,
     )
 
 

@@ -4,4 +4,4 @@ SELECT reference_id, key, ours, reference_value, tolerance
 FROM reproduction
 WHERE study = getvariable('study')
     AND tolerance IS NOT NULL
-    AND verdict NOT IN ('within', 'other_condition', 'unstable');
+    AND judgement NOT IN ('within', 'other_condition', 'unstable');

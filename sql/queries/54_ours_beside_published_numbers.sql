@@ -7,9 +7,9 @@ SELECT
     round(difference, 3) AS difference,
     round("precision", 2) AS "precision",
     round(recall, 2) AS recall,
-    verdict,
+    judgement,
     array_to_string(other_condition, ', ') AS other_condition,
     reference_source
 FROM reproduction
 WHERE study = coalesce(getvariable('study'), 'organism')
-ORDER BY verdict, reference_id, key;
+ORDER BY judgement, reference_id, key;

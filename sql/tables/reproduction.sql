@@ -16,11 +16,11 @@ CREATE TABLE reproduction (
     difference DOUBLE,
     tolerance DOUBLE CHECK (tolerance >= 0),
     divisor_share DOUBLE CHECK (divisor_share >= 0),
-    verdict VARCHAR NOT NULL CHECK (
-        verdict IN ('within', 'outside', 'other_condition', 'unstable', 'missing', 'no_bound')
+    judgement VARCHAR NOT NULL CHECK (
+        judgement IN ('within', 'outside', 'other_condition', 'unstable', 'missing', 'no_bound')
     ),
     statistic VARCHAR NOT NULL,
-    "position" VARCHAR NOT NULL,
+    measured_at VARCHAR NOT NULL,
     condition VARCHAR NOT NULL,
     own_condition VARCHAR NOT NULL,
     other_condition VARCHAR[] NOT NULL,
@@ -49,9 +49,9 @@ COMMENT ON COLUMN reproduction.recall IS 'Share of the reported heads that are o
 COMMENT ON COLUMN reproduction.difference IS 'ours - reference_value; for heads how many are in one of both sets alone';
 COMMENT ON COLUMN reproduction.tolerance IS 'Largest absolute difference that a rerun may have; NULL for published numbers, which were computed on other data';
 COMMENT ON COLUMN reproduction.divisor_share IS 'Of a ratio: |its divisor| / |the unedited model''s value|. Below 0.1 the ratio is not judged, since small differences decide it. NULL: no ratio of this kind';
-COMMENT ON COLUMN reproduction.verdict IS 'within or outside: the tolerance, or without one the source''s interval; other_condition: the run''s conditions are others (other_condition), so that the two are neither equal nor different; unstable: a ratio that divides by too little (divisor_share); missing: nothing was measured; no_bound: neither tolerance nor interval';
+COMMENT ON COLUMN reproduction.judgement IS 'within or outside: the tolerance, or without one the source''s interval; other_condition: the run''s conditions are others (other_condition), so that the two are neither equal nor different; unstable: a ratio that divides by too little (divisor_share); missing: nothing was measured; no_bound: neither tolerance nor interval';
 COMMENT ON COLUMN reproduction.statistic IS 'What the reported number is';
-COMMENT ON COLUMN reproduction."position" IS 'Where the reported number was taken';
+COMMENT ON COLUMN reproduction.measured_at IS 'Where the reported number was taken';
 COMMENT ON COLUMN reproduction.condition IS 'What else the reported number was measured under, as name: value; ...: model, bos, corpus, sae, weights, prompts, reference, rule, ... (docs/reproduce.md)';
 COMMENT ON COLUMN reproduction.own_condition IS 'The same of this study''s run, statistic and position among them; without what is not known of it';
 COMMENT ON COLUMN reproduction.other_condition IS 'Names of those that differ, or that one of both does not say; statistic and position among them';

@@ -130,6 +130,8 @@ def frames(sequences: pl.DataFrame) -> LayerFrames:
         neighbours=_neighbours(random),
         families=_families(),
         proxies=_proxies(),
+        proxy_histogram=_proxy_histogram(),
+        proxy_examples=_proxy_examples(),
         labels=_labels(),
         head_roles=pl.DataFrame(
             {"head": [0, 0, 2], "role": ["induction", ATTACK, "previous_token"], "value": [0.5] * 3}
@@ -253,6 +255,44 @@ def _proxies() -> pl.DataFrame:
         for feature in range(D_SAE)
     ]
     return pl.DataFrame(rows, infer_schema_length=None).cast({"feature": pl.Int32})
+
+
+def _proxy_histogram() -> pl.DataFrame:
+    rows = [
+        {
+            "proxy": ATTACK,
+            "feature": feature,
+            "interval": interval,
+            "low": 0.5 * interval,
+            "high": 0.5 * (interval + 1),
+            "n_active": 8 - 2 * interval,
+            "n_active_true": interval,
+            "activation_sum": 4.0,
+            "activation_sum_true": 1.0 + interval,
+        }
+        for feature in range(0, D_SAE, 2)
+        for interval in range(3)
+    ]
+    return pl.DataFrame(rows).cast({"feature": pl.Int32})
+
+
+def _proxy_examples() -> pl.DataFrame:
+    rows = [
+        {
+            "proxy": ATTACK,
+            "feature": 0,
+            "error_kind": error,
+            "rank": rank,
+            "n_errors": 1234,
+            "sequence": 3,
+            "position": 5 + rank,
+            "activation": 0.25 if error == "false_positive" else 0.0,
+            "text": ATTACK,
+        }
+        for error in ("false_negative", "false_positive")
+        for rank in range(2)
+    ]
+    return pl.DataFrame(rows).cast({"feature": pl.Int32})
 
 
 def _labels() -> pl.DataFrame:

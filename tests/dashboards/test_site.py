@@ -110,7 +110,7 @@ def assert_nothing_injected(page: Page) -> None:
         assert script in files or json.loads(script)
     for tag, attributes in page.elements:
         if tag == "rect" and "class" in attributes:
-            assert re.fullmatch(r"[pn][1-5]|field", attributes["class"] or "")
+            assert re.fullmatch(r"[pn][1-5]|field|s[01]", attributes["class"] or "")
         if tag == "script":
             assert set(attributes) <= {"type", "id"}
         if "style" in attributes:
@@ -442,6 +442,19 @@ def test_meaning_shows_labels_families_and_proxies(pages: dict[str, Page]) -> No
     assert data["meaning"][6] == "an <i>induction</i> feature; induction"
     # Proxies that hold at half of the feature's active tokens are found by the search.
     assert data["meaning"][7] == f"{ATTACK.replace('_', ' ')} 50%"
+
+
+def test_proxies_are_drawn_and_disagreements_can_be_read(pages: dict[str, Page]) -> None:
+    page = feature_page(pages, 0)
+    assert "(0.5, 1]: 6, 16.7% where the proxy is true" in page.text  # 1 of 6 tokens
+    assert "(0.5, 1]: 4, 50% where the proxy is true" in page.text  # 2 of 4 of the activation
+    assert "proxy true, feature silent: 2 of 1,234" in page.text
+    assert "feature active, proxy not true: 2 of 1,234" in page.text
+    assert "3:6" in page.text
+    # A feature without examples has plots, one without either has neither.
+    assert "where the proxy is true" in feature_page(pages, 2).text
+    assert "1,234" not in feature_page(pages, 2).text
+    assert "where the proxy is true" not in feature_page(pages, 1).text
 
 
 def test_heads_lead_to_the_index(pages: dict[str, Page]) -> None:

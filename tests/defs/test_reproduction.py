@@ -15,14 +15,14 @@ def test_table_is_what_the_command_compares(tiny: Materialized) -> None:
     assert stored.select(fresh.columns).equals(fresh)
     by_key = {(row["reference_id"], row["key"]): row for row in stored.iter_rows(named=True)}
     edges = by_key["edges", "edges"]
-    assert (edges["ours"], edges["difference"], edges["verdict"]) == (2461, 0, "within")
+    assert (edges["ours"], edges["difference"], edges["judgement"]) == (2461, 0, "within")
     assert by_key["heads", "previous_token"]["reference_heads"] == ["0.5"]
     assert by_key["heads", "previous_token"]["other_condition"] == []
-    assert by_key["l0", "0"]["verdict"] == "no_bound"
-    assert by_key["l0", "2"]["verdict"] == "within"
+    assert by_key["l0", "0"]["judgement"] == "no_bound"
+    assert by_key["l0", "2"]["judgement"] == "within"
     assert by_key["absent", "1"]["ours"] is None
     other = by_key["other-text", "0"]
-    assert (other["verdict"], other["other_condition"]) == ("other_condition", ["corpus"])
+    assert (other["judgement"], other["other_condition"]) == ("other_condition", ["corpus"])
     assert "corpus: structured" in other["own_condition"]
 
 

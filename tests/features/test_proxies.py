@@ -20,6 +20,7 @@ from mechinterp_assets.features.proxies import (
     ProxyError,
     TokenProxy,
 )
+from mechinterp_assets.features.proxy_examples import best_features, proxy_examples
 from mechinterp_assets.features.specificity import compare_with_proxies
 from tests.features.planted import BOS, WORDS, active, corpus, fired, random_case
 
@@ -188,3 +189,46 @@ def test_tokens_that_are_none_are_refused_with_a_hint() -> None:
     tokens, frame = random_case(11)
     with pytest.raises(ProxyError, match="zebra"):
         compare_with_proxies([frame], [InTokens("x", ("zebra",))], tokens, WORDS, {})
+
+
+@pytest.mark.parametrize("count", [3, 1000])
+def test_disagreements_are_those_of_a_loop(count: int) -> None:
+    tokens, frame = random_case(8)
+    promoted = {feature: feature % 4 + 1 for feature in range(5)}
+    proxies: list[Proxy] = [InTokens("letters", ("a", "b")), PromotedByInduction("own")]
+    chosen = {"letters": [0, 5], "own": [1]}
+    found = proxy_examples(frame, proxies, chosen, tokens, WORDS, promoted, count=count, seed=0)
+    assert set(found["proxy"]) == {"letters", "own"}
+    for (name, feature, error), rows in found.group_by("proxy", "feature", "error_kind"):
+        proxy = proxies[0] if name == "letters" else NextByInduction("own", WORDS[promoted[1]])
+        assert isinstance(proxy, TokenProxy)
+        true, places = set(where(proxy, tokens)), fired(frame, int(str(feature)))
+        wrong = true - set(places) if error == "false_negative" else set(places) - true
+        got = set(zip(rows["sequence"], rows["position"], strict=True))
+        assert got <= wrong
+        assert len(got) == rows.height == min(count, len(wrong))
+        assert rows["n_errors"].unique().to_list() == [len(wrong)]
+        for row in rows.iter_rows(named=True):
+            place = (row["sequence"], row["position"])
+            assert row["activation"] == pytest.approx(places.get(place, 0.0))
+            ids = tokens.token_ids.reshape(-1, tokens.context)[row["sequence"]]
+            text = ""
+            for back in range(row["position"], max(row["position"] - 16, 0), -1):
+                if ids[back] == BOS:
+                    break
+                text = WORDS[ids[back]] + text
+            assert row["text"] == text
+    expected = {("letters", 0), ("letters", 5), ("own", 1)}
+    assert set(found.select("proxy", "feature").iter_rows()) == expected
+
+
+def test_examples_are_kept_of_the_features_that_fit_best() -> None:
+    tokens = corpus("abababab")
+    exact = {(0, position): 1.0 for position in (1, 3, 5, 7)}  # every a
+    half = {(0, 1): 1.0, (0, 3): 1.0}
+    never = {(0, 2): 1.0}
+    frame = active(half, never, exact)
+    proxies = compare_with_proxies([frame], [InTokens("a", ("a",))], tokens, WORDS, {}).proxies
+    assert best_features(proxies, 1) == {"a": [2]}
+    assert best_features(proxies, 9) == {"a": [0, 2]}
+    assert best_features(proxies, 0) == {}

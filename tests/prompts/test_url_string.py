@@ -1,4 +1,4 @@
-"""Strings behind an address: tokens of the whole text, nothing to copy, and whether a model knows."""
+"""Strings behind an address: tokens of the text, nothing to copy, whether a model knows them."""
 
 import re
 from pathlib import Path

@@ -65,7 +65,7 @@ def _heads(*heads: tuple[int, int], tolerance: Tolerance | None = None) -> Refer
 
 
 @pytest.mark.parametrize(
-    ("ours", "tolerance", "verdict"),
+    ("ours", "tolerance", "judgement"),
     [
         (2.1, Tolerance(absolute=0.1001), "within"),
         (2.1, Tolerance(absolute=0.0999), "outside"),
@@ -78,11 +78,11 @@ def _heads(*heads: tuple[int, int], tolerance: Tolerance | None = None) -> Refer
     ],
 )
 def test_numbers_within_a_tolerance(
-    ours: float | None, tolerance: Tolerance | None, verdict: str
+    ours: float | None, tolerance: Tolerance | None, judgement: str
 ) -> None:
     rows = compare([_numbers(tolerance, x=2.0)], {"m": {"x": ours}})
-    assert rows["verdict"].to_list() == [verdict]
-    assert failures(rows).height == (tolerance is not None and verdict != "within")
+    assert rows["judgement"].to_list() == [judgement]
+    assert failures(rows).height == (tolerance is not None and judgement != "within")
     missing = ours is None or math.isnan(ours)
     assert rows["ours"].to_list() == [None if missing else ours]
     assert (rows["difference"][0] is None) == missing
@@ -91,7 +91,7 @@ def test_numbers_within_a_tolerance(
 def test_an_interval_says_within_and_never_fails() -> None:
     given = {"x": Number(value=3.0, interval=(2.5, 3.2)), "y": Number(value=3.0), "z": 3.0}
     rows = compare([_numbers(**given)], {"m": {"x": 4.0, "y": 4.0}})
-    assert rows["verdict"].to_list() == ["outside", "no_bound", "missing"]
+    assert rows["judgement"].to_list() == ["outside", "no_bound", "missing"]
     assert rows["ci_low"].to_list() == [2.5, None, None]
     assert failures(rows).is_empty()
 
@@ -102,7 +102,7 @@ def test_sets_of_heads() -> None:
     assert row["reference_heads"] == ["9.6", "9.9", "10.0"]
     assert (row["precision"], row["recall"]) == (0.5, pytest.approx(2 / 3))
     assert (row["ours"], row["reference_value"], row["difference"]) == (4, 3, 3)
-    assert row["verdict"] == "no_bound"
+    assert row["judgement"] == "no_bound"
     empty = compare([reference], {"m": {"x": []}}).row(0, named=True)
     assert (empty["precision"], empty["recall"], empty["ours"]) == (None, 0, 0)
     absent = compare([reference], {}).row(0, named=True)
@@ -132,10 +132,10 @@ def test_another_condition_is_neither_equal_nor_different() -> None:
         ):
             one = _numbers(Tolerance(absolute=0.1), x=2.0).model_copy(update=changed)
             row = compare([one], {"m": {"x": ours}})
-            assert row["verdict"].to_list() == ["other_condition"]
+            assert row["judgement"].to_list() == ["other_condition"]
             assert row["other_condition"].to_list() == [differs]
             assert failures(row).is_empty()
-            assert compare([one], {"m": {}})["verdict"].to_list() == ["missing"]
+            assert compare([one], {"m": {}})["judgement"].to_list() == ["missing"]
     row = compare_all([_numbers(x=2.0)], {"m": MEASURE}, _found({"m": {"x": 2.0}}), {})
     assert row["other_condition"].to_list() == [["bos"]]  # not known of the run
     assert row["own_condition"].to_list() == ["statistic: mean; position: END; weights: raw"]
@@ -153,12 +153,12 @@ def test_a_ratio_that_divides_by_little_is_shown_and_not_judged(ours: float) -> 
     just = compare_all(
         [one], {"m": MEASURE}, {"m": {"x": Found(ours, SMALLEST_DIVISOR * 0.999)}}, RUN
     )
-    assert (just["verdict"][0], just["ours"][0]) == ("unstable", ours)
+    assert (just["judgement"][0], just["ours"][0]) == ("unstable", ours)
     assert failures(just).is_empty()
     enough = compare_all([one], {"m": MEASURE}, {"m": {"x": Found(ours, SMALLEST_DIVISOR)}}, RUN)
-    assert enough["verdict"].to_list() == ["within" if ours == 2.0 else "outside"]
+    assert enough["judgement"].to_list() == ["within" if ours == 2.0 else "outside"]
     nan = compare_all([one], {"m": MEASURE}, {"m": {"x": Found(ours, math.nan)}}, RUN)
-    assert nan["verdict"].to_list() == ["unstable"]
+    assert nan["judgement"].to_list() == ["unstable"]
 
 
 def test_a_written_file_reads_back_and_agrees_with_its_run() -> None:
@@ -189,8 +189,8 @@ def test_a_written_file_reads_back_and_agrees_with_its_run() -> None:
     }
     assert read.references[0].condition == {"weights": "raw", "bos": "<s>"}
     again = compare_all(read.references, {"m": MEASURE}, _found(measured), other)
-    assert again["verdict"].to_list() == ["within", "within"]
-    assert compare(read.references, measured)["verdict"].unique().to_list() == ["other_condition"]
+    assert again["judgement"].to_list() == ["within", "within"]
+    assert compare(read.references, measured)["judgement"].unique().to_list() == ["other_condition"]
     heads = before.model_copy(update={"references": before.references[1:]})
     read = ReferenceFile.model_validate(
         yaml.safe_load(to_yaml(updated(heads, {"m": {"x": ["2.3", "10.1"]}})))

@@ -36,7 +36,7 @@ def feature_loss(run: Run) -> Made:
 
     seed = run.study.sae.seed
     frame = measure(run.model, open_sae(run), run.layer, _features(run, seed), seed=seed)
-    passes = frame.unique("feature")["forward_passes"].sum()
+    passes = int(frame.unique("feature")["forward_passes"].sum())
     return run.made({"feature_loss": frame}, {"feature_loss": {"forward_passes": passes}})
 
 

@@ -15,7 +15,7 @@ from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 # What every asset over the activations of a layer reads; see _LayerInputs.
 LAYER_INPUTS = (
@@ -83,11 +83,16 @@ def feature_families(run: Run) -> Made:
 @tables(
     "feature_proxies",
     "feature_proxy_histogram",
+    "feature_proxy_examples",
     reads=[*LAYER_INPUTS, "feature_logit_effects"],
-    settings=["features.proxies", "features.intervals", "corpus.context_size"],
+    settings=[
+        *("features.proxies", "features.intervals", "features.proxy_examples"),
+        *("features.proxy_example_features", "corpus.context_size", "sae.seed"),
+    ],
 )
 def feature_proxies(run: Run) -> Made:
     """Where the study's proxies are true and each feature active; no rows without proxies."""
+    from mechinterp_assets.features.proxy_examples import best_features, proxy_examples
     from mechinterp_assets.features.specificity import compare_with_proxies
 
     settings, read = run.study.features, _LayerInputs(run)
@@ -97,12 +102,13 @@ def feature_proxies(run: Run) -> Made:
         .select("feature", "token_id")
         .collect()
     )
+    proxies, of_feature = named_proxies(settings.proxies), dict(promoted.iter_rows())
     result = compare_with_proxies(
         read.activation_blocks(),
-        named_proxies(run.study.features.proxies),
+        proxies,
         read.tokens,
         read.token_strings,
-        dict(promoted.iter_rows()),
+        of_feature,
         n_intervals=settings.intervals,
         only={
             proxy.name: proxy.features.get(run.layer, [])
@@ -110,14 +116,29 @@ def feature_proxies(run: Run) -> Made:
             if proxy.features is not None
         },
     )
+    best = best_features(result.proxies, settings.proxy_example_features)
+    examples = proxy_examples(
+        read.activations_of({feature for own in best.values() for feature in own}),
+        proxies,
+        best,
+        read.tokens,
+        read.token_strings,
+        of_feature,
+        count=settings.proxy_examples,
+        seed=run.study.sae.seed,
+    )
     mass = result.proxies.group_by("proxy", maintain_order=True).agg(
         (pl.col("activation_sum_true") / pl.col("activation_sum")).max().alias("best")
     )
     return run.made(
-        {"feature_proxies": result.proxies, "feature_proxy_histogram": result.histogram},
+        {
+            "feature_proxies": result.proxies,
+            "feature_proxy_histogram": result.histogram,
+            "feature_proxy_examples": examples,
+        },
         {
             "feature_proxies": {
-                f"best_mass_specificity: {name}": float(best) for name, best in mass.iter_rows()
+                f"best_mass_specificity: {name}": float(share) for name, share in mass.iter_rows()
             }
         },
     )
@@ -171,6 +192,14 @@ class _LayerInputs:
             left_out=model["left_out_token_ids"],
             n_tokens=n_tokens,
             outliers=outliers,
+        )
+
+    def activations_of(self, features: Collection[int]) -> pl.DataFrame:
+        """Activations of some features."""
+        return (
+            self._activations.filter(pl.col("feature").is_in(sorted(features)))
+            .select("feature", "sequence", "position", "activation")
+            .collect()
         )
 
     def activation_blocks(self) -> Iterator[pl.DataFrame]:

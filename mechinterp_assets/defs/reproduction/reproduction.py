@@ -51,8 +51,8 @@ def reproduction(run: Run) -> Made:
             "reproduction": {
                 "compared": rows.filter(pl.col("ours").is_not_null()).height,
                 "without_own_value": rows["ours"].null_count(),
-                "under_another_condition": rows.filter(verdict="other_condition").height,
-                "unstable": rows.filter(verdict="unstable").height,
+                "under_another_condition": rows.filter(judgement="other_condition").height,
+                "unstable": rows.filter(judgement="unstable").height,
                 "outside_tolerance": outside.height,
             }
         },

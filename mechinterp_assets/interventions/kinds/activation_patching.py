@@ -7,8 +7,8 @@ Noise: the clean prompt is run with an activation of the corrupt run (corrupt in
 the corrupt prompt is run with an activation of the clean run (clean into corrupt). Metrics always
 use the clean prompt's answers; recovered = (patched - corrupt) / (clean - corrupt). The corrupt run
 is that of the prompt of `source_variant` with the same pair_id. Activations go from role to role,
-so lengths may differ where a role is named. Variants that replace the conjunction are run on prompts
-with no second one alone (K24 Table 4: exactly one).
+so lengths may differ where a role is named. Variants that replace the conjunction are run on
+prompts with no second one alone (K24 Table 4: exactly one).
 
 Kissane et al. 2024 (section 4, Fig. 5) normalise noising by zero ablation, (patched - zero) /
 (clean - zero): versus "zero" zeroes the same site at the same positions, "zero_all" at all of them,

@@ -1,8 +1,8 @@
--- The verdict follows from the value, its bounds and the conditions; difference is ours - reference_value
-SELECT reference_id, key, ours, reference_value, difference, tolerance, verdict
+-- The judgement follows from the value, its bounds and the conditions; difference is ours - reference_value
+SELECT reference_id, key, ours, reference_value, difference, tolerance, judgement
 FROM reproduction
 WHERE study = getvariable('study') AND (
-    verdict = CASE
+    judgement = CASE
         WHEN ours IS NULL THEN 'missing'
         WHEN len(other_condition) > 0 THEN 'other_condition'
         WHEN divisor_share < 0.1 THEN 'unstable'
