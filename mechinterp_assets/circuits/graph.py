@@ -80,14 +80,15 @@ def ioi_trace_graph(edges: pl.DataFrame) -> pl.DataFrame:
     """Table ioi_trace_graph: kept head-to-head edges aggregated over prompts, heaviest first.
 
     `edges` is table ioi_trace_edges. n_prompts counts distinct prompts, n_pairs distinct
-    (prompt, destination, source), path_multiplicity sums paths from roots; means are over n_pairs.
+    (prompt, destination, source), path_multiplicity sums paths from roots; means are over rows of
+    `edges`: a pair has several where a head wrote for it at several tokens of one role (relative).
     """
     return (
         edges.filter(pl.col("kept") & (pl.col("upstream_kind") == "head"))
         .group_by(*GRAPH_KEY)
         .agg(
             n_prompts=pl.col("prompt").n_unique(),
-            n_pairs=pl.len(),
+            n_pairs=pl.struct("prompt", "destination", "source").n_unique(),
             path_multiplicity=pl.col("path_multiplicity").sum(),
             mean_contribution=pl.col("contribution").mean(),
             mean_contribution_share=pl.col("contribution_share").mean(),

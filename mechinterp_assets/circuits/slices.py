@@ -171,7 +171,8 @@ def mean_other_keys(
     """sigma_k v_k . x~_p of one head, mean over the sources p of 0 .. i without j [pair, k].
 
     Float64. x [prompt, position, d_model]: normalised inputs. prompt, i, j [pair]: rows of x,
-    destinations and sources. With rotary positions sigma_k and v_k are those of each source's offset i - p.
+    destinations and sources. With rotary positions sigma_k and v_k are those of each source's
+    offset i - p.
     """
     length = x.shape[1]
     _, S, v = (part[:, head] for part in omega.inner(layer, length))

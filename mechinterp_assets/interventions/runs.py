@@ -189,13 +189,15 @@ class LiveRun:
     """What an edited run has computed so far; clean values for layers before a row entered it.
 
     index [row]: the clean run's row behind each stacked row. first: the first position that it
-    computes; all activations that it gives or changes begin there.
+    computes; all activations that it gives or changes begin there. frozen: what was set back to
+    its clean value: (q, k or v; layer; head; first stacked row).
     """
 
     clean: CleanRun
     index: Tensor
     first: int = 0
     seen: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    frozen: set[tuple[str, int, int, int]] = field(default_factory=set)
 
     def at(self, site: str, layer: int, rows: slice) -> Tensor:
         """An activation of a layer for stacked rows [row, position, ...]."""

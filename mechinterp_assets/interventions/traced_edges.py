@@ -22,6 +22,7 @@ from mechinterp_assets.interventions.runs import (
     Edit,
     LiveRun,
     Pairs,
+    Step,
     earliest,
 )
 from mechinterp_assets.interventions.terms import InterventionError
@@ -36,13 +37,15 @@ Key = tuple[Any, ...]
 class EdgePlaces:
     """Where one edge is edited in one group: one entry per (row, position).
 
-    row, position [place]; basis [place, d_model, m] orthonormal columns; slices [place]: |S|.
+    row, position [place]; basis [place, d_model, m] orthonormal columns; vectors [place,
+    d_model + 1, m] the singular vectors themselves, 0 where a place has fewer; slices [place]: |S|.
     """
 
     members: Tensor
     row: Tensor
     position: Tensor
     basis: Tensor
+    vectors: Tensor
     n_slices: Tensor
     pairs: Pairs
 
@@ -133,11 +136,15 @@ def edge_edit(run: CleanRun, step: EdgeStep, places: EdgePlaces) -> Edit:
     head sees the edit).
     """
     h = step.direction(run.z[step.upstream_layer][places.members])
-    is_global = step.receiver is None
-    stream = run.resid_mid[step.upstream_layer] if is_global else run.resid_pre[step.layer]
+    return moved_by(run, step, places, step.strength * h, step.receiver is not None)
+
+
+def moved_by(run: CleanRun, step: Step, places: EdgePlaces, delta: Tensor, is_local: bool) -> Edit:
+    """The edit that adds delta [place, d_model] to the residual stream, and how far it goes."""
+    stream = run.resid_pre[step.first_layer] if is_local else run.resid_mid[step.first_layer]
     before = stream[places.members][places.row, places.position]
     cosine, norm_ratio = cosine_and_norm_ratio(
-        before, before + step.strength * h, places.row, len(places.members)
+        before, before + delta, places.row, len(places.members)
     )
     return Edit(run, places.members, (step,), cosine, norm_ratio, places.n_slices, places.pairs)
 
@@ -215,6 +222,7 @@ class TracedEdges:
             vectors.setdefault((row, position), []).append(basis)
             counts[row] += len(chosen)
             pairs.append((row, destination, source))
+        stacked = _stacked(list(vectors.values()))
         row_index, destinations, sources = (
             torch.tensor(c).to(device) for c in zip(*pairs, strict=True)
         )
@@ -223,7 +231,8 @@ class TracedEdges:
             members=torch.tensor(members, device=device),
             row=rows,
             position=positions,
-            basis=_stacked_bases(list(vectors.values())).to(device, torch.float32),
+            basis=orthonormal_basis(stacked[:, :-1]).to(device, torch.float32),
+            vectors=stacked.to(device, torch.float32),
             n_slices=counts,
             pairs=Pairs(
                 key.downstream_layer, key.downstream_head, row_index, destinations, sources
@@ -247,9 +256,9 @@ class TracedEdges:
         ]
 
     def _vectors(self, key: EdgeKey, offset: int) -> Tensor:
-        """Singular vectors of the edited side without the appended coordinate [d_model, rank]."""
+        """Singular vectors of the edited side [d_model + 1, rank]."""
         U, _, V = self.omega.vectors(key.downstream_layer, key.downstream_head, offset)
-        return (U if key.side == "destination" else V)[:-1]
+        return U if key.side == "destination" else V
 
 
 def control_slices(slices: Sequence[int], rank: int, seed: int, label: str) -> list[int] | None:
@@ -282,9 +291,8 @@ def orthonormal_basis(vectors: Tensor, tolerance: float = 1e-10) -> Tensor:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _stacked_bases(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Orthonormal bases [place, d_model, m], m the largest number of vectors of a place."""
+def _stacked(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Vectors as columns [place, d_model + 1, m], m the most of any place, padded with 0."""
     joined = [torch.cat(list(own), dim=1) for own in vectors]
     width = max(own.shape[1] for own in joined)
-    padded = [torch.nn.functional.pad(own, (0, width - own.shape[1])) for own in joined]
-    return orthonormal_basis(torch.stack(padded))
+    return torch.stack([torch.nn.functional.pad(own, (0, width - own.shape[1])) for own in joined])

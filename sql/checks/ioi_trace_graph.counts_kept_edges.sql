@@ -8,7 +8,7 @@ FULL JOIN (
         task, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role,
         source_role, side, written_role,
         count(DISTINCT prompt) AS n_prompts,
-        count(*) AS n_pairs,
+        count(DISTINCT (prompt, destination, source)) AS n_pairs,
         sum(path_multiplicity) AS paths
     FROM ioi_trace_edges
     WHERE study = getvariable('study') AND kept

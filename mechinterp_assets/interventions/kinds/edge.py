@@ -12,6 +12,9 @@ left out. The truncated vectors are not orthonormal any more. FC24 uses U_S U_S^
 they are orthonormalised first, so that ablating takes out exactly what o contributes along the
 slices: u_k . (o - h) = 0 for every k in S. The two agree where the biases b_Q, b_K are small.
 
+Modes sad_ablate and sad_boost are the published code's edits, for comparison (sad_edges.py lists
+the differences): h from U_S U_S^T and the appended 1, centred, of the unedited run.
+
 Global: U's attention output at that position -+ alpha h; every later reader sees it, through its
 own LayerNorm. Local: D's normalised input there -+ alpha h / s, s being the scale of D's norm; q
 alone on the destination side, k alone on the source side, or "qkv": all three, as in FC24's code.
@@ -48,17 +51,18 @@ from mechinterp_assets.model.shape import ModelShape
 
 if TYPE_CHECKING:
     from mechinterp_assets.interventions.edit_context import EditContext
-    from mechinterp_assets.interventions.runs import Edit, Runs
-    from mechinterp_assets.interventions.traced_edges import TracedEdges
+    from mechinterp_assets.interventions.runs import CleanRun, Edit, Runs
+    from mechinterp_assets.interventions.traced_edges import EdgePlaces, TracedEdges
 
-EdgeMode = Literal["ablate", "boost"]
+EdgeMode = Literal["ablate", "boost", "sad_ablate", "sad_boost"]
 EdgeReceiver = Literal["q", "k", "qkv"]
 Occurrence = Literal["kept", "traced"]
 
 
 class EditEdge(Intervention):
     """What head `upstream_head` of `upstream_layer` writes into the slices through which head
-    `head` of `layer` reads it: ablate or boost.
+    `head` of `layer` reads it: ablate or boost, or the same as FC24's published code does it
+    (sad_ablate, sad_boost; local ones through "qkv").
 
     `side` says whether it is written at the destination (query) or the source (key) of the
     downstream head's pair, whose roles are `destination_role` and `source_role`.
@@ -96,6 +100,8 @@ class EditEdge(Intervention):
         fits = {"destination": ("q", "qkv"), "source": ("k", "qkv")}[self.side]
         if self.scope == "local" and self.receiver not in fits:
             raise ValueError(f"a local edit on the {self.side} side needs receiver in {fits}")
+        if self.is_published and self.scope == "local" and self.receiver != "qkv":
+            raise ValueError(f"{self.mode} replaces q, k and v of the reader; say receiver: qkv")
         if self.scope == "global" and self.receiver is not None:
             raise ValueError("a global edit is seen by every reader; leave receiver out")
         if self.is_control != (self.seed is not None):
@@ -103,6 +109,11 @@ class EditEdge(Intervention):
         if self.position_role not in (ALL_POSITIONS, self.edited_role):
             raise ValueError(f"the edited position of this edge is {self.edited_role}")
         return self
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the edit is that of FC24's published code."""
+        return self.mode in ("sad_ablate", "sad_boost")
 
     @property
     def edited_role(self) -> str:
@@ -209,6 +220,8 @@ class EditEdge(Intervention):
         places = traced_edges(context).places(self.key, run, self.occurrence, self.seed)
         if places is None:
             return None
+        if self.is_published:
+            return self._published(run, places, context)
         step = EdgeStep(
             context.model,
             self.upstream_layer,
@@ -222,6 +235,29 @@ class EditEdge(Intervention):
             places.basis,
         )
         return edge_edit(run, step, places)
+
+    def _published(self, run: "CleanRun", places: "EdgePlaces", context: "EditContext") -> "Edit":
+        from mechinterp_assets.interventions.sad_edges import (
+            SadEdgeStep,
+            input_scale,
+            sad_direction,
+        )
+        from mechinterp_assets.interventions.traced_edges import moved_by
+
+        model, is_local = context.model, self.scope == "local"
+        strength = self.alpha if self.mode == "sad_boost" else -self.alpha
+        moved = strength * sad_direction(
+            model, run, places, (self.upstream_layer, self.upstream_head)
+        )
+        delta = moved
+        if is_local:
+            scale = input_scale(model, run, self.layer)[places.members]
+            delta = moved / scale[places.row, places.position]
+        step = SadEdgeStep(
+            *(model, self.upstream_layer, self.layer, self.head, is_local),
+            *(places.row, places.position, delta),
+        )
+        return moved_by(run, step, places, moved, is_local)
 
 
 def traced_edges(context: "EditContext") -> "TracedEdges":
