@@ -106,8 +106,12 @@ class _Api:
             except CancelledError:
                 pass
 
+        def ended(future: "Future[None]") -> None:
+            self._places.release()
+            put(None)
+
         future: Future[None] = self._thread.submit(work)
-        future.add_done_callback(lambda _: (self._places.release(), put(None)))
+        future.add_done_callback(ended)
         return StreamingResponse(_stream(future, lines, cancelled), media_type=LINES)
 
 
