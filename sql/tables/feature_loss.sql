@@ -31,7 +31,7 @@ COMMENT ON COLUMN feature_loss.position_class IS 'Of B, the token with the large
 COMMENT ON COLUMN feature_loss.chosen_by IS 'induction: of the family induction; activation: filled up by summed activation';
 COMMENT ON COLUMN feature_loss.promoted_token_id IS 'Id of B';
 COMMENT ON COLUMN feature_loss.n_sequences IS 'Sequences run';
-COMMENT ON COLUMN feature_loss.n_active_sequences IS 'Sequences in which the feature is active, from which those that were run were drawn';
+COMMENT ON COLUMN feature_loss.n_active_sequences IS 'Sequences with at least one token at which the activation is above 0, from which those that were run were drawn';
 COMMENT ON COLUMN feature_loss.forward_passes IS 'Cost: passes over one sequence, a clean one and one from the layer on for each';
 COMMENT ON COLUMN feature_loss.n IS 'Predictions of this class, those from position 0, BOS and what the study leaves out apart';
 COMMENT ON COLUMN feature_loss.n_active IS 'Of these, predictions from a token at which the feature is active';
