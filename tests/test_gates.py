@@ -94,7 +94,7 @@ def test_zero_equals_itself_and_nothing_equals_nan() -> None:
 
 
 def test_a_comparison_without_a_verdict_is_a_failure() -> None:
-    rows = pl.DataFrame({"tolerance": [0.1, 0.1, None], "within": [True, None, None]})
+    rows = pl.DataFrame({"tolerance": [0.1, 0.1, None], "judgement": ["within", None, None]})
     assert failures(rows).height == 1
 
 

@@ -49,8 +49,8 @@ WRITERS_SCHEMA = pl.Schema(
 class PairSlices:
     """Score and attention of a pair; score is before a cap and before the softmax.
 
-    slices: slice, singular_value, term, selected (S of FC24: what is left when terms are dropped in
-    ascending order while their sum is not positive); terms sum to score.
+    slices: slice, singular_value, term, selected (S of FC24, signed: select_slices); terms
+    sum to score.
     """
 
     score: float

@@ -19,7 +19,7 @@ def prompt_ids(model: LanguageModel, text: str | Sequence[int], max_tokens: int)
     """Token ids [position] int64 of a prompt. Raises ExploreError."""
     limit = min(max_tokens, model.config.n_ctx)
     if isinstance(text, str):
-        if len(text) > limit * _CHARACTERS_PER_TOKEN:
+        if not len(text) <= limit * _CHARACTERS_PER_TOKEN:
             raise ExploreError(
                 f"the text has {len(text):,} characters; a prompt here has at most {limit} tokens: "
                 "cut it"
@@ -37,7 +37,7 @@ def prompt_ids(model: LanguageModel, text: str | Sequence[int], max_tokens: int)
                 f"token id {bad[0]} does not exist; {model.source} has "
                 f"0..{model.config.d_vocab - 1}"
             )
-    if len(ids) > limit:
+    if not len(ids) <= limit:
         raise ExploreError(
             f"the prompt has {len(ids)} tokens; at most {limit} are explored at once (the context "
             f"of {model.source} is {model.config.n_ctx}): cut it"

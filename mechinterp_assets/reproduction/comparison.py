@@ -82,8 +82,8 @@ def failures(rows: pl.DataFrame) -> pl.DataFrame:
 
     Published numbers have no tolerance and are never among them.
     """
-    missed = pl.col("judgement").is_in(["outside", "missing"])
-    return rows.filter(pl.col("tolerance").is_not_null() & missed)
+    may_pass = pl.col("judgement").is_in(["within", "other_condition", "unstable"])
+    return rows.filter(pl.col("tolerance").is_not_null() & ~may_pass.fill_null(False))
 
 
 def _shared(one: Reference, measure: Measure, run: Mapping[str, str]) -> dict[str, object]:

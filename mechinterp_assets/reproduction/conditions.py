@@ -72,7 +72,6 @@ def _of_settings(study: Study) -> dict[str, str]:
         "corpus": place or corpus.format,
         "sae": study.sae.architecture,
         "firing": attention if ioi.trace_rule == "relative" else f"{attention}, score >= 0",
-        "trace_rule": ioi.trace_rule,
         "roots": ioi.roots if isinstance(ioi.roots, str) else "named heads",
         "counterfactual": study.circuits.counterfactual,
     }

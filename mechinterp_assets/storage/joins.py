@@ -1,7 +1,7 @@
 """How tables are joined: the foreign keys of their declarations as SQL.
 
 Belongs here: the clauses. Does not belong here: the declarations (declarations.py), pages and files
-that show them (dashboards/glossary_page.py, app/joins_page.py).
+that show them (dashboards/glossary_page.py, app/catalog_answers.py).
 """
 
 from collections.abc import Iterable, Mapping
