@@ -1,4 +1,5 @@
-"""Pictures of circuits: faithfulness over size, induction over prefix length, reuse between tasks.
+"""Pictures of circuits: faithfulness over size, induction over prefix length, reuse between tasks,
+what attention scores are made of (FC24).
 
 Belongs here: which columns of a statement's rows become which marks. Does not belong here: the
 statements (sql/dashboards), geometry (plots.py), experiments (experiment_figures.py).
@@ -17,6 +18,7 @@ from mechinterp_assets.dashboards.plots import (
     colour,
     interval_plot,
     line_plot,
+    scatter_plot,
     value_map,
 )
 
@@ -258,6 +260,167 @@ def qk_variance(frame: pl.DataFrame) -> Figure | None:
             "The sum of the first k pairs, with nothing fitted; pairs were chosen on every second "
             "prompt and measured on the others. Below 0 where other pairs undo what these do "
             "(drawn no lower than -1)."
+        ),
+    )
+
+
+def slice_counts(frame: pl.DataFrame) -> Figure | None:
+    """Distribution of |S| over firing pairs, a line per text (FC24 Fig. 3)."""
+    if frame.is_empty():
+        return None
+    texts = frame["text_source"].unique(maintain_order=True).to_list()
+    lines = [
+        (
+            str(text),
+            [
+                Point(
+                    row["n_slices"],
+                    row["share_of_pairs"],
+                    f"{row['n_slices']} slices: {number(row['share_of_pairs'])} of the pairs",
+                )
+                for row in _of(frame, "text_source", text)
+            ],
+        )
+        for text in texts
+    ]
+    picture = line_plot(
+        lines,
+        label="share of firing pairs over the number of slices that they need",
+        x_axis="slices |S|",
+        y_axis="share of firing pairs",
+    )
+    return Figure(
+        "How many slices attention needs",
+        [("", picture)],
+        frame,
+        legend=[(text, colour(i)) for i, text in enumerate(texts)],
+        note=(
+            "Firing pairs of all heads; S is the smallest set of singular vectors whose terms "
+            "reach the score (FC24 Fig. 3)."
+        ),
+    )
+
+
+def slice_usage(frame: pl.DataFrame) -> Figure | None:
+    """Share of pairs that select each singular vector, firing and not (FC24 Fig. 2, 8)."""
+    if frame.is_empty():
+        return None
+    keys = frame.select("head", "fires").unique(maintain_order=True).rows()
+    slices = sorted(set(frame["slice"].to_list()))
+    rows = {(row["head"], row["fires"], row["slice"]): row for row in frame.to_dicts()}
+    found = [[rows.get((*key, k)) for k in slices] for key in keys]
+    names = [f"{head} {'fires' if fires else 'does not'}" for head, fires in keys]
+    picture = value_map(
+        [[None if row is None else row["selected_share"] for row in line] for line in found],
+        label="share of pairs whose set S has each singular vector",
+        rows=names,
+        columns=[str(k) for k in slices],
+        titles=[
+            [
+                ""
+                if row is None
+                else f"{name}, slice {k}: in S of {number(row['selected_share'])} of "
+                f"{row['n_pairs']} pairs"
+                for k, row in zip(slices, line, strict=True)
+            ]
+            for name, line in zip(names, found, strict=True)
+        ],
+    )
+    return Figure(
+        "Which slices attention uses",
+        [("", picture)],
+        frame,
+        note=(
+            "Heads with most firing pairs on the prompts, the first singular vectors: few are used "
+            "again and again when a head fires, others when it does not (FC24 Fig. 2, 8; for a "
+            "negative score S is mirrored)."
+        ),
+    )
+
+
+def slice_contrast(frame: pl.DataFrame) -> Figure | None:
+    """Effective number of contributing heads through S against all slices (FC24 Fig. 4, 16)."""
+    drawn = frame.filter(pl.col("effective_heads").is_not_null())
+    if drawn.is_empty():
+        return None
+    sides = drawn["side"].unique().sort().to_list()
+    series = [
+        (
+            str(side),
+            [
+                Point(
+                    row["effective_heads_all_slices"],
+                    row["effective_heads"],
+                    f"{row['head']}, {side}: {number(row['effective_heads'])} heads through S, "
+                    f"{number(row['effective_heads_all_slices'])} through all slices; correlation "
+                    f"{number(row['correlation'])}, {row['n_pairs']} pairs",
+                )
+                for row in _of(drawn, "side", side)
+            ],
+        )
+        for side in sides
+    ]
+    picture = scatter_plot(
+        series,
+        label="effective number of heads that contribute, through S and through all slices",
+        x_axis="through all slices",
+        y_axis="through S",
+        diagonal=True,
+    )
+    return Figure(
+        "What the choice of slices changes",
+        [("effective number of contributing heads", picture)],
+        frame,
+        legend=[(f"written at the {side}", colour(i)) for i, side in enumerate(sides)],
+        note=(
+            "A dot per head of the trace and side, means over its traced pairs: below the diagonal "
+            "fewer heads carry what the selected slices read (FC24 Fig. 4, 16)."
+        ),
+    )
+
+
+def token_signals(frame: pl.DataFrame) -> Figure | None:
+    """Mean signal of tokens by role along the consensus slices of traced nodes (FC24 Fig. 9)."""
+    if frame.is_empty():
+        return None
+    roles = frame["position_role"].unique().sort().to_list()
+    pictures = []
+    nodes = frame["node"].unique(maintain_order=True).to_list()[:MAX_PANELS]
+    for side in frame["side"].unique().sort().to_list():
+        rows = {(r["node"], r["position_role"]): r for r in _of(frame, "side", side)}
+        found = [[rows.get((node, role)) for role in roles] for node in nodes]
+        values = [[None if row is None else row["mean_signal"] for row in line] for line in found]
+        most = max((abs(v) for line in values for v in line if v is not None), default=0.0)
+        pictures.append(
+            (
+                f"{side}: what a token says to the {'query' if side == 'destination' else 'key'}",
+                value_map(
+                    values,
+                    label=f"mean signal of tokens by role, {side} side",
+                    rows=nodes,
+                    columns=roles,
+                    titles=[
+                        [
+                            ""
+                            if row is None
+                            else f"{node}, token {role}: {number(row['mean_signal'])}, sd "
+                            f"{number(row['sd_signal'])} over {row['n']} tokens"
+                            for role, row in zip(roles, line, strict=True)
+                        ]
+                        for node, line in zip(nodes, found, strict=True)
+                    ],
+                    full=most or 1.0,
+                ),
+            )
+        )
+    return Figure(
+        "What tokens carry along a node's slices",
+        pictures,
+        frame,
+        note=(
+            "Nodes of the trace in most pairs; the signal along the slices that at least half of a "
+            "node's pairs select. A head attends where the product of both signals is large "
+            "(FC24 Fig. 9)."
         ),
     )
 

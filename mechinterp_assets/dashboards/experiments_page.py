@@ -43,6 +43,11 @@ TABLES = (
     "prefix_induction",
     "qk_feature_pairs",
     "qk_feature_summary",
+    "attention_slice_counts",
+    "attention_slice_usage",
+    "ioi_slice_contrast",
+    "attention_consensus",
+    "attention_token_signal",
 )
 Query = Callable[[str], pl.DataFrame]
 MAX_TABLE_ROWS = 25  # rows of a table of numbers; the SQL gives all
@@ -133,6 +138,10 @@ def _circuits(query: Query, sql: dict[str, str], links: Links) -> Iterable[dict[
         ("qk_pairs", circuit_figures.qk_pairs),
         ("qk_variance", circuit_figures.qk_variance),
         ("prefix_curves", circuit_figures.prefix_curves),
+        ("slice_counts", circuit_figures.slice_counts),
+        ("slice_usage", circuit_figures.slice_usage),
+        ("slice_contrast", circuit_figures.slice_contrast),
+        ("token_signals", circuit_figures.token_signals),
     ):
         drawn = draw(query(sql[name]))
         if drawn is not None:

@@ -1,5 +1,6 @@
 -- Size of the traced IOI circuit before filtering, by rule of the trace
--- Keys: rule and nodes, heads, communication edges, attention edges, or edges (both kinds).
+-- Keys: rule and nodes, heads, communication edges, attention edges, or edges (both kinds). fc24_code
+-- is counted as published: nodes and edges of ioi_trace_published.
 -- statistic: nodes, heads and edges before filtering, by rule
 -- position: all traced pairs
 -- weights: processed
@@ -9,7 +10,8 @@ WITH size AS (
     SELECT DISTINCT trace_rule, n_nodes, n_kept_heads, n_communication_edges, n_attention_edges
     FROM ioi_trace_summary
     WHERE study = coalesce(getvariable('study'), 'organism')
-        AND task = 'ioi' AND counted = 'prompts' AND min_share = 0
+        AND task = 'ioi' AND min_share = 0
+        AND counted = if(trace_rule = 'fc24_code', 'published', 'prompts')
 )
 SELECT trace_rule || ' ' || part AS key, value::DOUBLE AS value
 FROM (

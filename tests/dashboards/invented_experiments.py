@@ -169,6 +169,82 @@ def lake(root: Path) -> Lake:
             }
             for k, value in ((1, -7.0), (2, None), (4, 0.5))
         ],
+        "attention_slice_counts": [
+            {"text_source": text, "layer": 0, "head": 0, "n_slices": n, "n_pairs": 10 * n}
+            for text in ("ioi", "corpus")
+            for n in (1, 2)
+        ],
+        "attention_slice_usage": [
+            {
+                "text_source": "ioi",
+                "layer": 0,
+                "head": 1,
+                "slice": k,
+                "fires": fires,
+                "n_pairs": 7,
+                "selected_share": 0.5 * fires,
+                "mean_term": 1.0,
+                "mean_term_share": 0.1,
+            }
+            for k in (0, 1)
+            for fires in (True, False)
+        ],
+        "ioi_slice_contrast": [
+            {
+                "task": "ioi",
+                "prompt": 0,
+                "layer": 1,
+                "head": 2,
+                "destination": 3,
+                "source": 1,
+                "destination_role": ATTACK,
+                "source_role": "IO",
+                "side": side,
+                "trace_rule": "fc24",
+                "n_slices": 2,
+                "n_kept": 1,
+                "n_kept_all_slices": 2,
+                "n_kept_both": 1,
+                "effective_heads": 1.5,
+                "effective_heads_all_slices": 3.0,
+                "correlation": None,
+            }
+            for side in ("destination", "source")
+        ],
+        "attention_consensus": [
+            {
+                "task": "ioi",
+                "layer": 1,
+                "head": 2,
+                "destination_role": ATTACK,
+                "source_role": "IO",
+                "trace_rule": "fc24",
+                "slice": 0,
+                "singular_value": 2.0,
+                "n_pairs": 4,
+                "selected_share": 1.0,
+                "sign_consistency": 1.0,
+                "in_consensus": True,
+            }
+        ],
+        "attention_token_signal": [
+            {
+                "task": "ioi",
+                "layer": 1,
+                "head": 2,
+                "destination_role": ATTACK,
+                "source_role": "IO",
+                "side": side,
+                "position_role": role,
+                "n": 4,
+                "trace_rule": "fc24",
+                "n_dimensions": 1,
+                "mean_signal": -1.5,
+                "sd_signal": 0.5,
+            }
+            for side in ("destination", "source")
+            for role in ("END", ATTACK)
+        ],
         "prefix_induction": [
             {"layer": 0, "head": head, "prefix_length": p, "mean_attention": 0.95 * head, "n": 5}
             for head in (0, 1)
