@@ -27,6 +27,6 @@ COMMENT ON COLUMN prompt_pairs.destination IS 'Position that attends, from 0: th
 COMMENT ON COLUMN prompt_pairs.source IS 'Position attended to, from 0: the one with the largest attention';
 COMMENT ON COLUMN prompt_pairs.attention IS 'Attention probability A[destination, source], 0 to 1';
 COMMENT ON COLUMN prompt_pairs.uncapped_score IS 'Score of the pair as the terms sum to it: what the softmax is taken of, before tanh caps it where the model has a cap';
-COMMENT ON COLUMN prompt_pairs.slices IS 'Selected set S of singular vector indices k: what is left after dropping terms in ascending order while their running sum stays <= 0';
+COMMENT ON COLUMN prompt_pairs.slices IS 'Selected set S of singular vector indices k: what is left after dropping terms in ascending order while their running sum stays <= 0; mirrored for a negative sum';
 COMMENT ON COLUMN prompt_pairs.n_slices IS 'Number of selected slices, 0 to d_head';
-COMMENT ON COLUMN prompt_pairs.slice_sum IS 'Sum of the terms in S, at least uncapped_score';
+COMMENT ON COLUMN prompt_pairs.slice_sum IS 'Sum of the terms in S: of the sign of uncapped_score and at least as large';

@@ -154,6 +154,45 @@ def test_answers_are_the_engines(explorer: LiveExplorer, explored: Exploration) 
     assert any(difference["features"]["difference"])
 
 
+@pytest.mark.parametrize(
+    ("question", "more"),
+    [
+        ("prompt", {}),
+        ("features", {"layer": 2}),
+        ("heads", {"layer": 1, "position": 5}),
+        ("pattern", {"layer": 1, "head": 0}),
+        ("slices", {"layer": 1, "head": 0, "destination": 6, "source": 2}),
+        ("next", {"position": 6}),
+        ("logits", {"position": 6, "token": " the", "versus": " a", "by": "feature"}),
+        ("parts", {"root": {"token": " the", "position": 6}, "paths": [[], ["attention:L1"]]}),
+        (
+            "what_if",
+            {
+                "position": 6,
+                "edits": [{"kind": "head_scaling", "layer": 0, "head": 0, "alpha": 0.5}],
+                "other": TEXT.replace("John gave", "Mary gave"),
+            },
+        ),
+    ],
+)
+def test_the_code_that_is_shown_runs(
+    explorer: LiveExplorer, question: str, more: dict[str, Any]
+) -> None:
+    """Each line behind the study's opening is an expression or an assignment that works."""
+    names: dict[str, Any] = {}
+    code = ask(explorer, question, text=TEXT, **more)["code"]
+    *start, last = code.splitlines()
+    exec("\n".join(start), names)
+    found = eval(last, names)
+    assert (
+        names["explored"].token_ids.tolist()
+        == explorer._opened["tiny"].explorer.explore(TEXT).token_ids.tolist()
+    )
+    frame = getattr(found, "tokens", found)
+    assert isinstance(frame, pl.DataFrame)
+    assert len(frame)
+
+
 def test_features_have_names_and_pages_that_exist(
     explorer: LiveExplorer, home: Materialized
 ) -> None:

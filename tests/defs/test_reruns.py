@@ -13,6 +13,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.storage.tags import RESUME_RETRY_TAG
 
+from mechinterp_assets.app.kept_prompts import keep_prompt
 from mechinterp_assets.app.materialize import BlockedError, Materializer, StudyFailedError
 from mechinterp_assets.app.plan_lines import plan_lines
 from mechinterp_assets.definitions import build_definitions
@@ -294,3 +295,18 @@ def test_a_reader_sees_one_instant(home: Home, tiny: Materialized) -> None:
     assert seen == pytest.approx(first["value"].sum())
     assert home.lake.sql(total, {"study": "tiny"}).item() == pytest.approx(seen + first.height)
     assert inputs.versions == recorded
+
+
+def test_a_kept_prompt_reruns_the_prompts_alone(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECHINTERP_HOME", str(tmp_path))
+    assert home.why() == {}
+    file = keep_prompt("tiny", "Then John said that he")
+    assert set(home.why()) == {"explored_prompts"}
+    assert [unit.step for unit in home.make()] == ["explored_prompts"]
+    kept = home.lake.read("prompt_tokens", "tiny").filter(pl.col("prompt_set") == "kept")
+    assert "".join(kept.sort("position").collect()["token"][1:]) == "Then John said that he"
+    assert home.why() == {}
+    file.unlink()
+    assert set(home.why()) == {"explored_prompts"}
