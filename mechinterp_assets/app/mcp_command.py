@@ -18,6 +18,7 @@ def mcp(
     port: Annotated[int, typer.Option(help="Port of --http", min=1, max=65535)] = 3002,
 ) -> None:
     """Serve the catalog to agents (Model Context Protocol): they can read it and change nothing."""
+    opened_lake()  # an empty home is told here, not to the first who asks
     try:
         from mechinterp_assets.app.mcp_server import PATH, serve_http, serve_stdio
     except ModuleNotFoundError as error:
@@ -32,7 +33,6 @@ def mcp(
     from mechinterp_assets.app.request_check import HostNameError
     from mechinterp_assets.storage.home import home
 
-    opened_lake()  # an empty home is told here, not to the first who asks
     answers = CatalogAnswers(home())
     if not http:
         serve_stdio(answers)

@@ -68,11 +68,11 @@ def run_query(lake: Lake, sql: str, study: str, limits: Limits | None = None) ->
 
     with lake.connect() as con, _interrupted_after(con, limits):
         lake.verify_tables(lake.declared.tables_read(sql), content=False)
-        con.execute(f"SET VARIABLE study = {quote_text(study)}")
-        if limits is not None:
-            con.execute(f"SET memory_limit = '{limits.megabytes}MB'; SET temp_directory = ''")
-        _confine(con, lake.root)
         try:
+            con.execute(f"SET VARIABLE study = {quote_text(study)}")
+            if limits is not None:
+                con.execute(f"SET memory_limit = '{limits.megabytes}MB'; SET temp_directory = ''")
+            _confine(con, lake.root)
             query = _single_query(con, sql)
             con.execute(f"EXPLAIN FROM query({quote_text(_EXPLAIN.sub('', query))})")
             answer = con.sql(query)

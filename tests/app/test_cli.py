@@ -104,6 +104,7 @@ def test_a_wrong_call_is_told_in_one_line(home: Path, arguments: list[str], expe
         ["trace-graph", "tiny", "trace.graphml"],
         ["reproduce", "tiny", "--no-run"],
         ["neuronpedia", "tiny", "out", "--creator-id", "1"],
+        ["mcp"],
     ],
 )
 def test_reading_an_empty_home_makes_nothing(

@@ -192,10 +192,3 @@ def test_without_the_extra_the_command_says_what_to_install(
         "mechinterp: the MCP SDK is not installed; install it with "
         "`pip install 'mechinterp-assets[mcp]'`\n"
     )
-
-
-def test_an_empty_home_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MECHINTERP_HOME", str(tmp_path))
-    called = call(["mcp"])
-    assert called.exit_code == 2
-    assert "nothing is materialized in" in called.stderr

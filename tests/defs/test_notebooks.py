@@ -61,7 +61,6 @@ def test_a_notebook_runs(path: Path, kernel: KernelManager) -> None:
 def test_what_is_committed_is_small_and_names_no_machine(path: Path) -> None:
     """Outputs are those of the embedded model's study."""
     notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
     assert path.stat().st_size < 200_000
     text = outputs(notebook)
     assert not [word for word in ("/tmp/", "/home/", "/root/", "/work/", str(ROOT)) if word in text]
