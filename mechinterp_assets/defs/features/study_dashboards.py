@@ -28,7 +28,7 @@ PAGES = {"its attention heads": "head_dashboards", "its experiments": "experimen
     kinds=["html"],
 )
 def study_dashboards(run: Run) -> Made:
-    """The page that links all layers of a study, with the quality of their SAEs, and the glossary."""
+    """The page that links all layers of a study with the quality of their SAEs; the glossary."""
     model, name = run.row("language_model"), run.name
     pages = run.frame("feature_dashboards").sort("layer")
     evaluation = run.frame("sae_evaluation").sort("layer")
