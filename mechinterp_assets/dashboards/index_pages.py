@@ -41,7 +41,10 @@ UNSTABLE = (
     f"Unstable: the loss that ablation costs is less than {SMALL:.0%} of the KL that it causes: "
     "most changes of predictions cancel, and this is a share of what is left; see KL recovered"
 )
-LIKELY_PROXY = 0.5  # share of a feature's active tokens from which on a proxy describes it
+# A proxy is named beside a feature where it holds at this share of the feature's active tokens, and
+# at this many times the share of all tokens.
+PROXY_SHARE, PROXY_LIFT = 0.05, 2.0
+SHOWN_PROXIES = 3
 
 
 def layer_content(
@@ -164,8 +167,8 @@ def _feature_table(frames: LayerFrames) -> pl.DataFrame:
 
 
 def _meanings(frames: LayerFrames, features: list[int]) -> list[str]:
-    """Labels of people, then families, then proxies that hold at most of its active tokens, of each
-    feature; empty where there are none."""
+    """Of each feature: labels of people, then families, then proxies that hold at its active tokens
+    more often than elsewhere; empty where there are none."""
     found: dict[int, list[str]] = {}
     if frames.labels is not None:
         for feature, label in frames.labels.sort("feature", "rater")[
@@ -187,8 +190,14 @@ def _meanings(frames: LayerFrames, features: list[int]) -> list[str]:
         share = pl.col("n_active_true") / pl.col("n_active")
         likely = (
             frames.proxies.with_columns(share=share)
-            .filter(pl.col("n_active") > 0, pl.col("share") >= LIKELY_PROXY)
+            .filter(
+                pl.col("n_active") > 0,
+                pl.col("share") >= PROXY_SHARE,
+                pl.col("share") >= PROXY_LIFT * pl.col("n_true") / pl.col("n_tokens"),
+            )
             .sort("feature", "share", "proxy", descending=[False, True, False])
+            .group_by("feature", maintain_order=True)
+            .head(SHOWN_PROXIES)
         )
         for feature, proxy, of in likely["feature", "proxy", "share"].iter_rows():
             found.setdefault(feature, []).append(f"{proxy.replace('_', ' ')} {of:.0%}")

@@ -101,7 +101,9 @@ _NEEDED = {
         "required",
         "text",
     ),
-    "proxies": ("feature", "proxy", "definition", "n_true", "n_active", "n_active_true"),
+    "proxies": (
+        *("feature", "proxy", "definition", "n_tokens", "n_true", "n_active", "n_active_true"),
+    ),
     "proxy_histogram": (
         "feature",
         "proxy",

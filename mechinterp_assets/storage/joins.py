@@ -13,7 +13,7 @@ from mechinterp_assets.storage.table_spec import Reference, TableSpec
 
 @dataclass(frozen=True)
 class Join:
-    """One foreign key: rows of `table` have at most one partner in `other`.
+    """One foreign key: rows of `table` have a partner in `other`, unless a column of it is NULL.
 
     Attributes:
         table: whose rows refer.

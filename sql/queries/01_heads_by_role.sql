@@ -1,7 +1,7 @@
 -- Which heads play which role, strongest first?
 SELECT
     role,
-    list(layer || '.' || head ORDER BY value DESC)[:5] AS heads,
+    list('L' || layer || 'H' || head ORDER BY value DESC)[:5] AS heads,
     list(round(value, 2) ORDER BY value DESC)[:5] AS scores,
     count(*) AS n_heads
 FROM head_roles

@@ -14,7 +14,7 @@ top_logits AS (
     GROUP BY ALL
 )
 SELECT
-    head.layer || '.' || head.head AS head,
+    'L' || head.layer || 'H' || head.head AS head,
     a.feature,
     round(a.attribution, 2) AS head_attribution,
     s.n_active,

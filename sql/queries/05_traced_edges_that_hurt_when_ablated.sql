@@ -14,8 +14,8 @@ features AS (
     GROUP BY ALL
 )
 SELECT
-    upstream_layer || '.' || upstream_head AS upstream,
-    layer || '.' || head AS downstream,
+    'L' || upstream_layer || 'H' || upstream_head AS upstream,
+    'L' || layer || 'H' || head AS downstream,
     side,
     scope,
     occurrence,

@@ -1,6 +1,6 @@
 -- What does every head do: its roles, and all scores in which it is beyond threshold and null?
 SELECT
-    t.layer || '.' || t.head AS head,
+    'L' || t.layer || 'H' || t.head AS head,
     any_value(m.roles_of_head) AS roles,
     list(t.score ORDER BY t.score) FILTER (WHERE t.passes) AS scores_passed
 FROM head_score_tests AS t

@@ -1,6 +1,6 @@
 -- Which heads rest on the first position, does it need BOS, and what do they write because of it?
 SELECT
-    layer || '.' || head AS head,
+    'L' || layer || 'H' || head AS head,
     round(any_value(mean_attention) FILTER (WHERE tokens = 'natural' AND with_bos), 2) AS natural_text,
     round(any_value(mean_attention) FILTER (WHERE tokens = 'random' AND with_bos), 2) AS random_tokens,
     round(any_value(mean_attention) FILTER (WHERE tokens = 'natural' AND NOT with_bos), 2) AS without_bos,

@@ -1,7 +1,7 @@
 -- Which head is strongest in each score (copy suppression, successor, movers, ...), and is it beyond its null?
 SELECT
     score,
-    arg_max(layer || '.' || head, value) AS head,
+    arg_max('L' || layer || 'H' || head, value) AS head,
     round(max(value), 3) AS value,
     round(arg_max(threshold, value), 3) AS threshold,
     round(arg_max(null_mean, value), 3) AS null_mean,

@@ -19,7 +19,7 @@ upstream AS (
         layer,
         feature,
         rank,
-        arg_max(at_layer || '.' || at_feature, abs(share_of_root)) AS strongest,
+        arg_max('L' || at_layer || 'F' || at_feature, abs(share_of_root)) AS strongest,
         max_by(share_of_root, abs(share_of_root)) AS share
     FROM feature_rdfa
     WHERE
@@ -29,7 +29,7 @@ upstream AS (
     GROUP BY ALL
 )
 SELECT
-    layer || '.' || feature AS feature,
+    'L' || layer || 'F' || feature AS feature,
     round(sum(share_of_root) FILTER (ends_in = 'embedding'), 2) AS token_embeddings,
     round(sum(share_of_root) FILTER (ends_in = 'position'), 2) AS positions,
     round(sum(share_of_root) FILTER (ends_in = 'mlp'), 2) AS mlps,

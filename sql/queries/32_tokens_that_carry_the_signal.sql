@@ -1,6 +1,6 @@
 -- In the slices that a traced node agrees on, which tokens carry the signal that its key reads?
 SELECT
-    layer || '.' || head AS head,
+    'L' || layer || 'H' || head AS head,
     destination_role || ' -> ' || source_role AS pair,
     n_dimensions,
     position_role,

@@ -3,8 +3,8 @@ WITH edges AS (
     SELECT DISTINCT
         g.study,
         g.task,
-        g.upstream_layer || '.' || g.upstream_head AS upstream,
-        g.downstream_layer || '.' || g.downstream_head AS downstream,
+        'L' || g.upstream_layer || 'H' || g.upstream_head AS upstream,
+        'L' || g.downstream_layer || 'H' || g.downstream_head AS downstream,
         g.side
     FROM ioi_trace_graph AS g
     JOIN (SELECT DISTINCT study, task, n_prompts AS of FROM ioi_trace_summary) AS s USING (study, task)

@@ -2,8 +2,8 @@
 WITH shares AS (
     SELECT
         g.task,
-        g.upstream_layer || '.' || g.upstream_head AS upstream,
-        g.downstream_layer || '.' || g.downstream_head AS downstream,
+        'L' || g.upstream_layer || 'H' || g.upstream_head AS upstream,
+        'L' || g.downstream_layer || 'H' || g.downstream_head AS downstream,
         g.side,
         max_by(g.destination_role || ' -> ' || g.source_role, g.n_prompts) AS pair,
         max(g.n_prompts) / any_value(s.of) AS share

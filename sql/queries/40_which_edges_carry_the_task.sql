@@ -2,8 +2,8 @@
 WITH edges AS (
     SELECT
         task,
-        source_kind || coalesce(' ' || source_layer, '') || coalesce('.' || source_head, '') AS source,
-        receiver_input || coalesce(' ' || receiver_layer, '') || coalesce('.' || receiver_head, '') AS receiver,
+        source_kind || coalesce(' L' || source_layer, '') || coalesce('H' || source_head, '') AS source,
+        receiver_input || coalesce(' L' || receiver_layer, '') || coalesce('H' || receiver_head, '') AS receiver,
         source_layer,
         source_head,
         receiver_input,

@@ -32,7 +32,7 @@ WITH traced AS (
     FROM heads
 )
 SELECT
-    layer || '.' || head AS head,
+    'L' || layer || 'H' || head AS head,
     round(direct_effect, 2) AS direct_effect,
     direct_rank,
     round(ablation_effect, 2) AS ablation_effect,

@@ -1,6 +1,6 @@
 -- Which pairs of parts make END attend to IO rather than to S1, and what are the features?
 SELECT
-    p.layer || '.' || p.head AS head,
+    'L' || p.layer || 'H' || p.head AS head,
     p.chosen_by,
     p.source_role,
     p.rank,

@@ -20,8 +20,8 @@ first AS (
     GROUP BY ALL
 )
 SELECT
-    layer || '.' || head AS head,
-    carrier_layer || '.' || carrier_head AS carrier,
+    'L' || layer || 'H' || head AS head,
+    'L' || carrier_layer || 'H' || carrier_head AS carrier,
     name_order,
     source_role,
     s.n,

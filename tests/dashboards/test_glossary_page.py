@@ -4,6 +4,7 @@ import re
 
 import duckdb
 
+from mechinterp_assets.app.joins_page import PATH, joins_text
 from mechinterp_assets.dashboards.glossary_page import glossary_page
 from mechinterp_assets.storage.declarations import declarations
 from mechinterp_assets.storage.joins import joins, joins_of
@@ -43,3 +44,7 @@ def test_joins_of_a_table_are_those_from_it_and_those_to_it() -> None:
     ]
     _, referred = joins_of("feature_top_examples", known)
     assert {join.table for join in referred} >= {"feature_dfa", "feature_rdfa"}
+
+
+def test_the_file_of_joins_is_what_the_declarations_say() -> None:
+    assert PATH.read_text() == joins_text(), "python -m mechinterp_assets.app.joins_page"

@@ -441,7 +441,7 @@ def test_meaning_shows_labels_families_and_proxies(pages: dict[str, Page]) -> No
     data = json.loads(next(s for s in index.inside("script") if s.startswith("{")))
     assert data["meaning"][6] == "an <i>induction</i> feature; induction"
     # Proxies that hold at half of the feature's active tokens are found by the search.
-    assert data["meaning"][7] == f"{ATTACK.replace('_', ' ')} 50%"
+    assert data["meaning"][7] == f"induction; {ATTACK} 50%"
 
 
 def test_proxies_are_drawn_and_disagreements_can_be_read(pages: dict[str, Page]) -> None:

@@ -1,13 +1,15 @@
 """The first page: every study with the pages it has, every problem, nothing of theirs as markup."""
 
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from mechinterp_assets.dashboards.studies_page import studies_page
+from mechinterp_assets.dashboards.studies_page import Failure, studies_page
 from mechinterp_assets.staleness.reasons import Freshness
 from mechinterp_assets.studies.registry import load_registry
 
@@ -80,3 +82,30 @@ def test_what_is_stale_is_said_as_text(tmp_path: Path) -> None:
     assert "and 2 more reasons: <code>mechinterp stale mine</code>" in text
     assert "up to date" in studies_page(registry, [], {"mine": Freshness(100, 0, ())})
     assert "nothing made" in studies_page(registry, [], {})
+
+
+def test_what_is_missing_begun_and_failed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(STUDY))
+    registry = load_registry([tmp_path / "mine.yaml"])
+    at = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    failed = Failure("0123456789", "mine", "head_scores", ("mine", "a", "b", "c", "d"), SCRIPT, at)
+    text = studies_page(
+        registry,
+        ["glossary", "compare", "mine.training"],
+        {"mine": Freshness(10, 7, (("never made", 5),), missing=5, begun=2)},
+        failures=[failed],
+        dagster_href="http://localhost:3000/",
+    )
+    assert "10 of 15 made" in text
+    assert "5 missing" in text
+    assert "2 begun" in text
+    assert 'aria-label="10 of 15 partitions made, 2 of them stale"' in text
+    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', text)]
+    assert sum(widths) == pytest.approx(120, abs=0.2)
+    parsed = Parsed(text)
+    assert "script" in parsed.tags
+    assert parsed.tags.count("script") == 1
+    assert "head_scores of mine, a, b <small>and 2 more</small>" in text
+    for href in ("http://localhost:3000/runs/0123456789", "compare/", "glossary/"):
+        assert href in parsed.hrefs
+    assert "http:" not in studies_page(registry, [], {}, failures=[failed])

@@ -29,6 +29,7 @@ from mechinterp_assets.dashboards.places import (
 from mechinterp_assets.dashboards.trace_page import render_trace
 from mechinterp_assets.dashboards.training_page import TABLES as TRAINING_TABLES
 from mechinterp_assets.dashboards.training_page import render_training
+from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.sql_text import quote_text
 from mechinterp_assets.studies.study import parse_site
@@ -151,6 +152,11 @@ class LiveStudyPages:
         }
         if model is None or frames["ioi_trace_graph"].is_empty():
             return None
+        # Made by another version of this program, with fewer columns: the page of then is shown.
+        for table, frame in frames.items():
+            needed = [column.name for column in table_spec(table).columns if not column.nullable]
+            if any(frame[name].null_count() for name in needed):
+                return None
         roots = self._lake.sql(_ROOTS.format(study=quote_text(study), task=quote_text(task)))
         return render_trace(
             frames["ioi_trace_graph"],

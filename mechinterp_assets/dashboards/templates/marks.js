@@ -20,7 +20,7 @@
     tip.style.left = `${Math.max(8, Math.min(at.left, innerWidth - own.width - 8))}px`;
     tip.style.top = `${below + own.height > innerHeight ? Math.max(8, at.top - own.height - 6) : below}px`;
   };
-  for (const owner of document.querySelectorAll("main th[title], main .facts [title], main tr[title]")) {
+  for (const owner of document.querySelectorAll("main thead th[title], main .facts [title], main tr[title], main th[data-term]")) {
     const place = owner.matches("tr") ? owner.cells[0] : owner.querySelector("dt") ?? owner;
     const mark = document.createElement("button");
     mark.type = "button";
@@ -36,7 +36,7 @@
   }
   document.addEventListener("click", (event) => {
     const marked = event.target.closest("main [title], main svg :has(> title)");
-    if (!marked || marked.matches("th, dt") || event.target.closest("a, button, summary, label, [role=button]")) return;
+    if (!marked || marked.querySelector(".mark") || event.target.closest("a, button, summary, label, [role=button]")) return;
     show(marked, marked.getAttribute("title") ?? marked.querySelector(":scope > title").textContent);
   });
 })();

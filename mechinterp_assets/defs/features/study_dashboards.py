@@ -5,7 +5,8 @@ import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.dashboards.context import shown_name
-from mechinterp_assets.dashboards.places import frontier_folder, trace_folder
+from mechinterp_assets.dashboards.glossary_page import glossary_page
+from mechinterp_assets.dashboards.places import GLOSSARY, frontier_folder, trace_folder
 from mechinterp_assets.dashboards.site import render_study
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
@@ -27,7 +28,7 @@ PAGES = {"its attention heads": "head_dashboards", "its experiments": "experimen
     kinds=["html"],
 )
 def study_dashboards(run: Run) -> Made:
-    """The page that links all layers of a study, with the quality of their SAEs."""
+    """The page that links all layers of a study with the quality of their SAEs; the glossary."""
     model, name = run.row("language_model"), run.name
     pages = run.frame("feature_dashboards").sort("layer")
     evaluation = run.frame("sae_evaluation").sort("layer")
@@ -44,6 +45,8 @@ def study_dashboards(run: Run) -> Made:
             description=run.study.description,
             related=related,
         )
+    with run.dashboards.publish(GLOSSARY) as folder:
+        (folder / "index.html").write_text(glossary_page(), encoding="utf-8")
     row = {
         "path": name,
         "url_path": f"/{name}/index.html",

@@ -89,7 +89,7 @@ SCORES = (
         name="ioi_backup_effect",
         definition="ioi_direct_effect while the movers are mean-ablated at END (z at its mean over "
         f"ABC prompts of the same template): {DIRECT_EFFECT}. Movers are the heads with the role "
-        "name_mover, or those that the study names (heads.movers); they have no row. Absent where "
+        "name_mover, or those named by the setting movers of heads; they have no row. Absent where "
         "there are no movers, no ABC prompts or no logit difference (mean more than 3 standard "
         "errors above 0)",
         value_range="logits",
