@@ -1,4 +1,4 @@
-CREATE VIEW heads AS
+CREATE VIEW attention_heads AS
 WITH every AS (
     SELECT DISTINCT study, layer, head
     FROM head_scores
@@ -30,10 +30,10 @@ SELECT
 FROM every
 LEFT JOIN roles USING (study, layer, head)
 LEFT JOIN tasks USING (study, layer, head);
-COMMENT ON VIEW heads IS 'One row per attention head of a study, with the name by which pages and interventions write it.';
-COMMENT ON COLUMN heads.study IS 'Study the row belongs to';
-COMMENT ON COLUMN heads.layer IS 'Layer of the head, from 0';
-COMMENT ON COLUMN heads.head IS 'Head within its layer, from 0';
-COMMENT ON COLUMN heads.head_name IS 'L2H3 is head 3 of layer 2';
-COMMENT ON COLUMN heads.head_role_names IS 'Its roles, as in head_roles; empty where it has none';
-COMMENT ON COLUMN heads.circuit_tasks IS 'Tasks in whose traced circuit it is (ioi_trace_graph); empty where it is in none';
+COMMENT ON VIEW attention_heads IS 'One row per attention head of a study, with the name by which pages and interventions write it.';
+COMMENT ON COLUMN attention_heads.study IS 'Study the row belongs to';
+COMMENT ON COLUMN attention_heads.layer IS 'Layer of the head, from 0';
+COMMENT ON COLUMN attention_heads.head IS 'Head within its layer, from 0';
+COMMENT ON COLUMN attention_heads.head_name IS 'L2H3 is head 3 of layer 2';
+COMMENT ON COLUMN attention_heads.head_role_names IS 'Its roles, as in head_roles; empty where it has none';
+COMMENT ON COLUMN attention_heads.circuit_tasks IS 'Tasks in whose traced circuit it is (ioi_trace_graph); empty where it is in none';
