@@ -22,8 +22,9 @@ table's columns.
 
 All tables have `study`. Beyond the keys, tables of a layer join by `(study, layer)`, those of a
 feature by `(study, layer, feature)`, of a head by `(study, layer, head)` (its name and roles: view
-`attention_heads`), of a prompt by `(study, task, prompt)`, of a token by `(study, sequence, position)` (its
-document: view `document_spans`), and interventions by `(study, task, intervention)`.
+`attention_heads`), of a prompt by `(study, task, prompt)`, of a token by
+`(study, sequence, position)` (its document: view `document_spans`), and interventions by
+`(study, task, intervention)`.
 """
 
 
