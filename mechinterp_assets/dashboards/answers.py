@@ -61,8 +61,10 @@ def _edges(rows: list[Row]) -> str:
 
 
 def _noising(rows: list[Row]) -> str:
+    """Of all layers that are noised at once: shares of one layer alone are of another whole."""
     shares: dict[str, list[float]] = {}
-    for row in rows:
+    together = max((row["layers"] for row in rows), key=lambda name: name.count("+"), default="")
+    for row in (row for row in rows if row["layers"] == together):
         name = "recovered" if row["ablated_run"] is None else "recovered_from_ablated"
         if _finite(row[name]):
             shares.setdefault(row["source_variant"] or "another prompt", []).append(row[name])
@@ -70,7 +72,7 @@ def _noising(rows: list[Row]) -> str:
         return ""
     kept = sorted(((fmean(values), name) for name, values in shares.items()), reverse=True)
     (most, first), (least, last) = kept[0], kept[-1]
-    said = f"With {first}, {percent(most)} of the logit difference is left"
+    said = f"With {first} in {together}, {percent(most)} of the logit difference is left"
     return f"{said}." if len(kept) == 1 else f"{said}; with {last}, {percent(least)}."
 
 

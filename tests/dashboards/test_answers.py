@@ -68,12 +68,16 @@ def test_shares_of_almost_nothing_are_left_out_and_said() -> None:
         (
             "experiment_noising",
             [
-                {"ablated_run": None, "recovered": 0.9, "source_variant": "a"},
-                {"ablated_run": None, "recovered": 0.7, "source_variant": "a"},
-                {"ablated_run": None, "recovered": 0.1, "source_variant": "b"},
-                {"ablated_run": None, "recovered": math.nan, "source_variant": "b"},
+                {"layers": layers, "ablated_run": None, "recovered": share, "source_variant": name}
+                for layers, share, name in (
+                    ("L1+L2", 0.9, "a"),
+                    ("L1+L2", 0.7, "a"),
+                    ("L1+L2", 0.1, "b"),
+                    ("L1+L2", math.nan, "b"),
+                    ("L1", -0.6, "a"),
+                )
             ],
-            "With a, 80% of the logit difference is left; with b, 10%.",
+            "With a in L1+L2, 80% of the logit difference is left; with b, 10%.",
         ),
         (
             "experiment_sets",
