@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from mechinterp_assets.interventions.edge_keys import EDGE_KEY
+from mechinterp_assets.interventions.edge_keys import EDGE_KEY, own_token_edges
 from mechinterp_assets.interventions.kinds.edge import EdgeMode, EdgeReceiver, EditEdge, Occurrence
 from mechinterp_assets.interventions.terms import InterventionError, Scope
 
@@ -23,7 +23,7 @@ def heaviest_edges(trace_edges: pl.DataFrame, n_edges: int) -> pl.DataFrame:
     if n_edges < 1:
         raise InterventionError(f"n_edges is {n_edges}; ask for at least 1")
     return (
-        trace_edges.filter((pl.col("upstream_kind") == "head") & pl.col("kept"))
+        own_token_edges(trace_edges.filter((pl.col("upstream_kind") == "head") & pl.col("kept")))
         .group_by(EDGE_KEY)
         .agg(pl.col("prompt").n_unique().alias("n_prompts"), pl.col("contribution").sum())
         .sort("contribution", *EDGE_KEY, descending=[True, *[False] * len(EDGE_KEY)])

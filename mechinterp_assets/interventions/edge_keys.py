@@ -40,11 +40,14 @@ EDGE_KEY = EdgeKey._fields
 
 def own_token_edges(edges: pl.DataFrame) -> pl.DataFrame:
     """Rows of ioi_trace_edges or ioi_trace_graph, without heads that wrote at another token than
-    that of the pair's side (rule relative): an edge is edited at the pair's own tokens.
+    that of the pair's side (rule relative): an edge is edited at the pair's own tokens. Frames that
+    say nothing of it are left as they are.
     """
     if "written_at" in edges.columns:
         written, destination, source = "written_at", "destination", "source"
-    else:
+    elif "written_role" in edges.columns:
         written, destination, source = "written_role", "destination_role", "source_role"
+    else:
+        return edges
     own = pl.when(pl.col("side") == "destination").then(destination).otherwise(source)
     return edges.filter(pl.col("upstream_head").is_null() | (pl.col(written) == own))

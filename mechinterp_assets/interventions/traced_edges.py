@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.interventions.edge_keys import EDGE_KEY, PAIR_KEY, EdgeKey
+from mechinterp_assets.interventions.edge_keys import (
+    EDGE_KEY,
+    PAIR_KEY,
+    EdgeKey,
+    own_token_edges,
+)
 from mechinterp_assets.interventions.residual import cosine_and_norm_ratio
 from mechinterp_assets.interventions.runs import (
     CleanRun,
@@ -161,7 +166,7 @@ class TracedEdges:
             raise InterventionError(
                 f"trace edges lack the columns {missing}; give the frame ioi_trace_edges"
             )
-        heads = trace_edges.filter(pl.col("upstream_head").is_not_null())
+        heads = own_token_edges(trace_edges.filter(pl.col("upstream_head").is_not_null()))
         self.model = model
         self.omega = ModelOmega(model)
         self.rank = int(self.omega.vectors(0, 0)[1].shape[0])

@@ -410,6 +410,21 @@ def test_pairs_of_one_prompt_share_a_site(
     assert joined["n_slices"].unique().to_list() == [4]
 
 
+def test_heads_that_wrote_at_other_tokens_are_not_edited(
+    two_layers: LanguageModel, toy_prompts: pl.DataFrame, traced_edge: EdgeFrame
+) -> None:
+    """Rule relative: what was written at a third token changes no query or key of the pair."""
+    traced = traced_edge(toy_prompts, UP, DOWN, ("END", "S2"), "source", [0, 2])
+    own = traced.with_columns(written_at=pl.col("source"))
+    elsewhere = own.with_columns(written_at=pl.col("source") - 1)
+    assert heaviest_edges(pl.concat([own, elsewhere]), 5)["contribution"].to_list() == (
+        heaviest_edges(traced, 5)["contribution"].to_list()
+    )
+    assert heaviest_edges(elsewhere, 5).is_empty()
+    with pytest.raises(InterventionError, match="was not traced in any"):
+        run(two_layers, toy_prompts, elsewhere, edge("source"))
+
+
 def test_orthonormal_basis_spans_and_projects() -> None:
     torch.manual_seed(0)
     vectors = torch.randn(3, 10, 4, dtype=torch.float64)
