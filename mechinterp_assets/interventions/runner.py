@@ -358,12 +358,12 @@ def _stacks(
     runs: Runs,
     interventions: Sequence[Planned],
     context: EditContext,
-    collected: "_Collected",
+    collected: "_Collected | None" = None,
 ) -> Iterator[Stack]:
     """Edits of one run and first position, together at most `batch_rows` rows.
 
     Rows of the clean run at which an edit changes nothing need no pass: they are collected as they
-    are.
+    are, where they are asked for.
     """
     waiting: dict[tuple[int, ...], list[tuple[int, Edit]]] = {}
     for place, planned in enumerate(interventions):
@@ -381,7 +381,9 @@ def _stacks(
     yield from (_stacked(edits) for edits in waiting.values() if edits)
 
 
-def _without_idle(place: int, edit: Edit, runs: Runs, collected: "_Collected") -> Edit | None:
+def _without_idle(
+    place: int, edit: Edit, runs: Runs, collected: "_Collected | None"
+) -> Edit | None:
     """The edit where it changes something; the other rows are collected, None where all are."""
     if edit.idle is None or edit.pairs is not None or edit.run is not runs.of(None, edit.run.view):
         return edit
@@ -389,7 +391,8 @@ def _without_idle(place: int, edit: Edit, runs: Runs, collected: "_Collected") -
     if not len(still):
         return edit
     moving = (~edit.idle).nonzero()[:, 0]
-    collected.add_idle(runs, place, edit, still)
+    if collected is not None:
+        collected.add_idle(runs, place, edit, still)
     return edit.of_rows(moving) if len(moving) else None
 
 
