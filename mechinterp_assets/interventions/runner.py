@@ -153,7 +153,7 @@ def run_interventions(
     keep = _sites_to_keep(work)
     for groups in aligned_groups(frames, max_prompts=batch_rows, device=model.device):
         runs = Runs(model, groups, keep)
-        for stack in _stacks(runs, work, context):
+        for stack in _stacks(runs, work, context, collected):
             collected.add(runs, stack, *_run_stack(model, stack))
         done += len(work) * len(runs.group.prompt)
         if progress is not None:
@@ -358,11 +358,18 @@ def _stacks(
     runs: Runs,
     interventions: Sequence[Planned],
     context: EditContext,
+    collected: "_Collected | None" = None,
 ) -> Iterator[Stack]:
-    """Edits of one run and first position, together at most `batch_rows` rows."""
+    """Edits of one run and first position, together at most `batch_rows` rows.
+
+    Rows of the clean run at which an edit changes nothing need no pass: they are collected as they
+    are, where they are asked for.
+    """
     waiting: dict[tuple[int, ...], list[tuple[int, Edit]]] = {}
     for place, planned in enumerate(interventions):
         edit = _plan(planned, runs, context)
+        if edit is not None:
+            edit = _without_idle(place, edit, runs, collected)
         if edit is None:
             continue
         key = (id(edit.run), edit.first_position, _entry(edit, context.model.config.n_layers))
@@ -372,6 +379,21 @@ def _stacks(
             edits = waiting[key] = []
         edits.append((place, edit))
     yield from (_stacked(edits) for edits in waiting.values() if edits)
+
+
+def _without_idle(
+    place: int, edit: Edit, runs: Runs, collected: "_Collected | None"
+) -> Edit | None:
+    """The edit where it changes something; the other rows are collected, None where all are."""
+    if edit.idle is None or edit.pairs is not None or edit.run is not runs.of(None, edit.run.view):
+        return edit
+    still = edit.idle.nonzero()[:, 0]
+    if not len(still):
+        return edit
+    moving = (~edit.idle).nonzero()[:, 0]
+    if collected is not None:
+        collected.add_idle(runs, place, edit, still)
+    return edit.of_rows(moving) if len(moving) else None
 
 
 def _entry(edit: Edit, n_layers: int) -> int:
@@ -554,6 +576,32 @@ class _Collected:
                 _numpy(before),
                 np.full(n, np.nan) if source is None else _numpy(self._score(runs, placed, source)),
                 _numpy(scores[placed.place]),
+            )
+
+    def add_idle(self, runs: Runs, place: int, edit: Edit, rows: Tensor) -> None:
+        """Values of the rows of an edit of the clean run at which it changes nothing."""
+        view, index = edit.run.view, edit.members[rows]
+        clean = self._unedited_metrics(runs, None, view)
+        source = corrupt_source(self._work[place])
+        corrupt = None if source is None else self._unedited_metrics(runs, source, view)
+        n = len(index)
+        common = {
+            "place": np.full(n, place),
+            "prompt": np.asarray(runs.group.prompt)[index.cpu().numpy()],
+            "cosine": _numpy(edit.cosine[rows]),
+            "norm_ratio": _numpy(edit.norm_ratio[rows]),
+            "n_slices": _slice_counts(edit)[rows.cpu().numpy()],
+        }
+        for number, name in enumerate(LOGIT_METRICS):
+            own = _numpy(clean[name][index.to(clean[name].device)])
+            self._append(
+                common,
+                number,
+                own,
+                np.full(n, np.nan)
+                if corrupt is None
+                else _numpy(corrupt[name][index.to(corrupt[name].device)]),
+                own,
             )
 
     def _unedited_metrics(self, runs: Runs, source: str | None, view: Weights) -> dict[str, Tensor]:

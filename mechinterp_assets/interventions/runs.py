@@ -293,7 +293,8 @@ class Edit:
 
     run: the unedited run that is edited. members [row]: its rows. cosine, norm_ratio [row]: between
     the residual stream at the edited site with and without the edit, mean over edited positions.
-    n_slices [row] for edges.
+    n_slices [row] for edges. idle [row] (boolean): where the edit changes nothing at all, such as
+    taking out a feature that is not active; None: not known.
     """
 
     run: CleanRun
@@ -303,6 +304,7 @@ class Edit:
     norm_ratio: Tensor
     n_slices: Tensor | None = None
     pairs: Pairs | None = None
+    idle: Tensor | None = None
 
     def of_rows(self, keep: Tensor) -> "Edit":
         """The same of some of its rows alone; keep: their indices."""
@@ -315,6 +317,7 @@ class Edit:
             cosine=self.cosine[own],
             norm_ratio=self.norm_ratio[own],
             n_slices=None if self.n_slices is None else self.n_slices[own],
+            idle=None if self.idle is None else self.idle[own],
         )
 
     @property

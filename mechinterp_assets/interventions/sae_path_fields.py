@@ -9,6 +9,7 @@ frozen, and only the receivers' q, k or v (S-inhibition heads' values, say) see 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import polars as pl
@@ -55,12 +56,22 @@ class SaePath(PathIntervention):
         check_saes(interventions, context)
 
     def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":
+        import torch
+
         from mechinterp_assets.interventions.receivers import path_edit, sent
+        from mechinterp_assets.interventions.runs import Edit
         from mechinterp_assets.interventions.sites import Places, at_places
 
         run = runs.of(None, self.view)
         places = Places.of(run.group, self.position_role, skip_bos=True)
         z = at_places(run.z[self.layer], places)
         removed = -self.removed(context.saes[self.layer], z)
+        n_rows, device = len(run.group.prompt), z.device
+        idle = torch.ones(n_rows, dtype=torch.bool, device=device)
+        idle[places.row[removed.flatten(1).ne(0).any(1)]] = False
+        if bool(idle.all()):
+            ones = torch.ones(n_rows, dtype=torch.float64, device=device)
+            return Edit(run, torch.arange(n_rows, device=device), (), ones, ones, idle=idle)
         change = sent(context.model, run, self.layer, removed, places)
-        return path_edit(context.model, run, {self.layer: change}, **self.reading)
+        edit = path_edit(context.model, run, {self.layer: change}, **self.reading)
+        return replace(edit, idle=idle)

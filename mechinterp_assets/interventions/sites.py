@@ -185,6 +185,8 @@ def edit_of(run: CleanRun, step: SiteStep, weights: Weights) -> Edit:
     else:
         x = at_places(run.at(step.site, step.layer), step.places, step.head)
     change = step.change(x)
+    idle = torch.ones(n_rows, dtype=torch.bool, device=run.logits.device)
+    idle[step.places.row[change.flatten(1).ne(0).any(1)]] = False
     if step.site == "z":
         W_O = weights.W_O[step.layer]
         if step.head is not None:
@@ -194,4 +196,4 @@ def edit_of(run: CleanRun, step: SiteStep, weights: Weights) -> Edit:
     before = at_places(run.at(COMPARED_AT[step.site], step.layer), step.places)
     cosine, ratio = cosine_and_norm_ratio(before, before + change, step.places.row, n_rows)
     members = torch.arange(n_rows, device=run.logits.device)
-    return Edit(run, members, (step,), cosine, ratio)
+    return Edit(run, members, (step,), cosine, ratio, idle=idle)

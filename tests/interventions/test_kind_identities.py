@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from mechinterp_assets.interventions import runner
 from mechinterp_assets.interventions.api import run
 from mechinterp_assets.interventions.descriptions import expand
 from mechinterp_assets.interventions.kinds.path_patching import path_sweep
+from mechinterp_assets.interventions.runs import Edit
 from mechinterp_assets.interventions.sets import Planned
 from mechinterp_assets.interventions.summary import intervention_summary
 from mechinterp_assets.model.language_model import LanguageModel
@@ -341,3 +343,46 @@ def test_another_conjunction_is_asked_of_prompts_with_one(
     both = alone.join(frame.filter(source_variant="and_alongside"), on="prompt")
     assert both.height == 3
     assert both["patched"].to_list() == pytest.approx(both["patched_right"].to_list(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"kind": "sae_feature_ablation", "position_role": "S2"},
+        {
+            "kind": "sae_feature_path",
+            "position_role": "S2",
+            "receiver": "v",
+            "receivers": [[3, 1], [4, 2]],
+        },
+    ],
+)
+def test_rows_at_which_nothing_is_taken_out_need_no_pass(
+    organism: LanguageModel,
+    prompts: pl.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: dict[str, Any],
+) -> None:
+    """They are the clean run, and all rows are what they are with a pass each."""
+    layer, sae = 2, perfect_sae(organism)
+    # Of z or -z at every place: features are active in some prompts and not in others.
+    given = [{**edit, "layer": layer, "feature": list(range(0, 2 * organism.config.d_z, 16))}]
+    quick = run(organism, prompts, given, saes={layer: sae})
+    split = runner._without_idle
+
+    def only_whole_groups(place: int, edit: Edit, *others: Any) -> Edit | None:
+        assert edit.idle is not None
+        return split(place, edit, *others) if bool(edit.idle.all()) else edit
+
+    monkeypatch.setattr(runner, "_without_idle", only_whole_groups)
+    whole = run(organism, prompts, given, saes={layer: sae})
+    keys = ["intervention", "metric", "prompt"]
+    both = quick.join(whole, on=keys, validate="1:1")
+    assert both.height == quick.height == whole.height > 0
+    for column in ("clean", "patched", "cosine", "norm_ratio"):
+        # float32 logits of size 20, in passes of other sizes
+        difference = (both[column] - both[f"{column}_right"]).abs().max()
+        assert float(str(difference)) < 5e-5
+    logit_diff = quick.filter(metric="logit_diff")
+    still = logit_diff.filter(pl.col("patched") == pl.col("clean"))
+    assert 0 < still.height < logit_diff.height
