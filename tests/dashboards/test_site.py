@@ -529,7 +529,8 @@ def database(frames: LayerFrames, provenance: Provenance) -> Iterator[duckdb.Duc
     tables["head_scores"] = scores.with_columns(
         threshold=pl.lit(0.1), null_mean=pl.lit(0.0), null_sd=pl.lit(0.01)
     )
-    for name in ("sae_evaluation", "ioi_head_scores"):
+    empty = ("sae_evaluation", "ioi_head_scores")
+    for name in (*empty, "language_model", "tokenized_corpus", "corpus_documents"):
         con.execute(plain_table(table_spec(name)))
     for name, frame in tables.items():
         con.execute(plain_table(table_spec(name)))
@@ -552,6 +553,7 @@ def database(frames: LayerFrames, provenance: Provenance) -> Iterator[duckdb.Duc
         "head_score_tests",
         "head_role_conditions",
         "head_roles",
+        "document_spans",
     ):
         con.execute((SQL_FOLDER / "views" / f"{view}.sql").read_text())
     yield con
