@@ -51,7 +51,7 @@ def _residual_saes(study: Study) -> Iterable[Path]:
 
 def _prompts(study: Study) -> Iterable[Path]:
     kept = kept_prompts_file(study.study)
-    return [*study.prompts.files, *([kept] if study.prompts.kept and kept.is_file() else ())]
+    return [*study.prompts.files, *([kept] if study.prompts.kept else ())]
 
 
 FILES: Mapping[str, Callable[[Study], Iterable[Path]]] = {

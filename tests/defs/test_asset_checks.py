@@ -111,14 +111,14 @@ def test_a_fault_in_one_layer_is_told_of_that_layer(tiny: Materialized, copy: La
 def test_drifts_of_reproduction_warn(tiny: Materialized, copy: Lake) -> None:
     columns = [column.name for column in table_specs()["reproduction"].science_columns]
     rows = copy.read("reproduction", "tiny").select(columns).collect()
-    judged = pl.col("tolerance").is_not_null() & (pl.col("reference_kind") == "number")
+    judged = (pl.col("judgement") == "within") & (pl.col("reference_kind") == "number")
     assert rows.filter(judged).height
     off = pl.col("reference_value") + 10 * (1 + pl.col("tolerance"))
     drifted = rows.with_columns(ours=pl.when(judged).then(off).otherwise("ours")).with_columns(
         difference=pl.when(judged)
         .then(pl.col("ours") - pl.col("reference_value"))
         .otherwise("difference"),
-        within=pl.when(judged).then(False).otherwise("within"),
+        judgement=pl.when(judged).then(pl.lit("outside")).otherwise("judgement"),
     )
     copy.write("reproduction", "tiny", drifted, PROVENANCE)
     found = check_study(copy, tiny.study).filter(~pl.col("passed"))

@@ -106,9 +106,9 @@ def test_pages_have_every_block(tiny: Materialized) -> None:
 def test_layers_features_and_study_lead_to_the_heads(tiny: Materialized) -> None:
     folder = tiny.home / "dashboards"
     layer = (folder / "tiny.L02" / "index.html").read_text()
-    assert '<a href="../tiny.heads/L02H01.html">2.1</a>' in layer
+    assert '<a href="../tiny.heads/L02H01.html">L2H1</a>' in layer
     feature = next((folder / "tiny.L02" / "features").glob("*.html")).read_text()
-    assert '<a href="../../tiny.heads/L02H01.html">2.1</a>' in feature
+    assert '<a href="../../tiny.heads/L02H01.html">L2H1</a>' in feature
     assert '<a href="../tiny.heads/index.html">' in (folder / "tiny" / "index.html").read_text()
 
 
@@ -130,7 +130,7 @@ def test_the_server_answers_404_for_an_unknown_head(
 
     status, text = get("/tiny.heads/L00H01.html")
     assert status == 200
-    assert "Head 0.1" in text
+    assert "Head L0H1" in text
     assert get("/tiny.heads/")[1] == get("/tiny.heads/index.html")[1]
     assert get("/tiny.heads/index.html")[0] == 200
     for path in ("/tiny.heads/L00H99.html", "/tiny.heads/L99H00.html", "/nobody.heads/L00H00.html"):

@@ -189,6 +189,6 @@ def test_experiments_on_request_are_those_in_bulk(tiny: Materialized) -> None:
     run = tiny.lake.read("intervention_experiments", study).drop_nulls("intervention").collect()
     assert row["n_experiments"] == run["experiment"].n_unique()
     for name in run["experiment"].unique():
-        assert f">{name} <small>" in bulk
+        assert f"<code>{name}</code>, task" in bulk
     linked = (tiny.home / "dashboards" / study / "index.html").read_text()
     assert f"../{study}.experiments/index.html" in linked

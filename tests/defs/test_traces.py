@@ -129,7 +129,7 @@ def test_page_and_graphml(
         assert {path.name for path in folder.iterdir()} == names
         page = (folder / "index.html").read_text()
         assert '<svg id="trace"' in page
-        assert ("task gendered_pronoun" in page) == bool(task)
+        assert ("Circuit of gendered pronoun" in page) == bool(task)
     study = (tiny.home / "dashboards" / "tiny" / "index.html").read_text()
     assert 'href="../tiny.trace/index.html"' in study
     assert 'href="../tiny.trace.gendered_pronoun/index.html"' in study
