@@ -4,7 +4,7 @@ from mechinterp_assets.app.reproduce import compared, missing_tables
 from mechinterp_assets.reproduction.measures import all_measures, measured
 from tests.defs.conftest import Materialized
 
-# Measures that the tiny study has nothing for: nobody labelled its heads, no published circuit is of
+# Measures that the tiny study has nothing for: nobody labelled its heads, no published circuit has
 # its shape, and no feature of its SAEs does induction.
 WITHOUT_ROWS = {"loss_where_token_is_due", "polysemanticity", "trace_agreement"}
 
