@@ -155,9 +155,10 @@ SELECT
         )
         WHEN 'file' THEN concat(
             'file ', substr(input, 6),
-            CASE coalesce(current, '')
-                WHEN '' THEN ' is no longer named'
-                WHEN 'absent' THEN ' is gone'
+            CASE
+                WHEN coalesce(current, '') = '' THEN ' is no longer named'
+                WHEN current = 'absent' THEN ' is gone'
+                WHEN recorded = 'absent' THEN ' is there now'
                 ELSE ' changed'
             END
         )

@@ -303,10 +303,10 @@ def test_a_kept_prompt_reruns_the_prompts_alone(
     monkeypatch.setenv("MECHINTERP_HOME", str(tmp_path))
     assert home.why() == {}
     file = keep_prompt("tiny", "Then John said that he")
-    assert set(home.why()) == {"explored_prompts"}
+    assert home.why() == {"explored_prompts": {f"file prompts/{file.name} is there now"}}
     assert [unit.step for unit in home.make()] == ["explored_prompts"]
     kept = home.lake.read("prompt_tokens", "tiny").filter(pl.col("prompt_set") == "kept")
     assert "".join(kept.sort("position").collect()["token"][1:]) == "Then John said that he"
     assert home.why() == {}
     file.unlink()
-    assert set(home.why()) == {"explored_prompts"}
+    assert home.why() == {"explored_prompts": {f"file prompts/{file.name} is gone"}}

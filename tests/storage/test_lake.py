@@ -20,6 +20,7 @@ from mechinterp_assets.resources.lake import LakeResource
 from mechinterp_assets.storage.conform import FrameError
 from mechinterp_assets.storage.declarations import DeclarationError, polars_schema, table_spec
 from mechinterp_assets.storage.lake import Lake, LakeError
+from mechinterp_assets.storage.observations import Observation
 from mechinterp_assets.storage.provenance import Provenance
 
 Scores = Callable[..., pl.DataFrame]
@@ -228,6 +229,36 @@ def test_a_changed_input_makes_exactly_its_readers_stale(
     assert query(lake, "SELECT current FROM stale_partitions") == [(changed.data_version,)]
     lake.write("role_counts", "a", counts, provenance, {"head_scores/a": changed.data_version})
     assert query(lake, stale) == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now", "words"),
+    [
+        ("1a", "1a", None),
+        ("1a", "2b", "changed"),
+        ("1a", "absent", "is gone"),
+        ("1a", None, "is no longer named"),
+        ("absent", "1a", "is there now"),
+        ("absent", "absent", None),
+        ("absent", None, "is no longer named"),
+    ],
+)
+def test_what_became_of_a_file_is_said(
+    lake: Lake,
+    provenance: Provenance,
+    scores: Scores,
+    recorded: str,
+    now: str | None,
+    words: str | None,
+) -> None:
+    lake.write("head_scores", "p", scores(0.5), provenance, {"file:labels/a.csv": recorded})
+    inputs = {("organism", "settings:heads.sequences"): "16"}
+    if now is not None:
+        inputs["organism", "file:labels/a.csv"] = now
+    lake.observe(Observation(inputs, {("head_scores", "p"): "organism"}))
+    expected = [] if words is None else [("head_scores", "file", f"file labels/a.csv {words}")]
+    found = lake.sql("SELECT table_name, cause, reason FROM stale_partitions")
+    assert found.rows() == expected
 
 
 def test_a_changed_formula_makes_exactly_its_table_stale(
