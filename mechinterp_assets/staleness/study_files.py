@@ -49,9 +49,10 @@ def _residual_saes(study: Study) -> Iterable[Path]:
     return [] if name is None else [Path(name.replace("{layer}", str(n))) for n in layers]
 
 
-def _prompts(study: Study) -> Iterable[Path]:
-    kept = kept_prompts_file(study.study)
-    return [*study.prompts.files, *([kept] if study.prompts.kept else ())]
+def prompt_files(study: Study) -> list[Path]:
+    """Files of prompts: those that the study names, and that of kept ones, which need not exist."""
+    kept = [kept_prompts_file(study.study)] if study.prompts.kept else []
+    return [*study.prompts.files, *kept]
 
 
 FILES: Mapping[str, Callable[[Study], Iterable[Path]]] = {
@@ -60,7 +61,7 @@ FILES: Mapping[str, Callable[[Study], Iterable[Path]]] = {
     "tasks.own": _own_tasks,
     "sae.path": _external_saes,
     "qk_features.residual_sae": _residual_saes,
-    "prompts": _prompts,
+    "prompts": prompt_files,
     "labels": lambda study: study.labels,
     "head_labels": lambda study: study.head_labels,
     "reference": lambda study: [reference_path(study.study, study.reference)],

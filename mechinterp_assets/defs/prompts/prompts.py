@@ -12,7 +12,7 @@ from mechinterp_assets.explore.prompt_sets import joined_sets
 from mechinterp_assets.orchestration.artefacts import open_saes
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
-from mechinterp_assets.storage.home import kept_prompts_file
+from mechinterp_assets.staleness.study_files import prompt_files
 
 TABLES = (
     "prompt_tokens",
@@ -40,8 +40,8 @@ def explored_prompts(run: Run) -> Made:
     from mechinterp_assets.explore.prompt_tables import prompt_frames
 
     settings = run.study.prompts
-    kept = kept_prompts_file(run.name)
-    files = [*settings.files, *([kept] if settings.kept and kept.is_file() else ())]
+    # What the study names must exist: reading it says so.
+    files = [file for file in prompt_files(run.study) if file in settings.files or file.is_file()]
     sets = joined_sets(settings.sets, files)
     if not sets:
         return run.nothing("the study has no prompts (section prompts)", *TABLES)
