@@ -48,24 +48,20 @@ class Freshness:
 def freshness(lake: Lake) -> dict[str, Freshness]:
     """Every study of which something is made, as of the last look at study files."""
     made = dict(lake.sql("SELECT study, count(*) FROM lineage GROUP BY ALL").rows())
-    stale = lake.sql(
-        "SELECT study, reason, count(DISTINCT (table_name, partition)) AS n FROM stale_partitions"
+    rows = lake.sql(
+        "SELECT study, reason, count(DISTINCT (table_name, partition)) AS n,"
+        " count(*) FILTER (cause = 'missing'), count(*) FILTER (cause = 'unfinished')"
+        " FROM stale_partitions"
         " GROUP BY GROUPING SETS ((study), (study, reason)) ORDER BY study, n DESC, reason"
     ).rows()
-    counts = lake.sql(
-        "SELECT study, count(*) FILTER (cause = 'missing'),"
-        " count(*) FILTER (cause = 'unfinished') FROM stale_partitions GROUP BY study"
-    ).rows()
-    of_cause = {study: (missing, begun) for study, missing, begun in counts}
-    return {
-        study: Freshness(
-            number,
-            sum(n for of, words, n in stale if of == study and words is None),
-            tuple((words, n) for of, words, n in stale if of == study and words is not None),
-            *of_cause.get(study, (0, 0)),
-        )
-        for study, number in made.items()
-    }
+    # The row without a reason is of all of a study's.
+    whole = {study: counts for study, words, *counts in rows if words is None}
+    found = {}
+    for study, number in made.items():
+        stale, missing, begun = whole.get(study, (0, 0, 0))
+        reasons = tuple((words, n) for of, words, n, *_ in rows if of == study and words)
+        found[study] = Freshness(number, stale, reasons, missing, begun)
+    return found
 
 
 def reasons(lake: Lake, study: str) -> dict[Place, list[Reason]]:
