@@ -43,7 +43,7 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
 
     def build_routes(self) -> list[BaseRoute]:
         # First: Dagster answers every other address with its own page.
-        theirs: list[BaseRoute] = super().build_routes()  # type: ignore[no-untyped-call]
+        theirs: list[BaseRoute] = super().build_routes()  # type: ignore[no-untyped-call]  # Dagster's
         return [
             Route(DASHBOARDS_PATH, RedirectResponse(f"{DASHBOARDS_PATH}/")),
             Mount(DASHBOARDS_PATH, app=_sandboxed(self._dashboards)),

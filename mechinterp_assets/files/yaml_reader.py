@@ -78,7 +78,7 @@ class _Loader(yaml.SafeLoader):
         self.depth = self.nodes = self.aliases = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # its stub has no types
         line = event.start_mark.line + 1
         self.nodes += 1
         if self.nodes > MAX_NODES:

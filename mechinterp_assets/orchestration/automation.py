@@ -145,7 +145,7 @@ class StaleAndReady(dg.AutomationCondition[dg.AssetKey]):
         """It remembers what it has asked for."""
         return True
 
-    async def evaluate(  # type: ignore[override]
+    async def evaluate(  # type: ignore[override]  # Dagster awaits it, its types do not say so
         self, context: dg.AutomationContext[dg.AssetKey]
     ) -> dg.AutomationResult[dg.AssetKey]:
         """Request what is stale, can be started, and is not running or queued."""

@@ -98,7 +98,7 @@ class _GuardedSection:
     ) -> None:
         self.__dict__.update(_guard=guard, _name=name, _section=section, _keys=keys)
 
-    @property  # type: ignore[misc]
+    @property  # type: ignore[misc]  # object's can be set
     def __class__(self) -> type:
         """That of the section, for isinstance."""
         return type(self.__dict__["_section"])

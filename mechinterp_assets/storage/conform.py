@@ -82,8 +82,8 @@ def _may_cast(given: pl.DataType, target: pl.DataType) -> bool:
     return target == pl.String and given in (pl.Categorical, pl.Enum)
 
 
-def _inner(dtype: pl.DataType) -> pl.DataType:
-    inner = dtype.inner  # type: ignore[attr-defined]
+def _inner(dtype: pl.List | pl.Array) -> pl.DataType:
+    inner = dtype.inner
     assert isinstance(inner, pl.DataType)
     return inner
 
