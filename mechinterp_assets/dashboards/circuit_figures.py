@@ -5,9 +5,11 @@ Belongs here: which columns of a statement's rows become which marks. Does not b
 statements (sql/dashboards), geometry (plots.py), experiments (experiment_figures.py).
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
+from markupsafe import Markup
 
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.experiment_figures import Figure
@@ -22,6 +24,7 @@ from mechinterp_assets.dashboards.plots import (
     value_map,
 )
 
+Row = dict[str, Any]
 LOWEST, HIGHEST = -1.0, 2.0  # faithfulness beyond is drawn at the edge
 MAX_PANELS = 12  # heads and roles with a plot of their pairs
 RANKED = {"signed": "largest score first", "absolute": "largest |score| first"}
@@ -139,26 +142,18 @@ def reuse(frame: pl.DataFrame) -> Figure | None:
         pictures.append(
             (
                 f"{metric}: heads of (rows) on (columns)",
-                value_map(
-                    [
-                        [None if row is None else row["faithfulness"] for row in line]
-                        for line in found
-                    ],
+                _map(
+                    found,
+                    "faithfulness",
+                    lambda row: (
+                        f"heads of {row['heads_of']} on {row['measured_on']}: "
+                        f"{number(row['faithfulness'])} ({number(row['ci_low'])} to "
+                        f"{number(row['ci_high'])}); random heads "
+                        f"{number(row['random_faithfulness'])}"
+                    ),
                     label=f"faithfulness of each task's heads on each task, {metric}",
                     rows=of.to_list(),
                     columns=on.to_list(),
-                    titles=[
-                        [
-                            ""
-                            if row is None
-                            else f"heads of {row['heads_of']} on {row['measured_on']}: "
-                            f"{number(row['faithfulness'])} ({number(row['ci_low'])} to "
-                            f"{number(row['ci_high'])}); random heads "
-                            f"{number(row['random_faithfulness'])}"
-                            for row in line
-                        ]
-                        for line in found
-                    ],
                 ),
             )
         )
@@ -309,22 +304,16 @@ def slice_usage(frame: pl.DataFrame) -> Figure | None:
     slices = sorted(set(frame["slice"].to_list()))
     rows = {(row["head"], row["fires"], row["slice"]): row for row in frame.to_dicts()}
     found = [[rows.get((*key, k)) for k in slices] for key in keys]
-    names = [f"{head} {'fires' if fires else 'does not'}" for head, fires in keys]
-    picture = value_map(
-        [[None if row is None else row["selected_share"] for row in line] for line in found],
+    picture = _map(
+        found,
+        "selected_share",
+        lambda row: (
+            f"{_fires(row['head'], row['fires'])}, slice {row['slice']}: in S of "
+            f"{number(row['selected_share'])} of {row['n_pairs']} pairs"
+        ),
         label="share of pairs whose set S has each singular vector",
-        rows=names,
+        rows=[_fires(*key) for key in keys],
         columns=[str(k) for k in slices],
-        titles=[
-            [
-                ""
-                if row is None
-                else f"{name}, slice {k}: in S of {number(row['selected_share'])} of "
-                f"{row['n_pairs']} pairs"
-                for k, row in zip(slices, line, strict=True)
-            ]
-            for name, line in zip(names, found, strict=True)
-        ],
     )
     return Figure(
         "Which slices attention uses",
@@ -389,26 +378,21 @@ def token_signals(frame: pl.DataFrame) -> Figure | None:
     for side in frame["side"].unique().sort().to_list():
         rows = {(r["node"], r["position_role"]): r for r in _of(frame, "side", side)}
         found = [[rows.get((node, role)) for role in roles] for node in nodes]
-        values = [[None if row is None else row["mean_signal"] for row in line] for line in found]
-        most = max((abs(v) for line in values for v in line if v is not None), default=0.0)
+        most = max((abs(row["mean_signal"]) for line in found for row in line if row), default=0.0)
         pictures.append(
             (
                 f"{side}: what a token says to the {'query' if side == 'destination' else 'key'}",
-                value_map(
-                    values,
+                _map(
+                    found,
+                    "mean_signal",
+                    lambda row: (
+                        f"{row['node']}, token {row['position_role']}: "
+                        f"{number(row['mean_signal'])}, sd {number(row['sd_signal'])} over "
+                        f"{row['n']} tokens"
+                    ),
                     label=f"mean signal of tokens by role, {side} side",
                     rows=nodes,
                     columns=roles,
-                    titles=[
-                        [
-                            ""
-                            if row is None
-                            else f"{node}, token {role}: {number(row['mean_signal'])}, sd "
-                            f"{number(row['sd_signal'])} over {row['n']} tokens"
-                            for role, row in zip(roles, line, strict=True)
-                        ]
-                        for node, line in zip(nodes, found, strict=True)
-                    ],
                     full=most or 1.0,
                 ),
             )
@@ -430,6 +414,31 @@ def token_signals(frame: pl.DataFrame) -> Figure | None:
 
 def _of(frame: pl.DataFrame, column: str, value: str) -> list[dict[str, Any]]:
     return frame.filter(pl.col(column) == value).to_dicts()
+
+
+def _map(
+    found: Sequence[Sequence[Row | None]],
+    column: str,
+    title: Callable[[Row], str],
+    *,
+    label: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    full: float = 1.0,
+) -> Markup:
+    """A map of one column of rows, with their hover texts; a cell is empty without a row."""
+    return value_map(
+        [[None if row is None else row[column] for row in line] for line in found],
+        label=label,
+        rows=rows,
+        columns=columns,
+        titles=[["" if row is None else title(row) for row in line] for line in found],
+        full=full,
+    )
+
+
+def _fires(head: str, fires: bool) -> str:
+    return f"{head} {'fires' if fires else 'does not'}"
 
 
 def _curve_point(row: dict[str, Any]) -> Point:
