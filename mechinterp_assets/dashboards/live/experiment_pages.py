@@ -1,15 +1,11 @@
 """The page of a study's experiments, made from the lake when somebody asks for it.
 
-Belongs here: noticing that the lake has changed. What the page shows is in `dashboards/`, how it is
-served in `app/dashboard_app.py`.
+Belongs here: which tables it needs. What the page shows is in `dashboards/`, how it is served in
+`app/dashboard_app.py`.
 """
 
-from threading import Lock
-
-from cachetools import LRUCache
-
-from mechinterp_assets.dashboards.context import shown_name
 from mechinterp_assets.dashboards.experiments_page import TABLES, render_experiments
+from mechinterp_assets.dashboards.live.kept import Kept, model_name, sites_of
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import parse_site
 
@@ -21,32 +17,24 @@ class LiveExperimentPages:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-        # By study and state of the catalog.
-        self._pages: LRUCache[tuple[str, tuple[int, int]], str | None] = LRUCache(KEPT_PAGES)
-        self._lock = Lock()
+        self._pages: Kept[str | None] = Kept(lake, KEPT_PAGES)
 
     def page(self, study: str) -> str | None:
         """HTML of a study's page; None for a study that has none of what it shows."""
-        with self._lock:
-            catalog = self._lake.catalog_state()
-            if catalog is None:
-                return None
-            if (study, catalog) not in self._pages:
-                self._pages[study, catalog] = self._render(study)
-            return self._pages[study, catalog]
+        return self._pages.get((study,), lambda: self._render(study))
 
     def _render(self, study: str) -> str | None:
         shown = [table for table in TABLES if self._lake.exists(table, study)]
-        if not shown or not self._lake.exists("language_model", study):
+        model = model_name(self._lake, study)
+        if not shown or model is None:
             return None
-        model = self._lake.read("language_model", study).collect().row(0, named=True)
-        layers = [parse_site(key) for key in self._lake.partitions("feature_statistics")]
+        sites = sites_of(self._lake, "feature_statistics", study)
         self._lake.verify_tables(shown, study)
         with self._lake.connect() as con:
             return render_experiments(
                 lambda text: con.sql(text).pl(),
                 provenance=self._lake.current("language_model", study).provenance,
-                model=shown_name(model["weights_source"]),
+                model=model,
                 study_href=f"../{study}/index.html",
-                feature_layers={layer for of, layer in layers if of == study},
+                feature_layers={parse_site(key)[1] for key in sites},
             ).html

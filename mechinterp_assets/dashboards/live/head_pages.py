@@ -18,6 +18,7 @@ from mechinterp_assets.dashboards.head_frames import (
     head_frames,
 )
 from mechinterp_assets.dashboards.head_site import HeadContext, HeadRenderer
+from mechinterp_assets.dashboards.live.kept import sites_of
 from mechinterp_assets.dashboards.places import feature_href, layer_href
 from mechinterp_assets.dashboards.tokens import TokenTexts
 from mechinterp_assets.storage.lake import Lake
@@ -73,9 +74,7 @@ class LiveHeadPages:
         """Data versions of all tables that its pages read; None where a needed one is missing."""
         names = {(table, study) for table in (*NEEDED, *SCORE_TABLES, *OF_STUDY.values())}
         for table in (*OF_SITE.values(), FAMILY_TABLE, "feature_statistics"):
-            names |= {
-                (table, key) for key in self._lake.partitions(table) if parse_site(key)[0] == study
-            }
+            names |= {(table, key) for key in sites_of(self._lake, table, study)}
         found = {
             place: self._lake.data_version(*place)
             for place in sorted(names)

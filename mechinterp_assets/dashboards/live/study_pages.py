@@ -1,15 +1,11 @@
 """Pages about whole studies, made from the lake when somebody asks for them: traced circuits,
 training, comparisons.
 
-Belongs here: which tables each needs, and noticing that the lake has changed. What pages show is in
-`dashboards/`, how they are served in `app/dashboard_app.py`.
+Belongs here: which tables each needs. What pages show is in `dashboards/`, how they are served in
+`app/dashboard_app.py`.
 """
 
-from collections.abc import Callable
-from threading import Lock
-
 import polars as pl
-from cachetools import LRUCache
 
 from mechinterp_assets.dashboards.comparison_page import (
     SAE_TABLES,
@@ -18,8 +14,8 @@ from mechinterp_assets.dashboards.comparison_page import (
     render_sae_comparison,
     render_study_comparison,
 )
-from mechinterp_assets.dashboards.context import shown_name
 from mechinterp_assets.dashboards.live.head_pages import NEEDED as HEAD_TABLES
+from mechinterp_assets.dashboards.live.kept import Kept, model_name, sites_of
 from mechinterp_assets.dashboards.places import (
     experiments_folder,
     heads_folder,
@@ -44,7 +40,6 @@ EXPERIMENT_TABLES = (
     "prefix_induction",
     "qk_feature_pairs",
 )
-Query = Callable[[str], pl.DataFrame]
 
 # The roots of a task with the prompts in which their pair fires: those that are traced.
 _ROOTS = """
@@ -69,38 +64,28 @@ class LiveStudyPages:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-        # By what the page is of and the state of the catalog.
-        self._pages: LRUCache[tuple[tuple[str, ...], tuple[int, int]], str | None] = LRUCache(
-            KEPT_PAGES
-        )
-        self._folders: LRUCache[tuple[str, tuple[int, int]], set[str]] = LRUCache(KEPT_PAGES)
-        self._lock = Lock()
+        self._pages: Kept[str | None] = Kept(lake, KEPT_PAGES)
+        self._folders: Kept[set[str]] = Kept(lake, KEPT_PAGES)
 
     def trace(self, study: str, task: str) -> str | None:
         """HTML of the traced circuit of a task; None where nothing of it was traced."""
-        return self._page(("trace", study, task), lambda: self._trace(study, task))
+        return self._pages.get(("trace", study, task), lambda: self._trace(study, task))
 
     def training(self, study: str) -> str | None:
         """HTML of how a study's SAEs were trained; None where none was."""
-        return self._page(("training", study), lambda: self._training(study))
+        return self._pages.get(("training", study), lambda: self._training(study))
 
     def comparisons(self) -> str | None:
         """HTML of the list of what can be compared; None for a lake without tables."""
-        return self._page(("comparisons",), self._comparisons)
+        return self._pages.get(("comparisons",), self._comparisons)
 
     def comparison(self, name: str, other: str) -> str | None:
         """HTML of two studies or two SAEs side by side; None where one of them has no tables."""
-        return self._page(("compare", name, other), lambda: self._comparison(name, other))
+        return self._pages.get(("compare", name, other), lambda: self._comparison(name, other))
 
     def folders(self, study: str) -> set[str]:
         """Names of the folders of a study's pages that are made on request and have something."""
-        catalog = self._lake.catalog_state()
-        if catalog is None or not self._lake.exists("language_model", study):
-            return set()
-        with self._lock:
-            if (study, catalog) not in self._folders:
-                self._folders[study, catalog] = self._found_folders(study)
-            return self._folders[study, catalog]
+        return self._folders.get((study,), lambda: self._found_folders(study)) or set()
 
     def has_comparisons(self) -> bool:
         """Whether there is a list of comparisons."""
@@ -110,18 +95,11 @@ class LiveStudyPages:
 
     # ---- private ---------------------------------------------------------------------------------
 
-    def _page(self, key: tuple[str, ...], render: Callable[[], str | None]) -> str | None:
-        with self._lock:
-            catalog = self._lake.catalog_state()
-            if catalog is None:
-                return None
-            if (key, catalog) not in self._pages:
-                self._pages[key, catalog] = render()
-            return self._pages[key, catalog]
-
     def _found_folders(self, study: str) -> set[str]:
-        found = set()
-        if self._sites("sae_training_log", study):
+        found: set[str] = set()
+        if not self._lake.exists("language_model", study):
+            return found
+        if sites_of(self._lake, "sae_training_log", study):
             found.add(training_folder(study))
         if all(self._lake.exists(table, study) for table in HEAD_TABLES):
             found.add(heads_folder(study))
@@ -132,20 +110,10 @@ class LiveStudyPages:
             found |= {trace_folder(study, task) for task in tasks["task"].to_list()}
         return found
 
-    def _sites(self, table: str, study: str | None = None) -> list[str]:
-        keys = self._lake.partitions(table)
-        return [key for key in keys if study is None or parse_site(key)[0] == study]
-
-    def _model(self, study: str) -> str | None:
-        if not self._lake.exists("language_model", study):
-            return None
-        row = self._lake.read("language_model", study).collect().row(0, named=True)
-        return shown_name(row["weights_source"])
-
     def _trace(self, study: str, task: str) -> str | None:
         if not all(self._lake.exists(table, study) for table in TRACE_TABLES):
             return None
-        model = self._model(study)
+        model = model_name(self._lake, study)
         frames = {
             table: self._lake.read(table, study).filter(task=task).collect()
             for table in TRACE_TABLES[:2]
@@ -169,10 +137,11 @@ class LiveStudyPages:
         )
 
     def _training(self, study: str) -> str | None:
-        sites, model = self._sites("sae_training_log", study), self._model(study)
+        sites = sites_of(self._lake, "sae_training_log", study)
+        model = model_name(self._lake, study)
         if not sites or model is None:
             return None
-        pages = {parse_site(key)[1] for key in self._sites("feature_statistics", study)}
+        pages = {parse_site(key)[1] for key in sites_of(self._lake, "feature_statistics", study)}
         self._lake.verify_tables(TRAINING_TABLES, study)
         with self._lake.connect() as con:
             return render_training(
@@ -188,10 +157,9 @@ class LiveStudyPages:
         if not studies:
             return None
         self._lake.verify_tables(["sae_matching"])
+        sites = sorted(self._lake.partitions("attention_sae"))
         with self._lake.connect() as con:
-            return render_comparisons(
-                lambda text: con.sql(text).pl(), studies, sorted(self._sites("attention_sae"))
-            )
+            return render_comparisons(lambda text: con.sql(text).pl(), studies, sites)
 
     def _comparison(self, name: str, other: str) -> str | None:
         names = (name, other)
