@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import number, percent, signed
+from mechinterp_assets.dashboards.places import feature_name
 
 Row = dict[str, Any]
 # A share of a difference that is smaller than this share of the untouched value says nothing.
@@ -108,8 +109,9 @@ def _features(rows: list[Row]) -> str:
     largest = _largest(known, "mean_effect")
     return (
         f"{len(changing)} of {len(known)} ablations change the logit difference of "
-        f"{number(largest['mean_clean'])}; most of all {_feature(largest)} at "
-        f"{largest['position_role']}, by {signed(largest['mean_effect'])}."
+        f"{number(largest['mean_clean'])}; most of all "
+        f"{feature_name(largest['layer'], largest['feature'])} at {largest['position_role']}, "
+        f"by {signed(largest['mean_effect'])}."
     )
 
 
@@ -275,11 +277,6 @@ def _leaves_out_zero(row: Row, prefix: str = "", *, below: bool | None = None) -
 
 def _largest(rows: Sequence[Row], name: str) -> Row:
     return max(rows, key=lambda row: abs(row[name]))
-
-
-def _feature(row: Row) -> str:
-    feature = row["feature"]
-    return f"L{row['layer']} error" if feature is None else f"L{row['layer']}F{feature}"
 
 
 def _upper(text: str) -> str:

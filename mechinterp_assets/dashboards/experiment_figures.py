@@ -17,6 +17,7 @@ import polars as pl
 from markupsafe import Markup
 
 from mechinterp_assets.dashboards.charts import number, tiny_bar_chart
+from mechinterp_assets.dashboards.places import feature_name
 from mechinterp_assets.dashboards.plots import (
     Mark,
     Point,
@@ -544,8 +545,7 @@ def _of_ablated(row: dict[str, Any]) -> str:
 
 
 def _feature(row: dict[str, Any]) -> str:
-    part = " error" if row["feature"] is None else f"F{row['feature']}"
-    return f"L{row['layer']}{part} at {row['position_role']}"
+    return f"{feature_name(row['layer'], row['feature'])} at {row['position_role']}"
 
 
 def _orders(row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -45,9 +45,12 @@ def head_name(layer: int, head: int) -> str:
     return f"L{layer}H{head}"
 
 
-def feature_name(layer: int, feature: int) -> str:
-    """How a feature is written where its layer is not plain: L2F7 is feature 7 of layer 2."""
-    return f"L{layer}F{feature}"
+def feature_name(layer: int, feature: int | None) -> str:
+    """How a feature is written where its layer is not plain: L2F7 is feature 7 of layer 2.
+
+    None is the reconstruction error of the layer's SAE: L2 error.
+    """
+    return f"L{layer} error" if feature is None else f"L{layer}F{feature}"
 
 
 def head_href(study: str, layer: int, head: int) -> str:
