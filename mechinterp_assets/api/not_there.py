@@ -6,6 +6,8 @@ Belongs here: the error, and names that may have been meant.
 import difflib
 from collections.abc import Iterable
 
+from mechinterp_assets.files.plain_text import listed
+
 
 class NotThereError(LookupError):
     """A study, table, layer, feature, head or file that is not there; the message says what is."""
@@ -21,5 +23,4 @@ def perhaps(name: str, known: Iterable[str], most: int = 12) -> str:
         return f"did you mean {' or '.join(repr(one) for one in close)}?"
     if not names:
         return "there is none"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"there is: {', '.join(names[:most])}{more}"
+    return f"there is: {listed(names, most)}"

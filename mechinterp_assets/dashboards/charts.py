@@ -33,6 +33,13 @@ def number(value: float | None) -> str:
     return text.replace("-", "−")
 
 
+def amount(value: object) -> str:
+    """A whole number with its thousands apart, another as `number`; a dash for what is none."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return number(value if isinstance(value, float) else None)
+
+
 def signed(value: float) -> str:
     """As `number`, with a plus sign where positive."""
     return ("+" if value > 0 else "") + number(value)

@@ -23,10 +23,12 @@ from mechinterp_assets.dashboards.plots import (
     scatter_plot,
     value_map,
 )
+from mechinterp_assets.files.plain_text import listed
 
 Row = dict[str, Any]
 LOWEST, HIGHEST = -1.0, 2.0  # faithfulness beyond is drawn at the edge
 MAX_PANELS = 12  # heads and roles with a plot of their pairs
+MAX_LISTED = 12  # heads named in a legend
 RANKED = {"signed": "largest score first", "absolute": "largest |score| first"}
 CLASSES = {"short": "s0", "long": "s1", "other": "rest"}
 
@@ -108,7 +110,9 @@ def prefix_curves(frame: pl.DataFrame) -> Figure | None:
         ]
         lines.append((str(head), points))
     names = {kind: [head for head, own in heads.rows() if own == kind] for kind in CLASSES}
-    legend = [(f"{kind}: {_listed(own)}", CLASSES[kind]) for kind, own in names.items() if own]
+    legend = [
+        (f"{kind}: {listed(own, MAX_LISTED)}", CLASSES[kind]) for kind, own in names.items() if own
+    ]
     picture = line_plot(
         lines,
         label="induction score over prefix length",
@@ -454,8 +458,3 @@ def _curve_point(row: dict[str, Any]) -> Point:
 
 def _within(value: float | None) -> float | None:
     return None if value is None else min(max(value, LOWEST), HIGHEST)
-
-
-def _listed(names: list[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from mechinterp_assets.dashboards.charts import number, signed
+from mechinterp_assets.dashboards.charts import amount, number, signed
 from mechinterp_assets.dashboards.places import (
     comparison_href,
     feature_href,
@@ -18,6 +18,7 @@ from mechinterp_assets.dashboards.places import (
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, template
 from mechinterp_assets.dashboards.training_page import training_plots
+from mechinterp_assets.files.plain_text import listed
 from mechinterp_assets.storage.declarations import table_specs
 from mechinterp_assets.storage.sql_text import quote_text
 from mechinterp_assets.studies.study import site_key
@@ -213,16 +214,11 @@ def _links(block: str, study: str, other: str) -> dict[str, Link]:
 
 def _with_heads(frame: pl.DataFrame) -> pl.DataFrame:
     """Lists of heads as text, cut where they are long."""
-    return frame.with_columns(
-        pl.Series(name, [_listed(value) for value in frame[name].to_list()], dtype=pl.String)
+    shown = {
+        name: [listed(heads or [], SHOWN_HEADS) for heads in frame[name].to_list()]
         for name in ("heads", "other_heads")
-    )
-
-
-def _listed(heads: list[str] | None) -> str:
-    shown = ", ".join((heads or [])[:SHOWN_HEADS])
-    more = len(heads or []) - SHOWN_HEADS
-    return f"{shown} and {more} more" if more > 0 else shown
+    }
+    return frame.with_columns(pl.Series(name, own, dtype=pl.String) for name, own in shown.items())
 
 
 def _block(
@@ -256,6 +252,4 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return number(value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return amount(value) if isinstance(value, int | float) else str(value)

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from mechinterp_assets.dashboards.charts import number
+from mechinterp_assets.dashboards.charts import amount, number
 from mechinterp_assets.dashboards.context import LayerContext
 from mechinterp_assets.dashboards.density import BIN, bin_edges, density_chart, density_counts
 from mechinterp_assets.dashboards.heads import head_rows
@@ -293,16 +293,10 @@ def _is_unstable(row: Mapping[str, object], name: str) -> bool:
 
 
 def _share_or_value(row: Mapping[str, object], name: str) -> str:
-    text = _value(row.get(name))
+    text = amount(row.get(name))
     if not _is_unstable(row, name):
         return text
     return Markup('<span class="unstable" title="{}">{}</span>').format(UNSTABLE, text)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return number(value if isinstance(value, float) else None)
 
 
 def _rounded(values: pl.Series) -> list[float | None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from mechinterp_assets.dashboards.charts import number
+from mechinterp_assets.dashboards.charts import amount
 from mechinterp_assets.dashboards.places import layer_href
 from mechinterp_assets.dashboards.plots import N_COLOURS, Point, colour, line_plot
 from mechinterp_assets.dashboards.queries import filled_statements
@@ -62,7 +62,7 @@ def render_training(
             {
                 "layer": layer,
                 "href": layer_href(provenance.study, layer) if layer in has_layer else "",
-                "cells": [_cell(own[name][-1]) for name in ("training_tokens", *CURVES)],
+                "cells": [amount(own[name][-1]) for name in ("training_tokens", *CURVES)],
                 "resampled": int(own["resampled_features"].sum()),
             }
             for layer, own in zip(layers, lines.values(), strict=True)
@@ -117,9 +117,3 @@ def _column(name: str) -> dict[str, str]:
     help_text = next(column.comment for column in columns if column.name == name)
     title = CURVES.get(name, name.replace("_", " "))
     return {"name": title, "term": f"sae_training_log.{name}", "help": help_text}
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return number(value if isinstance(value, float) else None)
