@@ -29,6 +29,8 @@ def heads_content(frames: HeadFrames, study: str) -> dict[str, Any]:
     edges = _edge_counts(frames)
     clusters = _clusters(frames)
     classes = _classes(frames)
+    # The longer side of a map lies across the page, which is wider than it is high.
+    across = frames.scores["layer"].n_unique() > frames.scores["head"].n_unique()
     sql = filled_statements(study)
     return {
         "rows": [
@@ -52,8 +54,8 @@ def heads_content(frames: HeadFrames, study: str) -> dict[str, Any]:
         "has_edges": bool(edges),
         "has_clusters": bool(clusters),
         "has_classes": bool(classes),
-        "maps": _maps(frames, effects),
-        "layers_across": frames.scores["layer"].n_unique() > frames.scores["head"].n_unique(),
+        "maps": _maps(frames, effects, across=across),
+        "layers_across": across,
         "sql": {**sql, "provenance": sql["head_provenance"]},
     }
 
@@ -109,7 +111,9 @@ def _classes(frames: HeadFrames) -> dict[tuple[int, int], list[str]]:
     return found
 
 
-def _maps(frames: HeadFrames, effects: dict[tuple[int, int], float]) -> list[dict[str, Any]]:
+def _maps(
+    frames: HeadFrames, effects: dict[tuple[int, int], float], *, across: bool
+) -> list[dict[str, Any]]:
     """A map of layers by heads for every score with a threshold, and for the ablation effect."""
     layers = [int(layer) for layer in frames.scores["layer"].unique().sort()]
     heads = [int(head) for head in frames.scores["head"].unique().sort()]
@@ -120,8 +124,6 @@ def _maps(frames: HeadFrames, effects: dict[tuple[int, int], float]) -> list[dic
     pictures = [(name.replace("_", " "), found) for name, found in values.items()]
     if effects:
         pictures.append(("effect of zero ablation on the logit difference", effects))
-    # The longer side lies across the page, which is wider than it is high.
-    across = len(layers) > len(heads)
     return [
         {
             "title": title,
