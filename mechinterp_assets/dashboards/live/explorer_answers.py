@@ -117,15 +117,7 @@ def _parts(q: asked.Parts, e: Exploration, label: Label, second: Exploration | N
     root, first_line = _root(q, e)
     opened = []
     for path in q.paths:
-        frame = e.parts(root, path)
-        shown = frame.head(SHOWN_PARTS)
-        rest = frame.slice(SHOWN_PARTS)
-        rows = shown.to_dicts()
-        for row in rows:
-            row["token"] = None if row["token"] is None else label(row["token"])
-        opened.append(
-            {"path": path, "parts": rows, "n_rest": len(rest), "rest": rest["value"].sum()}
-        )
+        opened.append({"path": path, **_cut(e.parts(root, path), label)})
     return {
         "value": root.value,
         "opened": opened,
@@ -198,14 +190,9 @@ def _next(q: asked.Next, e: Exploration, label: Label, second: Exploration | Non
 
 def _logits(q: asked.Logits, e: Exploration, label: Label, second: Exploration | None) -> Answer:
     frame = e.logit_attribution(q.token, q.position, q.versus, by=q.by)
-    rows = frame.head(SHOWN_PARTS).to_dicts()
-    for row in rows:
-        row["token"] = None if row["token"] is None else label(row["token"])
     return {
         "value": frame["value"].sum(),
-        "parts": rows,
-        "n_rest": max(0, len(frame) - SHOWN_PARTS),
-        "rest": frame.slice(SHOWN_PARTS)["value"].sum(),
+        **_cut(frame, label),
         "call": (
             f"explored.logit_attribution({q.token!r}, position={q.position}, versus={q.versus!r}, "
             f"by={q.by!r})"
@@ -259,5 +246,19 @@ def _columns(frame: pl.DataFrame) -> dict[str, list[Any]]:
     return frame.to_dict(as_series=False)
 
 
+def _cut(frame: pl.DataFrame, label: Label) -> Answer:
+    """The first parts, and how many others there are with what they add up to."""
+    rest = frame.slice(SHOWN_PARTS)
+    return {
+        "parts": _labelled(frame.head(SHOWN_PARTS), label),
+        "n_rest": len(rest),
+        "rest": rest["value"].sum(),
+    }
+
+
 def _labelled(frame: pl.DataFrame, label: Label) -> list[dict[str, Any]]:
-    return [{**row, "token": label(row["token"])} for row in frame.to_dicts()]
+    """Rows with the label of their token, where they have one."""
+    return [
+        {**row, "token": None if row["token"] is None else label(row["token"])}
+        for row in frame.to_dicts()
+    ]
