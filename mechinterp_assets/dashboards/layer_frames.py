@@ -233,9 +233,11 @@ def feature_names(top_examples: pl.LazyFrame, logit_effects: pl.LazyFrame) -> pl
 
 
 class ByFeature:
-    """One frame, sorted, with quick access to the rows of a feature."""
+    """One frame, sorted, with quick access to the rows of a feature; without a frame, no rows."""
 
-    def __init__(self, frame: pl.DataFrame, columns: Sequence[str], *order: str) -> None:
+    def __init__(self, frame: pl.DataFrame | None, columns: Sequence[str], *order: str) -> None:
+        if frame is None:
+            frame = pl.DataFrame(schema={**dict.fromkeys([*columns, *order]), "feature": pl.Int32})
         ordered = frame.sort("feature", *order)
         self.frame = ordered.select(columns)
         self._feature = ordered["feature"].to_numpy()
@@ -312,19 +314,15 @@ class ActivationsByFeature:
     """Frame feature_activations, with the activations of a feature by sequence and position."""
 
     def __init__(self, frame: pl.DataFrame | None) -> None:
-        self._rows = (
-            None
-            if frame is None
-            else ByFeature(frame, ("sequence", "position", "activation"), "sequence", "position")
-        )
+        columns = ("sequence", "position", "activation")
+        self._rows = ByFeature(frame, columns, "sequence", "position")
 
     def sequences(self, feature: int) -> dict[int, dict[int, float]]:
         """Activation by position, by sequence; what is missing is silent or unknown."""
         found: dict[int, dict[int, float]] = {}
-        if self._rows is not None:
-            columns = [column.to_list() for column in self._rows.columns(feature)]
-            for sequence, position, activation in zip(*columns, strict=True):
-                found.setdefault(sequence, {})[position] = activation
+        columns = [column.to_list() for column in self._rows.columns(feature)]
+        for sequence, position, activation in zip(*columns, strict=True):
+            found.setdefault(sequence, {})[position] = activation
         return found
 
 

@@ -17,14 +17,14 @@ class MeaningBlock:
     """Contents of the block for the features of one layer."""
 
     def __init__(self, frames: LayerFrames) -> None:
-        self._labels = _rows(frames.labels, ("rater", "label", "verdict", "note"), "rater")
-        self._families = _rows(
+        self._labels = ByFeature(frames.labels, ("rater", "label", "verdict", "note"), "rater")
+        self._families = ByFeature(
             frames.families,
             ("family", "measure", "value", "n", "threshold", "meets_threshold", "required", "text"),
             "family",
             "measure",
         )
-        self._proxies = _rows(
+        self._proxies = ByFeature(
             frames.proxies,
             (
                 "proxy",
@@ -43,7 +43,7 @@ class MeaningBlock:
 
     def content(self, feature: int) -> dict[str, Any]:
         """Template values `labels`, `families` (those it belongs to), `measures` and `proxies`."""
-        measures = [] if self._families is None else self._families.rows(feature)
+        measures = self._families.rows(feature)
         by_family: dict[str, list[dict[str, Any]]] = {}
         for row in measures:
             if row["required"]:
@@ -53,20 +53,14 @@ class MeaningBlock:
             name for name, rows in by_family.items() if all(r["meets_threshold"] for r in rows)
         ]
         return {
-            "labels": [] if self._labels is None else self._labels.rows(feature),
+            "labels": self._labels.rows(feature),
             "families": [name.replace("_", " ") for name in families],
             "measures": [_measure(row, families) for row in measures],
-            "proxies": []
-            if self._proxies is None
-            else [_proxy(row) for row in self._proxies.rows(feature)],
+            "proxies": [_proxy(row) for row in self._proxies.rows(feature)],
         }
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _rows(frame: Any, columns: tuple[str, ...], *order: str) -> ByFeature | None:
-    return None if frame is None else ByFeature(frame, columns, *order)
 
 
 def _measure(row: dict[str, Any], families: list[str]) -> dict[str, Any]:

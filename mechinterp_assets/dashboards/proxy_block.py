@@ -9,7 +9,6 @@ Expected-value plot: the same weighted by activation (K24 section 3.3; Bricken e
 
 from typing import Any
 
-import polars as pl
 from markupsafe import Markup
 
 from mechinterp_assets.dashboards.charts import number, percent
@@ -27,11 +26,11 @@ class ProxyBlock:
 
     def __init__(self, frames: LayerFrames) -> None:
         counts = ("n_active", "n_active_true", "activation_sum", "activation_sum_true")
-        self._histogram = _rows(
+        self._histogram = ByFeature(
             frames.proxy_histogram, ("proxy", "low", "high", *counts), "proxy", "interval"
         )
         columns = ("proxy", "error_kind", "n_errors", "sequence", "position", "activation", "text")
-        self._examples = _rows(frames.proxy_examples, columns, "proxy", "error_kind", "rank")
+        self._examples = ByFeature(frames.proxy_examples, columns, "proxy", "error_kind", "rank")
 
     def content(self, feature: int) -> dict[str, Any]:
         """Template value `proxy_plots`: for each proxy its plots and its examples by error.
@@ -39,10 +38,10 @@ class ProxyBlock:
         Only proxies that are true at some active token, or that have examples, are drawn.
         """
         bars: dict[str, list[dict[str, Any]]] = {}
-        for row in [] if self._histogram is None else self._histogram.rows(feature):
+        for row in self._histogram.rows(feature):
             bars.setdefault(row["proxy"], []).append(row)
         errors: dict[str, dict[str, list[dict[str, Any]]]] = {}
-        for row in [] if self._examples is None else self._examples.rows(feature):
+        for row in self._examples.rows(feature):
             errors.setdefault(row["proxy"], {}).setdefault(row["error_kind"], []).append(row)
         drawn = [
             proxy
@@ -67,10 +66,6 @@ class ProxyBlock:
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _rows(frame: pl.DataFrame | None, columns: tuple[str, ...], *order: str) -> ByFeature | None:
-    return None if frame is None else ByFeature(frame, columns, *order)
 
 
 def _errors(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -25,25 +25,17 @@ class RelationBlocks:
         self, frames: LayerFrames, texts: TokenTexts, linked: Callable[[int], bool]
     ) -> None:
         self._texts, self._linked = texts, linked
-        self._neighbours = (
-            None
-            if frames.neighbours is None
-            else ByFeature(
-                frames.neighbours,
-                ("measure", "rank", "neighbour", "similarity", "n_coactive"),
-                "measure",
-                "rank",
-            )
+        self._neighbours = ByFeature(
+            frames.neighbours,
+            ("measure", "rank", "neighbour", "similarity", "n_coactive"),
+            "measure",
+            "rank",
         )
-        self._ngrams = (
-            None
-            if frames.ngrams is None
-            else ByFeature(
-                frames.ngrams,
-                ("ngram_size", "rank", "token_ids", "active_share", "rate", "mean_activation"),
-                "ngram_size",
-                "rank",
-            )
+        self._ngrams = ByFeature(
+            frames.ngrams,
+            ("ngram_size", "rank", "token_ids", "active_share", "rate", "mean_activation"),
+            "ngram_size",
+            "rank",
         )
         names = frames.described() if frames.neighbours is not None else None
         rows = [] if names is None else names.select("feature", "fires_on", "promotes").iter_rows()
@@ -57,8 +49,6 @@ class RelationBlocks:
         }
 
     def _neighbour_tables(self, feature: int) -> list[dict[str, Any]]:
-        if self._neighbours is None:
-            return []
         tables: dict[str, list[dict[str, Any]]] = {}
         for row in self._neighbours.rows(feature):
             rows = tables.setdefault(row["measure"], [])
@@ -82,8 +72,6 @@ class RelationBlocks:
         ]
 
     def _ngram_tables(self, feature: int) -> list[dict[str, Any]]:
-        if self._ngrams is None:
-            return []
         tables: dict[int, list[dict[str, Any]]] = {}
         for row in self._ngrams.rows(feature):
             rows = tables.setdefault(row["ngram_size"], [])
