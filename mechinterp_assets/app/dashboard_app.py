@@ -20,9 +20,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from mechinterp_assets.app.explorer_app import LINES, explorer_routes
+from mechinterp_assets.app.explorer_app import LINES, questions_route
 from mechinterp_assets.app.kept_prompts import keep_prompt
 from mechinterp_assets.app.known_studies import model_of
+from mechinterp_assets.dashboards.explorer_page import explorer_page
 from mechinterp_assets.dashboards.glossary_page import glossary_page
 from mechinterp_assets.dashboards.live.experiment_pages import LiveExperimentPages
 from mechinterp_assets.dashboards.live.explorer import LiveExplorer
@@ -191,6 +192,9 @@ def dashboard_app(
     def glossary(request: Request) -> Response:
         return answer(request, glossary_page, folder / GLOSSARY / "index.html")
 
+    def explore(request: Request) -> Response:
+        return answer(request, explorer_page, folder / EXPLORER / "index.html")
+
     def comparisons(request: Request) -> Response:
         return answer(request, of_studies.comparisons, folder / COMPARISONS / "index.html")
 
@@ -201,24 +205,21 @@ def dashboard_app(
 
     return Starlette(
         routes=[
-            Route("/", studies),
-            *explorer_routes(explorer),
-            Route("/index.html", studies),
+            *_with_index("/", studies),
+            *_with_index(f"/{EXPLORER}/", explore),
+            questions_route(explorer),
             *_with_index(f"/{GLOSSARY}/", glossary),
             *_with_index(f"/{COMPARISONS}/", comparisons),
             *_with_index(f"/{COMPARISONS}/{{name:name}}/{{other:name}}/", comparison),
             *_with_index("/{study:name}.training/", training),
             *_with_index("/{study:name}.trace/", trace),
             *_with_index("/{study:name}.trace.{task:name}/", trace),
-            Route("/{study:name}.experiments/index.html", experiment_page),
-            Route("/{study:name}.experiments/", experiment_page),
+            *_with_index("/{study:name}.experiments/", experiment_page),
             Route("/{study:name}.heads/L{layer:number}H{head:number}.html", head),
-            Route("/{study:name}.heads/index.html", head_index),
-            Route("/{study:name}.heads/", head_index),
+            *_with_index("/{study:name}.heads/", head_index),
             Route("/{site:name}/features/{feature:number}.html", feature),
             Route("/{site:name}/trees/{feature:number}.html", tree),
-            Route("/{site:name}/index.html", index),
-            Route("/{site:name}/", index),
+            *_with_index("/{site:name}/", index),
             Mount("/", app=files),
         ],
         # Compressed lines would wait for one another.

@@ -1,8 +1,8 @@
-"""The explorer over HTTP: its page, and questions that are answered as lines of JSON.
+"""Questions of the explorer over HTTP, which are answered as lines of JSON.
 
 Belongs here: limits of what is read, one question after another on a thread of their own, progress
-lines, cancelling when the browser goes away. Does not belong here: answers (dashboards/live/),
-who may ask (request_check.py).
+lines, cancelling when the browser goes away. Does not belong here: the page (dashboard_app.py),
+answers (dashboards/live/), who may ask (request_check.py).
 
 POST /explore/api with a question (explorer_questions.py) as application/json is answered with
 application/x-ndjson: {"progress": what, "done": n, "of": n} while it is worked on, then one line
@@ -19,10 +19,9 @@ from threading import BoundedSemaphore, Event
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mechinterp_assets.dashboards.explorer_page import explorer_page
 from mechinterp_assets.dashboards.live.explorer import (
     Asked,
     CancelledError,
@@ -40,19 +39,9 @@ _JSON = "application/json"
 LINES = "application/x-ndjson"
 
 
-def explorer_routes(explorer: LiveExplorer) -> list[Route]:
-    """The page at /explore/ and its questions at /explore/api."""
-    api = _Api(explorer)
-    page = explorer_page()
-
-    def show(request: Request) -> Response:
-        return HTMLResponse(page, headers={"Cache-Control": "no-cache"})
-
-    return [
-        Route(f"/{EXPLORER}/", show),
-        Route(f"/{EXPLORER}/index.html", show),
-        Route(f"/{EXPLORER}/api", api.ask, methods=["POST"]),
-    ]
+def questions_route(explorer: LiveExplorer) -> Route:
+    """Questions at /explore/api."""
+    return Route(f"/{EXPLORER}/api", _Api(explorer).ask, methods=["POST"])
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -151,6 +151,14 @@ def test_a_browser_gets_a_page_on_request_once_until_the_lake_changes(
     assert fetch(url, if_none_match=headers["ETag"])[::2] == (200, b"<p>organism 2</p>")
 
 
+@pytest.mark.parametrize("page", ["explore/", "glossary/"])
+def test_a_browser_gets_a_page_without_data_once(served: DashboardsResource, page: str) -> None:
+    status, headers, _ = fetch(f"{served.base_url}/{page}")
+    assert status == 200
+    again = fetch(f"{served.base_url}/{page}index.html", if_none_match=headers["ETag"])
+    assert again[::2] == (304, b"")
+
+
 def test_long_pages_travel_packed(served: DashboardsResource) -> None:
     text = "attention " * 1000
     with served.publish("organism.L00") as folder:

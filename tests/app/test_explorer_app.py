@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from mechinterp_assets.app import explorer_app
-from mechinterp_assets.app.explorer_app import MAX_BODY, explorer_routes
+from mechinterp_assets.app.explorer_app import MAX_BODY, questions_route
 from mechinterp_assets.app.request_check import RequestCheck
 from mechinterp_assets.dashboards.live.explorer import Asked, LiveExplorer, RefusedError
 from mechinterp_assets.dashboards.live.explorer_questions import (
@@ -64,7 +64,7 @@ def explorer() -> Invented:
 
 @pytest.fixture
 def address(explorer: Invented) -> Iterator[str]:
-    app = Starlette(routes=explorer_routes(explorer))
+    app = Starlette(routes=[questions_route(explorer)])
     with served_app(RequestCheck(app)) as url:
         yield url.removeprefix("http://")
         explorer.go_on.set()
