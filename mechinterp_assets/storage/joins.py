@@ -1,7 +1,7 @@
 """How tables are joined: the foreign keys of their declarations as SQL.
 
 Belongs here: the clauses. Does not belong here: the declarations (declarations.py), pages and files
-that show them (dashboards/glossary_page.py, app/catalog_answers.py).
+that show them (dashboards/glossary_page.py, app/joins_page.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -59,16 +59,17 @@ def joins_of(table: str, known: Iterable[Join]) -> tuple[list[Join], list[Join]]
 def _join(table: str, reference: Reference) -> Join:
     other = "other" if reference.table == table else reference.table
     if reference.columns == reference.referenced:
-        clause = f"USING ({', '.join(map(quote_if_needed, reference.columns))})"
+        clause = f"USING ({', '.join(map(_quoted_if_needed, reference.columns))})"
     else:
         pairs = zip(reference.columns, reference.referenced, strict=True)
         equal = [
-            f"{table}.{quote_if_needed(own)} = {other}.{quote_if_needed(of)}" for own, of in pairs
+            f"{table}.{_quoted_if_needed(own)} = {other}.{_quoted_if_needed(of)}"
+            for own, of in pairs
         ]
         clause = f"ON {' AND '.join(equal)}"
     return Join(table, reference.table, clause, reference.where)
 
 
-def quote_if_needed(name: str) -> str:
+def _quoted_if_needed(name: str) -> str:
     """A name as it is written in SQL: quoted where it is a word of the language."""
     return quote_name(name) if name in {"position", "interval", "rank", "window"} else name
