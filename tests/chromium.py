@@ -1,8 +1,11 @@
 """The browser that page tests drive: Chromium, node and the node package playwright-core."""
 
+import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +23,12 @@ def find_chromium() -> str:
         where = os.environ.get("NODE_PATH", "not set")
         pytest.skip(f"node has no package playwright-core (NODE_PATH: {where})")
     return found
+
+
+def driven(driver: Path, *arguments: str, seconds: int = 120) -> dict[str, Any]:
+    """What a script of node reports, as JSON, of the pages that it opened."""
+    command = ["node", str(driver), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result

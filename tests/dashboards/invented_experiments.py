@@ -6,13 +6,11 @@ A study "odd" with an experiment of every kind, and circuits; a study "bare" wit
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+from filled_rows import filled_rows
 from hostile_layer import ATTACK
 
-from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
-from mechinterp_assets.storage.table_spec import polars_schema
 
 STUDY, BARE = "odd", "bare"
 TASK = f"ioi{ATTACK}"
@@ -251,7 +249,7 @@ def lake(root: Path) -> Lake:
             for p in (1, 2, 3)
         ],
     }
-    frames = {table: _frame(table, rows) for table, rows in tables.items()}
+    frames = {table: filled_rows(table, rows) for table, rows in tables.items()}
     made.write_many(frames, STUDY, provenance())
     return made
 
@@ -310,16 +308,6 @@ def _interventions() -> list[tuple[str, str, float, dict[str, Any]]]:
     ]
 
 
-_NOTHING: dict[pl.DataType, Any] = {
-    pl.String(): "-",
-    pl.Int32(): 0,
-    pl.Int64(): 0,
-    pl.Float64(): 0.0,
-    pl.Float32(): 0.0,
-    pl.Boolean(): False,
-}
-
-
 def _row(name: str, effect: float, **fields: Any) -> dict[str, Any]:
     return {
         "task": TASK,
@@ -336,14 +324,3 @@ def _row(name: str, effect: float, **fields: Any) -> dict[str, Any]:
         "mean_norm_ratio": 1.01,
         **fields,
     }
-
-
-def _frame(table: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Rows with what a table may not leave out filled in."""
-    spec = table_spec(table)
-    schema = polars_schema(spec)
-    filled = {
-        column.name: None if column.nullable else _NOTHING[schema[column.name]]
-        for column in spec.science_columns
-    }
-    return pl.DataFrame([{**filled, **row} for row in rows], schema=schema)

@@ -3,8 +3,6 @@
 Needs Chromium, node and the node package playwright-core (in a folder named by NODE_PATH).
 """
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from mechinterp_assets.dashboards.context import LayerContext
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.site import render_layer, render_study
 from mechinterp_assets.dashboards.tokens import TokenTexts
-from tests.chromium import find_chromium
+from tests.chromium import driven, find_chromium
 
 DRIVER = Path(__file__).with_name("browser.cjs")
 FOLDER = f"L{LAYER:02d}"
@@ -40,11 +38,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, frames: LayerFrames) -> dict[
     )
     render_study(site, model="m", provenance=provenance, statistics=layers)
     pages = sorted(int(path.stem) for path in (site / FOLDER / "features").iterdir())
-    command = ["node", str(DRIVER), chromium, str(site), FOLDER, ",".join(map(str, pages))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return driven(DRIVER, chromium, str(site), FOLDER, ",".join(map(str, pages)))
 
 
 def test_no_hostile_text_runs_or_loads_anything(seen: dict[str, Any]) -> None:

@@ -1,7 +1,5 @@
 """Pages of heads in headless Chromium: nothing hostile runs, nothing overflows, the index works."""
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from test_head_pages import context
 
 from mechinterp_assets.dashboards.head_site import HeadRenderer, render_heads
 from mechinterp_assets.dashboards.places import head_page
-from tests.chromium import find_chromium
+from tests.chromium import driven, find_chromium
 
 DRIVER = Path(__file__).with_name("heads_browser.cjs")
 
@@ -26,11 +24,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     frames = hostile_heads.frames(sequences)
     render_heads(HeadRenderer(context(hostile_layer.provenance()), frames, sequences), folder)
     pages = ["index.html", *(head_page(SAE_LAYER, head) for head in range(12)), head_page(0, 0)]
-    command = ["node", str(DRIVER), chromium, str(folder), ",".join(pages)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return driven(DRIVER, chromium, str(folder), ",".join(pages))
 
 
 def test_no_hostile_text_runs_or_loads_anything(seen: dict[str, Any]) -> None:

@@ -5,36 +5,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
+from filled_rows import filled_rows
 from hostile_layer import ATTACK
 
 from mechinterp_assets.dashboards.live.study_pages import LiveStudyPages
-from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
-from mechinterp_assets.storage.table_spec import polars_schema
-
-NOTHING: dict[pl.DataType, Any] = {
-    pl.String(): "-",
-    pl.Int32(): 0,
-    pl.Int64(): 0,
-    pl.Float64(): 0.0,
-    pl.Float32(): 0.0,
-    pl.Boolean(): False,
-}
 
 
 def write(lake: Lake, table: str, partition: str, rows: list[dict[str, Any]]) -> None:
-    spec = table_spec(table)
-    schema = polars_schema(spec)
-    filled = {
-        column.name: None if column.nullable else NOTHING.get(schema[column.name], [])
-        for column in spec.science_columns
-    }
-    frame = pl.DataFrame([{**filled, **row} for row in rows], schema=schema)
-    study = partition.partition(".L")[0]
-    lake.write(table, partition, frame, Provenance(study=study, run_id="run", code_version="0"))
+    provenance = Provenance(study=partition.partition(".L")[0], run_id="run", code_version="0")
+    lake.write(table, partition, filled_rows(table, rows), provenance)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ and in headless Chromium every view works, reopens from its address and shows ho
 """
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -30,7 +29,7 @@ from mechinterp_assets.explore.prompt_sets import read_prompt_sets
 from mechinterp_assets.studies.registry import load_registry
 from mechinterp_assets.studies.study import site_key
 from tests.attribution.random_models import random_gpt2
-from tests.chromium import find_chromium
+from tests.chromium import driven, find_chromium
 from tests.defs.conftest import Materialized
 from tests.served_app import served_app
 
@@ -291,11 +290,8 @@ def seen(home: Materialized) -> dict[str, Any]:
     chromium = find_chromium()
     layer = home.study.layers[-1]
     with served_app(RequestCheck(dashboard_app())) as url:
-        command = ["node", str(DRIVER), chromium, f"{url}/explore/", "tiny", str(layer), TEXT]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+        asked = (f"{url}/explore/", "tiny", str(layer), TEXT)
+        return driven(DRIVER, chromium, *asked, seconds=180)
 
 
 def test_nothing_hostile_runs_and_only_the_server_is_asked(seen: dict[str, Any]) -> None:
