@@ -4,7 +4,7 @@ Belongs here: putting reference file, measures and comparison together for the c
 not belong here: printing (run_commands.py), the asset (defs/reproduction).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -13,9 +13,10 @@ from mechinterp_assets.reproduction.comparison import compare
 from mechinterp_assets.reproduction.conditions import run_conditions
 from mechinterp_assets.reproduction.measures import (
     Found,
+    Measure,
     all_measures,
-    find_measure,
     measured,
+    measures_of,
     tables_read,
 )
 from mechinterp_assets.reproduction.reference_file import (
@@ -41,7 +42,7 @@ def compared(lake: Lake | None, study: Study, only: Sequence[str]) -> pl.DataFra
     references = load_references(reference_path(study.study, study.reference), study.study).only(
         list(only)
     )
-    measures = {one.measure: find_measure(one.measure) for one in references}
+    measures = measures_of(references)
     if lake is None:
         return compare(references, measures, {}, run_conditions(study))
     return compare(references, measures, _measured(lake, study, measures), _conditions(lake, study))
@@ -73,7 +74,7 @@ def write_measured(lake: Lake, study: Study) -> Path:
     file = reference_path(study.study, study.reference)
     if file.is_file():
         before = load_references(file, study.study)
-        measures = {one.measure: find_measure(one.measure) for one in before.references}
+        measures = measures_of(before.references)
         values = _measured(lake, study, measures)
         written = updated(before, measures, values, _conditions(lake, study))
     else:
@@ -83,13 +84,14 @@ def write_measured(lake: Lake, study: Study) -> Path:
                 f"references/{study.study}.yaml`, relative to the study file, in a folder without "
                 "studies"
             )
+        measures = all_measures()
         template = load_references(PACKAGED_REFERENCES / f"{TEMPLATE}.yaml", TEMPLATE)
         written = new(
             study.study,
             f"A run of study {study.study}",
             template.references,
-            all_measures(),
-            _measured(lake, study, all_measures()),
+            measures,
+            _measured(lake, study, measures),
             _conditions(lake, study),
         )
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -97,8 +99,10 @@ def write_measured(lake: Lake, study: Study) -> Path:
     return file
 
 
-def _measured(lake: Lake, study: Study, names: Iterable[str]) -> dict[str, dict[str, Found]]:
-    return measured(names, lambda statement: lake.query(statement, study.study))
+def _measured(
+    lake: Lake, study: Study, measures: Mapping[str, Measure]
+) -> dict[str, dict[str, Found]]:
+    return measured(measures, lambda statement: lake.query(statement, study.study))
 
 
 def _conditions(lake: Lake, study: Study) -> dict[str, str]:

@@ -29,7 +29,7 @@ from pathlib import Path
 import polars as pl
 
 from mechinterp_assets.reproduction.conditions import ALWAYS, CONDITIONS, run_sql
-from mechinterp_assets.reproduction.reference_file import ReferenceFileError
+from mechinterp_assets.reproduction.reference_file import Reference, ReferenceFileError
 from mechinterp_assets.storage.declarations import SQL_FOLDER, declarations
 
 MEASURE_FOLDER = SQL_FOLDER / "reproduce"
@@ -85,15 +85,19 @@ def find_measure(name: str) -> Measure:
     return known[name]
 
 
+def measures_of(references: Iterable[Reference]) -> dict[str, Measure]:
+    """Measures that references name, by name. Raises ReferenceFileError."""
+    return {one.measure: find_measure(one.measure) for one in references}
+
+
 def measured(
-    names: Iterable[str], query: Callable[[str], pl.DataFrame]
+    measures: Mapping[str, Measure], query: Callable[[str], pl.DataFrame]
 ) -> dict[str, dict[str, Found]]:
-    """Values of the named measures by key; `query` gives the rows of a statement about a study.
+    """Values of measures by key; `query` gives the rows of a statement about a study.
 
     A measure whose tables have no rows of the study is an empty mapping.
     """
-    wanted = [find_measure(name) for name in dict.fromkeys(names)]
-    return {one.name: _values(query(one.sql), one) for one in wanted}
+    return {name: _values(query(one.sql), one) for name, one in measures.items()}
 
 
 def tables_read() -> frozenset[str]:

@@ -6,7 +6,7 @@ from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import tables
 from mechinterp_assets.reproduction.comparison import compare, failures
 from mechinterp_assets.reproduction.conditions import run_conditions
-from mechinterp_assets.reproduction.measures import find_measure, measured, tables_read
+from mechinterp_assets.reproduction.measures import measured, measures_of, tables_read
 from mechinterp_assets.reproduction.reference_file import load_references, reference_path
 
 
@@ -34,7 +34,7 @@ def reproduction(run: Run) -> Made:
     file = reference_path(run.name, run.study.reference)
     if file.is_file() or run.study.reference is not None:
         chosen = load_references(file, run.name).references
-        measures = {one.measure: find_measure(one.measure) for one in chosen}
+        measures = measures_of(chosen)
         values = measured(measures, run.query)
         rows = compare(chosen, measures, values, run_conditions(run.study, run.query))
     else:
