@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -214,16 +216,14 @@ class LiveExplorer:
         self, study: Study, found: Mapping[str, Any], question: asked.OfExploration
     ) -> dict[str, Any]:
         """Names of the features in an answer, addresses of their pages and of its heads' pages."""
-        wanted = _features_in(found, question)
-        names = {
-            f"{layer}.{feature}": {
-                **self._names_of(study, layer).get(feature, {}),
-                "href": feature_href(study.study, layer, feature)
-                if self._lake.exists("feature_statistics", site_key(study.study, layer))
-                else None,
-            }
-            for layer, feature in sorted(wanted)
-        }
+        names: dict[str, dict[str, str | None]] = {}
+        # The lake is asked once for a layer: an answer has hundreds of its features.
+        for layer, features in groupby(sorted(_features_in(found, question)), itemgetter(0)):
+            known = self._names_of(study, layer)
+            has_pages = self._lake.exists("feature_statistics", site_key(study.study, layer))
+            for _, feature in features:
+                href = feature_href(study.study, layer, feature) if has_pages else None
+                names[f"{layer}.{feature}"] = {**known.get(feature, {}), "href": href}
         has_heads = self._lake.exists("head_scores", study.study)
         heads = f"../{heads_folder(study.study)}/" if has_heads else None
         return {"names": names, "heads_href": heads}
