@@ -27,7 +27,6 @@ from mechinterp_assets.dashboards.training_page import TABLES as TRAINING_TABLES
 from mechinterp_assets.dashboards.training_page import render_training
 from mechinterp_assets.storage.declarations import table_spec
 from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.storage.sql_text import quote_text
 from mechinterp_assets.studies.study import parse_site
 
 KEPT_PAGES = 64
@@ -53,7 +52,7 @@ FROM ioi_trace_roots AS r
 LEFT JOIN attention_slices AS s
     ON s.study = r.study AND s.task = r.task AND s.layer = r.layer AND s.head = r.head
     AND s.source_role = r.source_role AND s.is_root
-WHERE r.study = {study} AND r.task = {task} AND r.layer IS NOT NULL
+WHERE r.study = $study AND r.task = $task AND r.layer IS NOT NULL
 GROUP BY r.layer, r.head, r.source_role
 ORDER BY r.layer DESC, r.head
 """
@@ -125,7 +124,7 @@ class LiveStudyPages:
             needed = [column.name for column in table_spec(table).columns if not column.nullable]
             if any(frame[name].null_count() for name in needed):
                 return None
-        roots = self._lake.sql(_ROOTS.format(study=quote_text(study), task=quote_text(task)))
+        roots = self._lake.sql(_ROOTS, {"study": study, "task": task})
         return render_trace(
             frames["ioi_trace_graph"],
             frames["ioi_trace_nodes"].filter(trace_rule=frames["ioi_trace_graph"]["trace_rule"][0]),
