@@ -102,7 +102,13 @@ _NEEDED = {
         "text",
     ),
     "proxies": (
-        *("feature", "proxy", "definition", "n_tokens", "n_true", "n_active", "n_active_true"),
+        "feature",
+        "proxy",
+        "definition",
+        "n_tokens",
+        "n_true",
+        "n_active",
+        "n_active_true",
     ),
     "proxy_histogram": (
         "feature",
