@@ -12,24 +12,18 @@ from typing import Any
 
 import polars as pl
 
+from mechinterp_assets.api.layer_part import BOX, TEXT, LayerPart
 from mechinterp_assets.api.marked_tokens import marked_html, marked_text
 from mechinterp_assets.api.not_there import NotThereError
 from mechinterp_assets.api.tables import Tables
 from mechinterp_assets.dashboards.charts import number, signed
-from mechinterp_assets.dashboards.places import head_name
+from mechinterp_assets.dashboards.places import feature_name, head_name
 from mechinterp_assets.dashboards.tokens import token_label
 
 SHOWN_EXAMPLES = 8
 SHOWN_TOKENS = 8
 SHOWN_HEADS = 4
-_BOX = "max-width:900px;font-size:13px"
-_TEXT = "font-family:monospace;white-space:pre-wrap;text-align:left;padding:2px 0"
 _CELL = "text-align:left;padding:2px 14px 2px 0;vertical-align:top"
-
-
-def feature_name(layer: int, feature: int) -> str:
-    """A feature as it is written everywhere, such as L3F12."""
-    return f"L{layer}F{feature}"
 
 
 @dataclass(frozen=True)
@@ -70,10 +64,10 @@ class Example:
         return marked_html(self.tokens, self.activations, largest, at)
 
     def _repr_html_(self) -> str:
-        return f"<div style='{_TEXT}'>{self.html(self.activation)}</div>"
+        return f"<div style='{TEXT}'>{self.html(self.activation)}</div>"
 
 
-class Feature:
+class Feature(LayerPart):
     """One feature of a layer's attention-output SAE; `study.feature(layer, index)` gives it.
 
     Attributes:
@@ -81,11 +75,13 @@ class Feature:
         statistics: row of feature_statistics: density, activations, norms (units: its comments).
     """
 
+    _numbered = "feature"
+
     def __init__(
         self, tables: Tables, study: str, layer: int, index: int, write_label: Callable[..., Any]
     ) -> None:
-        self._tables, self._write_label = tables, write_label
-        self.study, self.layer, self.index = study, layer, index
+        super().__init__(tables, study, layer, index)
+        self._write_label = write_label
         found = self.rows("feature_statistics").drop("study")
         if found.is_empty():
             d_sae = tables["feature_statistics"].lazy(layer=layer).select(pl.len()).collect().item()
@@ -98,20 +94,6 @@ class Feature:
     def name(self) -> str:
         """As interventions name it, such as L3F12."""
         return feature_name(self.layer, self.index)
-
-    def rows(self, table: str) -> pl.DataFrame:
-        """Its rows of any table with the columns layer and feature.
-
-        Raises NotThereError where that has no such columns, or no rows of the layer at all.
-        """
-        return self._tables[table].where(layer=self.layer, feature=self.index)
-
-    def _rows_if_made(self, table: str) -> pl.DataFrame | None:
-        """The same, None where the table was not made."""
-        try:
-            return self.rows(table)
-        except NotThereError:
-            return None
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
@@ -199,7 +181,7 @@ class Feature:
         largest = self.statistics["max_activation"] or 1.0
         examples = "".join(
             f"<tr><td style='{_CELL}'>{number(example.activation)}</td>"
-            f"<td style='{_TEXT}'>{example.html(largest)}</td></tr>"
+            f"<td style='{TEXT}'>{example.html(largest)}</td></tr>"
             for example in self.examples[:SHOWN_EXAMPLES]
         )
         facts = [("", escape(self._facts()))]
@@ -219,7 +201,7 @@ class Feature:
             f"<div>{f'<b>{name}</b>: ' if name else ''}{value}</div>" for name, value in facts
         )
         return (
-            f"<div style='{_BOX}'><b>Feature {self.name}</b> of {escape(self.study)}{head}"
+            f"<div style='{BOX}'><b>Feature {self.name}</b> of {escape(self.study)}{head}"
             f"<table style='border-collapse:collapse;font-size:13px'>{examples}</table></div>"
         )
 
