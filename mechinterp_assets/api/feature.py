@@ -159,17 +159,8 @@ class Feature(LayerPart):
 
         Active tokens read `{token|activation}`, the one an example is about `**{...}**`.
         """
-        lines = [f"Feature {self.name} of {self.study}", self._facts()]
-        if self.families:
-            lines.append(f"families: {', '.join(self.families)}")
-        for row in self.labels.iter_rows(named=True):
-            lines.append(
-                f"label of {_line(row['rater'])}: {_line(row['label'])} ({row['verdict']})"
-            )
-        for words, extreme in (("raises logits of", "top"), ("lowers logits of", "bottom")):
-            shown = ", ".join(f"{label} {effect}" for label, effect in self._effects(extreme))
-            lines.append(f"{words}: {shown}")
-        lines.append(f"written by heads: {self._writers()}")
+        lines = [f"Feature {self.name} of {self.study}", self._density()]
+        lines += [f"{name}: {value}" for name, value in self._facts(str, str)]
         lines.append(f"examples ({min(examples, len(self.examples))} of {len(self.examples)}):")
         lines += [f"  {example}" for example in self.examples[:examples]]
         return "\n".join(lines)
@@ -184,44 +175,47 @@ class Feature(LayerPart):
             f"<td style='{TEXT}'>{example.html(largest)}</td></tr>"
             for example in self.examples[:SHOWN_EXAMPLES]
         )
-        facts = [("", escape(self._facts()))]
-        if self.families:
-            facts.append(("families", escape(", ".join(self.families))))
-        for row in self.labels.iter_rows(named=True):
-            said = f"{_line(row['label'])} ({row['verdict']})"
-            facts.append((f"label of {escape(_line(row['rater']))}", escape(said)))
-        for words, extreme in (("raises", "top"), ("lowers", "bottom")):
-            shown = ", ".join(
-                f"<code>{escape(label)}</code> {escape(effect)}"
-                for label, effect in self._effects(extreme)
-            )
-            facts.append((f"{words} logits of", shown))
-        facts.append(("written by heads", escape(self._writers())))
-        head = "".join(
-            f"<div>{f'<b>{name}</b>: ' if name else ''}{value}</div>" for name, value in facts
+        facts = "".join(
+            f"<div><b>{name}</b>: {value}</div>"
+            for name, value in self._facts(escape, lambda label: f"<code>{escape(label)}</code>")
         )
         return (
-            f"<div style='{BOX}'><b>Feature {self.name}</b> of {escape(self.study)}{head}"
+            f"<div style='{BOX}'><b>Feature {self.name}</b> of {escape(self.study)}"
+            f"<div>{escape(self._density())}</div>{facts}"
             f"<table style='border-collapse:collapse;font-size:13px'>{examples}</table></div>"
         )
 
-    def _facts(self) -> str:
+    def _density(self) -> str:
         s = self.statistics
         return (
             f"density {number(s['density'])}, active at {s['n_active']:,} of {s['n_tokens']:,} "
             f"tokens, max activation {number(s['max_activation'])}"
         )
 
-    def _effects(self, extreme: str) -> list[tuple[str, str]]:
-        rows = self.logit_effects.filter(extreme=extreme).sort("rank").head(SHOWN_TOKENS)
-        return [
-            (token_label(token), signed(effect))
-            for token, effect in rows.select("token", "logit_effect").iter_rows()
-        ]
+    def _facts(
+        self, plain: Callable[[str], str], token: Callable[[str], str]
+    ) -> list[tuple[str, str]]:
+        """Families, labels, effects and heads, each with its name.
 
-    def _writers(self) -> str:
-        rows = self.heads.head(SHOWN_HEADS).iter_rows()
-        return ", ".join(f"{head_name(self.layer, head)} {number(share)}" for head, share in rows)
+        plain: writes any text of them for where it is shown; token: writes a token's label.
+        """
+        facts = []
+        if self.families:
+            facts.append(("families", plain(", ".join(self.families))))
+        for row in self.labels.iter_rows(named=True):
+            said = f"{_line(row['label'])} ({row['verdict']})"
+            facts.append((plain(f"label of {_line(row['rater'])}"), plain(said)))
+        for words, extreme in (("raises logits of", "top"), ("lowers logits of", "bottom")):
+            rows = self.logit_effects.filter(extreme=extreme).sort("rank").head(SHOWN_TOKENS)
+            shown = [
+                f"{token(token_label(text))} {plain(signed(effect))}"
+                for text, effect in rows.select("token", "logit_effect").iter_rows()
+            ]
+            facts.append((words, ", ".join(shown)))
+        heads = self.heads.head(SHOWN_HEADS).iter_rows()
+        written = [f"{head_name(self.layer, head)} {number(share)}" for head, share in heads]
+        facts.append(("written by heads", plain(", ".join(written))))
+        return facts
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ class Head(LayerPart):
                     if row["frequent_tokens"]
                     else ""
                 )
-                for row in self.features.head(SHOWN).iter_rows(named=True)
+                for row in features.sort("rank").head(SHOWN).iter_rows(named=True)
             ]
             found.append(("writes features", ", ".join(shown)))
         if self._tables["ioi_trace_graph"].partitions:
