@@ -115,11 +115,7 @@ class OpenedStudy:
 
     def feature(self, layer: int, index: int) -> Feature:
         """A feature of a layer's SAE. Raises NotThereError where there is none."""
-        if layer not in self.layers:
-            there = ", ".join(map(str, self.layers)) or "none"
-            raise NotThereError(
-                f"layer {layer} of {self.name} has no SAE; layers with one: {there}"
-            )
+        self._check_sae(layer)
         return Feature(self.tables, self.name, layer, index, self.label_feature)
 
     def features(self, layer: int | None = None) -> pl.DataFrame:
@@ -235,11 +231,7 @@ class OpenedStudy:
         if layer not in self._saes:
             from mechinterp_assets.sae.io import load_sae
 
-            if layer not in self.layers:
-                there = ", ".join(map(str, self.layers)) or "none"
-                raise NotThereError(
-                    f"layer {layer} of {self.name} has no SAE; layers with one: {there}"
-                )
+            self._check_sae(layer)
             artefact = self._inputs.artefact("attention_sae", site_key(self.name, layer))
             self._saes[layer] = load_sae(artefact.path)
         return self._saes[layer]
@@ -503,6 +495,15 @@ class OpenedStudy:
         return facts
 
     # ---- private ---------------------------------------------------------------------------------
+
+    def _check_sae(self, layer: int) -> None:
+        """Raise NotThereError unless the layer has an SAE."""
+        layers = self.layers
+        if layer not in layers:
+            there = ", ".join(map(str, layers)) or "none"
+            raise NotThereError(
+                f"layer {layer} of {self.name} has no SAE; layers with one: {there}"
+            )
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
         if self._con is None:
