@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -33,6 +33,7 @@ MOST_ROWS = 200
 LIMITS = Limits(rows=MOST_ROWS, seconds=20, megabytes=500)
 MOST_CHARACTERS = 60_000
 MOST_IN_A_CELL = 2_000
+MOST_EXAMPLES = 20
 _COMMENT = 220
 _AT_ONCE = 2  # queries; more wait
 _COLUMNS = (
@@ -74,7 +75,7 @@ class CatalogAnswers:
         """Studies that have tables, with their model and what is stale."""
         with _told():
             names = materialized_studies(self.home)["study"].to_list()
-            return "\n\n".join(visible(self._open(name).text()) for name in names)
+            return "\n\n".join(visible(OpenedStudy(name, self.home).text()) for name in names)
 
     def tables(self, study: str | None = None, words: str = "") -> str:
         """One line per table or view: name, rows, what a row is.
@@ -129,9 +130,8 @@ class CatalogAnswers:
         """
         if not 1 <= rows <= self.limits.rows:
             raise AnswerError(f"rows is {rows}; ask for 1 to {self.limits.rows}")
-        limits = Limits(rows, self.limits.seconds, self.limits.megabytes)
         with _told(), self._turns:
-            frame = run_query(self.lake, sql, study, limits)
+            frame = run_query(self.lake, sql, study, replace(self.limits, rows=rows))
         return _as_json(frame, rows)
 
     def questions(self) -> str:
@@ -158,19 +158,19 @@ class CatalogAnswers:
         """Definition, formula version, inputs, settings and staleness of a table's numbers."""
         with _told():
             origin = self._open(study).why(table, column, layer=layer, score=score)
-        return _bounded(visible(origin.text()).split("\n"))
+        return _as_answer(origin.text())
 
     def feature(self, study: str, layer: int, feature: int, examples: int = 8) -> str:
         """A feature in plain text."""
         with _told():
-            text = self._open(study).feature(layer, feature).text(max(0, min(examples, 20)))
-        return _bounded(visible(text).split("\n"))
+            text = self._open(study).feature(layer, feature).text(_few(examples))
+        return _as_answer(text)
 
     def head(self, study: str, head: str, examples: int = 4) -> str:
         """A head in plain text; `head` is written L2H3 or 2.3."""
         with _told():
-            text = self._open(study).head(head).text(max(0, min(examples, 20)))
-        return _bounded(visible(text).split("\n"))
+            text = self._open(study).head(head).text(_few(examples))
+        return _as_answer(text)
 
     def _open(self, study: str) -> OpenedStudy:
         return open_study(study, self.home)
@@ -213,6 +213,15 @@ def _constraints(spec: TableSpec) -> list[str]:
         for one in spec.constraints.references
     ]
     return lines
+
+
+def _few(examples: int) -> int:
+    return max(0, min(examples, MOST_EXAMPLES))
+
+
+def _as_answer(text: str) -> str:
+    """A text that api/ gives, as an answer."""
+    return _bounded(visible(text).split("\n"))
 
 
 def _bounded(lines: Iterable[str]) -> str:
