@@ -26,8 +26,8 @@ from mechinterp_assets.api.opening import materialized_studies, open_study
 from mechinterp_assets.app.queries import NoQueryError, all_queries, find_query
 from mechinterp_assets.app.user_sql import Limits, QueryError, run_query
 from mechinterp_assets.files.plain_text import shortened
+from mechinterp_assets.storage.joins import joins, joins_of
 from mechinterp_assets.storage.lake import Lake, LakeError
-from mechinterp_assets.storage.table_spec import TableSpec
 
 MOST_ROWS = 200
 LIMITS = Limits(rows=MOST_ROWS, seconds=20, megabytes=500)
@@ -114,9 +114,14 @@ class CatalogAnswers:
             raise AnswerError(f"no table {table!r}; {perhaps(table, relations['name'].to_list())}")
         comment = relations.filter(name=table)["comment"].item()
         lines = [f"{table}: {comment or ''}"]
-        spec = self.lake.declared.tables.get(table)
+        declared = self.lake.declared.tables
+        spec = declared.get(table)
         if spec is not None:
-            lines += _constraints(spec)
+            of = "study" if spec.per == "study" else "layer"
+            lines.append(f"rows of one {of} are made together")
+            lines += [f"key: {', '.join(key)}" for key in spec.constraints.keys]
+            refers, _ = joins_of(table, joins(declared))
+            lines += [f"join: {join.sql}" for join in refers]
         lines += [f"{name} {kind}: {text or ''}" for name, kind, text in columns.iter_rows()]
         return _bounded(lines)
 
@@ -202,17 +207,6 @@ def _told() -> Iterator[None]:
 def _escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
-
-
-def _constraints(spec: TableSpec) -> list[str]:
-    lines = [f"rows of one {'study' if spec.per == 'study' else 'layer'} are made together"]
-    lines += [f"key: {', '.join(key)}" for key in spec.constraints.keys]
-    lines += [
-        f"join: ({', '.join(one.columns)}) stand in {one.table} ({', '.join(one.referenced)})"
-        + (f" where {one.where}" if one.where else "")
-        for one in spec.constraints.references
-    ]
-    return lines
 
 
 def _few(examples: int) -> int:
