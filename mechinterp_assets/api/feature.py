@@ -12,24 +12,18 @@ from typing import Any
 
 import polars as pl
 
+from mechinterp_assets.api.layer_part import BOX, TEXT, LayerPart
 from mechinterp_assets.api.marked_tokens import marked_html, marked_text
 from mechinterp_assets.api.not_there import NotThereError
 from mechinterp_assets.api.tables import Tables
 from mechinterp_assets.dashboards.charts import number, signed
-from mechinterp_assets.dashboards.places import head_name
+from mechinterp_assets.dashboards.places import feature_name, head_name
 from mechinterp_assets.dashboards.tokens import token_label
 
 SHOWN_EXAMPLES = 8
 SHOWN_TOKENS = 8
 SHOWN_HEADS = 4
-_BOX = "max-width:900px;font-size:13px"
-_TEXT = "font-family:monospace;white-space:pre-wrap;text-align:left;padding:2px 0"
 _CELL = "text-align:left;padding:2px 14px 2px 0;vertical-align:top"
-
-
-def feature_name(layer: int, feature: int) -> str:
-    """A feature as it is written everywhere, such as L3F12."""
-    return f"L{layer}F{feature}"
 
 
 @dataclass(frozen=True)
@@ -70,10 +64,10 @@ class Example:
         return marked_html(self.tokens, self.activations, largest, at)
 
     def _repr_html_(self) -> str:
-        return f"<div style='{_TEXT}'>{self.html(self.activation)}</div>"
+        return f"<div style='{TEXT}'>{self.html(self.activation)}</div>"
 
 
-class Feature:
+class Feature(LayerPart):
     """One feature of a layer's attention-output SAE; `study.feature(layer, index)` gives it.
 
     Attributes:
@@ -81,11 +75,13 @@ class Feature:
         statistics: row of feature_statistics: density, activations, norms (units: its comments).
     """
 
+    _numbered = "feature"
+
     def __init__(
         self, tables: Tables, study: str, layer: int, index: int, write_label: Callable[..., Any]
     ) -> None:
-        self._tables, self._write_label = tables, write_label
-        self.study, self.layer, self.index = study, layer, index
+        super().__init__(tables, study, layer, index)
+        self._write_label = write_label
         found = self.rows("feature_statistics").drop("study")
         if found.is_empty():
             d_sae = tables["feature_statistics"].lazy(layer=layer).select(pl.len()).collect().item()
@@ -98,20 +94,6 @@ class Feature:
     def name(self) -> str:
         """As interventions name it, such as L3F12."""
         return feature_name(self.layer, self.index)
-
-    def rows(self, table: str) -> pl.DataFrame:
-        """Its rows of any table with the columns layer and feature.
-
-        Raises NotThereError where that has no such columns, or no rows of the layer at all.
-        """
-        return self._tables[table].where(layer=self.layer, feature=self.index)
-
-    def _rows_if_made(self, table: str) -> pl.DataFrame | None:
-        """The same, None where the table was not made."""
-        try:
-            return self.rows(table)
-        except NotThereError:
-            return None
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
@@ -177,17 +159,8 @@ class Feature:
 
         Active tokens read `{token|activation}`, the one an example is about `**{...}**`.
         """
-        lines = [f"Feature {self.name} of {self.study}", self._facts()]
-        if self.families:
-            lines.append(f"families: {', '.join(self.families)}")
-        for row in self.labels.iter_rows(named=True):
-            lines.append(
-                f"label of {_line(row['rater'])}: {_line(row['label'])} ({row['verdict']})"
-            )
-        for words, extreme in (("raises logits of", "top"), ("lowers logits of", "bottom")):
-            shown = ", ".join(f"{label} {effect}" for label, effect in self._effects(extreme))
-            lines.append(f"{words}: {shown}")
-        lines.append(f"written by heads: {self._writers()}")
+        lines = [f"Feature {self.name} of {self.study}", self._density()]
+        lines += [f"{name}: {value}" for name, value in self._facts(str, str)]
         lines.append(f"examples ({min(examples, len(self.examples))} of {len(self.examples)}):")
         lines += [f"  {example}" for example in self.examples[:examples]]
         return "\n".join(lines)
@@ -199,47 +172,50 @@ class Feature:
         largest = self.statistics["max_activation"] or 1.0
         examples = "".join(
             f"<tr><td style='{_CELL}'>{number(example.activation)}</td>"
-            f"<td style='{_TEXT}'>{example.html(largest)}</td></tr>"
+            f"<td style='{TEXT}'>{example.html(largest)}</td></tr>"
             for example in self.examples[:SHOWN_EXAMPLES]
         )
-        facts = [("", escape(self._facts()))]
-        if self.families:
-            facts.append(("families", escape(", ".join(self.families))))
-        for row in self.labels.iter_rows(named=True):
-            said = f"{_line(row['label'])} ({row['verdict']})"
-            facts.append((f"label of {escape(_line(row['rater']))}", escape(said)))
-        for words, extreme in (("raises", "top"), ("lowers", "bottom")):
-            shown = ", ".join(
-                f"<code>{escape(label)}</code> {escape(effect)}"
-                for label, effect in self._effects(extreme)
-            )
-            facts.append((f"{words} logits of", shown))
-        facts.append(("written by heads", escape(self._writers())))
-        head = "".join(
-            f"<div>{f'<b>{name}</b>: ' if name else ''}{value}</div>" for name, value in facts
+        facts = "".join(
+            f"<div><b>{name}</b>: {value}</div>"
+            for name, value in self._facts(escape, lambda label: f"<code>{escape(label)}</code>")
         )
         return (
-            f"<div style='{_BOX}'><b>Feature {self.name}</b> of {escape(self.study)}{head}"
+            f"<div style='{BOX}'><b>Feature {self.name}</b> of {escape(self.study)}"
+            f"<div>{escape(self._density())}</div>{facts}"
             f"<table style='border-collapse:collapse;font-size:13px'>{examples}</table></div>"
         )
 
-    def _facts(self) -> str:
+    def _density(self) -> str:
         s = self.statistics
         return (
             f"density {number(s['density'])}, active at {s['n_active']:,} of {s['n_tokens']:,} "
             f"tokens, max activation {number(s['max_activation'])}"
         )
 
-    def _effects(self, extreme: str) -> list[tuple[str, str]]:
-        rows = self.logit_effects.filter(extreme=extreme).sort("rank").head(SHOWN_TOKENS)
-        return [
-            (token_label(token), signed(effect))
-            for token, effect in rows.select("token", "logit_effect").iter_rows()
-        ]
+    def _facts(
+        self, plain: Callable[[str], str], token: Callable[[str], str]
+    ) -> list[tuple[str, str]]:
+        """Families, labels, effects and heads, each with its name.
 
-    def _writers(self) -> str:
-        rows = self.heads.head(SHOWN_HEADS).iter_rows()
-        return ", ".join(f"{head_name(self.layer, head)} {number(share)}" for head, share in rows)
+        plain: writes any text of them for where it is shown; token: writes a token's label.
+        """
+        facts = []
+        if self.families:
+            facts.append(("families", plain(", ".join(self.families))))
+        for row in self.labels.iter_rows(named=True):
+            said = f"{_line(row['label'])} ({row['verdict']})"
+            facts.append((plain(f"label of {_line(row['rater'])}"), plain(said)))
+        for words, extreme in (("raises logits of", "top"), ("lowers logits of", "bottom")):
+            rows = self.logit_effects.filter(extreme=extreme).sort("rank").head(SHOWN_TOKENS)
+            shown = [
+                f"{token(token_label(text))} {plain(signed(effect))}"
+                for text, effect in rows.select("token", "logit_effect").iter_rows()
+            ]
+            facts.append((words, ", ".join(shown)))
+        heads = self.heads.head(SHOWN_HEADS).iter_rows()
+        written = [f"{head_name(self.layer, head)} {number(share)}" for head, share in heads]
+        facts.append(("written by heads", plain(", ".join(written))))
+        return facts
 
 
 # ---- private -------------------------------------------------------------------------------------

@@ -12,19 +12,16 @@ from typing import Any
 
 import polars as pl
 
-from mechinterp_assets.api.feature import feature_name
+from mechinterp_assets.api.layer_part import BOX, TEXT, LayerPart
 from mechinterp_assets.api.marked_tokens import marked_html, marked_text
 from mechinterp_assets.api.not_there import NotThereError
 from mechinterp_assets.api.tables import Tables
 from mechinterp_assets.dashboards.charts import number, signed
-from mechinterp_assets.dashboards.places import head_name
+from mechinterp_assets.dashboards.places import feature_name, head_name
 from mechinterp_assets.dashboards.tokens import token_label
 
 SHOWN = 8
 _HEAD = re.compile(r"(?:L?(\d{1,4})\.(\d{1,4})|L(\d{1,4})H(\d{1,4}))", re.IGNORECASE)
-_BOX = "max-width:900px;font-size:13px"
-_TEXT = "font-family:monospace;white-space:pre-wrap;text-align:left;padding:2px 0"
-_CELL = "text-align:left;padding:2px 14px 2px 0;vertical-align:top"
 
 
 def head_of(name: str) -> tuple[int, int]:
@@ -36,7 +33,7 @@ def head_of(name: str) -> tuple[int, int]:
     return int(layer), int(head)
 
 
-class Head:
+class Head(LayerPart):
     """One head of a study's model; `study.head("L2H3")` gives it.
 
     Args:
@@ -52,6 +49,8 @@ class Head:
         roles: whose conditions it meets (view head_roles).
     """
 
+    _numbered = "head"
+
     def __init__(
         self,
         tables: Tables,
@@ -63,8 +62,8 @@ class Head:
         roles: pl.DataFrame,
         write_label: Callable[..., Any],
     ) -> None:
-        self._tables, self._write_label = tables, write_label
-        self.study, self.layer, self.index = study, layer, index
+        super().__init__(tables, study, layer, index)
+        self._write_label = write_label
         every, mine = scores, scores.filter(layer=layer, head=index)
         if mine.is_empty():
             heads = every.select("layer", "head").max()
@@ -83,19 +82,6 @@ class Head:
     def name(self) -> str:
         """As it is written everywhere, such as L2H3."""
         return head_name(self.layer, self.index)
-
-    def rows(self, table: str) -> pl.DataFrame:
-        """Its rows of any table or view with the columns layer and head.
-
-        Raises NotThereError where that has no such columns, or no rows of the layer at all.
-        """
-        return self._tables[table].where(layer=self.layer, head=self.index)
-
-    def _rows_if_made(self, table: str) -> pl.DataFrame | None:
-        try:
-            return self.rows(table)
-        except NotThereError:
-            return None
 
     @cached_property
     def features(self) -> pl.DataFrame:
@@ -192,14 +178,14 @@ class Head:
             f"<div><b>{escape(name)}</b>: {escape(value)}</div>" for name, value in self._facts()
         )
         rows = "".join(
-            f"<tr><td style='{_TEXT}'>{marked_html(tokens, weights, 1.0, at)}</td></tr>"
+            f"<tr><td style='{TEXT}'>{marked_html(tokens, weights, 1.0, at)}</td></tr>"
             for tokens, weights, at in self._windows(SHOWN)
         )
         if rows:
             facts += "<div><b>attends most</b> (framed token to coloured ones):</div>"
         roles = ", ".join(self.roles) or "no role"
         return (
-            f"<div style='{_BOX}'><b>Head {self.name}</b> of {escape(self.study)}: {escape(roles)}"
+            f"<div style='{BOX}'><b>Head {self.name}</b> of {escape(self.study)}: {escape(roles)}"
             f"{facts}<table style='border-collapse:collapse'>{rows}</table></div>"
         )
 
@@ -229,7 +215,7 @@ class Head:
                     if row["frequent_tokens"]
                     else ""
                 )
-                for row in self.features.head(SHOWN).iter_rows(named=True)
+                for row in features.sort("rank").head(SHOWN).iter_rows(named=True)
             ]
             found.append(("writes features", ", ".join(shown)))
         if self._tables["ioi_trace_graph"].partitions:

@@ -4,7 +4,6 @@ Belongs here: which file, and that what is written can be read again. Does not b
 (labels/), reading labels into tables (defs/features, defs/heads).
 """
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mechinterp_assets.files.csv_reader import MAX_BYTES
 from mechinterp_assets.files.regular_file import FileError, read_text
 from mechinterp_assets.labels.files import LabelError
 from mechinterp_assets.labels.written import with_line
-from mechinterp_assets.storage.files import locked, replace_durably
+from mechinterp_assets.storage.files import locked, write_durably
 
 
 def chosen_file(listed: Sequence[Path], given: Path | str | None, setting: str) -> Path:
@@ -66,10 +65,5 @@ def write_label(
         except FileError as error:
             raise LabelError(str(error)) from None
         check({path.name: changed})
-        written = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            written.write_text(changed, encoding="utf-8", newline="")
-            replace_durably(written, path)
-        finally:
-            written.unlink(missing_ok=True)
+        write_durably(path, changed)
     return path

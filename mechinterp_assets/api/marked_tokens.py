@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from mechinterp_assets.dashboards.charts import number
-from mechinterp_assets.dashboards.tokens import running_text, token_label
+from mechinterp_assets.dashboards.tokens import running_label, running_text
 
 _WEIGHT = "217,119,6"  # as in the dashboards: activation or attention
 _MARK = "border:1.5px solid currentColor;border-radius:3px"
@@ -47,11 +47,10 @@ def marked_text(tokens: Sequence[str], weights: Sequence[float], marked: int | N
     """
     parts = []
     for i, (token, weight) in enumerate(zip(tokens, weights, strict=True)):
-        spaced = len(token) > 1 and token[0] == " " and token[1] != " "
-        text = token_label(token[1:] if spaced else token)
+        space, text = running_label(token)
         if weight > 0:
             text = f"{{{text}|{number(weight)}}}"
         if i == marked:
             text = f"**{text}**"
-        parts.append((" " if spaced else "") + text)
+        parts.append(space + text)
     return "".join(parts).strip()

@@ -8,6 +8,7 @@ from __future__ import annotations  # keeps no duckdb class alive; see storage/_
 
 import weakref
 from contextlib import ExitStack
+from copy import copy
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -115,11 +116,7 @@ class OpenedStudy:
 
     def feature(self, layer: int, index: int) -> Feature:
         """A feature of a layer's SAE. Raises NotThereError where there is none."""
-        if layer not in self.layers:
-            there = ", ".join(map(str, self.layers)) or "none"
-            raise NotThereError(
-                f"layer {layer} of {self.name} has no SAE; layers with one: {there}"
-            )
+        self._check_sae(layer)
         return Feature(self.tables, self.name, layer, index, self.label_feature)
 
     def features(self, layer: int | None = None) -> pl.DataFrame:
@@ -235,14 +232,14 @@ class OpenedStudy:
         if layer not in self._saes:
             from mechinterp_assets.sae.io import load_sae
 
-            if layer not in self.layers:
-                there = ", ".join(map(str, self.layers)) or "none"
-                raise NotThereError(
-                    f"layer {layer} of {self.name} has no SAE; layers with one: {there}"
-                )
+            self._check_sae(layer)
             artefact = self._inputs.artefact("attention_sae", site_key(self.name, layer))
             self._saes[layer] = load_sae(artefact.path)
         return self._saes[layer]
+
+    def _sae_at_model(self, layer: int) -> SparseAutoencoder:
+        """A copy of a layer's SAE on the model's device; the one that `sae` gives stays."""
+        return copy(self.sae(layer)).to(self.model.device)
 
     @cached_property
     def _saes(self) -> dict[int, SparseAutoencoder]:
@@ -275,8 +272,7 @@ class OpenedStudy:
     def _explorer(self) -> Explorer:
         from mechinterp_assets.explore.exploration import Explorer
 
-        model = self.model
-        return Explorer(model, {layer: self.sae(layer).to(model.device) for layer in self.layers})
+        return Explorer(self.model, {layer: self._sae_at_model(layer) for layer in self.layers})
 
     def prompts(self, task: str = "ioi") -> pl.DataFrame:
         """Prompts of a task, all variants: rows of ioi_prompts, or of task_prompts."""
@@ -334,14 +330,15 @@ class OpenedStudy:
         elif not isinstance(prompts, pl.DataFrame):
             prompts = self.own_prompts(prompts)
         traced = self.tables["ioi_trace_edges"]
-        edges = traced.lazy().filter(pl.col("task") == task) if traced.partitions else None
-        model = self.model
+        edges = (
+            traced.lazy().filter(pl.col("task") == task).collect() if traced.partitions else None
+        )
         return run_own(
-            model,
+            self.model,
             interventions,
             prompts,
-            sae_of=lambda layer: self.sae(layer).to(model.device),
-            trace_edges=None if edges is None else edges.collect(),
+            sae_of=self._sae_at_model,
+            trace_edges=edges,
             variant=variant,
             reference_variant=reference_variant,
             limit=limit,
@@ -503,6 +500,15 @@ class OpenedStudy:
         return facts
 
     # ---- private ---------------------------------------------------------------------------------
+
+    def _check_sae(self, layer: int) -> None:
+        """Raise NotThereError unless the layer has an SAE."""
+        layers = self.layers
+        if layer not in layers:
+            there = ", ".join(map(str, layers)) or "none"
+            raise NotThereError(
+                f"layer {layer} of {self.name} has no SAE; layers with one: {there}"
+            )
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
         if self._con is None:

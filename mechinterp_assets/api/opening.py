@@ -25,7 +25,11 @@ _STUDIES = (
 
 
 def open_study(study: str, home: Path | str | None = None) -> OpenedStudy:
-    """What is materialized of a study; see `mechinterp_assets.open`."""
+    """What is materialized of a study: `mechinterp_assets.open`.
+
+    home: folder with lake, tensors and models; None: as commands choose it. Raises NotThereError
+    where that holds nothing of the study.
+    """
     folder = _home(home)
     found = Lake(folder / "lake").sql("SELECT DISTINCT study FROM versions ORDER BY study")
     known = found["study"].to_list()
@@ -38,7 +42,10 @@ def open_study(study: str, home: Path | str | None = None) -> OpenedStudy:
 
 
 def materialized_studies(home: Path | str | None = None) -> pl.DataFrame:
-    """Studies that have tables; see `mechinterp_assets.studies_in`."""
+    """Studies that have tables: study, tables, partitions, rows, last_written; home as for open.
+
+    Raises NotThereError for a folder without any.
+    """
     return Lake(_home(home) / "lake").sql(_STUDIES)
 
 

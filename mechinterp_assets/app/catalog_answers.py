@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -26,13 +26,14 @@ from mechinterp_assets.api.opening import materialized_studies, open_study
 from mechinterp_assets.app.queries import NoQueryError, all_queries, find_query
 from mechinterp_assets.app.user_sql import Limits, QueryError, run_query
 from mechinterp_assets.files.plain_text import shortened
+from mechinterp_assets.storage.joins import joins, joins_of
 from mechinterp_assets.storage.lake import Lake, LakeError
-from mechinterp_assets.storage.table_spec import TableSpec
 
 MOST_ROWS = 200
 LIMITS = Limits(rows=MOST_ROWS, seconds=20, megabytes=500)
 MOST_CHARACTERS = 60_000
 MOST_IN_A_CELL = 2_000
+MOST_EXAMPLES = 20
 _COMMENT = 220
 _AT_ONCE = 2  # queries; more wait
 _COLUMNS = (
@@ -74,7 +75,7 @@ class CatalogAnswers:
         """Studies that have tables, with their model and what is stale."""
         with _told():
             names = materialized_studies(self.home)["study"].to_list()
-            return "\n\n".join(visible(self._open(name).text()) for name in names)
+            return "\n\n".join(visible(OpenedStudy(name, self.home).text()) for name in names)
 
     def tables(self, study: str | None = None, words: str = "") -> str:
         """One line per table or view: name, rows, what a row is.
@@ -113,9 +114,14 @@ class CatalogAnswers:
             raise AnswerError(f"no table {table!r}; {perhaps(table, relations['name'].to_list())}")
         comment = relations.filter(name=table)["comment"].item()
         lines = [f"{table}: {comment or ''}"]
-        spec = self.lake.declared.tables.get(table)
+        declared = self.lake.declared.tables
+        spec = declared.get(table)
         if spec is not None:
-            lines += _constraints(spec)
+            of = "study" if spec.per == "study" else "layer"
+            lines.append(f"rows of one {of} are made together")
+            lines += [f"key: {', '.join(key)}" for key in spec.constraints.keys]
+            refers, _ = joins_of(table, joins(declared))
+            lines += [f"join: {join.sql}" for join in refers]
         lines += [f"{name} {kind}: {text or ''}" for name, kind, text in columns.iter_rows()]
         return _bounded(lines)
 
@@ -129,9 +135,8 @@ class CatalogAnswers:
         """
         if not 1 <= rows <= self.limits.rows:
             raise AnswerError(f"rows is {rows}; ask for 1 to {self.limits.rows}")
-        limits = Limits(rows, self.limits.seconds, self.limits.megabytes)
         with _told(), self._turns:
-            frame = run_query(self.lake, sql, study, limits)
+            frame = run_query(self.lake, sql, study, replace(self.limits, rows=rows))
         return _as_json(frame, rows)
 
     def questions(self) -> str:
@@ -158,19 +163,19 @@ class CatalogAnswers:
         """Definition, formula version, inputs, settings and staleness of a table's numbers."""
         with _told():
             origin = self._open(study).why(table, column, layer=layer, score=score)
-        return _bounded(visible(origin.text()).split("\n"))
+        return _as_answer(origin.text())
 
     def feature(self, study: str, layer: int, feature: int, examples: int = 8) -> str:
         """A feature in plain text."""
         with _told():
-            text = self._open(study).feature(layer, feature).text(max(0, min(examples, 20)))
-        return _bounded(visible(text).split("\n"))
+            text = self._open(study).feature(layer, feature).text(_few(examples))
+        return _as_answer(text)
 
     def head(self, study: str, head: str, examples: int = 4) -> str:
         """A head in plain text; `head` is written L2H3 or 2.3."""
         with _told():
-            text = self._open(study).head(head).text(max(0, min(examples, 20)))
-        return _bounded(visible(text).split("\n"))
+            text = self._open(study).head(head).text(_few(examples))
+        return _as_answer(text)
 
     def _open(self, study: str) -> OpenedStudy:
         return open_study(study, self.home)
@@ -204,15 +209,13 @@ def _escape(character: str) -> str:
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
-def _constraints(spec: TableSpec) -> list[str]:
-    lines = [f"rows of one {'study' if spec.per == 'study' else 'layer'} are made together"]
-    lines += [f"key: {', '.join(key)}" for key in spec.constraints.keys]
-    lines += [
-        f"join: ({', '.join(one.columns)}) stand in {one.table} ({', '.join(one.referenced)})"
-        + (f" where {one.where}" if one.where else "")
-        for one in spec.constraints.references
-    ]
-    return lines
+def _few(examples: int) -> int:
+    return max(0, min(examples, MOST_EXAMPLES))
+
+
+def _as_answer(text: str) -> str:
+    """A text that api/ gives, as an answer."""
+    return _bounded(visible(text).split("\n"))
 
 
 def _bounded(lines: Iterable[str]) -> str:

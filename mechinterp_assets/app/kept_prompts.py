@@ -4,12 +4,11 @@ Belongs here: writing one to the study's file of kept prompts. Does not belong h
 as part of a study (explore/settings.py).
 """
 
-import os
 from pathlib import Path
 
 from mechinterp_assets.explore.errors import ExploreError
 from mechinterp_assets.explore.prompt_sets import read_prompt_sets, sets_as_yaml
-from mechinterp_assets.storage.files import locked, replace_durably
+from mechinterp_assets.storage.files import locked, write_durably
 from mechinterp_assets.storage.home import kept_prompts_file
 
 KEPT_SET = "kept"
@@ -31,7 +30,5 @@ def keep_prompt(study: str, text: str) -> Path:
         if sum(map(len, sets.values())) >= MAX_KEPT:
             raise ExploreError(f"{file} has {MAX_KEPT} prompts; remove some before keeping more")
         kept.append(text)
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        draft.write_text(_HEADER + sets_as_yaml(sets), encoding="utf-8")
-        replace_durably(draft, file)
+        write_durably(file, _HEADER + sets_as_yaml(sets))
     return file

@@ -18,7 +18,12 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
-from mechinterp_assets.app.catalog_answers import MOST_ROWS, AnswerError, CatalogAnswers
+from mechinterp_assets.app.catalog_answers import (
+    MOST_EXAMPLES,
+    MOST_ROWS,
+    AnswerError,
+    CatalogAnswers,
+)
 from mechinterp_assets.app.request_check import RequestCheck, allowed_hosts
 
 PATH = "/mcp"
@@ -37,7 +42,7 @@ _P = ParamSpec("_P")
 Study = Annotated[str, Field(description="Name of a study, as `studies` lists them")]
 Layer = Annotated[int, Field(description="Layer of the model, from 0", ge=0)]
 Rows = Annotated[int, Field(description="At most so many rows", ge=1, le=MOST_ROWS)]
-Examples = Annotated[int, Field(description="At most so many examples", ge=0, le=20)]
+Examples = Annotated[int, Field(description="At most so many examples", ge=0, le=MOST_EXAMPLES)]
 
 
 def mcp_server(answers: CatalogAnswers) -> MCPServer:

@@ -31,18 +31,25 @@ def token_label(token: str) -> str:
     return _DOTTED_CIRCLE + shown if unicodedata.combining(shown[0]) else shown
 
 
-def running_text(token: str) -> tuple[str, str]:
-    """A token as it stands in running text: a single leading space, then escaped HTML.
+def running_label(token: str) -> tuple[str, str]:
+    """A token as it stands in running plain text: a single leading space, then its label.
 
     The space is apart, so that a mark on the token does not break in two at the end of a line.
-    Right-to-left text is isolated in <bdi>, so that it does not reorder its neighbours.
     """
     spaced = len(token) > 1 and token[0] == " " and token[1] != " "
-    text = token_label(token[1:]) if spaced else token_label(token)
+    return (" " if spaced else ""), token_label(token[1:] if spaced else token)
+
+
+def running_text(token: str) -> tuple[str, str]:
+    """The same with the label as escaped HTML.
+
+    Right-to-left text is isolated in <bdi>, so that it does not reorder its neighbours.
+    """
+    space, text = running_label(token)
     escaped = html.escape(text)
     if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in text):
         escaped = f"<bdi>{escaped}</bdi>"
-    return (" " if spaced else ""), escaped
+    return space, escaped
 
 
 class TokenTexts:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.activations.cache import valid_positions
-from mechinterp_assets.attribution.frozen_forward import FrozenForward, FrozenModel, RdfaError
-from mechinterp_assets.attribution.rdfa_splits import Splits, check_widths
+from mechinterp_assets.attribution.frozen_forward import FrozenForward, FrozenModel
+from mechinterp_assets.attribution.rdfa_splits import Splits, check_feature, check_widths
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.circuits.score_model import ScoreModel
@@ -226,8 +226,7 @@ class Exploration:
         self, token: int | str, position: int | None = None, versus: int | str | None = None
     ) -> Node:
         """Root of the direct attribution of a logit, less that of `versus` or the mean logit."""
-        other = None if versus is None else self.token_id(versus)
-        return self._splits.logit(self.position(position), self.token_id(token), other)
+        return self._logit_root(self._splits, token, position, versus)
 
     def parts(self, node: Node, path: Sequence[str] = ()) -> pl.DataFrame:
         """What the node that `path` leads to from `node` splits into: NODE_SCHEMA. Values sum to
@@ -258,8 +257,7 @@ class Exploration:
         if by not in ("head", "feature"):
             raise ExploreError(f"by is {by!r}; 'head' or 'feature'")
         splits = self._splits if by == "feature" else self._heads_only
-        other = None if versus is None else self.token_id(versus)
-        root = splits.logit(self.position(position), self.token_id(token), other)
+        root = self._logit_root(splits, token, position, versus)
         assert root.split is not None
         nodes: list[Node] = []
         for part in root.split():
@@ -361,16 +359,7 @@ class Exploration:
 
     def check_sae(self, layer: int, feature: int | None = None) -> None:
         """Raise RdfaError unless `layer` has an SAE, which has `feature`."""
-        if layer not in self.saes:
-            raise RdfaError(
-                f"layer {layer} has no SAE; layers with one: "
-                f"{', '.join(map(str, self.saes)) or 'none'}"
-            )
-        if feature is not None and not 0 <= feature < self.saes[layer].d_sae:
-            raise RdfaError(
-                f"feature {feature} does not exist; the SAE of layer {layer} has features "
-                f"0..{self.saes[layer].d_sae - 1}"
-            )
+        check_feature(self.saes, layer, feature)
 
     # ---- private ---------------------------------------------------------------------------------
 
@@ -419,6 +408,12 @@ class Exploration:
                 )
             )
         return pl.concat(features), pl.concat(errors)
+
+    def _logit_root(
+        self, splits: Splits, token: int | str, position: int | None, versus: int | str | None
+    ) -> Node:
+        other = None if versus is None else self.token_id(versus)
+        return splits.logit(self.position(position), self.token_id(token), other)
 
     def _features_at(self, layer: int, position: int) -> pl.DataFrame:
         self.check_sae(layer)

@@ -79,7 +79,7 @@ def head_rows(explored: Exploration, settings: PromptSettings) -> pl.DataFrame:
 
     Raises RdfaError where logits cannot be attributed directly.
     """
-    token = int(explored.next_tokens(k=1)["token_id"][0])
+    token = _next_token(explored)
     direct = (
         explored.logit_attribution(token)
         .filter(node_kind="head")
@@ -106,7 +106,7 @@ def tree_rows(explored: Exploration, settings: PromptSettings) -> pl.DataFrame:
         max_nodes=settings.max_nodes,
     )
     last, strings = len(explored) - 1, explored.explorer.strings
-    token = int(explored.next_tokens(k=1)["token_id"][0])
+    token = _next_token(explored)
     roots: list[Node] = [explored.logit_node(token)]
     strongest = explored.features.filter(pl.col("position") == last).unique(
         "layer", keep="first", maintain_order=True
@@ -153,6 +153,14 @@ def pair_rows(explored: Exploration, heads: pl.DataFrame, settings: PromptSettin
             }
         )
     return pl.DataFrame(rows, schema=_PAIRS_SCHEMA)
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _next_token(explored: Exploration) -> int:
+    """The likeliest one behind the prompt."""
+    return int(explored.next_tokens(k=1)["token_id"][0])
 
 
 _PAIRS_SCHEMA = pl.Schema(

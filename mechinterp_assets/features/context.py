@@ -23,10 +23,7 @@ def run_length(activations: SparseActivations, tokens: CorpusTokens) -> Measured
     feature's density p within the sequences where it is active.
     """
     n_active = activations.n_active
-    new_run = np.ones(len(activations.cell), dtype=bool)
-    new_run[1:] = np.diff(activations.cell) != 1
-    new_run[activations.starts[:-1]] = True
-    n_runs = np.add.reduceat(new_run, activations.starts[:-1], dtype=np.int64)
+    n_runs = np.add.reduceat(_begins_run(activations), activations.starts[:-1], dtype=np.int64)
     _, n_there = _sequences(activations, tokens)
     density = n_active / n_there
     with np.errstate(divide="ignore"):
@@ -74,11 +71,9 @@ def run_end_token_share(
     that end with their sequence, or before a token that was not read, have none. null_value: the
     token's share of all tokens read.
     """
-    last = np.ones(len(activations.cell), dtype=bool)
-    last[:-1] = np.diff(activations.cell) != 1
-    last[activations.starts[1:] - 1] = True
-    group = np.repeat(np.arange(len(activations.features)), np.diff(activations.starts))
-    end = activations.cell + 1
+    # Behind the last row is the first, which begins a run.
+    last = np.roll(_begins_run(activations), -1)
+    group, end = activations.group, activations.cell + 1
     inside = last & (end % tokens.context > 0)
     inside[inside] = tokens.read[end[inside]]
     width = int(tokens.token_ids.max()) + 1
@@ -113,6 +108,14 @@ def source_distance(examples: SourceExamples) -> Measured:
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+def _begins_run(activations: SparseActivations) -> NDArray[np.bool_]:
+    """[row] whether a feature was silent on the token before, or not seen there."""
+    begins = np.ones(len(activations.cell), dtype=bool)
+    begins[1:] = np.diff(activations.cell) != 1
+    begins[activations.starts[:-1]] = True
+    return begins
 
 
 def _sequences(

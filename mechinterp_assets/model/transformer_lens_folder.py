@@ -108,9 +108,10 @@ def _mapped(found: dict[str, Tensor], shape: ModelShape, folder: Path) -> dict[s
 
     def get(name: str, default: Tensor | None = None) -> Tensor:
         used.add(name)
-        if name not in found and default is None:
+        tensor = found.get(name, default)
+        if tensor is None:
             raise ModelError(f"{folder} has no tensor {name}; copy it again from its source")
-        return found.get(name, default)  # type: ignore[return-value]
+        return tensor
 
     one, zero = torch.ones(d), torch.zeros(d)
     mapped = {

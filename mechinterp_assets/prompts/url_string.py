@@ -19,7 +19,6 @@ import string
 import numpy as np
 import polars as pl
 
-from mechinterp_assets.corpora.words import ANIMALS, COLOURS, OBJECTS, PLACES
 from mechinterp_assets.prompts.common import (
     BASE,
     CORRUPT,
@@ -29,6 +28,7 @@ from mechinterp_assets.prompts.common import (
     prompts_frame,
 )
 from mechinterp_assets.prompts.ioi import Encode, PromptError, SegmentEncoder, tokenizer_name
+from mechinterp_assets.prompts.url_completion import WORDS
 from mechinterp_assets.statistics.bootstrap import mean_interval
 
 URL_STRING = "url_string"
@@ -37,7 +37,6 @@ STRING_LENGTH = 10
 ALPHABET = string.ascii_letters + string.digits
 SHOWN_TOKENS = (1, 2, 3)
 MOST_DRAWS = 200
-WORDS: tuple[str, ...] = (*OBJECTS, *PLACES, *COLOURS, *ANIMALS)
 _LEADS = ("What a day!", "Photo of the week:", "We are here:", "More of it later.")
 _N_BOOTSTRAP = 1000
 

@@ -50,5 +50,5 @@ def _next_step(counter: Tensor) -> int:
     known: tuple[int, int] | None = getattr(counter, "_read", None)
     # a counter that somebody else has moved since is read again
     count = known[0] if known and known[1] == counter._version else int(counter)
-    counter._read = (count + 1, counter._version + 1)  # type: ignore[attr-defined]
+    counter._read = (count + 1, counter._version + 1)  # type: ignore[attr-defined]  # ours, on the tensor
     return count + 1

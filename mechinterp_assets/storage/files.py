@@ -1,6 +1,6 @@
 """File system steps that publishing rests on: durable renames and folders for unfinished work.
 
-Only what tables and tensors share; nothing here knows what is stored.
+Only what tables, tensors and the files beside them share; nothing here knows what is stored.
 
 Locks are the system's flock, which goes with the process that holds it and serves who waits in
 turn, on a local disk and on NFS. The library filelock uses the same call but polls it, so that one
@@ -37,6 +37,16 @@ def replace_durably(source: Path, target: Path) -> None:
     fsync(source)
     os.replace(source, target)
     fsync(target.parent)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a text file, line ends as they are, so that a crash leaves the old or the new one."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_text(text, encoding="utf-8", newline="")
+        replace_durably(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from mechinterp_assets.app.catalog_answers import (
     visible,
 )
 from mechinterp_assets.app.user_sql import Limits
-from mechinterp_assets.storage.declarations import polars_schema, table_spec
+from mechinterp_assets.storage.declarations import declarations, polars_schema, table_spec
+from mechinterp_assets.storage.joins import joins
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.provenance import Provenance
 from tests.dashboards.hostile_layer import HOSTILE
@@ -115,6 +116,8 @@ def test_tables_and_columns_say_what_they_mean(answers: CatalogAnswers) -> None:
     assert "key: study, token_id" in said
     for column in table_spec("vocabulary").columns:
         assert f"{column.name} {column.type}: {column.comment}" in said
+    (join,) = [one for one in joins(declarations().tables) if one.table == "feature_labels"]
+    assert f"join: {join.sql}" in answers.describe("feature_labels").split("\n")
     assert "54_ours_beside_published_numbers" in answers.questions()
 
 

@@ -5,6 +5,7 @@ commands as far as their arguments.
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -19,7 +20,8 @@ PAGE = (ROOT / "docs" / "how_do_i.md").read_text()
 PYTHON_PAGE = (ROOT / "docs" / "python.md").read_text()
 QUESTION = re.compile(r"^### (\d+)\. \.\.\. (.+\?)$", re.M)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+_GROUP: Any = typer.main.get_command(app)
+COMMANDS = _GROUP.commands
 
 
 def answers(kind: str) -> list[tuple[str, str]]:

@@ -1,9 +1,11 @@
 """The notebooks of examples/notebooks run on the tiny study as they stand, in one kernel."""
 
-import json
 import os
-from collections.abc import Iterator
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -15,6 +17,8 @@ from tests.defs.conftest import Materialized
 
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
 SECONDS_A_CELL = 600
+# Not within a word or an address, but for that of a file.
+ABSOLUTE = re.compile(r"(?:(?<![\w/.])|(?<=//))/[\w.-]+/")
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +33,28 @@ def kernel(tiny: Materialized) -> Iterator[KernelManager]:
     manager.shutdown_kernel(now=True)
 
 
-def outputs(notebook: nbformat.NotebookNode) -> str:
-    """All that cells gave, as text."""
-    return json.dumps([cell.get("outputs", []) for cell in notebook.cells], ensure_ascii=False)
+def texts(outputs: Any) -> Iterator[str]:
+    """Every text in what cells gave; bytes of pictures are none."""
+    if isinstance(outputs, str):
+        yield outputs
+    elif isinstance(outputs, Mapping):
+        yield from texts([value for kind, value in outputs.items() if kind != "image/png"])
+    elif isinstance(outputs, list):
+        for one in outputs:
+            yield from texts(one)
+
+
+def machine_paths(text: str) -> list[str]:
+    """Absolute paths in a text, and those of this machine anywhere in it."""
+    own = [f"{folder}/" for folder in (tempfile.gettempdir(), Path.home(), ROOT)]
+    return [*ABSOLUTE.findall(text), *(path for path in own if path in text)]
+
+
+@pytest.mark.parametrize("text", ["{}/a", "see\n{}/a", "file://{}/a", "'{}/a'", "<td>{}/a</td>"])
+@pytest.mark.parametrize("folder", [tempfile.gettempdir(), Path.home(), ROOT, Path("/any/other")])
+def test_a_path_of_a_machine_is_seen(text: str, folder: Path | str) -> None:
+    assert machine_paths(text.format(folder))
+    assert not machine_paths("and/or, tables/of/layers, https://arxiv.org/abs/1, <b>a</b>, ../a/b")
 
 
 def test_there_are_three() -> None:
@@ -62,8 +85,9 @@ def test_what_is_committed_is_small_and_names_no_machine(path: Path) -> None:
     """Outputs are those of the embedded model's study."""
     notebook = nbformat.read(path, as_version=4)
     assert path.stat().st_size < 200_000
-    text = outputs(notebook)
-    assert not [word for word in ("/tmp/", "/home/", "/root/", "/work/", str(ROOT)) if word in text]
+    said = [text for cell in notebook.cells for text in texts(cell.get("outputs", []))]
+    assert said
+    assert not [path for text in said for path in machine_paths(text)]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert all(output.output_type != "error" for cell in code for output in cell.outputs)

@@ -149,6 +149,14 @@ def test_the_sae_and_the_model_give_what_the_tables_say(study: mi.OpenedStudy) -
     assert float(activations[feature.index]) == pytest.approx(example.activation, rel=0.02)
 
 
+def test_what_runs_on_a_device_leaves_the_sae_on_the_cpu(
+    study: mi.OpenedStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study.model, "device", torch.device("meta"))
+    assert study._sae_at_model(2).W_enc.is_meta
+    assert study.sae(2).W_enc.device.type == "cpu"
+
+
 def test_a_head_is_its_rows(study: mi.OpenedStudy) -> None:
     head = study.head("L1H0")
     assert (head.name, head.layer, head.index) == ("L1H0", 1, 0)

@@ -73,7 +73,10 @@ def test_ngram_overlap_against_all_ngrams(size: int) -> None:
         cells = {s * tokens.context + p for s, p in fired(frame, feature)}
         overlaps = {g: len(cells & e) / len(cells | e) for g, e in ends.items()}
         assert best.value[feature] == pytest.approx(max(overlaps.values()))
-        named = tuple(WORDS.index(c) for c in best.text[feature])  # type: ignore[index,union-attr]
+        assert best.text is not None
+        gram = best.text[feature]
+        assert gram is not None
+        named = tuple(map(WORDS.index, gram))
         assert overlaps[named] == pytest.approx(max(overlaps.values()))
         assert best.x is not None
         assert best.x[feature] == len(cells & ends[named])

@@ -1,5 +1,7 @@
 """The common form of prompts: assembly, checks that name what is wrong, other forms."""
 
+from typing import Any
+
 import polars as pl
 import pytest
 
@@ -27,8 +29,8 @@ def encode(text: str) -> list[int]:
     return ids
 
 
-def draft(*segments: Segment, answers: tuple[str, ...] = (" sat",), **other: object) -> PromptDraft:
-    return PromptDraft(0, 0, "base", segments, answers, (" ran",), **other)  # type: ignore[arg-type]
+def draft(*segments: Segment, answers: tuple[str, ...] = (" sat",), **other: Any) -> PromptDraft:
+    return PromptDraft(0, 0, "base", segments, answers, (" ran",), **other)
 
 
 CAT = draft(Segment("The"), Segment(" cat", "WHO"), Segment(" and the"), Segment(" dog", "OTHER"))

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,9 +24,9 @@ STEPS, CHECKPOINT_EVERY = 160, 40
 
 def settings(architecture: str) -> SaeSettings:
     """Features die and are revived: what a checkpoint must hold to continue."""
-    resampling = {"resample_at": (0.3, 0.6), "resample_warmup_steps": 15}
-    own = {"l1_coefficient": 30.0} | resampling if architecture == "standard" else {"k": 2}
-    return SaeSettings(  # type: ignore[arg-type]
+    resampling: dict[str, Any] = {"resample_at": (0.3, 0.6), "resample_warmup_steps": 15}
+    own = {"l1_coefficient": 30.0, **resampling} if architecture == "standard" else {"k": 2}
+    return SaeSettings(
         architecture=architecture,
         **own,
         d_sae=24,

@@ -154,7 +154,8 @@ def jumprelu_loss(step: TrainingStep, w: dict[str, Tensor], x: Tensor) -> Tensor
 
 def apply(function: type[torch.autograd.Function], *arguments: object) -> Tensor:
     """function.apply with a type."""
-    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
+    untyped: Any = function.apply
+    result: Tensor = untyped(*arguments)
     return result
 
 
@@ -192,14 +193,19 @@ OWN_SETTINGS: dict[str, dict[str, object]] = {
 }
 
 
-def small_settings(architecture: str, **changes: object) -> SaeSettings:
+def small_settings(architecture: str, **changes: Any) -> SaeSettings:
     """Settings of a tiny SAE of any architecture."""
-    common = {"d_sae": 20, "training_tokens": 64_000, "batch_size": 64, "sparsity_warmup": 0.0}
+    common: dict[str, Any] = {
+        "d_sae": 20,
+        "training_tokens": 64_000,
+        "batch_size": 64,
+        "sparsity_warmup": 0.0,
+    }
     values = {**common, **OWN_SETTINGS[architecture], **changes}
-    return SaeSettings(architecture=architecture, **values)  # type: ignore[arg-type]
+    return SaeSettings(architecture=architecture, **values)
 
 
-def with_use(architecture: str, **given: object) -> dict[str, object]:
+def with_use(architecture: str, **given: Any) -> dict[str, Any]:
     """Those of the given settings of aux-k and resampling that the architecture has."""
     traits = traits_of(architecture)
     without = (() if traits.auxk else AUXK_SETTINGS) + (

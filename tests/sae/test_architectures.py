@@ -1,5 +1,7 @@
 """What is particular to an architecture: selection, thresholds, gates, prefixes, its settings."""
 
+from typing import Any
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -139,8 +141,8 @@ def test_the_threshold_is_the_weighted_mean_of_the_smallest_kept_values() -> Non
 @pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka"])
 def test_l0_of_the_trained_sae_is_close_to_k(architecture: str, planted: Planted) -> None:
     """On rows never seen in training, one by one, with the learnt threshold."""
-    own = {"group_sizes": (16, 64)} if architecture == "matryoshka" else {}
-    settings = SaeSettings(  # type: ignore[arg-type]
+    own: dict[str, Any] = {"group_sizes": (16, 64)} if architecture == "matryoshka" else {}
+    settings = SaeSettings(
         architecture=architecture,
         d_sae=64,
         training_tokens=200_000,
@@ -169,7 +171,7 @@ def test_one_prefix_is_batch_topk() -> None:
 
 
 def test_inner_prefixes_reconstruct_better_than_those_of_batch_topk(planted: Planted) -> None:
-    common = {
+    common: dict[str, Any] = {
         "d_sae": 64,
         "training_tokens": 100_000,
         "k": 3,
@@ -183,7 +185,7 @@ def test_inner_prefixes_reconstruct_better_than_those_of_batch_topk(planted: Pla
         f[:, 16:] = 0
         return float((sae.decode(f) - planted.rows).square().sum(1).mean())
 
-    plain = SaeSettings(architecture="batchtopk", **common)  # type: ignore[arg-type]
+    plain = SaeSettings(architecture="batchtopk", **common)
     nested = plain.with_changes(architecture="matryoshka", group_sizes=(16, 64))
     assert inner_error(nested) < 0.9 * inner_error(plain)
 
@@ -239,7 +241,7 @@ def test_a_gated_sae_is_its_two_paths() -> None:
 # ---- every architecture --------------------------------------------------------------------------
 
 
-PLANTED: dict[str, dict[str, object]] = {
+PLANTED: dict[str, dict[str, Any]] = {
     "batchtopk": {"k": 3},
     "matryoshka": {"k": 3, "group_sizes": (48, 64)},
     "jumprelu": {"l0_coefficient": 0.5},
@@ -249,7 +251,7 @@ PLANTED: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("architecture", list(PLANTED))
 def test_a_planted_dictionary_is_found(architecture: str, planted: Planted) -> None:
-    settings = SaeSettings(  # type: ignore[arg-type]
+    settings = SaeSettings(
         architecture=architecture,
         d_sae=64,
         training_tokens=400_000,

@@ -209,7 +209,8 @@ def test_topk_encode_keeps_nan_and_infinity() -> None:
 
 
 def test_results_do_not_depend_on_threads() -> None:
-    if cpu_kernels.kernels() is None:
+    kernels = cpu_kernels.kernels()
+    if kernels is None:
         pytest.skip("no compiled kernels")
     features, values, decoder, x = _entries(500, 16, 300, 40)
 
@@ -221,7 +222,7 @@ def test_results_do_not_depend_on_threads() -> None:
             entries.weighted_rows(values, x),
             entries.sums(values),
             *topk_rows(pre, 16),
-            *cpu_kernels.kernels().round_rows(x),  # type: ignore[union-attr]
+            *kernels.round_rows(x),
         ]
 
     before = torch.get_num_threads()

@@ -1,5 +1,7 @@
 """A sweep's table: every variant's row is what that SAE gives when trained and measured alone."""
 
+from typing import Any
+
 import polars as pl
 import pytest
 import torch
@@ -16,8 +18,8 @@ from mechinterp_assets.storage.table_spec import polars_schema
 LAYER = 2
 
 
-def _settings(architecture: str, **own: float) -> SaeSettings:
-    return SaeSettings(  # type: ignore[arg-type]
+def _settings(architecture: str, **own: Any) -> SaeSettings:
+    return SaeSettings(
         architecture=architecture,
         d_sae=32,
         training_tokens=1280,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import killed_training
 import polars as pl
@@ -49,9 +50,9 @@ STEPS = 200
     ids=["topk", "standard"],
 )
 def test_a_planted_dictionary_is_found(
-    planted: Planted, own: dict[str, object], least_explained: float, most_active: float
+    planted: Planted, own: dict[str, Any], least_explained: float, most_active: float
 ) -> None:
-    settings = SaeSettings(  # type: ignore[arg-type]
+    settings = SaeSettings(
         **own,
         d_sae=64,
         training_tokens=400_000,
@@ -92,11 +93,11 @@ def with_outliers(planted: Planted) -> torch.Tensor:
 def test_a_few_enormous_rows_change_nothing_for_the_others(
     planted: Planted,
     with_outliers: torch.Tensor,
-    own: dict[str, object],
+    own: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Neither the scale, nor what is explained, nor how many features live or are active."""
-    settings = SaeSettings(  # type: ignore[arg-type]
+    settings = SaeSettings(
         **own,
         d_sae=64,
         training_tokens=100_000,
@@ -193,7 +194,7 @@ def _rows(architecture: str) -> torch.Tensor:
 
 
 def _settings(architecture: str) -> SaeSettings:
-    own: dict[str, object] = {"k": 1}
+    own: dict[str, Any] = {"k": 1}
     if architecture in ("standard", "gated"):
         own = {"l1_coefficient": 3.0}
     elif architecture == "jumprelu":
@@ -490,9 +491,7 @@ class _Waits(TorchDispatchMode):
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(  # type: ignore[no-untyped-def]
-        self, func, types, args=(), kwargs=None
-    ):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += func.overloadpacket in (
             torch.ops.aten._local_scalar_dense,
             torch.ops.aten.nonzero,
