@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.acc import TRAPEZOIDS
-from mechinterp_assets.circuits.acc_trace import SEEDS_SCHEMA, run_bytes
+from mechinterp_assets.circuits.acc_trace import SEEDS_SCHEMA, runs_per_batch
 from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.score_model import NormForm, ScoreModel, ScoreRun
@@ -87,21 +87,18 @@ def seeds_by_log_p(
     reader = _LogitReader(score_model)
     n_layers = model.config.n_layers
     rows: list[dict[str, Any]] = []
-    for length in sorted(prompts["n_tokens"].unique().to_list()):
-        batch = max(1, (memory_mib << 20) // run_bytes(model, length, n_layers))
-        same = prompts.filter(pl.col("n_tokens") == length)
-        for group, ids in equal_length_groups(same, batch):
-            run = score_model.run(ids, n_layers)
-            writers = ScoreWriters.before(run, n_layers)
-            ends = role_positions(group, END)
-            if not rows:
-                first = model.raw(ids[:1, : ends[0] + 1].to(model.device), logits_to_keep=1)
-                reader.check(run, 0, ends[0], first[0, -1])
-            for row, (prompt, end, (answers, _)) in enumerate(
-                zip(group["prompt"], ends, answer_tokens(group), strict=True)
-            ):
-                for found in reader.seeds(run, row, int(end), answers[0], share, writers):
-                    rows.append({"prompt": prompt, **found})
+    for group, ids in equal_length_groups(prompts, runs_per_batch(model, n_layers, memory_mib)):
+        run = score_model.run(ids, n_layers)
+        writers = ScoreWriters.before(run, n_layers)
+        ends = role_positions(group, END)
+        if not rows:
+            first = model.raw(ids[:1, : ends[0] + 1].to(model.device), logits_to_keep=1)
+            reader.check(run, 0, ends[0], first[0, -1])
+        for row, (prompt, end, (answers, _)) in enumerate(
+            zip(group["prompt"], ends, answer_tokens(group), strict=True)
+        ):
+            for found in reader.seeds(run, row, int(end), answers[0], share, writers):
+                rows.append({"prompt": prompt, **found})
     return pl.DataFrame(rows, schema=LOG_P_SCHEMA, orient="row")
 
 

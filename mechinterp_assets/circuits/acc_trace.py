@@ -158,18 +158,15 @@ def acc_batches(
     n_layers = int(seeds["layer"].to_numpy().max()) + 1
     score_model = score_model or ScoreModel(model)
     done = 0
-    for length in sorted(prompts["n_tokens"].unique().to_list()):
-        batch = max(1, (memory_mib << 20) // run_bytes(model, length, n_layers))
-        same = prompts.filter(pl.col("n_tokens") == length)
-        for group, ids in equal_length_groups(same, batch):
-            run = score_model.run(ids, n_layers)
-            tracer = _Tracer(
-                score_model, run, group, seeds, rules, firing_threshold, contribution_fraction
-            )
-            yield tracer.traces()
-            done += group.height
-            if progress is not None:
-                progress(done, prompts.height)
+    for group, ids in equal_length_groups(prompts, runs_per_batch(model, n_layers, memory_mib)):
+        run = score_model.run(ids, n_layers)
+        tracer = _Tracer(
+            score_model, run, group, seeds, rules, firing_threshold, contribution_fraction
+        )
+        yield tracer.traces()
+        done += group.height
+        if progress is not None:
+            progress(done, prompts.height)
 
 
 def acc_trace(
@@ -200,11 +197,15 @@ def acc_trace(
     )
 
 
-def run_bytes(model: LanguageModel, length: int, n_layers: int) -> int:
-    """Memory of one prompt's run, forward cache included."""
+def runs_per_batch(model: LanguageModel, n_layers: int, memory_mib: int) -> Callable[[int], int]:
+    """By n_tokens: prompts whose runs with their cache fit into `memory_mib`, at least 1."""
     config = model.config
-    per_token = n_layers * (8 * config.d_model + 4 * config.d_z + 2 * config.n_heads * length)
-    return int(per_token * length * 8)
+
+    def fitting(length: int) -> int:
+        per_token = n_layers * (8 * config.d_model + 4 * config.d_z + 2 * config.n_heads * length)
+        return max(1, (memory_mib << 20) // int(per_token * length * 8))
+
+    return fitting
 
 
 def _check_seeds(model: LanguageModel, prompts: pl.DataFrame, seeds: pl.DataFrame) -> None:

@@ -287,30 +287,28 @@ def trace_batches(
         _check_window(model, prompts, n_layers)
     scales, writers = attention_scales(model), Writers.of(model, n_layers - 1)
     done = 0
-    for length in sorted(prompts["n_tokens"].unique().to_list()):
-        batch = prompts_per_batch(model, length, n_layers, memory_mib)
-        same = prompts.filter(pl.col("n_tokens") == length)
-        for group, ids in equal_length_groups(same, batch):
-            stream = residual_stream(model, ids, n_layers, device=omega.device)
-            names = RoleNames(group, after_bos=model.bos.prepended)
-            traces = []
-            for settings in rules:
-                rows = _Rows()
-                blocks = _trace_group(omega, stream, group, roots, settings, rows)
-                slices = slices_frame(group, blocks, names, scales, settings.trace_rule)
-                traces.append(
-                    Trace(
-                        slices,
-                        _edges_frame(slices, rows, writers, group, names),
-                        _roots_frame(slices, roots, group, settings),
-                        _contrast_frame(slices, rows),
-                    )
+    batch = prompts_per_batch(model, n_layers, memory_mib)
+    for group, ids in equal_length_groups(prompts, batch):
+        stream = residual_stream(model, ids, n_layers, device=omega.device)
+        names = RoleNames(group, after_bos=model.bos.prepended)
+        traces = []
+        for settings in rules:
+            rows = _Rows()
+            blocks = _trace_group(omega, stream, group, roots, settings, rows)
+            slices = slices_frame(group, blocks, names, scales, settings.trace_rule)
+            traces.append(
+                Trace(
+                    slices,
+                    _edges_frame(slices, rows, writers, group, names),
+                    _roots_frame(slices, roots, group, settings),
+                    _contrast_frame(slices, rows),
                 )
-            del stream  # before the next one is made
-            yield tuple(traces)
-            done += group.height
-            if progress is not None:
-                progress(done, prompts.height)
+            )
+        del stream  # before the next one is made
+        yield tuple(traces)
+        done += group.height
+        if progress is not None:
+            progress(done, prompts.height)
 
 
 def _check_window(model: LanguageModel, prompts: pl.DataFrame, n_layers: int) -> None:
