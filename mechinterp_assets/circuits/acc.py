@@ -60,13 +60,13 @@ class SideChoice:
 # ---- ACC -----------------------------------------------------------------------------------------
 
 
-def relative_terms(side: SideTerms, terms: RowTerms, source: int) -> Tensor:
-    """Terms of score' = score - mean of the other seen sources [item, k]; they sum to it."""
+def relative_weight(terms: RowTerms, source: int) -> Tensor:
+    """Weights [source] that make score' of a row: score - mean of the other seen sources."""
     others = terms.seen.clone()
     others[source] = False
     weight = -others.double() / others.sum().clamp(min=1)
     weight[source] = 1.0
-    return side.weighted(weight)
+    return weight
 
 
 def acc_side(terms: RowTerms, side: SideTerms, source: int, fraction: float) -> SideChoice:
@@ -74,7 +74,7 @@ def acc_side(terms: RowTerms, side: SideTerms, source: int, fraction: float) -> 
 
     Effects of a negative score' count by its sign: what makes the head attend less is then kept.
     """
-    relative = relative_terms(side, terms, source)
+    relative = side.weighted(relative_weight(terms, source))
     slices = select_slices(relative.sum(0))
     effect = (relative * slices).sum(-1)
     total = effect.sum()

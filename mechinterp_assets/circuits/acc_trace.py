@@ -27,7 +27,7 @@ from mechinterp_assets.circuits.acc import (
     acc_plus_side,
     acc_side,
     firing_limit,
-    relative_terms,
+    relative_weight,
 )
 from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.circuits.errors import CircuitError
@@ -307,11 +307,11 @@ class _Tracer:
             "destination": d,
             "source": s,
             "uncapped_score": float(terms.row[s]),
-            "relative_score": float(relative_terms(terms.sides[0], terms, s).sum()),
+            "relative_score": float(terms.sums[0] @ relative_weight(terms, s)),
             "attention": float(self.run.pattern[layer][row, head, d, s]),
             "attention_limit": limit,
             "reaches_limit": self._fires(rule, layer, node),
-            "terms_error": _identity_error(terms),
+            "terms_error": terms.error,
             "is_root": is_root,
             "path_multiplicity": paths,
         }
@@ -421,10 +421,3 @@ def _frame(
         roles = names(group, at)
         found = found.with_columns(pl.when(known).then(roles).alias(role))
     return found.select(*schema)
-
-
-def _identity_error(terms: RowTerms) -> float:
-    """Largest difference of the sides' sums from the row, relative to its largest score."""
-    size = float(terms.row.abs().max())
-    gaps = [float((side.row(len(terms.row)) - terms.row).abs().max()) for side in terms.sides]
-    return max(gaps) / size if size else max(gaps)
