@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.attribution.frozen_forward import FrozenModel, RdfaError
-from mechinterp_assets.attribution.rdfa_splits import InactiveFeatureError, Splits, check_widths
+from mechinterp_assets.attribution.rdfa_splits import (
+    InactiveFeatureError,
+    Splits,
+    check_feature,
+    check_widths,
+)
 from mechinterp_assets.attribution.rdfa_tree import TREE_SCHEMA, grow
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.model.language_model import LanguageModel
@@ -55,16 +60,7 @@ class Rdfa:
 
     def check(self, layer: int, feature: int) -> None:
         """Raise RdfaError unless `layer` has an SAE and that has `feature`."""
-        if layer not in self._saes:
-            raise RdfaError(
-                f"layer {layer} has no SAE; layers with one: "
-                f"{', '.join(map(str, sorted(self._saes)))}"
-            )
-        if not 0 <= feature < self._saes[layer].d_sae:
-            raise RdfaError(
-                f"feature {feature} does not exist; the SAE of layer {layer} has features "
-                f"0..{self._saes[layer].d_sae - 1}"
-            )
+        check_feature(self._saes, layer, feature)
 
     def tree(self, token_ids: Tensor, layer: int, feature: int, position: int) -> pl.DataFrame:
         """Tree of one feature at one position of token_ids [position], frame of TREE_SCHEMA.

@@ -58,6 +58,22 @@ def check_widths(model: LanguageModel, saes: Mapping[int, SparseAutoencoder]) ->
             )
 
 
+def check_feature(
+    saes: Mapping[int, SparseAutoencoder], layer: int, feature: int | None = None
+) -> None:
+    """Raise RdfaError unless `layer` has an SAE, which has `feature`."""
+    if layer not in saes:
+        raise RdfaError(
+            f"layer {layer} has no SAE; layers with one: "
+            f"{', '.join(map(str, sorted(saes))) or 'none'}"
+        )
+    if feature is not None and not 0 <= feature < saes[layer].d_sae:
+        raise RdfaError(
+            f"feature {feature} does not exist; the SAE of layer {layer} has features "
+            f"0..{saes[layer].d_sae - 1}"
+        )
+
+
 @dataclass(frozen=True)
 class ActiveFeatures:
     """Active features of an SAE at one position: ids [n], w, d [n, d_z], f, constant [n];

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.activations.cache import valid_positions
-from mechinterp_assets.attribution.frozen_forward import FrozenForward, FrozenModel, RdfaError
-from mechinterp_assets.attribution.rdfa_splits import Splits, check_widths
+from mechinterp_assets.attribution.frozen_forward import FrozenForward, FrozenModel
+from mechinterp_assets.attribution.rdfa_splits import Splits, check_feature, check_widths
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.circuits.score_model import ScoreModel
@@ -361,16 +361,7 @@ class Exploration:
 
     def check_sae(self, layer: int, feature: int | None = None) -> None:
         """Raise RdfaError unless `layer` has an SAE, which has `feature`."""
-        if layer not in self.saes:
-            raise RdfaError(
-                f"layer {layer} has no SAE; layers with one: "
-                f"{', '.join(map(str, self.saes)) or 'none'}"
-            )
-        if feature is not None and not 0 <= feature < self.saes[layer].d_sae:
-            raise RdfaError(
-                f"feature {feature} does not exist; the SAE of layer {layer} has features "
-                f"0..{self.saes[layer].d_sae - 1}"
-            )
+        check_feature(self.saes, layer, feature)
 
     # ---- private ---------------------------------------------------------------------------------
 
