@@ -251,13 +251,18 @@ def trace_circuit(
     rules = [settings or TraceSettings()]
     batches = trace_batches(model, prompts, roots, rules, omega=omega, progress=progress)
     parts = [part for (part,) in batches]
-    counts = pl.concat([part.roots for part in parts])
     return Trace(
         pl.concat([part.slices for part in parts]),
         pl.concat([part.edges for part in parts]),
-        counts.group_by("layer", "head", "source", maintain_order=True).agg(pl.all().sum()),
+        counted_roots([part.roots for part in parts]),
         pl.concat([part.contrast for part in parts]),
     )
+
+
+def counted_roots(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Trace.roots over batches, each with those of its own prompts."""
+    roots = pl.concat(parts).group_by("layer", "head", "source", maintain_order=True)
+    return roots.agg(pl.all().sum())
 
 
 @torch.no_grad()

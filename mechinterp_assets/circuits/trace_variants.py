@@ -27,7 +27,7 @@ from mechinterp_assets.circuits.published_graph import (
 )
 from mechinterp_assets.circuits.settings import MainRule, RuleName, TraceSettings
 from mechinterp_assets.circuits.slices import SIDES
-from mechinterp_assets.circuits.trace import Trace
+from mechinterp_assets.circuits.trace import Trace, counted_roots
 
 PUBLISHED_RULE = "fc24_code"
 _CHANGES = ("near", "negative", "all_slices")
@@ -106,8 +106,7 @@ class VariantCounts:
 
     def roots(self) -> pl.DataFrame:
         """Columns of Trace.roots over all batches."""
-        roots = pl.concat(self._roots).group_by("layer", "head", "source", maintain_order=True)
-        return roots.agg(pl.all().sum())
+        return counted_roots(self._roots)
 
 
 def variant_settings(variant: RuleName, main: TraceSettings, near: float) -> TraceSettings:
