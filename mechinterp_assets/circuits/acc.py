@@ -30,6 +30,7 @@ from torch import Tensor
 from mechinterp_assets.circuits.score_model import ScoreModel
 from mechinterp_assets.circuits.score_terms import RowTerms, SideTerms
 from mechinterp_assets.circuits.slices import select_slices
+from mechinterp_assets.circuits.soft_cap import gradient_before
 
 TRAPEZOIDS = 64
 _CHUNK = 2048  # terms removed at a time
@@ -104,8 +105,7 @@ def integrated_gradient(model: ScoreModel, terms: RowTerms, source: int) -> Tens
     attention = attention_of(model, rows, terms.seen)
     gradient = -attention[:, source, None] * attention
     gradient[:, source] += attention[:, source]
-    if model.cap is not None:
-        gradient = gradient * (1 - (rows / model.cap).tanh().square())
+    gradient = gradient_before(gradient, rows, model.cap)
     weight = torch.full_like(alpha, 1 / TRAPEZOIDS)
     weight[[0, -1]] /= 2
     return weight @ gradient

@@ -27,6 +27,7 @@ from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.score_model import NormForm, ScoreModel, ScoreRun
 from mechinterp_assets.circuits.score_terms import KINDS, ScoreWriters, SideTerms, written_terms
+from mechinterp_assets.circuits.soft_cap import capped, gradient_before, soft_cap
 from mechinterp_assets.circuits.trace import Root
 from mechinterp_assets.model.agreement import ALLOWED, disagreement
 from mechinterp_assets.model.language_model import LanguageModel
@@ -114,15 +115,12 @@ class _LogitReader:
         W_U = own.raw_weights.W_U.to(device, torch.float64)
         self.W_U = self.norm.into(W_U)
         self.bias = self.norm.bias @ W_U + own.raw_weights.b_U.to(device, torch.float64)
-        cap = getattr(own.adapter.cfg, "output_logits_soft_cap", None)
-        self.cap = float(cap) if cap and cap > 0 else None
+        self.cap = soft_cap(own, "output_logits_soft_cap")
         self.of_values = [model.weights(up).W_O for up in range(own.config.n_layers)]
 
     def log_p(self, logits: Tensor) -> Tensor:
         """Log probabilities of logits [..., d_vocab] before a cap."""
-        if self.cap is not None:
-            logits = self.cap * (logits / self.cap).tanh()
-        return logits.log_softmax(-1)
+        return capped(logits, self.cap).log_softmax(-1)
 
     def terms(self, run: ScoreRun, row: int, end: int) -> tuple[SideTerms, Tensor]:
         """What every writer wrote at `end` [item, d_model], the final norm's scale in it; the last
@@ -187,8 +185,7 @@ class _LogitReader:
             at = logits * (step / TRAPEZOIDS)
             gradient = -self.log_p(at).exp()
             gradient[answer] += 1
-            if self.cap is not None:
-                gradient = gradient * (1 - (at / self.cap).tanh().square())
+            gradient = gradient_before(gradient, at, self.cap)
             total += gradient * (0.5 if step in (0, TRAPEZOIDS) else 1.0)
         return total / TRAPEZOIDS
 

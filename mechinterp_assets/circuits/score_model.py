@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.circuits.soft_cap import capped, soft_cap
 from mechinterp_assets.model.agreement import ALLOWED, disagreement
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.norm_probe import norm_answers
@@ -145,12 +146,11 @@ class ScoreModel:
     @cached_property
     def cap(self) -> float | None:
         """Where tanh caps scores, or None."""
-        cap = getattr(self.model.adapter.cfg, "attn_scores_soft_cap", None)
-        return float(cap) if cap and cap > 0 else None
+        return soft_cap(self.model, "attn_scores_soft_cap")
 
     def capped(self, scores: Tensor) -> Tensor:
         """What the softmax is taken of."""
-        return scores if self.cap is None else self.cap * (scores / self.cap).tanh()
+        return capped(scores, self.cap)
 
     def weights(self, layer: int) -> LayerWeights:
         """Folded weights of one layer."""
