@@ -1,7 +1,6 @@
 """Singular vector tracing: identities, an independent recursive reference, a planted circuit."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from trace_reference import Reference
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
@@ -356,62 +354,6 @@ def test_kept_heads_are_the_shortest_sufficient_prefix(contributions: list[float
 
 
 # ---- a circuit built by hand ---------------------------------------------------------------------
-
-VOCABULARY, POSITIONS = 12, 12
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    """Two layers, no MLPs. 0.0 copies the previous token's identity, 0.1 is a decoy that attends
-    to the previous token too but writes elsewhere; 1.0 attends from a token to the position whose
-    previous token it is (induction), through what 0.0 wrote; 1.1 does nothing.
-
-    Residual stream: token [12], position [12], previous token [12], scratch [12].
-    """
-    d = 2 * VOCABULARY + 2 * POSITIONS
-    d_head = d // 2
-    config = GPT2Config(
-        n_layer=2,
-        n_head=2,
-        n_embd=d,
-        n_positions=POSITIONS,
-        vocab_size=VOCABULARY,
-        n_inner=4,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    hf = GPT2LMHeadModel(config)
-    token, position = torch.arange(VOCABULARY), VOCABULARY + torch.arange(POSITIONS)
-    previous, scratch = 2 * VOCABULARY + torch.arange(VOCABULARY), 3 * VOCABULARY + torch.arange(12)
-    unit = torch.arange(VOCABULARY)
-    with torch.no_grad():
-        for name, parameter in hf.named_parameters():
-            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        trunk = hf.transformer
-        trunk.wte.weight[token, token] = 1.0
-        trunk.wpe.weight[unit, position] = 1.0
-
-        def put(layer: int, head: int, part: str, rows: torch.Tensor, size: float) -> None:
-            start = ("q", "k", "v").index(part) * d + head * d_head
-            trunk.h[layer].attn.c_attn.weight[rows, start + torch.arange(len(rows))] = size
-
-        def write(layer: int, head: int, columns: torch.Tensor, size: float) -> None:
-            rows = head * d_head + torch.arange(len(columns))
-            trunk.h[layer].attn.c_proj.weight[rows, columns] = size
-
-        for head in (0, 1):
-            put(0, head, "q", position[1:], 3.0)
-            put(0, head, "k", position[:-1], 3.0)
-        put(0, 0, "v", token, 1.0)
-        write(0, 0, previous, 1.0)
-        put(0, 1, "v", position, 1.0)
-        write(0, 1, scratch, 1.0)
-        put(1, 0, "q", token, 3.0)
-        put(1, 0, "k", previous, 3.0)
-    folder: Path = tmp_path_factory.mktemp("planted")
-    hf.save_pretrained(folder)
-    return LanguageModel.load(folder)
 
 
 def test_a_planted_induction_circuit_is_found(planted: LanguageModel) -> None:
