@@ -5,6 +5,7 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 import torch
+from traced_cases import Case, firing_roots
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from mechinterp_assets.model.language_model import LanguageModel
@@ -147,3 +148,16 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     folder = tmp_path_factory.mktemp("planted")
     hf.save_pretrained(folder)
     return LanguageModel.load(folder)
+
+
+@pytest.fixture(scope="module")
+def case(
+    request: pytest.FixtureRequest,
+) -> Case:
+    """A model of MODELS with prompts and heads that fire in them."""
+    model: LanguageModel = request.getfixturevalue(request.param)
+    if request.param == "organism":
+        prompts = request.getfixturevalue("organism_prompts").head(6)
+    else:
+        prompts = request.getfixturevalue("make_prompts")(model, 4, 10)
+    return model, *firing_roots(model, prompts, 3)

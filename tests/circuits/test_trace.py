@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from trace_reference import Reference
+from traced_cases import MODELS, Case
 
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.settings import MainRule, TraceSettings
-from mechinterp_assets.circuits.slices import attention_slices
 from mechinterp_assets.circuits.trace import (
     Root,
     keep_heads,
@@ -23,44 +23,10 @@ from mechinterp_assets.circuits.trace import (
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import table_specs
 
-MODELS = ["organism", "stories", "tiny_gpt2", "tiny_llama"]
-
-
-def firing_roots(
-    model: LanguageModel, prompts: pl.DataFrame, count: int
-) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
-    """Prompts whose IO position is moved to where late heads fire from END, and these heads."""
-    fires = attention_slices(model, prompts).join(prompts.select("prompt", "pos_end"), on="prompt")
-    late = fires.filter(
-        (pl.col("destination") == pl.col("pos_end"))
-        & (pl.col("layer") >= model.config.n_layers - 2)
-    )
-    targets = late.group_by("prompt").agg(pl.col("source").mode().first())
-    moved = prompts.join(targets, on="prompt").with_columns(pos_io=pl.col("source")).drop("source")
-    hit = late.join(moved.select("prompt", "pos_io"), on="prompt").filter(
-        pl.col("source") == pl.col("pos_io")
-    )
-    best = hit.group_by("layer", "head").len().sort("len", "layer", "head", descending=True)
-    return moved, [(int(a), int(b)) for a, b, _ in best.head(count).iter_rows()]
-
-
-@pytest.fixture(scope="module")
-def case(
-    request: pytest.FixtureRequest,
-) -> tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]]:
-    model: LanguageModel = request.getfixturevalue(request.param)
-    if request.param == "organism":
-        prompts = request.getfixturevalue("organism_prompts").head(6)
-    else:
-        prompts = request.getfixturevalue("make_prompts")(model, 4, 10)
-    return model, *firing_roots(model, prompts, 3)
-
 
 @pytest.mark.parametrize("rule", ["fc24", "relative"])
 @pytest.mark.parametrize("case", MODELS, indirect=True)
-def test_equals_the_recursive_reference(
-    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]], rule: MainRule
-) -> None:
+def test_equals_the_recursive_reference(case: Case, rule: MainRule) -> None:
     model, prompts, roots = case
     if rule == "relative":  # the reference follows every token's writers
         prompts = prompts.head(2)
@@ -140,7 +106,7 @@ def test_equals_the_recursive_reference(
 
 @pytest.mark.parametrize("case", MODELS, indirect=True)
 def test_all_writers_and_the_appended_one_sum_to_the_whole(
-    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]],
+    case: Case,
 ) -> None:
     model, prompts, roots = case
     trace = trace_circuit(model, prompts, roots, TraceSettings(keep_all=True))
@@ -192,9 +158,7 @@ def _inputs(model: LanguageModel, ids: list[int]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("case", ["organism", "tiny_llama"], indirect=True)
-def test_batching_changes_nothing(
-    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batching_changes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     from mechinterp_assets.circuits import trace as module
 
     model, prompts, roots = case
@@ -215,7 +179,7 @@ def test_batching_changes_nothing(
 
 @pytest.mark.parametrize("case", ["organism", "tiny_gpt2"], indirect=True)
 def test_frames_follow_their_tables(
-    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]],
+    case: Case,
 ) -> None:
     model, prompts, roots = case
     trace = trace_circuit(model, prompts, roots)
