@@ -30,6 +30,7 @@ from mechinterp_assets.circuits.acc import (
     relative_weight,
 )
 from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.circuits.columns import DOWNSTREAM, PAIR, PAIR_ROLES, UPSTREAM
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.score_model import ScoreModel, ScoreRun
 from mechinterp_assets.circuits.score_terms import (
@@ -49,13 +50,8 @@ RULES: tuple[AccRule, ...] = get_args(AccRule)
 
 PAIRS_SCHEMA: dict[str, pl.DataType] = {
     "trace_rule": pl.String(),
-    "prompt": pl.Int64(),
-    "layer": pl.Int32(),
-    "head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
+    **PAIR,
+    **PAIR_ROLES,
     "uncapped_score": pl.Float64(),
     "relative_score": pl.Float64(),
     "attention": pl.Float64(),
@@ -74,33 +70,19 @@ PAIRS_SCHEMA: dict[str, pl.DataType] = {
 EDGES_SCHEMA: dict[str, pl.DataType] = {
     "trace_rule": pl.String(),
     "prompt": pl.Int64(),
-    "upstream_kind": pl.String(),
-    "upstream_layer": pl.Int32(),
-    "upstream_head": pl.Int32(),
+    **UPSTREAM,
     "written_at": pl.Int32(),
     "token_read": pl.Int32(),
     "written_role": pl.String(),
     "read_role": pl.String(),
-    "downstream_layer": pl.Int32(),
-    "downstream_head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
-    "side": pl.String(),
+    **DOWNSTREAM,
     "edge_weight": pl.Float64(),
     "edge_weight_share": pl.Float64(),
     "upstream_reaches_limit": pl.Boolean(),
     "is_root": pl.Boolean(),
     "path_multiplicity": pl.Float64(),
 }
-SEEDS_SCHEMA: dict[str, pl.DataType] = {
-    "prompt": pl.Int64(),
-    "layer": pl.Int32(),
-    "head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-}
+SEEDS_SCHEMA = PAIR
 Node = tuple[int, int, int, int]  # row of the group, head, destination, source
 
 

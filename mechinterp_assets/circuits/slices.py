@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.circuits.columns import PAIR, PAIR_ROLES
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.residual import (
@@ -192,13 +193,8 @@ def mean_other_keys(
 # ---- table attention_slices ----------------------------------------------------------------------
 
 SLICES_SCHEMA: dict[str, pl.DataType] = {
-    "prompt": pl.Int64(),
-    "layer": pl.Int32(),
-    "head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
+    **PAIR,
+    **PAIR_ROLES,
     "attention_score": pl.Float64(),
     "attention": pl.Float64(),
     "fires": pl.Boolean(),

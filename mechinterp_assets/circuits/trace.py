@@ -44,6 +44,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.circuits.columns import DOWNSTREAM, PAIR, PAIR_ROLES, UPSTREAM
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.residual import (
@@ -80,16 +81,8 @@ class Root(NamedTuple):
 
 EDGES_SCHEMA: dict[str, pl.DataType] = {
     "prompt": pl.Int64(),
-    "upstream_kind": pl.String(),
-    "upstream_layer": pl.Int32(),
-    "upstream_head": pl.Int32(),
-    "downstream_layer": pl.Int32(),
-    "downstream_head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
-    "side": pl.String(),
+    **UPSTREAM,
+    **DOWNSTREAM,
     "written_at": pl.Int32(),
     "written_role": pl.String(),
     "trace_rule": pl.String(),
@@ -104,13 +97,8 @@ EDGES_SCHEMA: dict[str, pl.DataType] = {
 }
 
 CONTRAST_SCHEMA: dict[str, pl.DataType] = {
-    "prompt": pl.Int64(),
-    "layer": pl.Int32(),
-    "head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
+    **PAIR,
+    **PAIR_ROLES,
     "side": pl.String(),
     "trace_rule": pl.String(),
     "n_slices": pl.Int32(),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mechinterp_assets.circuits.graph import GRAPH_KEY, NODES_SCHEMA, ioi_trace_nodes
+from mechinterp_assets.circuits.graph import GRAPH_KEY, GRAPH_SCHEMA, NODES_SCHEMA, ioi_trace_nodes
 from mechinterp_assets.circuits.published_graph import (
     PUBLISHED_SCHEMA,
     prompt_steps,
@@ -33,14 +33,7 @@ PUBLISHED_RULE = "fc24_code"
 _CHANGES = ("near", "negative", "all_slices")
 VARIANTS_SCHEMA: dict[str, pl.DataType] = {
     "trace_rule": pl.String(),
-    "upstream_layer": pl.Int32(),
-    "upstream_head": pl.Int32(),
-    "downstream_layer": pl.Int32(),
-    "downstream_head": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
-    "side": pl.String(),
-    "written_role": pl.String(),
+    **{name: GRAPH_SCHEMA[name] for name in GRAPH_KEY},
     "n_prompts": pl.Int64(),
     "n_pairs": pl.Int64(),
     "path_multiplicity": pl.Float64(),
