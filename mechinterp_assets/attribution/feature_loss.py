@@ -27,7 +27,7 @@ from torch import Tensor
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.sae.splicing import CleanPass, clean_pass, spliced_logits
+from mechinterp_assets.sae.splicing import clean_pass, spliced_logits
 from mechinterp_assets.statistics.bootstrap import resample_counts
 
 POSITION_CLASSES = ("due_by_induction", "due", "other")
@@ -110,7 +110,9 @@ def _sums(
         z = clean.z[layer]
         f = sae.encode(z)[:, one.feature]
         edited = spliced_logits(model, clean, layer, z - f[:, None] * direction)
-        change = _losses(clean, edited) - _losses(clean, clean.logits)
+        change = clean.losses(edited, edited.logsumexp(1)) - clean.losses(
+            clean.logits, clean.log_normalizer
+        )
         kind = _classes(ids, one.promoted_token_id)[where][clean.predicting]
         values = torch.stack(
             [
@@ -126,13 +128,6 @@ def _sums(
         summed = values.new_zeros(len(ids) * n_classes, values.shape[1])
         summed.index_add_(0, sequence * n_classes + kind, values)
         yield summed.view(len(ids), n_classes, -1)
-
-
-def _losses(clean: CleanPass, logits: Tensor) -> Tensor:
-    """Cross-entropy of every prediction [m], nats, float64."""
-    predicting = logits[clean.predicting]
-    chosen = predicting.gather(1, clean.targets[:, None])[:, 0]
-    return predicting.logsumexp(1).double() - chosen.double()
 
 
 def _classes(ids: Tensor, promoted: int) -> Tensor:

@@ -13,7 +13,6 @@ only), and each earlier layer's attention and MLP outputs. Blocks whose attentio
 parallel are such sums too. Raw weights throughout, since SAEs read raw z.
 """
 
-import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +22,8 @@ from torch import Tensor, nn
 
 from mechinterp_assets.model.identities import attention_scores, hooks_of_scores
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.precision import is_narrow, same_sum
+from mechinterp_assets.model.norm_probe import norm_answers
+from mechinterp_assets.model.precision import same_sum
 
 
 class RdfaError(ValueError):
@@ -220,21 +220,13 @@ class FrozenModel:
         squares = self._centred(residual).square().mean(-1)
         return (squares + self.model.config.eps).sqrt()
 
-    @torch.no_grad()
     def _norm(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
-        """Gain and bias of a norm of the residual stream, from two inputs.
-
-        Asked of the module, because architectures store them differently (some store gain - 1).
-        """
-        d = self.model.config.d_model
-        if is_narrow(self.model.dtype):  # its own rounding is no part of the gain
-            norm = copy.deepcopy(norm).float()
-        probe = torch.ones(d, dtype=torch.float64)
+        """Gain and bias of a norm of the residual stream, from two inputs."""
+        probe = torch.ones(self.model.config.d_model, dtype=torch.float64)
         probe[1::2] = -1
         centred = self._centred(probe)
-        inputs = torch.stack([torch.zeros_like(probe), probe])[None]
-        wide = torch.promote_types(self.model.dtype, torch.float32)
-        bias, answer = exact(norm(inputs.to(self.model.device, wide))[0])
+        inputs = torch.stack([torch.zeros_like(probe), probe])
+        bias, answer = exact(norm_answers(self.model, norm, inputs))
         return (answer - bias) * self._scale(probe) / centred, bias
 
     @cached_property

@@ -111,26 +111,13 @@ def _role_pairs(
 ) -> list[RolePairs]:
     """Pairs at the first name, at the second, and their contrast."""
     layer, number = one.head
-    streams = splitter.streams
-    query = _query(splitter, one, settings)
-    key = splitter.side(one.head, "key")
-    found = []
-    for name, role in zip((FIRST, SECOND), NAMES[order], strict=True):
-        at = streams.roles.index(role)
-        pairs = splitter.pairs(layer, query, key, role)
-        score = streams.scores[layer][:, number, at]
-        gap = (pairs.totals(len(score)) - score).abs()
-        size = splitter.size(layer, query, key, role)
-        if not bool((gap <= splitter.frozen.tolerance * size).all()):
-            raise QkFeatureError(
-                f"the carried parts of head {layer}.{number} do not sum to its score (off by "
-                f"{float(gap.max()):.3g})"
-            )
-        attention = streams.attends[layer][:, number, at]
-        found.append(
-            replace(pairs, layer=layer, head=number, role=name, score=score, attention=attention)
-        )
-    return [*found, found[0].minus(found[1])]
+    query, key = _query(splitter, one, settings), splitter.side(one.head, "key")
+    wrong = f"the carried parts of head {layer}.{number} do not sum to its score"
+    first, second = (
+        replace(splitter.scored_pairs(one.head, query, key, role, wrong), role=name)
+        for name, role in zip((FIRST, SECOND), NAMES[order], strict=True)
+    )
+    return [first, second, first.minus(second)]
 
 
 def _query(splitter: ScoreSplitter, one: Carrier, settings: QkFeatureSettings) -> MappedParts:

@@ -125,30 +125,44 @@ class ScoreSplitter:
 
     def role_pairs(self, head: Head) -> list[RolePairs]:
         """Contributions of all pairs to the head's score, for every source role and contrast."""
-        layer, _ = head
         query, key = self.side(head, "query"), self.side(head, "key")
-        streams, found = self.streams, {}
-        for role in self._settings.sources:
-            at = streams.roles.index(role)
-            pairs = self.pairs(layer, query, key, role)
-            score = streams.scores[layer][:, head[1], at]
-            size = self.size(layer, query, key, role)
-            gap = (pairs.totals(len(score)) - score).abs()
-            if not bool((gap <= self.frozen.tolerance * size).all()):
-                raise QkFeatureError(
-                    f"the score of head {layer}.{head[1]} of {self._model.source} is not its "
-                    f"scaled q . k (off by {float(gap.max()):.3g}); models with query-key norms "
-                    "or position schemes other than absolute and rotary cannot be split"
-                )
-            found[role] = replace(
-                pairs,
-                layer=layer,
-                head=head[1],
-                score=score,
-                attention=streams.attends[layer][:, head[1], at],
-            )
+        wrong = (
+            f"the score of head {head[0]}.{head[1]} of {self._model.source} is not its scaled q . k"
+        )
+        remedy = (
+            "; models with query-key norms or position schemes other than absolute and rotary "
+            "cannot be split"
+        )
+        found = {
+            role: self.scored_pairs(head, query, key, role, wrong, remedy)
+            for role in self._settings.sources
+        }
         contrasts = [found[a].minus(found[b]) for a, b in self._settings.compared]
         return [*found.values(), *contrasts]
+
+    def scored_pairs(
+        self,
+        head: Head,
+        query: MappedParts,
+        key: MappedParts,
+        role: str,
+        wrong: str,
+        remedy: str = "",
+    ) -> RolePairs:
+        """Contributions of the pairs of these parts to the head's score at one role.
+
+        Raises QkFeatureError where they do not sum to it: `wrong`, by how much, `remedy`.
+        """
+        layer, number = head
+        streams = self.streams
+        at = streams.roles.index(role)
+        pairs = self._pairs(layer, query, key, role)
+        score = streams.scores[layer][:, number, at]
+        gap = (pairs.totals(len(score)) - score).abs()
+        if not bool((gap <= self.frozen.tolerance * self._size(layer, query, key, role)).all()):
+            raise QkFeatureError(f"{wrong} (off by {float(gap.max()):.3g}){remedy}")
+        attention = streams.attends[layer][:, number, at]
+        return replace(pairs, layer=layer, head=number, score=score, attention=attention)
 
     def side(self, head: Head, side: str) -> MappedParts:
         """Parts of queries or keys at all rows, bias included, rotated where positions are."""
@@ -191,12 +205,12 @@ class ScoreSplitter:
         kinds = ("residual_feature", "residual_error", "residual_bias")
         return joined(active_parts(self._residual[layer], read, self.numbers, *kinds, layer))
 
-    def factor(self, layer: int) -> float:
+    def _factor(self, layer: int) -> float:
         """What the layer multiplies q . k by."""
         return identities_of(self._model).attention[layer].scale
 
-    def pairs(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> RolePairs:
-        streams, scale = self.streams, self.factor(layer)
+    def _pairs(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> RolePairs:
+        streams, scale = self.streams, self._factor(layer)
         of_query = by_row(query, streams.rows(self._settings.destination))
         of_key = by_row(key, streams.rows(role))
         prompts, pairs, values = [], [], []
@@ -210,7 +224,7 @@ class ScoreSplitter:
             -1, -1, role, torch.cat(prompts), torch.cat(pairs), torch.cat(values), none, none
         )
 
-    def size(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> Tensor:
+    def _size(self, layer: int, query: MappedParts, key: MappedParts, role: str) -> Tensor:
         """c |q| |k| of every prompt, which rounding is relative to."""
         streams = self.streams
 
@@ -218,7 +232,7 @@ class ScoreSplitter:
             return torch.stack([v.sum(0).norm() for _, v in by_row(parts, rows)])
 
         of_query = norms(query, streams.rows(self._settings.destination))
-        return self.factor(layer) * of_query * norms(key, streams.rows(role))
+        return self._factor(layer) * of_query * norms(key, streams.rows(role))
 
 
 def by_row(parts: MappedParts, rows: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -30,6 +30,7 @@ from torch import Tensor
 from mechinterp_assets.circuits.score_model import ScoreModel
 from mechinterp_assets.circuits.score_terms import RowTerms, SideTerms
 from mechinterp_assets.circuits.slices import select_slices
+from mechinterp_assets.circuits.soft_cap import gradient_before
 
 TRAPEZOIDS = 64
 _CHUNK = 2048  # terms removed at a time
@@ -60,13 +61,13 @@ class SideChoice:
 # ---- ACC -----------------------------------------------------------------------------------------
 
 
-def relative_terms(side: SideTerms, terms: RowTerms, source: int) -> Tensor:
-    """Terms of score' = score - mean of the other seen sources [item, k]; they sum to it."""
+def relative_weight(terms: RowTerms, source: int) -> Tensor:
+    """Weights [source] that make score' of a row: score - mean of the other seen sources."""
     others = terms.seen.clone()
     others[source] = False
     weight = -others.double() / others.sum().clamp(min=1)
     weight[source] = 1.0
-    return side.weighted(weight)
+    return weight
 
 
 def acc_side(terms: RowTerms, side: SideTerms, source: int, fraction: float) -> SideChoice:
@@ -74,7 +75,7 @@ def acc_side(terms: RowTerms, side: SideTerms, source: int, fraction: float) -> 
 
     Effects of a negative score' count by its sign: what makes the head attend less is then kept.
     """
-    relative = relative_terms(side, terms, source)
+    relative = side.weighted(relative_weight(terms, source))
     slices = select_slices(relative.sum(0))
     effect = (relative * slices).sum(-1)
     total = effect.sum()
@@ -104,8 +105,7 @@ def integrated_gradient(model: ScoreModel, terms: RowTerms, source: int) -> Tens
     attention = attention_of(model, rows, terms.seen)
     gradient = -attention[:, source, None] * attention
     gradient[:, source] += attention[:, source]
-    if model.cap is not None:
-        gradient = gradient * (1 - (rows / model.cap).tanh().square())
+    gradient = gradient_before(gradient, rows, model.cap)
     weight = torch.full_like(alpha, 1 / TRAPEZOIDS)
     weight[[0, -1]] /= 2
     return weight @ gradient

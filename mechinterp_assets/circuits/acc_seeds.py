@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.acc import TRAPEZOIDS
-from mechinterp_assets.circuits.acc_trace import SEEDS_SCHEMA, run_bytes
+from mechinterp_assets.circuits.acc_trace import SEEDS_SCHEMA, runs_per_batch
 from mechinterp_assets.circuits.baseline import check_prompts_fit
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.score_model import NormForm, ScoreModel, ScoreRun
 from mechinterp_assets.circuits.score_terms import KINDS, ScoreWriters, SideTerms, written_terms
+from mechinterp_assets.circuits.soft_cap import capped, gradient_before, soft_cap
 from mechinterp_assets.circuits.trace import Root
 from mechinterp_assets.model.agreement import ALLOWED, disagreement
 from mechinterp_assets.model.language_model import LanguageModel
@@ -87,21 +88,18 @@ def seeds_by_log_p(
     reader = _LogitReader(score_model)
     n_layers = model.config.n_layers
     rows: list[dict[str, Any]] = []
-    for length in sorted(prompts["n_tokens"].unique().to_list()):
-        batch = max(1, (memory_mib << 20) // run_bytes(model, length, n_layers))
-        same = prompts.filter(pl.col("n_tokens") == length)
-        for group, ids in equal_length_groups(same, batch):
-            run = score_model.run(ids, n_layers)
-            writers = ScoreWriters.before(run, n_layers)
-            ends = role_positions(group, END)
-            if not rows:
-                first = model.raw(ids[:1, : ends[0] + 1].to(model.device), logits_to_keep=1)
-                reader.check(run, 0, ends[0], first[0, -1])
-            for row, (prompt, end, (answers, _)) in enumerate(
-                zip(group["prompt"], ends, answer_tokens(group), strict=True)
-            ):
-                for found in reader.seeds(run, row, int(end), answers[0], share, writers):
-                    rows.append({"prompt": prompt, **found})
+    for group, ids in equal_length_groups(prompts, runs_per_batch(model, n_layers, memory_mib)):
+        run = score_model.run(ids, n_layers)
+        writers = ScoreWriters.before(run, n_layers)
+        ends = role_positions(group, END)
+        if not rows:
+            first = model.raw(ids[:1, : ends[0] + 1].to(model.device), logits_to_keep=1)
+            reader.check(run, 0, ends[0], first[0, -1])
+        for row, (prompt, end, (answers, _)) in enumerate(
+            zip(group["prompt"], ends, answer_tokens(group), strict=True)
+        ):
+            for found in reader.seeds(run, row, int(end), answers[0], share, writers):
+                rows.append({"prompt": prompt, **found})
     return pl.DataFrame(rows, schema=LOG_P_SCHEMA, orient="row")
 
 
@@ -117,15 +115,12 @@ class _LogitReader:
         W_U = own.raw_weights.W_U.to(device, torch.float64)
         self.W_U = self.norm.into(W_U)
         self.bias = self.norm.bias @ W_U + own.raw_weights.b_U.to(device, torch.float64)
-        cap = getattr(own.adapter.cfg, "output_logits_soft_cap", None)
-        self.cap = float(cap) if cap and cap > 0 else None
+        self.cap = soft_cap(own, "output_logits_soft_cap")
         self.of_values = [model.weights(up).W_O for up in range(own.config.n_layers)]
 
     def log_p(self, logits: Tensor) -> Tensor:
         """Log probabilities of logits [..., d_vocab] before a cap."""
-        if self.cap is not None:
-            logits = self.cap * (logits / self.cap).tanh()
-        return logits.log_softmax(-1)
+        return capped(logits, self.cap).log_softmax(-1)
 
     def terms(self, run: ScoreRun, row: int, end: int) -> tuple[SideTerms, Tensor]:
         """What every writer wrote at `end` [item, d_model], the final norm's scale in it; the last
@@ -190,8 +185,7 @@ class _LogitReader:
             at = logits * (step / TRAPEZOIDS)
             gradient = -self.log_p(at).exp()
             gradient[answer] += 1
-            if self.cap is not None:
-                gradient = gradient * (1 - (at / self.cap).tanh().square())
+            gradient = gradient_before(gradient, at, self.cap)
             total += gradient * (0.5 if step in (0, TRAPEZOIDS) else 1.0)
         return total / TRAPEZOIDS
 

@@ -27,9 +27,10 @@ from mechinterp_assets.circuits.acc import (
     acc_plus_side,
     acc_side,
     firing_limit,
-    relative_terms,
+    relative_weight,
 )
 from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.circuits.columns import DOWNSTREAM, PAIR, PAIR_ROLES, UPSTREAM
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.score_model import ScoreModel, ScoreRun
 from mechinterp_assets.circuits.score_terms import (
@@ -49,13 +50,8 @@ RULES: tuple[AccRule, ...] = get_args(AccRule)
 
 PAIRS_SCHEMA: dict[str, pl.DataType] = {
     "trace_rule": pl.String(),
-    "prompt": pl.Int64(),
-    "layer": pl.Int32(),
-    "head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
+    **PAIR,
+    **PAIR_ROLES,
     "uncapped_score": pl.Float64(),
     "relative_score": pl.Float64(),
     "attention": pl.Float64(),
@@ -74,33 +70,19 @@ PAIRS_SCHEMA: dict[str, pl.DataType] = {
 EDGES_SCHEMA: dict[str, pl.DataType] = {
     "trace_rule": pl.String(),
     "prompt": pl.Int64(),
-    "upstream_kind": pl.String(),
-    "upstream_layer": pl.Int32(),
-    "upstream_head": pl.Int32(),
+    **UPSTREAM,
     "written_at": pl.Int32(),
     "token_read": pl.Int32(),
     "written_role": pl.String(),
     "read_role": pl.String(),
-    "downstream_layer": pl.Int32(),
-    "downstream_head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
-    "side": pl.String(),
+    **DOWNSTREAM,
     "edge_weight": pl.Float64(),
     "edge_weight_share": pl.Float64(),
     "upstream_reaches_limit": pl.Boolean(),
     "is_root": pl.Boolean(),
     "path_multiplicity": pl.Float64(),
 }
-SEEDS_SCHEMA: dict[str, pl.DataType] = {
-    "prompt": pl.Int64(),
-    "layer": pl.Int32(),
-    "head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-}
+SEEDS_SCHEMA = PAIR
 Node = tuple[int, int, int, int]  # row of the group, head, destination, source
 
 
@@ -158,18 +140,15 @@ def acc_batches(
     n_layers = int(seeds["layer"].to_numpy().max()) + 1
     score_model = score_model or ScoreModel(model)
     done = 0
-    for length in sorted(prompts["n_tokens"].unique().to_list()):
-        batch = max(1, (memory_mib << 20) // run_bytes(model, length, n_layers))
-        same = prompts.filter(pl.col("n_tokens") == length)
-        for group, ids in equal_length_groups(same, batch):
-            run = score_model.run(ids, n_layers)
-            tracer = _Tracer(
-                score_model, run, group, seeds, rules, firing_threshold, contribution_fraction
-            )
-            yield tracer.traces()
-            done += group.height
-            if progress is not None:
-                progress(done, prompts.height)
+    for group, ids in equal_length_groups(prompts, runs_per_batch(model, n_layers, memory_mib)):
+        run = score_model.run(ids, n_layers)
+        tracer = _Tracer(
+            score_model, run, group, seeds, rules, firing_threshold, contribution_fraction
+        )
+        yield tracer.traces()
+        done += group.height
+        if progress is not None:
+            progress(done, prompts.height)
 
 
 def acc_trace(
@@ -200,11 +179,15 @@ def acc_trace(
     )
 
 
-def run_bytes(model: LanguageModel, length: int, n_layers: int) -> int:
-    """Memory of one prompt's run, forward cache included."""
+def runs_per_batch(model: LanguageModel, n_layers: int, memory_mib: int) -> Callable[[int], int]:
+    """By n_tokens: prompts whose runs with their cache fit into `memory_mib`, at least 1."""
     config = model.config
-    per_token = n_layers * (8 * config.d_model + 4 * config.d_z + 2 * config.n_heads * length)
-    return int(per_token * length * 8)
+
+    def fitting(length: int) -> int:
+        per_token = n_layers * (8 * config.d_model + 4 * config.d_z + 2 * config.n_heads * length)
+        return max(1, (memory_mib << 20) // int(per_token * length * 8))
+
+    return fitting
 
 
 def _check_seeds(model: LanguageModel, prompts: pl.DataFrame, seeds: pl.DataFrame) -> None:
@@ -306,11 +289,11 @@ class _Tracer:
             "destination": d,
             "source": s,
             "uncapped_score": float(terms.row[s]),
-            "relative_score": float(relative_terms(terms.sides[0], terms, s).sum()),
+            "relative_score": float(terms.sums[0] @ relative_weight(terms, s)),
             "attention": float(self.run.pattern[layer][row, head, d, s]),
             "attention_limit": limit,
             "reaches_limit": self._fires(rule, layer, node),
-            "terms_error": _identity_error(terms),
+            "terms_error": terms.error,
             "is_root": is_root,
             "path_multiplicity": paths,
         }
@@ -420,10 +403,3 @@ def _frame(
         roles = names(group, at)
         found = found.with_columns(pl.when(known).then(roles).alias(role))
     return found.select(*schema)
-
-
-def _identity_error(terms: RowTerms) -> float:
-    """Largest difference of the sides' sums from the row, relative to its largest score."""
-    size = float(terms.row.abs().max())
-    gaps = [float((side.row(len(terms.row)) - terms.row).abs().max()) for side in terms.sides]
-    return max(gaps) / size if size else max(gaps)

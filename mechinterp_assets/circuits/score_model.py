@@ -20,7 +20,6 @@ Source: ACC and ACC++, by the authors of FC24, for any decoder: RoPE, grouped qu
 behind attention, norms of queries and keys.
 """
 
-import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,9 +28,10 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.circuits.soft_cap import capped, soft_cap
 from mechinterp_assets.model.agreement import ALLOWED, disagreement
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.model.precision import float64, is_narrow
+from mechinterp_assets.model.norm_probe import norm_answers
 from mechinterp_assets.model.query_key import ScoreForm, found_form
 
 
@@ -44,20 +44,16 @@ class NormForm:
     centres: bool
 
     @classmethod
-    @torch.no_grad()
     def of(cls, module: Any, width: int, model: LanguageModel) -> "NormForm":
-        """Asked of the module with three inputs, since architectures store gains differently.
+        """Asked of the module with three inputs (model/norm_probe.py).
 
         The gain is right up to a factor that r makes up for (eps).
         """
         module = getattr(module, "original_component", module)
-        if is_narrow(model.dtype):  # its own rounding is no part of the gain
-            module = copy.deepcopy(module).float()
         probe = torch.ones(3, width, dtype=torch.float64)
         probe[0] = 0
         probe[1, 1::2] = -1
-        wide = torch.promote_types(model.dtype, torch.float32)
-        bias, turned, ones = float64(module(probe[None].to(model.device, wide))[0])
+        bias, turned, ones = norm_answers(model, module, probe)
         gain = (turned - bias) * probe[1].to(bias)
         centres = bool((ones - bias).norm() < 1e-3 * gain.norm())
         return cls(gain, bias, centres)
@@ -115,7 +111,8 @@ class ScoreRun:
     the same, as added to the stream; values [layer] of [prompt, head, position, d_head], without
     b_V; pattern [layer] of [prompt, head, destination, source]; r [layer] of [prompt, position], of
     the norm before attention; r_post likewise, behind it; queries, keys [layer] of [prompt, head,
-    position, d_head], norms in, not rotated; r_q, r_k [layer] of [prompt, head, position].
+    position, d_head], norms in, not rotated; r_q, r_k [layer] of [prompt, head, position]; stream
+    [layer, and behind the last one] of [prompt, position, d_model].
     """
 
     base: dict[str, Tensor]
@@ -149,12 +146,11 @@ class ScoreModel:
     @cached_property
     def cap(self) -> float | None:
         """Where tanh caps scores, or None."""
-        cap = getattr(self.model.adapter.cfg, "attn_scores_soft_cap", None)
-        return float(cap) if cap and cap > 0 else None
+        return soft_cap(self.model, "attn_scores_soft_cap")
 
     def capped(self, scores: Tensor) -> Tensor:
         """What the softmax is taken of."""
-        return scores if self.cap is None else self.cap * (scores / self.cap).tanh()
+        return capped(scores, self.cap)
 
     def weights(self, layer: int) -> LayerWeights:
         """Folded weights of one layer."""
@@ -179,8 +175,7 @@ class ScoreModel:
         layers = range(n_layers)
         kept = ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post"]
         kept += ["attn.hook_pattern", "attn.hook_v"]
-        for part in ("ln1.hook_out", "ln1_post.hook_in", "ln1_post.hook_out"):
-            kept.append(part)
+        kept += ["ln1.hook_out", "ln1_post.hook_in", "ln1_post.hook_out"]
         kept += [f"attn.{which}_norm.hook_{end}" for which in "qk" for end in ("in", "out")]
         names = {f"blocks.{layer}.{name}" for layer in layers for name in kept} | {"hook_pos_embed"}
         _, cache = model.raw.run_with_cache(

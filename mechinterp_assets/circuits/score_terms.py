@@ -19,6 +19,7 @@ is this project's choice.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -94,12 +95,22 @@ class RowTerms:
     row [source] are scores before a cap, of the sources 0 .. d; seen [source]: inside the window.
     """
 
-    layer: int
-    head: int
-    destination: int
     sides: tuple[SideTerms, SideTerms]
     row: Tensor
     seen: Tensor
+
+    @cached_property
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """Sums of each side's terms [source]."""
+        first, second = (side.row(len(self.row)) for side in self.sides)
+        return first, second
+
+    @cached_property
+    def error(self) -> float:
+        """Largest difference of the sums from the row, relative to its largest score."""
+        size = float(self.row.abs().max())
+        gap = max(float((own - self.row).abs().max()) for own in self.sums)
+        return gap / size if size else gap
 
 
 class HeadReader:
@@ -169,7 +180,7 @@ class HeadReader:
         seen = torch.ones(d + 1, dtype=torch.bool, device=query.device)
         if form.window is not None:
             seen[: max(0, d + 1 - form.window)] = False
-        return RowTerms(layer, self.head, d, (first, second), query @ key, seen)
+        return RowTerms((first, second), query @ key, seen)
 
 
 @torch.no_grad()

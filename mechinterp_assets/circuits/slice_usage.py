@@ -97,32 +97,31 @@ def slice_usage(
     counts = torch.zeros(*shape[:2], rank + 1, dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
     done = 0
-    for length in sorted(prompts["n_tokens"].unique().to_list()):
-        batch = prompts_per_batch(model, length, config.n_layers, memory_mib)
-        same = prompts.filter(pl.col("n_tokens") == length)
-        for group, ids in equal_length_groups(same, batch):
-            stream = residual_stream(model, ids, config.n_layers, device=omega.device)
-            for layer in range(config.n_layers):
-                x = stream.normalised(layer)
-                fires = firing_pairs(stream.pattern[layer], stream.score[layer], threshold)
-                silent = _sample(fires, silent_pairs, generator)
-                for head in range(config.n_heads):
-                    for at, mask in enumerate((silent[:, head], fires[:, head])):
-                        b, i, j = mask.nonzero(as_tuple=True)
-                        pairs = pair_slices(
-                            omega, layer, head, x[b, i], x[b, j], i - j, length, reading_dtype=None
-                        )
-                        size = pairs.terms.abs().sum(-1, keepdim=True)
-                        share = pairs.terms / size.clamp(min=torch.finfo(torch.float64).tiny)
-                        parts = (pairs.selected.double(), pairs.terms, share)
-                        n_pairs[layer, head, at] += len(b)
-                        sums[layer, head, at] += torch.stack([p.sum(0) for p in parts]).cpu()
-                    # The firing pairs are the last of the two.
-                    found = pairs.selected.sum(-1).bincount(minlength=rank + 1)
-                    counts[layer, head] += found.cpu()
-            done += group.height
-            if progress is not None:
-                progress(done, prompts.height)
+    batch = prompts_per_batch(model, config.n_layers, memory_mib)
+    for group, ids in equal_length_groups(prompts, batch):
+        stream = residual_stream(model, ids, config.n_layers, device=omega.device)
+        for layer in range(config.n_layers):
+            x = stream.normalised(layer)
+            length = x.shape[1]
+            fires = firing_pairs(stream.pattern[layer], stream.score[layer], threshold)
+            silent = _sample(fires, silent_pairs, generator)
+            for head in range(config.n_heads):
+                for at, mask in enumerate((silent[:, head], fires[:, head])):
+                    b, i, j = mask.nonzero(as_tuple=True)
+                    pairs = pair_slices(
+                        omega, layer, head, x[b, i], x[b, j], i - j, length, reading_dtype=None
+                    )
+                    size = pairs.terms.abs().sum(-1, keepdim=True)
+                    share = pairs.terms / size.clamp(min=torch.finfo(torch.float64).tiny)
+                    parts = (pairs.selected.double(), pairs.terms, share)
+                    n_pairs[layer, head, at] += len(b)
+                    sums[layer, head, at] += torch.stack([p.sum(0) for p in parts]).cpu()
+                # The firing pairs are the last of the two.
+                found = pairs.selected.sum(-1).bincount(minlength=rank + 1)
+                counts[layer, head] += found.cpu()
+        done += group.height
+        if progress is not None:
+            progress(done, prompts.height)
     return SliceUsage(_counts_frame(counts.numpy()), _usage_frame(n_pairs.numpy(), sums.numpy()))
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.circuits.columns import PAIR, PAIR_ROLES
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.residual import (
@@ -192,13 +193,8 @@ def mean_other_keys(
 # ---- table attention_slices ----------------------------------------------------------------------
 
 SLICES_SCHEMA: dict[str, pl.DataType] = {
-    "prompt": pl.Int64(),
-    "layer": pl.Int32(),
-    "head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
+    **PAIR,
+    **PAIR_ROLES,
     "attention_score": pl.Float64(),
     "attention": pl.Float64(),
     "fires": pl.Boolean(),
@@ -336,9 +332,9 @@ def slices_frame(
     return pl.DataFrame(columns).cast(pl.Schema(SLICES_SCHEMA))
 
 
-def prompts_per_batch(model: LanguageModel, length: int, n_layers: int, memory_mib: int) -> int:
-    """Prompts of `length` tokens whose residual streams fit into `memory_mib`, at least 1."""
-    return max(1, (memory_mib << 20) // prompt_bytes(model, length, n_layers))
+def prompts_per_batch(model: LanguageModel, n_layers: int, memory_mib: int) -> Callable[[int], int]:
+    """By n_tokens: prompts whose residual streams fit into `memory_mib`, at least 1."""
+    return lambda length: max(1, (memory_mib << 20) // prompt_bytes(model, length, n_layers))
 
 
 @torch.no_grad()
@@ -361,18 +357,16 @@ def attention_slices(
     roles, blocks, done = RoleNames(prompts, after_bos=model.bos.prepended), [], 0
     n_layers = model.config.n_layers
     indexed = prompts.with_row_index("_row")
-    for length in sorted(prompts["n_tokens"].unique().to_list()):
-        batch = prompts_per_batch(model, length, n_layers, memory_mib)
-        same = indexed.filter(pl.col("n_tokens") == length)
-        for group, ids in equal_length_groups(same, batch):
-            stream = residual_stream(model, ids, n_layers, device=omega.device)
-            rows = group["_row"].to_numpy()
-            for layer in range(n_layers):
-                fires = firing_pairs(stream.pattern[layer], stream.score[layer], threshold)
-                blocks.append(_untraced_block(omega, stream, layer, fires, rows))
-            done += group.height
-            if progress is not None:
-                progress(done, prompts.height)
+    batch = prompts_per_batch(model, n_layers, memory_mib)
+    for group, ids in equal_length_groups(indexed, batch):
+        stream = residual_stream(model, ids, n_layers, device=omega.device)
+        rows = group["_row"].to_numpy()
+        for layer in range(n_layers):
+            fires = firing_pairs(stream.pattern[layer], stream.score[layer], threshold)
+            blocks.append(_untraced_block(omega, stream, layer, fires, rows))
+        done += group.height
+        if progress is not None:
+            progress(done, prompts.height)
     return slices_frame(prompts, blocks, roles, attention_scales(model))
 
 

@@ -44,6 +44,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.circuits.baseline import check_prompts_fit
+from mechinterp_assets.circuits.columns import DOWNSTREAM, PAIR, PAIR_ROLES, UPSTREAM
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.residual import (
@@ -80,16 +81,8 @@ class Root(NamedTuple):
 
 EDGES_SCHEMA: dict[str, pl.DataType] = {
     "prompt": pl.Int64(),
-    "upstream_kind": pl.String(),
-    "upstream_layer": pl.Int32(),
-    "upstream_head": pl.Int32(),
-    "downstream_layer": pl.Int32(),
-    "downstream_head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
-    "side": pl.String(),
+    **UPSTREAM,
+    **DOWNSTREAM,
     "written_at": pl.Int32(),
     "written_role": pl.String(),
     "trace_rule": pl.String(),
@@ -104,13 +97,8 @@ EDGES_SCHEMA: dict[str, pl.DataType] = {
 }
 
 CONTRAST_SCHEMA: dict[str, pl.DataType] = {
-    "prompt": pl.Int64(),
-    "layer": pl.Int32(),
-    "head": pl.Int32(),
-    "destination": pl.Int32(),
-    "source": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
+    **PAIR,
+    **PAIR_ROLES,
     "side": pl.String(),
     "trace_rule": pl.String(),
     "n_slices": pl.Int32(),
@@ -251,13 +239,18 @@ def trace_circuit(
     rules = [settings or TraceSettings()]
     batches = trace_batches(model, prompts, roots, rules, omega=omega, progress=progress)
     parts = [part for (part,) in batches]
-    counts = pl.concat([part.roots for part in parts])
     return Trace(
         pl.concat([part.slices for part in parts]),
         pl.concat([part.edges for part in parts]),
-        counts.group_by("layer", "head", "source", maintain_order=True).agg(pl.all().sum()),
+        counted_roots([part.roots for part in parts]),
         pl.concat([part.contrast for part in parts]),
     )
+
+
+def counted_roots(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Trace.roots over batches, each with those of its own prompts."""
+    roots = pl.concat(parts).group_by("layer", "head", "source", maintain_order=True)
+    return roots.agg(pl.all().sum())
 
 
 @torch.no_grad()
@@ -287,30 +280,28 @@ def trace_batches(
         _check_window(model, prompts, n_layers)
     scales, writers = attention_scales(model), Writers.of(model, n_layers - 1)
     done = 0
-    for length in sorted(prompts["n_tokens"].unique().to_list()):
-        batch = prompts_per_batch(model, length, n_layers, memory_mib)
-        same = prompts.filter(pl.col("n_tokens") == length)
-        for group, ids in equal_length_groups(same, batch):
-            stream = residual_stream(model, ids, n_layers, device=omega.device)
-            names = RoleNames(group, after_bos=model.bos.prepended)
-            traces = []
-            for settings in rules:
-                rows = _Rows()
-                blocks = _trace_group(omega, stream, group, roots, settings, rows)
-                slices = slices_frame(group, blocks, names, scales, settings.trace_rule)
-                traces.append(
-                    Trace(
-                        slices,
-                        _edges_frame(slices, rows, writers, group, names),
-                        _roots_frame(slices, roots, group, settings),
-                        _contrast_frame(slices, rows),
-                    )
+    batch = prompts_per_batch(model, n_layers, memory_mib)
+    for group, ids in equal_length_groups(prompts, batch):
+        stream = residual_stream(model, ids, n_layers, device=omega.device)
+        names = RoleNames(group, after_bos=model.bos.prepended)
+        traces = []
+        for settings in rules:
+            rows = _Rows()
+            blocks = _trace_group(omega, stream, group, roots, settings, rows)
+            slices = slices_frame(group, blocks, names, scales, settings.trace_rule)
+            traces.append(
+                Trace(
+                    slices,
+                    _edges_frame(slices, rows, writers, group, names),
+                    _roots_frame(slices, roots, group, settings),
+                    _contrast_frame(slices, rows),
                 )
-            del stream  # before the next one is made
-            yield tuple(traces)
-            done += group.height
-            if progress is not None:
-                progress(done, prompts.height)
+            )
+        del stream  # before the next one is made
+        yield tuple(traces)
+        done += group.height
+        if progress is not None:
+            progress(done, prompts.height)
 
 
 def _check_window(model: LanguageModel, prompts: pl.DataFrame, n_layers: int) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mechinterp_assets.circuits.graph import GRAPH_KEY, NODES_SCHEMA, ioi_trace_nodes
+from mechinterp_assets.circuits.graph import GRAPH_KEY, GRAPH_SCHEMA, NODES_SCHEMA, ioi_trace_nodes
 from mechinterp_assets.circuits.published_graph import (
     PUBLISHED_SCHEMA,
     prompt_steps,
@@ -27,20 +27,13 @@ from mechinterp_assets.circuits.published_graph import (
 )
 from mechinterp_assets.circuits.settings import MainRule, RuleName, TraceSettings
 from mechinterp_assets.circuits.slices import SIDES
-from mechinterp_assets.circuits.trace import Trace
+from mechinterp_assets.circuits.trace import Trace, counted_roots
 
 PUBLISHED_RULE = "fc24_code"
 _CHANGES = ("near", "negative", "all_slices")
 VARIANTS_SCHEMA: dict[str, pl.DataType] = {
     "trace_rule": pl.String(),
-    "upstream_layer": pl.Int32(),
-    "upstream_head": pl.Int32(),
-    "downstream_layer": pl.Int32(),
-    "downstream_head": pl.Int32(),
-    "destination_role": pl.String(),
-    "source_role": pl.String(),
-    "side": pl.String(),
-    "written_role": pl.String(),
+    **{name: GRAPH_SCHEMA[name] for name in GRAPH_KEY},
     "n_prompts": pl.Int64(),
     "n_pairs": pl.Int64(),
     "path_multiplicity": pl.Float64(),
@@ -106,8 +99,7 @@ class VariantCounts:
 
     def roots(self) -> pl.DataFrame:
         """Columns of Trace.roots over all batches."""
-        roots = pl.concat(self._roots).group_by("layer", "head", "source", maintain_order=True)
-        return roots.agg(pl.all().sum())
+        return counted_roots(self._roots)
 
 
 def variant_settings(variant: RuleName, main: TraceSettings, near: float) -> TraceSettings:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.interventions.runs import CleanRun, LiveRun, earliest
+from mechinterp_assets.interventions.sites import Places
 from mechinterp_assets.interventions.traced_edges import EdgePlaces
 from mechinterp_assets.model.hooks import Hook, NamedHook
 from mechinterp_assets.model.language_model import LanguageModel
@@ -88,11 +89,8 @@ class SadEdgeStep:
         return [(f"blocks.{self.layer}.attn.hook_{n}", edit_projection(n)) for n in RECEIVERS]
 
     def select(self, keep: Tensor) -> "SadEdgeStep":
-        new_row = torch.full((int(self.row.max()) + 1,), -1, device=self.row.device)
-        new_row[keep] = torch.arange(len(keep), device=self.row.device)
-        row = new_row[self.row]
-        kept = row >= 0
-        return replace(self, row=row[kept], position=self.position[kept], delta=self.delta[kept])
+        places, kept = Places(self.row, self.position).select(keep)
+        return replace(self, row=places.row, position=places.position, delta=self.delta[kept])
 
 
 def sad_direction(
@@ -109,15 +107,15 @@ def sad_direction(
 
 def normalised_input(model: LanguageModel, run: CleanRun, layer: int) -> Tensor:
     """x / s before the attention of a layer, unedited [row, position, d_model]."""
-    x = run.resid_pre[layer]
-    if model.config.normalization == "LN":
-        x = x - x.mean(-1, keepdim=True)
-    return x / input_scale(model, run, layer)
+    return _centred_input(model, run, layer) / input_scale(model, run, layer)
 
 
 def input_scale(model: LanguageModel, run: CleanRun, layer: int) -> Tensor:
     """s of the norm before the attention of a layer, unedited [row, position, 1]."""
-    x = run.resid_pre[layer]
-    if model.config.normalization == "LN":
-        x = x - x.mean(-1, keepdim=True)
+    x = _centred_input(model, run, layer)
     return (x.square().mean(-1, keepdim=True) + model.config.eps).sqrt()
+
+
+def _centred_input(model: LanguageModel, run: CleanRun, layer: int) -> Tensor:
+    x = run.resid_pre[layer]
+    return x - x.mean(-1, keepdim=True) if model.config.normalization == "LN" else x

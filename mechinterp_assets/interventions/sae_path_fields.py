@@ -8,6 +8,7 @@ The part is taken out of z at the SAE's layer, all other heads are frozen, MLPs 
 frozen, and only the receivers' q, k or v (S-inhibition heads' values, say) see it. Raw weights.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -44,9 +45,9 @@ class SaePath(PathIntervention):
     def sae_layers(self) -> tuple[int, ...]:
         return (self.layer,)
 
+    @abstractmethod
     def removed(self, sae: "SparseAutoencoder", z: "Tensor") -> "Tensor":
         """What is taken out of z [place, head, d_head]."""
-        raise NotImplementedError
 
     @classmethod
     def check(

@@ -30,6 +30,7 @@ from mechinterp_assets.interventions.runs import (
     Step,
     earliest,
 )
+from mechinterp_assets.interventions.sites import Places
 from mechinterp_assets.interventions.terms import InterventionError
 from mechinterp_assets.model.hooks import Hook, NamedHook
 from mechinterp_assets.model.language_model import LanguageModel
@@ -126,11 +127,8 @@ class EdgeStep:
         ]
 
     def select(self, keep: Tensor) -> "EdgeStep":
-        new_row = torch.full((int(self.row.max()) + 1,), -1, device=self.row.device)
-        new_row[keep] = torch.arange(len(keep), device=self.row.device)
-        row = new_row[self.row]
-        kept = row >= 0
-        return replace(self, row=row[kept], position=self.position[kept], basis=self.basis[kept])
+        places, kept = Places(self.row, self.position).select(keep)
+        return replace(self, row=places.row, position=places.position, basis=self.basis[kept])
 
 
 def edge_edit(run: CleanRun, step: EdgeStep, places: EdgePlaces) -> Edit:

@@ -482,18 +482,20 @@ def _with_bos(row: dict[str, object], bos_token_id: int) -> dict[str, object]:
 
 
 def equal_length_groups(
-    prompts: pl.DataFrame, max_prompts: int | None = None
+    prompts: pl.DataFrame, max_prompts: int | Callable[[int], int] | None = None
 ) -> Iterator[tuple[pl.DataFrame, "Tensor"]]:
     """Rows of equal n_tokens with their ids [prompt, position] int64, shortest first, no padding.
 
-    `max_prompts` bounds a group's size. Rows keep their order within a group.
+    `max_prompts` bounds a group's size, or says by n_tokens what bounds it. Rows keep their order
+    within a group.
     """
-    if max_prompts is not None and max_prompts <= 0:
+    if max_prompts is not None and not callable(max_prompts) and max_prompts <= 0:
         raise PromptError(f"max_prompts is {max_prompts}; use a positive number or None")
     import torch
 
     for length in sorted(prompts["n_tokens"].unique().to_list()):
         rows = prompts.filter(pl.col("n_tokens") == length)
-        for group in rows.iter_slices(max_prompts or rows.height):
+        size = max_prompts(length) if callable(max_prompts) else max_prompts
+        for group in rows.iter_slices(size or rows.height):
             ids = np.stack([np.asarray(ids, dtype=np.int64) for ids in group["token_ids"]])
             yield group, torch.from_numpy(ids)

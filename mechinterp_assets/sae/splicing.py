@@ -41,8 +41,12 @@ class CleanPass:
 
     def cross_entropy(self, logits: Tensor, log_normalizer: Tensor) -> float:
         """Sum over predictions of the next-token cross-entropy of a pass over this batch, nats."""
+        return float(self.losses(logits, log_normalizer).sum())
+
+    def losses(self, logits: Tensor, log_normalizer: Tensor) -> Tensor:
+        """Cross-entropy of every prediction [m] of a pass over this batch, nats, float64."""
         chosen = logits[self.predicting, self.targets]
-        return float((log_normalizer[self.predicting].double() - chosen.double()).sum())
+        return log_normalizer[self.predicting].double() - chosen.double()
 
 
 @dataclass

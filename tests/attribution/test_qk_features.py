@@ -3,6 +3,7 @@ rotary positions and grouped queries; parallel blocks), a slow reference from Hu
 parameters, a planted pair, statistics of hand-made contributions."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -117,8 +118,8 @@ def rotated(model: LanguageModel, vector: Tensor, position: int) -> Tensor:
     """A query or key of one head at a position, by Hugging Face's own rotation."""
     if model.config.positional == "absolute":
         return vector
-    rotary = model.trunk.rotary_emb  # type: ignore[union-attr]
-    cos, sin = rotary(torch.zeros(1, dtype=torch.float32), torch.tensor([[position]]))  # type: ignore[operator]
+    trunk: Any = model.trunk
+    cos, sin = trunk.rotary_emb(torch.zeros(1, dtype=torch.float32), torch.tensor([[position]]))
     x = vector[None, None, None]
     return apply_rotary_pos_emb(x, x, cos.double(), sin.double())[0][0, 0, 0]
 

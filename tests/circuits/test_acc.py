@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp_assets.circuits.acc import (
     acc_plus_side,
@@ -226,54 +225,6 @@ def test_firing_limits() -> None:
 
 
 # ---- a circuit built by hand ---------------------------------------------------------------------
-
-VOCABULARY, POSITIONS = 12, 12
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    """Two layers, no MLPs. 0.0 copies the previous token's identity, 0.1 attends to it too but
-    writes elsewhere; 1.0 attends from a token to the position whose previous token it is, through
-    what 0.0 wrote there. Stream: token, position, previous token, scratch, 12 dimensions each.
-    """
-    d = 2 * VOCABULARY + 2 * POSITIONS
-    d_head = d // 2
-    config = GPT2Config(
-        n_layer=2,
-        n_head=2,
-        n_embd=d,
-        n_positions=POSITIONS,
-        vocab_size=VOCABULARY,
-        n_inner=4,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    hf = GPT2LMHeadModel(config)
-    unit = torch.arange(12)
-    token, position, previous, scratch = unit, 12 + unit, 24 + unit, 36 + unit
-    with torch.no_grad():
-        for name, parameter in hf.named_parameters():
-            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        trunk = hf.transformer
-        trunk.wte.weight[unit, token] = 1.0
-        trunk.wpe.weight[unit, position] = 1.0
-        for layer, head, part, rows_, size in (
-            *((0, head, "q", position[1:], 3.0) for head in (0, 1)),
-            *((0, head, "k", position[:-1], 3.0) for head in (0, 1)),
-            (0, 0, "v", token, 1.0),
-            (0, 1, "v", position, 1.0),
-            (1, 0, "q", token, 3.0),
-            (1, 0, "k", previous, 3.0),
-        ):
-            start = ("q", "k", "v").index(part) * d + head * d_head
-            columns = start + torch.arange(len(rows_))
-            trunk.h[layer].attn.c_attn.weight[rows_, columns] = size
-        trunk.h[0].attn.c_proj.weight[unit, previous] = 1.0
-        trunk.h[0].attn.c_proj.weight[d_head + unit, scratch] = 1.0
-    folder = tmp_path_factory.mktemp("planted_acc")
-    hf.save_pretrained(folder)
-    return LanguageModel.load(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Singular vector tracing: identities, an independent recursive reference, a planted circuit."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from trace_reference import Reference
-from transformers import GPT2Config, GPT2LMHeadModel
+from traced_cases import MODELS, Case
 
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.settings import MainRule, TraceSettings
-from mechinterp_assets.circuits.slices import attention_slices
 from mechinterp_assets.circuits.trace import (
     Root,
     keep_heads,
@@ -25,44 +23,10 @@ from mechinterp_assets.circuits.trace import (
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import table_specs
 
-MODELS = ["organism", "stories", "tiny_gpt2", "tiny_llama"]
-
-
-def firing_roots(
-    model: LanguageModel, prompts: pl.DataFrame, count: int
-) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
-    """Prompts whose IO position is moved to where late heads fire from END, and these heads."""
-    fires = attention_slices(model, prompts).join(prompts.select("prompt", "pos_end"), on="prompt")
-    late = fires.filter(
-        (pl.col("destination") == pl.col("pos_end"))
-        & (pl.col("layer") >= model.config.n_layers - 2)
-    )
-    targets = late.group_by("prompt").agg(pl.col("source").mode().first())
-    moved = prompts.join(targets, on="prompt").with_columns(pos_io=pl.col("source")).drop("source")
-    hit = late.join(moved.select("prompt", "pos_io"), on="prompt").filter(
-        pl.col("source") == pl.col("pos_io")
-    )
-    best = hit.group_by("layer", "head").len().sort("len", "layer", "head", descending=True)
-    return moved, [(int(a), int(b)) for a, b, _ in best.head(count).iter_rows()]
-
-
-@pytest.fixture(scope="module")
-def case(
-    request: pytest.FixtureRequest,
-) -> tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]]:
-    model: LanguageModel = request.getfixturevalue(request.param)
-    if request.param == "organism":
-        prompts = request.getfixturevalue("organism_prompts").head(6)
-    else:
-        prompts = request.getfixturevalue("make_prompts")(model, 4, 10)
-    return model, *firing_roots(model, prompts, 3)
-
 
 @pytest.mark.parametrize("rule", ["fc24", "relative"])
 @pytest.mark.parametrize("case", MODELS, indirect=True)
-def test_equals_the_recursive_reference(
-    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]], rule: MainRule
-) -> None:
+def test_equals_the_recursive_reference(case: Case, rule: MainRule) -> None:
     model, prompts, roots = case
     if rule == "relative":  # the reference follows every token's writers
         prompts = prompts.head(2)
@@ -142,7 +106,7 @@ def test_equals_the_recursive_reference(
 
 @pytest.mark.parametrize("case", MODELS, indirect=True)
 def test_all_writers_and_the_appended_one_sum_to_the_whole(
-    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]],
+    case: Case,
 ) -> None:
     model, prompts, roots = case
     trace = trace_circuit(model, prompts, roots, TraceSettings(keep_all=True))
@@ -194,9 +158,7 @@ def _inputs(model: LanguageModel, ids: list[int]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("case", ["organism", "tiny_llama"], indirect=True)
-def test_batching_changes_nothing(
-    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batching_changes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     from mechinterp_assets.circuits import trace as module
 
     model, prompts, roots = case
@@ -217,7 +179,7 @@ def test_batching_changes_nothing(
 
 @pytest.mark.parametrize("case", ["organism", "tiny_gpt2"], indirect=True)
 def test_frames_follow_their_tables(
-    case: tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]],
+    case: Case,
 ) -> None:
     model, prompts, roots = case
     trace = trace_circuit(model, prompts, roots)
@@ -356,62 +318,6 @@ def test_kept_heads_are_the_shortest_sufficient_prefix(contributions: list[float
 
 
 # ---- a circuit built by hand ---------------------------------------------------------------------
-
-VOCABULARY, POSITIONS = 12, 12
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    """Two layers, no MLPs. 0.0 copies the previous token's identity, 0.1 is a decoy that attends
-    to the previous token too but writes elsewhere; 1.0 attends from a token to the position whose
-    previous token it is (induction), through what 0.0 wrote; 1.1 does nothing.
-
-    Residual stream: token [12], position [12], previous token [12], scratch [12].
-    """
-    d = 2 * VOCABULARY + 2 * POSITIONS
-    d_head = d // 2
-    config = GPT2Config(
-        n_layer=2,
-        n_head=2,
-        n_embd=d,
-        n_positions=POSITIONS,
-        vocab_size=VOCABULARY,
-        n_inner=4,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    hf = GPT2LMHeadModel(config)
-    token, position = torch.arange(VOCABULARY), VOCABULARY + torch.arange(POSITIONS)
-    previous, scratch = 2 * VOCABULARY + torch.arange(VOCABULARY), 3 * VOCABULARY + torch.arange(12)
-    unit = torch.arange(VOCABULARY)
-    with torch.no_grad():
-        for name, parameter in hf.named_parameters():
-            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        trunk = hf.transformer
-        trunk.wte.weight[token, token] = 1.0
-        trunk.wpe.weight[unit, position] = 1.0
-
-        def put(layer: int, head: int, part: str, rows: torch.Tensor, size: float) -> None:
-            start = ("q", "k", "v").index(part) * d + head * d_head
-            trunk.h[layer].attn.c_attn.weight[rows, start + torch.arange(len(rows))] = size
-
-        def write(layer: int, head: int, columns: torch.Tensor, size: float) -> None:
-            rows = head * d_head + torch.arange(len(columns))
-            trunk.h[layer].attn.c_proj.weight[rows, columns] = size
-
-        for head in (0, 1):
-            put(0, head, "q", position[1:], 3.0)
-            put(0, head, "k", position[:-1], 3.0)
-        put(0, 0, "v", token, 1.0)
-        write(0, 0, previous, 1.0)
-        put(0, 1, "v", position, 1.0)
-        write(0, 1, scratch, 1.0)
-        put(1, 0, "q", token, 3.0)
-        put(1, 0, "k", previous, 3.0)
-    folder: Path = tmp_path_factory.mktemp("planted")
-    hf.save_pretrained(folder)
-    return LanguageModel.load(folder)
 
 
 def test_a_planted_induction_circuit_is_found(planted: LanguageModel) -> None:

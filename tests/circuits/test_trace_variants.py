@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 from pydantic import ValidationError
-from test_trace import MODELS, case, firing_roots  # noqa: F401
 from trace_reference import Reference
+from traced_cases import MODELS, Case
 
 from mechinterp_assets.circuits import trace as trace_module
 from mechinterp_assets.circuits.errors import CircuitError
@@ -33,12 +33,11 @@ from mechinterp_assets.circuits.trace_variants import (
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import table_specs
 
-Case = tuple[LanguageModel, pl.DataFrame, list[tuple[int, int]]]
 VARIANTS: tuple[RuleName, ...] = ("near", "negative", "all_slices", "fc24_code", "relative")
 PAIR = ["prompt", "downstream_layer", "downstream_head", "destination", "source", "side"]
 
 
-def counts_of(case: Case, variant: RuleName) -> VariantCounts:  # noqa: F811
+def counts_of(case: Case, variant: RuleName) -> VariantCounts:
     model, prompts, roots = case
     counts = VariantCounts(rule_name(variant, "fc24"), prompts)
     settings = variant_settings(variant, TraceSettings(), near=0.25)
@@ -47,7 +46,7 @@ def counts_of(case: Case, variant: RuleName) -> VariantCounts:  # noqa: F811
 
 
 @pytest.mark.parametrize("case", MODELS, indirect=True)
-def test_published_counts_equal_those_of_a_recursion_along_every_path(case: Case) -> None:  # noqa: F811
+def test_published_counts_equal_those_of_a_recursion_along_every_path(case: Case) -> None:
     model, prompts, roots = case
     edges = counts_of(case, "fc24_code").edges()
     assert edges["side"].null_count() == edges.height > 0
@@ -68,7 +67,7 @@ def test_published_counts_equal_those_of_a_recursion_along_every_path(case: Case
 
 @pytest.mark.parametrize("case", ["organism", "tiny_gpt2"], indirect=True)
 def test_the_published_graph_equals_one_built_edge_by_edge(
-    case: Case,  # noqa: F811
+    case: Case,
     request: pytest.FixtureRequest,
 ) -> None:
     """Every step of the recursion, prompt by prompt, adds to a graph as FC24's code says: an edge
@@ -127,7 +126,7 @@ def test_published_roles_of_one_prompt() -> None:
 
 
 @pytest.mark.parametrize("case", ["organism", "tiny_gpt2"], indirect=True)
-def test_negative_keeps_the_heads_that_write_most_against_the_slices(case: Case) -> None:  # noqa: F811
+def test_negative_keeps_the_heads_that_write_most_against_the_slices(case: Case) -> None:
     settings = TraceSettings(sign="negative", keep_all=True)
     edges = trace_circuit(*case, settings).edges.filter(upstream_kind="head")
     assert edges.filter("kept").height > 0
@@ -143,7 +142,7 @@ def test_negative_keeps_the_heads_that_write_most_against_the_slices(case: Case)
 
 
 @pytest.mark.parametrize("case", ["organism", "tiny_llama"], indirect=True)
-def test_all_slices_is_what_the_contrast_compares_with(case: Case) -> None:  # noqa: F811
+def test_all_slices_is_what_the_contrast_compares_with(case: Case) -> None:
     model, prompts, roots = case
     some = trace_circuit(model, prompts, roots, TraceSettings(slice_contrast=True))
     every = trace_circuit(
@@ -184,7 +183,7 @@ def test_all_slices_is_what_the_contrast_compares_with(case: Case) -> None:  # n
 
 
 @pytest.mark.parametrize("case", ["organism"], indirect=True)
-def test_near_roots_are_those_that_almost_fire(case: Case) -> None:  # noqa: F811
+def test_near_roots_are_those_that_almost_fire(case: Case) -> None:
     model, prompts, roots = case
     trace = trace_circuit(model, prompts, roots, TraceSettings(firing_threshold=0.9, near=0.05))
     started = trace.slices.filter(
@@ -203,7 +202,7 @@ def test_near_roots_are_those_that_almost_fire(case: Case) -> None:  # noqa: F81
 
 
 @pytest.mark.parametrize("case", ["organism"], indirect=True)
-def test_variants_follow_their_tables(case: Case) -> None:  # noqa: F811
+def test_variants_follow_their_tables(case: Case) -> None:
     model, prompts, roots = case
     main = TraceSettings()
     rules = [main, *(variant_settings(name, main, near=0.25) for name in VARIANTS)]

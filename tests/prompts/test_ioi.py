@@ -153,6 +153,18 @@ def test_groups_have_equal_length_and_cover_all(prompts: pl.DataFrame) -> None:
     assert sorted(seen) == prompts["prompt"].to_list()
 
 
+def test_the_length_may_bound_a_group(prompts: pl.DataFrame) -> None:
+    lengths = sorted(prompts["n_tokens"].unique())
+    most = {length: n + 1 for n, length in enumerate(lengths)}
+    groups = [group for group, _ in equal_length_groups(prompts, most.__getitem__)]
+    assert pl.concat(groups).equals(prompts.sort("n_tokens", maintain_order=True))
+    counts = dict(prompts["n_tokens"].value_counts().iter_rows())
+    for length, bound in most.items():
+        sizes = [group.height for group in groups if group["n_tokens"][0] == length]
+        assert sizes[:-1] == [bound] * (-(-counts[length] // bound) - 1)
+        assert 0 < sizes[-1] <= bound
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

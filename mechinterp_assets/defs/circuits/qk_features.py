@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -14,13 +14,16 @@ from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
 
 if TYPE_CHECKING:  # science imports torch
+    from collections.abc import Mapping, Sequence
+
+    from mechinterp_assets.attribution.qk_pairs import PairTables
     from mechinterp_assets.sae.base import SparseAutoencoder
 
 TABLES = ("qk_feature_pairs", "qk_feature_kinds", "qk_feature_summary")
 CARRIED = ("qk_carried_pairs", "qk_carried_kinds", "qk_carried_summary")
 ROLE, FALLBACK = "name_mover", "ioi_attention_io"
 CARRIER_ROLE, CARRIER_FALLBACK = "s_inhibition", "ioi_attention_s2"
-IOI = "ioi"
+HEAD = ("layer", "head")
 
 
 @tables(
@@ -60,21 +63,9 @@ def qk_features(run: Run) -> Made:
         )
     except (QkFeatureError, RdfaError, PromptError) as reason:
         return run.nothing(str(reason), *TABLES, *CARRIED)
-    reasons = pl.DataFrame(
-        [(*head, reason) for head, reason in heads.items()],
-        schema={"layer": pl.Int32, "head": pl.Int32, "chosen_by": pl.String},
-        orient="row",
-    )
-
-    def named(frame: pl.DataFrame) -> pl.DataFrame:
-        joined = frame.join(reasons, on=["layer", "head"], how="left", maintain_order="left")
-        return joined.with_columns(task=pl.lit(settings.task))
-
     return run.made(
         {
-            "qk_feature_pairs": named(found.pairs),
-            "qk_feature_kinds": named(found.kinds).drop("chosen_by"),
-            "qk_feature_summary": named(found.summary),
+            **_frames(TABLES, found, HEAD, heads, settings.task),
             **_carried(run, heads, saes, residual_saes, prompts),
         },
         {
@@ -94,15 +85,51 @@ def _heads(run: Run) -> dict[tuple[int, int], str]:
     settings = run.study.qk_features
     if settings.heads != "auto":
         return dict.fromkeys(settings.heads, "named in qk_features.heads")
-    scores = [run.frame(name) for name in SCORE_TABLES]
-    movers = head_roles(*scores).filter(pl.col("role") == ROLE)
-    reason = f"role {ROLE}"
-    if movers.is_empty():
-        movers = scores[1].filter(pl.col("score") == FALLBACK)
-        reason = f"largest {FALLBACK}; no head has the role {ROLE}"
-    chosen = movers.sort("value", "layer", "head", descending=[True, False, False])
-    rows = chosen.head(settings.max_heads).select("layer", "head").sort("layer", "head").rows()
+    movers, reason = _ranked(run, ROLE, FALLBACK)
+    rows = movers.head(settings.max_heads).select(HEAD).sort(HEAD).rows()
     return {(int(layer), int(head)): reason for layer, head in rows}
+
+
+def _ranked(
+    run: Run, role: str, fallback: str, *, positive: bool = False
+) -> tuple[pl.DataFrame, str]:
+    """Heads with a role, else by the score `fallback`, largest first; and which of the two.
+
+    positive: scores that are not do not count.
+    """
+    scores = [run.frame(name) for name in SCORE_TABLES]
+    found, reason = head_roles(*scores).filter(pl.col("role") == role), f"role {role}"
+    if found.is_empty():
+        found = scores[1].filter(pl.col("score") == fallback)
+        found = found.filter(pl.col("value") > 0) if positive else found
+        reason = f"largest {fallback}; no head has the role {role}"
+    return found.sort("value", *HEAD, descending=[True, False, False]), reason
+
+
+def _frames(
+    names: Sequence[str],
+    found: PairTables,
+    key: Sequence[str],
+    chosen: Mapping[tuple[Any, ...], str],
+    task: str,
+) -> dict[str, pl.DataFrame]:
+    """Tables of pairs, kinds and a summary by their names, with the task.
+
+    chosen: columns of the key -> why these heads; kinds do not have it.
+    """
+    reasons = pl.DataFrame(
+        [(*heads, reason) for heads, reason in chosen.items()],
+        schema={**dict.fromkeys(key, pl.Int32), "chosen_by": pl.String},
+        orient="row",
+    )
+    pairs, summary = (
+        frame.join(reasons, on=key, how="left", maintain_order="left")
+        for frame in (found.pairs, found.summary)
+    )
+    return {
+        name: frame.with_columns(task=pl.lit(task))
+        for name, frame in zip(names, (pairs, found.kinds, summary), strict=True)
+    }
 
 
 def _carried(
@@ -115,6 +142,7 @@ def _carried(
     """Scores by what carriers bring; without a carrier no rows, and the log says so."""
     from mechinterp_assets.attribution.qk_carried import Carrier, qk_carried
     from mechinterp_assets.attribution.qk_features import QkFeatureError
+    from mechinterp_assets.prompts.common import IOI
     from mechinterp_assets.prompts.ioi import PromptError
 
     settings = run.study.qk_features
@@ -133,20 +161,9 @@ def _carried(
     except (QkFeatureError, PromptError) as reason:
         run.log.info(f"no carried decomposition: {reason}")
         return run.no_rows(*CARRIED)
-    key = ["layer", "head", "carrier_layer", "carrier_head"]
-    reasons = pl.DataFrame(
-        [(*head, *carrier, reason) for (head, carrier), reason in chosen.items()],
-        schema={**dict.fromkeys(key, pl.Int32), "chosen_by": pl.String},
-        orient="row",
-    )
-    tables_found = {
-        name: frame.join(reasons, on=key, how="left", maintain_order="left").with_columns(
-            task=pl.lit(settings.task)
-        )
-        for name, frame in zip(CARRIED, (found.pairs, found.kinds, found.summary), strict=True)
-    }
-    tables_found["qk_carried_kinds"] = tables_found["qk_carried_kinds"].drop("chosen_by")
-    return tables_found
+    key = (*HEAD, "carrier_layer", "carrier_head")
+    reasons = {(*head, *carrier): reason for (head, carrier), reason in chosen.items()}
+    return _frames(CARRIED, found, key, reasons, settings.task)
 
 
 def _carriers(
@@ -157,13 +174,7 @@ def _carriers(
     A carrier lies behind the first layer with an SAE, so that it can bring a feature.
     """
     settings = run.study.qk_features
-    scores = [run.frame(name) for name in SCORE_TABLES]
-    able = head_roles(*scores).filter(pl.col("role") == CARRIER_ROLE)
-    reason = f"carrier: role {CARRIER_ROLE}"
-    if able.is_empty():
-        able = scores[1].filter((pl.col("score") == CARRIER_FALLBACK) & (pl.col("value") > 0))
-        reason = f"carrier: largest {CARRIER_FALLBACK}; no head has the role {CARRIER_ROLE}"
-    ranked = able.sort("value", "layer", "head", descending=[True, False, False])
+    ranked, reason = _ranked(run, CARRIER_ROLE, CARRIER_FALLBACK, positive=True)
     found = {}
     for head, why in heads.items():
         if settings.carriers != "auto":
@@ -172,8 +183,8 @@ def _carriers(
                     found[head, (layer, number)] = f"{why}; carrier named in qk_features.carriers"
             continue
         early = ranked.filter((pl.col("layer") < head[0]) & (pl.col("layer") > first_sae))
-        for layer, number in early.head(settings.max_carriers).select("layer", "head").rows():
-            found[head, (int(layer), int(number))] = f"{why}; {reason}"
+        for layer, number in early.head(settings.max_carriers).select(HEAD).rows():
+            found[head, (int(layer), int(number))] = f"{why}; carrier: {reason}"
     return found
 
 
