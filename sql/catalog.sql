@@ -99,27 +99,32 @@ COMMENT ON COLUMN begun_partitions.run_id IS 'Dagster run that began';
 COMMENT ON COLUMN begun_partitions.begun_at IS 'When it began (UTC)';
 
 CREATE VIEW stale_partitions AS
-WITH used AS (
-    SELECT lineage.* EXCLUDE (inputs), input.key AS input, input.value AS recorded
-    FROM lineage, unnest(map_entries(inputs)) AS entries(input)
+WITH declared AS (
+    -- A table that is no longer declared is kept as it is: nothing can make it again.
+    SELECT * FROM lineage WHERE current_formula_version IS NOT NULL
+),
+used AS (
+    SELECT declared.* EXCLUDE (inputs), input.key AS input, input.value AS recorded
+    FROM declared, unnest(map_entries(inputs)) AS entries(input)
 ),
 causes AS (
     SELECT
         table_name, partition, study, version, 'formula' AS cause, NULL::VARCHAR AS input,
         formula_version::VARCHAR AS recorded, current_formula_version::VARCHAR AS current
-    FROM lineage
+    FROM declared
     WHERE formula_version <> current_formula_version
     UNION ALL
     SELECT table_name, partition, study, version, 'columns', NULL, NULL, NULL
-    FROM lineage
+    FROM declared
     WHERE NOT same_columns
     UNION ALL
     SELECT
         used.table_name, used.partition, used.study, used.version, 'input', used.input,
-        used.recorded, source.data_version
+        used.recorded,
+        CASE WHEN source.current_formula_version IS NOT NULL THEN source.data_version END
     FROM used
     JOIN lineage AS source ON used.input = source.table_name || '/' || source.partition
-    WHERE used.recorded <> source.data_version
+    WHERE used.recorded <> source.data_version OR source.current_formula_version IS NULL
     UNION ALL
     SELECT
         used.table_name, used.partition, used.study, used.version,
@@ -143,7 +148,14 @@ SELECT
     CASE cause
         WHEN 'formula' THEN concat('formula ', recorded, ' -> ', current)
         WHEN 'columns' THEN 'its columns are declared otherwise now'
-        WHEN 'input' THEN concat(input, CASE recorded WHEN 'absent' THEN ' is there now' ELSE ' has other data' END)
+        WHEN 'input' THEN concat(
+            input,
+            CASE
+                WHEN current IS NULL THEN ' is of a table that is no longer made'
+                WHEN recorded = 'absent' THEN ' is there now'
+                ELSE ' has other data'
+            END
+        )
         WHEN 'settings' THEN concat(
             substr(input, 10), ': ',
             CASE WHEN length(recorded) > 60 THEN left(recorded, 57) || '...' ELSE recorded END, ' -> ',
@@ -167,7 +179,7 @@ SELECT
     END AS reason
 FROM causes;
 COMMENT ON VIEW stale_partitions IS 'One row per reason why a table partition should be materialized (again); only direct reasons, as what comes after may turn out unchanged';
-COMMENT ON COLUMN stale_partitions.cause IS 'formula: the formula version changed; columns: the declared columns changed; input: a table that it was made from has other data now; settings, file: a setting or file that it was made from changed; missing: it was never made; unfinished: a run began it and has not published it';
+COMMENT ON COLUMN stale_partitions.cause IS 'formula: the formula version changed; columns: the declared columns changed; input: a table that it was made from has other data now, or is no longer made; settings, file: a setting or file that it was made from changed; missing: it was never made; unfinished: a run began it and has not published it';
 COMMENT ON COLUMN stale_partitions.input IS 'What changed: table/partition, settings:<section>.<key>, or file:<key>/<name>';
 COMMENT ON COLUMN stale_partitions.recorded IS 'What it was made with: formula version, data version of the input (absent: there was none), setting as JSON, fingerprint; of an unfinished one the run';
 COMMENT ON COLUMN stale_partitions.current IS 'The same as of now; NULL where there is none any more';

@@ -17,8 +17,9 @@ from mechinterp_assets.api.marked_tokens import marked_html, marked_text
 from mechinterp_assets.api.not_there import NotThereError
 from mechinterp_assets.api.tables import Tables
 from mechinterp_assets.dashboards.charts import number, signed
-from mechinterp_assets.dashboards.places import feature_name, head_name
+from mechinterp_assets.dashboards.places import feature_name
 from mechinterp_assets.dashboards.tokens import token_label
+from mechinterp_assets.model.names import head_name
 
 SHOWN_EXAMPLES = 8
 SHOWN_TOKENS = 8

@@ -4,7 +4,6 @@ Belongs here: reading its rows, how heads are written, showing a head in a noteb
 Does not belong here: whole tables (tables.py), pages (dashboards/).
 """
 
-import re
 from collections.abc import Callable
 from functools import cached_property
 from html import escape
@@ -17,20 +16,18 @@ from mechinterp_assets.api.marked_tokens import marked_html, marked_text
 from mechinterp_assets.api.not_there import NotThereError
 from mechinterp_assets.api.tables import Tables
 from mechinterp_assets.dashboards.charts import number, signed
-from mechinterp_assets.dashboards.places import feature_name, head_name
+from mechinterp_assets.dashboards.places import feature_name
 from mechinterp_assets.dashboards.tokens import token_label
+from mechinterp_assets.model.names import head_name, named_head
 
 SHOWN = 8
-_HEAD = re.compile(r"(?:L?(\d{1,4})\.(\d{1,4})|L(\d{1,4})H(\d{1,4}))", re.IGNORECASE)
 
 
 def head_of(name: str) -> tuple[int, int]:
     """Layer and head of `L2H3` or `2.3`. Raises NotThereError for anything else."""
-    found = _HEAD.fullmatch(name.strip())
-    if found is None:
+    if (found := named_head(name)) is None:
         raise NotThereError(f"{name!r} names no head; write layer and head as L2H3 or 2.3")
-    layer, head = (group for group in found.groups() if group is not None)
-    return int(layer), int(head)
+    return found
 
 
 class Head(LayerPart):
@@ -91,8 +88,8 @@ class Head(LayerPart):
 
     @cached_property
     def edges(self) -> pl.DataFrame:
-        """Edges of the traced circuits that enter or leave it (ioi_trace_graph; empty: none)."""
-        graph = self._tables["ioi_trace_graph"]
+        """Edges of the traced circuits that enter or leave it (trace_graph; empty: none)."""
+        graph = self._tables["trace_graph"]
         leaves = (pl.col("upstream_layer") == self.layer) & (pl.col("upstream_head") == self.index)
         enters = (pl.col("downstream_layer") == self.layer) & (
             pl.col("downstream_head") == self.index
@@ -218,7 +215,7 @@ class Head(LayerPart):
                 for row in features.sort("rank").head(SHOWN).iter_rows(named=True)
             ]
             found.append(("writes features", ", ".join(shown)))
-        if self._tables["ioi_trace_graph"].partitions:
+        if self._tables["trace_graph"].partitions:
             found += self._edges_in_words()
         return found
 

@@ -21,7 +21,6 @@ from mechinterp_assets.api.head import Head, head_of
 from mechinterp_assets.api.not_there import NotThereError, perhaps
 from mechinterp_assets.api.origin import Origin, origin_of
 from mechinterp_assets.api.tables import Tables
-from mechinterp_assets.dashboards.places import head_name
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import Study, StudyError, parse_site, site_key
 
@@ -169,7 +168,7 @@ class OpenedStudy:
 
         Nodes are heads ("L1H5") with layer, head, is_root; edges run from the writing to the
         reading head, with destination_role, source_role, side, n_prompts, mean_contribution
-        (attention score) and the other columns of ioi_trace_graph.
+        (attention score) and the other columns of trace_graph.
 
         Args:
             task: ioi, or another of `tasks.traced`.
@@ -178,11 +177,9 @@ class OpenedStudy:
         Raises:
             NotThereError: the task was not traced, or nothing was in the prompt.
         """
-        from networkx import relabel_nodes
+        from mechinterp_assets.circuits.graph import to_networkx, trace_graph
 
-        from mechinterp_assets.circuits.graph import ioi_trace_graph, to_networkx
-
-        table = "ioi_trace_graph" if prompt is None else "ioi_trace_edges"
+        table = "trace_graph" if prompt is None else "trace_edges"
         every = self.tables[table].lazy()
         rows = every.filter(pl.col("task") == task)
         if prompt is not None:
@@ -192,10 +189,7 @@ class OpenedStudy:
             tasks = every.select("task").unique().collect()["task"].sort().to_list()
             what = f"task {task!r}" if task not in tasks else f"prompt {prompt} of {task}"
             raise NotThereError(f"no traced edges of {what}; traced tasks: {', '.join(tasks)}")
-        graph = to_networkx(found if prompt is None else ioi_trace_graph(found))
-        names = {node: head_name(one["layer"], one["head"]) for node, one in graph.nodes.items()}
-        named: nx.MultiDiGraph = relabel_nodes(graph, names)
-        return named
+        return to_networkx(found if prompt is None else trace_graph(found))
 
     # ---- models and SAEs -------------------------------------------------------------------------
 
@@ -329,7 +323,7 @@ class OpenedStudy:
             prompts = self.prompts(task)
         elif not isinstance(prompts, pl.DataFrame):
             prompts = self.own_prompts(prompts)
-        traced = self.tables["ioi_trace_edges"]
+        traced = self.tables["trace_edges"]
         edges = (
             traced.lazy().filter(pl.col("task") == task).collect() if traced.partitions else None
         )

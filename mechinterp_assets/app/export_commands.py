@@ -150,7 +150,7 @@ def trace_graph(
     """Write a study's traced circuit as GraphML, for Gephi, yEd, Cytoscape or networkx."""
     check_free(path, force)
     lake = opened_lake()
-    table = "ioi_trace_published" if published else "ioi_trace_graph"
+    table = "trace_published" if published else "trace_graph"
     if not lake.exists(table, study):
         known_study(study)
         raise Mistake(f"study {study!r} has no trace; materialize {table} first")

@@ -34,6 +34,7 @@ from mechinterp_assets.attribution.qk_pairs import PairTables, RolePairs, pair_t
 from mechinterp_assets.attribution.residual_parts import MappedParts, joined
 from mechinterp_assets.attribution.settings import QkFeatureSettings
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 # Order of names -> role at the first and at the second name.
@@ -112,7 +113,7 @@ def _role_pairs(
     """Pairs at the first name, at the second, and their contrast."""
     layer, number = one.head
     query, key = _query(splitter, one, settings), splitter.side(one.head, "key")
-    wrong = f"the carried parts of head {layer}.{number} do not sum to its score"
+    wrong = f"the carried parts of head {head_name(layer, number)} do not sum to its score"
     first, second = (
         replace(splitter.scored_pairs(one.head, query, key, role, wrong), role=name)
         for name, role in zip((FIRST, SECOND), NAMES[order], strict=True)
@@ -188,8 +189,8 @@ def _check(prompts: pl.DataFrame, carriers: Sequence[Carrier]) -> None:
     for one in carriers:
         if not 0 <= one.carrier[0] < one.head[0]:
             raise QkFeatureError(
-                f"carrier {one.carrier[0]}.{one.carrier[1]} does not come before head "
-                f"{one.head[0]}.{one.head[1]}; choose a head of an earlier layer"
+                f"carrier {head_name(*one.carrier)} does not come before head "
+                f"{head_name(*one.head)}; choose a head of an earlier layer"
             )
     if "name_order" not in prompts.columns:
         raise QkFeatureError("the prompts have no order of names; give rows of ioi_prompts")

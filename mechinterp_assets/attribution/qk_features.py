@@ -36,6 +36,7 @@ from mechinterp_assets.attribution.settings import QkFeatureSettings
 from mechinterp_assets.circuits.omega import omega_gap
 from mechinterp_assets.model.identities import identities_of
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.sae.base import SparseAutoencoder
 
 Head = tuple[int, int]
@@ -127,7 +128,7 @@ class ScoreSplitter:
         """Contributions of all pairs to the head's score, for every source role and contrast."""
         query, key = self.side(head, "query"), self.side(head, "key")
         wrong = (
-            f"the score of head {head[0]}.{head[1]} of {self._model.source} is not its scaled q . k"
+            f"the score of head {head_name(*head)} of {self._model.source} is not its scaled q . k"
         )
         remedy = (
             "; models with query-key norms or position schemes other than absolute and rotary "
@@ -259,7 +260,7 @@ def check_split(
     for layer, head in heads:
         if not (0 <= layer < config.n_layers and 0 <= head < config.n_heads):
             raise QkFeatureError(
-                f"head {layer}.{head} does not exist; {model.source} has layers "
+                f"head {head_name(layer, head)} does not exist; {model.source} has layers "
                 f"0..{config.n_layers - 1} with heads 0..{config.n_heads - 1}"
             )
     for what, given, width in (

@@ -1,6 +1,6 @@
 """The circuit of a trace as one graph over all prompts.
 
-Belongs here: aggregation of edges (table ioi_trace_graph), networkx and GraphML forms, a picture.
+Belongs here: aggregation of edges (table trace_graph), networkx and GraphML forms, a picture.
 Does not belong here: tracing (trace.py).
 
 An edge is keyed on upstream head, downstream head, the roles of the downstream pair's destination
@@ -9,6 +9,8 @@ two sides are never merged. The published graph is in published_graph.py.
 """
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import networkx as nx
 import polars as pl
@@ -16,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.model.names import head_name
 
 GRAPH_KEY = (
     "upstream_layer",
@@ -76,10 +79,10 @@ OTHER_COLOUR = "#e5e7e9"
 _SIDE_COLOURS = {"destination": "#c0392b", "source": "#2471a3"}
 
 
-def ioi_trace_graph(edges: pl.DataFrame) -> pl.DataFrame:
-    """Table ioi_trace_graph: kept head-to-head edges aggregated over prompts, heaviest first.
+def trace_graph(edges: pl.DataFrame) -> pl.DataFrame:
+    """Table trace_graph: kept head-to-head edges aggregated over prompts, heaviest first.
 
-    `edges` is table ioi_trace_edges. n_prompts counts distinct prompts, n_pairs distinct
+    `edges` is table trace_edges. n_prompts counts distinct prompts, n_pairs distinct
     (prompt, destination, source), path_multiplicity sums paths from roots; means are over rows of
     `edges`: a pair has several where a head wrote for it at several tokens of one role (relative).
     """
@@ -102,7 +105,7 @@ def ioi_trace_graph(edges: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def ioi_trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
+def trace_nodes(slices: pl.DataFrame) -> pl.DataFrame:
     """Traced nodes (head, destination role, source role), most prompts first.
 
     `slices` is attention_slices of a trace, or traced_nodes of one. Columns: layer, head,
@@ -159,7 +162,7 @@ def position_colours(graph: pl.DataFrame) -> dict[tuple[int, int], str]:
 def coverage_text(nodes: pl.DataFrame) -> str:
     """How much of what traced pairs read heads wrote at all, in a sentence; "" without pairs.
 
-    nodes: ioi_trace_nodes of one rule; means over pairs of the shares of absolute contributions.
+    nodes: trace_nodes of one rule; means over pairs of the shares of absolute contributions.
     """
     pairs = nodes.filter(pl.col("mean_destination_head_share").is_not_null())
     if pairs.is_empty():
@@ -184,14 +187,13 @@ def role_colours(graph: pl.DataFrame) -> dict[str, str]:
 
 
 def to_networkx(graph: pl.DataFrame) -> nx.MultiDiGraph:
-    """Multigraph with nodes "layer.head" (attributes layer, head, is_root) and one edge per row.
+    """Multigraph with nodes such as L2H3 (attributes layer, head, is_root) and one edge per row.
 
     Edges run from upstream to downstream; their attributes are the row's other columns.
     """
     result = nx.MultiDiGraph()
     for row in graph.iter_rows(named=True):
-        up = f"{row['upstream_layer']}.{row['upstream_head']}"
-        down = f"{row['downstream_layer']}.{row['downstream_head']}"
+        up, down = _end(row, "upstream"), _end(row, "downstream")
         for name, side in ((up, "upstream"), (down, "downstream")):
             if name not in result:
                 result.add_node(
@@ -243,8 +245,8 @@ def graph_picture(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for line in sorted(lines, key=lambda line: line["n_prompts"]):
-        start = place[f"{line['upstream_layer']}.{line['upstream_head']}"]
-        end = place[f"{line['downstream_layer']}.{line['downstream_head']}"]
+        start = place[_end(line, "upstream")]
+        end = place[_end(line, "downstream")]
         weight = line["n_prompts"] / most
         bend = 0.12 if line["side"] == "destination" else -0.12
         axes.annotate(
@@ -296,6 +298,10 @@ def graph_picture(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _end(row: Mapping[str, Any], side: str) -> str:
+    return head_name(row[f"{side}_layer"], row[f"{side}_head"])
 
 
 def layered_places(heads: dict[str, tuple[int, int]]) -> dict[str, tuple[float, float]]:

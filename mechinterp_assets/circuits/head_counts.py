@@ -15,7 +15,7 @@ HEAD = ("layer", "head")
 def heads_by_pairs(pairs: pl.LazyFrame) -> pl.LazyFrame:
     """trace_rule, layer, head, n_prompts, n_pairs; most first.
 
-    pairs: attention_slices or ioi_acc_pairs; rows with path_multiplicity > 0 are traced.
+    pairs: attention_slices or acc_pairs; rows with path_multiplicity > 0 are traced.
     """
     return _counted(
         pairs.filter(pl.col("path_multiplicity") > 0).select("trace_rule", "prompt", *HEAD)
@@ -25,7 +25,7 @@ def heads_by_pairs(pairs: pl.LazyFrame) -> pl.LazyFrame:
 def heads_by_edges(edges: pl.LazyFrame) -> pl.LazyFrame:
     """trace_rule, layer, head, n_prompts, n_pairs (ends of edges); most first.
 
-    edges: kept rows of ioi_trace_edges, or ioi_acc_edges. A downstream head counts whoever wrote
+    edges: kept rows of trace_edges, or acc_edges. A downstream head counts whoever wrote
     for it, an upstream one where the writer is a head.
     """
     ends = [

@@ -294,7 +294,7 @@ class ModelOmega:
     def vectors(self, layer: int, head: int, offset: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """U [d_model + 1, rank], S [rank], V of one head, signs as the inner SVD gives them.
 
-        Indices k are those of `slices` in tables attention_slices and ioi_trace_edges.
+        Indices k are those of `slices` in tables attention_slices and trace_edges.
         `offset` = destination - source matters for rotary models alone: S and V are then as
         `inner` says.
         """

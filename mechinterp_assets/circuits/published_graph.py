@@ -1,6 +1,6 @@
 """The graph that FC24's published code builds, edge by edge the same.
 
-Belongs here: its roles of positions, its keys and its counts, table ioi_trace_published, GraphML.
+Belongs here: its roles of positions, its keys and its counts, table trace_published, GraphML.
 Does not belong here: the trace under the published rule (trace.py), this project's own graph
 (graph.py).
 
@@ -25,6 +25,7 @@ import io
 import networkx as nx
 import polars as pl
 
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.prompts.roles import END, role_names, role_positions
 
 PUBLISHED_KEY = (
@@ -86,7 +87,7 @@ def published_roles(prompts: pl.DataFrame) -> pl.DataFrame:
 def prompt_steps(edges: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
     """Steps of the published recursion per prompt and edge: PUBLISHED_KEY, prompt, steps.
 
-    edges: kept rows of ioi_trace_edges of the rule fc24_code; one step per path and side.
+    edges: kept rows of trace_edges of the rule fc24_code; one step per path and side.
     """
     return (
         edges.filter(pl.col("kept"))
@@ -98,7 +99,7 @@ def prompt_steps(edges: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
 
 
 def published_graph(steps: pl.DataFrame, trace_rule: str) -> pl.DataFrame:
-    """Table ioi_trace_published, without study and task, from prompt_steps of all prompts."""
+    """Table trace_published, without study and task, from prompt_steps of all prompts."""
     first = pl.col("prompt") == pl.col("prompt").min().over(PUBLISHED_KEY)
     communication = (
         steps.with_columns(counted=pl.when(first).then(1.0).otherwise("steps"))
@@ -126,14 +127,14 @@ def published_graph(steps: pl.DataFrame, trace_rule: str) -> pl.DataFrame:
 
 
 def published_networkx(graph: pl.DataFrame) -> nx.DiGraph:
-    """Rows of ioi_trace_published as a graph: nodes "9.9" and "9.9 IO", an edge per row."""
+    """Rows of trace_published as a graph: nodes "L9H9" and "L9H9 IO", an edge per row."""
     result = nx.DiGraph()
     for row in graph.iter_rows(named=True):
-        head = f"{row['downstream_layer']}.{row['downstream_head']}"
+        head = head_name(row["downstream_layer"], row["downstream_head"])
         for_it = f"{head} {row['written_role']}"
         kind = row["edge_kind"]
         if kind == "communication":
-            ends = f"{row['upstream_layer']}.{row['upstream_head']}", for_it
+            ends = head_name(row["upstream_layer"], row["upstream_head"]), for_it
         else:
             ends = for_it, head
         counts = {name: row[name] for name in ("n_prompts", "path_multiplicity", "published_count")}

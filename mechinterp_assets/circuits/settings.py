@@ -39,7 +39,7 @@ class TraceKeys(Section):
     contribution_fraction: PositiveShare = 0.7
     """Share of all heads' contributions that kept heads reach."""
     slice_contrast: bool = True
-    """Table ioi_slice_contrast: kept heads beside those of all slices."""
+    """Table attention_slice_contrast: kept heads beside those of all slices."""
 
     @property
     def any_score(self) -> bool:

@@ -1,7 +1,7 @@
 """Singular vector tracing: which heads wrote what makes a head attend, followed upstream.
 
 Belongs here: contributions of writers to (destination, source) pairs, the 70% rule, the recursion
-over layers, table ioi_trace_edges. Does not belong here: aggregating edges to a graph (graph.py),
+over layers, table trace_edges. Does not belong here: aggregating edges to a graph (graph.py),
 choosing roots (roots.py).
 
 Algorithm, per group of prompts of equal length, after one forward pass:
@@ -119,11 +119,11 @@ _ROUND_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Trace:
-    """slices: table attention_slices (traced pairs and all root pairs). edges: ioi_trace_edges.
+    """slices: table attention_slices (traced pairs and all root pairs). edges: trace_edges.
 
     roots: layer, head, source, n_prompts (that have this role), n_firing: in how many of them the
-    root pair fires (nearly fires, where that was asked for). contrast: table ioi_slice_contrast,
-    empty unless asked for.
+    root pair fires (nearly fires, where that was asked for). contrast: table
+    attention_slice_contrast, empty unless asked for.
     """
 
     slices: pl.DataFrame

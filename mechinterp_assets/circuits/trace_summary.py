@@ -1,6 +1,6 @@
 """How big a traced circuit is, and how well it agrees with lists of heads.
 
-Belongs here: table ioi_trace_summary. Does not belong here: the lists (reference_heads.py).
+Belongs here: table trace_summary. Does not belong here: the lists (reference_heads.py).
 
 Overlap of heads is no measure of faithfulness: a circuit can share heads with a published one and
 explain little of the behaviour. Random sets of as many heads are therefore beside each number. A
@@ -63,7 +63,7 @@ def reachable_heads(roots: Iterable[Head], n_heads: int) -> frozenset[Head]:
     return frozenset(own | {(layer, head) for layer in range(last) for head in range(n_heads)})
 
 
-def ioi_trace_summary(
+def trace_summary(
     nodes: pl.DataFrame,
     edges: pl.DataFrame,
     references: Mapping[str, Heads],
@@ -74,9 +74,9 @@ def ioi_trace_summary(
     coverage: Mapping[str, Coverage] | None = None,
     min_shares: Sequence[float] = (0.0, 0.05, 0.25, 0.5, 0.664),
 ) -> pl.DataFrame:
-    """Table ioi_trace_summary: one row per rule, kind of count, filter and reference list.
+    """Table trace_summary: one row per rule, kind of count, filter and reference list.
 
-    nodes: ioi_trace_nodes; edges: ioi_trace_variants; published: ioi_trace_published, whose rows
+    nodes: trace_nodes; edges: trace_variants; published: trace_published, whose rows
     are filtered by published_count and whose heads are the ends of its edges. A filter keeps nodes
     and edges whose count (distinct prompts, or paths) is at least min_share * n_prompts and at
     least 1; 0.664 is 170 of 256, the published filter. reachable: reachable_heads, from which

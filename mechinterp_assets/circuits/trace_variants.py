@@ -1,6 +1,6 @@
 """The same prompts traced under several rules, counted side by side.
 
-Belongs here: the named variants of TraceSettings, tables ioi_trace_variants and ioi_trace_nodes.
+Belongs here: the named variants of TraceSettings, tables trace_variants and trace_nodes.
 Does not belong here: the rules themselves (trace.py), the standard trace's graph (graph.py).
 
 fc24, relative  the main rules (trace.py): positive contributions through S from pairs that fire
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mechinterp_assets.circuits.graph import GRAPH_KEY, GRAPH_SCHEMA, NODES_SCHEMA, ioi_trace_nodes
+from mechinterp_assets.circuits.graph import GRAPH_KEY, GRAPH_SCHEMA, NODES_SCHEMA, trace_nodes
 from mechinterp_assets.circuits.published_graph import (
     PUBLISHED_SCHEMA,
     prompt_steps,
@@ -77,16 +77,16 @@ class VariantCounts:
         self._roots.append(part.roots)
 
     def edges(self) -> pl.DataFrame:
-        """Rows of table ioi_trace_variants."""
+        """Rows of table trace_variants."""
         return count_edges(pl.concat(self._edges), self.rule)
 
     def nodes(self) -> pl.DataFrame:
-        """Rows of table ioi_trace_nodes."""
-        nodes = ioi_trace_nodes(pl.concat(self._nodes)).with_columns(trace_rule=pl.lit(self.rule))
+        """Rows of table trace_nodes."""
+        nodes = trace_nodes(pl.concat(self._nodes)).with_columns(trace_rule=pl.lit(self.rule))
         return nodes.select(pl.col(name).cast(dtype) for name, dtype in NODES_SCHEMA.items())
 
     def published(self) -> pl.DataFrame:
-        """Rows of table ioi_trace_published; none but under the published code's rule."""
+        """Rows of table trace_published; none but under the published code's rule."""
         if not self._steps:
             return pl.DataFrame(schema=PUBLISHED_SCHEMA)
         return published_graph(pl.concat(self._steps), self.rule)
@@ -120,7 +120,7 @@ def variant_settings(variant: RuleName, main: TraceSettings, near: float) -> Tra
 
 
 def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
-    """One row per prompt, head and pair (or position) of a trace: what ioi_trace_nodes counts.
+    """One row per prompt, head and pair (or position) of a trace: what trace_nodes counts.
 
     A head that was kept but attends nowhere (no pair of it fires from where it wrote) has one row
     per position, with no source, attention and slices.
@@ -150,7 +150,7 @@ def traced_nodes(slices: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
 
 
 def count_edges(edges: pl.DataFrame, rule: str) -> pl.DataFrame:
-    """Table ioi_trace_variants of one rule, from kept head edges; fc24_code: sides merged."""
+    """Table trace_variants of one rule, from kept head edges; fc24_code: sides merged."""
     key = list(GRAPH_KEY if rule != PUBLISHED_RULE else GRAPH_KEY[:-2])
     counted = edges.group_by(*key).agg(
         n_prompts=pl.col("prompt").n_unique(),

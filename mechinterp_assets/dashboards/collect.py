@@ -60,7 +60,7 @@ def layer_frames(
         whole: keep what the layer's index shows of every feature.
         names: of all features (`all_names`), if they have been read already.
         head_roles: rows of the view head_roles of the layer.
-        ioi_edges: rows of ioi_trace_graph of the layer (`edges_of_layer`).
+        ioi_edges: rows of trace_graph of the layer (`edges_of_layer`).
     """
     wanted = _rows_of("feature", pl.Series(list(features), dtype=pl.Int32))
     lazy = {name: read(table) for name, table in {**NEEDED, **OPTIONAL}.items()}
@@ -95,7 +95,7 @@ def all_names(read: Read) -> pl.DataFrame | None:
 
 
 def edges_of_layer(edges: pl.DataFrame, layer: int) -> pl.DataFrame:
-    """Rows of ioi_trace_graph, task ioi, in which a head of the layer takes part."""
+    """Rows of trace_graph, task ioi, in which a head of the layer takes part."""
     of_ioi = edges.filter(task="ioi")
     return of_ioi.filter(
         (pl.col("upstream_layer") == layer) | (pl.col("downstream_layer") == layer)

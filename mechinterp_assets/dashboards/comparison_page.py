@@ -37,7 +37,7 @@ STUDY_TABLES = (
     "ioi_baseline",
     "head_scores",
     "ioi_head_scores",
-    "ioi_trace_graph",
+    "trace_graph",
     "intervention_summary",
 )
 SAE_TABLES = ("attention_sae", "sae_evaluation", "sae_training_log", "sae_matching")

@@ -45,7 +45,7 @@ TABLES = (
     "qk_feature_summary",
     "attention_slice_counts",
     "attention_slice_usage",
-    "ioi_slice_contrast",
+    "attention_slice_contrast",
     "attention_consensus",
     "attention_token_signal",
 )

@@ -24,11 +24,11 @@ from mechinterp_assets.dashboards.layer_frames import (
 )
 from mechinterp_assets.dashboards.matrix_block import matrix_picture
 from mechinterp_assets.dashboards.meaning_block import MeaningBlock
-from mechinterp_assets.dashboards.places import head_name
 from mechinterp_assets.dashboards.proxy_block import ProxyBlock
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.relation_blocks import RelationBlocks
 from mechinterp_assets.dashboards.tokens import TokenTexts
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.storage.declarations import table_spec
 
 BAR = 60  # longest bar of the table of heads, in pixels

@@ -13,8 +13,8 @@ import polars as pl
 OF_STUDY = {
     "examples": "head_attention_examples",
     "labels": "head_labels",
-    "edges": "ioi_trace_graph",
-    "nodes": "ioi_trace_nodes",
+    "edges": "trace_graph",
+    "nodes": "trace_nodes",
     "effects": "intervention_summary",
     "task_effects": "task_head_effects",
 }
@@ -80,8 +80,8 @@ class HeadFrames:
         families: view feature_family_labels.
         proxy: head_polysemanticity_proxy of all layers with an SAE.
         labels: head_labels.
-        edges: ioi_trace_graph.
-        nodes: ioi_trace_nodes of the rule of `edges`.
+        edges: trace_graph.
+        nodes: trace_nodes of the rule of `edges`.
         effects: rows of intervention_summary that ablate one head.
         task_effects: task_head_effects: the same on other tasks' prompts.
     """

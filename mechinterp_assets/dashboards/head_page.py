@@ -12,9 +12,10 @@ from mechinterp_assets.dashboards.attention_text import attention_in_words, atte
 from mechinterp_assets.dashboards.charts import number, place_among, signed
 from mechinterp_assets.dashboards.head_frames import HeadFrames
 from mechinterp_assets.dashboards.layer_frames import SequenceTokens
-from mechinterp_assets.dashboards.places import head_name, head_page
+from mechinterp_assets.dashboards.places import head_page
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.tokens import TokenTexts, token_label
+from mechinterp_assets.model.names import head_name
 
 BAR = 60  # longest bar, in pixels
 EDGES = 12  # edges of a direction shown without unfolding

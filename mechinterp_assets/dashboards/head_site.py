@@ -16,10 +16,11 @@ from mechinterp_assets.dashboards.head_frames import HeadFrames
 from mechinterp_assets.dashboards.head_page import HeadPages
 from mechinterp_assets.dashboards.heads_index import heads_content
 from mechinterp_assets.dashboards.layer_frames import SequenceTokens
-from mechinterp_assets.dashboards.places import head_name, head_page
+from mechinterp_assets.dashboards.places import head_page
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template, write_page
 from mechinterp_assets.dashboards.site import RenderedFolder
 from mechinterp_assets.dashboards.tokens import TokenTexts
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.storage.provenance import Provenance
 
 

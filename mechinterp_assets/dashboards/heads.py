@@ -10,7 +10,7 @@ import polars as pl
 
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
-from mechinterp_assets.dashboards.places import head_name
+from mechinterp_assets.model.names import head_name
 
 TOP_FEATURES = 8
 

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from mechinterp_assets.dashboards.charts import heat_map, number, signed
 from mechinterp_assets.dashboards.head_frames import HeadFrames
-from mechinterp_assets.dashboards.places import head_name, head_page
+from mechinterp_assets.dashboards.places import head_page
 from mechinterp_assets.dashboards.queries import filled_statements
+from mechinterp_assets.model.names import head_name
 
 SHOWN_ROWS = 40  # of the table of heads until more are asked for
 ABLATION = {"task": "ioi", "mode": "zero", "metric": "logit_diff", "position_role": "all"}

@@ -15,9 +15,9 @@ from mechinterp_assets.dashboards.context import LayerContext
 from mechinterp_assets.dashboards.density import BIN, bin_edges, density_chart, density_counts
 from mechinterp_assets.dashboards.heads import head_rows
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
-from mechinterp_assets.dashboards.places import head_name
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import json_block
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.storage.declarations import table_specs
 
 ROWS_WITHOUT_SCRIPT = 100

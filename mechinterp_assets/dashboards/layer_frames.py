@@ -175,7 +175,7 @@ class LayerFrames:
         names: token ids by which the index and other features' pages describe a feature
             (`feature_names`); None: only the features in top_examples and logit_effects have some.
         head_roles: rows of the view head_roles of this layer.
-        ioi_edges: rows of ioi_trace_graph in which a head of this layer takes part.
+        ioi_edges: rows of trace_graph in which a head of this layer takes part.
     """
 
     statistics: pl.DataFrame

@@ -8,8 +8,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mechinterp_assets.dashboards.charts import heat_map, signed
-from mechinterp_assets.dashboards.places import head_name
 from mechinterp_assets.dashboards.tokens import TokenTexts
+from mechinterp_assets.model.names import head_name
 
 COLUMNS = 44  # sources shown; more do not fit on a page
 RECENT = 24  # of them, the nearest ones, in any case

@@ -40,11 +40,6 @@ def head_page(layer: int, head: int) -> str:
     return f"L{layer:02d}H{head:02d}.html"
 
 
-def head_name(layer: int, head: int) -> str:
-    """How a head is written everywhere: L2H3 is head 3 of layer 2, both from 0."""
-    return f"L{layer}H{head}"
-
-
 def feature_name(layer: int, feature: int | None) -> str:
     """How a feature is written where its layer is not plain: L2F7 is feature 7 of layer 2.
 

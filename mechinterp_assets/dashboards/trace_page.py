@@ -17,9 +17,10 @@ from mechinterp_assets.circuits.graph import (
     to_networkx,
 )
 from mechinterp_assets.dashboards.charts import number
-from mechinterp_assets.dashboards.places import head_href, head_name, task_title
+from mechinterp_assets.dashboards.places import head_href, task_title
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.storage.provenance import Provenance
 
 MAX_EDGES = 400
@@ -49,8 +50,8 @@ def render_trace(
 ) -> str:
     """Self-contained HTML of a trace; all text is escaped by the template engine.
 
-    graph: ioi_trace_graph of one task, its MAX_EDGES heaviest edges are drawn; nodes:
-    ioi_trace_nodes of the graph's rule; roots: layer, head, source, n_prompts, n_firing.
+    graph: trace_graph of one task, its MAX_EDGES heaviest edges are drawn; nodes:
+    trace_nodes of the graph's rule; roots: layer, head, source, n_prompts, n_firing.
     """
     study = provenance.study
     drawn = graph.sort("n_prompts", "mean_contribution", descending=True).head(MAX_EDGES)
@@ -147,9 +148,7 @@ def _end(line: dict[str, Any], end: str) -> str:
 
 def _picture(graph: pl.DataFrame, lines: list[dict[str, Any]], study: str) -> dict[str, Any]:
     """Places of nodes and curves of lines, in pixels: layers from left to right."""
-    heads = {
-        head_name(data["layer"], data["head"]): data for data in to_networkx(graph).nodes.values()
-    }
+    heads = to_networkx(graph).nodes
     place = layered_places({name: (data["layer"], data["head"]) for name, data in heads.items()})
     if not place:
         return {"width": 0, "height": 0, "nodes": [], "edges": [], "layers": []}

@@ -14,10 +14,11 @@ from mechinterp_assets.dashboards.charts import number, signed
 from mechinterp_assets.dashboards.context import LayerContext
 from mechinterp_assets.dashboards.examples import example_text, strong_sources
 from mechinterp_assets.dashboards.layer_frames import SequenceTokens
-from mechinterp_assets.dashboards.places import feature_name, head_name
+from mechinterp_assets.dashboards.places import feature_name
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, template
 from mechinterp_assets.dashboards.tokens import TokenTexts, token_label
+from mechinterp_assets.model.names import head_name
 
 BAR = 70  # pixels of a node that has the whole of the root
 OPEN_SHARE = 0.1  # nodes with at least this share of the root are open at first

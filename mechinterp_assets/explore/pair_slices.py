@@ -4,7 +4,7 @@ Belongs here: reading single pairs off a row of scores. Does not belong here: th
 (circuits/score_model.py, circuits/score_terms.py) and the choice of slices (circuits/slices.py).
 
 Slices are those of Omega = W_Q W_K^T of raw weights with the norms' gains folded in, as ACC has
-them; in models with absolute positions tables attention_slices and ioi_trace_edges number the
+them; in models with absolute positions tables attention_slices and trace_edges number the
 slices of processed weights with biases, so that numbers need not agree.
 """
 

@@ -89,7 +89,7 @@ def measure_circuits(
     """All of one task's numbers.
 
     prompts: task prompts of one task, base and counterfactual; heads are mean-ablated over the ABC
-    prompts where there are any, else over the counterfactual ones. traced: rows of ioi_trace_graph;
+    prompts where there are any, else over the counterfactual ones. traced: rows of trace_graph;
     trace_heads: name of a count of a tracer's heads -> layer, head, n_prompts, n_pairs, counted in
     one way for all tracers (circuits/head_counts.py). named_sets: head sets to score beside the
     trace's, the ablation's and the roles'. roles: role -> heads; their union is a set, each a

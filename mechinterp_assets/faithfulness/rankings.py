@@ -79,7 +79,7 @@ def edges_of_heads(graph: EdgeGraph, scores: np.ndarray) -> np.ndarray:
 def edges_of_trace(graph: EdgeGraph, traced: pl.DataFrame, *, weight: str) -> np.ndarray:
     """Traced edges as scores of edges [edge]; NaN where nothing was traced.
 
-    traced: rows of ioi_trace_edges or ioi_trace_graph. What was written at the destination of the
+    traced: rows of trace_edges or trace_graph. What was written at the destination of the
     downstream head's pair is read by its query, at the source by its key. `weight` is summed over
     rows of one edge. Rows whose writer is no node (bias) are left out, position counts as the
     embedding; without a column upstream_kind all writers are heads.

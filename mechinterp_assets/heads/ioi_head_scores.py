@@ -20,6 +20,7 @@ from mechinterp_assets.heads.score_registry import scores_that_hold
 from mechinterp_assets.heads.score_values import ScoreValues, joined_scores, score_frame
 from mechinterp_assets.model.kept_run import run_and_keep
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.prompts.ioi import PromptError, equal_length_groups
 
 MINIMUM_NAMES = 4
@@ -101,7 +102,7 @@ def mover_scores(
     layers, heads = model.config.n_layers, model.config.n_heads
     if odd := [one for one in movers if not (0 <= one[0] < layers and 0 <= one[1] < heads)]:
         raise PromptError(
-            f"mover {odd[0][0]}.{odd[0][1]} does not exist: {model.source} has {layers} layers of "
+            f"mover {head_name(*odd[0])} does not exist: {model.source} has {layers} layers of "
             f"{heads} heads; correct heads.movers"
         )
     if not movers or abc.is_empty():

@@ -17,6 +17,7 @@ from mechinterp_assets.heads.score_values import ScoreValues
 from mechinterp_assets.heads.settings import HeadSettings
 from mechinterp_assets.model.analyses import Analysis
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.names import head_names
 
 Head = tuple[int, int]
 
@@ -130,8 +131,8 @@ class MoverPrompts:
 
     @property
     def named_movers(self) -> str:
-        """`9.9, 9.6`."""
-        return ", ".join(f"{layer}.{head}" for layer, head in sorted(self.movers))
+        """`L9H6, L9H9`."""
+        return head_names(sorted(self.movers))
 
 
 @dataclass(frozen=True, kw_only=True)

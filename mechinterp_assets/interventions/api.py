@@ -117,7 +117,7 @@ def run(
     with all variants that activations are taken from; those of `variant` are run (the first
     `limit`), those of `reference_variant` are what means and resampled activations come from.
     interventions: objects, or mappings as in YAML, where keys that take one value may hold a list.
-    saes: layer -> SAE; trace_edges: frame ioi_trace_edges, for kind edge; directions: name ->
+    saes: layer -> SAE; trace_edges: frame trace_edges, for kind edge; directions: name ->
     vector [d_model], for steering. Raises InterventionError before any run.
     """
     asked = request(

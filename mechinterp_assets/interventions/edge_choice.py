@@ -16,7 +16,7 @@ from mechinterp_assets.interventions.terms import InterventionError, Scope
 def heaviest_edges(trace_edges: pl.DataFrame, n_edges: int) -> pl.DataFrame:
     """The `n_edges` edges between heads with the largest sum of contributions over prompts.
 
-    trace_edges: frame ioi_trace_edges. An edge is a row of ioi_trace_graph: upstream and downstream
+    trace_edges: frame trace_edges. An edge is a row of trace_graph: upstream and downstream
     head, roles of the pair, side; only kept rows count. Returns the key columns, n_prompts and
     contribution (the sum), heaviest first.
     """

@@ -1,6 +1,6 @@
 """Which columns name an edge of a trace, and the pair of its reader.
 
-Belongs here: the columns of ioi_trace_edges by which edges are told apart, and an edge's name.
+Belongs here: the columns of trace_edges by which edges are told apart, and an edge's name.
 Does not belong here: edits of edges (kinds/edge.py), their choice (edge_choice.py).
 """
 
@@ -39,7 +39,7 @@ EDGE_KEY = EdgeKey._fields
 
 
 def own_token_edges(edges: pl.DataFrame) -> pl.DataFrame:
-    """Rows of ioi_trace_edges or ioi_trace_graph, without heads that wrote at another token than
+    """Rows of trace_edges or trace_graph, without heads that wrote at another token than
     that of the pair's side (rule relative): an edge is edited at the pair's own tokens. Frames that
     say nothing of it are left as they are.
     """

@@ -28,7 +28,7 @@ class EditContext:
     """A model and what edits of it may need.
 
     reference_prompts: what means, and resampled activations, come from. trace_edges: frame
-    ioi_trace_edges, for kind edge. saes: layer -> SAE of raw z; directions: name -> [d_model]; both
+    trace_edges, for kind edge. saes: layer -> SAE of raw z; directions: name -> [d_model]; both
     are moved to the model's device. batch_rows: rows of a forward pass, edited or not.
     """
 

@@ -88,8 +88,8 @@ class ExperimentContext:
 
     variants: of the IOI prompts, in their order. prompt_roles: roles of positions that every base
     prompt has. with_role: role -> heads. scores: rows of head_scores and ioi_head_scores (layer,
-    head, score, value). trace_edges: rows of ioi_trace_edges, task ioi, of the prompts that are
-    run; trace_graph: of ioi_trace_graph, of all traced prompts. sae_layers: layers that have an
+    head, score, value). trace_edges: rows of trace_edges, task ioi, of the prompts that are
+    run; trace_graph: of trace_graph, of all traced prompts. sae_layers: layers that have an
     SAE.
     attribution: position role -> frame of feature_attribution.py over all of them. mean_effects:
     interventions -> id -> mean change of the logit difference, of those that can be run; both on

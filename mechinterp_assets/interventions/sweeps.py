@@ -63,7 +63,7 @@ def intervene_on_edges(
 ) -> pl.DataFrame:
     """Ablate and boost the heaviest edges, each in the prompts it occurs in, with controls.
 
-    prompts: rows of ioi_prompts; trace_edges: frame ioi_trace_edges, of which the rows of these
+    prompts: rows of ioi_prompts; trace_edges: frame trace_edges, of which the rows of these
     prompts are used. Returns frame intervention_results.
     """
     trace_edges = trace_edges.filter(pl.col("prompt").is_in(prompts["prompt"].implode()))

@@ -155,14 +155,14 @@ def moved_by(run: CleanRun, step: Step, places: EdgePlaces, delta: Tensor, is_lo
 class TracedEdges:
     """Edges of a trace, by name, with the singular vectors of the heads that read.
 
-    trace_edges: frame ioi_trace_edges, or any frame with the columns of SITE_COLUMNS: which prompts
+    trace_edges: frame trace_edges, or any frame with the columns of SITE_COLUMNS: which prompts
     an edge occurs in, at which positions, through which slices.
     """
 
     def __init__(self, model: LanguageModel, trace_edges: pl.DataFrame) -> None:
         if missing := [name for name in SITE_COLUMNS if name not in trace_edges.columns]:
             raise InterventionError(
-                f"trace edges lack the columns {missing}; give the frame ioi_trace_edges"
+                f"trace edges lack the columns {missing}; give the frame trace_edges"
             )
         heads = own_token_edges(trace_edges.filter(pl.col("upstream_head").is_not_null()))
         self.model = model

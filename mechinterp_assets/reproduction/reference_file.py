@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mechinterp_assets.circuits.reference_heads import published_circuits
 from mechinterp_assets.files.yaml_reader import YamlError, read_yaml
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.reproduction.conditions import CONDITIONS, POSITION, STATISTIC
 from mechinterp_assets.settings.messages import message_lines
 from mechinterp_assets.settings.section import Index, NotNegative, Section, Text
@@ -128,10 +129,10 @@ class Reference(Section):
         return {STATISTIC: self.statistic, POSITION: self.position, **self.condition}
 
     def heads_of(self, key: str) -> list[str]:
-        """Heads of one key as `layer.head`, in order."""
+        """Names of the heads of one key, in order."""
         found = self.heads[key]
         pairs = found.heads if isinstance(found, PublishedHeads) else found
-        return [f"{layer}.{head}" for layer, head in sorted(pairs)]
+        return [head_name(*pair) for pair in sorted(pairs)]
 
 
 class ReferenceFile(Section):

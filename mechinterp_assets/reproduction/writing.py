@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from mechinterp_assets.model.names import named_head
 from mechinterp_assets.reproduction.conditions import ALWAYS
 from mechinterp_assets.reproduction.measures import NOTHING, Measure, Measured
 from mechinterp_assets.reproduction.reference_file import (
@@ -108,7 +109,7 @@ def _with(
         )
     numbers = {k: Number(value=_rounded(v)) for k, v in found.items() if isinstance(v, float)}
     heads = {
-        key: [(int(layer), int(head)) for layer, head in (name.split(".") for name in value)]
+        key: [pair for name in value if (pair := named_head(name)) is not None]
         for key, value in found.items()
         if isinstance(value, list)
     }

@@ -24,6 +24,7 @@ from torch import Tensor
 from mechinterp_assets.ablation.modes import Mode, reference_used
 from mechinterp_assets.ablation.references import LeaveOneOutMeans
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.statistics.bootstrap import resample_counts
 from mechinterp_assets.tasks.ablation import Floats, run_head_sets
 
@@ -132,7 +133,7 @@ def overlap(a: Floats, b: Floats, share: float, metric: str, ranking: Ranking) -
         "p_value": float(hypergeom.sf(len(shared) - 1, total, n, n)),
         "jaccard": len(shared) / (2 * n - len(shared)),
         "expected_jaccard": float((chance * sizes / (2 * n - sizes)).sum()),
-        "shared_heads": [f"{i // a.shape[1]}.{i % a.shape[1]}" for i in shared],
+        "shared_heads": [head_name(*divmod(i, a.shape[1])) for i in shared],
     }
 
 

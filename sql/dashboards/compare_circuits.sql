@@ -5,7 +5,7 @@ WITH edges AS (
         task,
         (upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role, source_role, side) AS edge,
         n_prompts
-    FROM ioi_trace_graph
+    FROM trace_graph
     WHERE study IN ($study, $other)
 )
 SELECT

@@ -11,7 +11,7 @@ SELECT
     mean_contribution,
     mean_contribution_share,
     mean_exact_effect
-FROM ioi_trace_graph
+FROM trace_graph
 WHERE
     study = $study
     AND ($layer, $head) IN ((upstream_layer, upstream_head), (downstream_layer, downstream_head))

@@ -1,6 +1,6 @@
 SELECT task, destination_role, source_role, n_prompts, mean_attention, is_root
-FROM ioi_trace_nodes
+FROM trace_nodes
 WHERE
     study = $study AND layer = $layer AND head = $head
-    AND (task, trace_rule) IN (SELECT DISTINCT task, trace_rule FROM ioi_trace_graph WHERE study = $study)
+    AND (task, trace_rule) IN (SELECT DISTINCT task, trace_rule FROM trace_graph WHERE study = $study)
 ORDER BY task, n_prompts DESC;

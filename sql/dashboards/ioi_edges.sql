@@ -8,6 +8,6 @@ SELECT
     side,
     n_prompts,
     mean_contribution_share
-FROM ioi_trace_graph
+FROM trace_graph
 WHERE study = $study AND task = 'ioi' AND $layer IN (upstream_layer, downstream_layer)
 ORDER BY n_prompts DESC;

@@ -8,7 +8,7 @@ SELECT
     avg(n_kept) AS n_kept,
     avg(n_kept_all_slices) AS n_kept_all_slices,
     avg(correlation) AS correlation
-FROM ioi_slice_contrast
+FROM attention_slice_contrast
 WHERE study = $study AND task = 'ioi'
 GROUP BY layer, head, side
 ORDER BY n_pairs DESC, layer, head, side;

@@ -1,5 +1,5 @@
 -- Edges of the traced circuit of a task, those in the most prompts first.
 SELECT *
-FROM ioi_trace_graph
+FROM trace_graph
 WHERE study = $study AND task = $task
 ORDER BY n_prompts DESC, mean_contribution DESC;

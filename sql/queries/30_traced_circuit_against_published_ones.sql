@@ -12,6 +12,6 @@ SELECT
     round(recall, 2) AS recall,
     round(random_recall, 2) AS random_recall,
     round(p_value, 4) AS p_value
-FROM ioi_trace_summary
+FROM trace_summary
 WHERE study = coalesce(getvariable('study'), 'organism') AND task = 'ioi' AND n_kept_heads > 0
 ORDER BY head_list, trace_rule, counted, min_share;

@@ -6,8 +6,8 @@ WITH edges AS (
         'L' || g.upstream_layer || 'H' || g.upstream_head AS upstream,
         'L' || g.downstream_layer || 'H' || g.downstream_head AS downstream,
         g.side
-    FROM ioi_trace_graph AS g
-    JOIN (SELECT DISTINCT study, task, n_prompts AS of FROM ioi_trace_summary) AS s USING (study, task)
+    FROM trace_graph AS g
+    JOIN (SELECT DISTINCT study, task, n_prompts AS of FROM trace_summary) AS s USING (study, task)
     WHERE g.study = coalesce(getvariable('study'), 'organism') AND g.n_prompts >= 0.05 * s.of
 ),
 parts AS (

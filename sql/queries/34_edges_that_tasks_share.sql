@@ -7,8 +7,8 @@ WITH shares AS (
         g.side,
         max_by(g.destination_role || ' -> ' || g.source_role, g.n_prompts) AS pair,
         max(g.n_prompts) / any_value(s.of) AS share
-    FROM ioi_trace_graph AS g
-    JOIN (SELECT DISTINCT study, task, n_prompts AS of FROM ioi_trace_summary) AS s USING (study, task)
+    FROM trace_graph AS g
+    JOIN (SELECT DISTINCT study, task, n_prompts AS of FROM trace_summary) AS s USING (study, task)
     WHERE g.study = coalesce(getvariable('study'), 'organism')
     GROUP BY g.task, upstream, downstream, g.side
 )

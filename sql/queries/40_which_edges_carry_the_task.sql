@@ -25,7 +25,7 @@ traced AS (
         downstream_layer AS receiver_layer,
         downstream_head AS receiver_head,
         max(n_prompts) AS traced_in_prompts
-    FROM ioi_trace_graph
+    FROM trace_graph
     WHERE study = coalesce(getvariable('study'), 'organism')
     GROUP BY ALL
 )

@@ -1,7 +1,7 @@
 -- Which heads make the IOI circuit by direct effect, by mean ablation and by the trace, and where do these disagree?
 WITH traced AS (
     SELECT study, upstream_layer AS layer, upstream_head AS head, sum(n_prompts) AS n_prompts
-    FROM ioi_trace_graph
+    FROM trace_graph
     WHERE task = 'ioi'
     GROUP BY ALL
 ), heads AS (

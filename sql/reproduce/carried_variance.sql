@@ -24,7 +24,7 @@ errors AS (
     GROUP BY ALL
 )
 SELECT
-    layer || '.' || head || ' by ' || carrier_layer || '.' || carrier_head || ' ' || name_order || ' '
+    'L' || layer || 'H' || head || ' by L' || carrier_layer || 'H' || carrier_head || ' ' || name_order || ' '
         || source_role || ': ' || part AS key,
     value
 FROM (FROM pairs UNION ALL FROM errors) AS parts

@@ -8,7 +8,7 @@
 -- prompts: none
 -- run: model, bos, corpus
 SELECT
-    layer || '.' || head || ' ' || replace(score, 'copy_suppression_', '') AS key,
+    'L' || layer || 'H' || head || ' ' || replace(score, 'copy_suppression_', '') AS key,
     value
 FROM head_scores
 WHERE study = coalesce(getvariable('study'), 'organism') AND starts_with(score, 'copy_suppression_')

@@ -24,7 +24,7 @@ measured AS (
 SELECT
     measured.role AS key,
     coalesce(
-        list(layer || '.' || head ORDER BY layer, head) FILTER (layer IS NOT NULL), []
+        list('L' || layer || 'H' || head ORDER BY layer, head) FILTER (layer IS NOT NULL), []
     ) AS heads
 FROM measured
 LEFT JOIN found USING (role)

@@ -3,11 +3,11 @@
 -- position: corpus cases with attention above 0.3 and a prefix of at least 2
 -- rule: heads with induction scores
 -- run: model, bos, corpus
-SELECT layer || '.' || head || ' before' AS key, attention_before AS value
+SELECT 'L' || layer || 'H' || head || ' before' AS key, attention_before AS value
 FROM prefix_induction_intervention
 WHERE study = coalesce(getvariable('study'), 'organism') AND edit = 'match'
 UNION ALL
-SELECT layer || '.' || head || ' after', attention_after
+SELECT 'L' || layer || 'H' || head || ' after', attention_after
 FROM prefix_induction_intervention
 WHERE study = coalesce(getvariable('study'), 'organism') AND edit = 'match'
 ORDER BY key;

@@ -8,7 +8,7 @@
 -- run: model, bos, firing, roots
 WITH agreement AS (
     SELECT trace_rule || ', ' || counted || ', ' || head_list AS name, "precision", recall
-    FROM ioi_trace_summary
+    FROM trace_summary
     WHERE study = coalesce(getvariable('study'), 'organism')
         AND task = 'ioi' AND head_list IS NOT NULL AND min_share BETWEEN 0.66 AND 0.67
 )

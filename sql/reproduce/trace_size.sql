@@ -1,6 +1,6 @@
 -- Size of the traced IOI circuit before filtering, by rule of the trace
 -- Keys: rule and nodes, heads, communication edges, attention edges, or edges (both kinds). fc24_code
--- is counted as published: nodes and edges of ioi_trace_published.
+-- is counted as published: nodes and edges of trace_published.
 -- statistic: nodes, heads and edges before filtering, by rule
 -- position: all traced pairs
 -- weights: processed
@@ -8,7 +8,7 @@
 -- run: model, bos, firing, roots
 WITH size AS (
     SELECT DISTINCT trace_rule, n_nodes, n_kept_heads, n_communication_edges, n_attention_edges
-    FROM ioi_trace_summary
+    FROM trace_summary
     WHERE study = coalesce(getvariable('study'), 'organism')
         AND task = 'ioi' AND min_share = 0
         AND counted = if(trace_rule = 'fc24_code', 'published', 'prompts')

@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 CREATE TABLE component_reuse (
     study VARCHAR,
     task_a VARCHAR,
@@ -39,4 +39,4 @@ COMMENT ON COLUMN component_reuse.p_value IS 'Probability that two random sets o
 COMMENT ON COLUMN component_reuse.jaccard IS 'n_shared / size of the union of both top sets, 0 to 1';
 COMMENT ON COLUMN component_reuse.expected_jaccard IS 'Mean of jaccard over pairs of random sets of k of N heads; exact';
 COMMENT ON COLUMN component_reuse.rank_correlation IS 'Spearman correlation over all heads of the strengths by which they are ranked; the same for every top_share; NULL where all heads of a task are equally strong';
-COMMENT ON COLUMN component_reuse.shared_heads IS 'The shared heads as layer.head';
+COMMENT ON COLUMN component_reuse.shared_heads IS 'The shared heads, as L2H3';

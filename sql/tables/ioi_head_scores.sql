@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- below: layer < n_layers, head < n_heads
 CREATE TABLE ioi_head_scores (
     study VARCHAR,

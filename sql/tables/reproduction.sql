@@ -1,4 +1,4 @@
--- formula: 3
+-- formula: 4
 CREATE TABLE reproduction (
     study VARCHAR,
     reference_id VARCHAR,
@@ -42,8 +42,8 @@ COMMENT ON COLUMN reproduction.ours IS 'The study''s value, in the unit of its t
 COMMENT ON COLUMN reproduction.reference_value IS 'The reported value; for heads their number';
 COMMENT ON COLUMN reproduction.ci_low IS 'Lower end of the source''s interval (95%), NULL where it gives none';
 COMMENT ON COLUMN reproduction.ci_high IS 'Upper end of the same';
-COMMENT ON COLUMN reproduction.our_heads IS 'Heads as layer.head; NULL for numbers, and where roles were not measured';
-COMMENT ON COLUMN reproduction.reference_heads IS 'Reported heads as layer.head; NULL for numbers';
+COMMENT ON COLUMN reproduction.our_heads IS 'Heads, as L2H3; NULL for numbers, and where roles were not measured';
+COMMENT ON COLUMN reproduction.reference_heads IS 'Reported heads, as L2H3; NULL for numbers';
 COMMENT ON COLUMN reproduction.precision IS 'Share of our heads that are reported; NULL for numbers, and where we have none';
 COMMENT ON COLUMN reproduction.recall IS 'Share of the reported heads that are ours; NULL for numbers, and where none is reported';
 COMMENT ON COLUMN reproduction.difference IS 'ours - reference_value; for heads how many are in one of both sets alone';

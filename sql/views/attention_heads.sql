@@ -10,10 +10,10 @@ roles AS (
 ),
 circuit AS (
     SELECT study, upstream_layer AS layer, upstream_head AS head, task
-    FROM ioi_trace_graph
+    FROM trace_graph
     UNION
     SELECT study, downstream_layer, downstream_head, task
-    FROM ioi_trace_graph
+    FROM trace_graph
 ),
 tasks AS (
     SELECT study, layer, head, list(DISTINCT task ORDER BY task) AS circuit_tasks
@@ -36,4 +36,4 @@ COMMENT ON COLUMN attention_heads.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN attention_heads.head IS 'Head within its layer, from 0';
 COMMENT ON COLUMN attention_heads.head_name IS 'L2H3 is head 3 of layer 2';
 COMMENT ON COLUMN attention_heads.head_role_names IS 'Its roles, as in head_roles; empty where it has none';
-COMMENT ON COLUMN attention_heads.circuit_tasks IS 'Tasks in whose traced circuit it is (ioi_trace_graph); empty where it is in none';
+COMMENT ON COLUMN attention_heads.circuit_tasks IS 'Tasks in whose traced circuit it is (trace_graph); empty where it is in none';

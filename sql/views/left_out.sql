@@ -14,7 +14,7 @@ FROM model_capabilities
 WHERE NOT holds
 UNION ALL
 SELECT study, 'trace', task, 'tasks.traced', NULL, skipped
-FROM ioi_trace_roots
+FROM trace_roots
 WHERE skipped IS NOT NULL
 UNION ALL
 SELECT study, 'interventions', task, asked_by, intervention, reason

@@ -351,7 +351,7 @@ def test_frames_follow_their_tables(
     rule: AccRule, planted: LanguageModel, planted_prompts: pl.DataFrame
 ) -> None:
     trace = acc_trace(planted, planted_prompts, seeds_of_roots(planted_prompts, [Root(1, 0)]), rule)
-    for name, frame in (("ioi_acc_pairs", trace.pairs), ("ioi_acc_edges", trace.edges)):
+    for name, frame in (("acc_pairs", trace.pairs), ("acc_edges", trace.edges)):
         declared = {
             c.name: c.polars_type for c in table_specs()[name].science_columns if c.name != "task"
         }

@@ -9,10 +9,10 @@ import pytest
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.graph import (
     graph_picture,
-    ioi_trace_graph,
-    ioi_trace_nodes,
     to_graphml,
     to_networkx,
+    trace_graph,
+    trace_nodes,
 )
 from mechinterp_assets.circuits.trace import EDGES_SCHEMA
 from mechinterp_assets.storage.declarations import table_specs
@@ -63,10 +63,10 @@ def edges() -> pl.DataFrame:
 
 
 def test_aggregation(edges: pl.DataFrame) -> None:
-    graph = ioi_trace_graph(edges)
+    graph = trace_graph(edges)
     declared = {
         c.name: c.polars_type
-        for c in table_specs()["ioi_trace_graph"].science_columns
+        for c in table_specs()["trace_graph"].science_columns
         if c.name != "task"
     }
     assert dict(graph.schema) == declared
@@ -85,25 +85,25 @@ def test_aggregation(edges: pl.DataFrame) -> None:
 
 
 def test_networkx_and_graphml_keep_sides_apart(edges: pl.DataFrame) -> None:
-    graph = ioi_trace_graph(edges)
+    graph = trace_graph(edges)
     built = to_networkx(graph)
     assert isinstance(built, nx.MultiDiGraph)
-    assert set(built) == {"0.5", "1.0", "2.3"}
-    assert built.number_of_edges("1.0", "2.3") == 2
-    assert {data["side"] for data in built["1.0"]["2.3"].values()} == {"destination", "source"}
-    assert [name for name, data in built.nodes(data=True) if data["is_root"]] == ["2.3"]
+    assert set(built) == {"L0H5", "L1H0", "L2H3"}
+    assert built.number_of_edges("L1H0", "L2H3") == 2
+    assert {data["side"] for data in built["L1H0"]["L2H3"].values()} == {"destination", "source"}
+    assert [name for name, data in built.nodes(data=True) if data["is_root"]] == ["L2H3"]
     assert nx.is_directed_acyclic_graph(built)
     again = nx.read_graphml(io.BytesIO(to_graphml(graph)), force_multigraph=True)
     assert nx.utils.graphs_equal(nx.MultiDiGraph(again), built) or (
         sorted(again.edges()) == sorted(built.edges())
-        and again.nodes["2.3"] == built.nodes["2.3"]
+        and again.nodes["L2H3"] == built.nodes["L2H3"]
         and sorted(d["n_prompts"] for *_, d in again.edges(data=True))
         == sorted(d["n_prompts"] for *_, d in built.edges(data=True))
     )
 
 
 def test_picture(edges: pl.DataFrame) -> None:
-    graph = ioi_trace_graph(edges)
+    graph = trace_graph(edges)
     assert graph_picture(graph).startswith(b"\x89PNG")
     assert graph_picture(graph.head(1), title="one edge").startswith(b"\x89PNG")
     with pytest.raises(CircuitError, match="no edges"):
@@ -111,7 +111,7 @@ def test_picture(edges: pl.DataFrame) -> None:
 
 
 def test_empty_trace_is_an_empty_graph(edges: pl.DataFrame) -> None:
-    graph = ioi_trace_graph(edges.clear())
+    graph = trace_graph(edges.clear())
     assert graph.is_empty()
     assert to_networkx(graph).number_of_nodes() == 0
 
@@ -132,7 +132,7 @@ def test_nodes() -> None:
             "is_root": [True, True, False, True],
         }
     )
-    nodes = ioi_trace_nodes(slices)
+    nodes = trace_nodes(slices)
     assert nodes.height == 2
     first = nodes.row(0, named=True)
     assert (first["layer"], first["head"], first["n_prompts"], first["mean_n_slices"]) == (

@@ -183,7 +183,7 @@ def test_frames_follow_their_tables(
 ) -> None:
     model, prompts, roots = case
     trace = trace_circuit(model, prompts, roots)
-    for name, frame in (("attention_slices", trace.slices), ("ioi_trace_edges", trace.edges)):
+    for name, frame in (("attention_slices", trace.slices), ("trace_edges", trace.edges)):
         declared = {
             c.name: c.polars_type for c in table_specs()[name].science_columns if c.name != "task"
         }

@@ -17,7 +17,7 @@ from mechinterp_assets.circuits.reference_heads import (
     reference_lists,
 )
 from mechinterp_assets.circuits.settings import IoiSettings
-from mechinterp_assets.circuits.trace_summary import ioi_trace_summary, reachable_heads
+from mechinterp_assets.circuits.trace_summary import reachable_heads, trace_summary
 from mechinterp_assets.circuits.trace_variants import VARIANTS_SCHEMA, Coverage
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.storage.declarations import table_specs
@@ -63,12 +63,12 @@ EVERY = frozenset(itertools.product(range(3), range(2)))
 
 def test_filters_and_overlap() -> None:
     lists = {"mine": frozenset({(2, 0), (0, 0)}), "all": frozenset({(2, 0), (1, 1), (0, 1)})}
-    summary = ioi_trace_summary(
+    summary = trace_summary(
         NODES, EDGES, lists, n_prompts=10, reachable=EVERY, min_shares=(0.0, 0.5)
     )
     declared = {
         c.name: c.polars_type
-        for c in table_specs()["ioi_trace_summary"].science_columns
+        for c in table_specs()["trace_summary"].science_columns
         if c.name != "task"
     }
     assert dict(summary.schema) == declared
@@ -90,7 +90,7 @@ def test_filters_and_overlap() -> None:
 
 def test_random_columns_are_those_of_all_sets_of_as_many_heads() -> None:
     reference = frozenset({(2, 0), (0, 0), (1, 0)})
-    summary = ioi_trace_summary(
+    summary = trace_summary(
         NODES, EDGES, {"mine": reference}, n_prompts=10, reachable=EVERY, min_shares=(0.5,)
     )
     row = summary.filter(counted="prompts").row(0, named=True)
@@ -107,7 +107,7 @@ def test_heads_that_a_trace_cannot_reach_count_neither_way() -> None:
     reachable = reachable_heads([(2, 0), (1, 1)], n_heads=2)
     assert reachable == EVERY - {(2, 1)}
     lists = {"mine": frozenset({(2, 0), (2, 1), (0, 0)})}
-    summary = ioi_trace_summary(
+    summary = trace_summary(
         NODES, EDGES, lists, n_prompts=10, reachable=reachable, min_shares=(0.0,)
     )
     row = summary.filter(counted="prompts").row(0, named=True)
@@ -126,7 +126,7 @@ def test_the_published_graph_is_counted_by_its_own_edges() -> None:
         ("fc24_code", "attention", None, None, 1, 1, "S2", 1, 1.0, 1.0),
     ]
     published = pl.DataFrame(rows, schema=PUBLISHED_SCHEMA, orient="row")
-    summary = ioi_trace_summary(
+    summary = trace_summary(
         nodes,
         EDGES.clear(),
         {"mine": frozenset({(2, 0), (0, 0)})},
@@ -143,11 +143,11 @@ def test_the_published_graph_is_counted_by_its_own_edges() -> None:
 
 
 def test_without_references_sizes_are_still_there() -> None:
-    summary = ioi_trace_summary(NODES, EDGES, {}, n_prompts=10, reachable=EVERY)
+    summary = trace_summary(NODES, EDGES, {}, n_prompts=10, reachable=EVERY)
     assert summary["head_list"].null_count() == summary.height == 10
     assert summary["n_kept_heads"].to_list()[0] == 3
     with pytest.raises(CircuitError, match="n_prompts is 0"):
-        ioi_trace_summary(NODES, EDGES, {}, n_prompts=0, reachable=EVERY)
+        trace_summary(NODES, EDGES, {}, n_prompts=0, reachable=EVERY)
 
 
 def test_published_circuits_serve_models_of_their_shape(organism: LanguageModel) -> None:

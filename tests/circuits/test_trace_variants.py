@@ -83,7 +83,8 @@ def test_the_published_graph_equals_one_built_edge_by_edge(
         for up_layer, up_head, layer, head, at in traced.events:
             if (role := labels.get((row["prompt"], at))) is None:
                 continue
-            up, down, own = f"{up_layer}.{up_head}", f"{layer}.{head} {role}", f"{layer}.{head}"
+            up, own = f"L{up_layer}H{up_head}", f"L{layer}H{head}"
+            down = f"{own} {role}"
             if not built.has_edge(up, down):
                 built.add_edge(up, down, prompt=row["prompt"], count=1)
                 new = True
@@ -97,7 +98,7 @@ def test_the_published_graph_equals_one_built_edge_by_edge(
     graph = counts_of(case, "fc24_code").published()
     declared = {
         c.name: c.polars_type
-        for c in table_specs()["ioi_trace_published"].science_columns
+        for c in table_specs()["trace_published"].science_columns
         if c.name != "task"
     }
     assert dict(graph.schema) == declared
@@ -154,7 +155,7 @@ def test_all_slices_is_what_the_contrast_compares_with(case: Case) -> None:
     assert np.allclose(every.contrast["correlation"].drop_nulls().to_numpy(), 1)
     declared = {
         c.name: c.polars_type
-        for c in table_specs()["ioi_slice_contrast"].science_columns
+        for c in table_specs()["attention_slice_contrast"].science_columns
         if c.name != "task"
     }
     assert dict(some.contrast.schema) == declared
@@ -217,8 +218,8 @@ def test_variants_follow_their_tables(case: Case) -> None:
             counts.edges().drop("mean_contribution").equals(alone.edges().drop("mean_contribution"))
         )
         for name, frame in (
-            ("ioi_trace_variants", counts.edges()),
-            ("ioi_trace_nodes", counts.nodes()),
+            ("trace_variants", counts.edges()),
+            ("trace_nodes", counts.nodes()),
         ):
             declared = {
                 c.name: c.polars_type

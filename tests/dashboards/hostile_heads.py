@@ -149,7 +149,7 @@ def _labels() -> pl.DataFrame:
 
 
 def _edges(random: np.random.Generator) -> pl.DataFrame:
-    spec = polars_schema(table_spec("ioi_trace_graph"))
+    spec = polars_schema(table_spec("trace_graph"))
     rows = []
     for i in range(60):
         row: dict[str, object] = dict.fromkeys(spec.names())
@@ -177,7 +177,7 @@ def _edges(random: np.random.Generator) -> pl.DataFrame:
 
 
 def _nodes() -> pl.DataFrame:
-    spec = polars_schema(table_spec("ioi_trace_nodes"))
+    spec = polars_schema(table_spec("trace_nodes"))
     rows = []
     for source, attention in ((ATTACK, 0.5), ("IO", None), (None, None)):
         row: dict[str, object] = dict.fromkeys(spec.names())

@@ -187,7 +187,7 @@ def lake(root: Path) -> Lake:
             for k in (0, 1)
             for fires in (True, False)
         ],
-        "ioi_slice_contrast": [
+        "attention_slice_contrast": [
             {
                 "task": "ioi",
                 "prompt": 0,

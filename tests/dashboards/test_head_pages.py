@@ -219,8 +219,8 @@ TABLES = {
     "features": "head_features",
     "proxy": "head_polysemanticity_proxy",
     "labels": "head_labels",
-    "edges": "ioi_trace_graph",
-    "nodes": "ioi_trace_nodes",
+    "edges": "trace_graph",
+    "nodes": "trace_nodes",
     "effects": "intervention_summary",
     "task_effects": "task_head_effects",
 }

@@ -515,7 +515,7 @@ def test_rendering_is_deterministic(
 # ---- SQL -----------------------------------------------------------------------------------------
 
 
-TABLES = {"head_roles": "head_scores", "ioi_edges": "ioi_trace_graph"}
+TABLES = {"head_roles": "head_scores", "ioi_edges": "trace_graph"}
 INTERVAL_SQL = ("feature_intervals", "feature_interval_examples")
 
 
@@ -535,7 +535,7 @@ def database(frames: LayerFrames, provenance: Provenance) -> Iterator[duckdb.Duc
     for name, frame in tables.items():
         con.execute(plain_table(table_spec(name)))
         rows = frame.with_columns(pl.lit(provenance.study).alias("study"))
-        if name == "ioi_trace_graph":
+        if name == "trace_graph":
             rows = rows.with_columns(pl.lit("ioi").alias("task"))
         else:
             rows = rows.with_columns(pl.lit(LAYER, pl.Int32).alias("layer"))

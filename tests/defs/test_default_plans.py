@@ -77,7 +77,7 @@ def test_a_tokenizer_that_splits_names(tmp_path: Path) -> None:
         "attention_slice_usage",
     )
     lake = materialize(tmp_path, make, *wanted)
-    for name in ("ioi_prompts", "ioi_baseline", "ioi_head_scores", "ioi_trace_edges"):
+    for name in ("ioi_prompts", "ioi_baseline", "ioi_head_scores", "trace_edges"):
         assert table(lake, name).is_empty(), name
     assert table(lake, "intervention_results").is_empty()
     assert table(lake, "head_scores").height > 0
@@ -86,7 +86,7 @@ def test_a_tokenizer_that_splits_names(tmp_path: Path) -> None:
     skipped = table(lake, "task_baseline").drop_nulls("skipped")
     reasons = dict(skipped.select("task", "skipped").iter_rows())
     assert "0 of 103 names are single tokens" in reasons["ioi"]
-    root = table(lake, "ioi_trace_roots").row(0, named=True)
+    root = table(lake, "trace_roots").row(0, named=True)
     assert (root["task"], root["layer"]) == ("ioi", None)
     assert "no prompts" in root["skipped"]
     plan = table(lake, "intervention_plan")
@@ -159,8 +159,8 @@ def test_no_head_is_a_root(tmp_path: Path) -> None:
         "intervention_summary",
         "circuit_faithfulness",
     )
-    assert table(lake, "ioi_trace_graph").is_empty()
-    (why,) = table(lake, "ioi_trace_roots")["skipped"]
+    assert table(lake, "trace_graph").is_empty()
+    (why,) = table(lake, "trace_roots")["skipped"]
     assert "no head qualifies as a root" in why
     plan = table(lake, "intervention_plan")
     fc24 = plan.filter(pl.col("asked_by").str.starts_with("interventions.published.fc24"))

@@ -17,7 +17,7 @@ from tests.defs.conftest import Materialized
 # Every table that is computed of a model, at the smallest sizes; pages and summaries read these.
 TABLES = (
     *("head_scores", "ioi_head_scores", "attention_sinks", "prefix_induction"),
-    *("ioi_baseline", "ioi_trace_edges", "attention_consensus", "attention_slice_usage"),
+    *("ioi_baseline", "trace_edges", "attention_consensus", "attention_slice_usage"),
     *("task_head_effects", "edge_attribution", "head_set_quality", "intervention_results"),
     *("sae_evaluation", "feature_dfa", "feature_rdfa", "feature_logit_effects", "qk_feature_pairs"),
 )
@@ -55,7 +55,7 @@ SCORES = {"bfloat16": (0.01, 0.15), "float16": (0.002, 0.05)}
 
 # Products of float16 matrices are 30 times slower than float32's on a CPU.
 SOME = (
-    *("ioi_head_scores", "ioi_baseline", "ioi_trace_edges", "intervention_results"),
+    *("ioi_head_scores", "ioi_baseline", "trace_edges", "intervention_results"),
     "feature_dfa",
 )
 READ = {"bfloat16": TABLES, "float16": SOME}

@@ -211,7 +211,7 @@ def test_reading_and_showing_imports_no_torch(tiny: Materialized) -> None:
 
 def test_a_trace_is_the_table_as_a_graph(study: mi.OpenedStudy) -> None:
     for task in ("ioi", "gendered_pronoun"):
-        rows = study.tables["ioi_trace_graph"].frame().filter(task=task)
+        rows = study.tables["trace_graph"].frame().filter(task=task)
         graph = study.trace(task)
         assert graph.number_of_edges() == rows.height
         found = {(up, down, e["side"], e["n_prompts"]) for up, down, e in graph.edges(data=True)}
@@ -224,7 +224,7 @@ def test_a_trace_is_the_table_as_a_graph(study: mi.OpenedStudy) -> None:
             )
             for row in rows.iter_rows(named=True)
         }
-    edges = study.tables["ioi_trace_edges"].frame().filter(task="ioi", kept=True)
+    edges = study.tables["trace_edges"].frame().filter(task="ioi", kept=True)
     prompt = edges.filter(upstream_kind="head")["prompt"][0]
     one = study.trace(prompt=prompt)
     assert 0 < one.number_of_edges() <= study.trace().number_of_edges()

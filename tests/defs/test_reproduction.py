@@ -16,7 +16,7 @@ def test_table_is_what_the_command_compares(tiny: Materialized) -> None:
     by_key = {(row["reference_id"], row["key"]): row for row in stored.iter_rows(named=True)}
     edges = by_key["edges", "edges"]
     assert (edges["ours"], edges["difference"], edges["judgement"]) == (2461, 0, "within")
-    assert by_key["heads", "previous_token"]["reference_heads"] == ["0.5"]
+    assert by_key["heads", "previous_token"]["reference_heads"] == ["L0H5"]
     assert by_key["heads", "previous_token"]["other_condition"] == []
     assert by_key["l0", "0"]["judgement"] == "no_bound"
     assert by_key["l0", "2"]["judgement"] == "within"

@@ -19,8 +19,8 @@ def test_one_rule_is_in_every_table_of_a_trace(tiny: Materialized) -> None:
     rule = tiny.study.ioi.trace_rule
     assert rule == "relative"
     for table in (
-        *("ioi_trace_roots", "ioi_trace_edges", "ioi_trace_graph", "attention_slices"),
-        *("ioi_slice_contrast", "attention_consensus", "attention_token_signal"),
+        *("trace_roots", "trace_edges", "trace_graph", "attention_slices"),
+        *("attention_slice_contrast", "attention_consensus", "attention_token_signal"),
     ):
         assert set(read(tiny, table)["trace_rule"]) == {rule}
     traced = read(tiny, "attention_slices").filter(pl.col("path_multiplicity") > 0)
@@ -31,9 +31,9 @@ def test_one_rule_is_in_every_table_of_a_trace(tiny: Materialized) -> None:
 
 
 def test_the_published_graph_has_its_own_nodes_and_counts(tiny: Materialized) -> None:
-    graph = read(tiny, "ioi_trace_published")
+    graph = read(tiny, "trace_published")
     assert set(graph["trace_rule"]) == {"fc24_code"}
-    summary = read(tiny, "ioi_trace_summary").filter(counted="published", min_share=0.0)
+    summary = read(tiny, "trace_summary").filter(counted="published", min_share=0.0)
     for row in summary.to_dicts():
         own = graph.filter(task=row["task"])
         kinds = dict(own.group_by("edge_kind").len().iter_rows())
@@ -44,27 +44,25 @@ def test_the_published_graph_has_its_own_nodes_and_counts(tiny: Materialized) ->
 
 
 def test_the_main_rule_is_the_graph(tiny: Materialized) -> None:
-    graph, variants = read(tiny, "ioi_trace_graph"), read(tiny, "ioi_trace_variants")
+    graph, variants = read(tiny, "trace_graph"), read(tiny, "trace_variants")
     columns = ["task", *GRAPH_KEY, "n_prompts", "n_pairs", "path_multiplicity"]
     main = variants.filter(trace_rule="relative")
     assert main.height == graph.height > 0
     assert main.select(columns).sort(columns).equals(graph.select(columns).sort(columns))
     changes = {f"relative_{change}" for change in ("near", "negative", "all_slices")}
     assert set(variants["trace_rule"]) <= {"relative", *changes, "fc24_code"}
-    edges = read(tiny, "ioi_trace_edges").filter("kept")
+    edges = read(tiny, "trace_edges").filter("kept")
     assert edges["path_multiplicity"].sum() == graph["path_multiplicity"].sum()
 
 
 def test_summary_counts_the_other_tables(tiny: Materialized) -> None:
-    summary = read(tiny, "ioi_trace_summary")
+    summary = read(tiny, "trace_summary")
     for task in tiny.study.tasks.traced:
         rows = summary.filter(trace_rule="relative", counted="prompts", min_share=0.0, task=task)
         row = rows.row(0, named=True)
-        nodes = read(tiny, "ioi_trace_nodes").filter(trace_rule="relative", task=task)
+        nodes = read(tiny, "trace_nodes").filter(trace_rule="relative", task=task)
         assert row["n_kept_heads"] == nodes.select("layer", "head").n_unique()
-        assert (
-            row["n_communication_edges"] == read(tiny, "ioi_trace_graph").filter(task=task).height
-        )
+        assert row["n_communication_edges"] == read(tiny, "trace_graph").filter(task=task).height
         # No published circuit is about a model of this shape.
         assert row["head_list"] is None
 
@@ -79,12 +77,12 @@ def test_every_traced_task_has_rows_of_its_own_prompts(tiny: Materialized) -> No
         ),
     }
     assert prompts["gendered_pronoun"].height == tiny.study.tasks.prompts
-    for table in ("attention_slices", "ioi_trace_edges", "ioi_slice_contrast"):
+    for table in ("attention_slices", "trace_edges", "attention_slice_contrast"):
         rows = read(tiny, table)
         assert rows["task"].unique(maintain_order=True).to_list() == tasks
         for task in tasks:
             assert set(rows.filter(task=task)["prompt"]) <= set(prompts[task]["prompt"])
-    for table in ("ioi_trace_graph", "ioi_trace_nodes", "ioi_trace_variants"):
+    for table in ("trace_graph", "trace_nodes", "trace_variants"):
         roles = read(tiny, table).filter(task="gendered_pronoun")["destination_role"]
         known = {"BOS", "other", "END", "NAME", "VERB", "PUNCT", "TAG"}
         assert set(roles) <= known
@@ -93,10 +91,10 @@ def test_every_traced_task_has_rows_of_its_own_prompts(tiny: Materialized) -> No
 
 
 def test_acc_starts_at_the_same_roots_and_says_what_each_head_read(tiny: Materialized) -> None:
-    pairs, edges = read(tiny, "ioi_acc_pairs"), read(tiny, "ioi_acc_edges")
+    pairs, edges = read(tiny, "acc_pairs"), read(tiny, "acc_edges")
     tasks = tiny.study.tasks.traced
     key = ["task", "layer", "head", "source_role"]
-    roots = read(tiny, "ioi_trace_roots").filter(pl.col("head").is_not_null())
+    roots = read(tiny, "trace_roots").filter(pl.col("head").is_not_null())
     seeds = pairs.filter("is_root")
     assert set(seeds.select(key).unique().rows()) == set(roots.select(key).rows())
     assert set(seeds["trace_rule"]) == {"acc", "acc++"}
@@ -114,7 +112,7 @@ def test_acc_starts_at_the_same_roots_and_says_what_each_head_read(tiny: Materia
 
 def test_contrast_and_usage_cover_what_was_traced(tiny: Materialized) -> None:
     slices = read(tiny, "attention_slices").filter(pl.col("path_multiplicity") > 0)
-    assert read(tiny, "ioi_slice_contrast").height == 2 * slices.height
+    assert read(tiny, "attention_slice_contrast").height == 2 * slices.height
     for table in ("attention_slice_counts", "attention_slice_usage"):
         assert set(read(tiny, table)["text_source"]) == {"ioi", "corpus"}
     assert read(tiny, "attention_consensus").height > 0
@@ -139,7 +137,7 @@ def test_page_and_graphml(
     written = call(["trace-graph", "tiny", str(target)])
     assert written.exit_code == 0, written.output
     graph = nx.read_graphml(target, force_multigraph=True)
-    edges = read(tiny, "ioi_trace_graph")
+    edges = read(tiny, "trace_graph")
     assert graph.number_of_edges() == edges.filter(task="ioi").height
     other = ["trace-graph", "tiny", str(target), "--force", "--task", "gendered_pronoun"]
     refused = call([part for part in other if part != "--force"])

@@ -211,12 +211,12 @@ def test_failed_check_stops_what_lies_downstream(
         update={"checks": tiny.study.checks.model_copy(update={"ioi_accuracy_min": 1.01})}
     )
     monkeypatch.setitem(checks.STUDIES, "tiny", strict)
-    before = tiny.lake.current("ioi_trace_edges", "tiny").version
-    result = tiny.run(["ioi_baseline", "ioi_trace_edges"], partition="tiny", raise_on_error=False)
+    before = tiny.lake.current("trace_edges", "tiny").version
+    result = tiny.run(["ioi_baseline", "trace_edges"], partition="tiny", raise_on_error=False)
     assert not result.success
     failed = [c for c in result.get_asset_check_evaluations() if not c.passed]
     assert [check.check_name for check in failed] == ["ioi_accuracy"]
-    assert tiny.lake.current("ioi_trace_edges", "tiny").version == before
+    assert tiny.lake.current("trace_edges", "tiny").version == before
     assert failed[0].partition == "tiny"
     assert "least 1.01" in (failed[0].description or "")
     assert failed[0].metadata["breaches"].value == 1

@@ -127,7 +127,7 @@ def toy_prompts() -> pl.DataFrame:
 
 @pytest.fixture(scope="session")
 def traced_edge() -> EdgeFrame:
-    """Maker of rows of ioi_trace_edges: one edge in every prompt, with given slices."""
+    """Maker of rows of trace_edges: one edge in every prompt, with given slices."""
 
     def make(
         prompts: pl.DataFrame,

@@ -118,7 +118,7 @@ def prompts(organism: LanguageModel) -> pl.DataFrame:
             {"kind": "edge", "mode": "ablate", "layer": 2, "head": 0, "upstream_layer": 0,
              "upstream_head": 0, "destination_role": "END", "source_role": "IO",
              "side": "source", "scope": "global"},
-            "there are no traced edges; give the frame ioi_trace_edges",
+            "there are no traced edges; give the frame trace_edges",
         ),
         ({**PATCH, "layer": []}, "layer is an empty list"),
         ({"name": "x", "members": [PATCH]}, "set 'x' has 1 members; give at least 2"),

@@ -98,8 +98,8 @@ def test_an_interval_says_within_and_never_fails() -> None:
 
 def test_sets_of_heads() -> None:
     reference = _heads((9, 9), (9, 6), (10, 0))
-    row = compare([reference], {"m": {"x": ["9.6", "9.9", "10.7", "2.2"]}}).row(0, named=True)
-    assert row["reference_heads"] == ["9.6", "9.9", "10.0"]
+    row = compare([reference], {"m": {"x": ["L9H6", "L9H9", "L10H7", "L2H2"]}}).row(0, named=True)
+    assert row["reference_heads"] == ["L9H6", "L9H9", "L10H0"]
     assert (row["precision"], row["recall"]) == (0.5, pytest.approx(2 / 3))
     assert (row["ours"], row["reference_value"], row["difference"]) == (4, 3, 3)
     assert row["judgement"] == "no_bound"
@@ -108,14 +108,14 @@ def test_sets_of_heads() -> None:
     absent = compare([reference], {}).row(0, named=True)
     assert (absent["ours"], absent["recall"], absent["our_heads"]) == (None, None, None)
     one_off = _heads((1, 0), tolerance=Tolerance(absolute=1))
-    assert failures(compare([one_off], {"m": {"x": ["1.0", "1.1"]}})).is_empty()
-    assert failures(compare([one_off], {"m": {"x": ["1.1"]}})).height == 1
+    assert failures(compare([one_off], {"m": {"x": ["L1H0", "L1H1"]}})).is_empty()
+    assert failures(compare([one_off], {"m": {"x": ["L1H1"]}})).height == 1
     assert failures(compare([one_off], {})).height == 1
 
 
 def test_numbers_and_heads_are_not_mixed() -> None:
     with pytest.raises(ReferenceFileError, match="write them under heads"):
-        compare([_numbers(x=1.0)], {"m": {"x": ["1.0"]}})
+        compare([_numbers(x=1.0)], {"m": {"x": ["L1H0"]}})
     with pytest.raises(ReferenceFileError, match="write them under values"):
         compare([_heads((1, 0))], {"m": {"x": 1.0}})
 
@@ -193,9 +193,9 @@ def test_a_written_file_reads_back_and_agrees_with_its_run() -> None:
     assert compare(read.references, measured)["judgement"].unique().to_list() == ["other_condition"]
     heads = before.model_copy(update={"references": before.references[1:]})
     read = ReferenceFile.model_validate(
-        yaml.safe_load(to_yaml(updated(heads, {"m": {"x": ["2.3", "10.1"]}})))
+        yaml.safe_load(to_yaml(updated(heads, {"m": {"x": ["L2H3", "L10H1"]}})))
     )
-    assert read.references[0].heads_of("x") == ["2.3", "10.1"]
+    assert read.references[0].heads_of("x") == ["L2H3", "L10H1"]
     assert read.references[0].tolerance == Tolerance(absolute=0)
     with pytest.raises(ReferenceFileError, match="no value for 'y' any more"):
         updated(numbers, {"m": {"x": 1.0}})

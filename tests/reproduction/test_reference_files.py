@@ -56,7 +56,7 @@ def test_packaged_file_is_of_a_study_and_names_measures_that_exist(file: Path) -
 def test_heads_of_published_circuits_are_not_written_twice() -> None:
     references = load_references(PACKAGED_REFERENCES / "gpt2-small.yaml", "gpt2-small")
     movers = next(one for one in references.references if one.id == "heads-name-mover")
-    assert movers.heads_of("name_mover") == ["9.6", "9.9", "10.0"]
+    assert movers.heads_of("name_mover") == ["L9H6", "L9H9", "L10H0"]
     l0 = next(one for one in references.references if one.id == "k24-sae-l0")
     assert [l0.values[str(layer)].value for layer in (0, 1, 11)] == [3, 20, 8]
 

@@ -99,7 +99,7 @@ def test_published_numbers_never_fail(measured: Path, reference: Callable[..., P
     assert result.exit_code == 0, text
     assert "Active features [per token] 0 15.5 3 +12.5" in text
     assert "2 16 16 +0" in text
-    assert "Heads with a role induction - 1.1" in text
+    assert "Heads with a role induction - L1H1" in text
     assert "reason: Because." in text
     assert "needs: scores" in text
     assert "l0 (Table 1)" in text

@@ -276,6 +276,27 @@ def test_a_changed_formula_makes_exactly_its_table_stale(
     assert lake.read("role_counts").collect()["formula_version"].to_list() == [2]
 
 
+def test_a_table_that_is_no_longer_declared_stays_and_only_its_readers_are_stale(
+    lake: Lake, provenance: Provenance, scores: Scores, sql: Path
+) -> None:
+    counts = pl.DataFrame({"role": ["induction"], "n": [1]})
+    done = lake.write("head_scores", "p", scores(0.5), provenance, {"settings:heads.k": "1"})
+    inputs = {"head_scores/p": done.data_version}
+    lake.write("role_counts", "p", counts, provenance, inputs)
+    for kind in ("tables", "views", "checks"):
+        for declared in sql.glob(f"{kind}/*"):
+            if declared.name != "role_counts.sql":
+                declared.unlink()
+    lake.refresh()
+    lake.observe(Observation({("organism", "settings:heads.k"): "2"}, {}))
+    assert query(lake, "SELECT n FROM role_counts") == [(1,)]
+    reason = "head_scores/p is of a table that is no longer made"
+    assert query(lake, "SELECT table_name, cause, reason FROM stale_partitions") == [
+        ("role_counts", "input", reason)
+    ]
+    assert query(lake, "SELECT rows FROM lineage WHERE table_name = 'head_scores'") == [(1,)]
+
+
 def test_changed_columns_read_as_null_until_written_again(
     lake: Lake, provenance: Provenance, sql: Path
 ) -> None:

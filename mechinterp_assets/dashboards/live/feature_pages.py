@@ -41,7 +41,7 @@ _SITE_TABLES = {
     *(table for table in OPTIONAL.values() if table not in OF_STUDY),
 }
 _STUDY_NEEDED = {"language_model", "vocabulary", "tokenized_corpus"}
-_STUDY_TABLES = {*_STUDY_NEEDED, "head_scores", "ioi_trace_graph", *OF_STUDY}
+_STUDY_TABLES = {*_STUDY_NEEDED, "head_scores", "trace_graph", *OF_STUDY}
 # Data version by table, sorted; tables without data are left out.
 _Versions = tuple[tuple[str, str], ...]
 
@@ -58,7 +58,7 @@ class _Layer:
         density: features per bin of log10 density.
         names: tokens by which features are described.
         head_roles: rows of the view head_roles, if heads have been scored.
-        ioi_edges: rows of ioi_trace_graph, if there is a trace.
+        ioi_edges: rows of trace_graph, if there is a trace.
     """
 
     versions: _Versions
@@ -153,7 +153,7 @@ class LivePages:
         model = tables["language_model"].collect().row(0, named=True)
         sae = tables["attention_sae"].collect().row(0, named=True)
         frame = statistics.collect()
-        edges = tables.get("ioi_trace_graph")
+        edges = tables.get("trace_graph")
         provenance = self._lake.current("feature_statistics", site).provenance
         return _Layer(
             versions=versions,

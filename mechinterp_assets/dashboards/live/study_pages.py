@@ -30,7 +30,7 @@ from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import parse_site
 
 KEPT_PAGES = 64
-TRACE_TABLES = ("ioi_trace_graph", "ioi_trace_nodes", "ioi_trace_roots", "attention_slices")
+TRACE_TABLES = ("trace_graph", "trace_nodes", "trace_roots", "attention_slices")
 # Tables of which one makes the page of experiments worth a link.
 EXPERIMENT_TABLES = (
     "intervention_experiments",
@@ -48,7 +48,7 @@ SELECT
     r.source_role AS source,
     count(DISTINCT s.prompt) AS n_prompts,
     count(DISTINCT s.prompt) FILTER (s.path_multiplicity > 0) AS n_firing
-FROM ioi_trace_roots AS r
+FROM trace_roots AS r
 LEFT JOIN attention_slices AS s
     ON s.study = r.study AND s.task = r.task AND s.layer = r.layer AND s.head = r.head
     AND s.source_role = r.source_role AND s.is_root
@@ -105,7 +105,7 @@ class LiveStudyPages:
         if any(self._lake.exists(table, study) for table in EXPERIMENT_TABLES):
             found.add(experiments_folder(study))
         if all(self._lake.exists(table, study) for table in TRACE_TABLES):
-            tasks = self._lake.read("ioi_trace_graph", study).select("task").unique().collect()
+            tasks = self._lake.read("trace_graph", study).select("task").unique().collect()
             found |= {trace_folder(study, task) for task in tasks["task"].to_list()}
         return found
 
@@ -117,7 +117,7 @@ class LiveStudyPages:
             table: self._lake.read(table, study).filter(task=task).collect()
             for table in TRACE_TABLES[:2]
         }
-        if model is None or frames["ioi_trace_graph"].is_empty():
+        if model is None or frames["trace_graph"].is_empty():
             return None
         # Made by another version of this program, with fewer columns: the page of then is shown.
         for table, frame in frames.items():
@@ -126,10 +126,10 @@ class LiveStudyPages:
                 return None
         roots = self._lake.sql(_ROOTS, {"study": study, "task": task})
         return render_trace(
-            frames["ioi_trace_graph"],
-            frames["ioi_trace_nodes"].filter(trace_rule=frames["ioi_trace_graph"]["trace_rule"][0]),
+            frames["trace_graph"],
+            frames["trace_nodes"].filter(trace_rule=frames["trace_graph"]["trace_rule"][0]),
             roots,
-            self._lake.current("ioi_trace_graph", study).provenance,
+            self._lake.current("trace_graph", study).provenance,
             model,
             "",
             task=task,

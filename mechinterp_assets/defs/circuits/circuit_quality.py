@@ -29,12 +29,12 @@ TABLES = (
     "head_set_quality",
 )
 PROMPTS = ("ioi_prompts", "task_prompts")
-TRACES = ("attention_slices", "ioi_trace_edges", "ioi_acc_pairs", "ioi_acc_edges")
+TRACES = ("attention_slices", "trace_edges", "acc_pairs", "acc_edges")
 
 
 @tables(
     *TABLES,
-    reads=["language_model", *PROMPTS, "ioi_trace_graph", *TRACES, *SCORE_TABLES],
+    reads=["language_model", *PROMPTS, "trace_graph", *TRACES, *SCORE_TABLES],
     settings=["circuits", "ioi.reference_heads"],
     seed="circuits.seed",
     pool=GPU,
@@ -52,7 +52,7 @@ def circuit_quality(run: Run) -> Made:
         split, prompts = _pairs(run)
     except FaithfulnessError as reason:
         return run.nothing(str(reason), *TABLES)
-    traced, roles = run.frame("ioi_trace_graph"), _roles(run)
+    traced, roles = run.frame("trace_graph"), _roles(run)
     references = reference_lists(run.model.config, run.study.ioi.reference_heads)
     # Circuits of the whole task, without their parts ("name: role").
     whole = {name: heads for name, heads in references.items() if ": " not in name}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mechinterp_assets.defs.tasks.prompts_of import NoPromptsError, base_prompts
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.orchestration.artefacts import open_saes
 from mechinterp_assets.orchestration.head_roles import SCORE_TABLES, head_roles
 from mechinterp_assets.orchestration.run import Made, Run
@@ -70,7 +71,7 @@ def qk_features(run: Run) -> Made:
         },
         {
             "qk_feature_pairs": {
-                "heads": "; ".join(f"{at}.{head}: {why}" for (at, head), why in heads.items()),
+                "heads": "; ".join(f"{head_name(*head)}: {why}" for head, why in heads.items()),
                 "largest_identity_error": float(found.pairs["identity_error"].to_numpy().max()),
             }
         },

@@ -29,7 +29,7 @@ from mechinterp_assets.orchestration.shape import tables
         *NEEDED.values(),
         *OPTIONAL.values(),
         *SCORE_TABLES,
-        "ioi_trace_graph",
+        "trace_graph",
     ],
     settings=["features.pages"],
     kinds=["html"],
@@ -44,7 +44,7 @@ def feature_dashboards(run: Run) -> Made:
     def read(table: str) -> pl.LazyFrame | None:
         return run.table(table) if table in NEEDED.values() else run.find(table)
 
-    scores, edges = read("head_scores"), read("ioi_trace_graph")
+    scores, edges = read("head_scores"), read("trace_graph")
     shown = _shown_features(run)
     frames = layer_frames(
         read,

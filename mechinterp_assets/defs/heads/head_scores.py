@@ -5,6 +5,7 @@ import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.defs.tasks.prompts_of import NO_IOI
+from mechinterp_assets.model.names import head_names
 from mechinterp_assets.orchestration.artefacts import token_ids
 from mechinterp_assets.orchestration.head_roles import head_roles, heads_with_role
 from mechinterp_assets.orchestration.run import Made, Run
@@ -87,7 +88,7 @@ def ioi_head_scores(run: Run) -> Made:
         {"ioi_head_scores": scores},
         {
             "ioi_head_scores": {
-                "movers": ", ".join(f"{layer}.{head}" for layer, head in movers) or "none",
+                "movers": head_names(movers) or "none",
                 **{f"heads_{role}": float(count) for role, count in roles.iter_rows()},
             }
         },

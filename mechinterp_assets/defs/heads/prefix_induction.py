@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_line_chart
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.orchestration.artefacts import token_ids
 from mechinterp_assets.orchestration.head_roles import heads_with_role
 from mechinterp_assets.orchestration.publishing import Metadata
@@ -86,7 +87,7 @@ def _score_metadata(scores: pl.DataFrame) -> Metadata:
         .sort(pl.col("mean_attention").list.last(), descending=True)
         .head(DRAWN_HEADS)
     )
-    lines = {f"{r['layer']}.{r['head']}": r["mean_attention"] for r in strongest.to_dicts()}
+    lines = {head_name(r["layer"], r["head"]): r["mean_attention"] for r in strongest.to_dicts()}
     return {
         **{
             f"score_by_length_{head}": ", ".join(f"{a:.2f}" for a in y) for head, y in lines.items()

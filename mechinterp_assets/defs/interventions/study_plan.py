@@ -204,7 +204,7 @@ def _add_published(run: Run, plan: StudyPlan, batch: Batch, request: Request) ->
         scores=pl.concat(frame.select("layer", "head", "score", "value") for frame in scores),
         trace_edges=_traced(run, IOI),
         trace_graph=own_token_edges(
-            run.table("ioi_trace_graph").filter(pl.col("task") == IOI).collect()
+            run.table("trace_graph").filter(pl.col("task") == IOI).collect()
         ),
         settings=settings,
     )
@@ -228,4 +228,4 @@ def _add_published(run: Run, plan: StudyPlan, batch: Batch, request: Request) ->
 def _traced(run: Run, task: str) -> pl.DataFrame:
     from mechinterp_assets.interventions.edge_keys import own_token_edges
 
-    return own_token_edges(run.table("ioi_trace_edges").filter(pl.col("task") == task).collect())
+    return own_token_edges(run.table("trace_edges").filter(pl.col("task") == task).collect())

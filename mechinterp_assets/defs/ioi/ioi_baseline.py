@@ -1,6 +1,6 @@
 """How well the model does IOI, Omega's singular values, the slices that attention uses.
 
-The traced circuit is in ioi_trace.py.
+The traced circuit is in circuit_trace.py.
 """
 
 from __future__ import annotations

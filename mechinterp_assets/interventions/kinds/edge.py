@@ -202,7 +202,7 @@ class EditEdge(Intervention):
             )
         if context.trace_edges is None:
             raise InterventionError(
-                f"{interventions[0].id}: there are no traced edges; give the frame ioi_trace_edges "
+                f"{interventions[0].id}: there are no traced edges; give the frame trace_edges "
                 "of these prompts as trace_edges"
             )
         traced = traced_edges(context)
@@ -210,7 +210,7 @@ class EditEdge(Intervention):
             if not traced.occurs(one.key, one.occurrence, prompts["prompt"]):
                 raise InterventionError(
                     f"{one.id}: the edge {one.edge} was not traced in any of the "
-                    f"{prompts.height} prompts; choose edges of ioi_trace_graph"
+                    f"{prompts.height} prompts; choose edges of trace_graph"
                 )
 
     def plan(self, runs: "Runs", context: "EditContext") -> "Edit | None":

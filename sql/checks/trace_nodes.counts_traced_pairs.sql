@@ -1,9 +1,9 @@
 -- Nodes of the main rule count the traced pairs of attention_slices
 SELECT task, trace_rule, layer, head, destination_role, source_role, n.n_pairs, s.n_pairs AS counted
 FROM (
-    SELECT * FROM ioi_trace_nodes
+    SELECT * FROM trace_nodes
     WHERE study = getvariable('study') AND trace_rule IN (
-        SELECT trace_rule FROM ioi_trace_roots WHERE study = getvariable('study')
+        SELECT trace_rule FROM trace_roots WHERE study = getvariable('study')
     ) AND source_role IS NOT NULL
 ) AS n
 FULL JOIN (

@@ -1,8 +1,8 @@
--- Counts are those of the kept edges of ioi_trace_edges, and every kept edge is in the graph
+-- Counts are those of the kept edges of trace_edges, and every kept edge is in the graph
 SELECT
     task, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role,
     source_role, side, written_role, g.n_prompts, e.n_prompts AS counted_prompts, g.n_pairs, e.n_pairs AS counted_pairs
-FROM (SELECT * FROM ioi_trace_graph WHERE study = getvariable('study')) AS g
+FROM (SELECT * FROM trace_graph WHERE study = getvariable('study')) AS g
 FULL JOIN (
     SELECT
         task, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role,
@@ -10,7 +10,7 @@ FULL JOIN (
         count(DISTINCT prompt) AS n_prompts,
         count(DISTINCT (prompt, destination, source)) AS n_pairs,
         sum(path_multiplicity) AS paths
-    FROM ioi_trace_edges
+    FROM trace_edges
     WHERE study = getvariable('study') AND kept
     GROUP BY ALL
 ) AS e USING (

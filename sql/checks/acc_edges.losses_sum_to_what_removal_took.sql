@@ -1,7 +1,7 @@
 -- Under acc++ the attention that edges of a side lose is what removal took from the pair
 SELECT p.task, p.prompt, p.layer, p.head, p.destination, p.source, e.side, sum(e.edge_weight) AS lost
-FROM ioi_acc_pairs AS p
-JOIN ioi_acc_edges AS e
+FROM acc_pairs AS p
+JOIN acc_edges AS e
     ON p.study = e.study AND p.task = e.task AND p.trace_rule = e.trace_rule
     AND p.prompt = e.prompt AND p.layer = e.downstream_layer AND p.head = e.downstream_head
     AND p.destination = e.destination AND p.source = e.source

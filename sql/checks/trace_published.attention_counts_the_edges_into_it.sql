@@ -4,7 +4,7 @@ FROM (
     SELECT task, downstream_layer, downstream_head, written_role,
         sum(published_count) FILTER (edge_kind = 'attention') AS counted,
         sum(published_count) FILTER (edge_kind = 'communication') AS into_it
-    FROM ioi_trace_published
+    FROM trace_published
     WHERE study = getvariable('study')
     GROUP BY ALL
 )

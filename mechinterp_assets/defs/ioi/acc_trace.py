@@ -1,4 +1,4 @@
-"""Traces by ACC and ACC++, beside those by FC24's rule (ioi_trace.py), task by task."""
+"""Traces by ACC and ACC++, beside those by FC24's rule (circuit_trace.py), task by task."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mechinterp_assets.orchestration.shape import GPU, tables
 if TYPE_CHECKING:  # science imports torch
     from mechinterp_assets.circuits.score_model import ScoreModel
 
-TABLES = ("ioi_acc_pairs", "ioi_acc_edges")
+TABLES = ("acc_pairs", "acc_edges")
 
 
 @tables(
     *TABLES,
-    reads=["language_model", "ioi_prompts", "task_prompts", "ioi_trace_roots"],
+    reads=["language_model", "ioi_prompts", "task_prompts", "trace_roots"],
     settings=[
         *("ioi.tracers", "ioi.tracer_seeds", "ioi.tracer_prompts", "ioi.firing_threshold"),
         *("ioi.contribution_fraction", "tasks.traced"),
@@ -30,7 +30,7 @@ TABLES = ("ioi_acc_pairs", "ioi_acc_edges")
     kinds=["torch"],
     needs=["activations"],
 )
-def ioi_acc(run: Run) -> Iterator[Made]:
+def acc_trace(run: Run) -> Iterator[Made]:
     """ACC and ACC++ upstream from the same root pairs, with the token that each head read."""
     from mechinterp_assets.circuits.acc_trace import acc_batches
     from mechinterp_assets.circuits.errors import CircuitError
@@ -63,7 +63,7 @@ def ioi_acc(run: Run) -> Iterator[Made]:
         return
     yield run.made(
         {name: pl.concat(parts, how="diagonal") for name, parts in frames.items()},
-        {"ioi_acc_pairs": {"largest_terms_error": error}},
+        {"acc_pairs": {"largest_terms_error": error}},
     )
 
 
@@ -84,7 +84,7 @@ def _starts(run: Run, model: ScoreModel) -> Iterator[_Start]:
     from mechinterp_assets.circuits.trace import Root
 
     settings = run.study.ioi
-    all_roots = run.frame("ioi_trace_roots").filter(pl.col("head").is_not_null())
+    all_roots = run.frame("trace_roots").filter(pl.col("head").is_not_null())
     for task in run.study.tasks.traced:
         try:
             prompts = base_prompts(run, task).head(settings.tracer_prompts)

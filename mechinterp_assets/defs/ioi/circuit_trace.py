@@ -1,8 +1,4 @@
-"""The circuits that singular vector tracing finds, task by task, under several rules.
-
-Tables are called ioi_trace_* after the task that tracing was made for; their column task says which
-one a row is about.
-"""
+"""The circuits that singular vector tracing finds, task by task, under several rules."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ import polars as pl
 from mechinterp_assets.dashboards.charts import tiny_bar_chart
 from mechinterp_assets.dashboards.places import trace_folder
 from mechinterp_assets.defs.tasks.prompts_of import NoPromptsError, base_prompts
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
 from mechinterp_assets.storage.declarations import table_spec
@@ -32,16 +29,16 @@ if TYPE_CHECKING:  # science imports torch
 
 TABLES = (
     "attention_slices",
-    "ioi_trace_edges",
-    "ioi_trace_graph",
-    "ioi_trace_nodes",
-    "ioi_trace_variants",
-    "ioi_trace_published",
-    "ioi_trace_summary",
-    "ioi_slice_contrast",
+    "trace_edges",
+    "trace_graph",
+    "trace_nodes",
+    "trace_variants",
+    "trace_published",
+    "trace_summary",
+    "attention_slice_contrast",
     "attention_consensus",
     "attention_token_signal",
-    "ioi_trace_roots",
+    "trace_roots",
 )
 
 
@@ -55,7 +52,7 @@ TABLES = (
     kinds=["torch"],
     needs=["tracing", "direct_effects"],
 )
-def ioi_trace(run: Run) -> Iterator[Made]:
+def circuit_trace(run: Run) -> Iterator[Made]:
     """Singular vector tracing upstream from the heads that write the answer, on base prompts."""
     from mechinterp_assets.circuits.omega import ModelOmega
     from mechinterp_assets.circuits.reference_heads import reference_lists
@@ -83,7 +80,7 @@ def ioi_trace(run: Run) -> Iterator[Made]:
                 **none,
                 **{name: _stream(traces, name, none[name]) for name in _Spool.STREAMED},
                 **{name: _stacked(traces, name) for name in (traces[0].frames if traces else ())},
-                "ioi_trace_roots": _roots_frame(starts),
+                "trace_roots": _roots_frame(starts),
             },
             {
                 "attention_slices": {
@@ -91,9 +88,9 @@ def ioi_trace(run: Run) -> Iterator[Made]:
                         (trace.spool.largest_error for trace in traces), default=0.0
                     )
                 },
-                "ioi_trace_edges": {
+                "trace_edges": {
                     f"{trace.task}_roots": ", ".join(
-                        f"{r.layer}.{r.head} (END, {r.source})" for r in trace.roots
+                        f"{head_name(r.layer, r.head)} (END, {r.source})" for r in trace.roots
                     )
                     for trace in traces
                 }
@@ -101,7 +98,7 @@ def ioi_trace(run: Run) -> Iterator[Made]:
                     f"{trace.task}_root_pairs_firing": float(trace.firing["n_firing"].sum())
                     for trace in traces
                 },
-                "ioi_trace_graph": {
+                "trace_graph": {
                     key: value
                     for trace in traces
                     for key, value in (
@@ -113,7 +110,7 @@ def ioi_trace(run: Run) -> Iterator[Made]:
                         *((f"{trace.task}_{k}", v) for k, v in links[trace.task].items()),
                     )
                 },
-                "ioi_trace_summary": {
+                "trace_summary": {
                     "references": ", ".join(references) or "none for a model of this shape"
                 },
             },
@@ -136,7 +133,7 @@ class _TaskTrace:
 
     @property
     def graph(self) -> pl.DataFrame:
-        return self.frames["ioi_trace_graph"]
+        return self.frames["trace_graph"]
 
 
 @dataclass(frozen=True)
@@ -172,7 +169,7 @@ def _start(run: Run, task: str) -> _Start:
 
 
 def _roots_frame(starts: Sequence[_Start]) -> pl.DataFrame:
-    """Table ioi_trace_roots."""
+    """Table trace_roots."""
     rows = [
         {
             "task": start.task,
@@ -190,7 +187,7 @@ def _roots_frame(starts: Sequence[_Start]) -> pl.DataFrame:
         for start in starts
         if not start.roots
     ]
-    return pl.DataFrame(rows, schema=polars_schema(table_spec("ioi_trace_roots")))
+    return pl.DataFrame(rows, schema=polars_schema(table_spec("trace_roots")))
 
 
 def _trace_task(
@@ -202,9 +199,9 @@ def _trace_task(
 ) -> _TaskTrace:
     """Trace base prompts of a task by the study's rule and by its variants."""
     from mechinterp_assets.circuits.consensus import consensus_signal
-    from mechinterp_assets.circuits.graph import ioi_trace_graph as aggregate_edges
+    from mechinterp_assets.circuits.graph import trace_graph as aggregate_edges
     from mechinterp_assets.circuits.trace import trace_batches
-    from mechinterp_assets.circuits.trace_summary import ioi_trace_summary, reachable_heads
+    from mechinterp_assets.circuits.trace_summary import reachable_heads, trace_summary
     from mechinterp_assets.circuits.trace_variants import (
         VariantCounts,
         rule_name,
@@ -237,11 +234,11 @@ def _trace_task(
         rule=main,
         firing=counts[0].roots(),
         frames={
-            "ioi_trace_graph": aggregate_edges(pl.concat(spool.kept)),
-            "ioi_trace_nodes": nodes,
-            "ioi_trace_variants": edges,
-            "ioi_trace_published": published,
-            "ioi_trace_summary": ioi_trace_summary(
+            "trace_graph": aggregate_edges(pl.concat(spool.kept)),
+            "trace_nodes": nodes,
+            "trace_variants": edges,
+            "trace_published": published,
+            "trace_summary": trace_summary(
                 nodes,
                 edges,
                 references,
@@ -262,7 +259,7 @@ class _Spool:
     """Rows of a task's standard trace in files, so that memory does not grow with them, and the few
     columns that the aggregated tables need."""
 
-    STREAMED = ("attention_slices", "ioi_trace_edges", "ioi_slice_contrast")
+    STREAMED = ("attention_slices", "trace_edges", "attention_slice_contrast")
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -364,7 +361,7 @@ def _publish_graph(run: Run, trace: _TaskTrace) -> dict[str, dg.MetadataValue]:
     if trace.graph.is_empty():
         return {}
     name, description = trace_folder(run.name, trace.task), run.study.description
-    nodes = trace.frames["ioi_trace_nodes"].filter(trace_rule=trace.rule)
+    nodes = trace.frames["trace_nodes"].filter(trace_rule=trace.rule)
     page = render_trace(
         trace.graph,
         nodes,
@@ -380,7 +377,7 @@ def _publish_graph(run: Run, trace: _TaskTrace) -> dict[str, dg.MetadataValue]:
         picture = graph_picture(trace.graph, title=title, coverage=coverage_text(nodes))
         (folder / "trace.png").write_bytes(picture)
         (folder / "trace.graphml").write_bytes(to_graphml(trace.graph))
-        if not (published := trace.frames["ioi_trace_published"]).is_empty():
+        if not (published := trace.frames["trace_published"]).is_empty():
             (folder / "published.graphml").write_bytes(published_graphml(published))
     return {
         "page": dg.MetadataValue.url(run.dashboards.url(name, "index.html")),

@@ -1,11 +1,11 @@
--- The main rule has the edges of ioi_trace_graph
+-- The main rule has the edges of trace_graph
 SELECT
     task, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role,
     source_role, side, written_role, trace_rule, v.n_pairs, g.n_pairs AS in_graph
-FROM (SELECT * FROM ioi_trace_variants WHERE study = getvariable('study') AND trace_rule IN (
-        SELECT trace_rule FROM ioi_trace_roots WHERE study = getvariable('study')
+FROM (SELECT * FROM trace_variants WHERE study = getvariable('study') AND trace_rule IN (
+        SELECT trace_rule FROM trace_roots WHERE study = getvariable('study')
     )) AS v
-FULL JOIN (SELECT * FROM ioi_trace_graph WHERE study = getvariable('study')) AS g USING (
+FULL JOIN (SELECT * FROM trace_graph WHERE study = getvariable('study')) AS g USING (
     task, upstream_layer, upstream_head, downstream_layer, downstream_head, destination_role,
     source_role, side, written_role, trace_rule
 )
