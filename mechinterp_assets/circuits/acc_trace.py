@@ -44,6 +44,7 @@ from mechinterp_assets.circuits.settings import AccRule
 from mechinterp_assets.circuits.slices import SIDES, RoleNames
 from mechinterp_assets.model.agreement import ALLOWED
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.prompts.ioi import equal_length_groups
 
 RULES: tuple[AccRule, ...] = get_args(AccRule)
@@ -204,9 +205,10 @@ def _check_seeds(model: LanguageModel, prompts: pl.DataFrame, seeds: pl.DataFram
     if wrong.height:
         row = wrong.row(0, named=True)
         raise CircuitError(
-            f"seed {row['layer']}.{row['head']} at ({row['destination']}, {row['source']}) of "
-            f"prompt {row['prompt']} does not exist; {model.source} has {config.n_layers} layers "
-            f"of {config.n_heads} heads, and a source lies at or before its destination"
+            f"seed {head_name(row['layer'], row['head'])} at ({row['destination']}, "
+            f"{row['source']}) of prompt {row['prompt']} does not exist; {model.source} has "
+            f"{config.n_layers} layers of {config.n_heads} heads, and a source lies at or before "
+            "its destination"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mechinterp_assets.circuits.errors import CircuitError
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.model.shape import ModelShape
 
 Heads = frozenset[tuple[int, int]]
@@ -47,7 +48,7 @@ def reference_lists(
         for layer, head in lists[name]:
             if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
                 raise CircuitError(
-                    f"reference list {name!r} names head {layer}.{head}; the model has "
+                    f"reference list {name!r} names head {head_name(layer, head)}; the model has "
                     f"{shape.n_layers} layers of {shape.n_heads} heads"
                 )
     return lists

@@ -21,6 +21,7 @@ from mechinterp_assets.circuits.slices import firing_pairs
 from mechinterp_assets.circuits.trace import Root
 from mechinterp_assets.model.identities import attention_scores, hooks_of_scores
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.prompts.ioi import equal_length_groups
 from mechinterp_assets.prompts.roles import (
     END,
@@ -83,8 +84,8 @@ def no_root(
         f"no head qualifies as a root: none has a direct effect share >= {effect}, attention from "
         f"END to one of {', '.join(sources)} >= {attention} and a pair that fires in a share >= "
         f"{firing} of prompts; the largest direct effect, {best['direct_effect']:.3g}, has "
-        f"{best['layer']}.{best['head']} with attention {attended:.2f} to {best['source']}, firing "
-        f"{best['firing']:.2f}"
+        f"{head_name(best['layer'], best['head'])} with attention {attended:.2f} to "
+        f"{best['source']}, firing {best['firing']:.2f}"
     )
 
 

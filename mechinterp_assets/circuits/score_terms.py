@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mechinterp_assets.circuits.errors import CircuitError
 from mechinterp_assets.circuits.score_model import ScoreModel, ScoreRun
+from mechinterp_assets.model.names import head_name
 
 KINDS = ("embedding", "position", "bias", "head", "mlp", "offset")
 _RANK = 1e-10  # singular values of W_Q below this share of the largest count as 0
@@ -125,8 +126,8 @@ class HeadReader:
         gap = self.b_Q - self.b_Q @ self.alpha @ self.beta.T
         if not gap.norm() <= 1e-6 * self.b_Q.norm():
             raise CircuitError(
-                f"{model.model.source}: the query bias of head {layer}.{head} lies outside what "
-                "W_Q can write, so that it is no offset of the residual stream (c_d = b_Q W_Q^+)"
+                f"{model.model.source}: the query bias of {head_name(layer, head)} lies outside "
+                "what W_Q can write, so that it is no offset of the residual stream (c_d = b_Q W_Q^+)"
             )
         self.W_query, self.W_key = W_Q @ self.alpha, W_K
         upstream = [model.weights(up) for up in range(layer)]

@@ -67,6 +67,7 @@ from mechinterp_assets.circuits.slices import (
 )
 from mechinterp_assets.model.identities import identities_of
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.prompts.ioi import equal_length_groups
 from mechinterp_assets.prompts.roles import END, role_names, role_positions
 
@@ -323,12 +324,12 @@ def _check_roots(model: LanguageModel, prompts: pl.DataFrame, roots: Sequence[Ro
     for layer, head, source in roots:
         if source not in known:
             raise CircuitError(
-                f"root head {layer}.{head} has source {source!r}; roles of these prompts: "
-                f"{', '.join(known)}"
+                f"root head {head_name(layer, head)} has source {source!r}; "
+                f"roles of these prompts: {', '.join(known)}"
             )
         if not (0 <= layer < model.config.n_layers and 0 <= head < model.config.n_heads):
             raise CircuitError(
-                f"root head {layer}.{head} does not exist; {model.source} has "
+                f"root head {head_name(layer, head)} does not exist; {model.source} has "
                 f"{model.config.n_layers} layers of {model.config.n_heads} heads"
             )
     if len(set(roots)) != len(roots):

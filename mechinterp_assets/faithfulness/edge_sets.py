@@ -11,9 +11,13 @@ counterfactual run (Hanna et al. 2024, arXiv 2403.17806; MIB, Mueller et al. 202
     f(C) = (m(C) - m(empty)) / (m(full) - m(empty))
 
 m is the mean logit difference over prompts: means are normalised, not single prompts.
+
+Cost: before the first token in which a prompt and its counterfactual differ both runs are the same
+whatever the circuit, so every run computes the tokens from there to END alone.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +28,7 @@ from torch import Tensor
 from mechinterp_assets.faithfulness.edge_graph import HEAD_INPUTS, FaithfulnessError, Mask
 from mechinterp_assets.faithfulness.prompt_pairs import PromptBatch, logit_difference
 from mechinterp_assets.faithfulness.rankings import Ranking, top_edges
-from mechinterp_assets.faithfulness.split_model import Activations, SplitModel
+from mechinterp_assets.faithfulness.split_model import SplitModel
 from mechinterp_assets.model.precision import float64
 
 Progress = Callable[[int, int], None]
@@ -73,10 +77,9 @@ def edge_set_logit_differences(
     values = np.empty((len(masks), len(pairs)))
     first = 0
     for batch in pairs.split(model.prompts_that_fit(pairs.clean.shape[1], batch_rows)):
-        corrupt = model.run(batch.corrupt, nodes=True)
-        embedding = model.embed(batch.clean)
+        corrupt = _Tail.of(model, batch)
         for done, numbers in enumerate(place.values()):
-            found = _run(model, batch, corrupt, embedding, pruned[numbers[0]])
+            found = _run(model, batch, corrupt, pruned[numbers[0]])
             values[numbers, first : first + len(batch)] = float64(found).cpu().numpy()
             if progress is not None:
                 progress(first * len(place) + done * len(batch), len(pairs) * len(place))
@@ -151,21 +154,66 @@ def check_metric_moves(empty: float, full: float) -> None:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _run(
-    model: SplitModel, batch: PromptBatch, corrupt: Activations, embedding: Tensor, mask: Mask
-) -> Tensor:
+@dataclass(frozen=True)
+class _Tail:
+    """The counterfactual run of pairs where a circuit can change it: the last w tokens to END.
+
+    w is that of the pair that differs earliest before its END. at [b, w]: their positions, the
+    first one repeated where a prompt has fewer. pre, mid [layer][b, w, d_model], q [layer][b, w,
+    head, d_head], nodes [node, b, w, d_model] are of those tokens; k, v [layer][b, T, group,
+    d_head] of all. embedding [b, w, d_model]: clean less counterfactual. final [b, d_model]: the
+    residual stream at END.
+    """
+
+    at: Tensor
+    pre: list[Tensor]
+    mid: list[Tensor]
+    q: list[Tensor]
+    k: list[Tensor]
+    v: list[Tensor]
+    nodes: Tensor
+    embedding: Tensor
+    final: Tensor
+
+    @classmethod
+    def of(cls, model: SplitModel, batch: PromptBatch) -> "_Tail":
+        differs = batch.clean != batch.corrupt
+        # Equal pairs have nothing to compute; one token keeps the shapes.
+        first = torch.where(differs.any(1), differs.int().argmax(1), batch.end)
+        width = int((batch.end - first).max()) + 1
+        back = torch.arange(1 - width, 1, device=batch.end.device)
+        at = (batch.end[:, None] + back).clamp(min=0)
+        rows = torch.arange(len(batch), device=at.device)[:, None]
+        run = model.run(batch.corrupt, nodes=True)
+        assert run.nodes is not None
+        nodes = run.nodes[:, rows, at]
+        return cls(
+            at=at,
+            pre=[of_layer[rows, at] for of_layer in run.pre],
+            mid=[of_layer[rows, at] for of_layer in run.mid],
+            q=[of_layer[rows, at] for of_layer in run.q],
+            k=run.k,
+            v=run.v,
+            nodes=nodes,
+            embedding=model.embed(batch.clean)[rows, at] - nodes[0],
+            final=run.final[rows[:, 0], batch.end],
+        )
+
+
+def _run(model: SplitModel, batch: PromptBatch, corrupt: _Tail, mask: Mask) -> Tensor:
     """Logit difference [b] with the edges of a pruned mask clean.
 
     Only heads and MLPs that an edge leads into are computed; the others equal the corrupt run.
     """
     graph = model.graph
-    assert corrupt.nodes is not None
     change = torch.zeros_like(corrupt.nodes)
-    change[0] = embedding - corrupt.nodes[0]
+    change[0] = corrupt.embedding
+    rows = torch.arange(len(batch), device=model.device)[:, None, None]
+    at = corrupt.at[:, :, None]
     edges = torch.from_numpy(mask).to(model.device, model.dtype)
 
     def inputs(receivers: list[int], base: Tensor) -> Tensor:
-        """What receivers of the same sources read [receiver, b, T, d_model]."""
+        """What receivers of the same sources read [receiver, b, w, d_model]."""
         used = np.flatnonzero(mask[receivers].any(0))
         # Gathering copies: worth it only where few of the sources are used.
         dense = 2 * len(used) > used[-1]
@@ -191,8 +239,12 @@ def _run(
             for kind, part in zip(HEAD_INPUTS, parts, strict=True):
                 own = readers[kind]
                 if own:
+                    found = model.project(kind, layer, part, heads=own, positions=corrupt.at)
                     streams[kind] = streams[kind].clone()
-                    streams[kind][:, :, own] = model.project(kind, layer, part, heads=own)
+                    if kind == "q":
+                        streams[kind][:, :, own] = found
+                    else:
+                        streams[kind][rows, at, torch.tensor(own, device=model.device)] = found
         for receiver in receivers:
             active[[node - graph.nodes_before(layer) for node in graph.feeds(receiver)]] = True
         heads = np.flatnonzero(active).tolist()
@@ -203,6 +255,7 @@ def _run(
                 streams["q"][:, :, heads],
                 streams["k"][:, :, groups],
                 streams["v"][:, :, groups],
+                corrupt.at,
             )
             nodes = [graph.head_node(layer, head) for head in heads]
             change[nodes] = model.head_outputs(layer, z, heads) - corrupt.nodes[nodes]
@@ -210,9 +263,5 @@ def _run(
         if mask[receiver].any():
             x = inputs([receiver], corrupt.mid[layer])[0]
             change[node] = model.mlp(layer, model.normalise(x)) - corrupt.nodes[node]
-    rows = torch.arange(len(batch), device=model.device)
-    if not mask[graph.logits].any():
-        return logit_difference(model, batch, corrupt.final[rows, batch.end])
     used = np.flatnonzero(mask[graph.logits])
-    at_end = corrupt.final[rows, batch.end] + change[used][:, rows, batch.end].sum(0)
-    return logit_difference(model, batch, at_end)
+    return logit_difference(model, batch, corrupt.final + change[used, :, -1].sum(0))

@@ -10,8 +10,8 @@ ablation/modes.py); MLPs stay. M is the set of all heads.
 
 Why not the interventions' runner: F is needed of hundreds of sets of many heads on the same
 prompts. Here sets are rows of one pass that computes z of every layer anyway and takes z or its
-mean head by head; the runner would hook each head of each set. Effects are the same
-(tests/ablation/test_engines.py).
+mean head by head, and sets that agree in all layers so far are one row; the runner would hook each
+head of each set. Effects are the same (tests/ablation/test_engines.py).
 
     faithfulness   |F(C) - F(M)|: how much of the task the set does alone
     completeness   |F(C - K) - F(M - K)| for subsets K of C: large where the model has a way around
@@ -23,7 +23,7 @@ Subsets K: none, the whole set, named ones (heads of one role) and random ones. 
 search for the worst K greedily; here the largest of those tried is a lower bound.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,13 @@ from mechinterp_assets.faithfulness.prompt_pairs import (
     logit_difference,
 )
 from mechinterp_assets.faithfulness.split_model import SplitModel
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.model.precision import float64
 from mechinterp_assets.statistics.bootstrap import mean_interval
 
 Head = tuple[int, int]
 Heads = frozenset[Head]
 Interval = tuple[float | None, float | None]
-Progress = Callable[[int, int], None]
 N_BOOTSTRAP = 1000
 
 HEAD_SET_SCHEMA: dict[str, Any] = {
@@ -142,7 +142,7 @@ class HeadSetRuns:
         if unknown := sorted(set(heads) - self.all_heads):
             shape = self._model.shape
             raise FaithfulnessError(
-                f"head {unknown[0][0]}.{unknown[0][1]} does not exist; {self._model.source} has "
+                f"head {head_name(*unknown[0])} does not exist; {self._model.source} has "
                 f"layers 0..{shape.n_layers - 1} of {shape.n_heads} heads"
             )
 
@@ -169,11 +169,13 @@ class HeadSetRuns:
     def logit_differences(self, sets: Sequence[Heads]) -> np.ndarray:
         """Logit difference of every prompt with all heads outside a set ablated [set, prompt]."""
         shape = self._model.shape
-        keep = torch.zeros(len(sets), shape.n_layers, shape.n_heads, dtype=torch.bool)
+        kept = np.zeros((len(sets), shape.n_layers, shape.n_heads), dtype=bool)
         for number, heads in enumerate(sets):
             for layer, head in heads:
-                keep[number, layer, head] = True
-        keep = keep.to(self._model.device)
+                kept[number, layer, head] = True
+        # In this order sets that agree in the first layers run together.
+        order = sorted(range(len(sets)), key=lambda number: kept[number].tobytes())
+        keep = torch.from_numpy(kept[order]).to(self._model.device)
         values = np.empty((len(sets), len(self._pairs)))
         first = 0
         for batch in self._pairs.split(min(self._batch_rows, 32)):
@@ -182,7 +184,7 @@ class HeadSetRuns:
             size = max(1, self._batch_rows // len(batch))
             for start in range(0, len(sets), size):
                 found = self._ablated(batch, means, keep[start : start + size])
-                values[start : start + size, rows] = float64(found).cpu().numpy()
+                values[order[start : start + size], rows] = float64(found).cpu().numpy()
             first += len(batch)
         return values
 
@@ -200,24 +202,32 @@ class HeadSetRuns:
 
     def _ablated(self, batch: PromptBatch, means: list[Tensor], keep: Tensor) -> Tensor:
         """Logit difference [set, b]; keep [set, layer, head]."""
-        model, n_sets = self._model, len(keep)
-        end = batch.end.repeat(n_sets)
-        rows = torch.arange(len(end), device=model.device)
-        x = model.embed(batch.clean).repeat(n_sets, 1, 1)
+        model, b = self._model, len(batch)
         last = model.shape.n_layers - 1
+        x = model.embed(batch.clean)[None]  # [one, b, T, d_model]: sets that agree so far are one
+        one_of = torch.zeros(len(keep), dtype=torch.long, device=keep.device)
         for layer in range(model.shape.n_layers):
+            n_before = len(x)
+            own, one_of = torch.unique(
+                torch.cat([one_of[:, None], keep[:, layer].long()], 1), dim=0, return_inverse=True
+            )
+            before, own = own[:, 0], own[:, 1:, None].bool()
+            end = batch.end.repeat(n_before)
+            x = x.flatten(0, 1)
             y = model.normalise(x)
             k, v = (model.project(kind, layer, y) for kind in ("k", "v"))
-            mean = means[layer].repeat(n_sets, 1, 1, 1)
-            at = None
+            mean, at = means[layer], None
             if layer == last:
                 at = end[:, None]
-                x, y, mean = (t[rows, end][:, None] for t in (x, y, mean))
+                rows = torch.arange(len(end), device=model.device)
+                x, y = (t[rows, end][:, None] for t in (x, y))
+                mean = mean[rows[:b], batch.end][:, None]
             z = model.attend(layer, model.project("q", layer, y, positions=at), k, v, at)
-            own = keep[:, layer].repeat_interleave(len(batch), 0)[:, None, :, None]
-            x = x + model.attention_output(layer, torch.where(own, z, mean))
+            x, z = (t.view(n_before, b, *t.shape[1:])[before] for t in (x, z))
+            z = torch.where(own[:, None, None], z, mean)
+            x = x + model.attention_output(layer, z)
             x = x + model.mlp(layer, model.normalise(x))
-        return logit_difference(model, batch, x[:, 0].view(n_sets, len(batch), -1))
+        return logit_difference(model, batch, x[one_of, :, 0])
 
 
 def knockout_scores(runs: HeadSetRuns) -> np.ndarray:
@@ -249,7 +259,6 @@ def head_set_quality(
     *,
     random_subsets: int = 3,
     seed: int = 0,
-    progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Faithfulness, completeness and minimality of head sets: HEAD_SET_SCHEMA.
 
@@ -257,16 +266,18 @@ def head_set_quality(
     the named ones. `relative` is value / |F(M)|; m_other is F(M) or F(M - K) for faithfulness and
     completeness, F(C - K - {v}) for minimality, of the subset with the largest change.
     """
+    subsets_of = [_subsets(one, random_subsets, seed) for one in sets]
+    needed = [runs.all_heads, frozenset[Head]()]
+    for one, subsets in zip(sets, subsets_of, strict=True):
+        for gone in subsets.values():
+            needed += [one.heads - gone, runs.all_heads - gone]
+            if one.detailed and one.minimality:
+                for head in one.heads:
+                    needed += [one.heads - (gone - {head}), one.heads - gone - {head}]
+    runs.run(needed)
     rows: list[dict[str, Any]] = []
     full, empty = runs.f(runs.all_heads), runs.f(frozenset())
-    for number, one in enumerate(sets):
-        runs.check(one.heads)
-        subsets = _subsets(one, random_subsets, seed)
-        needed = [one.heads, *(one.heads - gone for gone in subsets.values())]
-        needed += [runs.all_heads - gone for gone in subsets.values()]
-        if one.detailed and one.minimality:
-            needed += [one.heads - gone - {head} for head in one.heads for gone in subsets.values()]
-        runs.run(needed)
+    for one, subsets in zip(sets, subsets_of, strict=True):
         shared = {
             "head_set": one.name,
             "seed": one.seed,
@@ -293,8 +304,6 @@ def head_set_quality(
             )
         if one.detailed and one.minimality:
             rows += [{**shared, **_minimality(runs, one, subsets, v)} for v in sorted(one.heads)]
-        if progress is not None:
-            progress(number + 1, len(sets))
     for row in rows:
         row["relative"] = row["gap"] / abs(full) if full else None
     return pl.DataFrame(rows, schema=HEAD_SET_SCHEMA)
@@ -328,7 +337,6 @@ def _minimality(
     best: dict[str, Any] = {}
     for name, gone in subsets.items():
         without = gone - {head}
-        runs.run([one.heads - without, one.heads - without - {head}])
         here, there = runs.f(one.heads - without), runs.f(one.heads - without - {head})
         if not best or abs(here - there) > best["gap"]:
             best = {

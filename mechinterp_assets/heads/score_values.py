@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mechinterp_assets.ablation.modes import Mode, reference_of
+from mechinterp_assets.model.names import head_names
 
 HEAD_SCORES_SCHEMA = pl.Schema(
     {
@@ -62,7 +63,7 @@ def score_frame(
     numbers = torch.stack([values.value, values.null_mean, values.null_sd]).cpu()
     odd = (applies & ~numbers.isfinite().all(0)).nonzero().tolist()
     if odd:
-        named = ", ".join(f"{layer}.{head}" for layer, head in odd[:3])
+        named = head_names(odd[:3])
         raise ValueError(
             f"score {name} is not finite for {len(odd)} of {int(applies.sum())} heads ({named}); "
             "the model's activations there are NaN or infinite"

@@ -29,6 +29,7 @@ from mechinterp_assets.labels.files import (
     labelled_feature,
     whole_number,
 )
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
 
 COLUMNS = ("rater", "study", "layer", "head", "feature", "label", "class", "note")
@@ -83,7 +84,7 @@ def read_head_labels(
 
     def labelled(row: Mapping[str, Any]) -> str:
         what = "" if row["feature"] is None else f" feature {row['feature']}"
-        return f"head {row['layer']}.{row['head']}{what}"
+        return f"head {head_name(row['layer'], row['head'])}{what}"
 
     rows = label_rows(files, COLUMNS, row, labelled)
     frame = pl.DataFrame(rows, schema=HEAD_LABELS_SCHEMA)
@@ -184,7 +185,8 @@ def _row(
         raise LabelError(f"layer {layer} has no SAE in {study}; layers with one: {known}")
     if head >= n_heads:
         raise LabelError(
-            f"head {layer}.{head} does not exist; layers of {study} have heads 0..{n_heads - 1}"
+            f"head {head_name(layer, head)} does not exist; "
+            f"layers of {study} have heads 0..{n_heads - 1}"
         )
     check_sae(record, layer, saes[layer])
     given = record["class"].lower()

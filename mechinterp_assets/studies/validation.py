@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechinterp_assets.model.names import head_name
 from mechinterp_assets.model.settings import ModelSettings
 from mechinterp_assets.model.shape import ModelError, read_shape
 from mechinterp_assets.sae.errors import SaeError
@@ -93,13 +94,13 @@ def _unknown_heads(study: Study, shape: AttentionShape) -> Iterator[str]:
         for layer, head in heads:
             if layer >= shape.n_layers:
                 yield (
-                    f"{key}: layer {layer} does not exist (head {layer}.{head}); "
+                    f"{key}: layer {layer} does not exist (head {head_name(layer, head)}); "
                     f"{study.model.source} has layers 0..{shape.n_layers - 1}"
                 )
             elif head >= shape.n_heads:
                 yield (
-                    f"{key}: head {layer}.{head} does not exist; {study.model.source} has heads "
-                    f"0..{shape.n_heads - 1}"
+                    f"{key}: head {head_name(layer, head)} does not exist; "
+                    f"{study.model.source} has heads 0..{shape.n_heads - 1}"
                 )
 
 

@@ -245,9 +245,9 @@ def test_a_residual_sae_splits_the_key(gpt2: LanguageModel) -> None:
 
 def test_what_cannot_be_split_is_refused(gpt2: LanguageModel) -> None:
     prompts, saes = ordered(prompts_of(gpt2, 10)), saes_of(gpt2)
-    with pytest.raises(QkFeatureError, match=r"carrier 2\.1 does not come before head 2\.0"):
+    with pytest.raises(QkFeatureError, match=r"carrier L2H1 does not come before head L2H0"):
         qk_carried(gpt2, saes, prompts, [Carrier((2, 0), (2, 1))])
-    with pytest.raises(QkFeatureError, match=r"head 1\.9 does not exist"):
+    with pytest.raises(QkFeatureError, match=r"head L1H9 does not exist"):
         qk_carried(gpt2, saes, prompts, [Carrier((2, 0), (1, 9))])
     with pytest.raises(QkFeatureError, match="no order of names"):
         qk_carried(gpt2, saes, prompts.drop("name_order"), CARRIERS)

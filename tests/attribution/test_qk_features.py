@@ -400,7 +400,7 @@ def test_pairs_are_ordered_on_one_half_and_measured_on_the_other() -> None:
 
 def test_errors_name_what_is_wrong(gpt2: LanguageModel) -> None:
     prompts, saes = prompts_of(gpt2), saes_of(gpt2)
-    with pytest.raises(QkFeatureError, match=r"head 2\.3 does not exist; .* heads 0\.\.2"):
+    with pytest.raises(QkFeatureError, match=r"head L2H3 does not exist; .* heads 0\.\.2"):
         qk_features(gpt2, saes, prompts, [(2, 3)])
     with pytest.raises(QkFeatureError, match="each once"):
         qk_features(gpt2, saes, prompts, [(2, 1), (2, 1)])

@@ -336,7 +336,7 @@ def test_seeds_by_log_p_are_the_smallest_prefix(
 
 def test_bad_requests_are_named(planted: LanguageModel, planted_prompts: pl.DataFrame) -> None:
     seeds = seeds_of_roots(planted_prompts, [Root(1, 0)])
-    with pytest.raises(CircuitError, match=r"9\.0 at \(6, 2\) of prompt 10 does not exist"):
+    with pytest.raises(CircuitError, match=r"L9H0 at \(6, 2\) of prompt 10 does not exist"):
         list(acc_batches(planted, planted_prompts, seeds.with_columns(layer=pl.lit(9))))
     with pytest.raises(CircuitError, match="name some of acc, acc"):
         list(acc_batches(planted, planted_prompts, seeds, []))

@@ -190,7 +190,7 @@ def test_own_lists_are_checked(organism: LanguageModel) -> None:
     assert reference_lists(organism.config, {"mine": [(1, 0), [2, 6]]}) == {
         "mine": frozenset({(1, 0), (2, 6)})
     }
-    with pytest.raises(CircuitError, match=r"'far' names head 99\.0"):
+    with pytest.raises(CircuitError, match=r"'far' names head L99H0"):
         reference_lists(organism.config, {"far": [(99, 0)]})
     with pytest.raises(CircuitError, match="'none' is empty"):
         reference_lists(organism.config, {"none": []})

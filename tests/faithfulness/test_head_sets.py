@@ -83,6 +83,23 @@ def test_all_heads_are_the_model(split: SplitModel, toy_prompts: pl.DataFrame) -
     assert again.f(some) == pytest.approx(runs.f(some), rel=1e-9)
 
 
+def test_sets_that_begin_alike_share_layers_and_get_what_each_gets_alone(
+    split: SplitModel, toy_prompts: pl.DataFrame
+) -> None:
+    pairs = prompt_pairs(split, toy_prompts, counterfactual="corrupt")
+    together, alone = (
+        HeadSetRuns(split, pairs, toy_prompts, toy_prompts.filter(variant="corrupt"), batch_rows=n)
+        for n in (512, 1)
+    )
+    heads = sorted(together.all_heads)
+    sets = [frozenset(heads[:n]) for n in range(len(heads) + 1)]
+    sets += [together.all_heads - {head} for head in heads]
+    together.run(sets)
+    for one in sets:
+        alone.run([one])
+        assert together.f(one) == pytest.approx(alone.f(one), rel=1e-9)
+
+
 def test_means_are_by_cell(split: SplitModel, toy_prompts: pl.DataFrame) -> None:
     reference = toy_prompts.filter(variant="corrupt")
     means = mean_z(split, reference, batch_rows=2)
@@ -151,7 +168,7 @@ def test_random_sets_have_their_size(runs: HeadSetRuns) -> None:
 def test_bad_sets_are_named(
     runs: HeadSetRuns, organism: LanguageModel, ioi_pairs: pl.DataFrame
 ) -> None:
-    with pytest.raises(FaithfulnessError, match=r"head 9\.9 does not exist"):
+    with pytest.raises(FaithfulnessError, match=r"head L9H9 does not exist"):
         runs.f(frozenset({(9, 9)}))
     model = SplitModel(organism)
     pairs = prompt_pairs(model, ioi_pairs, counterfactual="ABC", count=6)

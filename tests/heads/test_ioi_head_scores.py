@@ -353,7 +353,7 @@ def test_without_movers_abc_or_ability_there_are_no_relative_scores(
 
 
 def test_bad_prompts_and_movers_are_refused(organism: LanguageModel, prompts: pl.DataFrame) -> None:
-    with pytest.raises(PromptError, match=r"mover 9\.0 does not exist.*heads\.movers"):
+    with pytest.raises(PromptError, match=r"mover L9H0 does not exist.*heads\.movers"):
         mover_scores(organism, prompts, [(9, 0)])
     with pytest.raises(PromptError, match="name 2 people"):
         ioi_head_scores(organism, prompts.filter(variant="base").head(1))

@@ -293,5 +293,5 @@ def test_a_score_that_is_not_finite_is_no_head_without_a_row() -> None:
     )
     assert rows.select("layer", "head").rows() == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2)]
     value[1, 2] = torch.inf
-    with pytest.raises(ValueError, match=r"copying is not finite for 1 of 5 heads \(1\.2\)"):
+    with pytest.raises(ValueError, match=r"copying is not finite for 1 of 5 heads \(L1H2\)"):
         score_frame("copying", ScoreValues(value, 1, value, value, applies=applies), 0)

@@ -47,7 +47,7 @@ def test_heads_and_their_features_are_read() -> None:
     ("line", "expected"),
     [
         ("ann,mine,1,0,,x,polysemantic,", ["layer 1 has no SAE", "0, 2"]),
-        ("ann,mine,0,4,,x,polysemantic,", ["head 0.4 does not exist", "0..3"]),
+        ("ann,mine,0,4,,x,polysemantic,", ["head L0H4 does not exist", "0..3"]),
         ("ann,mine,0,-1,,x,polysemantic,", ["head is '-1'", "whole number"]),
         ("ann,mine,0,1,,x,trisemantic,", ["class is 'trisemantic'", ", ".join(CLASSES)]),
         ("ann,mine,0,1,,x,,", ["class is ''"]),
@@ -58,9 +58,9 @@ def test_heads_and_their_features_are_read() -> None:
         ("ann,mine,0,1,,x,polysemantic", ["do not fit"]),
         (
             "ann,mine,0,1,,x,bisemantic,\nann,mine,0,1,,,polysemantic,",
-            [".csv:3", "head 0.1 already", ".csv:2"],
+            [".csv:3", "head L0H1 already", ".csv:2"],
         ),
-        ("ann,mine,0,1,5,x,,\nann,mine,0,1,5,y,,", [".csv:3", "head 0.1 feature 5 already"]),
+        ("ann,mine,0,1,5,x,,\nann,mine,0,1,5,y,,", [".csv:3", "head L0H1 feature 5 already"]),
     ],
 )
 def test_mistakes_name_file_line_value_and_remedy(line: str, expected: list[str]) -> None:

@@ -143,7 +143,7 @@ def test_head_labels_are_held_to_the_same(tmp_path: Path) -> None:
     for content, expected in (
         (f"{header},class\n{line},x\n", "h.csv:1: column class is there twice"),
         (f"{header}\n{line}\0\n", "h.csv:2: a null character"),
-        (f"{header}\n{line.replace(',3,', ',4,')}\n", "h.csv:2: head 0.4 does not exist"),
+        (f"{header}\n{line.replace(',3,', ',4,')}\n", "h.csv:2: head L0H4 does not exist"),
     ):
         with pytest.raises(LabelError) as raised:
             read(content)
