@@ -127,7 +127,8 @@ class HeadReader:
         if not gap.norm() <= 1e-6 * self.b_Q.norm():
             raise CircuitError(
                 f"{model.model.source}: the query bias of {head_name(layer, head)} lies outside "
-                "what W_Q can write, so that it is no offset of the residual stream (c_d = b_Q W_Q^+)"
+                "what W_Q can write, so that it is no offset of the residual stream "
+                "(c_d = b_Q W_Q^+)"
             )
         self.W_query, self.W_key = W_Q @ self.alpha, W_K
         upstream = [model.weights(up) for up in range(layer)]
