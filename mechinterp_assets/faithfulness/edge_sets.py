@@ -28,7 +28,7 @@ from torch import Tensor
 from mechinterp_assets.faithfulness.edge_graph import HEAD_INPUTS, FaithfulnessError, Mask
 from mechinterp_assets.faithfulness.prompt_pairs import PromptBatch, logit_difference
 from mechinterp_assets.faithfulness.rankings import Ranking, top_edges
-from mechinterp_assets.faithfulness.split_model import SplitModel
+from mechinterp_assets.faithfulness.split_model import SplitModel, Tail
 from mechinterp_assets.model.precision import float64
 
 Progress = Callable[[int, int], None]
@@ -77,7 +77,7 @@ def edge_set_logit_differences(
     values = np.empty((len(masks), len(pairs)))
     first = 0
     for batch in pairs.split(model.prompts_that_fit(pairs.clean.shape[1], batch_rows)):
-        corrupt = _Tail.of(model, batch)
+        corrupt = _Corrupt.of(model, batch)
         for done, numbers in enumerate(place.values()):
             found = _run(model, batch, corrupt, pruned[numbers[0]])
             values[numbers, first : first + len(batch)] = float64(found).cpu().numpy()
@@ -155,61 +155,48 @@ def check_metric_moves(empty: float, full: float) -> None:
 
 
 @dataclass(frozen=True)
-class _Tail:
-    """The counterfactual run of pairs where a circuit can change it: the last w tokens to END.
+class _Corrupt:
+    """The counterfactual run of pairs where a circuit can change it: from the first token that
+    differs to END.
 
-    w is that of the pair that differs earliest before its END. at [b, w]: their positions, the
-    first one repeated where a prompt has fewer. pre, mid [layer][b, w, d_model], q [layer][b, w,
-    head, d_head], nodes [node, b, w, d_model] are of those tokens; k, v [layer][b, T, group,
-    d_head] of all. embedding [b, w, d_model]: clean less counterfactual. final [b, d_model]: the
-    residual stream at END.
+    pre, mid [layer][b, w, d_model], q [layer][b, w, head, d_head] and nodes [node, b, w, d_model]
+    are of the tail's positions. embedding [b, w, d_model]: clean less counterfactual. final [b,
+    d_model]: the residual stream at END.
     """
 
-    at: Tensor
+    tail: Tail
     pre: list[Tensor]
     mid: list[Tensor]
     q: list[Tensor]
-    k: list[Tensor]
-    v: list[Tensor]
     nodes: Tensor
     embedding: Tensor
     final: Tensor
 
     @classmethod
-    def of(cls, model: SplitModel, batch: PromptBatch) -> "_Tail":
-        differs = batch.clean != batch.corrupt
-        # Equal pairs have nothing to compute; one token keeps the shapes.
-        first = torch.where(differs.any(1), differs.int().argmax(1), batch.end)
-        width = int((batch.end - first).max()) + 1
-        back = torch.arange(1 - width, 1, device=batch.end.device)
-        at = (batch.end[:, None] + back).clamp(min=0)
-        rows = torch.arange(len(batch), device=at.device)[:, None]
+    def of(cls, model: SplitModel, batch: PromptBatch) -> "_Corrupt":
         run = model.run(batch.corrupt, nodes=True)
+        tail = Tail.of(run, batch.first_difference, batch.end)
         assert run.nodes is not None
-        nodes = run.nodes[:, rows, at]
+        nodes = run.nodes[:, tail.rows, tail.at]
         return cls(
-            at=at,
-            pre=[of_layer[rows, at] for of_layer in run.pre],
-            mid=[of_layer[rows, at] for of_layer in run.mid],
-            q=[of_layer[rows, at] for of_layer in run.q],
-            k=run.k,
-            v=run.v,
+            tail,
+            pre=[tail.take(of_layer) for of_layer in run.pre],
+            mid=[tail.take(of_layer) for of_layer in run.mid],
+            q=[tail.take(of_layer) for of_layer in run.q],
             nodes=nodes,
-            embedding=model.embed(batch.clean)[rows, at] - nodes[0],
-            final=run.final[rows[:, 0], batch.end],
+            embedding=tail.take(model.embed(batch.clean)) - nodes[0],
+            final=tail.take(run.final)[:, -1],
         )
 
 
-def _run(model: SplitModel, batch: PromptBatch, corrupt: _Tail, mask: Mask) -> Tensor:
+def _run(model: SplitModel, batch: PromptBatch, corrupt: _Corrupt, mask: Mask) -> Tensor:
     """Logit difference [b] with the edges of a pruned mask clean.
 
     Only heads and MLPs that an edge leads into are computed; the others equal the corrupt run.
     """
-    graph = model.graph
+    graph, tail = model.graph, corrupt.tail
     change = torch.zeros_like(corrupt.nodes)
     change[0] = corrupt.embedding
-    rows = torch.arange(len(batch), device=model.device)[:, None, None]
-    at = corrupt.at[:, :, None]
     edges = torch.from_numpy(mask).to(model.device, model.dtype)
 
     def inputs(receivers: list[int], base: Tensor) -> Tensor:
@@ -223,7 +210,7 @@ def _run(model: SplitModel, batch: PromptBatch, corrupt: _Tail, mask: Mask) -> T
 
     for layer in range(model.shape.n_layers):
         active = np.zeros(model.shape.n_heads, dtype=bool)
-        streams = {"q": corrupt.q[layer], "k": corrupt.k[layer], "v": corrupt.v[layer]}
+        streams = {"q": corrupt.q[layer], "k": tail.k[layer], "v": tail.v[layer]}
         readers = {
             kind: np.flatnonzero(mask[graph.head_inputs(layer, kind)].any(1)).tolist()
             for kind in HEAD_INPUTS
@@ -239,12 +226,13 @@ def _run(model: SplitModel, batch: PromptBatch, corrupt: _Tail, mask: Mask) -> T
             for kind, part in zip(HEAD_INPUTS, parts, strict=True):
                 own = readers[kind]
                 if own:
-                    found = model.project(kind, layer, part, heads=own, positions=corrupt.at)
-                    streams[kind] = streams[kind].clone()
+                    found = model.project(kind, layer, part, heads=own, positions=tail.at)
                     if kind == "q":
+                        streams[kind] = streams[kind].clone()
                         streams[kind][:, :, own] = found
                     else:
-                        streams[kind][rows, at, torch.tensor(own, device=model.device)] = found
+                        places = torch.tensor(own, device=model.device)
+                        streams[kind] = tail.put(streams[kind], found, places)
         for receiver in receivers:
             active[[node - graph.nodes_before(layer) for node in graph.feeds(receiver)]] = True
         heads = np.flatnonzero(active).tolist()
@@ -255,7 +243,7 @@ def _run(model: SplitModel, batch: PromptBatch, corrupt: _Tail, mask: Mask) -> T
                 streams["q"][:, :, heads],
                 streams["k"][:, :, groups],
                 streams["v"][:, :, groups],
-                corrupt.at,
+                tail.at,
             )
             nodes = [graph.head_node(layer, head) for head in heads]
             change[nodes] = model.head_outputs(layer, z, heads) - corrupt.nodes[nodes]

@@ -52,6 +52,12 @@ class PromptBatch:
                 self.offset[part],
             )
 
+    @property
+    def first_difference(self) -> Tensor:
+        """First position [b] at which a prompt and its counterfactual differ; END where none is."""
+        differs = self.clean != self.corrupt
+        return torch.where(differs.any(1), differs.int().argmax(1), self.end)
+
     def head(self, size: int) -> "PromptBatch":
         """The first `size` pairs."""
         return next(self.split(size))

@@ -61,6 +61,55 @@ class Activations:
     nodes: Tensor | None
 
 
+@dataclass(frozen=True)
+class Tail:
+    """The last w positions of prompts [b], and keys and values of a run that is theirs before.
+
+    What is changed from one position on changes nothing before it, so that a run on from there
+    needs these positions alone. at [b, w]: positions up to END, the first one repeated where a
+    prompt has fewer; k, v [layer][b, T, group, d_head].
+    """
+
+    at: Tensor
+    k: list[Tensor]
+    v: list[Tensor]
+
+    @classmethod
+    def of(cls, run: Activations, first: Tensor, end: Tensor) -> "Tail":
+        """From `first` [b] to `end` [b], as long as the longest, of a run of the prompts."""
+        width = int((end - first).max()) + 1
+        back = torch.arange(1 - width, 1, device=end.device)
+        return cls((end[:, None] + back).clamp(min=0), run.k, run.v)
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.at)
+
+    @property
+    def rows(self) -> Tensor:
+        """Number of each row [b, 1], for indices beside `at`."""
+        return torch.arange(len(self), device=self.at.device)[:, None]
+
+    def take(self, values: Tensor) -> Tensor:
+        """values [b, T, ...] at these positions [b, w, ...]."""
+        return values[self.rows, self.at]
+
+    def put(self, values: Tensor, new: Tensor, groups: Tensor | None = None) -> Tensor:
+        """values [b, T, group, ...] with `new` [b, w, group, ...] at these positions, all groups or
+        those named [n]; a copy."""
+        values = values.clone()
+        if groups is None:
+            values[self.rows, self.at] = new
+        else:
+            values[self.rows[..., None], self.at[..., None], groups] = new
+        return values
+
+    def repeated(self, n: int) -> "Tail":
+        """For n runs of the same prompts, [n * b] rows."""
+        k, v = ([one.repeat(n, 1, 1, 1) for one in of] for of in (self.k, self.v))
+        return Tail(self.at.repeat(n, 1), k, v)
+
+
 class SplitModel:
     """Functions of one model's processed weights, at least float32.
 
@@ -282,34 +331,28 @@ class SplitModel:
             x = mid + out
         return Activations(**kept, final=x, nodes=torch.cat(outputs) if nodes else None)
 
-    def finish(self, layer: int, mid: Tensor, end: Tensor) -> Tensor:
-        """Residual stream at END [b, d_model] from that before the MLP of `layer` [b, T, d_model].
-
-        end [b]: position of END. In the last layer nothing but END is computed.
-        """
-        last = self.shape.n_layers - 1
-        rows = torch.arange(len(end), device=end.device)
-        if layer == last:
-            mid = mid[rows, end]
-            return mid + self.mlp(layer, self.normalise(mid))
+    def finish(self, layer: int, mid: Tensor, tail: Tail) -> Tensor:
+        """Residual stream at END [b, d_model] from that before the MLP of `layer` [b, w, d_model],
+        at the positions of `tail`; in the last layer [b, 1, d_model], END alone, will do."""
+        last = layer == self.shape.n_layers - 1
+        if last:
+            mid = mid[:, -1:]
         x = mid + self.mlp(layer, self.normalise(mid))
-        return self.finish_from(layer + 1, x, end)
+        return x[:, 0] if last else self.finish_from(layer + 1, x, tail)
 
-    def finish_from(self, layer: int, x: Tensor, end: Tensor) -> Tensor:
-        """Residual stream at END from that before the attention of `layer` [b, T, d_model]."""
-        last = self.shape.n_layers - 1
-        rows = torch.arange(len(end), device=end.device)
-        at = end[:, None]
-        for here in range(layer, last + 1):
+    def finish_from(self, layer: int, x: Tensor, tail: Tail) -> Tensor:
+        """Residual stream at END from that before the attention of `layer` [b, w, d_model].
+
+        Of the last layer nothing but END is computed, its keys and values apart.
+        """
+        at = tail.at
+        for here in range(layer, self.shape.n_layers):
             y = self.normalise(x)
-            k, v = (self.project(kind, here, y) for kind in ("k", "v"))
-            if here == last:
-                q = self.project("q", here, y[rows, end][:, None], positions=at)
-                z = self.attend(here, q, k, v, at)
-                x = x[rows, end][:, None] + self.attention_output(here, z)
-            else:
-                x = x + self.attention_output(
-                    here, self.attend(here, self.project("q", here, y), k, v)
-                )
+            k = tail.put(tail.k[here], self.project("k", here, y, positions=tail.at))
+            v = tail.put(tail.v[here], self.project("v", here, y, positions=tail.at))
+            if here == self.shape.n_layers - 1:
+                x, y, at = x[:, -1:], y[:, -1:], at[:, -1:]
+            q = self.project("q", here, y, positions=at)
+            x = x + self.attention_output(here, self.attend(here, q, k, v, at))
             x = x + self.mlp(here, self.normalise(x))
-        return x[:, 0]
+        return x[:, -1]

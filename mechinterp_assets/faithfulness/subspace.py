@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
 from mechinterp_assets.faithfulness.prompt_pairs import PromptBatch, logit_difference
-from mechinterp_assets.faithfulness.split_model import Activations, SplitModel
+from mechinterp_assets.faithfulness.split_model import Activations, SplitModel, Tail
 from mechinterp_assets.model.precision import float64
 
 Site = Literal["z", "mlp_hidden"]
@@ -301,17 +301,17 @@ def _patch(
     # cancels to rounding error instead of to that of float32.
     written = (torch.stack(changes) @ float64(weights)).to(model.device, model.dtype)
     n_parts = len(changes)
-    end = batch.end.repeat(n_parts)
-    every = torch.arange(len(end), device=model.device)
-    place = at.repeat(n_parts)
-    if one.site == "z":
-        stream = clean.mid[one.layer].repeat(n_parts, 1, 1)
-        stream[every, place] += written.flatten(0, 1)
-        at_end = model.finish(one.layer, stream, end)
-    else:
-        after = clean.final if one.layer == model.shape.n_layers - 1 else clean.pre[one.layer + 1]
-        stream = after.repeat(n_parts, 1, 1)
-        stream[every, place] += written.flatten(0, 1)
-        last = one.layer == model.shape.n_layers - 1
-        at_end = stream[every, end] if last else model.finish_from(one.layer + 1, stream, end)
+    tail = Tail.of(clean, at, batch.end)
+    last = one.layer == model.shape.n_layers - 1
+    after = clean.final if last else clean.pre[one.layer + 1]
+    # Its first position comes again where the prompt has fewer: all of them are changed.
+    here = (tail.at == at[:, None]).to(model.dtype)[..., None]
+    stream = tail.take(clean.mid[one.layer] if one.site == "z" else after)
+    stream = (stream + here * written[:, :, None]).flatten(0, 1)
+    rest = tail.repeated(n_parts)
+    at_end = (
+        model.finish(one.layer, stream, rest)
+        if one.site == "z"
+        else model.finish_from(one.layer + 1, stream, rest)
+    )
     return logit_difference(model, batch, at_end.view(n_parts, len(batch), -1))

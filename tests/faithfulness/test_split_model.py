@@ -5,7 +5,7 @@ import torch
 
 from mechinterp_assets.faithfulness.edge_graph import FaithfulnessError
 from mechinterp_assets.faithfulness.prompt_pairs import PromptBatch
-from mechinterp_assets.faithfulness.split_model import SplitModel
+from mechinterp_assets.faithfulness.split_model import SplitModel, Tail
 from mechinterp_assets.model.language_model import LanguageModel
 
 
@@ -45,10 +45,15 @@ def test_norm_gradient_is_autograds(split: SplitModel) -> None:
 
 def test_runs_that_start_late_end_alike(split: SplitModel, pairs: PromptBatch) -> None:
     run = split.run(pairs.clean)
+    other = split.run(pairs.corrupt)
     at_end = run.final[torch.arange(len(pairs)), pairs.end]
-    for layer in range(split.shape.n_layers):
-        torch.testing.assert_close(split.finish(layer, run.mid[layer], pairs.end), at_end)
-        torch.testing.assert_close(split.finish_from(layer, run.pre[layer], pairs.end), at_end)
+    # Before the first token that differs keys and values may be those of the counterfactual run.
+    for first, of in ((pairs.end * 0, run), (pairs.first_difference, other), (pairs.end, run)):
+        tail = Tail.of(of, first, pairs.end)
+        for layer in range(split.shape.n_layers):
+            mid, pre = tail.take(run.mid[layer]), tail.take(run.pre[layer])
+            torch.testing.assert_close(split.finish(layer, mid, tail), at_end)
+            torch.testing.assert_close(split.finish_from(layer, pre, tail), at_end)
 
 
 def test_padding_behind_end_changes_nothing(split: SplitModel, pairs: PromptBatch) -> None:
