@@ -9,9 +9,10 @@ by the token that it read, which is a node itself, or an MLP, bias, embedding or
 tracing ends. On the source side a writer may have written at another token than the source: what
 lowers the score of another token raises attention to this one.
 
-Nodes of one layer are worked on together, the last layer first. An upstream node is worked on if it
-fires: attention >= `firing_threshold` (ACC) or tau(d) (ACC++), position 0 left out; each once,
-whatever the number of paths that lead to it (path_multiplicity counts them).
+Nodes of one layer are worked on together, the last layer first, head by head: what a head reads of
+all earlier ones is computed once for all prompts whose runs fit in memory together. An upstream
+node is worked on if it fires: attention >= `firing_threshold` (ACC) or tau(d) (ACC++), position 0
+left out; each once, whatever the number of paths that lead to it (path_multiplicity counts them).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,13 +142,14 @@ def acc_batches(
     n_layers = int(seeds["layer"].to_numpy().max()) + 1
     score_model = score_model or ScoreModel(model)
     done = 0
-    for group, ids in equal_length_groups(prompts, runs_per_batch(model, n_layers, memory_mib)):
-        run = score_model.run(ids, n_layers)
+    for groups in _batches(model, prompts, n_layers, memory_mib):
+        together = pl.concat(group for group, _ in groups)
+        runs = [score_model.run(ids, n_layers) for _, ids in groups]
         tracer = _Tracer(
-            score_model, run, group, seeds, rules, firing_threshold, contribution_fraction
+            score_model, runs, together, seeds, rules, firing_threshold, contribution_fraction
         )
         yield tracer.traces()
-        done += group.height
+        done += together.height
         if progress is not None:
             progress(done, prompts.height)
 
@@ -182,13 +184,31 @@ def acc_trace(
 
 def runs_per_batch(model: LanguageModel, n_layers: int, memory_mib: int) -> Callable[[int], int]:
     """By n_tokens: prompts whose runs with their cache fit into `memory_mib`, at least 1."""
+    return lambda length: max(1, (memory_mib << 20) // _run_bytes(model, n_layers, length))
+
+
+def _run_bytes(model: LanguageModel, n_layers: int, length: int) -> int:
+    """Of one prompt's run with its cache."""
     config = model.config
+    per_token = n_layers * (8 * config.d_model + 4 * config.d_z + 2 * config.n_heads * length)
+    return int(per_token * length * 8)
 
-    def fitting(length: int) -> int:
-        per_token = n_layers * (8 * config.d_model + 4 * config.d_z + 2 * config.n_heads * length)
-        return max(1, (memory_mib << 20) // int(per_token * length * 8))
 
-    return fitting
+def _batches(
+    model: LanguageModel, prompts: pl.DataFrame, n_layers: int, memory_mib: int
+) -> Iterator[list[tuple[pl.DataFrame, torch.Tensor]]]:
+    """Groups of equal length, as many together as fit into `memory_mib`."""
+    held: list[tuple[pl.DataFrame, torch.Tensor]] = []
+    size = 0
+    for group, ids in equal_length_groups(prompts, runs_per_batch(model, n_layers, memory_mib)):
+        own = group.height * _run_bytes(model, n_layers, ids.shape[1])
+        if held and size + own > memory_mib << 20:
+            yield held
+            held, size = [], 0
+        held.append((group, ids))
+        size += own
+    if held:
+        yield held
 
 
 def _check_seeds(model: LanguageModel, prompts: pl.DataFrame, seeds: pl.DataFrame) -> None:
@@ -213,22 +233,24 @@ def _check_seeds(model: LanguageModel, prompts: pl.DataFrame, seeds: pl.DataFram
 
 
 class _Tracer:
-    """One group of prompts."""
+    """Prompts whose runs are held together; a row is one of all groups."""
 
     def __init__(
         self,
         model: ScoreModel,
-        run: ScoreRun,
-        group: pl.DataFrame,
+        runs: Sequence[ScoreRun],
+        prompts: pl.DataFrame,
         seeds: pl.DataFrame,
         rules: Sequence[AccRule],
         firing_threshold: float,
         contribution_fraction: float,
     ) -> None:
-        self.model, self.run, self.group, self.rules = model, run, group, rules
+        self.model, self.frame, self.rules = model, prompts, rules
         self.threshold, self.fraction = firing_threshold, contribution_fraction
-        self.prompts = group["prompt"].to_list()
-        n_layers = len(run.pattern)
+        self.prompts = prompts["prompt"].to_list()
+        # Row -> the run that has it, and where.
+        self.run_of = [(run, row) for run in runs for row in range(len(run.pattern[0]))]
+        n_layers = len(runs[0].pattern)
         self.wanted = {
             rule: _Wanted([{} for _ in range(n_layers)], [set() for _ in range(n_layers)])
             for rule in rules
@@ -247,12 +269,13 @@ class _Tracer:
 
     def traces(self) -> dict[AccRule, AccTrace]:
         """Pairs and edges by rule."""
-        for layer in reversed(range(len(self.run.pattern))):
+        some = self.run_of[0][0]
+        for layer in reversed(range(len(some.pattern))):
             nodes = sorted(
                 {n for w in self.wanted.values() for n in (*w.paths[layer], *w.roots[layer])},
                 key=lambda node: (node[1], node[0], node[2], node[3]),
             )
-            writers = ScoreWriters.before(self.run, layer)
+            writers = ScoreWriters.before(some, layer)
             reader: HeadReader | None = None
             terms: RowTerms | None = None
             at: tuple[int, int] | None = None
@@ -261,16 +284,20 @@ class _Tracer:
                 if reader is None or reader.head != head:
                     reader, at = HeadReader(self.model, layer, head), None
                 if at != (row, d):
-                    terms, at = reader.row(self.run, row, d), (row, d)
+                    terms, at = reader.row(*self.run_of[row], d), (row, d)
                 assert terms is not None
                 for rule in self.rules:
                     self._work(rule, layer, node, terms, writers)
         return {rule: AccTrace(*self._frames(rule)) for rule in self.rules}
 
     def _fires(self, rule: AccRule, layer: int, node: Node) -> bool:
+        _, _, d, s = node
+        return s >= 1 and self._attention(layer, node) >= node_limit(rule, d, self.threshold)
+
+    def _attention(self, layer: int, node: Node) -> float:
         row, head, d, s = node
-        attention = float(self.run.pattern[layer][row, head, d, s])
-        return s >= 1 and attention >= node_limit(rule, d, self.threshold)
+        run, own = self.run_of[row]
+        return float(run.pattern[layer][own, head, d, s])
 
     def _work(
         self, rule: AccRule, layer: int, node: Node, terms: RowTerms, writers: ScoreWriters
@@ -292,7 +319,7 @@ class _Tracer:
             "source": s,
             "uncapped_score": float(terms.row[s]),
             "relative_score": float(terms.sums[0] @ relative_weight(terms, s)),
-            "attention": float(self.run.pattern[layer][row, head, d, s]),
+            "attention": self._attention(layer, node),
             "attention_limit": limit,
             "reaches_limit": self._fires(rule, layer, node),
             "terms_error": terms.error,
@@ -366,7 +393,7 @@ class _Tracer:
             )
 
     def _frames(self, rule: AccRule) -> tuple[pl.DataFrame, pl.DataFrame]:
-        names = RoleNames(self.group, after_bos=self.model.model.bos.prepended)
+        names = RoleNames(self.frame, after_bos=self.model.model.bos.prepended)
         rows = self.rows[rule]
         worst = max((float(row["terms_error"]) for row in rows.pairs), default=0.0)
         if not worst <= ALLOWED[self.model.model.dtype]:

@@ -131,9 +131,11 @@ class HeadReader:
                 "(c_d = b_Q W_Q^+)"
             )
         self.W_query, self.W_key = W_Q @ self.alpha, W_K
-        upstream = [model.weights(up) for up in range(layer)]
+        both = torch.cat([self.W_query, self.W_key], 1)
+        width = self.W_query.shape[1]
         # [layer][head, d_head, k]: what is read of a unit of an upstream head's value.
-        self.of_values = [(w.W_O @ self.W_query, w.W_O @ self.W_key) for w in upstream]
+        read = [model.weights(up).W_O @ both for up in range(layer)]
+        self.of_values = [(one[..., :width], one[..., width:]) for one in read]
 
     @torch.no_grad()
     def row(
