@@ -107,30 +107,30 @@ class LayerWeights:
 class ScoreRun:
     """One group of prompts of equal length; float64.
 
-    base: "embedding", and "position" where absolute, -> [prompt, position, d_model]; mlp [layer] of
-    the same, as added to the stream; values [layer] of [prompt, head, position, d_head], without
-    b_V; pattern [layer] of [prompt, head, destination, source]; r [layer] of [prompt, position], of
-    the norm before attention; r_post likewise, behind it; queries, keys [layer] of [prompt, head,
-    position, d_head], norms in, not rotated; r_q, r_k [layer] of [prompt, head, position]; stream
-    [layer, and behind the last one] of [prompt, position, d_model].
+    base: "embedding", and "position" where absolute, -> [prompt, position, d_model]. By layer: mlp
+    [layer, prompt, position, d_model], as added to the stream; values [layer, prompt, head,
+    position, d_head], without b_V; pattern [layer, prompt, head, destination, source]; r [layer,
+    prompt, position], of the norm before attention; r_post likewise, behind it; queries, keys
+    [layer, prompt, head, position, d_head], norms in, not rotated; r_q, r_k [layer, prompt, head,
+    position]; stream [layer, and behind the last one] of [prompt, position, d_model].
     """
 
     base: dict[str, Tensor]
-    mlp: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    pattern: tuple[Tensor, ...]
-    r: tuple[Tensor, ...]
-    r_post: tuple[Tensor, ...]
-    queries: tuple[Tensor, ...]
-    keys: tuple[Tensor, ...]
-    r_q: tuple[Tensor, ...]
-    r_k: tuple[Tensor, ...]
+    mlp: Tensor
+    values: Tensor
+    pattern: Tensor
+    r: Tensor
+    r_post: Tensor
+    queries: Tensor
+    keys: Tensor
+    r_q: Tensor
+    r_k: Tensor
     stream: tuple[Tensor, ...]
 
     @property
     def length(self) -> int:
         """Positions of each prompt."""
-        return int(self.pattern[0].shape[-1])
+        return int(self.pattern.shape[-1])
 
 
 class ScoreModel:
@@ -237,7 +237,7 @@ class ScoreModel:
         return ScoreRun(
             base=base,
             stream=tuple(stream),
-            **{name: tuple(values) for name, values in found.items()},
+            **{name: torch.stack(values) for name, values in found.items()},
         )
 
     # ---- private ---------------------------------------------------------------------------------

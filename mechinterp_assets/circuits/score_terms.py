@@ -18,8 +18,8 @@ is this project's choice.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class ScoreWriters:
         rows = [(KINDS.index(kind), -1, -1) for kind in run.base]
         for up in range(layer):
             rows.append((KINDS.index("bias"), up, -1))
-            rows += [(KINDS.index("head"), up, head) for head in range(run.values[up].shape[1])]
+            rows += [(KINDS.index("head"), up, head) for head in range(run.values.shape[2])]
             rows.append((KINDS.index("mlp"), up, -1))
         rows.append((KINDS.index("offset"), -1, -1))
         return cls(*np.array(rows).T)
@@ -158,29 +158,23 @@ class HeadReader:
 
         at = torch.tensor([d], device=query.device)
         to_query = [query for query, _ in self.of_values]
-        wrote = written_terms(
-            *(model, run, layer, prompt, at, self.W_query, to_query, self.b_Q @ self.alpha)
+        b_query = self.b_Q @ self.alpha
+        first = written_terms(
+            *(model, run, layer, prompt, at, self.W_query, to_query, r_q[d] * b_query),
+            turn=(r_q[d] * r[d])[None, None, None],
         )
-        n_writers = int(wrote.writer[-1]) + 1
-        factor = r_q[d] * torch.where(wrote.writer == n_writers - 1, 1.0, r[d])
-        value = wrote.value * factor[:, None]
-        first = SideTerms(wrote.writer, wrote.token, wrote.position, value, key)
+        first = replace(first, key=key)
 
         every = torch.arange(d + 1, device=query.device)
         if only_source is not None:
             every = every[only_source, None]
         to_key = [key for _, key in self.of_values]
-        wrote = written_terms(model, run, layer, prompt, every, self.W_key, to_key, self.b_K)
-        p = wrote.position
-        factor = r_k[p] * torch.where(wrote.writer == n_writers - 1, 1.0, r[p])
         # Rotate to the position written at, then read along beta.
-        read = turns[: d + 1] @ beta.T  # [position, d_head, k]
-        value = wrote.value.new_empty(len(p), beta.shape[0])
-        for position in every.tolist():
-            here = p == position
-            value[here] = wrote.value[here] @ read[position]
-        value = value * factor[:, None] * (form.scale * query)
-        second = SideTerms(wrote.writer, wrote.token, p, value, None)
+        turn = (turns[every] @ beta.T) * (r_k[every, None, None] * (form.scale * query))
+        second = written_terms(
+            *(model, run, layer, prompt, every, self.W_key, to_key, self.b_K @ turn),
+            turn=r[every, None, None] * turn,
+        )
         seen = torch.ones(d + 1, dtype=torch.bool, device=query.device)
         if form.window is not None:
             seen[: max(0, d + 1 - form.window)] = False
@@ -197,41 +191,74 @@ def written_terms(
     read: Tensor,
     of_values: Sequence[Tensor],
     offset: Tensor,
+    *,
+    turn: Tensor | None = None,
 ) -> SideTerms:
     """What every writer before `layer` wrote at positions `at`, times read [d_model, width].
 
-    of_values [layer] of [head, d_head, width]: W_O read. offset [width] is that of the last writer.
-    The norm of the reader is not in it.
+    of_values [layer] of [head, d_head, width]: W_O read. turn: what a position does to that, [at,
+    width, k], or [at, 1, 1] a factor, with the norm of the reader in it; offset [at, k] or [k]: of
+    the last writer, whole. Items are those of other writers, those of heads by position, and last
+    the offsets.
     """
-    # Tokens read, positions and values of a writer, or of all heads of a layer.
-    pieces: list[tuple[Tensor, Tensor, Tensor]] = []
-    numbers: list[Tensor] = []
-    none = torch.full_like(at, -1)
-    count = 0
+    places = _items(len(run.base), layer, run.values.shape[2], tuple(at.tolist()), at.device)
+    layers = [model.weights(up) for up in range(layer)]
+    plain = [written[prompt, at] @ read for written in run.base.values()]
+    r_post = run.r_post[:layer, prompt, at, None]
+    if layers:
+        b_O, post = (
+            torch.stack([getattr(of, name) for of in layers]) @ read
+            for name in ("b_O", "post_bias")
+        )
+        plain += list(r_post * b_O[:, None] + post[:, None])
+        plain += list(run.mlp[:layer, prompt, at] @ read)
+    written = torch.stack(plain)  # [writer, at, width]
+    values = [_turned(written, turn).flatten(0, 1)]
+    if layers:
+        stacked = zip(run.values[:layer, prompt], of_values, strict=True)
+        of_token = torch.stack([value @ of for value, of in stacked])  # [layer, head, token, width]
+        pattern = run.pattern[:layer, prompt]
+        for number, position in enumerate(at.tolist()):
+            seen = pattern[:, :, position, : position + 1] * r_post[:, number, None]
+            of = of_token[:, :, : position + 1] * seen[..., None]
+            own = None if turn is None else turn[number, None]
+            values.append(_turned(of.flatten(0, 1), own).flatten(0, 1))
+    values.append(offset.expand(len(at), -1))
+    return SideTerms(*places, torch.cat(values), None)
 
-    def add(value: Tensor, token: Tensor = none, position: Tensor = at, n: int = 1) -> None:
-        nonlocal count
-        each = torch.arange(count, count + n, device=at.device)
-        numbers.append(each.repeat_interleave(len(token)))
-        pieces.append((token.repeat(n), position.repeat(n), value))
-        count += n
 
-    for written in run.base.values():
-        add(written[prompt, at] @ read)
-    tokens = torch.arange(int(at.max()) + 1, device=at.device)
-    where, token = (at[:, None] >= tokens).nonzero(as_tuple=True)
-    for up in range(layer):
-        weights = model.weights(up)
-        r_post = run.r_post[up][prompt, at, None]
-        add(r_post * (weights.b_O @ read) + weights.post_bias @ read)
-        values = run.values[up][prompt] @ of_values[up]  # [head, token, width]
-        pattern = run.pattern[up][prompt][:, at] * r_post
-        of = (pattern[:, where, token][..., None] * values[:, token]).flatten(0, 1)
-        add(of, token, at[where], len(values))
-        add(run.mlp[up][prompt, at] @ read)
-    add(offset.expand(len(at), -1))
-    token, position, value = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    return SideTerms(torch.cat(numbers), token, position, value, None)
+def _turned(values: Tensor, turn: Tensor | None) -> Tensor:
+    """values [writer, n, width] times turn [n or 1, width, k], or [n or 1, 1, 1] a factor."""
+    if turn is None:
+        return values
+    if turn.shape[1] == 1:
+        return values * turn[:, 0]
+    if len(turn) == 1:
+        return values @ turn[0]
+    return torch.einsum("wnd,ndk->wnk", values, turn)
+
+
+@lru_cache(maxsize=256)
+def _items(
+    n_base: int, n_layers: int, n_heads: int, at: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Writer, token read and position [item] of written_terms."""
+    position = torch.tensor(at)
+    first = n_base + (n_heads + 2) * torch.arange(n_layers)
+    plain = torch.cat([torch.arange(n_base), first, first + n_heads + 1])
+    heads = (first[:, None] + torch.arange(1, n_heads + 1)).flatten()
+    writers = [plain.repeat_interleave(len(at))]
+    tokens = [torch.full_like(writers[0], -1)]
+    positions = [position.repeat(len(plain))]
+    for place in at:
+        writers.append(heads.repeat_interleave(place + 1))
+        tokens.append(torch.arange(place + 1).repeat(len(heads)))
+        positions.append(torch.full_like(tokens[-1], place))
+    writers.append(torch.full((len(at),), n_base + (n_heads + 2) * n_layers))
+    tokens.append(torch.full_like(writers[-1], -1))
+    positions.append(position)
+    writer, token, where = (torch.cat(of).to(device) for of in (writers, tokens, positions))
+    return writer, token, where
 
 
 def head_vectors(W_Q: Tensor, W_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
