@@ -33,10 +33,16 @@ from mechinterp_assets.activations.cache import Batch, valid_positions
 from mechinterp_assets.activations.harvest import harvest
 from mechinterp_assets.attribution.dfa import feature_dfa
 from mechinterp_assets.attribution.feature_pass import feature_pass
+from mechinterp_assets.circuits.acc_seeds import seeds_of_roots
+from mechinterp_assets.circuits.acc_trace import acc_batches
 from mechinterp_assets.circuits.omega import ModelOmega
-from mechinterp_assets.circuits.trace import TraceSettings, trace_batches
+from mechinterp_assets.circuits.score_model import ScoreModel
+from mechinterp_assets.circuits.trace import Root, TraceSettings, trace_batches
 from mechinterp_assets.faithfulness.edge_attribution import attribute_edges, eap_ig
+from mechinterp_assets.faithfulness.edge_sets import FRACTIONS, circuit_curves
+from mechinterp_assets.faithfulness.head_sets import HeadSetRuns, knockout_scores
 from mechinterp_assets.faithfulness.prompt_pairs import prompt_pairs
+from mechinterp_assets.faithfulness.rankings import random_ranking
 from mechinterp_assets.faithfulness.split_model import SplitModel
 from mechinterp_assets.heads.head_scores import head_scores, score_datasets
 from mechinterp_assets.heads.ioi_head_scores import name_pool
@@ -447,6 +453,50 @@ def traced(m: RealModel) -> Row:
     return Row("trace, two roots", m.prompt_ids, ours)
 
 
+def acc_traced(m: RealModel) -> Row:
+    """ACC and ACC++ from the same heads' pairs with the indirect object."""
+    shape = m.model.config
+    roots = [Root(shape.n_layers - 2, 0, "IO"), Root(shape.n_layers - 3, 0, "IO")]
+    seeds = seeds_of_roots(m.base, roots)
+    scores = ScoreModel(m.model)
+
+    def ours() -> None:
+        for _ in acc_batches(m.model, m.base, seeds, score_model=scores):
+            pass
+
+    ours()  # weights are folded once
+    return Row("ACC and ACC++, two roots", m.prompt_ids, ours)
+
+
+def circuits(m: RealModel) -> Row:
+    """Faithfulness of ten circuits of edges; peer: ten hooked passes, which one circuit takes."""
+    split = SplitModel(m.model)
+    pairs = prompt_pairs(split, from_ioi(m.prompts), counterfactual="ABC")
+    ranking = random_ranking(split.graph, 0)
+    work, scale = _naive(m, _zeroing(m, slice(1, None))[: len(FRACTIONS)])
+    return Row(
+        "ten circuits of edges",
+        m.prompt_ids,
+        lambda: circuit_curves(split, pairs, [ranking]),
+        work,
+        scale,
+    )
+
+
+def knockouts(m: RealModel) -> Row:
+    """Mean ablation of every head alone as sets of heads that stay; peer: a pass each."""
+    split = SplitModel(m.model)
+    prompts = from_ioi(m.prompts)
+    pairs = prompt_pairs(split, prompts, counterfactual="ABC")
+    work, scale = _naive(m, _zeroing(m, slice(1, None)))
+
+    def ours() -> None:
+        runs = HeadSetRuns(split, pairs, prompts, prompts.filter(variant="ABC"))
+        knockout_scores(runs)
+
+    return Row("sets of all heads but one, mean ablation", m.prompt_ids, ours, work, scale)
+
+
 def edges(m: RealModel) -> Row:
     """EAP-IG with 5 steps, all edges; peer: the forward and backward passes of 5 steps alone."""
     split = SplitModel(m.model)
@@ -567,6 +617,9 @@ ROWS: dict[str, Callable[[RealModel], Row]] = {
     "patching_at_end": patching_at_end,
     "paths": paths,
     "trace": traced,
+    "acc": acc_traced,
+    "circuits": circuits,
+    "knockouts": knockouts,
     "eap_ig": edges,
     "splice": spliced,
     "features": features,
