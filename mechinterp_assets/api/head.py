@@ -99,8 +99,9 @@ class Head(LayerPart):
 
     @cached_property
     def examples(self) -> pl.DataFrame:
-        """Where it attends most in held-out text (head_attention_examples), with the texts of the
-        tokens up to the destination in `tokens` and their attention in `attention_row`."""
+        """Where it attends in held-out text (head_attention_examples: half the strongest, half
+        spread over quantiles), the strongest first, with the texts of the tokens up to the
+        destination in `tokens` and their attention in `attention_row`."""
         rows = self.rows("head_attention_examples").drop("study", "layer", "head").sort("rank")
         wanted = rows["sequence"].unique().implode()
         corpus = self._tables["tokenized_corpus"].lazy().filter(pl.col("sequence").is_in(wanted))
@@ -239,7 +240,9 @@ class Head(LayerPart):
         if not self._tables["head_attention_examples"].partitions:
             return []
         found = []
-        for row in self.examples.head(n).iter_rows(named=True):
+        # From the strongest to the weakest, not the strongest alone.
+        every = max(1, len(self.examples) // n)
+        for row in self.examples.gather_every(every).head(n).iter_rows(named=True):
             first = max(0, min(row["source"] - 4, row["destination"] - before))
             weights = [w if w >= 0.05 else 0.0 for w in row["attention_row"][first:]]
             tokens = row["tokens"][first:]

@@ -19,6 +19,10 @@ from mechinterp_assets.model.names import head_name
 
 BAR = 60  # longest bar, in pixels
 EDGES = 12  # edges of a direction shown without unfolding
+_SAMPLES = {
+    "strongest": "Where it attends most strongly",
+    "spread": "Across all tokens, by how strongly it attends",
+}
 METRICS = ("logit_diff", "loss", "kl", "prob", "attn_score")  # order of the effects
 MEASURES = {"ngrams": "same text", "decoder_slice": "same direction", "either": "either"}
 
@@ -138,20 +142,26 @@ class HeadPages:
         return sorted(rows, key=lambda row: row["order"])
 
     def _examples(self, at: tuple[int, int]) -> list[dict[str, Any]]:
-        shown = []
+        """By sample, the strongest first."""
+        shown: dict[str, list[dict[str, Any]]] = {sample: [] for sample in _SAMPLES}
         for row in sorted(self._of("examples", at), key=lambda row: row["rank"]):
             ids = self.tokens[row["sequence"]]
             destination, attention = row["destination"], row["attention_row"]
-            shown.append(
+            shown[row["sample"]].append(
                 {
                     "attention": number(row["attention"]),
+                    "above": f"{row['attention_quantile']:.0%}",
                     "sequence": row["sequence"],
                     "position": destination,
                     "text": attention_text(ids, destination, attention, self.texts),
                     "words": attention_in_words(ids, destination, attention, self.texts),
                 }
             )
-        return shown
+        return [
+            {"title": title, "rows": shown[sample]}
+            for sample, title in _SAMPLES.items()
+            if shown[sample]
+        ]
 
     def _features(self, at: tuple[int, int], labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
         layer = at[0]

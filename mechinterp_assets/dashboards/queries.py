@@ -1,10 +1,12 @@
 """The SQL that makes each block of a page, with the page's study, layer, feature, head filled in.
 
 The statements are files in `sql/dashboards`, with DuckDB's named parameters $study, $layer,
-$feature, $head, $task, $experiment, and $other and $other_layer of what a page compares with.
+$feature, $head, $task, $experiment, and $other and $other_layer of what a page compares with; those
+of the explorer (explorer_*.sql) name prompts, positions and trees too.
 """
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -37,17 +39,27 @@ def filled_statements(
     other_layer: int = 0,
 ) -> dict[str, str]:
     """Statements that can be pasted into DuckDB as they are."""
-    values = {
-        "study": quote_text(study),
-        "layer": str(layer),
-        "feature": str(feature),
-        "head": str(head),
-        "task": quote_text(task),
-        "experiment": quote_text(experiment),
-        "other": quote_text(other),
-        "other_layer": str(other_layer),
+    values: dict[str, str | int] = {
+        "study": study,
+        "layer": layer,
+        "feature": feature,
+        "head": head,
+        "task": task,
+        "experiment": experiment,
+        "other": other,
+        "other_layer": other_layer,
     }
-    return {
-        name: re.sub(rf"\$({'|'.join(values)})\b", lambda match: values[match[1]], text)
-        for name, text in statements().items()
+    return {name: _filled(text, values) for name, text in statements().items()}
+
+
+def filled_statement(name: str, values: Mapping[str, str | int]) -> str:
+    """One statement with parameters of the caller's, to be pasted likewise."""
+    return _filled(statements()[name], values)
+
+
+def _filled(text: str, values: Mapping[str, str | int]) -> str:
+    quoted = {
+        name: quote_text(value) if isinstance(value, str) else str(value)
+        for name, value in values.items()
     }
+    return re.sub(rf"\$({'|'.join(quoted)})\b", lambda match: quoted[match[1]], text)

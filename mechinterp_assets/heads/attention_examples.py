@@ -1,12 +1,17 @@
-"""Where each head attends most strongly in a text: examples for people to look at.
+"""Where each head attends in a text: examples for people to look at.
 
-Belongs here: choosing, per head, a few destinations with the strongest attention and keeping their
-rows of the pattern. Does not belong here: scores of patterns (files of scores/), pages.
+Belongs here: choosing, per head, a few destinations by the attention to their strongest source, and
+keeping their rows of the pattern. Does not belong here: scores of patterns (files of scores/),
+pages.
 
-Examples of the largest attention show a head at its most decided, not on average: head_scores says
-what it does over all tokens.
+The strongest alone are alike: almost every head attends with probability 1 somewhere. So half of a
+head's examples are the strongest, of different source tokens and documents, and half are spread
+over all destinations by quantiles of that attention, which shows what the head does on most of
+them. head_scores has means.
 """
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,13 +22,16 @@ from torch import Tensor
 from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.model.language_model import LanguageModel
 
-EXAMPLES = 6
+EXAMPLES = 12
+STRONGEST_SHARE = 0.1  # of the destinations, among which the strongest are chosen
 FIRST_DESTINATION = 8  # before it there is little to choose from
 
 EXAMPLES_SCHEMA: dict[str, Any] = {
     "layer": pl.Int32,
     "head": pl.Int32,
     "rank": pl.Int32,
+    "sample": pl.String,
+    "attention_quantile": pl.Float64,
     "sequence": pl.Int64,
     "destination": pl.Int32,
     "source": pl.Int32,
@@ -34,8 +42,18 @@ EXAMPLES_SCHEMA: dict[str, Any] = {
 }
 
 
-class StrongestAttention:
-    """Per head and sequence, the pair (destination, source) with the largest attention.
+@dataclass(frozen=True)
+class _Chosen:
+    """An example: its place among the n destinations, from the strongest on."""
+
+    sample: str
+    quantile: float
+    sequence: int
+    destination: int
+
+
+class StrongestSources:
+    """The strongest source of every destination, of every head.
 
     Sources are positions before the destination that hold no BOS, so neither position 0 nor the
     destination itself; destinations hold no BOS and are at least `first_destination`.
@@ -45,68 +63,122 @@ class StrongestAttention:
         n_heads: heads per layer.
         is_bos: [sequence, position] True where a token is BOS; position 0 counts as one.
         first_destination: earliest destination.
-        top: examples kept per head, each of another sequence.
     """
 
     def __init__(
-        self, n_layers: int, n_heads: int, is_bos: Tensor, *, first_destination: int, top: int
+        self, n_layers: int, n_heads: int, is_bos: Tensor, *, first_destination: int
     ) -> None:
         self._ordinary = ~is_bos
         self._ordinary[:, 0] = False
-        self._first, self._top = first_destination, top
+        self._first = first_destination
+        shape = (n_layers, n_heads, *is_bos.shape)
+        self.attention = np.full(shape, -1.0, dtype=np.float32)
+        """[layer, head, sequence, destination] of the strongest pair; -1 where there is none."""
+        self.source = np.zeros(shape, dtype=np.int32)
+        """Its source, of equals the first."""
         self._seen = [0] * n_layers
-        self._kept: list[list[list[tuple[float, int, int, int, Tensor]]]] = [
-            [[] for _ in range(n_heads)] for _ in range(n_layers)
-        ]
+
+    def update(self, layer: int, pattern: Tensor) -> None:
+        """Add the next batch of one layer's patterns [batch, head, destination, source]."""
+        own = slice(self._seen[layer], self._seen[layer] + len(pattern))
+        self._seen[layer] = own.stop
+        ordinary = self._ordinary[own].to(pattern.device)
+        position = torch.arange(pattern.shape[-1], device=pattern.device)
+        allowed = ordinary[:, None, :] & ordinary[:, :, None]
+        allowed &= (position < position[:, None]) & (position[:, None] >= self._first)
+        best, place = pattern.float().masked_fill(~allowed[:, None], -1.0).max(dim=3)
+        self.attention[layer, :, own] = best.transpose(0, 1).cpu().numpy()
+        self.source[layer, :, own] = place.transpose(0, 1).cpu().numpy()
+
+
+class _Rows:
+    """Rows of the patterns at chosen destinations."""
+
+    def __init__(self, n_layers: int, chosen: dict[tuple[int, int], list[_Chosen]]) -> None:
+        self._chosen, self._seen = chosen, [0] * n_layers
+        self.found: dict[tuple[int, int, int], Tensor] = {}
+        """By layer, head and sequence."""
 
     def update(self, layer: int, pattern: Tensor) -> None:
         """Add the next batch of one layer's patterns [batch, head, destination, source]."""
         start = self._seen[layer]
         self._seen[layer] += len(pattern)
-        ordinary = self._ordinary[start : self._seen[layer]].to(pattern.device)
-        length = pattern.shape[-1]
-        position = torch.arange(length, device=pattern.device)
-        allowed = ordinary[:, None, :] & ordinary[:, :, None]
-        allowed &= (position < position[:, None]) & (position[:, None] >= self._first)
-        values = pattern.float().masked_fill(~allowed[:, None], -1.0).flatten(2)
-        best, place = values.max(dim=2)
-        for i, sequence in enumerate(range(start, self._seen[layer])):
-            for head, kept in enumerate(self._kept[layer]):
-                value = float(best[i, head])
-                if value < 0 or (len(kept) == self._top and value <= kept[-1][0]):
-                    continue
-                destination, source = divmod(int(place[i, head]), length)
-                row = pattern[i, head, destination, : destination + 1].float().cpu().clone()
-                kept.append((value, sequence, destination, source, row))
-                kept.sort(key=lambda example: (-example[0], example[1]))
-                del kept[self._top :]
+        for head in range(pattern.shape[1]):
+            for one in self._chosen[layer, head]:
+                if start <= one.sequence < self._seen[layer]:
+                    row = pattern[one.sequence - start, head, one.destination]
+                    kept = row[: one.destination + 1].float().cpu().clone()
+                    self.found[layer, head, one.sequence] = kept
 
-    def frame(self, sequences: list[int], token_ids: Tensor, texts: list[str]) -> pl.DataFrame:
-        """Rows of the table head_attention_examples (without study).
 
-        Args:
-            sequences: number of each sequence in the corpus.
-            token_ids: [sequence, position].
-            texts: of the vocabulary.
-        """
-        rows = [
-            {
-                "layer": layer,
-                "head": head,
-                "rank": rank,
-                "sequence": sequences[sequence],
-                "destination": destination,
-                "source": source,
-                "attention": value,
-                "destination_token": texts[int(token_ids[sequence, destination])],
-                "source_token": texts[int(token_ids[sequence, source])],
-                "attention_row": row.numpy().astype(np.float32).tolist(),
-            }
-            for layer, heads in enumerate(self._kept)
-            for head, kept in enumerate(heads)
-            for rank, (value, sequence, destination, source, row) in enumerate(kept)
+def choose(
+    attention: np.ndarray, source_token: np.ndarray, document: np.ndarray, top: int
+) -> list[_Chosen]:
+    """Examples of one head, none with the sequence of another.
+
+    The first half (rounded up) are `strongest`: of the tenth of the destinations with the largest
+    attention. The others are `spread`: one in each of as many ranges of equal numbers of
+    destinations. Preferred are, in this order, a source token and document that no earlier example
+    has, such a source token, such a document; then what comes first: the strongest, or the nearest
+    to the middle of its range; where a range has only sequences that are taken, what is nearest to
+    its middle. Fewer where sequences run out.
+
+    Args:
+        attention: [sequence, destination] to the strongest source; below 0 where there is none.
+        source_token: [sequence, destination] id of the token at that source.
+        document: [sequence, destination] of the destination.
+        top: examples at most.
+    """
+    flat = attention.ravel()
+    order = np.argsort(-flat, kind="stable")[: int((flat >= 0).sum())]
+    n = len(order)
+    sequence = order // attention.shape[1]
+    token, text = source_token.ravel()[order], document.ravel()[order]
+    free = np.ones(n, dtype=bool)
+    new_token, new_text = free.copy(), free.copy()
+    found: list[_Chosen] = []
+
+    def pick(sample: str, low: int, high: int, middle: float) -> None:
+        """The best of places low to high, or of all where no sequence of theirs is left."""
+        nearest = np.argsort(abs(np.arange(n) - middle), kind="stable")
+        nearest = nearest[free[nearest]]
+        inside = (nearest >= low) & (nearest < high)
+        places = nearest[inside] if inside.any() else nearest[:1]
+        if not len(places):
+            return
+        merit = 2 * new_token[places] + new_text[places] + (new_token & new_text)[places]
+        at = int(places[int(merit.argmax())])
+        destination = int(order[at] % attention.shape[1])
+        found.append(_Chosen(sample, (n - at - 0.5) / n, int(sequence[at]), destination))
+        free[sequence == sequence[at]] = False
+        new_token[token == token[at]] = False
+        new_text[text == text[at]] = False
+
+    strongest = (top + 1) // 2
+    for _ in range(strongest):
+        pick("strongest", 0, int(STRONGEST_SHARE * n), 0)
+    ends = np.linspace(0, n, top - strongest + 1).round().astype(int)
+    for low, high in pairwise(ends.tolist()):
+        pick("spread", low, high, (low + high - 1) / 2)
+    return found
+
+
+def documents_of(token_ids: Tensor, documents: list[list[int]], bos: int, prepended: bool) -> Any:
+    """Document of every token [sequence, position]; as the view document_spans has them.
+
+    A BOS ends a document, except one that the sequence begins with (`prepended`).
+    """
+    ends = (token_ids == bos).numpy()
+    if prepended:
+        ends[:, 0] = False
+    place = np.zeros(ends.shape, dtype=np.int64)
+    place[:, 1:] = ends[:, :-1].cumsum(axis=1)
+    return np.stack(
+        [
+            np.array(own)[np.minimum(at, len(own) - 1)]
+            for own, at in zip(documents, place, strict=True)
         ]
-        return pl.DataFrame(rows, schema=EXAMPLES_SCHEMA)
+    )
 
 
 def head_attention_examples(
@@ -117,11 +189,13 @@ def head_attention_examples(
     first_destination: int = FIRST_DESTINATION,
     batch_size: int = 8,
 ) -> pl.DataFrame:
-    """The strongest attention of every head in some sequences: raw weights' patterns.
+    """Examples of every head's attention in some sequences (`choose`): raw weights' patterns.
+
+    Rows of the table head_attention_examples (without study). Two passes over the sequences.
 
     Args:
         model: model.
-        sequences: rows of tokenized_corpus: sequence, token_ids, of equal length.
+        sequences: rows of tokenized_corpus: sequence, documents, token_ids, of equal length.
         top: examples per head, at most one per sequence.
         first_destination: earliest destination that an example may have.
         batch_size: sequences per forward pass.
@@ -137,12 +211,49 @@ def head_attention_examples(
             f"sequences of {token_ids.shape[1]} tokens have no destination from "
             f"{first_destination} on; pass longer ones"
         )
-    found = StrongestAttention(
-        model.config.n_layers,
-        model.config.n_heads,
-        token_ids == model.bos_token_id,
-        first_destination=first_destination,
-        top=top,
+    config, bos = model.config, model.bos_token_id
+    best = StrongestSources(
+        config.n_layers, config.n_heads, token_ids == bos, first_destination=first_destination
     )
-    accumulate_patterns(model, token_ids, [found], batch_size=batch_size)
-    return found.frame(sequences["sequence"].to_list(), token_ids, model.token_strings())
+    accumulate_patterns(model, token_ids, [best], batch_size=batch_size)
+    ids = token_ids.numpy()
+    document = documents_of(token_ids, sequences["documents"].to_list(), bos, model.bos.prepended)
+    chosen = {
+        (layer, head): choose(
+            best.attention[layer, head],
+            np.take_along_axis(ids, best.source[layer, head], axis=1),
+            document,
+            top,
+        )
+        for layer in range(config.n_layers)
+        for head in range(config.n_heads)
+    }
+    rows = _Rows(config.n_layers, chosen)
+    accumulate_patterns(model, token_ids, [rows], batch_size=batch_size)
+    numbers, texts = sequences["sequence"].to_list(), model.token_strings()
+    found = []
+    for (layer, head), examples in chosen.items():
+        for one in examples:
+            source = int(best.source[layer, head, one.sequence, one.destination])
+            row = rows.found[layer, head, one.sequence]
+            found.append(
+                {
+                    "layer": layer,
+                    "head": head,
+                    "sample": one.sample,
+                    "attention_quantile": one.quantile,
+                    "sequence": numbers[one.sequence],
+                    "destination": one.destination,
+                    "source": source,
+                    "attention": float(row[source]),
+                    "destination_token": texts[int(ids[one.sequence, one.destination])],
+                    "source_token": texts[int(ids[one.sequence, source])],
+                    "attention_row": row.tolist(),
+                }
+            )
+    schema = {name: kind for name, kind in EXAMPLES_SCHEMA.items() if name != "rank"}
+    frame = pl.DataFrame(found, schema=schema).sort(
+        "layer", "head", "attention_quantile", descending=[False, False, True]
+    )
+    rank = pl.int_range(pl.len(), dtype=pl.Int32).over("layer", "head")
+    return frame.with_columns(rank=rank).select(*EXAMPLES_SCHEMA)

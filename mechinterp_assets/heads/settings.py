@@ -28,8 +28,9 @@ class HeadSettings(Section):
     """Sequences of a forward pass."""
     null_draws: Annotated[int, Field(ge=2)] = 20
     """Rotations behind the null of weight scores."""
-    attention_examples: Positive = 6
-    """Held-out sequences kept per head."""
+    attention_examples: Positive = 12
+    """Held-out examples kept per head, each of another sequence: half the strongest attention, half
+    spread over its quantiles."""
     top_features: Positive = 10
     """Features per head that are listed and compared."""
     slice_similarity: Fraction = 0.5

@@ -1,5 +1,7 @@
 SELECT
+    sample,
     rank,
+    attention_quantile,
     sequence,
     destination,
     destination_token,
@@ -9,4 +11,4 @@ SELECT
     attention_row
 FROM head_attention_examples
 WHERE study = $study AND layer = $layer AND head = $head
-ORDER BY rank;
+ORDER BY sample DESC, rank;

@@ -41,6 +41,8 @@ const HOSTILE = "<img src=x onerror=alert(1)> \u202e</script><script>alert(2)</s
   seen.tokens = await texts("#first-tokens button");
   seen.features = await texts("#list tbody td:first-child button");
   seen.code = await page.textContent("#list .code pre");
+  seen.layer = layer;
+  seen.sql = await page.textContent("#list .code.sql pre");
   await after(() => page.click("#list tbody td:first-child button"));
   // Open the largest part that can be opened, three levels down.
   for (let level = 0; level < 3; level++) {

@@ -218,6 +218,119 @@ def test_features_have_names_and_pages_that_exist(
     assert heads["heads_href"] == "../tiny.heads/"
 
 
+def sql_of(home: Materialized, answer: dict[str, Any], of: str) -> pl.DataFrame:
+    """Rows of the statement of an answer, as it is pasted."""
+    found = {one["of"]: one["sql"] for one in answer["sql"]}
+    assert of in found, list(found)
+    return home.lake.sql(found[of])
+
+
+def test_sql_of_features_says_what_is_shown_of_any_prompt(
+    explorer: LiveExplorer, home: Materialized, explored: Exploration
+) -> None:
+    layer = home.study.layers[-1]
+    answer = ask(explorer, "features", text=TEXT, layer=layer)
+    assert [one["of"] for one in answer["sql"]] == ["what is known of the features"]
+    known = sql_of(home, answer, "what is known of the features")
+    rows = {row["feature"]: row for row in known.to_dicts()}
+    for key, name in answer["names"].items():
+        row = rows[int(key.split(".")[1])]
+        assert name.get("meaning") == row["meaning"]
+        for token in ("fires_on", "promotes"):
+            assert name.get(token) == (None if row[token] is None else token_label(row[token]))
+    assert any("meaning" in name for name in answer["names"].values())
+
+    feature = answer["features"]["feature"][0]
+    position = answer["features"]["position"][0]
+    dfa = ask(explorer, "dfa", text=TEXT, layer=layer, feature=feature, position=position)
+    for one in dfa["sql"]:
+        rows_of = home.lake.sql(one["sql"])
+        assert len(rows_of), one["of"]
+    statistics = sql_of(home, dfa, "the feature in the corpus").row(0, named=True)
+    assert (statistics["layer"], statistics["feature"]) == (layer, feature)
+
+
+def test_sql_of_a_kept_prompt_gives_what_is_shown(
+    explorer: LiveExplorer, home: Materialized
+) -> None:
+    (text,), *_ = home.study.prompts.sets.values()
+    prompt = ask(explorer, "prompt", text=text)
+    last, layer = len(prompt["tokens"]) - 1, prompt["layers"][-1]
+
+    features = ask(explorer, "features", text=text, layer=layer)
+    rows = sql_of(home, features, "activations in this prompt")
+    shown = pl.DataFrame(features["features"])
+    for column in ("position", "feature"):
+        assert rows[column].to_list() == shown[column].to_list()
+    assert rows["activation"].to_list() == pytest.approx(shown["activation"].to_list())
+
+    answer = ask(explorer, "next", text=text, position=last)
+    row = sql_of(home, answer, "the next token").row(0, named=True)
+    assert row["next_token_id"] == answer["next"][0]["token_id"]
+    assert row["next_probability"] == pytest.approx(answer["next"][0]["probability"])
+    token = answer["next"][0]["token_id"]
+
+    logits = ask(explorer, "logits", text=text, position=last, token=token)
+    effects = sql_of(home, logits, "the heads")
+    heads = [part for part in logits["parts"] if part["node_kind"] == "head"]
+    first = effects.head(len(heads))
+    assert heads
+    assert first["direct_logit_effect"].to_list() == pytest.approx([h["value"] for h in heads])
+    assert [list(h) for h in first.select("layer", "head").rows()] == [
+        [h["layer"], h["head"]] for h in heads
+    ]
+
+    root = {"token": token, "position": last}
+    parts = ask(explorer, "parts", text=text, root=root, paths=[[]])
+    tree = sql_of(home, parts, "the tree")
+    assert tree["path_contribution"][0] == pytest.approx(parts["value"])
+    kept = tree.filter(pl.col("parent") == 0, pl.col("node_kind") == "mlp")
+    by_layer = {
+        p["layer"]: p["value"] for p in parts["opened"][0]["parts"] if p["node_kind"] == "mlp"
+    }
+    for layer_of, value in kept.select("at_layer", "path_contribution").iter_rows():
+        assert value == pytest.approx(by_layer[layer_of])
+    strongest = shown.filter(position=last)["feature"][0]
+    own = {"layer": layer, "feature": strongest, "position": last}
+    tree = sql_of(home, ask(explorer, "parts", text=text, root=own, paths=[[]]), "the tree")
+    assert tree["at_feature"][0] == strongest
+
+    pair = home.lake.read("prompt_pairs", "tiny").collect().row(0, named=True)
+    assert pair["destination"] == last
+    place = {key: pair[key] for key in ("layer", "head", "destination", "source")}
+    slices = ask(explorer, "slices", text=text, **place)
+    row = sql_of(home, slices, "the score and its slices").row(0, named=True)
+    assert row["uncapped_score"] == pytest.approx(slices["score"])
+    chosen = [
+        number
+        for number, selected in zip(
+            slices["slices"]["slice"], slices["slices"]["selected"], strict=True
+        )
+        if selected
+    ]
+    assert row["slices"] == sorted(chosen)
+    heads_of = ask(explorer, "heads", text=text, layer=pair["layer"], position=last)
+    attended = sql_of(home, heads_of, "the sources of the heads that are kept")
+    seen = pl.DataFrame(heads_of["heads"])
+    for head, source, attention in attended.iter_rows():
+        match = seen.filter(head=head, source=source)["attention"]
+        assert match.to_list() == pytest.approx([attention])
+
+    edits = [{"kind": "head_scaling", "layer": 1, "head": 2, "alpha": 0}]
+    changed = ask(explorer, "what_if", text=text, position=last, edits=edits)
+    row = sql_of(home, changed, "the ablation").row(0, named=True)
+    assert row["ablation_kl"] == pytest.approx(changed["kl"], rel=1e-4, abs=1e-8)
+    half = [{**edits[0], "alpha": 0.5}]
+    assert ask(explorer, "what_if", text=text, position=last, edits=half)["sql"] == []
+
+    places = {"layer": layer, "position": last, "other_position": last - 1}
+    difference = ask(explorer, "difference", text=text, other=text, **places)
+    rows = sql_of(home, difference, "the difference")
+    assert rows["feature"].to_list() == difference["features"]["feature"]
+    assert rows["difference"].to_list() == pytest.approx(difference["features"]["difference"])
+    assert ask(explorer, "pattern", text=text, layer=0, head=0)["sql"] == []
+
+
 def test_questions_that_are_refused(explorer: LiveExplorer) -> None:
     studies = explorer.answer(read_question(b'{"ask": "studies"}'), Asked(silent, Event()))
     made = {study["name"]: study["made"] for study in studies["studies"]}
@@ -333,3 +446,4 @@ def test_the_keyboard_is_enough(seen: dict[str, Any]) -> None:
 def test_code_is_shown(seen: dict[str, Any]) -> None:
     assert f"study.explore({TEXT!r})" in seen["code"]
     assert "explored.features.filter(layer=" in seen["code"]
+    assert f"WHERE s.study = 'tiny' AND s.layer = {seen['layer']}" in seen["sql"]

@@ -14,13 +14,14 @@ from operator import itemgetter
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from cachetools import LRUCache
 
-from mechinterp_assets.dashboards.collect import all_names
 from mechinterp_assets.dashboards.live import explorer_questions as asked
 from mechinterp_assets.dashboards.live.explorer_answers import answer
+from mechinterp_assets.dashboards.live.explorer_sql import ExplorerSql
+from mechinterp_assets.dashboards.live.kept import Kept
 from mechinterp_assets.dashboards.places import feature_href, heads_folder
+from mechinterp_assets.dashboards.queries import statements
 from mechinterp_assets.dashboards.tokens import token_label
 from mechinterp_assets.explore.errors import ExploreError
 from mechinterp_assets.storage.lake import Lake
@@ -89,7 +90,8 @@ class LiveExplorer:
         self._registry, self._load, self._keep = registry, load, keep
         self._opened: dict[str, _Opened] = {}
         self._prompts: LRUCache[tuple[Any, ...], Exploration] = LRUCache(KEPT_PROMPTS)
-        self._names: LRUCache[tuple[str, str], dict[int, dict[str, str]]] = LRUCache(32)
+        self._names: Kept[dict[int, dict[str, str]]] = Kept(lake, 32)
+        self._sql = ExplorerSql(lake)
 
     def answer(self, question: asked.Question, waiting: Asked) -> dict[str, Any]:
         """Raises RefusedError, CancelledError."""
@@ -199,6 +201,12 @@ class LiveExplorer:
             if isinstance(question, asked.Slices):
                 waiting.step("splitting attention scores", 0, 0)
             found = answer(question, explored, token_label, second)
+            found["sql"] = self._sql.of(
+                question,
+                explored.token_ids.tolist(),
+                None if second is None else second.token_ids.tolist(),
+                token_id=explored.token_id,
+            )
         except (ExploreError, RdfaError, CircuitError, InterventionError) as error:
             raise RefusedError(str(error)) from None
         return {**found, **self._links(study, found, question)}
@@ -229,47 +237,22 @@ class LiveExplorer:
         return {"names": names, "heads_href": heads}
 
     def _names_of(self, study: Study, layer: int) -> dict[int, dict[str, str]]:
-        key = site_key(study.study, layer)
-        tables = ("feature_top_examples", "feature_logit_effects")
-        if not all(self._lake.exists(table, key) for table in tables):
-            return {}
-        version = "/".join(self._lake.data_version(table, key) for table in tables)
-        if (key, version) not in self._names:
-            self._names[key, version] = self._read_names(study, key, layer)
-        return self._names[key, version]
+        return (
+            self._names.get((study.study, str(layer)), lambda: self._read_names(study.study, layer))
+            or {}
+        )
 
-    def _read_names(self, study: Study, key: str, layer: int) -> dict[int, dict[str, str]]:
-        strings = self._opened[study.study].explorer.strings
-        names = all_names(lambda table: self._lake.read(table, key))
-        assert names is not None
+    def _read_names(self, study: str, layer: int) -> dict[int, dict[str, str]]:
+        """By the statement that the page shows: label or families, tokens that it fires on most and
+        promotes most."""
+        sql = statements()["explorer_known"]
         found: dict[int, dict[str, str]] = {}
-        for row in names.to_dicts():
-            found[row["feature"]] = {
-                kind: token_label(strings[row[kind]])
-                for kind in ("fires_on", "promotes")
-                if row[kind] is not None
+        for row in self._lake.sql(sql, {"study": study, "layer": layer}).to_dicts():
+            found[row.pop("feature")] = {
+                kind: text if kind == "meaning" else token_label(text)
+                for kind, text in row.items()
+                if text is not None
             }
-        for feature, meaning in self._meanings(study, key, layer).items():
-            found.setdefault(feature, {})["meaning"] = meaning
-        return found
-
-    def _meanings(self, study: Study, key: str, layer: int) -> dict[int, str]:
-        """Families by rule, and what people wrote, which stands first."""
-        found: dict[int, str] = {}
-        if self._lake.exists("feature_families", key):
-            rows = self._lake.sql(
-                "SELECT feature, family FROM feature_family_labels WHERE study = $study AND "
-                "layer = $layer ORDER BY feature, family",
-                {"study": study.study, "layer": layer},
-            )
-            for feature, own in rows.group_by("feature", maintain_order=True):
-                found[int(str(feature[0]))] = ", ".join(own["family"]).replace("_", " ")
-        if self._lake.exists("feature_labels", study.study):
-            labels = self._lake.read("feature_labels", study.study).filter(
-                (pl.col("layer") == layer) & (pl.col("label") != "")
-            )
-            for feature, text in labels.select("feature", "label").collect().iter_rows():
-                found[feature] = text
         return found
 
 

@@ -110,8 +110,11 @@
   };
   byId("cancel").addEventListener("click", () => { for (const stop of waiting.values()) stop.abort(); });
   const about = (more, text = state.text) => ({ study: state.study, text, ...more });
-  const code = (answer) => make("details", { class: "code" }, make("summary", {}, "Show the Python"),
-    make("div", {}, make("button", { type: "button", class: "copy" }, "Copy"), make("pre", {}, answer.code)));
+  const copied = (text) => [make("button", { type: "button", class: "copy" }, "Copy"), make("pre", { tabindex: 0 }, text)];
+  const code = (answer) => make("div", { class: "ways" },
+    make("details", { class: "code" }, make("summary", {}, "Show the Python"), make("div", {}, ...copied(answer.code))),
+    answer.sql.length ? make("details", { class: "code sql" }, make("summary", {}, "Show the SQL"),
+      ...answer.sql.map((one) => make("div", {}, make("p", { class: "note" }, `SQL of ${one.of}`), ...copied(one.sql)))) : null);
 
   // ---- names and links -----------------------------------------------------------------------------
   let prompt = null, second = null;
