@@ -36,6 +36,7 @@ MOST_IN_A_CELL = 2_000
 MOST_EXAMPLES = 20
 _COMMENT = 220
 _AT_ONCE = 2  # queries; more wait
+_LOOK_EVERY_SECONDS = 0.1
 _COLUMNS = (
     "SELECT column_name, data_type, comment FROM duckdb_columns()"
     " WHERE schema_name = 'main' AND database_name = 'mechinterp' AND table_name = $name"
@@ -125,32 +126,37 @@ class CatalogAnswers:
         lines += [f"{name} {kind}: {text or ''}" for name, kind, text in columns.iter_rows()]
         return _bounded(lines)
 
-    def query(self, sql: str, study: str = "", rows: int = 50) -> str:
+    def query(
+        self, sql: str, study: str = "", rows: int = 50, stop: threading.Event | None = None
+    ) -> str:
         """Rows of one SELECT as JSON: columns, rows, and whether there are more.
 
         Args:
             sql: one query that reads; `getvariable('study')` is `study`.
             study: see there.
             rows: at most so many, up to MOST_ROWS.
+            stop: once it is set, nobody waits any more: the query ends, also in front of its turn.
         """
         if not 1 <= rows <= self.limits.rows:
             raise AnswerError(f"rows is {rows}; ask for 1 to {self.limits.rows}")
-        with _told(), self._turns:
-            frame = run_query(self.lake, sql, study, replace(self.limits, rows=rows))
+        with _told(), self._turn(stop):
+            frame = run_query(self.lake, sql, study, replace(self.limits, rows=rows), stop)
         return _as_json(frame, rows)
 
     def questions(self) -> str:
         """The worked queries: number, name, question."""
         return _bounded(f"{query.name}: {query.question}" for query in all_queries())
 
-    def answer(self, question: str, study: str, rows: int = 50) -> str:
-        """Question, SQL and rows of a worked query, named by its number or name."""
+    def answer(
+        self, question: str, study: str, rows: int = 50, stop: threading.Event | None = None
+    ) -> str:
+        """SQL and rows of a worked query, named by its number or name; `stop` as in `query`."""
         if len(question.split()) != 1:
             raise AnswerError("name one worked query by its number or name; `query` runs SQL")
         with _told():
             found = find_query(question)
             self._open(study)
-        return f"{found.sql.strip()}\n\n{self.query(found.sql, study, rows)}"
+        return f"{found.sql.strip()}\n\n{self.query(found.sql, study, rows, stop)}"
 
     def why(
         self,
@@ -176,6 +182,17 @@ class CatalogAnswers:
         with _told():
             text = self._open(study).head(head).text(_few(examples))
         return _as_answer(text)
+
+    @contextmanager
+    def _turn(self, stop: threading.Event | None) -> Iterator[None]:
+        """Wait until few enough queries run. Raises AnswerError once `stop` is set."""
+        while not self._turns.acquire(timeout=_LOOK_EVERY_SECONDS):
+            if stop is not None and stop.is_set():
+                raise AnswerError("stopped: whoever asked no longer waits")
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def _open(self, study: str) -> OpenedStudy:
         return open_study(study, self.home)

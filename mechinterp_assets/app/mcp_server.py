@@ -6,12 +6,15 @@ Belongs here: which tools there are, and the two ways to reach them. Does not be
 The SDK is the optional extra `mcp`; this module alone imports it.
 """
 
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from functools import partial, wraps
 from socket import socket as Socket
+from threading import Event
 from typing import Annotated, ParamSpec
 
 import uvicorn
+from anyio import to_thread
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
@@ -39,6 +42,8 @@ _READS = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
 )
 _P = ParamSpec("_P")
+_stop: ContextVar[Event] = ContextVar("_stop")
+"""Set where whoever asked no longer waits; threads of tools see that of their question."""
 Study = Annotated[str, Field(description="Name of a study, as `studies` lists them")]
 Layer = Annotated[int, Field(description="Layer of the model, from 0", ge=0)]
 Rows = Annotated[int, Field(description="At most so many rows", ge=1, le=MOST_ROWS)]
@@ -51,13 +56,20 @@ def mcp_server(answers: CatalogAnswers) -> MCPServer:
         "mechinterp-assets", instructions=INSTRUCTIONS, log_level="WARNING"
     )
 
-    def tool(function: Callable[_P, str]) -> Callable[_P, str]:
+    def tool(function: Callable[_P, str]) -> Callable[_P, Awaitable[str]]:
         @wraps(function)
-        def told(*args: _P.args, **kwargs: _P.kwargs) -> str:
+        async def told(*args: _P.args, **kwargs: _P.kwargs) -> str:
+            stop = Event()
+            _stop.set(stop)
             try:
-                return function(*args, **kwargs)
+                # A client that cancels is let go at once; what the thread does then ends by `stop`.
+                return await to_thread.run_sync(
+                    partial(function, *args, **kwargs), abandon_on_cancel=True
+                )
             except AnswerError as error:
                 raise ToolError(str(error)) from None
+            finally:
+                stop.set()
 
         # Text alone: as structured output every answer would be sent twice.
         return server.tool(annotations=_READS, structured_output=False)(told)
@@ -97,7 +109,7 @@ def mcp_server(answers: CatalogAnswers) -> MCPServer:
         rows: Rows = 50,
     ) -> str:
         """Run one query that reads, with limits on rows, time and memory; JSON."""
-        return answers.query(sql, study, rows)
+        return answers.query(sql, study, rows, _stop.get())
 
     @tool
     def questions() -> str:
@@ -111,7 +123,7 @@ def mcp_server(answers: CatalogAnswers) -> MCPServer:
         rows: Rows = 50,
     ) -> str:
         """Run a worked query for a study: its SQL and its rows."""
-        return answers.answer(question, study, rows)
+        return answers.answer(question, study, rows, _stop.get())
 
     @tool
     def why(

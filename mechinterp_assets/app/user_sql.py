@@ -13,6 +13,7 @@ from __future__ import annotations  # keeps no duckdb class alive; see storage/_
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from mechinterp_assets.storage.lake import Lake
 
+_LOOK_EVERY_SECONDS = 0.05
 # What it explains is checked, since ANALYZE runs that.
 _EXPLAIN = re.compile(r"\AEXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 
@@ -47,7 +49,13 @@ class Limits:
     megabytes: int
 
 
-def run_query(lake: Lake, sql: str, study: str, limits: Limits | None = None) -> pl.DataFrame:
+def run_query(
+    lake: Lake,
+    sql: str,
+    study: str,
+    limits: Limits | None = None,
+    stop: threading.Event | None = None,
+) -> pl.DataFrame:
     """Rows of one query; the DuckDB variable `study` is set.
 
     Of the files that it reads, sizes and numbers of rows are checked: a look must not wait until
@@ -59,14 +67,16 @@ def run_query(lake: Lake, sql: str, study: str, limits: Limits | None = None) ->
         study: what the variable says.
         limits: one row beyond `limits.rows` is given where there are more, so that the caller can
             tell; without limits all rows are.
+        stop: once it is set, nobody waits for the answer: the query is interrupted.
 
     Raises:
         QueryError: SQL that is wrong, that is not one query, that would write, that names a file
-            outside the lake, or that takes more time or memory than `limits` allow.
+            outside the lake, that takes more time or memory than `limits` allow, or that was
+            stopped.
     """
     import duckdb
 
-    with lake.connect() as con, _interrupted_after(con, limits):
+    with lake.connect() as con, _interrupted(con, limits, stop):
         lake.verify_tables(lake.declared.tables_read(sql), content=False)
         try:
             con.execute(f"SET VARIABLE study = {quote_text(study)}")
@@ -78,6 +88,8 @@ def run_query(lake: Lake, sql: str, study: str, limits: Limits | None = None) ->
             answer = con.sql(query)
             frame: pl.DataFrame = (answer if limits is None else answer.limit(limits.rows + 1)).pl()
         except duckdb.InterruptException:
+            if stop is not None and stop.is_set():
+                raise QueryError("stopped: whoever asked no longer waits") from None
             if limits is None:
                 raise
             raise QueryError(
@@ -101,18 +113,21 @@ def run_query(lake: Lake, sql: str, study: str, limits: Limits | None = None) ->
 
 
 @contextmanager
-def _interrupted_after(con: duckdb.DuckDBPyConnection, limits: Limits | None) -> Iterator[None]:
-    """Interrupt what `con` does once its time is over, and all that it then begins."""
-    if limits is None:
+def _interrupted(
+    con: duckdb.DuckDBPyConnection, limits: Limits | None, stop: threading.Event | None
+) -> Iterator[None]:
+    """Interrupt what `con` does once its time is over or `stop` is set, and all that it then
+    begins."""
+    if limits is None and stop is None:
         yield
         return
     done = threading.Event()
+    ends = time.monotonic() + (float("inf") if limits is None else limits.seconds)
 
     def watch() -> None:
-        over = done.wait(limits.seconds)
-        while not over:  # an interruption between two statements stops neither
-            con.interrupt()
-            over = done.wait(0.05)
+        while not done.wait(_LOOK_EVERY_SECONDS):
+            if time.monotonic() >= ends or (stop is not None and stop.is_set()):
+                con.interrupt()  # again each time: one between two statements stops neither
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

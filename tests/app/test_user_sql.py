@@ -1,6 +1,7 @@
 """SQL from the command line reads the lake and changes nothing, whatever it says."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -173,6 +174,17 @@ def test_a_query_that_takes_too_long_is_stopped(lake: Lake) -> None:
         run_query(lake, SLOW, "tiny", limits)
     with pytest.raises(QueryError, match="stopped after"):
         run_query(lake, SLOW, "tiny", Limits(rows=10, seconds=0, megabytes=500))
+
+
+@pytest.mark.parametrize("limits", [None, Limits(rows=10, seconds=600, megabytes=500)])
+def test_a_query_that_nobody_waits_for_is_interrupted(lake: Lake, limits: Limits | None) -> None:
+    stop = threading.Event()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    with pytest.raises(QueryError, match="whoever asked no longer waits"):
+        run_query(lake, SLOW, "tiny", limits, stop)
+    with pytest.raises(QueryError, match="whoever asked no longer waits"):
+        run_query(lake, SLOW, "tiny", limits, stop)  # set before it begins
 
 
 def test_a_query_of_much_memory_is_stopped_and_writes_nothing(lake: Lake) -> None:

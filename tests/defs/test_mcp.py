@@ -139,6 +139,24 @@ def test_nothing_can_be_written_and_mistakes_are_told(tiny: Materialized, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_query_that_the_client_cancels_is_interrupted(tiny: Materialized) -> None:
+    """Two queries that take days take both turns: without an end to them others wait 20 s."""
+    slow = "SELECT sum(range) FROM range(1000000000000000)"
+
+    async def conversation(client: Client, ask: Ask) -> None:
+        await ask("query", sql="SELECT 1")  # everything is loaded
+        running = [asyncio.create_task(ask("query", sql=slow)) for _ in range(3)]
+        await asyncio.sleep(1)
+        for task in running:
+            assert not task.done()
+            task.cancel()
+        failed, text = await asyncio.wait_for(ask("query", sql="SELECT 1 AS one"), 12)
+        assert not failed
+        assert json.loads(text)["rows"] == [[1]]
+
+    converse(stdio(tiny.home), conversation)
+
+
 @contextmanager
 def served(home: Path) -> Iterator[str]:
     """`mechinterp mcp --http`; its address."""
