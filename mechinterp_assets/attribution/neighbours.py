@@ -19,6 +19,8 @@ from mechinterp_assets.attribution.activation_stream import TokenGrid, whole_fea
 # float32 decides which neighbours are looked at in float64: as many more than asked for.
 _SPARE = 4
 _PAIRS_AT_ONCE = 1024
+Nearest = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+"""Row, column and value."""
 
 
 def feature_neighbours(
@@ -64,12 +66,62 @@ def feature_neighbours(
         rows = np.arange(start, min(start + size, d_sae))
         counts = torch.from_numpy((active[start : start + size] @ by_token).toarray())
         nearest = {
-            "coactivation": _positive(_phi(counts, rows, n_active, tokens.n_tokens), top),
+            "coactivation": positive(
+                _others(phi(counts, n_active[rows], n_active, tokens.n_tokens), rows), top
+            ),
             "decoder_cosine": _cosines(W_dec, norms, rows, writes, top),
         }
         for kind, (row, neighbour, value) in nearest.items():
             found.append(_frame(kind, rows, row, neighbour, value, counts))
     return pl.concat(found).sort("feature", "measure", "rank")
+
+
+def phi(
+    counts: Tensor, n_rows: NDArray[np.int64], n_columns: NDArray[np.int64], n_tokens: int
+) -> Tensor:
+    """[row, column] float64 phi of every pair of features; 0 with one never or always active.
+
+    Args:
+        counts: [row, column] tokens at which both are active.
+        n_rows, n_columns: tokens at which each feature is active.
+        n_tokens: tokens read.
+    """
+    one, other = torch.from_numpy(n_rows).double(), torch.from_numpy(n_columns).double()
+    spreads = []
+    for active in (one, other):
+        spread = (active * (n_tokens - active)).sqrt()
+        spread[spread == 0] = torch.inf  # no correlation
+        spreads.append(spread)
+    # Whole numbers below 2^53: exact.
+    values = counts.double().addr_(one, other, beta=n_tokens, alpha=-1)
+    return values.div_(spreads[1]).div_(spreads[0][:, None])
+
+
+def positive(values: Tensor, top: int) -> Nearest:
+    """The `top` largest positive entries of each row: row, column and value, by row and rank."""
+    least = values.topk(min(top, values.shape[1]), dim=1).values[:, -1:]
+    least = least.clamp(min=torch.finfo(values.dtype).tiny)
+    row, column = (values >= least).nonzero(as_tuple=True)
+    found = row.numpy(), column.numpy(), values[row, column].numpy()
+    order = ranked(*found, top)
+    return found[0][order], found[1][order], found[2][order]
+
+
+def ranked(
+    row: NDArray[np.int64], column: NDArray[np.int64], value: NDArray[np.float64], top: int
+) -> NDArray[np.int64]:
+    """Where the `top` largest of each row are, in order; of equals the lower columns first."""
+    order: NDArray[np.int64] = np.lexsort((column, -value, row))
+    return order[rank_in_rows(row[order]) < top]
+
+
+def rank_in_rows(row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[n] place of each entry among its neighbours of the same row, from 0."""
+    starts = np.flatnonzero(np.diff(row, prepend=-1))
+    rank: NDArray[np.int64] = np.arange(len(row)) - np.repeat(
+        starts, np.diff(starts, append=len(row))
+    )
+    return rank
 
 
 # ---- private -------------------------------------------------------------------------------------
@@ -84,7 +136,6 @@ _SCHEMA = pl.Schema(
         "n_coactive": pl.Int64,
     }
 )
-Nearest = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
 def _active_tokens(
@@ -109,44 +160,10 @@ def _active_tokens(
     return csr_matrix((ones, columns, starts), shape=(d_sae, tokens.read.size))
 
 
-def _phi(
-    counts: Tensor, rows: NDArray[np.int64], n_active: NDArray[np.int64], n_tokens: int
-) -> Tensor:
-    """[row, d_sae] float64 phi of every pair, from counts of tokens with both; -inf with itself."""
-    active = torch.from_numpy(n_active).double()
-    spread = (active * (n_tokens - active)).sqrt()
-    spread[spread == 0] = torch.inf  # never or always active: no correlation
-    # Whole numbers below 2^53: exact.
-    phi = counts.double().addr_(active[rows], active, beta=n_tokens, alpha=-1)
-    phi.div_(spread).div_(spread[rows, None])
-    phi[torch.arange(len(rows)), rows] = -torch.inf
-    return phi
-
-
-def _positive(values: Tensor, top: int) -> Nearest:
-    """The `top` largest positive entries of each row: row, column and value, by row and rank."""
-    least = values.topk(min(top, values.shape[1]), dim=1).values[:, -1:]
-    least = least.clamp(min=torch.finfo(values.dtype).tiny)
-    row, column = (values >= least).nonzero(as_tuple=True)
-    return _ranked(row.numpy(), column.numpy(), values[row, column].numpy(), top)
-
-
-def _ranked(
-    row: NDArray[np.int64], column: NDArray[np.int64], value: NDArray[np.float64], top: int
-) -> Nearest:
-    """The `top` largest of each row, of equals the lower columns first."""
-    order = np.lexsort((column, -value, row))
-    order = order[_rank(row[order]) < top]
-    return row[order], column[order], value[order]
-
-
-def _rank(row: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[n] place of each entry among its neighbours of the same row, from 0."""
-    starts = np.flatnonzero(np.diff(row, prepend=-1))
-    rank: NDArray[np.int64] = np.arange(len(row)) - np.repeat(
-        starts, np.diff(starts, append=len(row))
-    )
-    return rank
+def _others(values: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    """Values [row, feature] without that of each row with itself."""
+    values[torch.arange(len(rows)), rows] = -torch.inf
+    return values
 
 
 def _cosines(
@@ -169,7 +186,9 @@ def _cosines(
         one, other = W_dec[own[row[here]]].double(), W_dec[column[here]].double()
         torch.linalg.vecdot(one, other, out=value[here])
     value /= norms[own[row]] * norms[column]
-    return _ranked(row.cpu().numpy(), column.cpu().numpy(), value.cpu().numpy(), top)
+    found = row.cpu().numpy(), column.cpu().numpy(), value.cpu().numpy()
+    order = ranked(*found, top)
+    return found[0][order], found[1][order], found[2][order]
 
 
 def _frame(
@@ -184,7 +203,7 @@ def _frame(
         {
             "feature": rows[row],
             "measure": np.full(len(row), kind),
-            "rank": _rank(row),
+            "rank": rank_in_rows(row),
             "neighbour": neighbour,
             "similarity": value,
             "n_coactive": counts.numpy()[row, neighbour],

@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -87,14 +88,15 @@ class FeatureRenderer:
         )
         self.trees = None if frames.rdfa is None else TreePages(frames.rdfa, context, tokens, link)
 
-    def html(self, feature: int) -> str:
-        """The page of one feature."""
+    def html(self, feature: int, elsewhere: Mapping[str, Any] | None = None) -> str:
+        """The page of one feature; with what only a server knows of it (elsewhere_block.py)."""
         after = bisect_right(self._order, feature)
         before = bisect_left(self._order, feature) - 1
         return template("feature.html").render(
             **self._context.values,
             **page_parts("feature.js"),
             **self._pages.content(feature),
+            elsewhere=elsewhere,
             study_href=f"../{self._context.study_href}",
             head_href=self._context.head_link("../"),
             previous=self._order[before] if before >= 0 else None,

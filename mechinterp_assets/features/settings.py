@@ -86,6 +86,8 @@ class FeatureSettings(Section):
     """n-grams kept for each of n = 1, 2, 3."""
     neighbours: Positive = 10
     """Other features kept by co-activation, and as many by decoder cosine."""
+    coactivation: Positive = 5
+    """Features of every other layer kept by co-activation."""
     logit_tokens: Positive = 10
     """Tokens that a feature promotes, and as many that it suppresses."""
     dfa_examples: Positive = 20

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +50,49 @@ def test_a_page_on_request_is_the_page_in_bulk(
     tiny: Materialized, pages: LivePages, shown: list[int]
 ) -> None:
     for feature in (*shown[:4], shown[-1]):
-        assert pages.page(SITE, feature) == in_bulk(tiny, feature)
+        page = pages.page(SITE, feature)
+        assert page is not None
+        # Documents and other layers are looked up by a server alone.
+        own, n_elsewhere = re.subn(
+            r'(?s)<section aria-labelledby="elsewhere">.*?</section>\n', "", page
+        )
+        assert own == in_bulk(tiny, feature)
+        assert n_elsewhere == 1
+
+
+def test_where_else_a_feature_fires_is_what_the_tables_say(
+    tiny: Materialized, pages: LivePages, shown: list[int]
+) -> None:
+    feature = shown[len(shown) // 2]
+    page = pages.page(SITE, feature)
+    assert page is not None
+    block = page.partition('<h2 id="elsewhere">')[2].partition("</section>")[0]
+    spans = tiny.lake.sql("FROM document_spans WHERE study = 'tiny'")
+    active = tiny.lake.read("feature_activations", SITE).filter(pl.col("feature") == feature)
+    placed = (
+        active.collect()
+        .join(spans, on="sequence")
+        .filter(pl.col("position").is_between("first_position", "last_position"))
+    )
+    assert len(placed) == active.collect().height
+    counts = placed.group_by("document").len().sort("len", "document", descending=[True, False])
+    found = re.findall(r"<small>(\d+)</small> <bdi>.*?</i>([\d,]+)</td>", block)
+    assert [int(n.replace(",", "")) for _, n in found] == counts["len"].head(8).to_list()
+    by_document = dict(counts.iter_rows())
+    assert all(by_document[int(document)] == int(n.replace(",", "")) for document, n in found)
+
+    other = tiny.study.layers[0]
+    theirs = tiny.lake.read("feature_activations", f"tiny.L{other:02d}").collect()
+    both = theirs.join(active.collect(), on=["sequence", "position"])
+    n_both = dict(both.group_by("feature").len().iter_rows())
+    linked = re.findall(
+        r'<a href="../../tiny.L00/features/(\d+).html">L0F\1</a></th>'
+        r'<td><i class="pos".*?</td><td>([\d,]+)</td>',
+        block,
+    )
+    assert linked
+    for number, n in linked:
+        assert n_both[int(number)] == int(n.replace(",", ""))
 
 
 def test_pages_have_every_block(tiny: Materialized, shown: list[int]) -> None:

@@ -248,7 +248,8 @@ class LiveExplorer:
         sql = statements()["explorer_known"]
         found: dict[int, dict[str, str]] = {}
         for row in self._lake.sql(sql, {"study": study, "layer": layer}).to_dicts():
-            found[row.pop("feature")] = {
+            feature = row.pop("feature")
+            found[feature] = {
                 kind: text if kind == "meaning" else token_label(text)
                 for kind, text in row.items()
                 if text is not None

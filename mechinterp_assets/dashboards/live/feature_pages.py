@@ -5,10 +5,10 @@ Belongs here: reading one feature's rows and keeping what was rendered. What a p
 versions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 from cachetools import LRUCache
@@ -24,8 +24,12 @@ from mechinterp_assets.dashboards.collect import (
 )
 from mechinterp_assets.dashboards.context import LayerContext, sae_details, shown_name
 from mechinterp_assets.dashboards.density import density_counts
+from mechinterp_assets.dashboards.elsewhere_block import OTHER_LAYERS, elsewhere
+from mechinterp_assets.dashboards.elsewhere_block import TABLES as ELSEWHERE
 from mechinterp_assets.dashboards.feature_page import fired
+from mechinterp_assets.dashboards.live.kept import Kept, sites_of
 from mechinterp_assets.dashboards.places import heads_folder
+from mechinterp_assets.dashboards.queries import statements
 from mechinterp_assets.dashboards.site import FeatureRenderer
 from mechinterp_assets.dashboards.tokens import TokenTexts
 from mechinterp_assets.storage.lake import Lake
@@ -84,6 +88,7 @@ class LivePages:
         self._layers: LRUCache[tuple[str, _Versions], _Layer] = LRUCache(KEPT_LAYERS)
         self._texts: LRUCache[str, TokenTexts] = LRUCache(KEPT_VOCABULARIES)
         self._pages: LRUCache[tuple[str, _Versions, int, str], str] = LRUCache(kept)
+        self._elsewhere: Kept[_Versions] = Kept(lake, KEPT_LAYERS)
         self._lock = Lock()
 
     def covers(self, site: str) -> bool:
@@ -104,10 +109,12 @@ class LivePages:
             layer = self._layer(site)
             if layer is None:
                 return None
-            key = (site, layer.versions, feature, kind)
+            study = parse_site(site)[0]
+            others = self._elsewhere.get((site,), lambda: self._others(study)) or ()
+            key = (site, (*layer.versions, *others), feature, kind)
             if key in self._pages:
                 return self._pages[key]
-        html = _render(layer, feature, kind)
+        html = _render(layer, feature, kind, self._read_elsewhere)
         if html is not None:
             with self._lock:
                 self._pages[key] = html
@@ -141,6 +148,21 @@ class LivePages:
         }
         needed = {*NEEDED.values(), *_STUDY_NEEDED, "attention_sae"}
         return tuple(sorted(found.items())) if needed <= found.keys() else None
+
+    def _others(self, study: str) -> _Versions:
+        """Data versions of what the block of other layers and documents shows."""
+        sites = sites_of(self._lake, "feature_ngrams", study)
+        wanted = [(table, study) for table in ELSEWHERE]
+        wanted += [(table, key) for table in OTHER_LAYERS for key in sites]
+        return tuple(
+            (f"{table}/{key}", self._lake.data_version(table, key))
+            for table, key in wanted
+            if self._lake.exists(table, key)
+        )
+
+    def _read_elsewhere(self, study: str, layer: int, feature: int) -> dict[str, Any] | None:
+        place = {"study": study, "layer": layer, "feature": feature}
+        return elsewhere(lambda name: self._lake.sql(statements()[name], place), study)
 
     def _read_layer(self, site: str, versions: _Versions) -> _Layer:
         study, layer = parse_site(site)
@@ -186,7 +208,12 @@ class LivePages:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _render(layer: _Layer, feature: int, kind: Literal["feature", "tree"]) -> str | None:
+def _render(
+    layer: _Layer,
+    feature: int,
+    kind: Literal["feature", "tree"],
+    read_elsewhere: Callable[[str, int, int], dict[str, Any] | None],
+) -> str | None:
     frames = layer_frames(
         layer.tables.get,
         layer.context.layer,
@@ -211,4 +238,6 @@ def _render(layer: _Layer, feature: int, kind: Literal["feature", "tree"]) -> st
         return f"../../{site_key(study, earlier)}/features/{of}.html"
 
     renderer = FeatureRenderer(layer.context, frames, sequences, layer.order, layer.density, link)
-    return renderer.html(feature) if kind == "feature" else renderer.tree(feature)
+    if kind == "tree":
+        return renderer.tree(feature)
+    return renderer.html(feature, read_elsewhere(study, layer.context.layer, feature))

@@ -74,6 +74,45 @@ def feature_relations(run: Run) -> Made:
     )
 
 
+@tables(
+    "feature_coactivation",
+    reads=["feature_statistics", "feature_activations"],
+    settings=["features.coactivation"],
+    kinds=["scipy"],
+)
+def feature_coactivation(run: Run) -> Made:
+    """Features of other layers that each feature is active together with."""
+    from mechinterp_assets.attribution.coactivation import (
+        feature_coactivation as find_coactivation,
+    )
+
+    layers = run.study.layers
+    if len(layers) < 2:
+        return run.nothing("the study has one SAE", "feature_coactivation")
+    statistics = run.table("feature_statistics")
+    sizes = statistics.group_by("layer").agg(pl.len(), pl.col("n_tokens").max()).collect()
+    if sizes["n_tokens"].n_unique() > 1:
+        raise ValueError(
+            f"features of layers {sizes['layer'].to_list()} were read over "
+            f"{sizes['n_tokens'].to_list()} tokens; materialize their feature_statistics again"
+        )
+    last = run.table("feature_activations").select(pl.col("position").max()).collect().item()
+    found = find_coactivation(
+        layers,
+        lambda layer: _stream(
+            run.table("feature_activations", layer), "feature", "sequence", "position"
+        ),
+        dict(sizes.select("layer", "len").iter_rows()),
+        int(sizes["n_tokens"][0]),
+        1 + (last or 0),
+        top=run.study.features.coactivation,
+    )
+    return run.made(
+        {"feature_coactivation": found},
+        {"feature_coactivation": {"largest_phi": _maximum(found["phi"])}},
+    )
+
+
 # ---- private -------------------------------------------------------------------------------------
 
 
@@ -88,5 +127,8 @@ def _stream(table: pl.LazyFrame, *columns: str) -> Iterator[pl.DataFrame]:
 
 
 def _largest(neighbours: pl.DataFrame, kind: str) -> float | None:
-    values = neighbours.filter(pl.col("measure") == kind)["similarity"].to_numpy()
-    return float(values.max()) if len(values) else None
+    return _maximum(neighbours.filter(pl.col("measure") == kind)["similarity"])
+
+
+def _maximum(values: pl.Series) -> float | None:
+    return float(values.to_numpy().max()) if len(values) else None
