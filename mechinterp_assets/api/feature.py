@@ -79,10 +79,16 @@ class Feature(LayerPart):
     _numbered = "feature"
 
     def __init__(
-        self, tables: Tables, study: str, layer: int, index: int, write_label: Callable[..., Any]
+        self,
+        tables: Tables,
+        study: str,
+        layer: int,
+        index: int,
+        write_label: Callable[..., Any],
+        effects: Callable[..., pl.DataFrame],
     ) -> None:
         super().__init__(tables, study, layer, index)
-        self._write_label = write_label
+        self._write_label, self._effects = write_label, effects
         found = self.rows("feature_statistics").drop("study")
         if found.is_empty():
             d_sae = tables["feature_statistics"].lazy(layer=layer).select(pl.len()).collect().item()
@@ -124,6 +130,22 @@ class Feature(LayerPart):
         """Tokens whose logits it raises (extreme 'top') or lowers ('bottom') most, when it writes
         straight to the unembedding (feature_logit_effects)."""
         return self.rows("feature_logit_effects").drop("study", "layer", "feature")
+
+    def logit_effect(self, token: str | int) -> float:
+        """Its direct effect on the logit of any token (its text, with a leading space if it has
+        one, or its id), as `logit_effects` has it of the most extreme ones: logits per unit of
+        activation, before the final norm's scale.
+
+        Computed of the weights: the model and the SAEs are loaded by the first call. Raises
+        NotThereError where the table has no row of the feature (its decoder row is zero, or the
+        model has no such effects: table model_capabilities), ExploreError for what is no token.
+        """
+        if self.logit_effects.is_empty():
+            raise NotThereError(
+                f"{self.name} of {self.study} has no logit effects: its decoder row is zero, or "
+                "`model_capabilities` says why the model has none (direct_effects)"
+            )
+        return float(self._effects(self.layer, self.index, token)["logit_effect"][0])
 
     @cached_property
     def heads(self) -> pl.DataFrame:

@@ -116,7 +116,14 @@ class OpenedStudy:
     def feature(self, layer: int, index: int) -> Feature:
         """A feature of a layer's SAE. Raises NotThereError where there is none."""
         self._check_sae(layer)
-        return Feature(self.tables, self.name, layer, index, self.label_feature)
+        return Feature(
+            self.tables,
+            self.name,
+            layer,
+            index,
+            self.label_feature,
+            lambda *of: self._explorer.logit_effect(*of),
+        )
 
     def features(self, layer: int | None = None) -> pl.DataFrame:
         """One row per feature of a layer, or of all: density, activations, the head that writes

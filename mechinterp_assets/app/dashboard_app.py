@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from mechinterp_assets.app.explorer_app import LINES, questions_route
-from mechinterp_assets.app.kept_prompts import keep_prompt
+from mechinterp_assets.app.kept_prompts import keep_prompt, prompts_now
 from mechinterp_assets.app.known_studies import model_of
 from mechinterp_assets.dashboards.explorer_page import explorer_page
 from mechinterp_assets.dashboards.glossary_page import glossary_page
@@ -37,12 +37,14 @@ from mechinterp_assets.dashboards.places import (
     experiments_folder,
     head_page,
     heads_folder,
+    prompts_folder,
     trace_folder,
     training_folder,
 )
 from mechinterp_assets.dashboards.site import ALL_LINKED, SOME_LINKED
-from mechinterp_assets.dashboards.stand_in_pages import failed_page, not_found_page
+from mechinterp_assets.dashboards.stand_in_pages import failed_page, not_found_page, unreadable_page
 from mechinterp_assets.dashboards.studies_page import Failure, studies_page
+from mechinterp_assets.explore.errors import ExploreError
 from mechinterp_assets.staleness.asked_for import observe_if_possible
 from mechinterp_assets.staleness.reasons import freshness
 from mechinterp_assets.storage.home import dashboard_folder, lake_folder, tensor_folder
@@ -125,6 +127,8 @@ def dashboard_app(
             published.add(COMPARISONS)
         for study in registry.studies:
             published |= of_studies.folders(study)
+        every = registry.studies.values()
+        published |= {prompts_folder(study.study) for study in every if _has_prompts(study)}
         observe_if_possible(lake, registry.studies.values())
         states = {} if lake.is_empty() else freshness(lake)
         page = studies_page(
@@ -189,6 +193,17 @@ def dashboard_app(
         file = folder / training_folder(study) / "index.html"
         return answer(request, lambda: of_studies.training(study), file)
 
+    def prompts(request: Request) -> Response:
+        # Of files too, which people write: never a page that a browser has.
+        study = load_registry().studies.get(request.path_params["study"])
+        if study is None:
+            return _not_found(request)
+        try:
+            sets = prompts_now(study)
+        except ExploreError as error:
+            return HTMLResponse(unreadable_page(f"{request.scope['root_path']}/", str(error)))
+        return HTMLResponse(of_studies.prompts(study.study, sets))
+
     def glossary(request: Request) -> Response:
         return answer(request, glossary_page, folder / GLOSSARY / "index.html")
 
@@ -211,6 +226,7 @@ def dashboard_app(
             *_with_index(f"/{GLOSSARY}/", glossary),
             *_with_index(f"/{COMPARISONS}/", comparisons),
             *_with_index(f"/{COMPARISONS}/{{name:name}}/{{other:name}}/", comparison),
+            *_with_index("/{study:name}.prompts/", prompts),
             *_with_index("/{study:name}.training/", training),
             *_with_index("/{study:name}.trace/", trace),
             *_with_index("/{study:name}.trace.{task:name}/", trace),
@@ -239,6 +255,14 @@ def _keep(study: Study, text: str) -> str:
     """Keep a prompt; what then makes its tables."""
     file = keep_prompt(study.study, text)
     return f"kept in {file}; `mechinterp materialize {study.study}` makes its tables"
+
+
+def _has_prompts(study: Study) -> bool:
+    """Whether there is a page of its prompts, also one that says what is wrong with a file."""
+    try:
+        return bool(prompts_now(study))
+    except ExploreError:
+        return True
 
 
 def _with_index(path: str, endpoint: Callable[[Request], Response]) -> list[Route]:

@@ -137,7 +137,7 @@ def _frame(
             "phi": value[order],
             "n_coactive": n_both[order],
         }
-    ).cast(dict(COACTIVATION_SCHEMA))
+    ).cast(COACTIVATION_SCHEMA)
 
 
 def _active(activations: Iterable[pl.DataFrame], d_sae: int, length: int) -> csr_matrix:

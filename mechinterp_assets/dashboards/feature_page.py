@@ -95,6 +95,7 @@ class FeaturePages:
             "facts": self._facts(statistics),
             "examples": self._examples(feature, maximum, dfa),
             "effects": self._effects(feature),
+            "n_vocabulary": f"{len(self.texts):,}",
             "heads": heads,
             "writers": self._writers(heads),
             "has_dfa": bool(dfa),

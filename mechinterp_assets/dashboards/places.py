@@ -1,5 +1,7 @@
 """Names of folders and pages under the dashboards' root, for links between them."""
 
+from urllib.parse import urlencode
+
 GLOSSARY = "glossary"
 """Folder of the page that explains tables, columns and scores."""
 
@@ -66,6 +68,21 @@ def layer_href(study: str, layer: int) -> str:
 def feature_href(study: str, layer: int, feature: int) -> str:
     """Address of a feature's page as seen from another folder of the root."""
     return f"../{study}.L{layer:02d}/features/{feature}.html"
+
+
+def effect_href(study: str, layer: int, feature: int) -> str:
+    """Address of a feature's effect on any token, in the explorer, as seen from its page."""
+    return f"../../{EXPLORER}/#{urlencode({'study': study, 'flayer': layer, 'feature': feature})}"
+
+
+def prompt_href(study: str, text: str) -> str:
+    """Address of a prompt in the explorer as seen from another folder of the root."""
+    return f"../{EXPLORER}/#{urlencode({'study': study, 'text': text})}"
+
+
+def prompts_folder(study: str) -> str:
+    """Name of the folder with the page of a study's kept prompts."""
+    return f"{study}.prompts"
 
 
 def comparison_href(name: str, other: str) -> str:

@@ -22,6 +22,7 @@ from mechinterp_assets.dashboards.density import density_counts
 from mechinterp_assets.dashboards.feature_page import FeaturePages, fired
 from mechinterp_assets.dashboards.index_pages import layer_content, study_content
 from mechinterp_assets.dashboards.layer_frames import LayerFrames, SequenceTokens
+from mechinterp_assets.dashboards.places import effect_href
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template, write_page
 from mechinterp_assets.dashboards.tree_page import FeatureLink, TreePages
 from mechinterp_assets.storage.provenance import Provenance
@@ -88,8 +89,15 @@ class FeatureRenderer:
         )
         self.trees = None if frames.rdfa is None else TreePages(frames.rdfa, context, tokens, link)
 
-    def html(self, feature: int, elsewhere: Mapping[str, Any] | None = None) -> str:
-        """The page of one feature; with what only a server knows of it (elsewhere_block.py)."""
+    def html(
+        self, feature: int, *, served: bool = False, elsewhere: Mapping[str, Any] | None = None
+    ) -> str:
+        """The page of one feature.
+
+        served: by a server, which has the explorer too and knows where else the feature fires
+        (`elsewhere`, see elsewhere_block.py).
+        """
+        layer, study = self._context.layer, self._context.provenance.study
         after = bisect_right(self._order, feature)
         before = bisect_left(self._order, feature) - 1
         return template("feature.html").render(
@@ -97,6 +105,7 @@ class FeatureRenderer:
             **page_parts("feature.js"),
             **self._pages.content(feature),
             elsewhere=elsewhere,
+            explorer_href=effect_href(study, layer, feature) if served else None,
             study_href=f"../{self._context.study_href}",
             head_href=self._context.head_link("../"),
             previous=self._order[before] if before >= 0 else None,

@@ -28,6 +28,13 @@ def failed_page(studies_href: str) -> str:
     )
 
 
+def unreadable_page(studies_href: str, reason: str) -> str:
+    """As `not_found_page`, of a page whose file somebody wrote in a way that cannot be read."""
+    return _page(
+        studies_href, "A file of prompts cannot be read", f"{reason}.", " stand as they do without."
+    )
+
+
 def _page(studies_href: str, title: str, reason: str, rest: str) -> str:
     return template("stand_in.html").render(
         **page_parts(), studies_href=studies_href, title=title, reason=reason, rest=rest

@@ -17,6 +17,7 @@ from mechinterp_assets.dashboards.places import (
     experiments_folder,
     frontier_folder,
     heads_folder,
+    prompts_folder,
     task_title,
     trace_folder,
     training_folder,
@@ -96,6 +97,7 @@ def _row(study: Study, published: Collection[str]) -> dict[str, Any]:
         "experiments": experiments_folder(study.study),
         "training": training_folder(study.study),
         "frontier": frontier_folder(study.study),
+        "prompts": prompts_folder(study.study),
         **{
             f"circuit of {task_title(task)}": trace_folder(study.study, task)
             for task in study.tasks.traced

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.attribution.frozen_forward import FrozenForward, FrozenModel
+from mechinterp_assets.attribution.logit_effects import logit_effects
 from mechinterp_assets.attribution.rdfa_splits import Splits, check_feature, check_widths
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
 from mechinterp_assets.attribution.settings import RdfaSettings
@@ -39,6 +40,14 @@ FEATURES_SCHEMA = pl.Schema(
         "position": pl.Int32(),
         "feature": pl.Int32(),
         "activation": pl.Float64(),
+    }
+)
+_EFFECTS_SCHEMA = pl.Schema(
+    {
+        "token_id": pl.Int32(),
+        "token": pl.String(),
+        "logit_effect": pl.Float64(),
+        "rank": pl.Int32(),
     }
 )
 ERRORS_SCHEMA = pl.Schema(
@@ -93,6 +102,49 @@ class Explorer:
         """Token ids [position] int64 that a prompt is run as. Raises ExploreError."""
         return prompt_ids(self.model, text, self.max_tokens)
 
+    def token_id(self, token: int | str) -> int:
+        """Id of a token given by id, by label or by its text. Raises ExploreError."""
+        if isinstance(token, str):
+            known = self._ids_by_label.get(token)
+            ids = [known] if known is not None else self.model.encode(token)
+            if len(ids) != 1:
+                raise ExploreError(
+                    f"{token!r} is {len(ids)} tokens of this model; give one token, with its "
+                    "leading space if it has one"
+                )
+            return ids[0]
+        if not 0 <= token < self.model.config.d_vocab:
+            raise ExploreError(
+                f"token id {token} does not exist; the model has 0..{self.model.config.d_vocab - 1}"
+            )
+        return token
+
+    def logit_effect(self, layer: int, feature: int, *tokens: int | str) -> pl.DataFrame:
+        """Direct effect of a feature's decoder row on the logits of chosen tokens: token_id, token,
+        logit_effect as in feature_logit_effects (logits per unit of activation, before the final
+        norm's scale), rank (tokens with a larger effect).
+
+        Raises RdfaError for a feature that there is not, ExploreError for what is no token.
+        """
+        check_feature(self.saes, layer, feature)
+        ids = [self.token_id(token) for token in tokens]
+        weights, row = self.model.weights, self.saes[layer].W_dec[feature : feature + 1]
+        with torch.no_grad():
+            effects = logit_effects(row, weights.W_O[layer], weights.W_U)[0].double().cpu()
+        return pl.DataFrame(
+            {
+                "token_id": ids,
+                "token": [self.strings[i] for i in ids],
+                "logit_effect": effects[ids].tolist(),
+                "rank": [int((effects > effects[i]).sum()) for i in ids],
+            },
+            schema=_EFFECTS_SCHEMA,
+        )
+
+    @cached_property
+    def _ids_by_label(self) -> dict[str, int]:
+        return {label: i for i, label in enumerate(self.strings)}
+
 
 class Exploration:
     """One prompt of an explorer: token_ids [position] int64, forward its run (float64, CPU)."""
@@ -137,20 +189,7 @@ class Exploration:
 
     def token_id(self, token: int | str) -> int:
         """Id of a token given by id, by label or by its text. Raises ExploreError."""
-        if isinstance(token, str):
-            known = self._ids_by_label.get(token)
-            ids = [known] if known is not None else self.model.encode(token)
-            if len(ids) != 1:
-                raise ExploreError(
-                    f"{token!r} is {len(ids)} tokens of this model; give one token, with its "
-                    "leading space if it has one"
-                )
-            return ids[0]
-        if not 0 <= token < self.model.config.d_vocab:
-            raise ExploreError(
-                f"token id {token} does not exist; the model has 0..{self.model.config.d_vocab - 1}"
-            )
-        return token
+        return self.explorer.token_id(token)
 
     # ---- features --------------------------------------------------------------------------------
 
@@ -362,10 +401,6 @@ class Exploration:
         check_feature(self.saes, layer, feature)
 
     # ---- private ---------------------------------------------------------------------------------
-
-    @cached_property
-    def _ids_by_label(self) -> dict[str, int]:
-        return {label: i for i, label in enumerate(self.explorer.strings)}
 
     @cached_property
     def _counted(self) -> Tensor:

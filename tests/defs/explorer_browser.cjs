@@ -59,6 +59,19 @@ const HOSTILE = "<img src=x onerror=alert(1)> \u202e</script><script>alert(2)</s
   await page.waitForFunction(() => document.documentElement.dataset.drawn);
   seen.again = await page.textContent("#detail");
 
+  // A feature's effect on a token, beside a prompt and without one.
+  await page.fill("#effect input", " the");
+  await after(() => page.click("#effect button"));
+  seen.effect = await page.textContent("#effect-found");
+  const feature = new URL(page.url()).hash.match(/feature=(\d+)/)[1];
+  await page.goto("about:blank");
+  await page.goto(`${url}#study=${study}&flayer=${layer}&feature=${feature}&effect=+the`);
+  await page.waitForFunction(() => document.getElementById("effect-found"));
+  seen.effectAlone = await page.textContent("#effect-found");
+  await page.goto("about:blank");
+  await page.goto(address);
+  await page.waitForFunction(() => document.documentElement.dataset.drawn);
+
   await tab("Next token");
   seen.nextToken = await page.textContent("#list tbody button");
   await widths();

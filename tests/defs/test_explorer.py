@@ -229,7 +229,8 @@ def test_sql_of_features_says_what_is_shown_of_any_prompt(
     explorer: LiveExplorer, home: Materialized, explored: Exploration
 ) -> None:
     layer = home.study.layers[-1]
-    answer = ask(explorer, "features", text=TEXT, layer=layer)
+    other = f"{TEXT} the"  # TEXT is a prompt of the study
+    answer = ask(explorer, "features", text=other, layer=layer)
     assert [one["of"] for one in answer["sql"]] == ["what is known of the features"]
     known = sql_of(home, answer, "what is known of the features")
     rows = {row["feature"]: row for row in known.to_dicts()}
@@ -242,7 +243,7 @@ def test_sql_of_features_says_what_is_shown_of_any_prompt(
 
     feature = answer["features"]["feature"][0]
     position = answer["features"]["position"][0]
-    dfa = ask(explorer, "dfa", text=TEXT, layer=layer, feature=feature, position=position)
+    dfa = ask(explorer, "dfa", text=other, layer=layer, feature=feature, position=position)
     for one in dfa["sql"]:
         rows_of = home.lake.sql(one["sql"])
         assert len(rows_of), one["of"]
@@ -329,6 +330,35 @@ def test_sql_of_a_kept_prompt_gives_what_is_shown(
     assert rows["feature"].to_list() == difference["features"]["feature"]
     assert rows["difference"].to_list() == pytest.approx(difference["features"]["difference"])
     assert ask(explorer, "pattern", text=text, layer=0, head=0)["sql"] == []
+
+
+def test_the_effect_on_any_token_is_that_of_the_table(
+    explorer: LiveExplorer, home: Materialized
+) -> None:
+    layer = home.study.layers[-1]
+    table = home.lake.read("feature_logit_effects", site_key("tiny", layer)).collect()
+    feature = table["feature"][0]
+    own = table.filter(feature=feature)
+    d_vocab = home.lake.read("vocabulary", "tiny").collect().height
+    for row in own.iter_rows(named=True):
+        found = ask(explorer, "logit_effect", layer=layer, feature=feature, token=row["token_id"])
+        assert found["logit_effect"] == pytest.approx(row["logit_effect"], rel=1e-4, abs=1e-6)
+        place = row["rank"] if row["extreme"] == "top" else d_vocab - 1 - row["rank"]
+        assert found["rank"] == pytest.approx(place, abs=1)  # equal effects change places
+        assert found["token"] == token_label(row["token"])
+    between = ask(explorer, "logit_effect", layer=layer, feature=feature, token=" the")
+    assert own["logit_effect"].min() <= between["logit_effect"] <= own["logit_effect"].max()  # type: ignore[operator]
+    names: dict[str, Any] = {}
+    *start, last = between["code"].splitlines()
+    exec("\n".join(start), names)
+    assert eval(last, names) == pytest.approx(between["logit_effect"])
+    for more, said in (
+        ({"token": "no such token"}, "give one token"),
+        ({"token": " the", "feature": 10**6}, "has no logit effects"),
+        ({"token": 10**6}, "does not exist"),
+    ):
+        with pytest.raises(RefusedError, match=said):
+            ask(explorer, "logit_effect", **{"layer": layer, "feature": feature, **more})
 
 
 def test_questions_that_are_refused(explorer: LiveExplorer) -> None:
@@ -436,6 +466,13 @@ def test_views_show_the_engines_numbers(seen: dict[str, Any], explored: Explorat
 def test_an_address_opens_the_same_view_again(seen: dict[str, Any]) -> None:
     assert seen["again"] == seen["before"]
     assert seen["back"] == seen["beforeWhatIf"]
+
+
+def test_a_feature_has_its_effect_on_a_token_with_and_without_a_prompt(
+    seen: dict[str, Any],
+) -> None:
+    assert "per unit of activation" in seen["effect"]
+    assert seen["effectAlone"] == seen["effect"]
 
 
 def test_the_keyboard_is_enough(seen: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import LRUCache
 
 from mechinterp_assets.dashboards.live import explorer_questions as asked
-from mechinterp_assets.dashboards.live.explorer_answers import answer
+from mechinterp_assets.dashboards.live.explorer_answers import answer, effect_code
 from mechinterp_assets.dashboards.live.explorer_sql import ExplorerSql
 from mechinterp_assets.dashboards.live.kept import Kept
 from mechinterp_assets.dashboards.places import feature_href, heads_folder
@@ -37,6 +37,11 @@ if TYPE_CHECKING:  # torch
 
 KEPT_PROMPTS = 8
 SAE = "attention_sae"
+_FEATURE = {"study", "layer", "feature"}
+_EFFECTS = """
+SELECT rank FROM feature_logit_effects
+WHERE study = $study AND layer = $layer AND feature = $feature LIMIT 1
+"""
 Load = Callable[[Study], "LanguageModel"]
 Say = Callable[[str, int, int], None]
 
@@ -106,6 +111,8 @@ class LiveExplorer:
         opened = self._open(study, waiting)
         if isinstance(question, asked.Open):
             return {"layers": list(opened.explorer.saes)}
+        if isinstance(question, asked.LogitEffect):
+            return self._logit_effect(question, opened)
         return self._about_prompt(question, study, opened, waiting)
 
     # ---- private ---------------------------------------------------------------------------------
@@ -186,6 +193,27 @@ class LiveExplorer:
             return load_sae(folder).to(model.device)
         except (SaeError, ArtefactError) as error:
             raise RefusedError(f"{key}: {error}") from None
+
+    def _logit_effect(self, question: asked.LogitEffect, opened: _Opened) -> dict[str, Any]:
+        from mechinterp_assets.attribution.frozen_forward import RdfaError
+
+        layer, feature = question.layer, question.feature
+        if not len(self._lake.sql(_EFFECTS, question.model_dump(include=_FEATURE))):
+            raise RefusedError(
+                f"feature {feature} of layer {layer} has no logit effects: its decoder row is zero,"
+                " or model_capabilities says why the model has none (direct_effects)"
+            )
+        try:
+            row = opened.explorer.logit_effect(layer, feature, question.token).row(0, named=True)
+        except (ExploreError, RdfaError) as error:
+            raise RefusedError(str(error)) from None
+        return {
+            **row,
+            "token": token_label(row["token"]),
+            "n_tokens": opened.explorer.model.config.d_vocab,
+            "code": effect_code(question),
+            "sql": [],
+        }
 
     def _about_prompt(
         self, question: asked.OfExploration, study: Study, opened: _Opened, waiting: Asked

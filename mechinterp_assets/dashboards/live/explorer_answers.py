@@ -55,6 +55,18 @@ def code(question: asked.OfExploration, calls: str | Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def effect_code(question: asked.LogitEffect) -> str:
+    """Python that makes the answer of a logit effect."""
+    return "\n".join(
+        [
+            "import mechinterp_assets as mi",
+            "",
+            f"feature = mi.open({question.study!r}).feature({question.layer}, {question.feature})",
+            f"feature.logit_effect({question.token!r})",
+        ]
+    )
+
+
 # ---- private -------------------------------------------------------------------------------------
 
 

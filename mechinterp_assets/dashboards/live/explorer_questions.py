@@ -162,6 +162,15 @@ class Difference(_OfPrompt):
     other_position: Index
 
 
+class LogitEffect(_OfStudy):
+    """What a feature's decoder row adds to the logit of a token, whatever the prompt."""
+
+    ask: Literal["logit_effect"]
+    layer: Index
+    feature: Index
+    token: Token
+
+
 class Keep(_OfPrompt):
     """Write the prompt to the kept prompts of the study."""
 
@@ -171,7 +180,7 @@ class Keep(_OfPrompt):
 OfExploration = (
     Prompt | Features | Dfa | Parts | Heads | Pattern | Slices | Next | Logits | WhatIf | Difference
 )
-Question = Studies | Open | Keep | OfExploration
+Question = Studies | Open | Keep | LogitEffect | OfExploration
 _QUESTION: TypeAdapter[Question] = TypeAdapter(Annotated[Question, Field(discriminator="ask")])
 
 

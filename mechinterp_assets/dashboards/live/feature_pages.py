@@ -240,4 +240,5 @@ def _render(
     renderer = FeatureRenderer(layer.context, frames, sequences, layer.order, layer.density, link)
     if kind == "tree":
         return renderer.tree(feature)
-    return renderer.html(feature, read_elsewhere(study, layer.context.layer, feature))
+    found = read_elsewhere(study, layer.context.layer, feature)
+    return renderer.html(feature, served=True, elsewhere=found)

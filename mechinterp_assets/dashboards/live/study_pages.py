@@ -5,6 +5,8 @@ Belongs here: which tables each needs. What pages show is in `dashboards/`, how 
 `app/dashboard_app.py`.
 """
 
+from collections.abc import Mapping, Sequence
+
 import polars as pl
 
 from mechinterp_assets.dashboards.comparison_page import (
@@ -22,6 +24,8 @@ from mechinterp_assets.dashboards.places import (
     trace_folder,
     training_folder,
 )
+from mechinterp_assets.dashboards.prompts_page import render_prompts
+from mechinterp_assets.dashboards.queries import statements
 from mechinterp_assets.dashboards.trace_page import render_trace
 from mechinterp_assets.dashboards.training_page import TABLES as TRAINING_TABLES
 from mechinterp_assets.dashboards.training_page import render_training
@@ -30,6 +34,7 @@ from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study import parse_site
 
 KEPT_PAGES = 64
+_NO_PROMPTS = {"prompt_set": pl.String, "prompt_number": pl.Int32}
 TRACE_TABLES = ("trace_graph", "trace_nodes", "trace_roots", "attention_slices")
 # Tables of which one makes the page of experiments worth a link.
 EXPERIMENT_TABLES = (
@@ -81,6 +86,20 @@ class LiveStudyPages:
     def comparison(self, name: str, other: str) -> str | None:
         """HTML of two studies or two SAEs side by side; None where one of them has no tables."""
         return self._pages.get(("compare", name, other), lambda: self._comparison(name, other))
+
+    def prompts(self, study: str, sets: Mapping[str, Sequence[str]]) -> str:
+        """HTML of a study's own prompts.
+
+        sets: texts by set, as they stand now.
+        """
+        made = pl.DataFrame(schema=_NO_PROMPTS)
+        if self._lake.catalog_state() is not None and self._lake.exists("prompt_tokens", study):
+            made = self._lake.sql(statements()["prompts"], {"study": study})
+        has_page = self._lake.catalog_state() is not None and bool(
+            sites_of(self._lake, "feature_statistics", study)
+        )
+        href = f"../{study}/index.html" if has_page else ""
+        return render_prompts(study, sets, made, study_href=href)
 
     def folders(self, study: str) -> set[str]:
         """Names of the folders of a study's pages that are made on request and have something."""

@@ -43,7 +43,7 @@
       if (NUMBERS.includes(key)) { if (/^\d{1,9}$/.test(value)) state[key] = Number(value); }
       else if (["open", "lopen", "edits", "slices"].includes(key)) {
         try { const list = JSON.parse(value); if (Array.isArray(list)) state[key] = list; } catch { /* not a view */ }
-      } else if (["study", "text", "other", "tab", "token", "versus", "by"].includes(key)) state[key] = value;
+      } else if (["study", "text", "other", "tab", "token", "versus", "by", "effect"].includes(key)) state[key] = value;
     }
     return state;
   };
@@ -224,6 +224,7 @@
       make("h2", {}, `Feature ${feature} of layer ${layer}: ${number(dfa.activation)} at `, token(tokenAt(position)), " ", pageLink(features.names, layer, feature)),
       make("p", {}, featureName(features.names, layer, feature), " ",
         button("Ablate it", () => addEdit(scaledFeature(layer, feature, 0)))),
+      ...await showEffect(layer, feature),
       make("div", { class: "pair" },
         table(["head", "direct attribution"], order(dfa.heads).map((head) => row(false, openHead(layer, head), bar(dfa.heads[head], most)))),
         table(["source", "direct attribution"], order(dfa.sources).slice(0, 10).map((source) => row(false,
@@ -231,6 +232,17 @@
       make("p", { class: "note" }, `Heads and encoder bias (${number(dfa.bias)}) sum to the activation.`), code(dfa),
       make("h3", {}, "Back through the model"), tree(parts, dfa.activation, "open"), code(parts),
     ];
+  };
+  const showEffect = async (layer, feature) => {
+    const form = make("form", { id: "effect", class: "adding" }, make("label", {}, "Effect on the logit of ", make("input", { type: "text", value: state.effect ?? "", maxlength: 256, placeholder: "a token, with its space" })), make("button", { type: "submit" }, "Show"));
+    if (!state.effect) return [form];
+    try {
+      const found = await ask("effect", { ask: "logit_effect", study: state.study, layer, feature, token: state.effect });
+      return [form, make("p", { id: "effect-found" }, token(found.token), ` ${number(found.logit_effect)} per unit of activation, `, make("small", {}, `before the final norm’s scale; ${found.rank} of ${found.n_tokens} tokens get more`)), code(found)];
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      return [form, make("p", { class: "problem" }, error.message)];
+    }
   };
   const WORDS = {
     source: "source", encoder_bias: "encoder bias", value_bias: "value bias", embedding: "embedding", position: "position",
@@ -415,6 +427,7 @@
   document.addEventListener("submit", (event) => {
     event.preventDefault();
     const form = event.target;
+    if (form.id === "effect") { go({ effect: form.querySelector("input").value }); return; }
     if (form.id === "versus") { go({ versus: form.querySelector("input").value, lopen: [] }); return; }
     const kind = form.dataset.add;
     if (!kind) return;
@@ -453,7 +466,18 @@
     problem("");
     byId("kept").textContent = "";
     try {
-      if (!state.study || !state.text) { prompt = null; byId("tokens").replaceChildren(); byId("tabs").hidden = true; byId("list").replaceChildren(); byId("detail").replaceChildren(); return; }
+      if (!state.study || !state.text) {
+        prompt = null;
+        byId("tokens").replaceChildren();
+        byId("tabs").hidden = true;
+        byId("list").replaceChildren();
+        // A feature's effect on a token needs no prompt.
+        const effect = state.study && Number.isInteger(state.feature) && Number.isInteger(state.flayer) ? await showEffect(state.flayer, state.feature) : [];
+        if (own !== turn) return;
+        byId("detail").replaceChildren(...effect.length ? [make("h2", {}, `Feature ${state.feature} of layer ${state.flayer}`)] : [], ...effect);
+        document.documentElement.dataset.drawn = String(own);
+        return;
+      }
       const first = await ask("prompt", about({ ask: "prompt" }));
       const other = state.other ? await ask("other", about({ ask: "prompt" }, state.other)) : null;
       if (own !== turn) return;
@@ -523,7 +547,7 @@
       const preferred = made.find((study) => study.layers.length) ?? made[0];
       byId("study").value = state.study ?? preferred.name;
       fill();
-      if (state.text) render(); else { byId("text").focus(); load(byId("study").value); }
+      if (state.text || state.effect) render(); else { render(); byId("text").focus(); load(byId("study").value); }
     } catch (error) { problem(error.message); }
   })();
 })();
