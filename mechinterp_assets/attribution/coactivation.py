@@ -4,7 +4,8 @@ Belongs here: co-activation (phi) of every pair and each feature's nearest in ev
 exact, with no pair and no token sampled. Does not belong here: neighbours within one SAE
 (neighbours.py).
 
-Memory holds the sparse activations of two layers and [block, d_sae], never [d_sae, d_sae].
+Memory holds the sparse activations of two layers (of more where they are small) and
+[block, d_sae], never [d_sae, d_sae].
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,6 +42,7 @@ def feature_coactivation(
     *,
     top: int = 5,
     workspace_bytes: int = 128 * 2**20,
+    held_bytes: int = 256 * 2**20,
 ) -> pl.DataFrame:
     """Frame `feature_coactivation` of one study (without study).
 
@@ -51,12 +53,13 @@ def feature_coactivation(
     Args:
         layers: with an SAE, ascending.
         activations: of a layer: frames with feature, sequence, position, sorted by feature, cut
-            anywhere. Read once for every other layer.
+            anywhere. Read anew for other layers where `held_bytes` does not hold all.
         d_sae: features of each layer's SAE.
         n_tokens: tokens read, the same in all layers.
         length: positions of a sequence.
         top: features per feature and other layer.
         workspace_bytes: size of one block [features, d_sae] float64.
+        held_bytes: sparse activations that are held beside those of the two layers at hand.
 
     Raises:
         ValueError: top is below 1, or frames are not sorted.
@@ -67,10 +70,11 @@ def feature_coactivation(
     held: dict[int, csr_matrix] = {}
 
     def active(layer: int, beside: int) -> csr_matrix:
-        """[d_sae, token] of a layer; at most two are held."""
+        """[d_sae, token] of a layer; those read before are held as long as they are small."""
         if layer not in held:
             for other in [one for one in held if one != beside]:
-                del held[other]
+                if sum(_bytes(one) for one in held.values()) > held_bytes:
+                    del held[other]
             held[layer] = _active(activations(layer), d_sae[layer], length)
         return held[layer]
 
@@ -138,6 +142,10 @@ def _frame(
             "n_coactive": n_both[order],
         }
     ).cast(COACTIVATION_SCHEMA)
+
+
+def _bytes(active: csr_matrix) -> int:
+    return int(active.data.nbytes + active.indices.nbytes + active.indptr.nbytes)
 
 
 def _active(activations: Iterable[pl.DataFrame], d_sae: int, length: int) -> csr_matrix:

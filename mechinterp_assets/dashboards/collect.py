@@ -35,7 +35,7 @@ OPTIONAL = {
 OF_STUDY = ("feature_labels",)
 HEAD_ROLES = "SELECT * FROM head_roles WHERE study = $study AND layer = $layer"
 # Frames that the layer's index needs for every feature, whichever have pages.
-_WHOLE = {"statistics", "head_attribution", "families", "labels"}
+_WHOLE = {"statistics", "head_attribution", "families", "proxies", "labels"}
 
 Read = Callable[[str], pl.LazyFrame | None]
 

@@ -49,11 +49,11 @@ _NEEDED = {
     "edges": (
         *("task", "upstream_layer", "upstream_head", "downstream_layer", "downstream_head"),
         *("destination_role", "source_role", "side", "n_prompts", "mean_contribution"),
-        *("mean_contribution_share", "mean_exact_effect"),
+        *("mean_contribution_share", "mean_head_share", "mean_exact_effect"),
     ),
     "nodes": (
         *("task", "layer", "head", "destination_role", "source_role", "n_prompts"),
-        "mean_attention",
+        *("mean_attention", "mean_destination_head_share", "mean_source_head_share"),
     ),
     "effects": (
         *("task", "layer", "head", "mode", "reference", "position_role", "metric"),

@@ -3,6 +3,7 @@
 Belongs here: what the page shows, from the tables of the study. How it looks is in templates/.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -149,8 +150,8 @@ class HeadPages:
             destination, attention = row["destination"], row["attention_row"]
             shown[row["sample"]].append(
                 {
-                    "attention": number(row["attention"]),
-                    "above": f"{row['attention_quantile']:.0%}",
+                    "attention": _probability(row["attention"]),
+                    "above": _quantile(row["attention_quantile"]),
                     "sequence": row["sequence"],
                     "position": destination,
                     "text": attention_text(ids, destination, attention, self.texts),
@@ -227,20 +228,21 @@ class HeadPages:
                 "width": round(BAR * row["n_prompts"] / most),
                 "contribution": number(row["mean_contribution"]),
                 "share": number(row["mean_contribution_share"]),
+                "heads": number(row["mean_head_share"]),
                 "exact": number(row["mean_exact_effect"]),
             }
             for row in ordered
         ]
 
     def _nodes(self, at: tuple[int, int]) -> list[str]:
-        """Where the head acts in the trace, in words."""
+        """Where the head acts in the trace, in words, and what heads wrote of what it reads."""
         rows = sorted(
             self._of("nodes", at), key=lambda row: (row["task"] != "ioi", -row["n_prompts"])
         )
         return [
             f"{row['destination_role']} → {row['source_role']} in {row['n_prompts']:,} prompts"
             + (f" of {row['task']}" if self._n_tasks > 1 else "")
-            + ("" if row["mean_attention"] is None else f" ({number(row['mean_attention'])})")
+            + _in_words(row)
             for row in rows
             if row["source_role"] is not None
         ]
@@ -302,6 +304,30 @@ def _by_head(
     for row in [] if frame is None else frame.iter_rows(named=True):
         found.setdefault((row[layer], row[head]), []).append(row)
     return found
+
+
+def _in_words(node: dict[str, Any]) -> str:
+    """Mean attention, and the share of heads in what all writers do, in parentheses."""
+    said = [
+        f"{what} {number(node[column])}"
+        for what, column in (
+            ("attention", "mean_attention"),
+            ("heads wrote", "mean_destination_head_share"),
+            ("of the source", "mean_source_head_share"),
+        )
+        if node[column] is not None
+    ]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _probability(value: float) -> str:
+    """An attention probability, with two digits where it is small: it stands in a narrow column."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else number(value)
+
+
+def _quantile(share: float) -> str:
+    """A share in percent; of those near 100%, cut and not rounded up to it."""
+    return f"{math.floor(1000 * share) / 10:.1f}%" if share > 0.99 else f"{share:.0%}"
 
 
 def _words(name: str | None) -> str:

@@ -52,6 +52,7 @@ class ProxyBlock:
             "proxy_plots": [
                 {
                     "proxy": proxy,
+                    "maximum": number(bars[proxy][-1]["high"]),
                     "specificity": _split_bars(
                         bars[proxy], "n_active", f"active tokens by activation, {proxy}"
                     ),

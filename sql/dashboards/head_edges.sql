@@ -10,6 +10,7 @@ SELECT
     n_prompts,
     mean_contribution,
     mean_contribution_share,
+    mean_head_share,
     mean_exact_effect
 FROM trace_graph
 WHERE

@@ -1,4 +1,12 @@
-SELECT task, destination_role, source_role, n_prompts, mean_attention, is_root
+SELECT
+    task,
+    destination_role,
+    source_role,
+    n_prompts,
+    mean_attention,
+    mean_destination_head_share,
+    mean_source_head_share,
+    is_root
 FROM trace_nodes
 WHERE
     study = $study AND layer = $layer AND head = $head

@@ -50,6 +50,7 @@ def test_coactivation_equals_the_dense_reference(top: int, workspace: int) -> No
         LENGTH,
         top=top,
         workspace_bytes=workspace,
+        held_bytes=workspace,
     )
     assert dict(found.schema) == dict(polars_schema(table_spec("feature_coactivation")))
     assert found.equals(found.sort("layer", "feature", "other_layer", "rank"))

@@ -171,6 +171,7 @@ def _edges(random: np.random.Generator) -> pl.DataFrame:
             path_multiplicity=1.0,
             mean_contribution=float(random.normal()),
             mean_contribution_share=None if i % 5 == 0 else 0.2,
+            mean_head_share=None if i % 5 == 0 else 0.345,
             mean_exact_effect=0.1,
             is_root=False,
         )
@@ -192,6 +193,8 @@ def _nodes() -> pl.DataFrame:
             source_role=source,
             n_prompts=7,
             mean_attention=attention,
+            mean_destination_head_share=0.62 if attention else None,
+            mean_source_head_share=0.18 if attention else None,
         )
         rows.append(row)
     return pl.DataFrame(rows, schema=spec)

@@ -165,6 +165,9 @@ def test_edges_go_both_ways_and_the_rest_is_folded(
     assert f"{own.height - 12} more" in block
     assert "Writes to: no head" in block
     assert "END → IO in 7 prompts of ioi" in re.sub("<.*?>", "", block)
+    # How much of what is read heads wrote at all: of each pair, and on each edge.
+    assert "(attention 0.5, heads wrote 0.62, of the source 0.18)" in block
+    assert block.count("<td>0.345</td>") == own["mean_head_share"].is_not_null().sum()
     writer = HeadRenderer(context(hostile_layer.provenance()), frames, hostile_layer.sequences())
     text = writer.page(0, 0)
     assert text is not None

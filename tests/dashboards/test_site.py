@@ -457,6 +457,12 @@ def test_proxies_are_drawn_and_disagreements_can_be_read(pages: dict[str, Page])
     assert "where the proxy is true" not in feature_page(pages, 1).text
 
 
+def test_plots_of_proxies_say_which_is_which(pages: dict[str, Page]) -> None:
+    text = feature_page(pages, 0).text
+    assert "Specificity: active tokens by activation, 0 to 1" in text
+    assert "Expected value: the same weighted by activation" in text
+
+
 def test_heads_lead_to_the_index(pages: dict[str, Page]) -> None:
     assert f"../index.html#head-{N_HEADS - 1}" in feature_page(pages, 0).hrefs()
     index = pages[f"L{LAYER:02d}/index.html"].text

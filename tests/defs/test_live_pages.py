@@ -108,6 +108,25 @@ def test_pages_have_every_block(tiny: Materialized, shown: list[int]) -> None:
     assert page.count('<small class="top">') > 0
 
 
+def test_the_index_finds_proxies_of_features_without_a_page(tiny: Materialized) -> None:
+    index = (tiny.home / "dashboards" / SITE / "index.html").read_text()
+    data = json.loads(index.partition('id="data"')[2].partition(">")[2].partition("</script>")[0])
+    proxies = tiny.lake.read("feature_proxies", SITE).filter(pl.col("n_active") > 0).collect()
+    share, base = (
+        pl.col("n_active_true") / pl.col("n_active"),
+        pl.col("n_true") / pl.col("n_tokens"),
+    )
+    likely = set(proxies.filter(share >= 0.05, share >= 2 * base)["feature"])
+    named = {
+        feature
+        for feature, text in zip(data["feature"], data["meaning"], strict=True)
+        if "%" in text
+    }
+    assert named == likely
+    linked = {feature for feature, has in zip(data["feature"], data["linked"], strict=True) if has}
+    assert likely - linked
+
+
 def test_the_last_pages_are_kept(pages: LivePages, shown: list[int]) -> None:
     first = pages.page(SITE, shown[0])
     assert pages.page(SITE, shown[0]) is first
