@@ -34,7 +34,7 @@ _NEEDED = {
     "roles": ("layer", "head", "role"),
     "examples": (
         *("layer", "head", "rank", "sequence", "destination", "source", "attention"),
-        *("sample", "attention_quantile", "attention_row"),
+        *("selection", "attention_quantile", "attention_row"),
     ),
     "features": (
         *("layer", "head", "rank", "alive_rank", "feature", "attribution", "is_alive", "density"),

@@ -20,7 +20,7 @@ from mechinterp_assets.model.names import head_name
 
 BAR = 60  # longest bar, in pixels
 EDGES = 12  # edges of a direction shown without unfolding
-_SAMPLES = {
+_SELECTIONS = {
     "strongest": "Where it attends most strongly",
     "spread": "Across all tokens, by how strongly it attends",
 }
@@ -143,12 +143,12 @@ class HeadPages:
         return sorted(rows, key=lambda row: row["order"])
 
     def _examples(self, at: tuple[int, int]) -> list[dict[str, Any]]:
-        """By sample, the strongest first."""
-        shown: dict[str, list[dict[str, Any]]] = {sample: [] for sample in _SAMPLES}
+        """By selection, the strongest first."""
+        shown: dict[str, list[dict[str, Any]]] = {selection: [] for selection in _SELECTIONS}
         for row in sorted(self._of("examples", at), key=lambda row: row["rank"]):
             ids = self.tokens[row["sequence"]]
             destination, attention = row["destination"], row["attention_row"]
-            shown[row["sample"]].append(
+            shown[row["selection"]].append(
                 {
                     "attention": _probability(row["attention"]),
                     "above": _quantile(row["attention_quantile"]),
@@ -159,9 +159,9 @@ class HeadPages:
                 }
             )
         return [
-            {"title": title, "rows": shown[sample]}
-            for sample, title in _SAMPLES.items()
-            if shown[sample]
+            {"title": title, "rows": shown[selection]}
+            for selection, title in _SELECTIONS.items()
+            if shown[selection]
         ]
 
     def _features(self, at: tuple[int, int], labels: list[dict[str, Any]]) -> list[dict[str, Any]]:

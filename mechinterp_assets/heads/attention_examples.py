@@ -30,7 +30,7 @@ EXAMPLES_SCHEMA: dict[str, Any] = {
     "layer": pl.Int32,
     "head": pl.Int32,
     "rank": pl.Int32,
-    "sample": pl.String,
+    "selection": pl.String,
     "attention_quantile": pl.Float64,
     "sequence": pl.Int64,
     "destination": pl.Int32,
@@ -46,7 +46,7 @@ EXAMPLES_SCHEMA: dict[str, Any] = {
 class _Chosen:
     """An example: its place among the n destinations, from the strongest on."""
 
-    sample: str
+    selection: str
     quantile: float
     sequence: int
     destination: int
@@ -138,7 +138,7 @@ def choose(
     new_token, new_text = free.copy(), free.copy()
     found: list[_Chosen] = []
 
-    def pick(sample: str, low: int, high: int, middle: float) -> None:
+    def pick(selection: str, low: int, high: int, middle: float) -> None:
         """The best of places low to high, or of all where no sequence of theirs is left."""
         nearest = np.argsort(abs(np.arange(n) - middle), kind="stable")
         nearest = nearest[free[nearest]]
@@ -149,7 +149,7 @@ def choose(
         merit = 2 * new_token[places] + new_text[places] + (new_token & new_text)[places]
         at = int(places[int(merit.argmax())])
         destination = int(order[at] % attention.shape[1])
-        found.append(_Chosen(sample, (n - at - 0.5) / n, int(sequence[at]), destination))
+        found.append(_Chosen(selection, (n - at - 0.5) / n, int(sequence[at]), destination))
         free[sequence == sequence[at]] = False
         new_token[token == token[at]] = False
         new_text[text == text[at]] = False
@@ -240,7 +240,7 @@ def head_attention_examples(
                 {
                     "layer": layer,
                     "head": head,
-                    "sample": one.sample,
+                    "selection": one.selection,
                     "attention_quantile": one.quantile,
                     "sequence": numbers[one.sequence],
                     "destination": one.destination,

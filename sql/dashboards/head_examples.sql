@@ -1,5 +1,5 @@
 SELECT
-    sample,
+    selection,
     rank,
     attention_quantile,
     sequence,
@@ -11,4 +11,4 @@ SELECT
     attention_row
 FROM head_attention_examples
 WHERE study = $study AND layer = $layer AND head = $head
-ORDER BY sample DESC, rank;
+ORDER BY selection DESC, rank;

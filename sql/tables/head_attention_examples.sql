@@ -6,7 +6,7 @@ CREATE TABLE head_attention_examples (
     layer INTEGER CHECK (layer >= 0),
     head INTEGER CHECK (head >= 0),
     rank INTEGER CHECK (rank >= 0),
-    sample VARCHAR NOT NULL CHECK (sample IN ('strongest', 'spread')),
+    selection VARCHAR NOT NULL CHECK (selection IN ('strongest', 'spread')),
     attention_quantile DOUBLE NOT NULL CHECK (attention_quantile BETWEEN 0 AND 1),
     sequence BIGINT NOT NULL CHECK (sequence >= 0),
     destination INTEGER NOT NULL CHECK (destination >= 8),
@@ -25,8 +25,8 @@ COMMENT ON TABLE head_attention_examples IS 'One row per head and rank: held-out
 COMMENT ON COLUMN head_attention_examples.study IS 'Study the row belongs to';
 COMMENT ON COLUMN head_attention_examples.layer IS 'Layer of the head, from 0';
 COMMENT ON COLUMN head_attention_examples.head IS 'Head within its layer, from 0';
-COMMENT ON COLUMN head_attention_examples.rank IS 'Rank by attention, 0 = strongest, over both samples';
-COMMENT ON COLUMN head_attention_examples.sample IS 'strongest: of the tenth of all destinations with the largest attention to their strongest source; spread: one of each of as many ranges of equal numbers of destinations, ordered by that attention. Preferred are a source token and a document that no earlier example of the head has, then the strongest, or the nearest to the middle of the range; where all sequences of a range are taken, the nearest to its middle';
+COMMENT ON COLUMN head_attention_examples.rank IS 'Rank by attention, 0 = strongest, over both selections';
+COMMENT ON COLUMN head_attention_examples.selection IS 'strongest: of the tenth of all destinations with the largest attention to their strongest source; spread: one of each of as many ranges of equal numbers of destinations, ordered by that attention. Preferred are a source token and a document that no earlier example of the head has, then the strongest, or the nearest to the middle of the range; where all sequences of a range are taken, the nearest to its middle';
 COMMENT ON COLUMN head_attention_examples.attention_quantile IS 'Share of the destinations whose strongest source gets less attention, half of this one counted; of equals the smaller sequence and destination counts as stronger';
 COMMENT ON COLUMN head_attention_examples.sequence IS 'Sequence of tokenized_corpus (split held_out); each at most once per head';
 COMMENT ON COLUMN head_attention_examples.destination IS 'Position that attends, from 0';

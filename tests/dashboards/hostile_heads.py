@@ -85,7 +85,7 @@ def _examples(random: np.random.Generator, sequences: pl.DataFrame) -> pl.DataFr
                     "layer": layer,
                     "head": head,
                     "rank": rank,
-                    "sample": "spread" if rank == 2 else "strongest",
+                    "selection": "spread" if rank == 2 else "strongest",
                     "attention_quantile": 0.9 - 0.4 * rank,
                     "sequence": sequence,
                     "destination": destination,

@@ -41,7 +41,7 @@ def test_examples_of_planted_heads(planted: LanguageModel) -> None:
     ids = dict(texts.select("sequence", "token_ids").iter_rows())
     previous = found.filter((pl.col("layer") == 0) & (pl.col("head") == 0))
     assert (previous["destination"] - previous["source"]).to_list() == [1] * 4
-    strongest = found.filter(sample="strongest")
+    strongest = found.filter(selection="strongest")
     same = strongest.filter((pl.col("layer") == 0) & (pl.col("head") == 1))
     for row in same.iter_rows(named=True):
         tokens = ids[row["sequence"]]
@@ -99,7 +99,7 @@ def test_half_are_the_strongest_of_different_tokens_and_half_one_of_each_quantil
     token[(attention > 0.9) & (generator.random((40, 25)) < 0.9)] = 7
     document = np.arange(40)[:, None].repeat(25, axis=1)
     found = choose(attention, token, document, 12)
-    assert [one.sample for one in found] == ["strongest"] * 6 + ["spread"] * 6
+    assert [one.selection for one in found] == ["strongest"] * 6 + ["spread"] * 6
     value = {one: attention[one.sequence, one.destination] for one in found}
     assert len({one.sequence for one in found}) == 12
     tokens = [int(token[one.sequence, one.destination]) for one in found]
@@ -118,7 +118,7 @@ def test_documents_differ_where_sequences_of_one_are_many() -> None:
     document = np.array([0] * 10 + [1, 2])[:, None].repeat(10, axis=1)
     token = np.arange(120).reshape(12, 10)
     found = choose(attention, token, document, 3)
-    assert [one.sample for one in found] == ["strongest", "strongest", "spread"]
+    assert [one.selection for one in found] == ["strongest", "strongest", "spread"]
     chosen = [int(document[one.sequence, 0]) for one in found]
     assert chosen[0] == 0
     assert chosen[2] in (1, 2)
