@@ -41,14 +41,15 @@ def feature_coactivation(
     length: int,
     *,
     top: int = 5,
+    reach: int | None = None,
     workspace_bytes: int = 128 * 2**20,
     held_bytes: int = 256 * 2**20,
 ) -> pl.DataFrame:
     """Frame `feature_coactivation` of one study (without study).
 
-    For every feature and every other layer, the features there with the largest phi > 0 (Pearson's
-    correlation of the indicators "is active" over all tokens read); of equal values the lower
-    feature comes first.
+    For every feature and other layer within `reach`, the features there with the largest phi > 0
+    (Pearson's correlation of the indicators "is active" over all tokens read); of equal values the
+    lower feature comes first.
 
     Args:
         layers: with an SAE, ascending.
@@ -58,6 +59,7 @@ def feature_coactivation(
         n_tokens: tokens read, the same in all layers.
         length: positions of a sequence.
         top: features per feature and other layer.
+        reach: layers with an SAE on either side that are looked at; None: all.
         workspace_bytes: size of one block [features, d_sae] float64.
         held_bytes: sparse activations that are held beside those of the two layers at hand.
 
@@ -66,6 +68,7 @@ def feature_coactivation(
     """
     if top < 1:
         raise ValueError(f"top is {top}; give at least 1")
+    far = len(layers) if reach is None else reach
     found = [pl.DataFrame(schema=COACTIVATION_SCHEMA)]
     held: dict[int, csr_matrix] = {}
 
@@ -78,7 +81,9 @@ def feature_coactivation(
             held[layer] = _active(activations(layer), d_sae[layer], length)
         return held[layer]
 
-    for layer, other in combinations(layers, 2):
+    for (i, layer), (j, other) in combinations(enumerate(layers), 2):
+        if j - i > far:
+            continue
         own, theirs = active(layer, other), active(other, layer)
         width = max(own.shape[1], theirs.shape[1])
         own, theirs = (

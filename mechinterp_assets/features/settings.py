@@ -87,7 +87,10 @@ class FeatureSettings(Section):
     neighbours: Positive = 10
     """Other features kept by co-activation, and as many by decoder cosine."""
     coactivation: Positive = 5
-    """Features of every other layer kept by co-activation."""
+    """Features of another layer kept by co-activation."""
+    coactivation_layers: Positive = 4
+    """Layers with an SAE in front of a layer, and as many behind it, that are looked at for that;
+    each pair of layers costs what feature_neighbours does for one."""
     logit_tokens: Positive = 10
     """Tokens that a feature promotes, and as many that it suppresses."""
     dfa_examples: Positive = 20

@@ -15,7 +15,7 @@ CREATE TABLE feature_coactivation (
     UNIQUE (study, layer, feature, other_layer, other_feature),
     CHECK (other_layer <> layer)
 );
-COMMENT ON TABLE feature_coactivation IS 'One row per feature, other layer with an SAE and rank: the features there that are most often active at the same tokens. Exact over all pairs and all tokens read. Features that never fired, or never together with a feature there more often than by chance, have no rows. Within a layer: feature_neighbours. A study with one SAE has no rows.';
+COMMENT ON TABLE feature_coactivation IS 'One row per feature, other layer with an SAE (of those within features.coactivation_layers) and rank: the features there that are most often active at the same tokens. Exact over all pairs and all tokens read. Features that never fired, or never together with a feature there more often than by chance, have no rows. Within a layer: feature_neighbours. A study with one SAE has no rows.';
 COMMENT ON COLUMN feature_coactivation.study IS 'Study the row belongs to';
 COMMENT ON COLUMN feature_coactivation.layer IS 'Layer whose z_cat the SAE reads';
 COMMENT ON COLUMN feature_coactivation.feature IS 'Index of the feature in the SAE';

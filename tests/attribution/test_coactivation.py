@@ -77,6 +77,22 @@ def test_coactivation_equals_the_dense_reference(top: int, workspace: int) -> No
     assert n_rows == len(found) > 0
 
 
+def test_layers_out_of_reach_are_left_out_and_the_others_are_the_same() -> None:
+    on = layers(1)
+
+    def found(reach: int | None) -> pl.DataFrame:
+        return feature_coactivation(
+            list(on), lambda layer: [frame(on[layer])], D_SAE, N_TOKENS, LENGTH, reach=reach
+        )
+
+    near = found(1)
+    pairs = set(near.select("layer", "other_layer").unique().iter_rows())
+    assert pairs == {(0, 2), (2, 0), (2, 3), (3, 2)}  # neighbours among layers with an SAE
+    apart = pl.col("layer").is_in([0, 3]) & pl.col("other_layer").is_in([0, 3])
+    assert near.equals(found(None).filter(~apart))
+    assert found(2).equals(found(None))
+
+
 def test_nothing_to_find_gives_an_empty_frame_and_bad_input_an_error() -> None:
     on = layers(0)
     alone = feature_coactivation([2], lambda _: [frame(on[2])], D_SAE, N_TOKENS, LENGTH)

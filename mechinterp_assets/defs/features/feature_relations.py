@@ -77,7 +77,7 @@ def feature_relations(run: Run) -> Made:
 @tables(
     "feature_coactivation",
     reads=["feature_statistics", "feature_activations"],
-    settings=["features.coactivation"],
+    settings=["features.coactivation", "features.coactivation_layers"],
     kinds=["scipy"],
 )
 def feature_coactivation(run: Run) -> Made:
@@ -106,6 +106,7 @@ def feature_coactivation(run: Run) -> Made:
         int(sizes["n_tokens"][0]),
         1 + (last or 0),
         top=run.study.features.coactivation,
+        reach=run.study.features.coactivation_layers,
     )
     return run.made(
         {"feature_coactivation": found},
