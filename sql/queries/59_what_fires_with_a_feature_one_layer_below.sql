@@ -1,5 +1,4 @@
 -- Which features of the layer below are active at the same tokens as the strongest feature of the last layer?
--- Rows of two layers without `chosen` are the strongest partners of every feature of either.
 WITH chosen AS (
     SELECT c.study, c.layer, c.feature, s.n_active, max(c.other_layer) AS below
     FROM feature_coactivation AS c
@@ -19,6 +18,7 @@ SELECT
     round(c.n_coactive / chosen.n_active, 3) AS share_of_feature,
     round(c.n_coactive / s.n_active, 3) AS share_of_other
 FROM chosen
+-- All rows of two layers are the strongest partners of every feature of either.
 JOIN feature_coactivation AS c
     ON c.study = chosen.study AND c.layer = chosen.layer AND c.feature = chosen.feature
     AND c.other_layer = chosen.below

@@ -73,4 +73,5 @@ def test_the_page_of_prompts_leads_to_each_in_the_explorer(
         assert get("/")[0] == 200
     finally:
         file.unlink()
+        get("/")  # the first page records how studies stand: without the file again
     assert get("/nobody.prompts/")[0] == 404

@@ -76,7 +76,7 @@ def feature_relations(run: Run) -> Made:
 
 @tables(
     "feature_coactivation",
-    reads=["feature_statistics", "feature_activations"],
+    reads=["language_model", "feature_statistics", "feature_activations"],
     settings=["features.coactivation", "features.coactivation_layers"],
     kinds=["scipy"],
 )
@@ -89,6 +89,7 @@ def feature_coactivation(run: Run) -> Made:
     layers = run.study.layers
     if len(layers) < 2:
         return run.nothing("the study has one SAE", "feature_coactivation")
+    run.row("language_model")  # whose features they are
     statistics = run.table("feature_statistics")
     sizes = statistics.group_by("layer").agg(pl.len(), pl.col("n_tokens").max()).collect()
     if sizes["n_tokens"].n_unique() > 1:
