@@ -322,7 +322,7 @@ def _in_words(node: dict[str, Any]) -> str:
 
 def _probability(value: float) -> str:
     """An attention probability, with two digits where it is small: it stands in a narrow column."""
-    return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else number(value)
+    return "<.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else number(value)
 
 
 def _quantile(share: float) -> str:
