@@ -81,6 +81,19 @@ class ClusteredShares:
             n_clusters=np.bincount(share[total > 0], minlength=size),
         )
 
+    @classmethod
+    def of_terms(
+        cls, share: NDArray[Any], size: int, cluster: NDArray[Any], part: NDArray[Any]
+    ) -> "ClusteredShares":
+        """From one entry per share and case: its cluster, from 0, and whether it counts."""
+        width = int(cluster.max(initial=-1)) + 1
+        found, place = np.unique(share * width + cluster, return_inverse=True)
+        n = len(found)
+        counts = np.bincount(place[part.astype(bool)], minlength=n)
+        return cls.of_clusters(
+            found // max(width, 1), size, counts, np.bincount(place, minlength=n)
+        )
+
     def interval(self, alpha: float = ALPHA) -> tuple[Floats, Floats]:
         """Lower and upper bound of each share; NaN with cases of fewer than two clusters."""
         from scipy.special import stdtrit  # takes half a second to import

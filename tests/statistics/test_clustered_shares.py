@@ -22,7 +22,7 @@ def intervals(x: Floats, n: Floats) -> tuple[Floats, Floats]:
 def test_coverage_where_tokens_of_a_document_resemble_each_other(
     clusters: int, tokens: int, share: float, correlation: float
 ) -> None:
-    """Each document has its own share (beta); that of all is known. As if independent: too narrow."""
+    """Documents have shares of their own (beta). Taken as independent, tokens say too much."""
     random = np.random.default_rng(0)
     n = random.poisson(tokens, (2000, clusters)) + 1
     scale = 1 / correlation - 1
