@@ -42,6 +42,7 @@ FEATURE_LOSS_SCHEMA = pl.Schema(
         "promoted_token_id": pl.Int32(),
         "n_sequences": pl.Int64(),
         "n_active_sequences": pl.Int64(),
+        "n_documents": pl.Int64(),
         "forward_passes": pl.Int64(),
         "n": pl.Int64(),
         "n_active": pl.Int64(),
@@ -59,7 +60,8 @@ class AblatedFeature:
     """A feature and where it is removed.
 
     promoted_token_id: B. token_ids [sequence, position] of the sequences drawn, out of
-    n_active_sequences in which the feature is active. chosen_by: why this feature.
+    n_active_sequences in which the feature is active. chosen_by: why this feature. documents
+    [sequence, position]: document of each token; None: every sequence is one.
     """
 
     feature: int
@@ -67,6 +69,7 @@ class AblatedFeature:
     token_ids: Tensor
     n_active_sequences: int
     chosen_by: str
+    documents: NDArray[np.int64] | None = None
 
 
 @torch.no_grad()
@@ -81,25 +84,32 @@ def feature_loss(
     """Frame feature_loss of one layer, without study and layer: a row per feature and class.
 
     sae: on raw z of the layer. Two passes per feature and sequence: the clean one, and one from the
-    layer on. seed: of the bootstrap over sequences.
+    layer on. seed: of the bootstrap over documents; a prediction is of the document of the token it
+    is made from.
     """
     rows: list[dict[str, object]] = []
     for one in features:
-        sums = torch.cat([*_sums(model, sae, layer, one)]).cpu().numpy()
-        rows += _rows(one, sums, seed)
+        rows += _rows(one, _sums(model, sae, layer, one), seed)
     return pl.DataFrame(rows, schema=FEATURE_LOSS_SCHEMA)
 
 
 # ---- private -------------------------------------------------------------------------------------
 
-# What is summed over the predictions of a sequence.
+# What is summed over the predictions of a document.
 _N, _ACTIVE, _INCREASE, _DECREASE = range(4)
 
 
 def _sums(
     model: LanguageModel, sae: SparseAutoencoder, layer: int, one: AblatedFeature
-) -> Iterator[Tensor]:
-    """Sums [sequence, class, 4] of batches of sequences."""
+) -> NDArray[np.float64]:
+    """Sums [document, class, 4]."""
+    documents = one.documents
+    if documents is None:
+        documents = np.broadcast_to(np.arange(len(one.token_ids))[:, None], one.token_ids.shape)
+    found, number = np.unique(documents, return_inverse=True)
+    document = torch.from_numpy(number.reshape(documents.shape))
+    n_classes = len(POSITION_CLASSES)
+    sums = torch.zeros(len(found) * n_classes, 4, dtype=torch.float64)
     length = one.token_ids.shape[1]
     batch = max(1, LOGIT_BYTES // (4 * model.config.d_vocab * length))
     direction = sae.W_dec[one.feature].to(model.device)
@@ -123,11 +133,10 @@ def _sums(
             ],
             dim=1,
         )
-        n_classes = len(POSITION_CLASSES)
-        sequence = where.nonzero()[clean.predicting, 0]
-        summed = values.new_zeros(len(ids) * n_classes, values.shape[1])
-        summed.index_add_(0, sequence * n_classes + kind, values)
-        yield summed.view(len(ids), n_classes, -1)
+        of = document[start : start + batch][where.cpu()][clean.predicting.cpu()]
+        sums.index_add_(0, of * n_classes + kind.cpu(), values.double().cpu())
+    summed: NDArray[np.float64] = sums.view(len(found), n_classes, -1).numpy()
+    return summed
 
 
 def _classes(ids: Tensor, promoted: int) -> Tensor:
@@ -144,8 +153,8 @@ def _classes(ids: Tensor, promoted: int) -> Tensor:
 
 
 def _rows(one: AblatedFeature, sums: NDArray[np.float64], seed: int) -> Iterator[dict[str, object]]:
-    """Rows of one feature from sums [sequence, class, 4]."""
-    total, n_sequences = sums.sum(0), len(sums)
+    """Rows of one feature from sums [document, class, 4]."""
+    total, n_sequences = sums.sum(0), len(one.token_ids)
     rise = sums[:, :, _INCREASE]
     low, high = _share_intervals(rise, seed)
     for at, name in enumerate(POSITION_CLASSES):
@@ -157,6 +166,7 @@ def _rows(one: AblatedFeature, sums: NDArray[np.float64], seed: int) -> Iterator
             "promoted_token_id": one.promoted_token_id,
             "n_sequences": n_sequences,
             "n_active_sequences": one.n_active_sequences,
+            "n_documents": len(sums),
             "forward_passes": 2 * n_sequences,
             "n": int(total[at, _N]),
             "n_active": int(total[at, _ACTIVE]),
@@ -171,9 +181,9 @@ def _rows(one: AblatedFeature, sums: NDArray[np.float64], seed: int) -> Iterator
 def _share_intervals(
     rise: NDArray[np.float64], seed: int
 ) -> tuple[list[float | None], list[float | None]]:
-    """95% percentile bootstrap intervals over sequences of each class's share of all rises.
+    """95% percentile bootstrap intervals over documents of each class's share of all rises.
 
-    rise [sequence, class]; None below two sequences, or where a resample has no rise.
+    rise [document, class]; None below two documents, or where a resample has no rise.
     """
     nothing: list[float | None] = [None] * rise.shape[1]
     if len(rise) < 2:

@@ -27,6 +27,7 @@ from mechinterp_assets.attribution.qk_features import (
     Head,
     QkFeatureError,
     ScoreSplitter,
+    base_numbers,
     by_row,
     check_split,
 )
@@ -93,6 +94,7 @@ def qk_carried(
                 splitter.numbers,
                 top_pairs=settings.top_pairs,
                 top_k=settings.top_k,
+                bases=base_numbers(own),
                 last=("not_carried",),
             )
             found.append(_labelled(tables, one, order))

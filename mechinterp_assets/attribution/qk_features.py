@@ -82,6 +82,7 @@ def qk_features(
         splitter.numbers,
         top_pairs=settings.top_pairs,
         top_k=settings.top_k,
+        bases=base_numbers(prompts),
     )
 
 
@@ -234,6 +235,11 @@ class ScoreSplitter:
 
         of_query = norms(query, streams.rows(self._settings.destination))
         return self._factor(layer) * of_query * norms(key, streams.rows(role))
+
+
+def base_numbers(prompts: pl.DataFrame) -> list[int] | None:
+    """Base prompt that each prompt is or was varied from; None where they do not say."""
+    return prompts["pair_id"].to_list() if "pair_id" in prompts.columns else None
 
 
 def by_row(parts: MappedParts, rows: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -13,6 +13,7 @@ from mechinterp_assets.attribution.feature_loss import (
     AblatedFeature,
     _classes,
     _share_intervals,
+    _sums,
     feature_loss,
 )
 from mechinterp_assets.model.language_model import LanguageModel
@@ -141,8 +142,27 @@ def test_where_no_loss_rises_there_is_no_share() -> None:
     assert _share_intervals(np.zeros((4, 3)), 0) == ([None] * 3, [None] * 3)
 
 
-def test_intervals_are_over_sequences() -> None:
-    """Sequences that agree leave no doubt; ones that disagree leave much, however many tokens."""
+def test_sums_are_by_document(gpt2: LanguageModel) -> None:
+    """One document over two sequences is one cluster, and two in one sequence are two."""
+    sae, ids = saes_of(gpt2)[LAYER], token_ids(gpt2)
+    documents = np.repeat(np.array([[0, 0], [0, 1], [2, 2], [3, 3], [3, 3]]), [8, 4], axis=1)
+    whole = AblatedFeature(2, PROMOTED, ids, 9, "activation")
+    of_documents = AblatedFeature(2, PROMOTED, ids, 9, "activation", documents)
+    by_sequence, by_document = (_sums(gpt2, sae, LAYER, one) for one in (whole, of_documents))
+    # The BOS at 7 of sequence 1 ends document 0: its predictions behind that are document 1's.
+    last = AblatedFeature(2, PROMOTED, ids[1:2], 9, "activation", documents[1:2])
+    first, second = _sums(gpt2, sae, LAYER, last)
+    np.testing.assert_allclose(by_document[0], by_sequence[0] + first, atol=1e-6)
+    np.testing.assert_allclose(by_document[1], second, atol=1e-6)
+    np.testing.assert_allclose(by_document[2], by_sequence[2], atol=1e-6)
+    np.testing.assert_allclose(by_document[3], by_sequence[3:].sum(0), atol=1e-6)
+    assert second[:, 0].sum() == 3  # predictions from 8, 9 and 10
+    frame = feature_loss(gpt2, sae, LAYER, [of_documents], seed=0)
+    assert frame["n_documents"].unique().to_list() == [4]
+
+
+def test_intervals_are_over_documents() -> None:
+    """Documents that agree leave no doubt; ones that disagree leave much, however many tokens."""
     low, high = _share_intervals(np.array([[3.0, 0, 1]] * 6), 0)
     assert low == pytest.approx([0.75, 0, 0.25]) == high
     low, high = _share_intervals(np.array([[1.0, 0, 0], [0, 0, 1.0]] * 3), 0)
