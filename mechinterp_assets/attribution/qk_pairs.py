@@ -488,7 +488,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _explained(score: Floats, part: Floats) -> float | None:
-    variance = float(score.var())
+    variance = float(score.var()) if len(score) else 0.0
     return 1 - float((score - part).var()) / variance if variance > 0 else None
 
 

@@ -51,7 +51,7 @@ def _features(run: Run, seed: int) -> Iterator[AblatedFeature]:
     from mechinterp_assets.corpora.token_documents import Separator, token_documents
     from mechinterp_assets.corpora.tokenize import token_matrix
 
-    separator = Separator(run.model.bos_token_id, run.model.prepend_bos)
+    separator = Separator(run.model.bos_token_id, run.model.bos.prepended)
     settings = run.study.features
     chosen = _chosen(run).head(settings.loss_features)
     for row in chosen.iter_rows(named=True):

@@ -44,7 +44,7 @@ def prefix_induction(run: Run) -> Made:
     heads = _induction_heads(run.frame("head_scores"))
     held_out = sequences(run, "held_out", settings.corpus_sequences)
     text = torch.from_numpy(token_matrix(held_out))
-    documents = token_documents(held_out, Separator(model.bos_token_id, model.prepend_bos))
+    documents = token_documents(held_out, Separator(model.bos_token_id, model.bos.prepended))
     # Random sequences are as long as the study's context has room for.
     length = min(SEQUENCE_LENGTH, run.study.corpus.context_size)
     scores = score_by_prefix(model, settings, length=length)
