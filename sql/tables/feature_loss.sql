@@ -40,5 +40,5 @@ COMMENT ON COLUMN feature_loss.n_active IS 'Of these, predictions from a token a
 COMMENT ON COLUMN feature_loss.loss_increase IS 'Sum over predictions whose cross-entropy rises of that rise, nats';
 COMMENT ON COLUMN feature_loss.loss_decrease IS 'Sum over predictions whose cross-entropy falls of that fall, nats, as a positive number';
 COMMENT ON COLUMN feature_loss.increase_share IS 'loss_increase / its sum over the classes of the feature; NULL where no loss rises';
-COMMENT ON COLUMN feature_loss.ci_low IS 'Lower end of the 95% percentile bootstrap interval of increase_share over documents, since tokens of one text are not independent; NULL below two documents';
+COMMENT ON COLUMN feature_loss.ci_low IS 'Lower end of the 95% interval of increase_share over documents, since tokens of one text are not independent: Clopper & Pearson''s at as many independent predictions, weighted by their rise, as have the variance that resampling documents gives (Korn & Graubard 1998); NULL where the loss rises in fewer than two documents';
 COMMENT ON COLUMN feature_loss.ci_high IS 'Upper end of the same interval';

@@ -35,7 +35,7 @@ def feature_loss(run: Run) -> Made:
     from mechinterp_assets.attribution.feature_loss import feature_loss as measure
 
     seed = run.study.sae.seed
-    frame = measure(run.model, open_sae(run), run.layer, _features(run, seed), seed=seed)
+    frame = measure(run.model, open_sae(run), run.layer, _features(run, seed))
     passes = int(frame.unique("feature")["forward_passes"].sum())
     return run.made({"feature_loss": frame}, {"feature_loss": {"forward_passes": passes}})
 
