@@ -31,6 +31,7 @@ from mechinterp_assets.explore.vocabulary import logit_lens, next_tokens, token_
 from mechinterp_assets.explore.what_if import WhatIf, heads_ablated, what_if
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.attribution.residual_saes import ResidualSaes
 
 MAX_TOKENS = 512
 FEATURES_SCHEMA = pl.Schema(
@@ -58,6 +59,7 @@ class Explorer:
     Args:
         model: its raw view runs the prompts.
         saes: layer -> SAE on raw z; layers without one are explored by heads alone.
+        residual: SAEs on the residual stream, whose features split what is read at their layers.
         max_tokens: of a prompt; attention patterns of all layers are kept in float64.
 
     Raises:
@@ -69,9 +71,11 @@ class Explorer:
         model: LanguageModel,
         saes: Mapping[int, SparseAutoencoder],
         *,
+        residual: ResidualSaes | None = None,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
-        check_widths(model, saes)
+        check_widths(model, saes, residual)
+        self.residual = residual or ResidualSaes()
         self.model, self.saes, self.max_tokens = model, dict(sorted(saes.items())), max_tokens
         self.frozen = FrozenModel(model)
 
@@ -428,7 +432,13 @@ class Exploration:
 
     @cached_property
     def _splits(self) -> Splits:
-        return Splits(self.explorer.frozen, self._checked, self.saes, by_heads_without_sae=True)
+        return Splits(
+            self.explorer.frozen,
+            self._checked,
+            self.saes,
+            residual=self.explorer.residual,
+            by_heads_without_sae=True,
+        )
 
     @cached_property
     def _heads_only(self) -> Splits:
