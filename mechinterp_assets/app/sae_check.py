@@ -204,10 +204,7 @@ def _residual_fits(
         "true": measured("processed", sae, rows - rows.mean(1, keepdim=True)),
     }
     for centred, one in views.items():
-        say(
-            f"  residual_sae.centre: {centred:5}  1 - FVU {1 - one.loss:.3f}, L0 "
-            f"{one.l0:.1f}"
-        )
+        say(f"  residual_sae.centre: {centred:5}  1 - FVU {1 - one.loss:.3f}, L0 {one.l0:.1f}")
     best = min(views, key=lambda centred: views[centred].loss)
     if views[best].loss > expected.max_fvu:
         say(

@@ -37,9 +37,9 @@ class ActiveFeatures:
     ) -> "ActiveFeatures":
         """Features by the SAE's own answer for x, float64; their values are float64.
 
-        place: where the SAE reads, for messages. centre: the SAE reads x less its mean over d_in; the error
-        makes up the whole of x either way. Raises RdfaError for an SAE whose activation is not its
-        pre-activation.
+        place: where the SAE reads, for messages. centre: the SAE reads x less its mean over d_in;
+        the error makes up the whole of x either way. Raises RdfaError for an SAE whose activation
+        is not its pre-activation.
         """
         seen = x - x.mean() if centre else x
         _, ids, values = sae.encode_sparse(seen[None].to(sae.W_enc))

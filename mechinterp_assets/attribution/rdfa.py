@@ -19,10 +19,10 @@ from mechinterp_assets.attribution.rdfa_splits import (
     check_widths,
 )
 from mechinterp_assets.attribution.rdfa_tree import TREE_SCHEMA, grow
+from mechinterp_assets.attribution.residual_saes import ResidualSaes
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.attribution.residual_saes import ResidualSaes
 
 __all__ = ["RDFA_SCHEMA", "InactiveFeatureError", "Rdfa", "RdfaError"]
 

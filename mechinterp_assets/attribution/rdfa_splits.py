@@ -43,10 +43,10 @@ from mechinterp_assets.attribution.frozen_forward import (
 )
 from mechinterp_assets.attribution.head_attribution import split_heads
 from mechinterp_assets.attribution.rdfa_tree import Node
+from mechinterp_assets.attribution.residual_saes import ResidualSaes
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.precision import same_sum
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.attribution.residual_saes import ResidualSaes
 
 
 class InactiveFeatureError(RdfaError):
@@ -244,7 +244,7 @@ class Splits:
     def _components(
         self, layer: int, position: int, source: int, w: Tensor, heads: slice, depth: int
     ) -> list[Node]:
-        """A source's values by what wrote the residual stream there, or by its residual features."""
+        """A source's values by residual features there, or by what wrote the stream."""
         weights = self._model.weights(layer)
         attended = self._forward.pattern[layer][heads, position, source, None] * w[heads]
         read = torch.einsum("kde,ke->d", weights.W_V[heads], attended)
@@ -354,9 +354,7 @@ class Splits:
         """Active features of a layer at a position. Raises RdfaError (see ActiveFeatures.of)."""
         if (layer, position) not in self._found:
             z = self._forward.z[layer][position]
-            self._found[layer, position] = ActiveFeatures.of(
-                self._saes[layer], z, f"layer {layer}"
-            )
+            self._found[layer, position] = ActiveFeatures.of(self._saes[layer], z, f"layer {layer}")
         return self._found[layer, position]
 
     def _active_residual(self, layer: int, position: int) -> ActiveFeatures:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mechinterp_assets.attribution.residual_saes import ResidualSaes
     from mechinterp_assets.explore.exploration import Exploration
     from mechinterp_assets.model.language_model import LanguageModel
     from mechinterp_assets.sae.base import SparseAutoencoder
-    from mechinterp_assets.attribution.residual_saes import ResidualSaes
 
 
 def explore(
@@ -25,8 +25,8 @@ def explore(
     """One prompt, run once: its tokens, features, attributions, attention and logits as frames.
 
     text: text, tokenised as the model's prompts are (BOS before it where they begin with one), or
-    token ids that are taken as they are. saes: layer -> SAE on raw z. residual: SAEs on the residual stream,
-    whose features split what attribution finds read at their layers. For several prompts of one
+    token ids that are taken as they are. saes: layer -> SAE on raw z. residual: SAEs on the
+    residual stream, whose features split what is read at their layers. For several prompts of one
     model make an `Explorer`, which keeps what they share. Raises ExploreError for a prompt that is
     empty, longer than `max_tokens` or the model's context, or has ids that the model has not.
     """

@@ -21,6 +21,7 @@ from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.attribution.frozen_forward import FrozenForward, FrozenModel
 from mechinterp_assets.attribution.rdfa_splits import Splits, check_feature, check_widths
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
+from mechinterp_assets.attribution.residual_saes import ResidualSaes
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.circuits.score_model import ScoreModel
 from mechinterp_assets.explore.errors import ExploreError
@@ -31,7 +32,6 @@ from mechinterp_assets.explore.vocabulary import logit_lens, next_tokens, token_
 from mechinterp_assets.explore.what_if import WhatIf, heads_ablated, what_if
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
-from mechinterp_assets.attribution.residual_saes import ResidualSaes
 
 MAX_TOKENS = 512
 FEATURES_SCHEMA = pl.Schema(

@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # science imports torch
     from torch import Tensor
 
     from mechinterp_assets.activations.cache import ActivationReader
+    from mechinterp_assets.attribution.residual_saes import ResidualSaes
     from mechinterp_assets.model.language_model import LanguageModel
     from mechinterp_assets.sae.base import SparseAutoencoder
-    from mechinterp_assets.attribution.residual_saes import ResidualSaes
 
 SAE = "attention_sae"
 CACHE = "activation_cache"

@@ -342,9 +342,8 @@ class SaeSettings(Section):
 
 
 class ResidualSaeSettings(Section):
-    """SAEs on the residual stream before attention layers, trained elsewhere: what a head reads at a
-    source is then split by their features (recursive attribution), and so are the keys of scores
-    (qk_features).
+    """SAEs on the residual stream before attention layers, trained elsewhere: they split what a
+    head reads at a source (recursive attribution) and the keys of scores (qk_features).
     """
 
     path: LocalName | None = None

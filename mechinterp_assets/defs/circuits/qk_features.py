@@ -192,7 +192,7 @@ def _carriers(
 def _residual_saes(run: Run, layers: set[int]) -> dict[int, SparseAutoencoder]:
     """SAEs on the residual stream before `layers`, where the study names a folder.
 
-    Those of qk_features alone are there for every layer, those of the section residual_sae for some.
+    Those of qk_features alone are there for every layer, those of residual_sae for some.
     """
     from mechinterp_assets.sae.external import read_residual
 
