@@ -111,10 +111,13 @@ class Study(Section):
         given, own = data.get("residual_sae"), data.get("qk_features", {})
         if not isinstance(given, Mapping) or not isinstance(own, Mapping):
             return data
-        # A path that is wrong is answered once, where it stands.
-        if "{layer}" not in str(given.get("path")) or own.get("residual_sae") is not None:
+        path, centre = given.get("path"), given.get("centre", False)
+        # What is wrong with these is answered once, where it stands.
+        if not isinstance(path, str) or "{layer}" not in path or not isinstance(centre, bool):
             return data
-        taken = {"residual_sae": given["path"], "centre_residual": given.get("centre", False)}
+        if own.get("residual_sae") is not None:
+            return data
+        taken = {"residual_sae": path, "centre_residual": centre}
         return {**data, "qk_features": {**own, **taken}}
 
     @model_validator(mode="after")

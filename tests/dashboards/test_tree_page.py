@@ -45,9 +45,17 @@ def tree(feature: int, sequence: int, position: int, by_head: bool = False) -> p
             at("value_bias", 0.499, layer=LAYER, always_shown=True),
         ]
 
+    def by_residual_sae() -> list[Node]:
+        return [
+            at("residual_feature", 2.0, layer=LAYER, feature=9, activation=4.0, gain=0.5),
+            at("residual_error", 0.5, layer=LAYER, always_shown=True),
+            at("residual_bias", -0.5, layer=LAYER, always_shown=True),
+        ]
+
     def sources() -> list[Node]:
         head = 2 if by_head else None
-        read = at("source", 4.0, layer=LAYER, head=head, strongest_head=2, split=components)
+        split = by_residual_sae if by_head else components
+        read = at("source", 4.0, layer=LAYER, head=head, strongest_head=2, split=split)
         far = at("source", 0.001, layer=LAYER, position=2, token_id=2, strongest_head=0)
         return [read, far, Node("encoder_bias", 0.999, layer=LAYER, always_shown=True)]
 
@@ -146,7 +154,16 @@ def test_the_page_has_every_node_and_its_share(site: Path) -> None:
     split = [a for name, a in page.elements if name == "details" and a.get("class") != "sql"]
     assert len(split) == 3  # the feature, what it reads, the attention output
     assert all("open" in attributes for attributes in split)
-    assert "reads through head L2H2" in Page(site / "trees" / f"{OTHER}.html").text
+    other = re.sub(r"\s+", " ", Page(site / "trees" / f"{OTHER}.html").text)
+    for line in (
+        "reads through head L2H2",
+        f"+40%residual feature 9 before layer {LAYER}",
+        "active 4, gain 0.5",
+        f"+10%error of the residual SAE before layer {LAYER}",
+        f"−10%decoder bias of the residual SAE before layer {LAYER}",
+        f"residual features before layer {LAYER}, not split+40%+2",
+    ):
+        assert line in other, line
 
 
 def test_where_it_ends_sums_the_leaves(site: Path) -> None:
