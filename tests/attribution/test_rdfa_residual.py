@@ -2,17 +2,21 @@
 level sums, gradients of an independent frozen pass, a planted residual feature, the embedded
 model."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 import torch
 from torch import Tensor
 
 from mechinterp_assets.attribution.rdfa import Rdfa, RdfaError
-from mechinterp_assets.attribution.residual_saes import ResidualSaes
+from mechinterp_assets.attribution.residual_saes import ResidualSaes, residual_saes_of
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.sae.settings import ResidualSaeSettings
 from tests.attribution.frozen_trees import (
     COPIED,
     LENGTH,
@@ -26,6 +30,7 @@ from tests.attribution.frozen_trees import (
     z_of,
 )
 from tests.attribution.random_models import random_sae, saes_of
+from tests.foreign_sae import write_residual
 
 WRITERS = {"embedding", "position", "attention", "mlp"}
 
@@ -183,6 +188,27 @@ def test_the_embedded_model_in_float32(organism: LanguageModel) -> None:
     tree = Rdfa(organism, saes, settings, residual=residual).tree(ids, 3, feature, len(ids) - 1)
     assert worst_level(tree) < 1e-5
     assert set(tree.filter(node_kind="residual_feature")["at_layer"]) >= {2, 3}
+
+
+def test_a_study_names_them_by_layer(organism: LanguageModel, tmp_path: Path) -> None:
+    d = organism.config.d_model
+    sae = StandardSAE(torch.eye(d), torch.zeros(d), torch.eye(d), torch.zeros(d))
+    for layer in (1, 3):
+        write_residual(tmp_path / f"r{layer}", sae, layer)
+    named = ResidualSaeSettings(path=str(tmp_path / "r{layer}"), layers=[3, 1], centre=True)
+    found = residual_saes_of(named, RdfaSettings(), organism)
+    assert (list(found.by_layer), found.centre) == ([1, 3], True)
+    torch.testing.assert_close(found.by_layer[3].W_enc, sae.W_enc)
+    assert list(residual_saes_of(named, RdfaSettings(), organism, n_layers=3).by_layer) == [1]
+    unused = RdfaSettings(residual_features=False)
+    for none in (
+        residual_saes_of(named, unused, organism),
+        residual_saes_of(ResidualSaeSettings(), RdfaSettings(), organism),
+    ):
+        assert none == ResidualSaes()
+    write_residual(tmp_path / "r3", sae, 2)
+    with pytest.raises(SaeError, match=r"blocks\.3\.hook_resid_pre"):
+        residual_saes_of(named, RdfaSettings(), organism)
 
 
 def test_saes_that_do_not_fit_are_refused(gpt2: LanguageModel) -> None:
