@@ -262,7 +262,7 @@ def _set_members(rows: list[Row]) -> str:
 
 
 def _slice_terms(rows: list[Row]) -> str:
-    said = []
+    said: list[str] = []
     first = (rows[0]["head"], rows[0]["pair"])
     for fires, verb in ((True, "fires"), (False, "does not fire")):
         own = [row for row in rows if (row["head"], row["pair"]) == first and row["fires"] is fires]

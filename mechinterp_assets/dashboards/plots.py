@@ -309,6 +309,7 @@ def value_map(
     columns: Sequence[str],
     titles: Sequence[Sequence[str]],
     full: float = 1.0,
+    wide: int = 46,
 ) -> Markup:
     """Cells with their value written in them, shaded by sign and size.
 
@@ -319,6 +320,7 @@ def value_map(
         columns: name of each column, below, read upwards.
         titles: [row][column], hover texts.
         full: the absolute value from which on the shade is strongest.
+        wide: pixels from one column to the next.
 
     Raises:
         ValueError: the numbers of values, names and titles differ.
@@ -327,7 +329,7 @@ def value_map(
     for part in (values, titles):
         if (len(part), {len(row) for row in part}) != shape:
             raise ValueError(f"values and titles must be {len(rows)} rows of {len(columns)}")
-    wide, tall = 46, 24
+    tall = 24
     left = 10 + round(max((_text_width(name) for name in rows), default=0))
     below = 14 + round(max((_text_width(name) for name in columns), default=0))
     parts = []

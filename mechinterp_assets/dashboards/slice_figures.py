@@ -41,6 +41,7 @@ def row_map(
     rows: Sequence[str],
     columns: Sequence[str],
     full: float = 1.0,
+    wide: int = 46,
 ) -> Markup:
     """A map of one column of rows, with their hover texts; a cell is empty without a row."""
     return value_map(
@@ -50,6 +51,7 @@ def row_map(
         columns=columns,
         titles=[["" if row is None else title(row) for row in line] for line in found],
         full=full,
+        wide=wide,
     )
 
 
@@ -282,6 +284,7 @@ def token_signals(frame: pl.DataFrame) -> Figure | None:
                     rows=nodes,
                     columns=roles,
                     full=most or 1.0,
+                    wide=37,  # both sides fit beside one another
                 ),
             )
         )
