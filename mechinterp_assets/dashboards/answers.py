@@ -361,6 +361,26 @@ def _token_signals(rows: list[Row]) -> str:
     )
 
 
+def _token_norms(rows: list[Row]) -> str:
+    """In what share of (token at the source role, another token) the first has the larger norm."""
+    shares: dict[str, float] = {}
+    for node in dict.fromkeys(row["node"] for row in rows):
+        own = _with((row for row in rows if row["node"] == node), "mean_norm")
+        inside = [row["mean_norm"] for row in own if row["at_source"]]
+        others = [row["mean_norm"] for row in own if not row["at_source"]]
+        if inside and others:
+            won = sum((a > b) + 0.5 * (a == b) for a in inside for b in others)
+            shares[node] = won / (len(inside) * len(others))
+    if not shares:
+        return ""
+    best = max(shares, key=lambda node: shares[node])
+    return (
+        f"A token that stands at the source role has a larger norm than one that never does in "
+        f"{percent(median(shares.values()))} of pairs of such tokens, in the median of "
+        f"{len(shares)} nodes; most in {best}, {percent(shares[best])}."
+    )
+
+
 _ANSWERS: dict[str, Callable[[list[Row]], str]] = {
     "experiment_edges": _edges,
     "experiment_noising": _noising,
@@ -381,6 +401,7 @@ _ANSWERS: dict[str, Callable[[list[Row]], str]] = {
     "slice_usage": _slice_usage,
     "slice_contrast": _slice_contrast,
     "token_signals": _token_signals,
+    "token_norms": _token_norms,
 }
 
 

@@ -50,6 +50,8 @@ TABLES = (
     "attention_slice_contrast",
     "attention_consensus",
     "attention_token_signal",
+    "attention_token_norms",
+    "vocabulary",
 )
 Query = Callable[[str], pl.DataFrame]
 Draw = Callable[[pl.DataFrame], Figure | None]
@@ -67,6 +69,7 @@ SLICE_FIGURES: dict[str, Draw] = {
     "slice_counts": slice_figures.slice_counts,
     "slice_contrast": slice_figures.slice_contrast,
     "token_signals": slice_figures.token_signals,
+    "token_norms": slice_figures.token_norms,
 }
 MAX_TABLE_ROWS = 25  # rows of a table of numbers; the SQL gives all
 SHOWN_PICTURES = 4  # of a figure, before more are asked for

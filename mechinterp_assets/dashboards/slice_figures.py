@@ -301,8 +301,52 @@ def token_signals(frame: pl.DataFrame) -> Figure | None:
     )
 
 
+def token_norms(frame: pl.DataFrame) -> Figure | None:
+    """Tokens by how much of them a key reads, apart by whether it attends to them (FC24 Fig. 9)."""
+    if frame.is_empty():
+        return None
+    pictures = []
+    for (node,), own in _parts(frame, "node"):
+        series = [
+            (
+                name,
+                [
+                    Point(
+                        row["place"],
+                        row["mean_norm"],
+                        f"{row['token']}: {number(row['mean_norm'])}, sd {number(row['sd_norm'])} "
+                        f"over {row['n']} positions",
+                    )
+                    for row in own.filter(pl.col("at_source") == kind).to_dicts()
+                ],
+            )
+            for name, kind in _KINDS.items()
+        ]
+        picture = scatter_plot(
+            series,
+            label=f"mean norm of tokens in what the key of {node} reads, by rank",
+            x_axis="rank of the token",
+            y_axis="mean norm",
+            height=170,
+        )
+        pictures.append((str(node), picture))
+    return Figure(
+        "Which tokens a head can read",
+        pictures,
+        frame,
+        legend=[(name, colour(i)) for i, name in enumerate(_KINDS)],
+        note=(
+            "A dot is a token of the prompts: the length of what lies of it, on average, in the "
+            "span of the right singular vectors that a node's pairs agree on (FC24 Fig. 9). At the "
+            "source roles IO, S1 and S2 stand names."
+        ),
+        hidden=("source_role",),
+    )
+
+
 # ---- private -------------------------------------------------------------------------------------
 
+_KINDS = {"stands at the node's source role": True, "never does": False}
 _TEXTS = {"ioi": "on the prompts", "corpus": "on unspecific text of the same lengths"}
 
 

@@ -34,6 +34,7 @@ SLICES = {
     "slice-counts": "how many slices",
     "slice-contrast": "what S changes",
     "token-signals": "what tokens carry",
+    "token-norms": "which tokens are read",
 }
 _RULES = {
     "fc24": "fc24: pairs fire with enough attention and a score of at least 0",

@@ -8,13 +8,14 @@ import pytest
 import torch
 from trace_reference import Reference
 
-from mechinterp_assets.circuits.consensus import NODE, consensus_signal
+from mechinterp_assets.circuits.consensus import CONSENSUS_SCHEMA, NODE, consensus_signal
 from mechinterp_assets.circuits.omega import ModelOmega
 from mechinterp_assets.circuits.slice_usage import slice_usage, text_of_the_same_lengths
 from mechinterp_assets.circuits.slices import attention_slices, slice_terms
+from mechinterp_assets.circuits.token_norms import token_norms
 from mechinterp_assets.circuits.trace import trace_circuit
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.prompts.roles import position_roles
+from mechinterp_assets.prompts.roles import position_roles, role_positions
 from mechinterp_assets.storage.declarations import table_specs
 
 
@@ -171,3 +172,50 @@ def test_consensus_of_rotary_models(
         assert row["n"] == len(values)
         assert row["mean_signal"] == pytest.approx(values.mean(), abs=1e-6)
         assert row["sd_signal"] == pytest.approx(values.std(), abs=1e-6)
+
+
+def test_norms_of_tokens(organism: LanguageModel, organism_prompts: pl.DataFrame) -> None:
+    """Against a projection on the span, made by QR, token by token."""
+    layer, head, slices = 3, 3, [1, 4]
+    node = {"layer": layer, "head": head, "destination_role": "END", "source_role": "IO"}
+    consensus = pl.DataFrame(
+        [{**node, "slice": k, "in_consensus": k in slices} for k in (0, *slices)]
+        + [{**node, "head": 1, "slice": 0, "in_consensus": False}]
+    )
+    found = token_norms(organism, organism_prompts, consensus)
+    declared = table_specs()["attention_token_norms"].science_columns
+    assert dict(found.schema) == {c.name: c.polars_type for c in declared if c.name != "task"}
+    assert found.select(*node, "n_dimensions").unique().rows() == [(3, 3, "END", "IO", 2)]
+
+    basis = torch.linalg.qr(ModelOmega(organism).vectors(layer, head)[2][:, slices]).Q
+    norms: dict[int, list[float]] = {}
+    for (ids,) in organism_prompts.select("token_ids").iter_rows():
+        with torch.no_grad():
+            _, cache = organism.processed.run_with_cache(torch.tensor([ids]))
+        x = cache[f"blocks.{layer}.hook_resid_pre"][0].double()
+        x = x - x.mean(-1, keepdim=True)
+        x = x / (x.square().mean(-1, keepdim=True) + organism.config.eps).sqrt()
+        x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], 1)
+        projected = x @ basis @ basis.T
+        for token, row in zip(ids, projected, strict=True):
+            norms.setdefault(token, []).append(float(row.norm()))
+    at_io = {
+        ids[at]
+        for ids, at in zip(
+            organism_prompts["token_ids"], role_positions(organism_prompts, "IO"), strict=True
+        )
+    }
+    assert {row["token_id"] for row in found.to_dicts() if row["at_source"]} == at_io
+    assert set(found["token_id"]) == set(norms)
+    for row in found.to_dicts():
+        values = np.array(norms[row["token_id"]])
+        assert row["n"] == len(values)
+        assert row["mean_norm"] == pytest.approx(values.mean(), rel=1e-5)
+        # From sums of squares: what is left of them where all values are alike.
+        assert row["sd_norm"] == pytest.approx(values.std(), rel=1e-3, abs=1e-4)
+    assert found["mean_norm"].is_sorted(descending=True)
+
+
+def test_norms_of_no_consensus_are_none() -> None:
+    nothing = pl.DataFrame(schema=CONSENSUS_SCHEMA)
+    assert token_norms(None, pl.DataFrame(), nothing, omega=object()).is_empty()  # type: ignore[arg-type]

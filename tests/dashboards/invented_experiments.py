@@ -248,6 +248,23 @@ def lake(root: Path) -> Lake:
                 "in_consensus": True,
             }
         ],
+        "attention_token_norms": [
+            {
+                "task": "ioi",
+                "layer": 1,
+                "head": 2,
+                "destination_role": ATTACK,
+                "source_role": "IO",
+                "token_id": token,
+                "n_dimensions": 1,
+                "at_source": token == 0,
+                "n": 4,
+                "mean_norm": 2.0 - token,
+                "sd_norm": 0.5,
+            }
+            for token in (0, 1)
+        ],
+        "vocabulary": [{"token_id": token, "token": f"{token} {ATTACK}"} for token in (0, 1)],
         "attention_token_signal": [
             {
                 "task": "ioi",

@@ -56,7 +56,7 @@ def rows_of(statement: str, **tables: pl.DataFrame) -> pl.DataFrame:
 def test_nothing_is_drawn_of_no_rows() -> None:
     columns = ["head", "pair", "fires", "text_source", "effective_heads", "side", "position_role"]
     nothing = pl.DataFrame(schema=dict.fromkeys(columns, pl.Float64))
-    assert [draw(nothing) for draw in SLICE_FIGURES.values()] == [None] * 6
+    assert [draw(nothing) for draw in SLICE_FIGURES.values()] == [None] * 7
 
 
 def test_terms_are_those_of_the_pairs_with_the_median_score() -> None:
@@ -221,4 +221,50 @@ def test_contrast_and_signals_name_what_is_drawn() -> None:
     assert answer("token_signals", signals) == (
         "Of all roles the one that a node attends from or to carries the largest signal: the query "
         "signal in 1 of 1 nodes, the key signal in 1 of 1 nodes."
+    )
+
+
+def test_tokens_are_ranked_within_their_node() -> None:
+    node = {"layer": 2, "head": 1, "destination_role": "END", "source_role": "IO"}
+    key = {"study": "s", "task": "ioi"}
+    norms = pl.DataFrame(
+        [
+            {
+                **key,
+                **node,
+                "token_id": k,
+                "mean_norm": norm,
+                "sd_norm": 0.5,
+                "n": 3,
+                "at_source": at,
+            }
+            for k, norm, at in ((0, 1.0, False), (1, 4.0, True), (2, 2.0, True), (3, 3.0, False))
+        ]
+    )
+    frame = rows_of(
+        "token_norms",
+        attention_token_norms=norms,
+        attention_consensus=pl.DataFrame([{**key, **node, "n_pairs": 5}]),
+        vocabulary=pl.DataFrame(
+            {"study": ["s"] * 4, "token_id": range(4), "token": ["<i>", "Ann", "Bob", "the"]}
+        ),
+    )
+    figure = slice_figures.token_norms(frame)
+    assert figure is not None
+    ((caption, picture),) = figure.pictures
+    assert caption == "L2H1 END → IO"
+    drawn = [
+        re.findall(r'cx="([\d.]+)" cy="([\d.]+)"[^>]*><title>([^:]*): ([\d.]+), sd 0.5', part)
+        for part in picture.split("<g class=")[1:]
+    ]
+    assert [[token for *_, token, _ in part] for part in drawn] == [
+        ["Ann", "Bob"],
+        ["the", "&lt;i&gt;"],
+    ]
+    order = sorted((float(x), float(y), value) for part in drawn for x, y, _, value in part)
+    assert [value for *_, value in order] == ["4", "3", "2", "1"]
+    assert [y for _, y, _ in order] == sorted(y for _, y, _ in order)
+    assert answer("token_norms", frame) == (
+        "A token that stands at the source role has a larger norm than one that never does in 75% "
+        "of pairs of such tokens, in the median of 1 nodes; most in L2H1 END → IO, 75%."
     )
