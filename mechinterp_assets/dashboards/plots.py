@@ -257,8 +257,9 @@ def scatter_plot(
     cross: tuple[float, float] | None = None,
     width: int = 320,
     height: int = 260,
+    radius: float = 3.5,
 ) -> Markup:
-    """Points in two dimensions, a colour per series.
+    """Points in two dimensions, a colour per series, later series above earlier ones.
 
     Args:
         series: name and points of each series.
@@ -269,6 +270,7 @@ def scatter_plot(
         cross: a place marked by a dashed line across and one upwards, which the axes include.
         width: of the plot without its margins, in pixels.
         height: of the plot without its margins, in pixels.
+        radius: of a point, in pixels.
     """
     points = [point for _, own in series for point in own if point.drawn]
     xs = [point.x for point in points] + ([cross[0]] if cross else [])
@@ -292,7 +294,7 @@ def scatter_plot(
         )
     for i, (_, own) in enumerate(series):
         dots = "".join(
-            f'<circle cx="{across.at(p.x or 0.0):.1f}" cy="{up.at(p.y or 0.0):.1f}" r="3.5">'
+            f'<circle cx="{across.at(p.x or 0.0):.1f}" cy="{up.at(p.y or 0.0):.1f}" r="{radius:g}">'
             f"<title>{html.escape(p.title)}</title></circle>"
             for p in own
             if p.drawn

@@ -295,7 +295,7 @@ def token_signals(frame: pl.DataFrame) -> Figure | None:
         note=(
             "Nodes of the trace in most pairs; the signal along the slices that at least half of a "
             "node's pairs select. A head attends where the product of both signals is large "
-            "(FC24 Fig. 9)."
+            "(after FC24 Fig. 9)."
         ),
         hidden=("destination_role", "source_role"),
     )
@@ -327,7 +327,9 @@ def token_norms(frame: pl.DataFrame) -> Figure | None:
             label=f"mean norm of tokens in what the key of {node} reads, by rank",
             x_axis="rank of the token",
             y_axis="mean norm",
+            width=480,
             height=170,
+            radius=2,
         )
         pictures.append((str(node), picture))
     return Figure(
@@ -346,7 +348,7 @@ def token_norms(frame: pl.DataFrame) -> Figure | None:
 
 # ---- private -------------------------------------------------------------------------------------
 
-_KINDS = {"stands at the node's source role": True, "never does": False}
+_KINDS = {"other tokens": False, "tokens that stand at the node's source role": True}
 _TEXTS = {"ioi": "on the prompts", "corpus": "on unspecific text of the same lengths"}
 
 

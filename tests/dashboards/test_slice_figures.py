@@ -258,8 +258,8 @@ def test_tokens_are_ranked_within_their_node() -> None:
         for part in picture.split("<g class=")[1:]
     ]
     assert [[token for *_, token, _ in part] for part in drawn] == [
-        ["Ann", "Bob"],
         ["the", "&lt;i&gt;"],
+        ["Ann", "Bob"],  # above the others
     ]
     order = sorted((float(x), float(y), value) for part in drawn for x, y, _, value in part)
     assert [value for *_, value in order] == ["4", "3", "2", "1"]
