@@ -284,13 +284,22 @@ def _slice_prompts(rows: list[Row]) -> str:
     n_pairs = {row["fires"]: row["n_pairs"] for row in own}
     if True not in n_pairs:
         return ""
-    uses = Counter(row["slice"] for row in own if row["fires"])
-    slice_, n = max(uses.items(), key=lambda item: (item[1], -item[0]))
-    silent = sum(row["slice"] == slice_ for row in own if not row["fires"])
-    also = f" and of {silent} of {n_pairs[False]} in which it does not" if False in n_pairs else ""
+    uses = {kind: Counter(row["slice"] for row in own if row["fires"] is kind) for kind in n_pairs}
+    most = min(uses[True], key=lambda k: (-uses[True][k], k))
+    said = (
+        f"Singular vector {most} is in S of {uses[True][most]} of {n_pairs[True]} prompts in which "
+        f"{first[0]}, {first[1]}, fires"
+    )
+    if False not in n_pairs:
+        return f"{said}."
+
+    def apart(k: int) -> float:
+        return abs(uses[True][k] / n_pairs[True] - uses[False][k] / n_pairs[False])
+
+    other = min(uses[True] | uses[False], key=lambda k: (-apart(k), k))
     return (
-        f"Singular vector {slice_} is in S of {n} of {n_pairs[True]} prompts in which {first[0]}, "
-        f"{first[1]}, fires{also}."
+        f"{said}, and of {uses[False][most]} of {n_pairs[False]} in which it does not; most apart "
+        f"is {other}, with {uses[True][other]} and {uses[False][other]}."
     )
 
 
@@ -337,6 +346,29 @@ def _slice_contrast(rows: list[Row]) -> str:
     return (
         f"Through S the effective number of contributing heads is {percent(median(ratios))} of "
         f"that through all slices, in the median; it is smaller in {fewer} of {len(known)} cases."
+    )
+
+
+def _slice_writers(rows: list[Row]) -> str:
+    """Whether the same head contributes most through S as through all slices."""
+    names = ("contribution_all_slices", "contribution")
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in _with(rows, *names):
+        groups.setdefault((row["head"], row["pair"], row["side"]), []).append(row)
+    if not groups:
+        return ""
+    most = {key: [_largest(own, name)["writer"] for name in names] for key, own in groups.items()}
+    same = sum(every == chosen for every, chosen in most.values())
+    shares = [
+        sum(abs(row[name]) > 0.08 * abs(_largest(own, name)[name]) for row in own) / len(own)
+        for name in names
+        for own in groups.values()
+    ]
+    of_all, of_s = shares[: len(groups)], shares[len(groups) :]
+    return (
+        f"In {same} of {len(groups)} cases the head with the largest contribution is the same "
+        f"through S as through all slices; {percent(median(of_s))} of heads contribute at least 8% "
+        f"of the largest through S, {percent(median(of_all))} through all, in the median."
     )
 
 
@@ -400,6 +432,7 @@ _ANSWERS: dict[str, Callable[[list[Row]], str]] = {
     "slice_counts": _slice_counts,
     "slice_usage": _slice_usage,
     "slice_contrast": _slice_contrast,
+    "slice_writers": _slice_writers,
     "token_signals": _token_signals,
     "token_norms": _token_norms,
 }

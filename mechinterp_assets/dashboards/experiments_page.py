@@ -51,6 +51,7 @@ TABLES = (
     "attention_consensus",
     "attention_token_signal",
     "attention_token_norms",
+    "attention_slice_writers",
     "vocabulary",
 )
 Query = Callable[[str], pl.DataFrame]
@@ -68,6 +69,7 @@ SLICE_FIGURES: dict[str, Draw] = {
     "slice_usage": slice_figures.slice_usage,
     "slice_counts": slice_figures.slice_counts,
     "slice_contrast": slice_figures.slice_contrast,
+    "slice_writers": slice_figures.slice_writers,
     "token_signals": slice_figures.token_signals,
     "token_norms": slice_figures.token_norms,
 }

@@ -373,6 +373,7 @@ def cell_map(
     titles: Sequence[str],
     groups: Sequence[tuple[str, int]],
     full: float,
+    wide: float | None = None,
 ) -> Markup:
     """Small cells without text, shaded by sign and size, their columns in named groups.
 
@@ -384,6 +385,7 @@ def cell_map(
         groups: name below, and number of columns, of each group from left to right.
         full: the absolute value from which on the shade is strongest; the lightest is for all
             that is there, however small.
+        wide: pixels of a column; by default what makes all of them fit, at most 9.
 
     Raises:
         ValueError: the numbers of values, names, titles and columns differ.
@@ -393,7 +395,8 @@ def cell_map(
         raise ValueError(f"values must be {len(rows)} rows of {n_columns}")
     if len(titles) != len(rows):
         raise ValueError(f"{len(titles)} titles for {len(rows)} rows")
-    wide, tall, gap = min(9.0, max(1.5, 480 / max(n_columns, 1))), 13, 14
+    wide = wide or min(9.0, max(1.5, 480 / max(n_columns, 1)))
+    tall, gap = 13, 14
     left = 10 + round(max((_text_width(name) for name in rows), default=0))
     starts = [
         left + wide * sum(size for _, size in groups[:i]) + gap * i for i in range(len(groups))

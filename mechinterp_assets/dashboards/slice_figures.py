@@ -258,6 +258,60 @@ def slice_contrast(frame: pl.DataFrame) -> Figure | None:
     )
 
 
+def slice_writers(frame: pl.DataFrame) -> Figure | None:
+    """Contributions of all upstream heads to a pair, through all slices and S (FC24 Fig. 4, 16)."""
+    if frame.is_empty():
+        return None
+    pictures = []
+    for (head, pair, side), own in _parts(frame, "head", "pair", "side"):
+        rows = {(r["upstream_layer"], r["upstream_head"]): r for r in own.to_dicts()}
+        layers, heads = (sorted({key[at] for key in rows}) for at in (0, 1))
+        names = ("contribution_all_slices", "contribution")
+        full = max(abs(row[name]) for row in rows.values() for name in names) or 1.0
+        values = [
+            [
+                value if abs(value) > 0.08 * full else None
+                for name in names
+                for k in heads
+                for value in (rows[layer, k][name],)
+            ]
+            for layer in layers
+        ]
+        most = [max(own.to_dicts(), key=lambda row: abs(row[name])) for name in names]
+        picture = cell_map(
+            values,
+            label=f"contributions of upstream heads to {head}, {pair}, at the {side}",
+            rows=[f"layer {layer}" for layer in layers],
+            titles=[
+                "; ".join(
+                    f"{rows[layer, k]['writer']} {number(rows[layer, k][names[0]])}, through S "
+                    f"{number(rows[layer, k][names[1]])}"
+                    for k in heads
+                )
+                for layer in layers
+            ],
+            groups=[(text, len(heads)) for text in ("all slices", "through S")],
+            full=full,
+            wide=14,
+        )
+        caption = (
+            f"{head}, {pair}, {side}, prompt {own['prompt'][0]}: most {most[0]['writer']} through "
+            f"all, {most[1]['writer']} through S"
+        )
+        pictures.append((caption, picture))
+    return Figure(
+        "Who wrote what a head reads, with and without the choice of slices",
+        pictures,
+        frame,
+        note=(
+            "Of a traced node the pair with the median score. A row is an upstream layer, a column "
+            "a head of it, from 0; blue adds to the score, red takes from it, what is below 8% of "
+            "the largest is left blank (FC24 Fig. 4 and 16)."
+        ),
+        hidden=("upstream_layer", "upstream_head"),
+    )
+
+
 def token_signals(frame: pl.DataFrame) -> Figure | None:
     """Mean signal of tokens by role along the consensus slices of traced nodes (FC24 Fig. 9)."""
     if frame.is_empty():

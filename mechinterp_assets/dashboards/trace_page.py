@@ -33,6 +33,7 @@ SLICES = {
     "slice-usage": "slices by head",
     "slice-counts": "how many slices",
     "slice-contrast": "what S changes",
+    "slice-writers": "who wrote it",
     "token-signals": "what tokens carry",
     "token-norms": "which tokens are read",
 }

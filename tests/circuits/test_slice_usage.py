@@ -10,7 +10,9 @@ from trace_reference import Reference
 
 from mechinterp_assets.circuits.consensus import CONSENSUS_SCHEMA, NODE, consensus_signal
 from mechinterp_assets.circuits.omega import ModelOmega
+from mechinterp_assets.circuits.settings import TraceSettings
 from mechinterp_assets.circuits.slice_usage import slice_usage, text_of_the_same_lengths
+from mechinterp_assets.circuits.slice_writers import slice_writers
 from mechinterp_assets.circuits.slices import attention_slices, slice_terms
 from mechinterp_assets.circuits.token_norms import token_norms
 from mechinterp_assets.circuits.trace import trace_circuit
@@ -219,3 +221,54 @@ def test_norms_of_tokens(organism: LanguageModel, organism_prompts: pl.DataFrame
 def test_norms_of_no_consensus_are_none() -> None:
     nothing = pl.DataFrame(schema=CONSENSUS_SCHEMA)
     assert token_norms(None, pl.DataFrame(), nothing, omega=object()).is_empty()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("which", ["organism", "tiny_llama"])
+@pytest.mark.parametrize("rule", ["fc24", "relative"])
+def test_writers_of_a_pair_are_those_of_the_trace(
+    which: str,
+    rule: str,
+    request: pytest.FixtureRequest,
+    make_prompts: Callable[..., pl.DataFrame],
+) -> None:
+    model: LanguageModel = request.getfixturevalue(which)
+    prompts = (
+        request.getfixturevalue("organism_prompts")
+        if which == "organism"
+        else make_prompts(model, 5, 11)
+    )
+    roots = [(model.config.n_layers - 1, head) for head in range(model.config.n_heads)]
+    threshold = 0.5 if which == "organism" else 0.05
+    rules = TraceSettings(trace_rule=rule, firing_threshold=threshold, keep_all=True)
+    trace = trace_circuit(model, prompts, roots, rules)
+    found = slice_writers(model, prompts, trace.slices, n_nodes=4)
+    declared = table_specs()["attention_slice_writers"].science_columns
+    assert dict(found.schema) == {c.name: c.polars_type for c in declared if c.name != "task"}
+    pair = ["layer", "head", "prompt", "destination", "source"]
+    assert found.select(pair).unique().height >= 3
+    assert found.select(*NODE).unique().height == found.select(pair).unique().height
+    own = pl.when(side="destination").then("destination").otherwise("source")
+    traced = trace.edges.filter(upstream_kind="head").filter(written_at=own)
+    traced = traced.rename({"downstream_layer": "layer", "downstream_head": "head"})
+    key = [*pair, "side", "upstream_layer", "upstream_head"]
+    both = found.join(traced, on=key, suffix="_traced")
+    # Every head before the reader, on both sides.
+    assert both.height == found.height
+    assert found.height == sum(
+        2 * row[0] * model.config.n_heads for row in found.select(pair).unique().rows()
+    )
+    size = found["contribution"].abs().max()
+    assert both.height
+    assert both["contribution"].to_numpy() == pytest.approx(
+        both["contribution_traced"].to_numpy(), abs=1e-5 * size
+    )
+    every = trace_circuit(
+        model, prompts, roots, rules.model_copy(update={"every_slice": True})
+    ).edges
+    every = every.filter(upstream_kind="head").filter(written_at=own)
+    every = every.rename({"downstream_layer": "layer", "downstream_head": "head"})
+    all_slices = found.join(every, on=key, suffix="_traced")
+    assert all_slices.height
+    assert all_slices["contribution_all_slices"].to_numpy() == pytest.approx(
+        all_slices["contribution_traced"].to_numpy(), abs=1e-5 * size
+    )

@@ -248,6 +248,24 @@ def lake(root: Path) -> Lake:
                 "in_consensus": True,
             }
         ],
+        "attention_slice_writers": [
+            {
+                "task": "ioi",
+                "layer": 1,
+                "head": 2,
+                "destination_role": ATTACK,
+                "source_role": "IO",
+                "prompt": 0,
+                "destination": 3,
+                "source": 1,
+                "side": "source",
+                "upstream_layer": 0,
+                "upstream_head": head,
+                "contribution": 1.0 - head,
+                "contribution_all_slices": 2.0,
+            }
+            for head in (0, 1)
+        ],
         "attention_token_norms": [
             {
                 "task": "ioi",

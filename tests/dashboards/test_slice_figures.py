@@ -56,7 +56,7 @@ def rows_of(statement: str, **tables: pl.DataFrame) -> pl.DataFrame:
 def test_nothing_is_drawn_of_no_rows() -> None:
     columns = ["head", "pair", "fires", "text_source", "effective_heads", "side", "position_role"]
     nothing = pl.DataFrame(schema=dict.fromkeys(columns, pl.Float64))
-    assert [draw(nothing) for draw in SLICE_FIGURES.values()] == [None] * 7
+    assert [draw(nothing) for draw in SLICE_FIGURES.values()] == [None] * 8
 
 
 def test_terms_are_those_of_the_pairs_with_the_median_score() -> None:
@@ -119,8 +119,8 @@ def test_a_cell_for_each_prompt_that_selects_a_slice() -> None:
         }
     assert "slice 0: in S of 2 of 2 pairs that fire, 1 of 1 others" in picture
     assert answer("slice_prompts", frame) == (
-        "Singular vector 0 is in S of 2 of 2 prompts in which L2H1, END → IO, fires and of 1 of 1 "
-        "in which it does not."
+        "Singular vector 0 is in S of 2 of 2 prompts in which L2H1, END → IO, fires, and of 1 of 1 "
+        "in which it does not; most apart is 1, with 1 and 0."
     )
 
 
@@ -267,4 +267,44 @@ def test_tokens_are_ranked_within_their_node() -> None:
     assert answer("token_norms", frame) == (
         "A token that stands at the source role has a larger norm than one that never does in 75% "
         "of pairs of such tokens, in the median of 1 nodes; most in L2H1 END → IO, 75%."
+    )
+
+
+def test_contributions_of_heads_stand_beside_those_through_s() -> None:
+    key = {"study": "s", "task": "ioi", "layer": 2, "head": 1, "prompt": 7}
+    key |= {"destination_role": "END", "source_role": "IO", "side": "source"}
+    table = pl.DataFrame(
+        [
+            {
+                **key,
+                "upstream_layer": layer,
+                "upstream_head": head,
+                "contribution": through_s,
+                "contribution_all_slices": through_all,
+            }
+            for layer, head, through_s, through_all in (
+                *((0, 0, 0.0, 4.0), (0, 1, 0.1, -2.0)),
+                *((1, 0, -3.0, 1.0), (1, 1, 0.0, 0.1)),
+            )
+        ]
+    )
+    frame = rows_of("slice_writers", attention_slice_writers=table)
+    figure = slice_figures.slice_writers(frame)
+    assert figure is not None
+    ((caption, picture),) = figure.pictures
+    assert caption == ("L2H1, END → IO, source, prompt 7: most L0H0 through all, L1H0 through S")
+    x0 = float(re.search(r'class="field" x="([\d.]+)"', picture)[1])  # type: ignore[index]
+    cells = {
+        (layer, round((float(x) - x0) / 14), kind)
+        for layer, row in enumerate(re.findall(r"<g><title>.*?</g>", picture))
+        for kind, path in re.findall(r'class="([pn]\d)" d="([^"]*)"', row)
+        for x in re.findall(r"M([\d.]+) ", path)
+    }
+    # All slices first, then, after a gap of a column, S; what is below 8% of 4 is blank.
+    assert cells == {(0, 0, "p5"), (0, 1, "n2"), (1, 0, "p1"), (1, 3, "n4")}
+    assert "L0H0 4, through S 0; L0H1 −2, through S 0.1" in picture
+    assert answer("slice_writers", frame) == (
+        "In 0 of 1 cases the head with the largest contribution is the same through S as through "
+        "all slices; 25% of heads contribute at least 8% of the largest through S, 75% through all, "
+        "in the median."
     )
