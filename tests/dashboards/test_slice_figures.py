@@ -305,6 +305,6 @@ def test_contributions_of_heads_stand_beside_those_through_s() -> None:
     assert "L0H0 4, through S 0; L0H1 −2, through S 0.1" in picture
     assert answer("slice_writers", frame) == (
         "In 0 of 1 cases the head with the largest contribution is the same through S as through "
-        "all slices; 25% of heads contribute at least 8% of the largest through S, 75% through all, "
-        "in the median."
+        "all slices; 25% of heads contribute at least 8% of the largest through S, 75% through "
+        "all, in the median."
     )
