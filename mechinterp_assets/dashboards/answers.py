@@ -294,7 +294,7 @@ def _slice_prompts(rows: list[Row]) -> str:
         return f"{said}."
 
     def apart(k: int) -> float:
-        return abs(uses[True][k] / n_pairs[True] - uses[False][k] / n_pairs[False])
+        return abs(float(uses[True][k] / n_pairs[True] - uses[False][k] / n_pairs[False]))
 
     other = min(uses[True] | uses[False], key=lambda k: (-apart(k), k))
     return (
