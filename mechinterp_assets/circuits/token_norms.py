@@ -30,8 +30,8 @@ NORMS_SCHEMA: dict[str, pl.DataType] = {
     "n_dimensions": pl.Int32(),
     "at_source": pl.Boolean(),
     "n": pl.Int64(),
-    "mean_norm": pl.Float64(),
-    "sd_norm": pl.Float64(),
+    "mean_projection": pl.Float64(),
+    "sd_projection": pl.Float64(),
 }
 
 
@@ -83,8 +83,8 @@ def _frame(
         "n_dimensions": n_dimensions,
         "at_source": at_source[tokens],
         "n": n,
-        "mean_norm": mean,
-        "sd_norm": np.sqrt(np.maximum(squares / n - mean**2, 0.0)),
+        "mean_projection": mean,
+        "sd_projection": np.sqrt(np.maximum(squares / n - mean**2, 0.0)),
     }
     frame = pl.DataFrame(columns).cast(pl.Schema(NORMS_SCHEMA))
-    return frame.sort("mean_norm", "token_id", descending=[True, False])
+    return frame.sort("mean_projection", "token_id", descending=[True, False])

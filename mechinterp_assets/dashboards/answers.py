@@ -397,9 +397,9 @@ def _token_norms(rows: list[Row]) -> str:
     """In what share of (token at the source role, another token) the first has the larger norm."""
     shares: dict[str, float] = {}
     for node in dict.fromkeys(row["node"] for row in rows):
-        own = _with((row for row in rows if row["node"] == node), "mean_norm")
-        inside = [row["mean_norm"] for row in own if row["at_source"]]
-        others = [row["mean_norm"] for row in own if not row["at_source"]]
+        own = _with((row for row in rows if row["node"] == node), "mean_projection")
+        inside = [row["mean_projection"] for row in own if row["at_source"]]
+        others = [row["mean_projection"] for row in own if not row["at_source"]]
         if inside and others:
             won = sum((a > b) + 0.5 * (a == b) for a in inside for b in others)
             shares[node] = won / (len(inside) * len(others))

@@ -367,9 +367,9 @@ def token_norms(frame: pl.DataFrame) -> Figure | None:
                 [
                     Point(
                         row["place"],
-                        row["mean_norm"],
-                        f"{row['token']}: {number(row['mean_norm'])}, sd {number(row['sd_norm'])} "
-                        f"over {row['n']} positions",
+                        row["mean_projection"],
+                        f"{row['token']}: {number(row['mean_projection'])}, sd "
+                        f"{number(row['sd_projection'])} over {row['n']} positions",
                     )
                     for row in own.filter(pl.col("at_source") == kind).to_dicts()
                 ],

@@ -3,11 +3,11 @@ SELECT
     'L' || t.layer || 'H' || t.head || ' ' || t.destination_role || ' → ' || t.source_role AS node,
     row_number() OVER (
         PARTITION BY t.layer, t.head, t.destination_role, t.source_role
-        ORDER BY t.mean_norm DESC, t.token_id
+        ORDER BY t.mean_projection DESC, t.token_id
     ) AS place,
     v.token,
-    t.mean_norm,
-    t.sd_norm,
+    t.mean_projection,
+    t.sd_projection,
     t.at_source,
     t.source_role,
     t.n

@@ -5,7 +5,7 @@ WITH nodes AS (
         v.token,
         row_number() OVER (
             PARTITION BY t.layer, t.head, t.destination_role, t.source_role
-            ORDER BY t.mean_norm DESC, t.token_id
+            ORDER BY t.mean_projection DESC, t.token_id
         ) AS place
     FROM attention_token_norms AS t
     JOIN vocabulary AS v USING (study, token_id)
@@ -17,8 +17,8 @@ SELECT
     any_value(n_dimensions) AS dimensions,
     count(*) AS tokens,
     count(*) FILTER (at_source) AS tokens_at_source,
-    round(avg(mean_norm) FILTER (at_source), 2) AS mean_norm_of_these,
-    round(avg(mean_norm) FILTER (NOT at_source), 2) AS of_others,
+    round(avg(mean_projection) FILTER (at_source), 2) AS mean_of_these,
+    round(avg(mean_projection) FILTER (NOT at_source), 2) AS of_others,
     string_agg(token, ' ' ORDER BY place) FILTER (place <= 6) AS largest
 FROM nodes
 GROUP BY layer, head, pair

@@ -13,8 +13,8 @@ CREATE TABLE attention_token_norms (
     n_dimensions INTEGER NOT NULL CHECK (n_dimensions > 0),
     at_source BOOLEAN NOT NULL,
     n BIGINT NOT NULL CHECK (n > 0),
-    mean_norm DOUBLE NOT NULL CHECK (mean_norm >= 0),
-    sd_norm DOUBLE NOT NULL CHECK (sd_norm >= 0),
+    mean_projection DOUBLE NOT NULL CHECK (mean_projection >= 0),
+    sd_projection DOUBLE NOT NULL CHECK (sd_projection >= 0),
     PRIMARY KEY (study, task, layer, head, destination_role, source_role, token_id)
 );
 COMMENT ON TABLE attention_token_norms IS 'How much of each token lies in what the key of a traced node reads (Franco & Crovella 2024, arXiv 2410.00340, Figure 9): the length of the projection of its normalised input, a 1 appended, on the span of the node''s consensus right singular vectors v_k; for rotary models at offset 0. One row per node and token of the base prompts.';
@@ -28,5 +28,5 @@ COMMENT ON COLUMN attention_token_norms.token_id IS 'Id of the token';
 COMMENT ON COLUMN attention_token_norms.n_dimensions IS 'Dimension of the consensus subspace';
 COMMENT ON COLUMN attention_token_norms.at_source IS 'Whether the token stands at the node''s source role in any prompt: for IO, S1 and S2 the names';
 COMMENT ON COLUMN attention_token_norms.n IS 'Number of positions with the token, over all base prompts';
-COMMENT ON COLUMN attention_token_norms.mean_norm IS 'Mean of |V_C^T x|, x the normalised input of the head''s layer with a 1 appended, V_C the consensus right singular vectors';
-COMMENT ON COLUMN attention_token_norms.sd_norm IS 'Standard deviation of the norm over positions';
+COMMENT ON COLUMN attention_token_norms.mean_projection IS 'Mean length |V_C^T x| of the projection, x the normalised input of the head''s layer with a 1 appended, V_C the consensus right singular vectors';
+COMMENT ON COLUMN attention_token_norms.sd_projection IS 'Standard deviation of that length over positions';

@@ -212,10 +212,10 @@ def test_norms_of_tokens(organism: LanguageModel, organism_prompts: pl.DataFrame
     for row in found.to_dicts():
         values = np.array(norms[row["token_id"]])
         assert row["n"] == len(values)
-        assert row["mean_norm"] == pytest.approx(values.mean(), rel=1e-5)
+        assert row["mean_projection"] == pytest.approx(values.mean(), rel=1e-5)
         # From sums of squares: what is left of them where all values are alike.
-        assert row["sd_norm"] == pytest.approx(values.std(), rel=1e-3, abs=1e-4)
-    assert found["mean_norm"].is_sorted(descending=True)
+        assert row["sd_projection"] == pytest.approx(values.std(), rel=1e-3, abs=1e-4)
+    assert found["mean_projection"].is_sorted(descending=True)
 
 
 def test_norms_of_no_consensus_are_none() -> None:

@@ -277,8 +277,8 @@ def lake(root: Path) -> Lake:
                 "n_dimensions": 1,
                 "at_source": token == 0,
                 "n": 4,
-                "mean_norm": 2.0 - token,
-                "sd_norm": 0.5,
+                "mean_projection": 2.0 - token,
+                "sd_projection": 0.5,
             }
             for token in (0, 1)
         ],

@@ -233,8 +233,8 @@ def test_tokens_are_ranked_within_their_node() -> None:
                 **key,
                 **node,
                 "token_id": k,
-                "mean_norm": norm,
-                "sd_norm": 0.5,
+                "mean_projection": norm,
+                "sd_projection": 0.5,
                 "n": 3,
                 "at_source": at,
             }
