@@ -36,6 +36,14 @@ def write_foreign(folder: Path, sae: SparseAutoencoder) -> None:
     (folder / CONFIG).write_text(json.dumps(config))
 
 
+def write_residual(folder: Path, sae: SparseAutoencoder, layer: int) -> None:
+    """The same for an SAE on the residual stream before a layer."""
+    write_foreign(folder, sae)
+    config = json.loads((folder / CONFIG).read_text())
+    config["metadata"]["hook_name"] = f"blocks.{layer}.hook_resid_pre"
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
 def foreign_folder(folder: Path, model: LanguageModel) -> None:
     """A JumpReLU SAE that was trained on z of processed weights."""
     z = z_of_text(model) - value_offset(model, LAYER)

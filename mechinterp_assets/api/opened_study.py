@@ -271,9 +271,13 @@ class OpenedStudy:
 
     @cached_property
     def _explorer(self) -> Explorer:
+        from mechinterp_assets.attribution.residual_saes import residual_saes_of
         from mechinterp_assets.explore.exploration import Explorer
 
-        return Explorer(self.model, {layer: self._sae_at_model(layer) for layer in self.layers})
+        saes = {layer: self._sae_at_model(layer) for layer in self.layers}
+        settings = self.settings
+        residual = residual_saes_of(settings.residual_sae, settings.rdfa, self.model)
+        return Explorer(self.model, saes, residual=residual)
 
     def prompts(self, task: str = "ioi") -> pl.DataFrame:
         """Prompts of a task, all variants: rows of ioi_prompts, or of task_prompts."""

@@ -120,7 +120,7 @@ def check(
     if layer is None:
         say(
             f"does not fit: hook {hook!r} is none that is used here (attn.hook_z for the section "
-            "sae, hook_resid_pre for qk_features.residual_sae)"
+            "sae, hook_resid_pre for residual_sae)"
         )
         return False
     number = int(layer[1])
@@ -204,10 +204,7 @@ def _residual_fits(
         "true": measured("processed", sae, rows - rows.mean(1, keepdim=True)),
     }
     for centred, one in views.items():
-        say(
-            f"  qk_features.centre_residual: {centred:5}  1 - FVU {1 - one.loss:.3f}, L0 "
-            f"{one.l0:.1f}"
-        )
+        say(f"  residual_sae.centre: {centred:5}  1 - FVU {1 - one.loss:.3f}, L0 {one.l0:.1f}")
     best = min(views, key=lambda centred: views[centred].loss)
     if views[best].loss > expected.max_fvu:
         say(
@@ -215,7 +212,7 @@ def _residual_fits(
             f"unexplained, which may be at most {expected.max_fvu}"
         )
         return False
-    say(f"fits: with qk_features.centre_residual: {best}")
+    say(f"fits: with residual_sae.centre: {best}")
     return True
 
 

@@ -28,12 +28,11 @@ from mechinterp_assets.activations.cache import valid_positions
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.splicing import clean_pass, spliced_logits
-from mechinterp_assets.statistics.bootstrap import resample_counts
+from mechinterp_assets.statistics.clustered_shares import ClusteredShares
 
 POSITION_CLASSES = ("due_by_induction", "due", "other")
 LOGIT_BYTES = 128 * 2**20
 """Logits of one pass that are held at once; sequences of a batch follow from it."""
-N_BOOTSTRAP = 1000
 FEATURE_LOSS_SCHEMA = pl.Schema(
     {
         "feature": pl.Int32(),
@@ -42,6 +41,7 @@ FEATURE_LOSS_SCHEMA = pl.Schema(
         "promoted_token_id": pl.Int32(),
         "n_sequences": pl.Int64(),
         "n_active_sequences": pl.Int64(),
+        "n_documents": pl.Int64(),
         "forward_passes": pl.Int64(),
         "n": pl.Int64(),
         "n_active": pl.Int64(),
@@ -59,7 +59,8 @@ class AblatedFeature:
     """A feature and where it is removed.
 
     promoted_token_id: B. token_ids [sequence, position] of the sequences drawn, out of
-    n_active_sequences in which the feature is active. chosen_by: why this feature.
+    n_active_sequences in which the feature is active. chosen_by: why this feature. documents
+    [sequence, position]: document of each token; None: every sequence is one.
     """
 
     feature: int
@@ -67,6 +68,7 @@ class AblatedFeature:
     token_ids: Tensor
     n_active_sequences: int
     chosen_by: str
+    documents: NDArray[np.int64] | None = None
 
 
 @torch.no_grad()
@@ -75,31 +77,36 @@ def feature_loss(
     sae: SparseAutoencoder,
     layer: int,
     features: Iterable[AblatedFeature],
-    *,
-    seed: int,
 ) -> pl.DataFrame:
     """Frame feature_loss of one layer, without study and layer: a row per feature and class.
 
     sae: on raw z of the layer. Two passes per feature and sequence: the clean one, and one from the
-    layer on. seed: of the bootstrap over sequences.
+    layer on. Intervals: over documents (clustered_shares.py), predictions weighted by their rise; a
+    prediction is of the document of the token it is made from.
     """
     rows: list[dict[str, object]] = []
     for one in features:
-        sums = torch.cat([*_sums(model, sae, layer, one)]).cpu().numpy()
-        rows += _rows(one, sums, seed)
+        rows += _rows(one, _sums(model, sae, layer, one))
     return pl.DataFrame(rows, schema=FEATURE_LOSS_SCHEMA)
 
 
 # ---- private -------------------------------------------------------------------------------------
 
-# What is summed over the predictions of a sequence.
-_N, _ACTIVE, _INCREASE, _DECREASE = range(4)
+# What is summed over the predictions of a document.
+_N, _ACTIVE, _INCREASE, _DECREASE, _SQUARES = range(5)
 
 
 def _sums(
     model: LanguageModel, sae: SparseAutoencoder, layer: int, one: AblatedFeature
-) -> Iterator[Tensor]:
-    """Sums [sequence, class, 4] of batches of sequences."""
+) -> NDArray[np.float64]:
+    """Sums [document, class, 5]."""
+    documents = one.documents
+    if documents is None:
+        documents = np.broadcast_to(np.arange(len(one.token_ids))[:, None], one.token_ids.shape)
+    found, number = np.unique(documents, return_inverse=True)
+    document = torch.from_numpy(number.reshape(documents.shape))
+    n_classes = len(POSITION_CLASSES)
+    sums = torch.zeros(len(found) * n_classes, 5, dtype=torch.float64)
     length = one.token_ids.shape[1]
     batch = max(1, LOGIT_BYTES // (4 * model.config.d_vocab * length))
     direction = sae.W_dec[one.feature].to(model.device)
@@ -120,14 +127,14 @@ def _sums(
                 (f[clean.predicting] > 0).to(change),
                 change.clamp(min=0),
                 -change.clamp(max=0),
+                change.clamp(min=0).square(),
             ],
             dim=1,
         )
-        n_classes = len(POSITION_CLASSES)
-        sequence = where.nonzero()[clean.predicting, 0]
-        summed = values.new_zeros(len(ids) * n_classes, values.shape[1])
-        summed.index_add_(0, sequence * n_classes + kind, values)
-        yield summed.view(len(ids), n_classes, -1)
+        of = document[start : start + batch][where.cpu()][clean.predicting.cpu()]
+        sums.index_add_(0, of * n_classes + kind.cpu(), values.double().cpu())
+    summed: NDArray[np.float64] = sums.view(len(found), n_classes, -1).numpy()
+    return summed
 
 
 def _classes(ids: Tensor, promoted: int) -> Tensor:
@@ -143,11 +150,10 @@ def _classes(ids: Tensor, promoted: int) -> Tensor:
     return other
 
 
-def _rows(one: AblatedFeature, sums: NDArray[np.float64], seed: int) -> Iterator[dict[str, object]]:
-    """Rows of one feature from sums [sequence, class, 4]."""
-    total, n_sequences = sums.sum(0), len(sums)
-    rise = sums[:, :, _INCREASE]
-    low, high = _share_intervals(rise, seed)
+def _rows(one: AblatedFeature, sums: NDArray[np.float64]) -> Iterator[dict[str, object]]:
+    """Rows of one feature from sums [document, class, 5]."""
+    total, n_sequences = sums.sum(0), len(one.token_ids)
+    low, high = _share_intervals(sums[:, :, _INCREASE], float(total[:, _SQUARES].sum()))
     for at, name in enumerate(POSITION_CLASSES):
         increase = float(total[:, _INCREASE].sum())
         yield {
@@ -157,6 +163,7 @@ def _rows(one: AblatedFeature, sums: NDArray[np.float64], seed: int) -> Iterator
             "promoted_token_id": one.promoted_token_id,
             "n_sequences": n_sequences,
             "n_active_sequences": one.n_active_sequences,
+            "n_documents": len(sums),
             "forward_passes": 2 * n_sequences,
             "n": int(total[at, _N]),
             "n_active": int(total[at, _ACTIVE]),
@@ -169,18 +176,23 @@ def _rows(one: AblatedFeature, sums: NDArray[np.float64], seed: int) -> Iterator
 
 
 def _share_intervals(
-    rise: NDArray[np.float64], seed: int
+    rise: NDArray[np.float64], squares: float
 ) -> tuple[list[float | None], list[float | None]]:
-    """95% percentile bootstrap intervals over sequences of each class's share of all rises.
+    """95% intervals over documents of each class's share of all rises.
 
-    rise [sequence, class]; None below two sequences, or where a resample has no rise.
+    rise [document, class]; squares: sum over predictions of their rise squared. None where the
+    loss rises in fewer than two documents.
     """
-    nothing: list[float | None] = [None] * rise.shape[1]
-    if len(rise) < 2:
-        return nothing, nothing
-    drawn = resample_counts(len(rise), N_BOOTSTRAP, seed) @ rise
-    whole = drawn.sum(1, keepdims=True)
-    if not (whole > 0).all():
-        return nothing, nothing
-    low, high = np.quantile(drawn / whole, [0.025, 0.975], axis=0)
-    return low.tolist(), high.tolist()
+    n_documents, n_classes = rise.shape
+    shares = ClusteredShares.of_clusters(
+        np.tile(np.arange(n_classes), n_documents),
+        n_classes,
+        rise.ravel(),
+        np.repeat(rise.sum(1), n_classes),
+        np.full(n_classes, rise.sum() ** 2 / squares if squares > 0 else 0.0),
+    )
+    low, high = (
+        [None if np.isnan(bound) else float(bound) for bound in bounds]
+        for bounds in shares.interval()
+    )
+    return low, high

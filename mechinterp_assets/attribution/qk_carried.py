@@ -27,8 +27,10 @@ from mechinterp_assets.attribution.qk_features import (
     Head,
     QkFeatureError,
     ScoreSplitter,
+    base_numbers,
     by_row,
     check_split,
+    n_bases,
 )
 from mechinterp_assets.attribution.qk_pairs import PairTables, RolePairs, pair_tables
 from mechinterp_assets.attribution.residual_parts import MappedParts, joined
@@ -93,6 +95,7 @@ def qk_carried(
                 splitter.numbers,
                 top_pairs=settings.top_pairs,
                 top_k=settings.top_k,
+                bases=base_numbers(own),
                 last=("not_carried",),
             )
             found.append(_labelled(tables, one, order))
@@ -194,9 +197,9 @@ def _check(prompts: pl.DataFrame, carriers: Sequence[Carrier]) -> None:
             )
     if "name_order" not in prompts.columns:
         raise QkFeatureError("the prompts have no order of names; give rows of ioi_prompts")
-    for order, n in prompts["name_order"].value_counts().iter_rows():
-        if order not in NAMES or n < 4:
+    for (order,), own in prompts.group_by("name_order", maintain_order=True):
+        if order not in NAMES or n_bases(own) < 4:
             raise QkFeatureError(
-                f"{n} prompts with the order of names {order!r}; give at least 4 of each, of "
-                f"{' and '.join(NAMES)}"
+                f"{n_bases(own)} base prompts with the order of names {order!r}; give at least 4 "
+                f"of each, of {' and '.join(NAMES)}"
             )

@@ -61,7 +61,7 @@ def qk_features(
         model: its raw view runs the prompts, one at a time.
         saes: SAEs on raw z by layer; a layer without one has its attention output in one piece.
         prompts: rows of ioi_prompts or of TASK_PROMPTS_SCHEMA with the roles of the settings; at
-            least 4, so that halves of them have a variance.
+            least 4 base prompts, so that halves of them have a variance.
         heads: (layer, head), distinct.
         settings: roles and how much is kept; prompts and heads are those given here.
         residual_saes: SAEs on hook_resid_pre by layer, which then split the keys of heads of that
@@ -82,6 +82,7 @@ def qk_features(
         splitter.numbers,
         top_pairs=settings.top_pairs,
         top_k=settings.top_k,
+        bases=base_numbers(prompts),
     )
 
 
@@ -236,6 +237,16 @@ class ScoreSplitter:
         return self._factor(layer) * of_query * norms(key, streams.rows(role))
 
 
+def base_numbers(prompts: pl.DataFrame) -> list[int] | None:
+    """Base prompt that each prompt is or was varied from; None where they do not say."""
+    return prompts["pair_id"].to_list() if "pair_id" in prompts.columns else None
+
+
+def n_bases(prompts: pl.DataFrame) -> int:
+    """How many base prompts these are or were varied from."""
+    return len(set(base_numbers(prompts) or range(prompts.height)))
+
+
 def by_row(parts: MappedParts, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Parts and vectors of some rows, row by row."""
     order = parts.row.argsort(stable=True)
@@ -273,5 +284,5 @@ def check_split(
                     f"the {what} SAE of layer {layer} reads {sae.d_in} dimensions, the model has "
                     f"{width}; use SAEs of this model"
                 )
-    if prompts.height < 4:
-        raise QkFeatureError(f"{prompts.height} prompts; give at least 4")
+    if (n := n_bases(prompts)) < 4:
+        raise QkFeatureError(f"{n} base prompts; give at least 4")

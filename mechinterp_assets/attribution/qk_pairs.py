@@ -9,10 +9,13 @@ cov(c, s) / var(s) of all pairs sum to 1. With S_k the sum of the first k pairs,
   variance_explained = 1 - var(s - S_k) / var(s)    (below 0 where the rest undoes what S_k does)
   r_squared          = corr(s, S_k)^2
 Pairs are ordered with the prompts that they are then measured on, so variance_explained_held_out
-orders them with every other prompt and measures on those left out.
+orders them with every other base prompt and measures on those left out.
+
+Intervals: 95% percentile bootstrap over base prompts, the pairs being those chosen on all prompts.
+Prompts that were varied from one base are drawn together, and fall in one half together.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.attribution.residual_parts import PartName, PartNumbers
+from mechinterp_assets.statistics.bootstrap import resample_counts
 
 REST = "rest"
 ORDERS = ("mean", "covariance")
+N_BOOTSTRAP = 1000
 
 _PAIR = {
     "layer": pl.Int32(),
@@ -74,15 +79,20 @@ SUMMARY_SCHEMA = pl.Schema(
         "ordered_by": pl.String(),
         "n_top_pairs": pl.Int32(),
         "n": pl.Int64(),
+        "n_bases": pl.Int64(),
         "n_part_pairs": pl.Int64(),
         "mean_score": pl.Float64(),
         "sd_score": pl.Float64(),
         "mean_attention": pl.Float64(),
         "mean_part": pl.Float64(),
-        "score_share": pl.Float64(),
-        "variance_explained": pl.Float64(),
-        "r_squared": pl.Float64(),
-        "variance_explained_held_out": pl.Float64(),
+        **{
+            f"{name}{end}": pl.Float64()
+            for name in (
+                *("score_share", "variance_explained", "r_squared"),
+                "variance_explained_held_out",
+            )
+            for end in ("", "_ci_low", "_ci_high")
+        },
         "identity_error": pl.Float64(),
     }
 )
@@ -155,17 +165,21 @@ def pair_tables(
     top_pairs: int,
     top_k: Sequence[int],
     last: Collection[str] = (),
+    bases: Sequence[int] | None = None,
+    seed: int = 0,
 ) -> PairTables:
     """Tables of several heads and roles, in their order; see the frames' tables for columns.
 
     pairs: those among the first `top_pairs` by either order, then a row `rest` with all others.
     last: kinds of query parts whose pairs come behind all others in both orders.
+    bases: base prompt of each prompt; None: each is its own. seed: of the bootstrap.
     """
     pairs: list[dict[str, object]] = []
     kinds: list[dict[str, object]] = []
     summary: list[dict[str, object]] = []
     for one in of_roles:
-        counted = _Counted(one, numbers, last)
+        base = np.arange(len(one.score)) if bases is None else np.array(bases, dtype=np.int64)
+        counted = _Counted(one, numbers, last, base, seed)
         pairs += counted.pair_rows(top_pairs)
         kinds += counted.kind_rows()
         summary += counted.summary_rows(top_k)
@@ -182,7 +196,17 @@ def pair_tables(
 class _Counted:
     """Statistics of one head's pairs at one role."""
 
-    def __init__(self, one: RolePairs, numbers: PartNumbers, last: Collection[str]) -> None:
+    def __init__(
+        self,
+        one: RolePairs,
+        numbers: PartNumbers,
+        last: Collection[str],
+        base: Ints,
+        seed: int,
+    ) -> None:
+        found, number = np.unique(base, return_inverse=True)
+        self._base: Ints = number.astype(np.int64)
+        self._n_bases, self._seed = len(found), seed
         self._prompt: Ints = one.prompt.numpy()
         self._value: Floats = one.value.numpy()
         self._score: Floats = one.score.numpy()
@@ -278,13 +302,17 @@ class _Counted:
     def summary_rows(self, top_k: Sequence[int]) -> list[dict[str, object]]:
         """How far the first k pairs of each order go; all of them where there are fewer than k."""
         rows = []
-        odd = np.arange(self._n) % 2 == 1
+        odd = self._base % 2 == 1
         for order in ORDERS:
             ranks = _ranks(self._orders[order])
             held_out = _ranks(self._order(order, ~odd))
             for k in sorted({min(k, len(self._query)) for k in top_k}):
                 part = self._partial(ranks < k)
-                unseen = self._partial(held_out < k)
+                unseen = self._partial(held_out < k)[odd]
+                intervals = {
+                    **self._intervals(self._score, part, self._base, _STATISTICS),
+                    **self._intervals(self._score[odd], unseen, self._base[odd], _HELD_OUT),
+                }
                 rows.append(
                     {
                         **self._head,
@@ -297,7 +325,9 @@ class _Counted:
                         "score_share": _ratio(float(part.mean()), float(self._score.mean())),
                         "variance_explained": _explained(self._score, part),
                         "r_squared": _r_squared(self._score, part),
-                        "variance_explained_held_out": _explained(self._score[odd], unseen[odd]),
+                        "variance_explained_held_out": _explained(self._score[odd], unseen),
+                        "n_bases": self._n_bases,
+                        **intervals,
                         "n": self._n,
                         **self._totals(),
                     }
@@ -324,6 +354,24 @@ class _Counted:
         """Sum of chosen pairs, per prompt."""
         kept = chosen[self._place]
         return _summed(self._prompt[kept], self._value[kept], self._n)[1]
+
+    def _intervals(
+        self, score: Floats, part: Floats, base: Ints, names: "dict[str, _Statistic]"
+    ) -> dict[str, float | None]:
+        """Bounds of statistics of (score, part) over resampled base prompts; None below two."""
+        found, number = np.unique(base, return_inverse=True)
+        bounds: dict[str, float | None] = {}
+        drawn = None
+        if len(found) >= 2:
+            counts = resample_counts(len(found), N_BOOTSTRAP, self._seed).astype(np.float64)
+            drawn = _Moments.of(counts[:, number], score, part)
+        for name, statistic in names.items():
+            values = np.full(1, np.nan) if drawn is None else statistic(drawn)
+            values = values[~np.isnan(values)]
+            low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (None, None)
+            bounds[f"{name}_ci_low"] = None if low is None else float(low)
+            bounds[f"{name}_ci_high"] = None if high is None else float(high)
+        return bounds
 
     def _numbers(self, groups: "_Groups", i: int) -> dict[str, object]:
         variance = float(self._score.var(ddof=1))
@@ -358,6 +406,62 @@ class _Groups:
         )
 
 
+@dataclass(frozen=True)
+class _Moments:
+    """Means and central moments of score and part in every resample [resample]."""
+
+    score: Floats
+    part: Floats
+    score_variance: Floats
+    part_variance: Floats
+    covariance: Floats
+
+    @classmethod
+    def of(cls, weights: Floats, score: Floats, part: Floats) -> "_Moments":
+        """weights [resample, prompt]: how often each prompt is drawn."""
+        # About the means of all prompts, so that squares do not cancel.
+        s, p = score - score.mean(), part - part.mean()
+        total = weights.sum(axis=1)
+        first_s, first_p, ss, pp, sp = (
+            weights @ np.stack([s, p, s * s, p * p, s * p], axis=1) / total[:, None]
+        ).T
+        return cls(
+            score=score.mean() + first_s,
+            part=part.mean() + first_p,
+            score_variance=_positive(ss - first_s**2, ss),
+            part_variance=_positive(pp - first_p**2, pp),
+            covariance=sp - first_s * first_p,
+        )
+
+    def share(self) -> Floats:
+        """Mean part / mean score; nowhere where resampled mean scores have both signs."""
+        if not ((self.score > 0).all() or (self.score < 0).all()):
+            return np.full_like(self.score, np.nan)
+        return self.part / self.score
+
+    def explained(self) -> Floats:
+        """1 - var(score - part) / var(score)."""
+        return (2 * self.covariance - self.part_variance) / self.score_variance
+
+    def r_squared(self) -> Floats:
+        """Squared correlation."""
+        return self.covariance**2 / (self.score_variance * self.part_variance)
+
+
+_Statistic = Callable[[_Moments], Floats]
+_STATISTICS: dict[str, _Statistic] = {
+    "score_share": _Moments.share,
+    "variance_explained": _Moments.explained,
+    "r_squared": _Moments.r_squared,
+}
+_HELD_OUT: dict[str, _Statistic] = {"variance_explained_held_out": _Moments.explained}
+
+
+def _positive(variance: Floats, squares: Floats) -> Floats:
+    """Variances, NaN where a resample has one value only and rounding is all there is."""
+    return np.where(variance > 1e-12 * squares, variance, np.nan)
+
+
 def _sums(group: Ints, value: Floats, size: int) -> Floats:
     """Sum of the values of each group below `size`."""
     return np.bincount(group, value, size).astype(np.float64, copy=False)
@@ -384,7 +488,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _explained(score: Floats, part: Floats) -> float | None:
-    variance = float(score.var())
+    variance = float(score.var()) if len(score) else 0.0
     return 1 - float((score - part).var()) / variance if variance > 0 else None
 
 

@@ -19,6 +19,7 @@ from mechinterp_assets.attribution.rdfa_splits import (
     check_widths,
 )
 from mechinterp_assets.attribution.rdfa_tree import TREE_SCHEMA, grow
+from mechinterp_assets.attribution.residual_saes import ResidualSaes
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
@@ -43,6 +44,7 @@ class Rdfa:
         model: its raw view runs the sequences.
         saes: SAEs on raw z by layer; a layer that is not there has its attention output unsplit.
         settings: how far trees are grown.
+        residual: SAEs on the residual stream, which split what is read at their layers.
 
     Raises:
         RdfaError: an SAE does not fit the model.
@@ -53,8 +55,11 @@ class Rdfa:
         model: LanguageModel,
         saes: Mapping[int, SparseAutoencoder],
         settings: RdfaSettings | None = None,
+        *,
+        residual: ResidualSaes | None = None,
     ) -> None:
-        check_widths(model, saes)
+        check_widths(model, saes, residual)
+        self._residual = residual
         self._model, self._saes = FrozenModel(model), saes
         self._settings = settings or RdfaSettings()
 
@@ -82,6 +87,7 @@ class Rdfa:
             self._model,
             forward,
             self._saes,
+            residual=self._residual,
             max_depth=self._settings.max_depth,
             by_head=self._settings.by_head,
         )

@@ -17,18 +17,23 @@ Then, with w the W_enc column of a feature of layer l and D its position,
               the root, not to its parent alone.
   logit t     = W_U[:, t] . norm(x[s]) + b_U[t], less that of another token or the mean over the
               vocabulary: sum over all writers of u . o[s] + a bias, u = centre(gain * W_U) / scale.
-MLP outputs are not split. A layer without an SAE has its attention output in one piece, or by head:
-z_k[s] . (W_O,k u), which is split by source as a pre-activation is. The paper stops there; heads
-are this project's.
+With an SAE on the residual stream before layer l (K24 Table 6, steps 3 and 4) a source is split in
+between: the stream there is x[s] = sum_i f_i d_i + b_dec + error, so that
+  source s    = sum_i f_i (d_i . u) + b_dec . u + error . u + the bias as above
+  residual feature i = f_i (d_i . u), split by the writers of x[s] as a source without such an SAE
+              is: f_i = w_i . x[s] + c, with u' = (d_i . u) w_i, w_i centred where the SAE is.
+MLP outputs and errors of SAEs are not split. A layer without an SAE has its attention output in one
+piece, or by head: z_k[s] . (W_O,k u), which is split by source as a pre-activation is. The paper
+stops there; heads are this project's.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from mechinterp_assets.attribution.active_features import ActiveFeatures
 from mechinterp_assets.attribution.dfa import LayerAttention, direct_feature_attribution
 from mechinterp_assets.attribution.frozen_forward import (
     FrozenForward,
@@ -38,6 +43,7 @@ from mechinterp_assets.attribution.frozen_forward import (
 )
 from mechinterp_assets.attribution.head_attribution import split_heads
 from mechinterp_assets.attribution.rdfa_tree import Node
+from mechinterp_assets.attribution.residual_saes import ResidualSaes
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.model.precision import same_sum
 from mechinterp_assets.sae.base import SparseAutoencoder
@@ -47,14 +53,25 @@ class InactiveFeatureError(RdfaError):
     """A feature that is not active where its tree should start."""
 
 
-def check_widths(model: LanguageModel, saes: Mapping[int, SparseAutoencoder]) -> None:
-    """Raise RdfaError for an SAE that does not read z of `model`."""
+def check_widths(
+    model: LanguageModel,
+    saes: Mapping[int, SparseAutoencoder],
+    residual: ResidualSaes | None = None,
+) -> None:
+    """Raise RdfaError for an SAE that does not read z or the residual stream of `model`."""
     for layer, sae in saes.items():
         if not 0 <= layer < model.config.n_layers or sae.d_in != model.config.d_z:
             raise RdfaError(
                 f"the SAE of layer {layer} reads {sae.d_in} dimensions, z_cat of "
                 f"{model.source} has {model.config.d_z} in layers 0..{model.config.n_layers - 1}; "
                 "use SAEs on attention outputs (z) of this model"
+            )
+    for layer, sae in (residual or ResidualSaes()).by_layer.items():
+        if not 0 <= layer < model.config.n_layers or sae.d_in != model.config.d_model:
+            raise RdfaError(
+                f"the residual-stream SAE of layer {layer} reads {sae.d_in} dimensions, "
+                f"hook_resid_pre of {model.source} has {model.config.d_model} in layers "
+                f"0..{model.config.n_layers - 1}; use SAEs on the residual stream of this model"
             )
 
 
@@ -74,20 +91,6 @@ def check_feature(
         )
 
 
-@dataclass(frozen=True)
-class ActiveFeatures:
-    """Active features of an SAE at one position: ids [n], w, d [n, d_z], f, constant [n];
-    float64. error [d_z] = z - sum_i f_i d_i - b_dec."""
-
-    ids: list[int]
-    w: Tensor
-    d: Tensor
-    f: Tensor
-    constant: Tensor
-    b_dec: Tensor
-    error: Tensor
-
-
 class Splits:
     """How the nodes of one forward pass are split.
 
@@ -95,7 +98,9 @@ class Splits:
         model: of the pass.
         forward: a checked run (FrozenModel.run, or whole_run and check) up to the layers of roots.
         saes: SAEs on raw z by layer.
-        max_depth: features split on one path, the root among them; None: all.
+        residual: SAEs on the residual stream, which split sources read at their layers.
+        max_depth: features split on one path, the root among them; None: all. Residual features do
+            not count: each is a part of one source.
         by_head: split a pre-activation by source and head, not by source alone.
         by_heads_without_sae: split the attention output of a layer without an SAE by head.
     """
@@ -106,15 +111,18 @@ class Splits:
         forward: FrozenForward,
         saes: Mapping[int, SparseAutoencoder],
         *,
+        residual: ResidualSaes | None = None,
         max_depth: int | None = None,
         by_head: bool = False,
         by_heads_without_sae: bool = False,
     ) -> None:
         self._model, self._forward, self._saes = model, forward, saes
+        self._residual = residual or ResidualSaes()
         self._max_depth, self._by_head = max_depth, by_head
         self._by_heads_without_sae = by_heads_without_sae
         self._n_heads = model.model.config.n_heads
         self._found: dict[tuple[int, int], ActiveFeatures] = {}
+        self._found_residual: dict[tuple[int, int], ActiveFeatures] = {}
 
     # ---- roots -----------------------------------------------------------------------------------
 
@@ -236,16 +244,50 @@ class Splits:
     def _components(
         self, layer: int, position: int, source: int, w: Tensor, heads: slice, depth: int
     ) -> list[Node]:
-        """A source's values by what wrote the residual stream there."""
+        """A source's values by residual features there, or by what wrote the stream."""
         weights = self._model.weights(layer)
         attended = self._forward.pattern[layer][heads, position, source, None] * w[heads]
         read = torch.einsum("kde,ke->d", weights.W_V[heads], attended)
         bias = float(weights.norm_bias @ read) + float((weights.b_V[heads] * attended).sum())
         u = self._read_through_norm(weights.norm_gain * read, layer, source)
         token = self._token(source)
+        by_feature = layer in self._residual.by_layer
+        split = self._residual_features if by_feature else self._stream
         return [
             Node("value_bias", bias, None, True, layer=layer, position=source, token_id=token),
-            *self._stream(layer, source, u, depth),
+            *split(layer, source, u, depth),
+        ]
+
+    def _residual_features(self, layer: int, position: int, u: Tensor, depth: int) -> list[Node]:
+        """u [d_model] on the residual stream before a layer by the features of its residual SAE."""
+        active = self._active_residual(layer, position)
+        node = partial(Node, layer=layer, position=position, token_id=self._token(position))
+        nodes = [
+            node("residual_error", float(active.error @ u), always_shown=True),
+            node("residual_bias", float(active.b_dec @ u), always_shown=True),
+        ]
+        for i, gain in enumerate((active.d @ u).tolist()):
+            f = float(active.f[i])
+            nodes.append(
+                node(
+                    "residual_feature",
+                    gain * f,
+                    partial(self._residual_feature, layer, position, active, i, gain, depth),
+                    feature=active.ids[i],
+                    activation=f,
+                    gain=gain,
+                )
+            )
+        return nodes
+
+    def _residual_feature(
+        self, layer: int, position: int, active: ActiveFeatures, i: int, gain: float, depth: int
+    ) -> list[Node]:
+        """gain * f of a residual feature by what wrote the stream that it reads."""
+        bias = gain * float(active.constant[i])
+        return [
+            Node("encoder_bias", bias, always_shown=True, layer=layer),
+            *self._stream(layer, position, gain * active.w[i], depth),
         ]
 
     def _read_through_norm(self, u: Tensor, layer: int, position: int) -> Tensor:
@@ -309,25 +351,17 @@ class Splits:
         return int(self._forward.token_ids[position])
 
     def active(self, layer: int, position: int) -> ActiveFeatures:
-        """Active features of a layer at a position. Raises RdfaError (see `_encode`)."""
+        """Active features of a layer at a position. Raises RdfaError (see ActiveFeatures.of)."""
         if (layer, position) not in self._found:
-            self._found[layer, position] = self._encode(layer, position)
+            z = self._forward.z[layer][position]
+            self._found[layer, position] = ActiveFeatures.of(self._saes[layer], z, f"layer {layer}")
         return self._found[layer, position]
 
-    @torch.no_grad()
-    def _encode(self, layer: int, position: int) -> ActiveFeatures:
-        """Which features are active is the SAE's own answer; their values are float64."""
-        sae, z = self._saes[layer], self._forward.z[layer][position]
-        _, ids, values = sae.encode_sparse(z[None].to(sae.W_enc))
-        w, d = exact(sae.W_enc[:, ids].T), exact(sae.W_dec[ids])
-        b_dec = exact(sae.b_dec)
-        constant = exact(sae.b_enc[ids]) - w @ b_dec
-        f = w @ z + constant
-        gap = (f - exact(values)).abs()
-        if not bool((gap <= 5e-3 * (1 + f.abs())).all()):  # leaves room for TF32
-            raise RdfaError(
-                f"active features of the {sae.architecture} SAE of layer {layer} are not their "
-                f"pre-activations W_enc^T (z - b_dec) + b_enc (off by {float(gap.max()):.3g}); "
-                "recursive attribution needs an SAE whose activation is its pre-activation"
-            )
-        return ActiveFeatures(ids.tolist(), w, d, f, constant, b_dec, z - f @ d - b_dec)
+    def _active_residual(self, layer: int, position: int) -> ActiveFeatures:
+        """The same of the residual stream before a layer."""
+        if (layer, position) not in self._found_residual:
+            sae, x = self._residual.by_layer[layer], self._forward.residual[layer][position]
+            place = f"the residual stream before layer {layer}"
+            found = ActiveFeatures.of(sae, x, place, centre=self._residual.centre)
+            self._found_residual[layer, position] = found
+        return self._found_residual[layer, position]

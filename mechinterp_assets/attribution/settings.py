@@ -54,6 +54,9 @@ class RdfaSettings(Section):
     """Nodes of a tree."""
     by_head: bool = False
     """Split a feature by source position and head, not by position alone."""
+    residual_features: bool = True
+    """Split a source by the features of its layer's residual SAE, where the study has one
+    (residual_sae), and these by what wrote the stream. Trees of prompts and the explorer too."""
 
     @field_validator("features")
     @classmethod
@@ -96,7 +99,7 @@ class QkFeatureSettings(Section):
     """Numbers of pairs in whose sum the explained variance is measured."""
     residual_sae: LocalName | None = None
     """Folders with {layer} in their name, in SAELens's format for hook_resid_pre, that split the
-    keys."""
+    keys of every head; where it is not given, those of the section `residual_sae`."""
     centre_residual: bool = False
     """They read the stream less its mean, as those trained on centred weights do."""
 

@@ -100,7 +100,7 @@ def consensus_signal(
     rank = next(iter(vectors.values()))[1].shape[0]
     selected = {node: torch.zeros(rank, dtype=torch.float64) for node in nodes}
     signed = {node: torch.zeros(rank, dtype=torch.float64) for node in nodes}
-    for group, inputs in _inputs(model, prompts, layers, omega):
+    for group, inputs in normalised_inputs(model, prompts, layers, omega):
         row = {prompt: at for at, prompt in enumerate(group["prompt"])}
         for node in nodes:
             here = pairs[node].filter(pl.col("prompt").is_in(list(row)))
@@ -123,7 +123,7 @@ def consensus_signal(
         sign = torch.where(signed[node] < 0, -1.0, 1.0)
         weights[node] = (chosen[node] * sign).to(vectors[node[:2]][1])
     found: dict[tuple[tuple[int, int, str, str], str, str], list[np.ndarray]] = {}
-    for group, inputs in _inputs(model, prompts, layers, omega):
+    for group, inputs in normalised_inputs(model, prompts, layers, omega):
         names = np.array(position_roles(group, after_bos=model.bos.prepended))
         for node in nodes:
             x, weight = inputs[node[0]], weights[node]
@@ -179,7 +179,7 @@ def _turned_signal(
 
 
 @torch.no_grad()
-def _inputs(
+def normalised_inputs(
     model: LanguageModel, prompts: pl.DataFrame, layers: list[int], omega: ModelOmega
 ) -> Iterator[tuple[pl.DataFrame, dict[int, Tensor]]]:
     """Normalised inputs of some layers [prompt, position, d_model], float64, group by group."""

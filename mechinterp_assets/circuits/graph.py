@@ -240,6 +240,7 @@ def graph_picture(
     place = layered_places({name: (data["layer"], data["head"]) for name, data in nodes.items()})
     widest = max(abs(x) for x, _ in place.values())
 
+    across = 6 * max(map(len, place)) + 6  # points of a node: wide enough for its name
     height = max(y for _, y in place.values()) + 1
     figure = Figure(figsize=(max(6.0, 2.2 * widest + 3), max(3.5, 1.5 * height + 0.8)), dpi=110)
     FigureCanvasAgg(figure)
@@ -258,8 +259,8 @@ def graph_picture(
                 "color": _SIDE_COLOURS[line["side"]],
                 "lw": 0.4 + 3.6 * weight,
                 "alpha": 0.25 + 0.65 * weight,
-                "shrinkA": 15,
-                "shrinkB": 16,
+                "shrinkA": across / 2 + 2,
+                "shrinkB": across / 2 + 3,
                 "connectionstyle": f"arc3,rad={bend}",
             },
         )
@@ -270,7 +271,7 @@ def graph_picture(
         axes.scatter(
             [x],
             [y],
-            s=620,
+            s=across**2,
             color=fills.get(role, OTHER_COLOUR),
             zorder=3,
             edgecolor="black",

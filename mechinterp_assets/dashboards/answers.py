@@ -1,13 +1,14 @@
 """What an experiment found, in one sentence computed from the rows that its picture shows.
 
 Belongs here: a function per statement of sql/dashboards. Does not belong here: pictures
-(experiment_figures.py, circuit_figures.py), the questions (interventions/published*.py).
+(*_figures.py), the questions (interventions/published*.py).
 
 Every function takes a statement's rows, at least one, and gives a sentence, or an empty text where
 they do not allow one. "Changes" means that the 95% interval leaves out 0.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any, TypeGuard
@@ -242,12 +243,183 @@ def _prefix(rows: list[Row]) -> str:
     )
 
 
+def _set_members(rows: list[Row]) -> str:
+    known = _with(rows, "mean_effect")
+    sets = [row for row in known if row["is_set"]]
+    if not sets:
+        return ""
+    most = _largest(sets, "mean_effect")
+    alone = sorted(
+        row["mean_effect"]
+        for row in known
+        if not row["is_set"] and row["intervention"] == most["intervention"]
+    )
+    apart = f", each alone by {_span(alone)}" if alone else ""
+    return (
+        f"{_upper(most['part'])} ({most['scope']}): {most['edge']}, change the logit difference by "
+        f"{signed(most['mean_effect'])}{apart}."
+    )
+
+
+def _slice_terms(rows: list[Row]) -> str:
+    said: list[str] = []
+    first = (rows[0]["head"], rows[0]["pair"])
+    for fires, verb in ((True, "fires"), (False, "does not fire")):
+        own = [row for row in rows if (row["head"], row["pair"]) == first and row["fires"] is fires]
+        if not own:
+            continue
+        inside = [row["term"] for row in own if row["selected"]]
+        whole = sum(row["term"] for row in own)
+        name = "" if said else f"{first[0]}, {first[1]}, "
+        said.append(
+            f"{name}{verb} in prompt {own[0]['prompt']}: {len(inside)} of its {len(own)} terms are "
+            f"in S and sum to {signed(sum(inside))}, the others to {signed(whole - sum(inside))}"
+        )
+    return f"{'; it '.join(said)}."
+
+
+def _slice_prompts(rows: list[Row]) -> str:
+    first = (rows[0]["head"], rows[0]["pair"])
+    own = [row for row in rows if (row["head"], row["pair"]) == first]
+    n_pairs = {row["fires"]: row["n_pairs"] for row in own}
+    if True not in n_pairs:
+        return ""
+    uses = {kind: Counter(row["slice"] for row in own if row["fires"] is kind) for kind in n_pairs}
+    most = min(uses[True], key=lambda k: (-uses[True][k], k))
+    said = (
+        f"Singular vector {most} is in S of {uses[True][most]} of {n_pairs[True]} prompts in which "
+        f"{first[0]}, {first[1]}, fires"
+    )
+    if False not in n_pairs:
+        return f"{said}."
+
+    def apart(k: int) -> float:
+        return abs(float(uses[True][k] / n_pairs[True] - uses[False][k] / n_pairs[False]))
+
+    other = min(uses[True] | uses[False], key=lambda k: (-apart(k), k))
+    return (
+        f"{said}, and of {uses[False][most]} of {n_pairs[False]} in which it does not; most apart "
+        f"is {other}, with {uses[True][other]} and {uses[False][other]}."
+    )
+
+
+def _slice_counts(rows: list[Row]) -> str:
+    parts = []
+    for text, name in (("ioi", "on the prompts"), ("corpus", "on unspecific text")):
+        own = [row for row in rows if row["text_source"] == text and row["head"] == "all heads"]
+        if not own:
+            continue
+        shares = {row["n_slices"]: row["share_of_pairs"] for row in own}
+        below = 0.0
+        for middle in sorted(shares):
+            below += shares[middle]
+            if below >= 0.5:
+                break
+        parts.append(f"{middle} {name} (one is enough for {percent(shares.get(1, 0.0))})")
+    return f"Half of the firing pairs need at most this many slices: {', '.join(parts)}."
+
+
+def _slice_usage(rows: list[Row]) -> str:
+    best: dict[tuple[str, bool], Row] = {}
+    for row in _with(rows, "selected_share"):
+        key = (row["head"], row["fires"])
+        if key not in best or row["selected_share"] > best[key]["selected_share"]:
+            best[key] = row
+    both = [head for head, fires in best if fires and (head, False) in best]
+    if not both:
+        return ""
+    differ = [h for h in both if best[h, True]["slice"] != best[h, False]["slice"]]
+    most = max((best[head, True] for head in both), key=lambda row: row["selected_share"])
+    return (
+        f"In {len(differ)} of {len(both)} heads pairs that fire select another slice most often "
+        f"than pairs that do not; the steadiest is slice {most['slice']} of {most['head']}, in S "
+        f"of {percent(most['selected_share'])} of its firing pairs."
+    )
+
+
+def _slice_contrast(rows: list[Row]) -> str:
+    known = _with(rows, "effective_heads", "effective_heads_all_slices")
+    if not known:
+        return ""
+    ratios = [row["effective_heads"] / row["effective_heads_all_slices"] for row in known]
+    fewer = sum(ratio < 1 for ratio in ratios)
+    return (
+        f"Through S the effective number of contributing heads is {percent(median(ratios))} of "
+        f"that through all slices, in the median; it is smaller in {fewer} of {len(known)} cases."
+    )
+
+
+def _slice_writers(rows: list[Row]) -> str:
+    """Whether the same head contributes most through S as through all slices."""
+    names = ("contribution_all_slices", "contribution")
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in _with(rows, *names):
+        groups.setdefault((row["head"], row["pair"], row["side"]), []).append(row)
+    if not groups:
+        return ""
+    most = {key: [_largest(own, name)["writer"] for name in names] for key, own in groups.items()}
+    same = sum(every == chosen for every, chosen in most.values())
+    shares = [
+        sum(abs(row[name]) > 0.08 * abs(_largest(own, name)[name]) for row in own) / len(own)
+        for name in names
+        for own in groups.values()
+    ]
+    of_all, of_s = shares[: len(groups)], shares[len(groups) :]
+    return (
+        f"In {same} of {len(groups)} cases the head with the largest contribution is the same "
+        f"through S as through all slices; {percent(median(of_s))} of heads contribute at least 8% "
+        f"of the largest through S, {percent(median(of_all))} through all, in the median."
+    )
+
+
+def _token_signals(rows: list[Row]) -> str:
+    """The node's own roles: what a node's query and key are largest at, among roles."""
+    best: dict[tuple[str, str], Row] = {}
+    for row in _with(rows, "mean_signal"):
+        key = (row["node"], row["side"])
+        if key not in best or row["mean_signal"] > best[key]["mean_signal"]:
+            best[key] = row
+    if not best:
+        return ""
+    parts = []
+    for side, what in (("destination", "query"), ("source", "key")):
+        own = [row for (_, of), row in best.items() if of == side]
+        hits = sum(row["position_role"] == row[f"{side}_role"] for row in own)
+        if own:
+            parts.append(f"the {what} signal in {hits} of {len(own)} nodes")
+    return (
+        "Of all roles the one that a node attends from or to carries the largest signal: "
+        f"{', '.join(parts)}."
+    )
+
+
+def _token_norms(rows: list[Row]) -> str:
+    """In what share of (token at the source role, another token) the first has the larger norm."""
+    shares: dict[str, float] = {}
+    for node in dict.fromkeys(row["node"] for row in rows):
+        own = _with((row for row in rows if row["node"] == node), "mean_projection")
+        inside = [row["mean_projection"] for row in own if row["at_source"]]
+        others = [row["mean_projection"] for row in own if not row["at_source"]]
+        if inside and others:
+            won = sum((a > b) + 0.5 * (a == b) for a in inside for b in others)
+            shares[node] = won / (len(inside) * len(others))
+    if not shares:
+        return ""
+    best = max(shares, key=lambda node: shares[node])
+    return (
+        f"A token that stands at the source role has a larger norm than one that never does in "
+        f"{percent(median(shares.values()))} of pairs of such tokens, in the median of "
+        f"{len(shares)} nodes; most in {best}, {percent(shares[best])}."
+    )
+
+
 _ANSWERS: dict[str, Callable[[list[Row]], str]] = {
     "experiment_edges": _edges,
     "experiment_noising": _noising,
     "experiment_splice": _splice,
     "experiment_features": _features,
     "experiment_sets": _sets,
+    "experiment_set_members": _set_members,
     "experiment_magnitudes": _magnitudes,
     "experiment_effects": _effects,
     "faithfulness_curves": _faithfulness,
@@ -255,6 +427,14 @@ _ANSWERS: dict[str, Callable[[list[Row]], str]] = {
     "qk_pairs": _qk_pairs,
     "qk_variance": _qk_variance,
     "prefix_curves": _prefix,
+    "slice_terms": _slice_terms,
+    "slice_prompts": _slice_prompts,
+    "slice_counts": _slice_counts,
+    "slice_usage": _slice_usage,
+    "slice_contrast": _slice_contrast,
+    "slice_writers": _slice_writers,
+    "token_signals": _token_signals,
+    "token_norms": _token_norms,
 }
 
 
@@ -277,6 +457,12 @@ def _leaves_out_zero(row: Row, prefix: str = "", *, below: bool | None = None) -
 
 def _largest(rows: Sequence[Row], name: str) -> Row:
     return max(rows, key=lambda row: abs(row[name]))
+
+
+def _span(values: Sequence[float]) -> str:
+    """Of sorted values, the first and the last."""
+    first, last = signed(values[0]), signed(values[-1])
+    return first if first == last else f"{first} to {last}"
 
 
 def _upper(text: str) -> str:

@@ -1,15 +1,14 @@
 """Pictures of circuits: faithfulness over size, induction over prefix length, reuse between tasks,
-what attention scores are made of (FC24).
+pairs of features that scores are made of.
 
 Belongs here: which columns of a statement's rows become which marks. Does not belong here: the
-statements (sql/dashboards), geometry (plots.py), experiments (experiment_figures.py).
+statements (sql/dashboards), geometry (plots.py), experiments (experiment_figures.py), singular
+vectors (slice_figures.py).
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
-from markupsafe import Markup
 
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.experiment_figures import Figure
@@ -20,12 +19,10 @@ from mechinterp_assets.dashboards.plots import (
     colour,
     interval_plot,
     line_plot,
-    scatter_plot,
-    value_map,
 )
+from mechinterp_assets.dashboards.slice_figures import row_map
 from mechinterp_assets.files.plain_text import listed
 
-Row = dict[str, Any]
 LOWEST, HIGHEST = -1.0, 2.0  # faithfulness beyond is drawn at the edge
 MAX_PANELS = 12  # heads and roles with a plot of their pairs
 MAX_LISTED = 12  # heads named in a legend
@@ -146,7 +143,7 @@ def reuse(frame: pl.DataFrame) -> Figure | None:
         pictures.append(
             (
                 f"{metric}: heads of (rows) on (columns)",
-                _map(
+                row_map(
                     found,
                     "faithfulness",
                     lambda row: (
@@ -263,186 +260,11 @@ def qk_variance(frame: pl.DataFrame) -> Figure | None:
     )
 
 
-def slice_counts(frame: pl.DataFrame) -> Figure | None:
-    """Distribution of |S| over firing pairs, a line per text (FC24 Fig. 3)."""
-    if frame.is_empty():
-        return None
-    texts = frame["text_source"].unique(maintain_order=True).to_list()
-    lines = [
-        (
-            str(text),
-            [
-                Point(
-                    row["n_slices"],
-                    row["share_of_pairs"],
-                    f"{row['n_slices']} slices: {number(row['share_of_pairs'])} of the pairs",
-                )
-                for row in _of(frame, "text_source", text)
-            ],
-        )
-        for text in texts
-    ]
-    picture = line_plot(
-        lines,
-        label="share of firing pairs over the number of slices that they need",
-        x_axis="slices |S|",
-        y_axis="share of firing pairs",
-    )
-    return Figure(
-        "How many slices attention needs",
-        [("", picture)],
-        frame,
-        legend=[(text, colour(i)) for i, text in enumerate(texts)],
-        note=(
-            "Firing pairs of all heads; S is the smallest set of singular vectors whose terms "
-            "reach the score (FC24 Fig. 3)."
-        ),
-    )
-
-
-def slice_usage(frame: pl.DataFrame) -> Figure | None:
-    """Share of pairs that select each singular vector, firing and not (FC24 Fig. 2, 8)."""
-    if frame.is_empty():
-        return None
-    keys = frame.select("head", "fires").unique(maintain_order=True).rows()
-    slices = sorted(set(frame["slice"].to_list()))
-    rows = {(row["head"], row["fires"], row["slice"]): row for row in frame.to_dicts()}
-    found = [[rows.get((*key, k)) for k in slices] for key in keys]
-    picture = _map(
-        found,
-        "selected_share",
-        lambda row: (
-            f"{_fires(row['head'], row['fires'])}, slice {row['slice']}: in S of "
-            f"{number(row['selected_share'])} of {row['n_pairs']} pairs"
-        ),
-        label="share of pairs whose set S has each singular vector",
-        rows=[_fires(*key) for key in keys],
-        columns=[str(k) for k in slices],
-    )
-    return Figure(
-        "Which slices attention uses",
-        [("", picture)],
-        frame,
-        note=(
-            "Heads with most firing pairs on the prompts, the first singular vectors: few are used "
-            "again and again when a head fires, others when it does not (FC24 Fig. 2, 8; for a "
-            "negative score S is mirrored)."
-        ),
-    )
-
-
-def slice_contrast(frame: pl.DataFrame) -> Figure | None:
-    """Effective number of contributing heads through S against all slices (FC24 Fig. 4, 16)."""
-    drawn = frame.filter(pl.col("effective_heads").is_not_null())
-    if drawn.is_empty():
-        return None
-    sides = drawn["side"].unique().sort().to_list()
-    series = [
-        (
-            str(side),
-            [
-                Point(
-                    row["effective_heads_all_slices"],
-                    row["effective_heads"],
-                    f"{row['head']}, {side}: {number(row['effective_heads'])} heads through S, "
-                    f"{number(row['effective_heads_all_slices'])} through all slices; correlation "
-                    f"{number(row['correlation'])}, {row['n_pairs']} pairs",
-                )
-                for row in _of(drawn, "side", side)
-            ],
-        )
-        for side in sides
-    ]
-    picture = scatter_plot(
-        series,
-        label="effective number of heads that contribute, through S and through all slices",
-        x_axis="through all slices",
-        y_axis="through S",
-        diagonal=True,
-    )
-    return Figure(
-        "What the choice of slices changes",
-        [("effective number of contributing heads", picture)],
-        frame,
-        legend=[(f"written at the {side}", colour(i)) for i, side in enumerate(sides)],
-        note=(
-            "A dot per head of the trace and side, means over its traced pairs: below the diagonal "
-            "fewer heads carry what the selected slices read (FC24 Fig. 4, 16)."
-        ),
-    )
-
-
-def token_signals(frame: pl.DataFrame) -> Figure | None:
-    """Mean signal of tokens by role along the consensus slices of traced nodes (FC24 Fig. 9)."""
-    if frame.is_empty():
-        return None
-    roles = frame["position_role"].unique().sort().to_list()
-    pictures = []
-    nodes = frame["node"].unique(maintain_order=True).to_list()[:MAX_PANELS]
-    for side in frame["side"].unique().sort().to_list():
-        rows = {(r["node"], r["position_role"]): r for r in _of(frame, "side", side)}
-        found = [[rows.get((node, role)) for role in roles] for node in nodes]
-        most = max((abs(row["mean_signal"]) for line in found for row in line if row), default=0.0)
-        pictures.append(
-            (
-                f"{side}: what a token says to the {'query' if side == 'destination' else 'key'}",
-                _map(
-                    found,
-                    "mean_signal",
-                    lambda row: (
-                        f"{row['node']}, token {row['position_role']}: "
-                        f"{number(row['mean_signal'])}, sd {number(row['sd_signal'])} over "
-                        f"{row['n']} tokens"
-                    ),
-                    label=f"mean signal of tokens by role, {side} side",
-                    rows=nodes,
-                    columns=roles,
-                    full=most or 1.0,
-                ),
-            )
-        )
-    return Figure(
-        "What tokens carry along a node's slices",
-        pictures,
-        frame,
-        note=(
-            "Nodes of the trace in most pairs; the signal along the slices that at least half of a "
-            "node's pairs select. A head attends where the product of both signals is large "
-            "(FC24 Fig. 9)."
-        ),
-    )
-
-
 # ---- private -------------------------------------------------------------------------------------
 
 
 def _of(frame: pl.DataFrame, column: str, value: str) -> list[dict[str, Any]]:
     return frame.filter(pl.col(column) == value).to_dicts()
-
-
-def _map(
-    found: Sequence[Sequence[Row | None]],
-    column: str,
-    title: Callable[[Row], str],
-    *,
-    label: str,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    full: float = 1.0,
-) -> Markup:
-    """A map of one column of rows, with their hover texts; a cell is empty without a row."""
-    return value_map(
-        [[None if row is None else row[column] for row in line] for line in found],
-        label=label,
-        rows=rows,
-        columns=columns,
-        titles=[["" if row is None else title(row) for row in line] for line in found],
-        full=full,
-    )
-
-
-def _fires(head: str, fires: bool) -> str:
-    return f"{head} {'fires' if fires else 'does not'}"
 
 
 def _curve_point(row: dict[str, Any]) -> Point:

@@ -373,6 +373,46 @@ def sets(frame: pl.DataFrame) -> Figure | None:
     )
 
 
+def set_members(frame: pl.DataFrame) -> Figure | None:
+    """Effect of each edge of a set alone and of all together, a plot per part and scope."""
+    if frame.is_empty():
+        return None
+    pictures = []
+    for (part, scope), own in _grouped(frame.to_dicts(), "part", "scope"):
+        rows: dict[str, list[Mark]] = {}
+        sets: dict[str, str] = {}  # which of several sets with the same name a row is
+        for row in own:
+            name = row["edge"]
+            if row["is_set"] and sets.setdefault(name, row["intervention"]) != row["intervention"]:
+                name = f"{name} ({len(sets) + 1})"
+                sets[name] = row["intervention"]
+            mark = Mark(
+                row["mean_effect"],
+                row["tenth_percentile"],
+                row["ninetieth_percentile"],
+                f"{row['n']} prompts",
+            )
+            rows.setdefault(name, [Mark(None), mark] if row["is_set"] else [mark, Mark(None)])
+        picture = interval_plot(
+            list(rows.items())[:MAX_ROWS],
+            label=f"effect of edges alone and together, {part}, {scope}",
+            axis="change of the logit difference",
+            width=240,
+        )
+        pictures.append((f"{part}, {scope}", picture))
+    return Figure(
+        "Edges alone and together",
+        pictures,
+        frame,
+        legend=[("an edge alone", colour(0)), ("all of a set", colour(1))],
+        note=(
+            "Means over the prompts that have all edges of the set; whiskers reach from the 10th "
+            "to the 90th percentile of prompts. Each plot has its own axis."
+        ),
+        hidden=("intervention",),
+    )
+
+
 def magnitudes(frame: pl.DataFrame) -> Figure | None:
     """Cosine and norm ratio of the edited residual stream, a point per edit."""
     if frame.is_empty():

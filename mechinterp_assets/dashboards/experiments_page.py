@@ -1,8 +1,8 @@
 """The page of a study's experiments: what was asked and found, pictures with their SQL.
 
 Belongs here: which blocks the page has and their order. Does not belong here: the pictures
-(experiment_figures.py, circuit_figures.py), sentences (answers.py), and where rows come from: the
-caller runs the statements that the page shows.
+(experiment_figures.py, circuit_figures.py, slice_figures.py), sentences (answers.py), and where
+rows come from: the caller runs the statements that the page shows.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup, escape
 
-from mechinterp_assets.dashboards import circuit_figures
+from mechinterp_assets.dashboards import circuit_figures, slice_figures
 from mechinterp_assets.dashboards.answers import SMALL, answer, unstable_share
 from mechinterp_assets.dashboards.charts import number
 from mechinterp_assets.dashboards.experiment_figures import (
@@ -21,10 +21,11 @@ from mechinterp_assets.dashboards.experiment_figures import (
     BY_NAME,
     Figure,
     effects,
+    set_members,
     sets,
 )
 from mechinterp_assets.dashboards.links import Links
-from mechinterp_assets.dashboards.places import task_title
+from mechinterp_assets.dashboards.places import task_title, trace_folder
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
 from mechinterp_assets.storage.provenance import Provenance
@@ -43,13 +44,35 @@ TABLES = (
     "prefix_induction",
     "qk_feature_pairs",
     "qk_feature_summary",
+    "attention_slices",
     "attention_slice_counts",
     "attention_slice_usage",
     "attention_slice_contrast",
     "attention_consensus",
     "attention_token_signal",
+    "attention_token_norms",
+    "attention_slice_writers",
+    "vocabulary",
 )
 Query = Callable[[str], pl.DataFrame]
+Draw = Callable[[pl.DataFrame], Figure | None]
+CIRCUIT_FIGURES: dict[str, Draw] = {
+    "reuse_faithfulness": circuit_figures.reuse,
+    "qk_pairs": circuit_figures.qk_pairs,
+    "qk_variance": circuit_figures.qk_variance,
+    "prefix_curves": circuit_figures.prefix_curves,
+}
+# What heads read, by singular vectors: pages of traces link to these.
+SLICE_FIGURES: dict[str, Draw] = {
+    "slice_terms": slice_figures.slice_terms,
+    "slice_prompts": slice_figures.slice_prompts,
+    "slice_usage": slice_figures.slice_usage,
+    "slice_counts": slice_figures.slice_counts,
+    "slice_contrast": slice_figures.slice_contrast,
+    "slice_writers": slice_figures.slice_writers,
+    "token_signals": slice_figures.token_signals,
+    "token_norms": slice_figures.token_norms,
+}
 MAX_TABLE_ROWS = 25  # rows of a table of numbers; the SQL gives all
 SHOWN_PICTURES = 4  # of a figure, before more are asked for
 # Experiments as readers know them; others are named after their key.
@@ -104,6 +127,7 @@ def render_experiments(
     sql = filled_statements(study)
     links = Links(study, feature_layers)
     circuits = list(_circuits(query, sql, links))
+    slices = list(_drawn(SLICE_FIGURES, query, sql, links))
     found = _experiments(query, study, query(sql["experiments"]), links)
     run = [one for one in found if one["n_interventions"]]
     html = template("experiments.html").render(
@@ -111,6 +135,8 @@ def render_experiments(
         study=study,
         study_href=study_href,
         circuits=circuits,
+        slices=slices,
+        trace_href=f"../{trace_folder(study)}/index.html",
         experiments=run,
         plan=query(sql["experiment_plan"]).to_dicts(),
         linked=links.text,
@@ -131,21 +157,21 @@ _UNSTABLE = f"Unstable: the share is of what ablation changes, which is less tha
 
 
 def _circuits(query: Query, sql: dict[str, str], links: Links) -> Iterable[dict[str, Any]]:
-    for figure in circuit_figures.faithfulness(query(sql["faithfulness_curves"])):
-        yield _block(figure, "faithfulness_curves", sql, links)
-    for name, draw in (
-        ("reuse_faithfulness", circuit_figures.reuse),
-        ("qk_pairs", circuit_figures.qk_pairs),
-        ("qk_variance", circuit_figures.qk_variance),
-        ("prefix_curves", circuit_figures.prefix_curves),
-        ("slice_counts", circuit_figures.slice_counts),
-        ("slice_usage", circuit_figures.slice_usage),
-        ("slice_contrast", circuit_figures.slice_contrast),
-        ("token_signals", circuit_figures.token_signals),
-    ):
-        drawn = draw(query(sql[name]))
-        if drawn is not None:
-            yield _block(drawn, name, sql, links)
+    name = "faithfulness_curves"
+    for i, figure in enumerate(circuit_figures.faithfulness(query(sql[name]))):
+        block = _block(figure, name, sql, links)
+        yield block | {"anchor": f"{block['anchor']}-{i + 1}"}
+    yield from _drawn(CIRCUIT_FIGURES, query, sql, links)
+
+
+def _drawn(
+    figures: Mapping[str, Draw], query: Query, sql: dict[str, str], links: Links
+) -> Iterable[dict[str, Any]]:
+    """Blocks of the statements that have something to draw."""
+    for name, draw in figures.items():
+        figure = draw(query(sql[name]))
+        if figure is not None:
+            yield _block(figure, name, sql, links)
 
 
 def _experiments(
@@ -183,7 +209,7 @@ def _experiments(
 
 def _drawings(
     rows: Sequence[dict[str, Any]],
-) -> list[tuple[str, Callable[[pl.DataFrame], Figure | None]]]:
+) -> list[tuple[str, Draw]]:
     """Statements and drawings for the kinds of interventions of an experiment."""
     chosen = dict(BY_NAME.get(rows[0]["experiment"], {}))
     if not chosen:
@@ -191,11 +217,13 @@ def _drawings(
         for row in rows:
             if row["kind"] == "edge" and in_sets:  # single edges are there to compare with
                 chosen["experiment_sets"] = sets
+                chosen["experiment_set_members"] = set_members
             elif row["kind"] is not None:
                 statement, draw = BY_KIND.get(row["kind"], ("experiment_effects", effects))
                 chosen[statement] = draw
-    # What no other picture shows comes last.
-    return sorted(chosen.items(), key=lambda item: (item[0] == "experiment_effects", item[0]))
+    # Details come after what they sum up to, what no other picture shows comes last.
+    last = ("experiment_set_members", "experiment_effects")
+    return sorted(chosen.items(), key=lambda item: (*(item[0] == name for name in last), item[0]))
 
 
 def _chosen(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -217,6 +245,7 @@ def _title(name: str, task: str) -> str:
 def _block(figure: Figure, statement: str, sql: dict[str, str], links: Links) -> dict[str, Any]:
     names = [name for name in figure.frame.columns if name not in figure.hidden]
     return {
+        "anchor": statement.replace("_", "-"),
         "title": figure.title,
         "sentence": answer(statement, figure.frame),
         "pictures": [

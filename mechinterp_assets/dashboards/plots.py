@@ -16,6 +16,7 @@ from mechinterp_assets.dashboards.charts import number, signed
 
 N_COLOURS = 8  # classes s0 .. s7 of style.css; further series share the last
 _CHARACTER = 6.3  # pixels per character of an 11 px label, on average
+_WIDE = {"→": 10.0} | dict.fromkeys("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 7.6)
 _LONGEST_NAME = 40  # characters of a row's name that are drawn
 
 
@@ -60,6 +61,15 @@ class Point:
         return _finite(self.x) and _finite(self.y)
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A vertical bar from zero, its hover text and CSS class; None and NaN are not drawn."""
+
+    value: float | None
+    title: str = ""
+    kind: str = "s0"
+
+
 def colour(place: int) -> str:
     """CSS class of the series at this place, from 0."""
     return f"s{min(place, N_COLOURS - 1)}"
@@ -99,7 +109,7 @@ def interval_plot(
     n_series = max((len(marks) for _, marks in rows), default=0)
     step = 9 if bars else 6
     each = max(18, step * n_series + 8)
-    left = 10 + round(_CHARACTER * max((len(_cut(name)) for name, _ in rows), default=0))
+    left = 10 + round(max((_text_width(name) for name, _ in rows), default=0))
     marks = [mark for _, row in rows for mark in row if mark.drawn]
     values = [mark.value for mark in marks if mark.value is not None]
     values += [around, *lines, *(end for mark in marks for end in mark.ends or ())]
@@ -198,6 +208,45 @@ def line_plot(
     return _svg("line-plot", label, left + width + 16, top + height + 38, "".join(parts))
 
 
+def bar_plot(
+    bars: Sequence[Bar],
+    *,
+    label: str,
+    x_axis: str,
+    y_axis: str,
+    include: Iterable[float] = (),
+    width: int = 460,
+    height: int = 150,
+) -> Markup:
+    """Vertical bars from zero, numbered from 0 from left to right.
+
+    Args:
+        bars: from left to right.
+        label: text alternative of the whole plot.
+        x_axis: what the numbers of the bars are.
+        y_axis: name of the vertical axis.
+        include: heights that the axis includes beside those of the bars, so that plots compare.
+        width: of the plot without its margins, in pixels.
+        height: of the plot without its margins, in pixels.
+    """
+    left, top = 58, 8
+    across = _Scale(-0.5, max(len(bars), 1) - 0.5, left, left + width, whole=True)
+    up = _Scale.over([0.0, *include, *(bar.value for bar in bars)], top + height, top)
+    zero, wide = up.at(0.0), 0.8 * width / max(len(bars), 1)
+    parts = [_frame(across, up, left, top, width, height, x_axis, y_axis)]
+    parts.append(f'<path class="axis" d="M{left} {zero:.1f}h{width}"/>')
+    for i, bar in enumerate(bars):
+        if bar.value is None or not _finite(bar.value):
+            continue
+        y = up.at(bar.value)
+        parts.append(
+            f'<g class="{bar.kind}"><title>{html.escape(bar.title)}</title><rect '
+            f'x="{across.at(i) - wide / 2:.1f}" y="{min(y, zero):.1f}" width="{wide:.1f}" '
+            f'height="{max(0.5, abs(y - zero)):.1f}"/></g>'
+        )
+    return _svg("bar-plot", label, left + width + 16, top + height + 38, "".join(parts))
+
+
 def scatter_plot(
     series: Sequence[tuple[str, Sequence[Point]]],
     *,
@@ -208,8 +257,9 @@ def scatter_plot(
     cross: tuple[float, float] | None = None,
     width: int = 320,
     height: int = 260,
+    radius: float = 3.5,
 ) -> Markup:
-    """Points in two dimensions, a colour per series.
+    """Points in two dimensions, a colour per series, later series above earlier ones.
 
     Args:
         series: name and points of each series.
@@ -220,6 +270,7 @@ def scatter_plot(
         cross: a place marked by a dashed line across and one upwards, which the axes include.
         width: of the plot without its margins, in pixels.
         height: of the plot without its margins, in pixels.
+        radius: of a point, in pixels.
     """
     points = [point for _, own in series for point in own if point.drawn]
     xs = [point.x for point in points] + ([cross[0]] if cross else [])
@@ -243,7 +294,7 @@ def scatter_plot(
         )
     for i, (_, own) in enumerate(series):
         dots = "".join(
-            f'<circle cx="{across.at(p.x or 0.0):.1f}" cy="{up.at(p.y or 0.0):.1f}" r="3.5">'
+            f'<circle cx="{across.at(p.x or 0.0):.1f}" cy="{up.at(p.y or 0.0):.1f}" r="{radius:g}">'
             f"<title>{html.escape(p.title)}</title></circle>"
             for p in own
             if p.drawn
@@ -260,6 +311,7 @@ def value_map(
     columns: Sequence[str],
     titles: Sequence[Sequence[str]],
     full: float = 1.0,
+    wide: int = 46,
 ) -> Markup:
     """Cells with their value written in them, shaded by sign and size.
 
@@ -270,6 +322,7 @@ def value_map(
         columns: name of each column, below, read upwards.
         titles: [row][column], hover texts.
         full: the absolute value from which on the shade is strongest.
+        wide: pixels from one column to the next.
 
     Raises:
         ValueError: the numbers of values, names and titles differ.
@@ -278,9 +331,9 @@ def value_map(
     for part in (values, titles):
         if (len(part), {len(row) for row in part}) != shape:
             raise ValueError(f"values and titles must be {len(rows)} rows of {len(columns)}")
-    wide, tall = 46, 24
-    left = 10 + round(_CHARACTER * max((len(_cut(name)) for name in rows), default=0))
-    below = 14 + round(5.6 * max((len(_cut(name)) for name in columns), default=0))
+    tall = 24
+    left = 10 + round(max((_text_width(name) for name in rows), default=0))
+    below = 14 + round(max((_text_width(name) for name in columns), default=0))
     parts = []
     for i, (name, row) in enumerate(zip(rows, values, strict=True)):
         parts.append(
@@ -294,12 +347,12 @@ def value_map(
                     f'<rect class="field" x="{x}" y="{y}" width="{wide - 2}" height="{tall - 2}"/>'
                 )
                 continue
-            step = min(5, max(0, math.ceil(5 * abs(value) / full - 0.5)))
-            kind = f"{'p' if value > 0 else 'n'}{step}" if step else "field"
+            kind = _shade(value, full) or "field"
+            on = " on" if kind[-1] in "45" else ""
             parts.append(
                 f'<g><title>{html.escape(titles[i][j])}</title><rect class="{kind}" x="{x}" '
                 f'y="{y}" width="{wide - 2}" height="{tall - 2}"/><text x="{x + wide / 2 - 1:g}" '
-                f'y="{y + 15}" class="middle{" on" if step >= 4 else ""}">{number(round(value, 2))}'
+                f'y="{y + 15}" class="middle{on}">{number(round(value, 2))}'
                 "</text></g>"
             )
     bottom = tall * len(rows)
@@ -312,18 +365,86 @@ def value_map(
     return _svg("value-map", label, left + wide * len(columns), bottom + below, "".join(parts))
 
 
+def cell_map(
+    values: Sequence[Sequence[float | None]],
+    *,
+    label: str,
+    rows: Sequence[str],
+    titles: Sequence[str],
+    groups: Sequence[tuple[str, int]],
+    full: float,
+    wide: float | None = None,
+) -> Markup:
+    """Small cells without text, shaded by sign and size, their columns in named groups.
+
+    Args:
+        values: [row][column]; None and NaN give an empty cell.
+        label: text alternative of the whole plot.
+        rows: name of each row, on the left.
+        titles: hover text of each row.
+        groups: name below, and number of columns, of each group from left to right.
+        full: the absolute value from which on the shade is strongest; the lightest is for all
+            that is there, however small.
+        wide: pixels of a column; by default what makes all of them fit, at most 9.
+
+    Raises:
+        ValueError: the numbers of values, names, titles and columns differ.
+    """
+    n_columns = sum(size for _, size in groups)
+    if (len(values), {len(row) for row in values} or {n_columns}) != (len(rows), {n_columns}):
+        raise ValueError(f"values must be {len(rows)} rows of {n_columns}")
+    if len(titles) != len(rows):
+        raise ValueError(f"{len(titles)} titles for {len(rows)} rows")
+    wide = wide or min(9.0, max(1.5, 480 / max(n_columns, 1)))
+    tall, gap = 13, 14
+    left = 10 + round(max((_text_width(name) for name in rows), default=0))
+    starts = [
+        left + wide * sum(size for _, size in groups[:i]) + gap * i for i in range(len(groups))
+    ]
+    places = [
+        x + wide * j for x, (_, size) in zip(starts, groups, strict=True) for j in range(size)
+    ]
+    bottom = tall * len(rows)
+    # A path per shade and row: thousands of cells stay a small page.
+    parts = [
+        f'<rect class="field" x="{x:.1f}" y="0" width="{wide * size:.1f}" height="{bottom}"/>'
+        for x, (_, size) in zip(starts, groups, strict=True)
+    ]
+    for i, (name, row, title) in enumerate(zip(rows, values, titles, strict=True)):
+        shades: dict[str, list[str]] = {}
+        for x, value in zip(places, row, strict=True):
+            if value is not None and _finite(value):
+                kind = _shade(value, full) or ("p1" if value >= 0 else "n1")
+                shades.setdefault(kind, []).append(
+                    f"M{x:.1f} {tall * i}h{wide:.1f}v{tall - 1}h-{wide:.1f}z"
+                )
+        cells = "".join(f'<path class="{kind}" d="{"".join(d)}"/>' for kind, d in shades.items())
+        parts.append(
+            f'<g><title>{html.escape(title)}</title><text x="{left - 4}" y="{tall * i + 10}" '
+            f'class="end">{html.escape(_cut(name))}</text>{cells}</g>'
+        )
+    parts += [
+        f'<text x="{x:.1f}" y="{bottom + 15}">{html.escape(name)}</text>'
+        for x, (name, _) in zip(starts, groups, strict=True)
+    ]
+    names = max((x + _text_width(n) for x, (n, _) in zip(starts, groups, strict=True)), default=0)
+    width = max(names, max(places, default=left) + wide) + 8
+    return _svg("cell-map", label, width, bottom + 22, "".join(parts))
+
+
 # ---- private -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Values to pixels along one axis, linear or logarithmic."""
+    """Values to pixels along one axis, linear or logarithmic; `whole`: ticks at whole numbers."""
 
     low: float
     high: float
     first: float
     last: float
     log: bool = False
+    whole: bool = False
 
     @classmethod
     def over(
@@ -372,6 +493,7 @@ class _Scale:
             found = [d * 10.0**i for i in range(first, last + 1, every) for d in digits]
             return [(value, number(value)) for value in found if self.low <= value <= self.high]
         rough = (self.high - self.low) / most
+        rough = max(rough, 1.0) if self.whole else rough
         exponent = math.floor(math.log10(rough))
         steps = ((m, m * 10.0**exponent) for m in (1, 2, 5, 10))
         factor, step = next(pair for pair in steps if pair[1] >= rough * (1 - 1e-9))
@@ -385,11 +507,24 @@ def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
+def _shade(value: float, full: float) -> str:
+    """CSS class of a value's sign and size, p1 to p5 or n1 to n5; empty for next to none."""
+    if not _finite(value):
+        return ""
+    step = min(5, max(0, math.ceil(5 * abs(value) / full - 0.5)))
+    return f"{'p' if value > 0 else 'n'}{step}" if step else ""
+
+
 def _tick_text(value: float, decimals: int) -> str:
     """As many decimals as the step between ticks has, so that no two look the same."""
     if not -5 <= decimals <= 7:
         return number(value)
     return f"{value:.{max(0, decimals)}f}".replace("-", "−")
+
+
+def _text_width(name: str) -> float:
+    """Pixels of a row's name as drawn, about."""
+    return sum(_WIDE.get(character, _CHARACTER) for character in _cut(name))
 
 
 def _cut(name: str) -> str:

@@ -17,7 +17,7 @@ from mechinterp_assets.circuits.graph import (
     to_networkx,
 )
 from mechinterp_assets.dashboards.charts import number
-from mechinterp_assets.dashboards.places import head_href, task_title
+from mechinterp_assets.dashboards.places import experiments_folder, head_href, task_title
 from mechinterp_assets.dashboards.queries import filled_statements
 from mechinterp_assets.dashboards.rendering import page_parts, provenance_rows, template
 from mechinterp_assets.model.names import head_name
@@ -26,6 +26,17 @@ from mechinterp_assets.storage.provenance import Provenance
 MAX_EDGES = 400
 READABLE = 36  # lines that the picture starts with at most
 SHOWN_ROWS = 10  # rows of a table until more are asked for
+# Blocks of the page of experiments that show what heads read, on the prompts of IOI.
+SLICES = {
+    "slice-terms": "the terms of a score",
+    "slice-prompts": "slices by prompt",
+    "slice-usage": "slices by head",
+    "slice-counts": "how many slices",
+    "slice-contrast": "what S changes",
+    "slice-writers": "who wrote it",
+    "token-signals": "what tokens carry",
+    "token-norms": "which tokens are read",
+}
 _RULES = {
     "fc24": "fc24: pairs fire with enough attention and a score of at least 0",
     "relative": "relative: pairs fire by attention alone, scores are traced relative to those of "
@@ -66,6 +77,8 @@ def render_trace(
         title=f"Circuit of {task_title(task)}",
         sentence=_sentence(lines, least, roots),
         coverage=coverage_text(nodes),
+        slices=list(SLICES.items()) if task == "ioi" else [],
+        experiments_href=f"../{experiments_folder(study)}/index.html",
         rule=_RULES.get(str(graph["trace_rule"][0]), "") if graph.height else "",
         picture=_picture(drawn, lines, study),
         edges=[_with_heads(row, study, "upstream", "downstream") for row in drawn.to_dicts()],
@@ -191,6 +204,7 @@ def _picture(graph: pl.DataFrame, lines: list[dict[str, Any]], study: str) -> di
                 "href": head_href(study, heads[name]["layer"], heads[name]["head"]),
                 "x": round(x, 1),
                 "y": round(y, 1),
+                "layer": heads[name]["layer"],
                 "role": roles[heads[name]["layer"], heads[name]["head"]],
                 "colour": fills.get(roles[heads[name]["layer"], heads[name]["head"]], OTHER_COLOUR),
                 "is_root": heads[name]["is_root"],
@@ -198,7 +212,11 @@ def _picture(graph: pl.DataFrame, lines: list[dict[str, Any]], study: str) -> di
             for name, (x, y) in at.items()
         ],
         "layers": [
-            {"x": round(x, 1), "name": f"layer {layer}" if step_x >= 60 else str(layer)}
+            {
+                "layer": layer,
+                "x": round(x, 1),
+                "name": f"layer {layer}" if step_x >= 60 else str(layer),
+            }
             for layer, x in sorted({(heads[name]["layer"], x) for name, (x, _) in at.items()})
         ],
     }

@@ -141,7 +141,7 @@ def _node(row: dict[str, Any], texts: TokenTexts, link: FeatureLink) -> dict[str
         "percent": _percent(share),
         "negative": row["dfa"] < 0,
         "width": round(BAR * min(1.0, abs(share or 0.0))),
-        "is_minor": row["node_kind"].endswith("_bias") or row["node_kind"] in ("rest", "sae_error"),
+        "is_minor": row["node_kind"].endswith(("_bias", "_error")) or row["node_kind"] == "rest",
     }
 
 
@@ -165,6 +165,9 @@ def _name(row: dict[str, Any]) -> str:
         "sae_error": f"SAE error, layer {layer}",
         "sae_bias": f"SAE decoder bias, layer {layer}",
         "output_bias": f"output bias, layer {layer}",
+        "residual_feature": f"residual feature {row['at_feature']} before layer {layer}",
+        "residual_error": f"error of the residual SAE before layer {layer}",
+        "residual_bias": f"decoder bias of the residual SAE before layer {layer}",
     }
     return names.get(kind, kind)
 
@@ -173,13 +176,15 @@ def _end(row: dict[str, Any]) -> str:
     """Name of a leaf in the table of ends: features of a layer share a line, so do all rests."""
     if row["node_kind"] == "feature":
         return f"features of layer {row['at_layer']}"
+    if row["node_kind"] == "residual_feature":
+        return f"residual features before layer {row['at_layer']}, not split"
     if row["node_kind"] == "source":
         return f"sources of layer {row['at_layer']}, not split"
     return "parts without a row" if row["node_kind"] == "rest" else _name(row)
 
 
 def _detail(row: dict[str, Any]) -> str:
-    if row["node_kind"] == "feature":
+    if row["node_kind"] in ("feature", "residual_feature"):
         active = f"active {number(row['activation'])}"
         return active if row["parent"] is None else f"{active}, gain {number(row['gain'])}"
     if (

@@ -22,6 +22,7 @@ from mechinterp_assets.attribution.frozen_forward import FrozenForward, FrozenMo
 from mechinterp_assets.attribution.logit_effects import logit_effects
 from mechinterp_assets.attribution.rdfa_splits import Splits, check_feature, check_widths
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
+from mechinterp_assets.attribution.residual_saes import ResidualSaes
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.circuits.score_model import ScoreModel
 from mechinterp_assets.explore.errors import ExploreError
@@ -67,6 +68,7 @@ class Explorer:
     Args:
         model: its raw view runs the prompts.
         saes: layer -> SAE on raw z; layers without one are explored by heads alone.
+        residual: SAEs on the residual stream, whose features split what is read at their layers.
         max_tokens: of a prompt; attention patterns of all layers are kept in float64.
 
     Raises:
@@ -78,9 +80,11 @@ class Explorer:
         model: LanguageModel,
         saes: Mapping[int, SparseAutoencoder],
         *,
+        residual: ResidualSaes | None = None,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
-        check_widths(model, saes)
+        check_widths(model, saes, residual)
+        self.residual = residual or ResidualSaes()
         self.model, self.saes, self.max_tokens = model, dict(sorted(saes.items())), max_tokens
         self.frozen = FrozenModel(model)
 
@@ -463,7 +467,13 @@ class Exploration:
 
     @cached_property
     def _splits(self) -> Splits:
-        return Splits(self.explorer.frozen, self._checked, self.saes, by_heads_without_sae=True)
+        return Splits(
+            self.explorer.frozen,
+            self._checked,
+            self.saes,
+            residual=self.explorer.residual,
+            by_heads_without_sae=True,
+        )
 
     @cached_property
     def _heads_only(self) -> Splits:

@@ -12,6 +12,7 @@ from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.features.measures import Measured
 from mechinterp_assets.features.source_relations import SourceExamples
 from mechinterp_assets.features.sparse_activations import SparseActivations
+from mechinterp_assets.statistics.clustered_shares import ClusteredShares
 
 NEAR = 5
 
@@ -24,8 +25,8 @@ def run_length(activations: SparseActivations, tokens: CorpusTokens) -> Measured
     """
     n_active = activations.n_active
     n_runs = np.add.reduceat(_begins_run(activations), activations.starts[:-1], dtype=np.int64)
-    _, n_there = _sequences(activations, tokens)
-    density = n_active / n_there
+    group, row = _active_rows(activations, tokens)
+    density = n_active / np.bincount(group, tokens.read_per_row[row])
     with np.errstate(divide="ignore"):
         null = np.where(density < 1, 1 / (1 - density), n_active / n_runs)
     return Measured(
@@ -38,11 +39,9 @@ def density_where_active(activations: SparseActivations, tokens: CorpusTokens) -
 
     null_value: its density over all tokens read.
     """
-    _, n_there = _sequences(activations, tokens)
-    return Measured.share(
+    return Measured.share_of_text(
         activations.features,
-        activations.n_active,
-        n_there,
+        _documents_where_active(activations, tokens),
         null_value=activations.n_active / tokens.n_tokens,
     )
 
@@ -81,15 +80,19 @@ def run_end_token_share(
         group[inside] * width + tokens.token_ids[end[inside]], return_counts=True
     )
     size = len(activations.features)
-    n = np.bincount(group[inside], minlength=size)
-    x, token = np.zeros(size, dtype=np.int64), np.full(size, -1)
+    token = np.full(size, -1)
     order = np.lexsort((pairs, -counts))[::-1]  # the largest, of equals the smallest id, comes last
-    x[pairs[order] // width], token[pairs[order] // width] = counts[order], pairs[order] % width
+    token[pairs[order] // width] = pairs[order] % width
     read = np.bincount(tokens.token_ids[tokens.read], minlength=width) / tokens.n_tokens
-    return Measured.share(
+    documents = ClusteredShares.of_terms(
+        group[inside],
+        size,
+        tokens.document[activations.cell[inside]],
+        tokens.token_ids[end[inside]] == token[group[inside]],
+    )
+    return Measured.share_of_text(
         activations.features,
-        x,
-        n,
+        documents,
         null_value=np.where(token >= 0, read[token], np.nan),
         text=[texts[one] if one >= 0 else None for one in token],
     )
@@ -118,14 +121,40 @@ def _begins_run(activations: SparseActivations) -> NDArray[np.bool_]:
     return begins
 
 
-def _sequences(
+def _active_rows(
     activations: SparseActivations, tokens: CorpusTokens
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """[feature] sequences in which each feature is active, and tokens read in them."""
+    """Feature and row of every sequence in which a feature is active."""
     row = tokens.row(activations.cell)
     first = np.ones(len(row), dtype=bool)
     first[1:] = np.diff(row) != 0
     first[activations.starts[:-1]] = True
-    count = np.add.reduceat(first, activations.starts[:-1], dtype=np.int64)
-    there = np.where(first, tokens.read_per_row[row], 0)
-    return count, np.add.reduceat(there, activations.starts[:-1])
+    return activations.group[first], row[first]
+
+
+def _documents_where_active(
+    activations: SparseActivations, tokens: CorpusTokens
+) -> ClusteredShares:
+    """Tokens at which a feature is active, of those in its sequences, by document."""
+    n_documents = tokens.n_documents
+    cells = np.flatnonzero(tokens.read)
+    part, n_read = np.unique(
+        tokens.row(cells) * n_documents + tokens.document[cells], return_counts=True
+    )
+    row_of_part, document = np.divmod(part, n_documents)
+    group, row = _active_rows(activations, tokens)
+    start, end = np.searchsorted(row_of_part, row), np.searchsorted(row_of_part, row, side="right")
+    lengths = end - start
+    # The parts start .. end of every pair of feature and row, one after the other.
+    parts = np.arange(lengths.sum()) + np.repeat(start - np.cumsum(lengths) + lengths, lengths)
+    key = np.repeat(group, lengths) * n_documents + document[parts]
+    found, place = np.unique(key, return_inverse=True)
+    active = np.searchsorted(
+        found, activations.group * n_documents + tokens.document[activations.cell]
+    )
+    return ClusteredShares.of_clusters(
+        found // n_documents,
+        len(activations.features),
+        np.bincount(active, minlength=len(found)),
+        np.bincount(place, n_read[parts], len(found)),
+    )

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mechinterp_assets.corpora.token_documents import Separator, token_documents
 from mechinterp_assets.corpora.tokenize import token_matrix
 
 Cells = NDArray[np.int64]
@@ -27,10 +28,16 @@ class CorpusTokens:
         token_ids: [cell] int64.
         read: [cell] bool.
         context: positions in a sequence.
+        document: [cell] int64, number below n_documents of the document that each token is of;
+            where none are given, every sequence is a document.
     """
 
     def __init__(
-        self, sequences: NDArray[np.int64], token_ids: NDArray[np.int64], read: NDArray[np.bool_]
+        self,
+        sequences: NDArray[np.int64],
+        token_ids: NDArray[np.int64],
+        read: NDArray[np.bool_],
+        documents: NDArray[np.int64] | None = None,
     ) -> None:
         if token_ids.shape != read.shape or token_ids.shape[0] != len(sequences):
             raise ValueError(
@@ -43,6 +50,11 @@ class CorpusTokens:
         self.context = token_ids.shape[1]
         self.token_ids = token_ids.reshape(-1)
         self.read = read.reshape(-1)
+        if documents is None:
+            documents = np.broadcast_to(np.arange(len(sequences))[:, None], read.shape)
+        found, number = np.unique(documents, return_inverse=True)
+        self.document: NDArray[np.int64] = number.reshape(-1).astype(np.int64)
+        self.n_documents = len(found)
 
     @classmethod
     def of_pass(
@@ -53,6 +65,7 @@ class CorpusTokens:
         n_tokens: int,
         first_sequence: int = 0,
         outliers: pl.DataFrame | None = None,
+        separator: Separator | None = None,
     ) -> "CorpusTokens":
         """The tokens that a feature pass of `n_tokens` tokens read.
 
@@ -62,6 +75,7 @@ class CorpusTokens:
             n_tokens: feature_statistics.n_tokens.
             first_sequence: sequence that the pass began with.
             outliers: columns sequence and position of activation_outliers, left out too.
+            separator: what stands between documents; the corpus then has the column documents too.
 
         Raises:
             ValueError: the corpus has fewer tokens than were read.
@@ -81,7 +95,8 @@ class CorpusTokens:
             )
         read = valid & (count <= n_tokens)
         rows = int(np.flatnonzero(read.any(axis=1)).max(initial=-1)) + 1
-        return cls(corpus["sequence"].to_numpy()[:rows], ids[:rows], read[:rows])
+        documents = None if separator is None else token_documents(corpus.head(rows), separator)
+        return cls(corpus["sequence"].to_numpy()[:rows], ids[:rows], read[:rows], documents)
 
     @property
     def n_tokens(self) -> int:

@@ -160,4 +160,5 @@ def _of_token(values: Measured, promoted: NDArray[np.int64], texts: list[str]) -
         x=values.x,
         null_value=values.null_value,
         text=named,
+        documents=values.documents,
     )

@@ -28,6 +28,7 @@ from mechinterp_assets.features.corpus_tokens import Cells, CorpusTokens
 from mechinterp_assets.features.measures import Measured
 from mechinterp_assets.features.sparse_activations import SparseActivations
 from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
+from mechinterp_assets.statistics.clustered_shares import ClusteredShares
 
 MAX_EXAMPLES = 200
 CONTROL_BELOW = 0.1
@@ -78,22 +79,32 @@ class _Examples:
     """Examples of one token B: the cells before its occurrences, example by example.
 
     cells [occurrence]; starts [example]: where each example begins in `cells`; its first entry is
-    the token before the first B.
+    the token before the first B. document [occurrence].
     """
 
     cells: Cells
     starts: NDArray[np.int64]
+    document: NDArray[np.int64]
 
-    def passed(self, active: NDArray[np.bool_], counted: Counted) -> tuple[int, int]:
-        """How many pass, and of how many, given whether the feature is active at each cell."""
+    def passed(
+        self, active: NDArray[np.bool_], counted: Counted
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """[document] how many pass, and of how many, given whether the feature is active at cells.
+
+        A sequence of several documents counts to the one that its example begins in.
+        """
         due = np.ones(len(active), dtype=bool)
         due[self.starts] = False
         if counted == "per_occurrence":
-            return int(active[due].sum()), int(due.sum())
-        if not len(self.starts):
-            return 0, 0
-        whole = np.logical_and.reduceat(active == due, self.starts)
-        return int(whole.sum()), len(whole)
+            passed, document = active[due], self.document[due]
+        elif len(self.starts):
+            passed = np.logical_and.reduceat(active == due, self.starts)
+            document = self.document[self.starts]
+        else:
+            passed, document = active[:0], self.document[:0]
+        found, place = np.unique(document, return_inverse=True)
+        n = len(found)
+        return np.bincount(place[passed], minlength=n), np.bincount(place, minlength=n)
 
 
 def induction_behaviour(
@@ -127,8 +138,8 @@ def induction_behaviour(
             "per feature"
         )
     priority = np.random.default_rng(seed).permutation(len(tokens.sequences))
-    passed = np.zeros(len(promoted), dtype=np.int64)
-    n = np.zeros(len(promoted), dtype=np.int64)
+    # Of every feature and document: which feature, how many passed, and of how many.
+    entries = [(np.zeros(0, dtype=np.int64),) * 3]
     order = np.argsort(promoted, kind="stable")
     bounds = np.flatnonzero(np.diff(promoted[order], prepend=-2, append=-2))
     for start, end in pairwise(bounds.tolist()):
@@ -137,10 +148,11 @@ def induction_behaviour(
             continue
         examples = _examples(token, tokens, priority, same_prefix, max_examples)
         for index in order[start:end]:
-            passed[index], n[index] = examples.passed(
-                activations.fires(index, examples.cells), counted
-            )
-    return Measured.share(activations.features, passed, n)
+            passed, n = examples.passed(activations.fires(index, examples.cells), counted)
+            entries.append((np.full(len(n), index), passed, n))
+    feature, *counts = (np.concatenate(column) for column in zip(*entries, strict=True))
+    documents = ClusteredShares.of_clusters(feature, len(promoted), *counts)
+    return Measured.share_of_text(activations.features, documents)
 
 
 def induction_test(families: pl.DataFrame) -> pl.DataFrame:
@@ -243,4 +255,5 @@ def _examples(
     begins = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     total = int(lengths.sum())
     picked = np.arange(total) + np.repeat(starts - begins, lengths)
-    return _Examples(before[picked], begins[: len(starts)])
+    cells = before[picked]
+    return _Examples(cells, begins[: len(starts)], tokens.document[cells])

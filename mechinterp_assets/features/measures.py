@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
+from mechinterp_assets.statistics.clustered_shares import ClusteredShares
 
 FAMILIES_SCHEMA: dict[str, Any] = {
     "feature": pl.Int32,
@@ -20,6 +21,7 @@ FAMILIES_SCHEMA: dict[str, Any] = {
     "value": pl.Float64,
     "x": pl.Int64,
     "n": pl.Int64,
+    "n_documents": pl.Int64,
     "ci_low": pl.Float64,
     "ci_high": pl.Float64,
     "null_value": pl.Float64,
@@ -60,7 +62,8 @@ class Measured:
 
     value: NaN where it is not defined. x: successes where the value is a share x / n. null_value:
     what chance alone would give, NaN where that is not defined. head and text: the head and the
-    token or n-gram that the value is about.
+    token or n-gram that the value is about. documents: the same shares by the documents that their
+    terms are of; None: the terms are of no document.
     """
 
     feature: NDArray[np.int64]
@@ -70,22 +73,34 @@ class Measured:
     null_value: NDArray[np.float64] | None = None
     head: NDArray[np.int64] | None = None
     text: list[str | None] | None = field(default=None)
+    documents: ClusteredShares | None = None
 
     @classmethod
     def share(
         cls, feature: NDArray[np.int64], x: ArrayLike, n: ArrayLike, **rest: Any
     ) -> "Measured":
-        """Values that are shares x / n; NaN where n is 0."""
+        """Values that are shares x / n of terms that are of no document; NaN where n is 0."""
         successes, trials = np.asarray(x, dtype=np.int64), np.asarray(n, dtype=np.int64)
         value = successes / np.where(trials > 0, trials, np.nan)
         return cls(feature=feature, value=value, n=trials, x=successes, **rest)
+
+    @classmethod
+    def share_of_text(
+        cls, feature: NDArray[np.int64], documents: ClusteredShares, **rest: Any
+    ) -> "Measured":
+        """Values that are shares of what documents hold; NaN where they hold nothing."""
+        x, n = (values.astype(np.int64) for values in (documents.part, documents.whole))
+        return cls.share(feature, x, n, documents=documents, **rest)
 
 
 def measured_frame(measure: Measure, values: Measured) -> pl.DataFrame:
     """Rows of the table feature_families (without study and layer) of one measure."""
     size = len(values.feature)
     nan = np.full(size, np.nan)
-    low, high = (nan, nan) if values.x is None else clopper_pearson(values.x, values.n)
+    if values.documents is not None:
+        low, high = values.documents.interval()
+    else:
+        low, high = (nan, nan) if values.x is None else clopper_pearson(values.x, values.n)
     frame = pl.DataFrame(
         {
             "feature": values.feature,
@@ -94,6 +109,9 @@ def measured_frame(measure: Measure, values: Measured) -> pl.DataFrame:
             "value": values.value,
             "x": pl.Series([None] * size, dtype=pl.Int64) if values.x is None else values.x,
             "n": values.n,
+            "n_documents": pl.Series([None] * size, dtype=pl.Int64)
+            if values.documents is None
+            else values.documents.n_clusters,
             "ci_low": low,
             "ci_high": high,
             "null_value": nan if values.null_value is None else values.null_value,

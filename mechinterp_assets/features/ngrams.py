@@ -11,6 +11,7 @@ from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.features.measures import Measured
 from mechinterp_assets.features.sparse_activations import SparseActivations
 from mechinterp_assets.model.token_labels import joined_label
+from mechinterp_assets.statistics.clustered_shares import ClusteredShares
 
 
 def ngram_overlap(
@@ -26,13 +27,12 @@ def ngram_overlap(
     shorter n-gram, then the smaller token ids. null_value: the index expected when the feature's
     tokens are drawn at random from those read. text: the n-gram.
     """
-    per_size = [_best(activations, tokens, size) for size in sizes]
+    grams = [_gram_ids(tokens, size) for size in sizes]
+    per_size = [_best(activations, tokens, gram) for gram in grams]
     values = np.stack([x / np.maximum(n, 1) for x, n, _, _ in per_size])
     chosen = values.argmax(axis=0)
     everyone = np.arange(len(activations.features))
-    x, n, count, end = (
-        np.stack([part[i] for part in per_size])[chosen, everyone] for i in range(4)
-    )
+    count, end = (np.stack([part[i] for part in per_size])[chosen, everyone] for i in (2, 3))
     expected = activations.n_active * (count / max(tokens.n_tokens, 1))
     union = activations.n_active + count - expected
     texts: list[str | None] = [
@@ -41,8 +41,12 @@ def ngram_overlap(
         else None
         for c, e in zip(chosen, end, strict=True)
     ]
-    return Measured.share(
-        activations.features, x, n, null_value=expected / np.maximum(union, 1), text=texts
+    wanted = np.array(
+        [grams[size][cell] if cell >= 0 else -1 for size, cell in zip(chosen, end, strict=True)]
+    )
+    documents = _by_document(activations, tokens, grams, chosen, wanted)
+    return Measured.share_of_text(
+        activations.features, documents, null_value=expected / np.maximum(union, 1), text=texts
     )
 
 
@@ -50,10 +54,9 @@ def ngram_overlap(
 
 
 def _best(
-    activations: SparseActivations, tokens: CorpusTokens, size: int
+    activations: SparseActivations, tokens: CorpusTokens, gram: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """[feature] both, either, occurrences of the best n-gram, and a cell where it ends (or -1)."""
-    gram = _gram_ids(tokens, size)
     inside = gram >= 0
     counts = np.bincount(gram[inside])
     first_end = np.full(len(counts), -1, dtype=np.int64)
@@ -86,6 +89,40 @@ def _best(
     for target, column in zip(result, columns, strict=True):
         target[group[best]] = column[best]
     return result
+
+
+def _by_document(
+    activations: SparseActivations,
+    tokens: CorpusTokens,
+    grams: list[NDArray[np.int64]],
+    chosen: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+) -> ClusteredShares:
+    """Tokens in both sets, of those in either, by document; the n-gram wanted [feature]."""
+    orders = [np.argsort(gram, kind="stable") for gram in grams]
+    sorted_grams = [gram[order] for gram, order in zip(grams, orders, strict=True)]
+    feature, document = activations.group, tokens.document[activations.cell]
+    width = tokens.n_documents
+    ends, of = [activations.cell[:0]], [feature[:0]]
+    for index, (size, gram) in enumerate(zip(chosen.tolist(), wanted.tolist(), strict=True)):
+        if gram >= 0:
+            first, last = np.searchsorted(sorted_grams[size], [gram, gram + 1])
+            ends.append(orders[size][first:last])
+            of.append(np.full(last - first, index))
+    end, owner = np.concatenate(ends), np.concatenate(of)
+    at = np.stack([gram[activations.cell] for gram in grams])[
+        chosen[feature], np.arange(len(feature))
+    ]
+    hit = (at == wanted[feature]) & (at >= 0)
+    found, place = np.unique(
+        np.concatenate([feature * width + document, owner * width + tokens.document[end]]),
+        return_inverse=True,
+    )
+    n = len(found)
+    both = np.bincount(place[: len(feature)][hit], minlength=n)
+    return ClusteredShares.of_clusters(
+        found // width, len(activations.features), both, np.bincount(place, minlength=n) - both
+    )
 
 
 def _gram_ids(tokens: CorpusTokens, size: int) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.features.measures import Measured
 from mechinterp_assets.features.successors import successor_classes
+from mechinterp_assets.statistics.clustered_shares import ClusteredShares
 
 LOOKS_LIKE_A_NAME = re.compile(r" ?[A-Z][a-z]+")
 
@@ -36,6 +37,7 @@ class SourceExamples:
         token_ids: [example, position] int64 of the example's sequence.
         strongest: [example] position of the candidate with the largest DFA.
         destination: [example] int64.
+        document: [example] int64, that of the destination.
     """
 
     features: NDArray[np.int64]
@@ -46,6 +48,7 @@ class SourceExamples:
     token_ids: NDArray[np.int64]
     strongest: NDArray[np.int64]
     destination: NDArray[np.int64]
+    document: NDArray[np.int64]
 
     @classmethod
     def of_frame(
@@ -58,7 +61,8 @@ class SourceExamples:
         """
         frame = dfa.filter(pl.col("feature").is_in(features.tolist())).sort("feature", "rank")
         destination = frame["position"].to_numpy().astype(np.int64)
-        row = tokens.row(tokens.cells(frame["sequence"].to_numpy(), destination))
+        cell = tokens.cells(frame["sequence"].to_numpy(), destination)
+        row = tokens.row(cell)
         position = np.arange(tokens.context)
         values = np.zeros((len(frame), tokens.context))
         upto = position <= destination[:, None]
@@ -80,6 +84,7 @@ class SourceExamples:
             token_ids=tokens.token_ids.reshape(-1, tokens.context)[row],
             strongest=strongest,
             destination=destination,
+            document=tokens.document[cell],
         )
 
     def mean_over_examples(
@@ -106,10 +111,9 @@ class SourceExamples:
         n = np.bincount(self.group, minlength=size)
         expected = (related & self.candidate).sum(axis=1) / self.candidate.sum(axis=1)
         divisor = np.where(n > 0, n, np.nan)
-        return Measured.share(
+        return Measured.share_of_text(
             self.features,
-            np.bincount(self.group[hit], minlength=size),
-            n,
+            ClusteredShares.of_terms(self.group, size, self.document, hit),
             null_value=np.bincount(self.group, expected, minlength=size) / divisor,
         )
 

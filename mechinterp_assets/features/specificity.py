@@ -1,8 +1,10 @@
 """How well a proxy tells where a feature is active.
 
 Belongs here: counts behind specificity, expected-value and sensitivity plots (K24 section 3.3 and
-its appendix on proxies; Bricken et al. 2023). Does not belong here: when a proxy holds
-(proxies.py).
+its appendix on proxies; Bricken et al. 2023), and the shares' intervals. Does not belong here: when
+a proxy holds (proxies.py).
+
+Tokens of one document are not independent: intervals are over documents (clustered_shares.py).
 """
 
 import math
@@ -22,7 +24,7 @@ from mechinterp_assets.features.proxies import (
     cells_by_induction,
 )
 from mechinterp_assets.features.sparse_activations import SparseActivations
-from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
+from mechinterp_assets.statistics.clustered_shares import ClusteredShares
 
 PROXIES_SCHEMA: dict[str, Any] = {
     "proxy": pl.String,
@@ -33,12 +35,16 @@ PROXIES_SCHEMA: dict[str, Any] = {
     "n_active": pl.Int64,
     "n_active_true": pl.Int64,
     "n_silent_true": pl.Int64,
+    "n_active_documents": pl.Int64,
+    "n_true_documents": pl.Int64,
     "activation_sum": pl.Float64,
     "activation_sum_true": pl.Float64,
     "specificity_low": pl.Float64,
     "specificity_high": pl.Float64,
     "sensitivity_low": pl.Float64,
     "sensitivity_high": pl.Float64,
+    "mass_specificity_low": pl.Float64,
+    "mass_specificity_high": pl.Float64,
 }
 HISTOGRAM_SCHEMA: dict[str, Any] = {
     "proxy": pl.String,
@@ -50,6 +56,7 @@ HISTOGRAM_SCHEMA: dict[str, Any] = {
     "n_active_true": pl.Int64,
     "activation_sum": pl.Float64,
     "activation_sum_true": pl.Float64,
+    "n_active_documents": pl.Int64,
     "specificity_low": pl.Float64,
     "specificity_high": pl.Float64,
 }
@@ -98,18 +105,17 @@ def compare_with_proxies(
     summaries: list[pl.DataFrame] = []
     histograms: list[pl.DataFrame] = []
     for frame in activations if proxies else ():
-        block = _Block.of(SparseActivations.of_frame(frame, tokens), n_intervals)
+        block = _Block.of(SparseActivations.of_frame(frame, tokens), tokens, n_intervals)
         for proxy in proxies:
             if isinstance(proxy, PromotedByInduction):
-                true, n_true = _promoted(block.activations, promoted, tokens)
+                holding = _promoted(block, promoted, tokens)
             else:
-                true = holds[proxy.name][block.activations.cell]
-                n_true = np.full(len(block.activations.features), holds[proxy.name].sum())
-            wanted = n_true >= 0
+                holding = _everywhere(block, holds[proxy.name], tokens)
+            wanted = holding.n_true >= 0
             if only is not None and proxy.name in only:
                 wanted &= np.isin(block.activations.features, list(only[proxy.name]))
-            counts = block.count(true)
-            summaries.append(counts.summary(proxy, n_true, tokens.n_tokens, wanted))
+            counts = block.count(holding)
+            summaries.append(counts.summary(proxy, tokens.n_tokens, wanted))
             histograms.append(counts.histogram(proxy, wanted))
     order = {proxy.name: place for place, proxy in enumerate(proxies)}
     return ProxyTables(
@@ -121,8 +127,27 @@ def compare_with_proxies(
 
 
 @dataclass(frozen=True)
+class _Holding:
+    """Where a proxy holds, as the features of a block need it.
+
+    true [row]; n_true, n_true_documents, squares [feature]: tokens at which it holds, documents
+    with any, and the sum of squares of tokens per document; -1 tokens: not defined for the feature.
+    here [(feature, document)]: tokens of that document at which it holds.
+    """
+
+    true: NDArray[np.bool_]
+    n_true: NDArray[np.int64]
+    n_true_documents: NDArray[np.int64]
+    squares: NDArray[np.int64]
+    here: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class _Counts:
-    """All [feature, interval]; sums of activations in float64."""
+    """All [feature, interval]; sums of activations in float64.
+
+    specificity: of [feature * n_intervals + interval]; of_features, mass, sensitivity [feature].
+    """
 
     features: NDArray[np.int64]
     edges: NDArray[np.float64]
@@ -130,51 +155,57 @@ class _Counts:
     n_active_true: NDArray[np.int64]
     activation_sum: NDArray[np.float64]
     activation_sum_true: NDArray[np.float64]
+    n_true: NDArray[np.int64]
+    specificity: ClusteredShares
+    of_features: ClusteredShares
+    mass: ClusteredShares
+    sensitivity: ClusteredShares
 
-    def summary(
-        self, proxy: Proxy, n_true: NDArray[np.int64], n_tokens: int, wanted: NDArray[np.bool_]
-    ) -> pl.DataFrame:
+    def summary(self, proxy: Proxy, n_tokens: int, wanted: NDArray[np.bool_]) -> pl.DataFrame:
         active, both = self.n_active.sum(axis=1)[wanted], self.n_active_true.sum(axis=1)[wanted]
-        true = n_true[wanted]
-        specificity, sensitivity = clopper_pearson(both, active), clopper_pearson(both, true)
-        return _frame(
-            {
-                "proxy": [proxy.name] * len(active),
-                "definition": [proxy.definition] * len(active),
-                "feature": self.features[wanted],
-                "n_tokens": np.full(len(active), n_tokens),
-                "n_true": true,
-                "n_active": active,
-                "n_active_true": both,
-                "n_silent_true": true - both,
-                "activation_sum": self.activation_sum.sum(axis=1)[wanted],
-                "activation_sum_true": self.activation_sum_true.sum(axis=1)[wanted],
-                "specificity_low": specificity[0],
-                "specificity_high": specificity[1],
-                "sensitivity_low": sensitivity[0],
-                "sensitivity_high": sensitivity[1],
-            },
-            PROXIES_SCHEMA,
-        )
+        true = self.n_true[wanted]
+        columns: dict[str, Any] = {
+            "proxy": [proxy.name] * len(active),
+            "definition": [proxy.definition] * len(active),
+            "feature": self.features[wanted],
+            "n_tokens": np.full(len(active), n_tokens),
+            "n_true": true,
+            "n_active": active,
+            "n_active_true": both,
+            "n_silent_true": true - both,
+            "n_active_documents": self.of_features.n_clusters[wanted],
+            "n_true_documents": self.sensitivity.n_clusters[wanted],
+            "activation_sum": self.activation_sum.sum(axis=1)[wanted],
+            "activation_sum_true": self.activation_sum_true.sum(axis=1)[wanted],
+        }
+        for name, shares in (
+            ("specificity", self.of_features),
+            ("sensitivity", self.sensitivity),
+            ("mass_specificity", self.mass),
+        ):
+            low, high = shares.interval()
+            columns |= {f"{name}_low": low[wanted], f"{name}_high": high[wanted]}
+        return _frame(columns, PROXIES_SCHEMA)
 
     def histogram(self, proxy: Proxy, wanted: NDArray[np.bool_]) -> pl.DataFrame:
         n_intervals = self.n_active.shape[1]
         n = int(wanted.sum())
-        active, both = self.n_active[wanted].reshape(-1), self.n_active_true[wanted].reshape(-1)
-        low, high = clopper_pearson(both, active)
+        cells = np.repeat(wanted, n_intervals)
+        low, high = self.specificity.interval()
         return _frame(
             {
-                "proxy": [proxy.name] * len(active),
+                "proxy": [proxy.name] * (n * n_intervals),
                 "feature": np.repeat(self.features[wanted], n_intervals),
                 "interval": np.tile(np.arange(n_intervals), n),
                 "low": self.edges[wanted, :-1].reshape(-1),
                 "high": self.edges[wanted, 1:].reshape(-1),
-                "n_active": active,
-                "n_active_true": both,
+                "n_active": self.n_active[wanted].reshape(-1),
+                "n_active_true": self.n_active_true[wanted].reshape(-1),
                 "activation_sum": self.activation_sum[wanted].reshape(-1),
                 "activation_sum_true": self.activation_sum_true[wanted].reshape(-1),
-                "specificity_low": low,
-                "specificity_high": high,
+                "n_active_documents": self.specificity.n_clusters[cells],
+                "specificity_low": low[cells],
+                "specificity_high": high[cells],
             },
             HISTOGRAM_SCHEMA,
         )
@@ -185,6 +216,11 @@ class _Block:
     """Whole features with the cell (feature, interval) of each of their activations.
 
     bin [row]; value [row] float64; n_active, activation_sum [feature, interval].
+
+    Clusters are the documents with an activation, of a feature or of one of its intervals:
+    in_interval [row] cluster (feature, interval, document) of each activation, interval_place its
+    feature and interval, interval_feature its cluster (feature, document); of_feature [(feature,
+    document)] the feature, document its document.
     """
 
     activations: SparseActivations
@@ -193,9 +229,14 @@ class _Block:
     value: NDArray[np.float64]
     n_active: NDArray[np.int64]
     activation_sum: NDArray[np.float64]
+    in_interval: NDArray[np.int64]
+    interval_place: NDArray[np.int64]
+    interval_feature: NDArray[np.int64]
+    of_feature: NDArray[np.int64]
+    document: NDArray[np.int64]
 
     @classmethod
-    def of(cls, activations: SparseActivations, n_intervals: int) -> "_Block":
+    def of(cls, activations: SparseActivations, tokens: CorpusTokens, n_intervals: int) -> "_Block":
         value = activations.activation.astype(np.float64)
         maxima = np.maximum.reduceat(value, activations.starts[:-1])
         edges = np.linspace(0.0, maxima, n_intervals + 1, axis=-1)
@@ -209,6 +250,15 @@ class _Block:
         place = group * n_intervals + interval
         shape = (len(maxima), n_intervals)
         size = len(maxima) * n_intervals
+        n_documents = tokens.n_documents
+        fine, in_interval = np.unique(
+            place * n_documents + tokens.document[activations.cell], return_inverse=True
+        )
+        interval_place, of_document = np.divmod(fine, n_documents)
+        coarse, interval_feature = np.unique(
+            interval_place // n_intervals * n_documents + of_document, return_inverse=True
+        )
+        of_feature, document = np.divmod(coarse, n_documents)
         return cls(
             activations,
             edges,
@@ -216,12 +266,29 @@ class _Block:
             value,
             np.bincount(place, minlength=size).reshape(shape),
             _sums(place, value, shape),
+            in_interval,
+            interval_place,
+            interval_feature,
+            of_feature,
+            document,
         )
 
-    def count(self, true: NDArray[np.bool_]) -> _Counts:
-        rows = np.flatnonzero(true)
+    def count(self, holding: _Holding) -> _Counts:
+        rows = np.flatnonzero(holding.true)
         hit, shape = self.bin[rows], self.n_active.shape
         size = shape[0] * shape[1]
+        fine, n_fine = self.in_interval, len(self.interval_place)
+        n_coarse = len(self.of_feature)
+
+        def coarse(values: NDArray[Any]) -> NDArray[np.float64]:
+            return _sums(self.interval_feature, values.astype(np.float64), (n_coarse,))
+
+        active = np.bincount(fine, minlength=n_fine)
+        both = np.bincount(fine[rows], minlength=n_fine)
+        weight = coarse(_sums(fine, self.value, (n_fine,)))
+        weight_true = coarse(_sums(fine[rows], self.value[rows], (n_fine,)))
+        squares = _sums(self.activations.group, self.value**2, (shape[0],))
+        in_documents = coarse(both)
         return _Counts(
             features=self.activations.features,
             edges=self.edges,
@@ -229,6 +296,36 @@ class _Block:
             n_active_true=np.bincount(hit, minlength=size).reshape(shape),
             activation_sum=self.activation_sum,
             activation_sum_true=_sums(hit, self.value[rows], shape),
+            n_true=holding.n_true,
+            specificity=ClusteredShares.of_clusters(self.interval_place, size, both, active),
+            of_features=ClusteredShares.of_clusters(
+                self.of_feature, shape[0], in_documents, coarse(active)
+            ),
+            mass=ClusteredShares.of_clusters(
+                self.of_feature,
+                shape[0],
+                weight_true,
+                weight,
+                self.activation_sum.sum(axis=1) ** 2 / squares,
+            ),
+            sensitivity=self._sensitivity(holding, in_documents),
+        )
+
+    def _sensitivity(self, holding: _Holding, both: NDArray[np.float64]) -> ClusteredShares:
+        """Documents in which the feature is silent count too: in the sums over n_c alone."""
+
+        def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return _sums(self.of_feature, values, (len(holding.n_true),))
+
+        n = np.maximum(holding.n_true, 0).astype(np.float64)
+        return ClusteredShares(
+            part=summed(both),
+            whole=n,
+            part_squares=summed(both * both),
+            products=summed(both * holding.here),
+            whole_squares=holding.squares.astype(np.float64),
+            n=n,
+            n_clusters=holding.n_true_documents,
         )
 
 
@@ -240,15 +337,31 @@ def _sums(
     return sums.reshape(shape)
 
 
-def _promoted(
-    activations: SparseActivations, promoted: Mapping[int, int], tokens: CorpusTokens
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """[row] whether each feature's own token is next by induction; [feature] at how many tokens.
+def _everywhere(block: _Block, holds: NDArray[np.bool_], tokens: CorpusTokens) -> _Holding:
+    """A proxy that is the same for all features; holds [cell]."""
+    per_document = np.bincount(tokens.document[holds], minlength=tokens.n_documents)
+    n = len(block.activations.features)
+    return _Holding(
+        true=holds[block.activations.cell],
+        n_true=np.full(n, per_document.sum()),
+        n_true_documents=np.full(n, (per_document > 0).sum()),
+        squares=np.full(n, (per_document**2).sum()),
+        here=per_document[block.document],
+    )
+
+
+def _promoted(block: _Block, promoted: Mapping[int, int], tokens: CorpusTokens) -> _Holding:
+    """Where each feature's own token is next by induction.
 
     -1 tokens for a feature without a promoted token.
     """
+    activations = block.activations
+    n = len(activations.features)
     true = np.zeros(len(activations.cell), dtype=bool)
-    n_true = np.full(len(activations.features), -1, dtype=np.int64)
+    n_true = np.full(n, -1, dtype=np.int64)
+    n_documents, squares = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    here = np.zeros(len(block.document), dtype=np.int64)
+    clusters = np.searchsorted(block.of_feature, np.arange(n + 1))
     mask = np.zeros(len(tokens.token_ids), dtype=bool)
     of_token: dict[int, list[int]] = {}
     for index, feature in enumerate(activations.features.tolist()):
@@ -257,12 +370,17 @@ def _promoted(
     for token, indices in of_token.items():
         cells = cells_by_induction(tokens, token)
         mask[cells] = True
+        per_document = np.bincount(tokens.document[cells], minlength=tokens.n_documents)
         for index in indices:
             rows = slice(activations.starts[index], activations.starts[index + 1])
             true[rows] = mask[activations.cell[rows]]
-            n_true[index] = len(cells)
+            own = slice(clusters[index], clusters[index + 1])
+            here[own] = per_document[block.document[own]]
+        n_true[indices] = len(cells)
+        n_documents[indices] = (per_document > 0).sum()
+        squares[indices] = (per_document**2).sum()
         mask[cells] = False
-    return true, n_true
+    return _Holding(true, n_true, n_documents, squares, here)
 
 
 def _frame(columns: Mapping[str, Any], schema: Mapping[str, Any]) -> pl.DataFrame:

@@ -28,6 +28,7 @@ from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.heads.prefix_induction import LONGEST_PREFIX
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.statistics.bootstrap import cluster_bootstrap
+from mechinterp_assets.statistics.clustered_shares import ClusteredShares
 
 ATTENDS = 0.3  # A above which a head attends to a source (K24 section 4.2)
 _PATTERN_ELEMENTS = 2**23  # of one layer in a batch
@@ -37,14 +38,20 @@ PREFIX_CORPUS_SCHEMA: dict[str, Any] = {
     "head": pl.Int32,
     "prefix_length": pl.Int32,
     "n": pl.Int64,
-    "n_sequences": pl.Int64,
+    "n_documents": pl.Int64,
     "mean_attention": pl.Float64,
     "attention_ci_low": pl.Float64,
     "attention_ci_high": pl.Float64,
     "n_attended": pl.Int64,
     "attended_rate": pl.Float64,
+    "attended_rate_ci_low": pl.Float64,
+    "attended_rate_ci_high": pl.Float64,
     "attended_share": pl.Float64,
+    "attended_share_ci_low": pl.Float64,
+    "attended_share_ci_high": pl.Float64,
     "attention_share": pl.Float64,
+    "attention_share_ci_low": pl.Float64,
+    "attention_share_ci_high": pl.Float64,
     "n_next": pl.Int64,
     "source_is_next_rate": pl.Float64,
     "dataset": pl.String,
@@ -107,28 +114,41 @@ def prefix_corpus(
     model: LanguageModel,
     token_ids: Tensor,
     *,
+    documents: NDArray[np.int64] | None = None,
     text_name: str = "text",
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> PrefixCorpus:
     """Attention of every head to the induction sources of a text, by prefix length.
 
-    token_ids [sequence, position], each sequence with BOS first. Raw weights. One row per head and
-    prefix length 0 .. LONGEST_PREFIX; shares over a head's rows sum to 1. Intervals: 95% percentile
-    bootstrap over sequences, whose cases are not independent. Memory: one layer's patterns of one
-    batch at a time.
+    token_ids [sequence, position], each sequence with BOS first. documents [sequence, position]:
+    document of each token (corpora/token_documents.py); None: every sequence is one. Raw weights.
+    One row per head and prefix length 0 .. LONGEST_PREFIX; shares over a head's rows sum to 1.
+    Intervals: 95%, over documents, whose pairs are not independent; a pair is of its destination's
+    document. Counts: clustered_shares.py, sums of attention: percentile bootstrap. Memory: one
+    layer's patterns of one batch at a time, and sums of every document.
     Raises DatasetError for text that does not fit.
     """
     _check_text(model, token_ids)
     n_sequences, length = token_ids.shape
     batch = _PATTERN_ELEMENTS // (model.config.n_heads * length**2)
     batch = max(1, min(64, batch))
-    statistic = _PrefixAttention(model, token_ids, batch)
+    if documents is None:
+        documents = np.broadcast_to(np.arange(n_sequences)[:, None], tuple(token_ids.shape))
+    statistic = _PrefixAttention(model, token_ids, documents, batch)
     accumulate_patterns(model, token_ids, [statistic], batch_size=batch)
     pairs, sums = statistic.pairs, statistic.attention
     counts = np.broadcast_to(pairs[:, None, None, :], sums.shape)
-    low, high = cluster_bootstrap(sums, counts, n_bootstrap=n_bootstrap, seed=seed)
-    total, attended = sums.sum(axis=0), statistic.attended_pairs
+    hits = statistic.attended_pairs
+    everywhere = np.broadcast_to(hits.sum(axis=3, keepdims=True), hits.shape)
+    whole = np.broadcast_to(sums.sum(axis=3, keepdims=True), sums.shape)
+    intervals = {
+        "attention": cluster_bootstrap(sums, counts, n_bootstrap=n_bootstrap, seed=seed),
+        "attention_share": cluster_bootstrap(sums, whole, n_bootstrap=n_bootstrap, seed=seed),
+        "attended_rate": _share_interval(hits, counts),
+        "attended_share": _share_interval(hits, everywhere),
+    }
+    total, attended = sums.sum(axis=0), hits.sum(axis=0)
     n_pairs, n_next = pairs.sum(axis=0), statistic.next_pairs
     layer, head, prefix = np.indices(total.shape)
 
@@ -142,10 +162,8 @@ def prefix_corpus(
                 "head": head.ravel(),
                 "prefix_length": prefix.ravel(),
                 "n": per_length(n_pairs.astype(np.int64)),
-                "n_sequences": per_length((pairs > 0).sum(axis=0)),
+                "n_documents": per_length((pairs > 0).sum(axis=0)),
                 "mean_attention": (total / n_pairs).ravel(),
-                "attention_ci_low": low.ravel(),
-                "attention_ci_high": high.ravel(),
                 "n_attended": attended.astype(np.int64).ravel(),
                 "attended_rate": (attended / n_pairs).ravel(),
                 "attended_share": (attended / attended.sum(axis=2, keepdims=True)).ravel(),
@@ -154,27 +172,56 @@ def prefix_corpus(
                 "source_is_next_rate": per_length(statistic.next_hits / n_next),
                 "dataset": [f"{text_name} ({n_sequences} x {length}) {model.sequence_start}"]
                 * prefix.size,
+                **{
+                    f"{name}_ci_{end}": bound.ravel()
+                    for name, bounds in intervals.items()
+                    for end, bound in zip(("low", "high"), bounds, strict=True)
+                },
             },
-            schema=PREFIX_CORPUS_SCHEMA,
-        ).with_columns(pl.col(pl.Float64).fill_nan(None))
+            schema_overrides=PREFIX_CORPUS_SCHEMA,
+        ).select(*PREFIX_CORPUS_SCHEMA)
+        frame = frame.with_columns(pl.col(pl.Float64).fill_nan(None))
     return PrefixCorpus(frame, statistic.attended())
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-class _PrefixAttention:
-    """Sums of attention by prefix length; batches come in the order of the text."""
+def _share_interval(
+    part: NDArray[np.float64], whole: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Interval over documents of sum part / sum whole, both [document, ...]."""
+    documents, *shape = part.shape
+    size = int(np.prod(shape))
+    shares = ClusteredShares.of_clusters(
+        np.tile(np.arange(size), documents), size, part.ravel(), whole.ravel()
+    )
+    low, high = shares.interval()
+    return low.reshape(shape), high.reshape(shape)
 
-    def __init__(self, model: LanguageModel, token_ids: Tensor, batch_size: int) -> None:
+
+class _PrefixAttention:
+    """Sums of attention by document and prefix length; batches come in the order of the text."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        token_ids: Tensor,
+        documents: NDArray[np.int64],
+        batch_size: int,
+    ) -> None:
         layers, heads, lengths = model.config.n_layers, model.config.n_heads, LONGEST_PREFIX + 1
-        n = len(token_ids)
+        found, number = np.unique(documents, return_inverse=True)
+        n = len(found)
+        self._documents = torch.from_numpy(number.reshape(documents.shape))
+        self._here = np.zeros(0, dtype=np.int64)
+        self._local = torch.zeros(0, dtype=torch.int64)
         self._token_ids, self._bos, self._size = token_ids, model.bos_token_id, batch_size
         self._first_layer_seen = -batch_size
         self._prefix = self._membership = torch.zeros(0)
         self.pairs = np.zeros((n, lengths))
         self.attention = np.zeros((n, layers, heads, lengths))
-        self.attended_pairs = np.zeros((layers, heads, lengths))
+        self.attended_pairs = np.zeros((n, layers, heads, lengths))
         self.next_pairs = np.zeros(lengths)
         self.next_hits = np.zeros(lengths)
         self._cases: list[tuple[int, Tensor, Tensor]] = []
@@ -183,18 +230,21 @@ class _PrefixAttention:
         """Add a batch of one layer's patterns [batch, head, destination, source]."""
         if layer == 0:
             self._start_batch(pattern.device)
-        start, rows = self._first_layer_seen, len(pattern)
-        attention = pattern.float().flatten(2)
+        attention = pattern.float()
         attends = attention > ATTENDS
-        self.attention[start : start + rows, layer] = (
-            torch.bmm(attention, self._membership).double().cpu().numpy()
-        )
-        attended = torch.bmm(attends.float(), self._membership).double().sum(dim=0)
-        self.attended_pairs[layer] += attended.cpu().numpy()
-        long = attends & (self._prefix >= 2).flatten(1)[:, None]
+        self.attention[self._here, layer] += self._by_document(attention)
+        self.attended_pairs[self._here, layer] += self._by_document(attends.float())
+        long = (attends & (self._prefix >= 2)[:, None]).flatten(2)
         place = long.nonzero()
-        place[:, 0] += start
-        self._cases.append((layer, place.cpu(), attention[long].double().cpu()))
+        place[:, 0] += self._first_layer_seen
+        self._cases.append((layer, place.cpu(), attention.flatten(2)[long].double().cpu()))
+
+    def _by_document(self, values: Tensor) -> NDArray[np.float64]:
+        """Sums of values [batch, head, destination, source]: [document here, head, length]."""
+        of_destination = torch.bmm(values.transpose(1, 2).flatten(0, 1), self._membership).double()
+        summed = of_destination.new_zeros(len(self._here), *of_destination.shape[1:])
+        found: NDArray[np.float64] = summed.index_add_(0, self._local, of_destination).cpu().numpy()
+        return found
 
     def attended(self) -> AttendedCases:
         """The cases of prefix length >= 2 that some head attends to."""
@@ -224,8 +274,14 @@ class _PrefixAttention:
         ids = self._token_ids[start : start + self._size].to(device)
         self._prefix = prefix_lengths(ids, self._bos)
         lengths = torch.arange(LONGEST_PREFIX + 1, device=device, dtype=torch.int8)
-        self._membership = (self._prefix.flatten(1)[..., None] == lengths).float()
-        self.pairs[start : start + len(ids)] = self._membership.sum(dim=1).cpu().numpy()
+        self._membership = (self._prefix.flatten(0, 1)[..., None] == lengths).float()
+        documents = self._documents[start : start + len(ids)].flatten()
+        self._here, number = np.unique(documents.numpy(), return_inverse=True)
+        local = torch.from_numpy(number)
+        self._local = local.to(device)
+        counts = self._membership.sum(dim=1).double().cpu()
+        summed = counts.new_zeros(len(self._here), counts.shape[1]).index_add_(0, local, counts)
+        self.pairs[self._here] += summed.numpy()
         following = torch.full_like(ids, self._bos)
         following[:, :-1] = ids[:, 1:]
         known = (self._prefix >= 0) & (following != self._bos)[:, :, None]

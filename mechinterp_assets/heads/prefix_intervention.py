@@ -39,6 +39,7 @@ PREFIX_INTERVENTION_SCHEMA: dict[str, Any] = {
     "n": pl.Int64,
     "n_attended": pl.Int64,
     "n_editable": pl.Int64,
+    "n_documents": pl.Int64,
     "mean_prefix_length": pl.Float64,
     "attention_before": pl.Float64,
     "attention_after": pl.Float64,
@@ -135,6 +136,7 @@ def prefix_intervention(
     attended: AttendedCases,
     heads: list[tuple[int, int]],
     *,
+    documents: NDArray[np.int64] | None = None,
     n_cases: int = 100,
     batch_size: int = 64,
     n_bootstrap: int = 1000,
@@ -145,7 +147,8 @@ def prefix_intervention(
     One row per head of `heads` and edit. A head's cases are a random sample, at most `n_cases`, of
     those it attends to; heads that attend to the same cases share them (the cases have one random
     order), and one forward pass per edited case serves all of them. Raw weights. Intervals: 95%
-    percentile bootstrap over sequences. A head without cases has n = 0 and NULLs.
+    percentile bootstrap over documents, a case being of its destination's. documents [sequence,
+    position]: as for prefix_corpus. A head without cases has n = 0 and NULLs.
     """
     cases = editable_cases(token_ids, attended, model.bos_token_id)
     order = np.random.default_rng([seed, 0]).permutation(len(cases.sequence))
@@ -165,6 +168,9 @@ def prefix_intervention(
         prefix_length=cases.prefix_length[chosen],
     )
     edited = edited_sequences(model, token_ids, drawn, seed=seed)
+    cluster = drawn.sequence
+    if documents is not None:
+        cluster = documents[drawn.sequence, drawn.destination]
     after = _attention(model, edited, drawn, batch_size)
     rows: list[dict[str, Any]] = []
     for (layer, head), own in zip(heads, entries, strict=True):
@@ -187,7 +193,7 @@ def prefix_intervention(
                 before,
                 np.stack([before - drops[edit], drops[edit], excess], axis=1),
                 drawn.prefix_length[number],
-                drawn.sequence[number],
+                cluster[number],
                 n_bootstrap=n_bootstrap,
                 seed=seed,
             )
@@ -248,21 +254,22 @@ def _summary(
     before: NDArray[np.float64],
     values: NDArray[np.float64],
     prefix_length: Integers,
-    sequence: Integers,
+    document: Integers,
     *,
     n_bootstrap: int,
     seed: int,
 ) -> dict[str, float]:
     """Means and intervals; values [case, 3]: attention after, drop, drop beyond the controls'."""
     if not len(before):
-        return {}
-    _, cluster = np.unique(sequence, return_inverse=True)
-    sums = np.zeros((cluster.max() + 1, 3))
+        return {"n_documents": 0}
+    found, cluster = np.unique(document, return_inverse=True)
+    sums = np.zeros((len(found), 3))
     np.add.at(sums, cluster, values)
     counts = np.bincount(cluster).astype(np.float64)[:, None]
     low, high = cluster_bootstrap(sums, counts, n_bootstrap=n_bootstrap, seed=seed)
     after, drop, excess = values.mean(axis=0)
     return {
+        "n_documents": len(found),
         "mean_prefix_length": float(prefix_length.mean()),
         "attention_before": float(before.mean()),
         "attention_after": after,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # science imports torch
     from torch import Tensor
 
     from mechinterp_assets.activations.cache import ActivationReader
+    from mechinterp_assets.attribution.residual_saes import ResidualSaes
     from mechinterp_assets.model.language_model import LanguageModel
     from mechinterp_assets.sae.base import SparseAutoencoder
 
@@ -48,6 +49,14 @@ def open_sae(run: Run, layer: int | None = None) -> SparseAutoencoder:
 def open_saes(run: Run, layers: Iterable[int]) -> dict[int, SparseAutoencoder]:
     """SAEs of several layers, by layer."""
     return {layer: open_sae(run, layer) for layer in layers}
+
+
+def open_residual_saes(run: Run, n_layers: int | None = None) -> ResidualSaes:
+    """SAEs on the residual stream that split trees, of the first `n_layers` layers or all."""
+    from mechinterp_assets.attribution.residual_saes import residual_saes_of
+
+    named, rdfa = run.study.residual_sae, run.study.rdfa
+    return residual_saes_of(named, rdfa, run.model, n_layers=n_layers)
 
 
 def open_cache(run: Run, split: str | None) -> ActivationReader:

@@ -1,4 +1,5 @@
-"""The sections `sae` and `sweep` of a study: the one place of every setting of SAE training.
+"""The sections `sae`, `sweep` and `residual_sae` of a study: the one place of every setting of SAE
+training, and of SAEs that are trained elsewhere.
 
 Belongs here: their keys, the checks that concern them alone, and what a layer's SAE is trained
 with. Does not belong here: how SAEs are trained (trainer.py), what an architecture needs
@@ -338,6 +339,37 @@ class SaeSettings(Section):
             raise SaeError(
                 f"sae.path: {self.path!r} is not a folder name with {{layer}} in it ({error})"
             ) from error
+
+
+class ResidualSaeSettings(Section):
+    """SAEs on the residual stream before attention layers, trained elsewhere: they split what a
+    head reads at a source (recursive attribution) and the keys of scores (qk_features).
+    """
+
+    path: LocalName | None = None
+    """Folders with {layer} in their name, in SAELens's format for hook_resid_pre."""
+    layers: Literal["all"] | list[Index] = "all"
+    """Layers that have one."""
+    centre: bool = False
+    """They read the stream less its mean, as those trained on centred weights do."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> "ResidualSaeSettings":
+        if self.path is not None and "{layer}" not in self.path:
+            raise ValueError(f"path: {self.path!r} has no {{layer}} in it")
+        if self.path is None and self.layers != "all":
+            raise ValueError("layers: the SAEs of these layers need a path")
+        if self.layers != "all" and (not self.layers or repeated(self.layers) is not None):
+            raise ValueError("layers: name at least one, each once")
+        return self
+
+    def folders(self, n_layers: int) -> dict[int, Path]:
+        """Layer -> folder, of a model with `n_layers` layers."""
+        path = self.path
+        if path is None:
+            return {}
+        layers = range(n_layers) if self.layers == "all" else sorted(self.layers)
+        return {layer: Path(path.replace("{layer}", str(layer))) for layer in layers}
 
 
 class SweepVariant(Section):

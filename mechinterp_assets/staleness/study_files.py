@@ -44,6 +44,10 @@ def _external_saes(study: Study) -> Iterable[Path]:
 
 
 def _residual_saes(study: Study) -> Iterable[Path]:
+    return study.residual_sae.folders(study.n_layers).values()
+
+
+def _residual_saes_of_keys(study: Study) -> Iterable[Path]:
     name = study.qk_features.residual_sae
     layers = range(study.n_layers)
     return [] if name is None else [Path(name.replace("{layer}", str(n))) for n in layers]
@@ -60,7 +64,8 @@ FILES: Mapping[str, Callable[[Study], Iterable[Path]]] = {
     "corpus.path": _corpus,
     "tasks.own": _own_tasks,
     "sae.path": _external_saes,
-    "qk_features.residual_sae": _residual_saes,
+    "residual_sae.path": _residual_saes,
+    "qk_features.residual_sae": _residual_saes_of_keys,
     "prompts": prompt_files,
     "labels": lambda study: study.labels,
     "head_labels": lambda study: study.head_labels,

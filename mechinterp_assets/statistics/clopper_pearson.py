@@ -1,6 +1,7 @@
-"""Exact confidence intervals of a proportion.
+"""Exact confidence intervals of a proportion of independent cases.
 
-Belongs here: the Clopper-Pearson interval, the one every share in a table uses. DuckDB has no beta
+Belongs here: the Clopper-Pearson interval, the one every share of independent cases in a table
+uses. Does not belong here: cases that come in clusters (clustered_shares.py). DuckDB has no beta
 quantile, so intervals are computed here and stored beside their counts.
 """
 
@@ -45,11 +46,18 @@ def clopper_pearson(
             f"{successes[place]:g} of {trials[place]:g} is not a count of successes among trials; "
             "give whole numbers with 0 <= x <= n"
         )
+    low, high = beta_bounds(successes, trials, alpha)
+    return np.where(trials == 0, np.nan, low), np.where(trials == 0, np.nan, high)
+
+
+def beta_bounds(
+    x: NDArray[np.float64], n: NDArray[np.float64], alpha: float = ALPHA
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same bounds for x of n cases that need not be whole numbers, 0 <= x <= n, 0 < n."""
     from scipy.special import betaincinv  # takes half a second to import
 
     # The quantiles of the ends are degenerate: any positive parameter stands in for them.
-    low = betaincinv(np.maximum(successes, 1), trials - successes + 1, alpha / 2)
-    high = betaincinv(successes + 1, np.maximum(trials - successes, 1), 1 - alpha / 2)
-    low = np.where(successes == 0, 0.0, low)
-    high = np.where(successes == trials, 1.0, high)
-    return np.where(trials == 0, np.nan, low), np.where(trials == 0, np.nan, high)
+    none, every = x <= 0, x >= n
+    low = betaincinv(np.where(none, 1.0, x), n - x + 1, alpha / 2)
+    high = betaincinv(x + 1, np.where(every, 1.0, n - x), 1 - alpha / 2)
+    return np.where(none, 0.0, low), np.where(every, 1.0, high)

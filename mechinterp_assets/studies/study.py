@@ -8,8 +8,10 @@ sections (each package's settings.py), reading a file (study_file.py), the regis
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field, PrivateAttr, field_validator, model_validator
 
@@ -24,7 +26,7 @@ from mechinterp_assets.heads.settings import HeadSettings, PrefixInductionSettin
 from mechinterp_assets.interventions.settings import InterventionSettings
 from mechinterp_assets.model.settings import ModelSettings
 from mechinterp_assets.prompts.settings import TaskSettings
-from mechinterp_assets.sae.settings import SaeSettings, SweepSettings
+from mechinterp_assets.sae.settings import ResidualSaeSettings, SaeSettings, SweepSettings
 from mechinterp_assets.settings.section import LocalPath, Section
 from mechinterp_assets.studies.settings import CheckSettings
 from mechinterp_assets.tasks.settings import TaskEffectSettings
@@ -55,6 +57,8 @@ class Study(Section):
     """Attention-output SAEs, one per layer."""
     sweep: SweepSettings = SweepSettings()
     """SAEs of several sparsities per layer."""
+    residual_sae: ResidualSaeSettings = ResidualSaeSettings()
+    """SAEs on the residual stream, trained elsewhere."""
     features: FeatureSettings = FeatureSettings()
     """What is kept of each feature."""
     rdfa: RdfaSettings = RdfaSettings()
@@ -97,6 +101,24 @@ class Study(Section):
         if not STUDY_NAME.fullmatch(name):
             raise ValueError("use lower-case letters, digits, '-' and '_'; it becomes a partition")
         return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_split_by_the_residual_saes(cls, data: Any) -> Any:
+        """qk_features without residual SAEs of its own has those of the study."""
+        if not isinstance(data, Mapping):
+            return data
+        given, own = data.get("residual_sae"), data.get("qk_features", {})
+        if not isinstance(given, Mapping) or not isinstance(own, Mapping):
+            return data
+        path, centre = given.get("path"), given.get("centre", False)
+        # What is wrong with these is answered once, where it stands.
+        if not isinstance(path, str) or "{layer}" not in path or not isinstance(centre, bool):
+            return data
+        if own.get("residual_sae") is not None:
+            return data
+        taken = {"residual_sae": path, "centre_residual": centre}
+        return {**data, "qk_features": {**own, **taken}}
 
     @model_validator(mode="after")
     def _mean_ablation_has_a_reference(self) -> "Study":

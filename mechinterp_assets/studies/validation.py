@@ -61,6 +61,7 @@ def problems(study: Study, shape: AttentionShape) -> Iterator[str]:
     if not unknown_layers:
         yield from _untrainable(study)
         yield from _layers_without_sae(study)
+    yield from _residual_folders(study)
     yield from _missing_files(study)
 
 
@@ -141,6 +142,21 @@ def _external_folders(study: Study) -> Iterator[str]:
             yield (
                 f"sae.path: layers {twice[0]} and {layer} have the same folder {folder}; write "
                 "{layer} where the names differ"
+            )
+
+
+def _residual_folders(study: Study) -> Iterator[str]:
+    for layer, folder in study.residual_sae.folders(study.n_layers).items():
+        if layer >= study.n_layers:
+            yield (
+                f"residual_sae.layers: layer {layer} does not exist; {study.model.source} has "
+                f"layers 0..{study.n_layers - 1}"
+            )
+        elif not (folder / "cfg.json").is_file():
+            yield (
+                f"residual_sae.path: layer {layer}: {folder} has no cfg.json; name a folder in "
+                "SAELens's format (relative paths start at the study file's folder), or list the "
+                "layers that have one in residual_sae.layers"
             )
 
 

@@ -1,6 +1,8 @@
 -- What tokens carry along the consensus slices of the most frequent nodes of the trace, by role.
 SELECT
     'L' || s.layer || 'H' || s.head || ' ' || s.destination_role || ' → ' || s.source_role AS node,
+    s.destination_role,
+    s.source_role,
     s.side,
     s.position_role,
     s.mean_signal,

@@ -7,7 +7,8 @@ WITH leaves AS (
         rank,
         CASE
             WHEN node_kind LIKE '%\_bias' ESCAPE '\' THEN 'bias'
-            WHEN node_kind IN ('source', 'attention', 'rest') THEN 'not followed'
+            WHEN node_kind IN ('source', 'residual_feature', 'attention', 'rest') THEN 'not followed'
+            WHEN node_kind LIKE '%\_error' ESCAPE '\' THEN 'error'
             ELSE node_kind
         END AS ends_in,
         share_of_root
@@ -34,7 +35,7 @@ SELECT
     round(sum(share_of_root) FILTER (ends_in = 'position'), 2) AS positions,
     round(sum(share_of_root) FILTER (ends_in = 'mlp'), 2) AS mlps,
     round(sum(share_of_root) FILTER (ends_in = 'feature'), 2) AS earlier_features,
-    round(sum(share_of_root) FILTER (ends_in = 'sae_error'), 2) AS sae_errors,
+    round(sum(share_of_root) FILTER (ends_in = 'error'), 2) AS sae_errors,
     round(sum(share_of_root) FILTER (ends_in = 'bias'), 2) AS biases,
     round(sum(share_of_root) FILTER (ends_in = 'not followed'), 2) AS not_followed,
     any_value(strongest) AS strongest_earlier_feature,

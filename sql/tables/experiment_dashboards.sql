@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- rows: one
 CREATE TABLE experiment_dashboards (
     study VARCHAR,

@@ -1,4 +1,4 @@
--- formula: 4
+-- formula: 5
 -- per: site
 -- references: feature_statistics (study, layer, feature)
 -- below: layer < n_layers, feature < d_sae, head < n_heads
@@ -11,6 +11,7 @@ CREATE TABLE feature_families (
     value DOUBLE CHECK (value >= 0),
     x BIGINT CHECK (x >= 0),
     n BIGINT NOT NULL CHECK (n >= 0),
+    n_documents BIGINT CHECK (n_documents >= 0),
     ci_low DOUBLE CHECK (ci_low BETWEEN 0 AND 1),
     ci_high DOUBLE CHECK (ci_high BETWEEN 0 AND 1),
     null_value DOUBLE CHECK (null_value >= 0),
@@ -22,6 +23,8 @@ CREATE TABLE feature_families (
     text VARCHAR,
     PRIMARY KEY (study, layer, feature, family, measure),
     CHECK (x <= n),
+    CHECK (n_documents <= n AND (n_documents IS NULL OR x IS NOT NULL)),
+    CHECK (n_documents IS NULL OR (n_documents < 2) = (ci_low IS NULL)),
     CHECK (ci_low <= ci_high),
     CHECK (meets_threshold IS NULL OR (n >= min_n AND value IS NOT NULL AND threshold IS NOT NULL))
 );
@@ -34,7 +37,8 @@ COMMENT ON COLUMN feature_families.measure IS 'Which measure. induction_attribut
 COMMENT ON COLUMN feature_families.value IS 'The measure; NULL where it is not defined (no example, no logit effect)';
 COMMENT ON COLUMN feature_families.x IS 'Where the value is a share: value = x / n; else NULL';
 COMMENT ON COLUMN feature_families.n IS 'Terms behind the value: induction heads, examples, occurrences, runs, tokens; negative_share: the 2 effects';
-COMMENT ON COLUMN feature_families.ci_low IS 'Lower bound of the 95% Clopper-Pearson interval of x / n; NULL where the value is no share. Terms are taken as independent, which tokens of one text are not';
+COMMENT ON COLUMN feature_families.n_documents IS 'Where the value is a share of terms of text: documents with a term, which the interval resamples (an example or a stretch that lies in two counts to one); else NULL';
+COMMENT ON COLUMN feature_families.ci_low IS 'Lower bound of the 95% interval of x / n over documents, whose tokens are not independent: Clopper & Pearson''s at as many independent terms as have the variance that resampling documents gives (Korn & Graubard 1998); NULL with fewer than 2 documents, and where the value is no share. promoted_names, whose terms are no text: Clopper & Pearson''s';
 COMMENT ON COLUMN feature_families.ci_high IS 'Upper bound of the same interval';
 COMMENT ON COLUMN feature_families.null_value IS 'What chance gives. source_distance and the other DFA measures: a source drawn uniformly from 1 .. D without BOS. run_length: tokens drawn independently with the density within active sequences. density_where_active: the density over all tokens. Overlaps: as many tokens drawn at random. promoted_names: share of the vocabulary that looks like a name. NULL: none; induction has a control group instead (induction_test)';
 COMMENT ON COLUMN feature_families.threshold IS 'Value from which the measure passes; NULL: stored without judgement. 0.6 for induction is K24''s';

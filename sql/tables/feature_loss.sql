@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- per: site
 -- references: feature_statistics (study, layer, feature)
 -- below: layer < n_layers, feature < d_sae, promoted_token_id < d_vocab
@@ -11,6 +11,7 @@ CREATE TABLE feature_loss (
     promoted_token_id INTEGER NOT NULL CHECK (promoted_token_id >= 0),
     n_sequences BIGINT NOT NULL CHECK (n_sequences > 0),
     n_active_sequences BIGINT NOT NULL CHECK (n_active_sequences >= n_sequences),
+    n_documents BIGINT NOT NULL CHECK (n_documents > 0),
     forward_passes BIGINT NOT NULL CHECK (forward_passes = 2 * n_sequences),
     n BIGINT NOT NULL CHECK (n >= 0),
     n_active BIGINT NOT NULL CHECK (n_active BETWEEN 0 AND n),
@@ -32,11 +33,12 @@ COMMENT ON COLUMN feature_loss.chosen_by IS 'induction: of the family induction;
 COMMENT ON COLUMN feature_loss.promoted_token_id IS 'Id of B';
 COMMENT ON COLUMN feature_loss.n_sequences IS 'Sequences run';
 COMMENT ON COLUMN feature_loss.n_active_sequences IS 'Sequences with at least one token at which the activation is above 0, from which those that were run were drawn';
+COMMENT ON COLUMN feature_loss.n_documents IS 'Documents of the sequences run, which the interval resamples; a prediction is of the document it is made from';
 COMMENT ON COLUMN feature_loss.forward_passes IS 'Cost: passes over one sequence, a clean one and one from the layer on for each';
 COMMENT ON COLUMN feature_loss.n IS 'Predictions of this class, those from position 0, BOS and what the study leaves out apart';
 COMMENT ON COLUMN feature_loss.n_active IS 'Of these, predictions from a token at which the feature is active';
 COMMENT ON COLUMN feature_loss.loss_increase IS 'Sum over predictions whose cross-entropy rises of that rise, nats';
 COMMENT ON COLUMN feature_loss.loss_decrease IS 'Sum over predictions whose cross-entropy falls of that fall, nats, as a positive number';
 COMMENT ON COLUMN feature_loss.increase_share IS 'loss_increase / its sum over the classes of the feature; NULL where no loss rises';
-COMMENT ON COLUMN feature_loss.ci_low IS 'Lower end of the 95% percentile bootstrap interval of increase_share over sequences, since tokens of one text are not independent; NULL below two sequences';
+COMMENT ON COLUMN feature_loss.ci_low IS 'Lower end of the 95% interval of increase_share over documents, since tokens of one text are not independent: Clopper & Pearson''s at as many independent predictions, weighted by their rise, as have the variance that resampling documents gives (Korn & Graubard 1998); NULL where the loss rises in fewer than two documents';
 COMMENT ON COLUMN feature_loss.ci_high IS 'Upper end of the same interval';

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- references: study, prompt_set, prompt_number, tree, parent -> prompt_attributions (study, prompt_set, prompt_number, tree, node)
 -- below: at_layer < n_layers, at_head < n_heads, token_id < d_vocab, strongest_head < n_heads
 CREATE TABLE prompt_attributions (
@@ -9,7 +9,7 @@ CREATE TABLE prompt_attributions (
     node INTEGER CHECK (node >= 0),
     parent INTEGER CHECK (parent >= 0),
     depth INTEGER NOT NULL CHECK (depth >= 0),
-    node_kind VARCHAR NOT NULL CHECK (node_kind IN ('logit', 'feature', 'source', 'head', 'embedding', 'position', 'attention', 'mlp', 'encoder_bias', 'value_bias', 'sae_bias', 'output_bias', 'unembedding_bias', 'sae_error', 'rest')),
+    node_kind VARCHAR NOT NULL CHECK (node_kind IN ('logit', 'feature', 'source', 'head', 'embedding', 'position', 'attention', 'mlp', 'encoder_bias', 'value_bias', 'sae_bias', 'output_bias', 'unembedding_bias', 'sae_error', 'residual_feature', 'residual_error', 'residual_bias', 'rest')),
     at_layer INTEGER CHECK (at_layer >= 0),
     at_head INTEGER CHECK (at_head >= 0),
     at_feature INTEGER CHECK (at_feature >= 0),
@@ -26,7 +26,7 @@ CREATE TABLE prompt_attributions (
     CHECK ((node = 0) = (parent IS NULL)),
     CHECK ((node = 0) = (depth = 0)),
     CHECK (parent < node),
-    CHECK ((at_feature IS NOT NULL) = (node_kind = 'feature')),
+    CHECK ((at_feature IS NOT NULL) = (node_kind IN ('feature', 'residual_feature'))),
     CHECK ((n_left_out IS NOT NULL) = (node_kind = 'rest'))
 );
 COMMENT ON TABLE prompt_attributions IS 'One row per node of a tree of a prompt of the study''s own: recursive attribution, as in feature_rdfa, of the logit of the likeliest next token (tree 0) and of the strongest feature of each SAE at the last position (further trees). The parts of every split sum to their parent, node `rest` included. Where feature_rdfa leaves the attention output of a layer without an SAE in one piece, here it is split by head and a head by source. Raw weights.';
@@ -37,16 +37,16 @@ COMMENT ON COLUMN prompt_attributions.tree IS 'Number of the tree in its prompt:
 COMMENT ON COLUMN prompt_attributions.node IS 'Number of the node in its tree, 0 = root, in depth-first order; of siblings the largest absolute value comes first, then biases, errors and rest';
 COMMENT ON COLUMN prompt_attributions.parent IS 'Node that this one is a part of; NULL at the root';
 COMMENT ON COLUMN prompt_attributions.depth IS 'Splits between the root and this node, 0 at the root';
-COMMENT ON COLUMN prompt_attributions.node_kind IS 'feature: a root, or an active feature of an earlier layer''s SAE. Others as in feature_rdfa, and logit: a root; head: a head of a layer without an SAE, read at at_position; unembedding_bias: what the final norm''s bias and b_U give';
-COMMENT ON COLUMN prompt_attributions.at_layer IS 'Layer of the node: of the feature or head, of the attention that reads a source, of the output, bias or error; NULL for logit, embedding, position, unembedding_bias and rest';
+COMMENT ON COLUMN prompt_attributions.node_kind IS 'feature: a root, or an active feature of an earlier layer''s SAE. Others as in feature_rdfa, residual_feature among them, and logit: a root; head: a head of a layer without an SAE, read at at_position; unembedding_bias: what the final norm''s bias and b_U give';
+COMMENT ON COLUMN prompt_attributions.at_layer IS 'Layer of the node: of the feature or head, of the attention that reads a source or a residual feature, of the output, bias or error; NULL for logit, embedding, position, unembedding_bias and rest';
 COMMENT ON COLUMN prompt_attributions.at_head IS 'Source nodes with rdfa.by_head: the head that reads; here of head nodes and the sources below them; else NULL';
-COMMENT ON COLUMN prompt_attributions.at_feature IS 'Feature nodes: index of the feature in the SAE of at_layer';
+COMMENT ON COLUMN prompt_attributions.at_feature IS 'Feature and residual_feature nodes: index of the feature in the SAE of at_layer, on z or on the residual stream';
 COMMENT ON COLUMN prompt_attributions.at_position IS 'Position in the sequence: of the logit, feature, source or writer; NULL for encoder_bias, unembedding_bias and rest';
 COMMENT ON COLUMN prompt_attributions.token_id IS 'Id of the token at at_position; of a logit: the token that it is of';
 COMMENT ON COLUMN prompt_attributions.token IS 'Text of that token';
 COMMENT ON COLUMN prompt_attributions.strongest_head IS 'Source nodes: head of at_layer with the largest absolute part of path_contribution';
-COMMENT ON COLUMN prompt_attributions.activation IS 'Feature nodes: activation there, equal to the pre-activation of an active feature, in units of z';
-COMMENT ON COLUMN prompt_attributions.gain IS 'Feature nodes: derivative of the root along this path, path_contribution = gain * activation; 1 at the root';
+COMMENT ON COLUMN prompt_attributions.activation IS 'Feature and residual_feature nodes: activation there, equal to the pre-activation of an active feature, in units of z or of the residual stream';
+COMMENT ON COLUMN prompt_attributions.gain IS 'Feature and residual_feature nodes: derivative of the root along this path, path_contribution = gain * activation; 1 at the root';
 COMMENT ON COLUMN prompt_attributions.n_left_out IS 'Rest nodes: number of parts they sum up';
 COMMENT ON COLUMN prompt_attributions.path_contribution IS 'Contribution to the root along this path, signed: in units of z for features, in logits (less the mean logit) for logits; at the root its value';
 COMMENT ON COLUMN prompt_attributions.identity_error IS 'abs(sum of path_contribution over the node''s parts - path_contribution): rounding of the forward pass only; NULL for a node that is not split';

@@ -48,7 +48,7 @@ COMMENT ON COLUMN qk_carried_pairs.source_role IS 'Role whose key is read: Name1
 COMMENT ON COLUMN qk_carried_pairs.query_kind IS 'Part of the query. Carried from qk_features.carried_from: feature, an active SAE feature of an attention layer before the carrier; sae_error, sae_bias, output_bias, attention, mlp, embedding, position, as in qk_feature_pairs; value_bias, what the LayerNorm''s bias and b_V of the carrier give. not_carried: the rest of the query, written by other heads, from other positions, or its bias. rest: all other pairs together';
 COMMENT ON COLUMN qk_carried_pairs.query_layer IS 'Layer of the query part, before the carrier; NULL for embedding, position, value_bias, not_carried and rest';
 COMMENT ON COLUMN qk_carried_pairs.query_feature IS 'Index of the feature in the SAE of query_layer; NULL for other kinds';
-COMMENT ON COLUMN qk_carried_pairs.key_kind IS 'Part of the key at the name: kinds as in qk_feature_pairs, with key_bias, and residual_feature, residual_error, residual_bias where qk_features.residual_sae is given';
+COMMENT ON COLUMN qk_carried_pairs.key_kind IS 'Part of the key at the name: kinds as in qk_feature_pairs, with key_bias, and residual_feature, residual_error, residual_bias where SAEs on the residual stream are given (residual_sae, qk_features.residual_sae)';
 COMMENT ON COLUMN qk_carried_pairs.key_layer IS 'Layer of the key part; NULL for embedding, position, key_bias and rest';
 COMMENT ON COLUMN qk_carried_pairs.key_feature IS 'Index of the feature in the SAE of key_layer; NULL for other kinds';
 COMMENT ON COLUMN qk_carried_pairs.rank IS 'Rank of |mean| among the pairs of the head, carrier and role, from 0: pairs with a carried part first, those with the part not_carried behind them; NULL for rest';

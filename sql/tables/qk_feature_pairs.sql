@@ -41,7 +41,7 @@ COMMENT ON COLUMN qk_feature_pairs.source_role IS 'Role whose key is read; A-B: 
 COMMENT ON COLUMN qk_feature_pairs.query_kind IS 'Part of the query. feature: an active SAE feature of an earlier attention layer. sae_error, sae_bias: z - SAE(z), b_dec through W_O. output_bias: b_O. attention: output of a layer without an SAE. mlp, embedding, position (absolute positions only): the other writers. query_bias: what the LayerNorm''s bias and b_Q give. rest: all other pairs together';
 COMMENT ON COLUMN qk_feature_pairs.query_layer IS 'Layer of the query part; NULL for embedding, position, query_bias and rest';
 COMMENT ON COLUMN qk_feature_pairs.query_feature IS 'Index of the feature in the SAE of query_layer; NULL for other kinds';
-COMMENT ON COLUMN qk_feature_pairs.key_kind IS 'Part of the key, as query_kind, with key_bias (LayerNorm''s bias and b_K). With qk_features.residual_sae the key''s stream is split by an SAE on hook_resid_pre of the head''s layer instead: residual_feature, residual_error, residual_bias';
+COMMENT ON COLUMN qk_feature_pairs.key_kind IS 'Part of the key, as query_kind, with key_bias (LayerNorm''s bias and b_K). With SAEs on the residual stream (residual_sae, qk_features.residual_sae) the key''s stream is split by an SAE on hook_resid_pre of the head''s layer instead: residual_feature, residual_error, residual_bias';
 COMMENT ON COLUMN qk_feature_pairs.key_layer IS 'Layer of the key part; NULL for embedding, position, key_bias and rest';
 COMMENT ON COLUMN qk_feature_pairs.key_feature IS 'Index of the feature in the SAE of key_layer; NULL for other kinds';
 COMMENT ON COLUMN qk_feature_pairs.rank IS 'Rank of |mean| among all pairs of the head and role, from 0; NULL for rest';

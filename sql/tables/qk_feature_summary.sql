@@ -1,4 +1,4 @@
--- formula: 2
+-- formula: 3
 -- below: layer < n_layers, head < n_heads
 CREATE TABLE qk_feature_summary (
     study VARCHAR,
@@ -10,16 +10,28 @@ CREATE TABLE qk_feature_summary (
     ordered_by VARCHAR CHECK (ordered_by IN ('mean', 'covariance')),
     n_top_pairs INTEGER CHECK (n_top_pairs > 0),
     n BIGINT NOT NULL CHECK (n > 0),
+    n_bases BIGINT NOT NULL CHECK (n_bases BETWEEN 1 AND n),
     n_part_pairs BIGINT NOT NULL CHECK (n_part_pairs > 0),
     mean_score DOUBLE NOT NULL,
     sd_score DOUBLE NOT NULL CHECK (sd_score >= 0),
     mean_attention DOUBLE NOT NULL CHECK (mean_attention BETWEEN -1.000001 AND 1.000001),
     mean_part DOUBLE NOT NULL,
     score_share DOUBLE,
+    score_share_ci_low DOUBLE,
+    score_share_ci_high DOUBLE,
     variance_explained DOUBLE CHECK (variance_explained <= 1.000001),
+    variance_explained_ci_low DOUBLE,
+    variance_explained_ci_high DOUBLE,
     r_squared DOUBLE CHECK (r_squared BETWEEN 0 AND 1.000001),
+    r_squared_ci_low DOUBLE,
+    r_squared_ci_high DOUBLE,
     variance_explained_held_out DOUBLE CHECK (variance_explained_held_out <= 1.000001),
+    variance_explained_held_out_ci_low DOUBLE,
+    variance_explained_held_out_ci_high DOUBLE,
     identity_error DOUBLE NOT NULL CHECK (identity_error >= 0),
+    CHECK (score_share_ci_low <= score_share_ci_high AND r_squared_ci_low <= r_squared_ci_high),
+    CHECK (variance_explained_ci_low <= variance_explained_ci_high),
+    CHECK (variance_explained_held_out_ci_low <= variance_explained_held_out_ci_high),
     PRIMARY KEY (study, task, layer, head, source_role, ordered_by, n_top_pairs)
 );
 COMMENT ON TABLE qk_feature_summary IS 'How much of a head''s attention score the first pairs of qk_feature_pairs make up (after K24 Fig. 18, which has in the query what a carrier head brings: qk_carried_summary). One row per head, source role, order of the pairs and how many pairs (n_top_pairs, k below). S_k is the sum of the first k pairs as they are, with no coefficients fitted.';
@@ -32,13 +44,22 @@ COMMENT ON COLUMN qk_feature_summary.source_role IS 'Role whose key is read; A-B
 COMMENT ON COLUMN qk_feature_summary.ordered_by IS 'mean: pairs by |mean contribution|. covariance: by |covariance with the score| over prompts';
 COMMENT ON COLUMN qk_feature_summary.n_top_pairs IS 'Number of pairs in S_k';
 COMMENT ON COLUMN qk_feature_summary.n IS 'Prompts';
+COMMENT ON COLUMN qk_feature_summary.n_bases IS 'Base prompts among them, which the intervals resample: prompts varied from one base are drawn together';
 COMMENT ON COLUMN qk_feature_summary.n_part_pairs IS 'All pairs that are there in some prompt';
 COMMENT ON COLUMN qk_feature_summary.mean_score IS 'Mean attention score of the model''s run, what the softmax is taken of';
 COMMENT ON COLUMN qk_feature_summary.sd_score IS 'Standard deviation of the score over prompts (n - 1)';
 COMMENT ON COLUMN qk_feature_summary.mean_attention IS 'Mean attention to the role; for A-B the mean difference';
 COMMENT ON COLUMN qk_feature_summary.mean_part IS 'Mean of S_k over prompts';
 COMMENT ON COLUMN qk_feature_summary.score_share IS 'mean_part / mean_score; NULL where the mean score is 0';
+COMMENT ON COLUMN qk_feature_summary.score_share_ci_low IS 'Lower end of the 95% percentile bootstrap interval of score_share over base prompts; NULL below two base prompts, and where resampled mean scores have both signs';
+COMMENT ON COLUMN qk_feature_summary.score_share_ci_high IS 'Upper end of the same interval';
 COMMENT ON COLUMN qk_feature_summary.variance_explained IS '1 - var(score - S_k) / var(score) over prompts; below 0 where the other pairs undo what these do; NULL where the score does not vary';
+COMMENT ON COLUMN qk_feature_summary.variance_explained_ci_low IS 'Lower end of the 95% percentile bootstrap interval of variance_explained over base prompts, the pairs being chosen on all prompts; NULL below two base prompts, and where nothing varies';
+COMMENT ON COLUMN qk_feature_summary.variance_explained_ci_high IS 'Upper end of the same interval';
 COMMENT ON COLUMN qk_feature_summary.r_squared IS 'Squared correlation of S_k and the score; NULL where one of them does not vary';
-COMMENT ON COLUMN qk_feature_summary.variance_explained_held_out IS 'variance_explained on every second prompt, the pairs being ordered with the other prompts alone: pairs are chosen among many, so that those chosen on the same prompts look better than they are';
+COMMENT ON COLUMN qk_feature_summary.r_squared_ci_low IS 'Lower end of the 95% percentile bootstrap interval of r_squared over base prompts; NULL below two base prompts, and where nothing varies';
+COMMENT ON COLUMN qk_feature_summary.r_squared_ci_high IS 'Upper end of the same interval';
+COMMENT ON COLUMN qk_feature_summary.variance_explained_held_out IS 'variance_explained on every second base prompt, the pairs being ordered with the other prompts alone: pairs are chosen among many, so that those chosen on the same prompts look better than they are';
+COMMENT ON COLUMN qk_feature_summary.variance_explained_held_out_ci_low IS 'Lower end of the 95% percentile bootstrap interval of variance_explained_held_out over every second base prompt; NULL below two base prompts, and where nothing varies';
+COMMENT ON COLUMN qk_feature_summary.variance_explained_held_out_ci_high IS 'Upper end of the same interval';
 COMMENT ON COLUMN qk_feature_summary.identity_error IS 'Largest |sum of all pairs - score of the model''s run| over prompts: rounding of the forward pass only';

@@ -10,6 +10,8 @@ SELECT
     specificity_low,
     specificity_high,
     activation_sum_true / nullif(activation_sum, 0) AS mass_specificity,
+    mass_specificity_low,
+    mass_specificity_high,
     n_active_true / nullif(n_true, 0) AS sensitivity,
     sensitivity_low,
     sensitivity_high,

@@ -152,7 +152,7 @@ def test_an_sae_of_the_residual_stream_is_told_how_to_be_named(right: Path, tmp_
     )
     result = checked(folder)
     assert result.exit_code == 0, result.output
-    assert "fits: with qk_features.centre_residual: " in result.stdout
+    assert "fits: with residual_sae.centre: " in result.stdout
     wrong = changed(
         right,
         tmp_path / "c",

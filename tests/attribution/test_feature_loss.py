@@ -13,11 +13,14 @@ from mechinterp_assets.attribution.feature_loss import (
     AblatedFeature,
     _classes,
     _share_intervals,
+    _sums,
     feature_loss,
 )
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.statistics.clopper_pearson import clopper_pearson
 from tests.attribution.random_models import saes_of
+from tests.statistics.clustered_reference import share_interval
 
 LAYER, PROMOTED = 1, 3
 
@@ -86,7 +89,6 @@ def test_against_a_slow_reference(
         sae,
         LAYER,
         [AblatedFeature(feature, PROMOTED, ids, 9, "induction") for feature in features],
-        seed=0,
     )
     assert frame.schema == FEATURE_LOSS_SCHEMA
     assert frame["forward_passes"].unique().to_list() == [2 * len(ids)]
@@ -129,23 +131,49 @@ def test_a_feature_that_writes_nothing_changes_nothing(gpt2: LanguageModel) -> N
     sae, ids = saes_of(gpt2)[LAYER], token_ids(gpt2)
     with torch.no_grad():
         sae.W_dec[2] = 0
-    frame = feature_loss(
-        gpt2, sae, LAYER, [AblatedFeature(2, PROMOTED, ids, 5, "activation")], seed=0
-    )
+    frame = feature_loss(gpt2, sae, LAYER, [AblatedFeature(2, PROMOTED, ids, 5, "activation")])
     for column in ("loss_increase", "loss_decrease"):
         # z of a model in float64 passes through float32
         assert frame[column].to_list() == pytest.approx([0, 0, 0], abs=1e-5)
 
 
+def test_sums_are_by_document(gpt2: LanguageModel) -> None:
+    """One document over two sequences is one cluster, and two in one sequence are two."""
+    sae, ids = saes_of(gpt2)[LAYER], token_ids(gpt2)
+    documents = np.repeat(np.array([[0, 0], [0, 1], [2, 2], [3, 3], [3, 3]]), [8, 4], axis=1)
+    whole = AblatedFeature(2, PROMOTED, ids, 9, "activation")
+    of_documents = AblatedFeature(2, PROMOTED, ids, 9, "activation", documents)
+    by_sequence, by_document = (_sums(gpt2, sae, LAYER, one) for one in (whole, of_documents))
+    # The BOS at 7 of sequence 1 ends document 0: its predictions behind that are document 1's.
+    last = AblatedFeature(2, PROMOTED, ids[1:2], 9, "activation", documents[1:2])
+    first, second = _sums(gpt2, sae, LAYER, last)
+    np.testing.assert_allclose(by_document[0], by_sequence[0] + first, atol=1e-6)
+    np.testing.assert_allclose(by_document[1], second, atol=1e-6)
+    np.testing.assert_allclose(by_document[2], by_sequence[2], atol=1e-6)
+    np.testing.assert_allclose(by_document[3], by_sequence[3:].sum(0), atol=1e-6)
+    assert second[:, 0].sum() == 3  # predictions from 8, 9 and 10
+    frame = feature_loss(gpt2, sae, LAYER, [of_documents])
+    assert frame["n_documents"].unique().to_list() == [4]
+
+
 def test_where_no_loss_rises_there_is_no_share() -> None:
-    assert _share_intervals(np.zeros((4, 3)), 0) == ([None] * 3, [None] * 3)
+    assert _share_intervals(np.zeros((4, 3)), 0.0) == ([None] * 3, [None] * 3)
 
 
-def test_intervals_are_over_sequences() -> None:
-    """Sequences that agree leave no doubt; ones that disagree leave much, however many tokens."""
-    low, high = _share_intervals(np.array([[3.0, 0, 1]] * 6), 0)
-    assert low == pytest.approx([0.75, 0, 0.25]) == high
-    low, high = _share_intervals(np.array([[1.0, 0, 0], [0, 0, 1.0]] * 3), 0)
+def test_intervals_are_over_documents() -> None:
+    """However many tokens rise, documents count; where all agree, as many as there are."""
+    low, high = _share_intervals(np.array([[1.0, 0, 0], [0, 0, 1.0]] * 3), 0.01)
     assert float(low[0] or 0) < 0.2
     assert float(high[0] or 0) > 0.8
-    assert _share_intervals(np.array([[1.0, 2, 3]]), 0) == ([None] * 3, [None] * 3)
+    low, high = _share_intervals(np.array([[3.0, 0, 0]] * 6), 0.01)
+    assert (high[0], low[1]) == (1.0, 0.0)
+    assert low[0] == pytest.approx(clopper_pearson(6, 6)[0])
+    random = np.random.default_rng(0)
+    rise = random.exponential(size=(9, 3)) * random.integers(0, 2, (9, 1))
+    squares = float((rise**2).sum())
+    low, high = _share_intervals(rise, squares)
+    for kind in range(3):
+        clusters = [(float(row[kind]), float(row.sum())) for row in rise]
+        expected = share_interval(clusters, float(rise.sum()) ** 2 / squares)
+        assert (low[kind], high[kind]) == pytest.approx(expected, abs=1e-9)
+    assert _share_intervals(np.array([[1.0, 2, 3]]), 14.0) == ([None] * 3, [None] * 3)

@@ -252,7 +252,7 @@ def test_what_cannot_be_split_is_refused(gpt2: LanguageModel) -> None:
     with pytest.raises(QkFeatureError, match="no order of names"):
         qk_carried(gpt2, saes, prompts.drop("name_order"), CARRIERS)
     few = prompts.filter(name_order="ABBA").head(3)
-    with pytest.raises(QkFeatureError, match="3 prompts with the order of names 'ABBA'"):
+    with pytest.raises(QkFeatureError, match="3 base prompts with the order of names 'ABBA'"):
         qk_carried(gpt2, saes, few, CARRIERS)
     with pytest.raises(QkFeatureError, match="each pair once"):
         qk_carried(gpt2, saes, prompts, [CARRIERS[0]] * 2)

@@ -9,13 +9,19 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from mechinterp_assets.attribution.qk_features import QkFeatureError, qk_features
-from mechinterp_assets.attribution.qk_pairs import PairTables, RolePairs, pair_tables
+from mechinterp_assets.attribution.qk_pairs import (
+    N_BOOTSTRAP,
+    PairTables,
+    RolePairs,
+    pair_tables,
+)
 from mechinterp_assets.attribution.residual_parts import PartNumbers
 from mechinterp_assets.attribution.settings import QkFeatureSettings
 from mechinterp_assets.model.language_model import LanguageModel
@@ -24,6 +30,7 @@ from mechinterp_assets.prompts.ioi import PromptError, ioi_prompts
 from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
+from mechinterp_assets.statistics.bootstrap import resample_counts
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 from tests.attribution.random_models import random_sae, saes_of
 
@@ -395,6 +402,102 @@ def test_pairs_are_ordered_on_one_half_and_measured_on_the_other() -> None:
     assert by_covariance["r_squared"].to_list() == pytest.approx([0.5, 1])
 
 
+def role_pairs(values: NDArray[np.float64], score: NDArray[np.float64]) -> RolePairs:
+    """Pairs (0, 0), (0, 1), ... with a contribution each in every prompt; values [pair, prompt]."""
+    n_pairs, n = values.shape
+    return RolePairs(
+        0,
+        0,
+        "IO",
+        torch.arange(n).repeat(n_pairs),
+        torch.arange(n_pairs).repeat_interleave(n),
+        torch.from_numpy(values.ravel()),
+        torch.from_numpy(score),
+        torch.full((n,), 0.5).double(),
+    )
+
+
+def test_intervals_against_a_loop_over_resampled_base_prompts() -> None:
+    """Bases of one to three prompts; every resample written out prompt by prompt."""
+    random = np.random.default_rng(0)
+    bases = np.repeat(np.arange(9), random.integers(1, 4, 9))
+    values = random.normal(np.array([[2], [0], [1]]), 1, (3, len(bases)))
+    score = values.sum(0) + 3
+    numbers = PartNumbers(0, {})
+    frame = pair_tables(
+        [role_pairs(values, score)], numbers, top_pairs=3, top_k=[2], bases=bases.tolist()
+    ).summary
+    odd = bases % 2 == 1
+    for row in frame.iter_rows(named=True):
+        assert (row["n"], row["n_bases"]) == (len(bases), 9)
+        strength = {
+            "mean": lambda of: np.abs(values[:, of].mean(1)),
+            "covariance": lambda of: np.abs([np.cov(v[of], score[of])[0, 1] for v in values]),
+        }[row["ordered_by"]]
+
+        def first(of: NDArray[np.bool_]) -> NDArray[np.float64]:
+            order = np.argsort(-strength(of))  # noqa: B023
+            found: NDArray[np.float64] = values[order[:2]].sum(0)
+            return found
+
+        parts = {"": (first(np.ones(len(bases), bool)), np.ones(len(bases), bool))}
+        parts["_held_out"] = (first(~odd), odd)
+        drawn: dict[str, list[float]] = {}
+        for suffix, (part, of) in parts.items():
+            kept = np.unique(bases[of])
+            for counts in resample_counts(len(kept), N_BOOTSTRAP, 0):
+                places = [
+                    place
+                    for base, count in zip(kept, counts, strict=True)
+                    for place in np.tile(np.flatnonzero(bases == base), count)
+                ]
+                s, p = score[places], part[places]
+                if s.var() < 1e-20 or p.var() < 1e-20:
+                    continue
+                found = {"variance_explained": 1 - (s - p).var() / s.var()}
+                if not suffix:
+                    found["r_squared"] = np.corrcoef(s, p)[0, 1] ** 2
+                    found["score_share"] = p.mean() / s.mean()
+                for name, value in found.items():
+                    drawn.setdefault(name + suffix, []).append(value)
+        assert set(drawn) == {
+            *("variance_explained", "r_squared", "score_share", "variance_explained_held_out")
+        }
+        for name, resampled in drawn.items():
+            bounds = (row[f"{name}_ci_low"], row[f"{name}_ci_high"])
+            assert bounds == pytest.approx(np.quantile(resampled, [0.025, 0.975]), rel=1e-9), name
+
+
+def test_prompts_of_one_base_are_no_more_evidence_than_one() -> None:
+    random = np.random.default_rng(1)
+    values = random.normal(size=(2, 24)) + 1
+    score, numbers = values.sum(0), PartNumbers(0, {})
+
+    def width(copies: int, bases: list[int] | None) -> float:
+        one = role_pairs(np.repeat(values, copies, axis=1), np.repeat(score, copies))
+        frame = pair_tables([one], numbers, top_pairs=2, top_k=[1], bases=bases).summary
+        return float(frame["r_squared_ci_high"][0] - frame["r_squared_ci_low"][0])
+
+    once = width(1, None)
+    assert width(4, np.repeat(np.arange(24), 4).tolist()) == pytest.approx(once)
+    assert width(4, None) < 0.7 * once
+    alone = pair_tables(
+        [role_pairs(values, score)], numbers, top_pairs=2, top_k=[1], bases=[7] * 24
+    ).summary
+    assert alone["n_bases"].to_list() == [1, 1]
+    assert alone["r_squared_ci_low"].null_count() == 2
+
+
+def test_a_mean_score_of_unsure_sign_has_no_interval_of_its_shares() -> None:
+    random = np.random.default_rng(2)
+    values = random.normal(size=(2, 30))
+    one = role_pairs(values, values.sum(0))
+    row = pair_tables([one], PartNumbers(0, {}), top_pairs=2, top_k=[1]).summary.row(0, named=True)
+    assert row["score_share"] is not None
+    assert (row["score_share_ci_low"], row["score_share_ci_high"]) == (None, None)
+    assert row["variance_explained_ci_low"] < row["variance_explained_ci_high"]
+
+
 # ---- bad input -----------------------------------------------------------------------------------
 
 
@@ -404,7 +507,7 @@ def test_errors_name_what_is_wrong(gpt2: LanguageModel) -> None:
         qk_features(gpt2, saes, prompts, [(2, 3)])
     with pytest.raises(QkFeatureError, match="each once"):
         qk_features(gpt2, saes, prompts, [(2, 1), (2, 1)])
-    with pytest.raises(QkFeatureError, match="3 prompts; give at least 4"):
+    with pytest.raises(QkFeatureError, match="3 base prompts; give at least 4"):
         qk_features(gpt2, saes, prompts.head(3), [(2, 1)])
     with pytest.raises(QkFeatureError, match="residual-stream SAE of layer 2 reads 5 dimensions"):
         qk_features(gpt2, saes, prompts, [(2, 1)], residual_saes={2: random_sae(5, "topk")})

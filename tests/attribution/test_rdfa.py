@@ -11,10 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-)
 
 from mechinterp_assets.attribution.frozen_forward import FrozenModel
 from mechinterp_assets.attribution.rdfa import (
@@ -33,57 +29,23 @@ from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.traits import architecture_names
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
+from tests.attribution.frozen_trees import (
+    LENGTH,
+    WHOLE,
+    an_active_feature,
+    copying_gpt2,
+    frozen_pre_activation,
+    tokens,
+    worst_level,
+    z_of,
+)
 from tests.attribution.random_models import D_SAE, saes_of
-
-LENGTH = 7
-# Everything becomes a row of its own.
-WHOLE = RdfaSettings(max_depth=9, branching=1000, min_share=0, max_nodes=10**6)
 
 
 @pytest.fixture(params=["gpt2", "llama", "neox"])
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     found: LanguageModel = request.getfixturevalue(request.param)
     return found
-
-
-def tokens(model: LanguageModel, seed: int = 3, n: int = LENGTH) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, model.config.d_vocab, (n,), generator=generator)
-    ids[0] = model.bos_token_id
-    return ids
-
-
-def z_of(model: LanguageModel, ids: Tensor, layer: int) -> Tensor:
-    """z_cat [position, d_z] of the bridge's forward pass."""
-    _, cache = model.raw.run_with_cache(ids[None])
-    z: Tensor = cache[f"blocks.{layer}.attn.hook_z"][0].flatten(1)
-    return z
-
-
-def an_active_feature(
-    model: LanguageModel, saes: dict[int, SparseAutoencoder], layer: int, position: int
-) -> tuple[int, float]:
-    """The strongest feature there, and its activation."""
-    z = z_of(model, tokens(model), layer)[position]
-    value, feature = saes[layer].encode(z[None].to(saes[layer].W_enc))[0].max(dim=0)
-    assert value > 0
-    return int(feature), float(value)
-
-
-def worst_level(tree: pl.DataFrame) -> float:
-    """Largest |sum of parts - value| over all split nodes, relative to the size of the parts.
-
-    From the rows' values alone, not from the column identity_error.
-    """
-    parts = (
-        tree.drop_nulls("parent")
-        .group_by("parent")
-        .agg(total=pl.col("dfa").sum(), size=pl.col("dfa").abs().sum())
-    )
-    joined = parts.join(tree, left_on="parent", right_on="node")
-    assert len(joined) == len(parts) > 0
-    error = (joined["total"] - joined["dfa"]).abs() / joined["size"]
-    return float(error.to_numpy().max())
 
 
 @pytest.mark.parametrize("architecture", architecture_names())
@@ -127,58 +89,6 @@ def test_the_root_is_the_pre_activation_of_the_models_run(model: LanguageModel) 
         assert tree["gain"][0] == 1
 
 
-def frozen_pre_activation(
-    model: LanguageModel,
-    saes: dict[int, SparseAutoencoder],
-    ids: Tensor,
-    layer: int,
-    feature: int,
-    embedding: Tensor,
-) -> Tensor:
-    """Pre-activation at the last position with everything frozen, as a function of `embedding`.
-
-    Written from Hugging Face's parameters, without the code under test: patterns, scales, MLP
-    outputs, SAE errors and the choice of active features are constants of a first run.
-    """
-    _, cache = model.raw.run_with_cache(ids[None])
-    config, parameters = model.config, dict(model.hf.named_parameters())
-    H, dh = config.n_heads, config.d_head
-    x = embedding
-    if config.positional == "absolute":
-        x = x + parameters["transformer.wpe.weight"][: len(ids)]
-    for m in range(layer + 1):
-        resid = cache[f"blocks.{m}.hook_resid_pre"][0]
-        if config.normalization == "LN":
-            name = f"transformer.h.{m}."
-            scale = (resid.var(-1, unbiased=False, keepdim=True) + config.eps).sqrt()
-            n = (x - x.mean(-1, keepdim=True)) / scale * parameters[name + "ln_1.weight"]
-            n = n + parameters[name + "ln_1.bias"]
-            width = config.d_model
-            v = n @ parameters[name + "attn.c_attn.weight"][:, 2 * width :]
-            v = (v + parameters[name + "attn.c_attn.bias"][2 * width :]).view(-1, H, dh)
-            W_O = parameters[name + "attn.c_proj.weight"]
-            b_O = parameters[name + "attn.c_proj.bias"]
-        else:
-            name = f"model.layers.{m}."
-            scale = (resid.square().mean(-1, keepdim=True) + config.eps).sqrt()
-            n = x / scale * parameters[name + "input_layernorm.weight"]
-            v = (n @ parameters[name + "self_attn.v_proj.weight"].T).view(-1, config.n_kv_heads, dh)
-            v = v.repeat_interleave(H // config.n_kv_heads, dim=1)
-            W_O, b_O = parameters[name + "self_attn.o_proj.weight"].T, torch.zeros(())
-        z = torch.einsum("hds,she->dhe", cache[f"blocks.{m}.attn.hook_pattern"][0], v).flatten(1)
-        if m == layer:
-            return saes[m].pre_activations(z)[-1, feature]
-        before = cache[f"blocks.{m}.attn.hook_z"][0].flatten(1)
-        if m in saes:
-            gate = (saes[m].encode(before) > 0).to(z)
-            error = before - saes[m](before)
-            z = saes[m].decode(gate * saes[m].pre_activations(z)) + error
-        else:
-            z = before
-        x = x + z @ W_O + b_O + cache[f"blocks.{m}.hook_mlp_out"][0]
-    raise AssertionError
-
-
 @pytest.mark.parametrize("with_saes", [(0, 1, 2), (1, 2), (2,)])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_paths_to_a_tokens_embedding_sum_to_gradient_times_input(
@@ -209,33 +119,7 @@ def test_a_planted_upstream_feature_drives_the_downstream_one(
 
     One SAE feature of layer 0 stands for the mark: it has the whole of the downstream feature.
     """
-    config = GPT2Config(
-        n_layer=2,
-        n_head=1,
-        n_embd=8,
-        n_positions=8,
-        vocab_size=8,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    hf = GPT2LMHeadModel(config)
-    mark, copied, other = 0, 2, 4
-    with torch.no_grad():
-        for name, parameter in hf.named_parameters():
-            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        wte = hf.transformer.wte.weight
-        # Pairs (i, i + 1) of opposite sign, so that LayerNorm's mean is 0.
-        wte[:, other], wte[:, other + 1] = 1.0, -1.0
-        wte[5] = 0
-        wte[5, mark], wte[5, mark + 1] = 1.0, -1.0
-        for block, (read, write) in zip(
-            hf.transformer.h, [(mark, copied), (copied, 6)], strict=True
-        ):
-            block.attn.c_attn.weight[read, 16] = 1.0
-            block.attn.c_proj.weight[0, write], block.attn.c_proj.weight[0, write + 1] = 1.0, -1.0
-    folder = tmp_path_factory.mktemp("planted")
-    hf.save_pretrained(folder)
-    model = LanguageModel.load(folder, dtype=torch.float64)
+    model = copying_gpt2(tmp_path_factory.mktemp("planted"))
     W = torch.zeros(8, 3, dtype=torch.float64)
     W[0, 1], W[1, 0], W[2, 2] = 1.0, 1.0, 1.0  # feature 1 reads and writes what attention moves
     zeros = torch.zeros(3, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)

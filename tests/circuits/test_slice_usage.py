@@ -8,13 +8,16 @@ import pytest
 import torch
 from trace_reference import Reference
 
-from mechinterp_assets.circuits.consensus import NODE, consensus_signal
+from mechinterp_assets.circuits.consensus import CONSENSUS_SCHEMA, NODE, consensus_signal
 from mechinterp_assets.circuits.omega import ModelOmega
+from mechinterp_assets.circuits.settings import TraceSettings
 from mechinterp_assets.circuits.slice_usage import slice_usage, text_of_the_same_lengths
+from mechinterp_assets.circuits.slice_writers import slice_writers
 from mechinterp_assets.circuits.slices import attention_slices, slice_terms
+from mechinterp_assets.circuits.token_norms import token_norms
 from mechinterp_assets.circuits.trace import trace_circuit
 from mechinterp_assets.model.language_model import LanguageModel
-from mechinterp_assets.prompts.roles import position_roles
+from mechinterp_assets.prompts.roles import position_roles, role_positions
 from mechinterp_assets.storage.declarations import table_specs
 
 
@@ -171,3 +174,101 @@ def test_consensus_of_rotary_models(
         assert row["n"] == len(values)
         assert row["mean_signal"] == pytest.approx(values.mean(), abs=1e-6)
         assert row["sd_signal"] == pytest.approx(values.std(), abs=1e-6)
+
+
+def test_norms_of_tokens(organism: LanguageModel, organism_prompts: pl.DataFrame) -> None:
+    """Against a projection on the span, made by QR, token by token."""
+    layer, head, slices = 3, 3, [1, 4]
+    node = {"layer": layer, "head": head, "destination_role": "END", "source_role": "IO"}
+    consensus = pl.DataFrame(
+        [{**node, "slice": k, "in_consensus": k in slices} for k in (0, *slices)]
+        + [{**node, "head": 1, "slice": 0, "in_consensus": False}]
+    )
+    found = token_norms(organism, organism_prompts, consensus)
+    declared = table_specs()["attention_token_norms"].science_columns
+    assert dict(found.schema) == {c.name: c.polars_type for c in declared if c.name != "task"}
+    assert found.select(*node, "n_dimensions").unique().rows() == [(3, 3, "END", "IO", 2)]
+
+    basis = torch.linalg.qr(ModelOmega(organism).vectors(layer, head)[2][:, slices]).Q
+    norms: dict[int, list[float]] = {}
+    for (ids,) in organism_prompts.select("token_ids").iter_rows():
+        with torch.no_grad():
+            _, cache = organism.processed.run_with_cache(torch.tensor([ids]))
+        x = cache[f"blocks.{layer}.hook_resid_pre"][0].double()
+        x = x - x.mean(-1, keepdim=True)
+        x = x / (x.square().mean(-1, keepdim=True) + organism.config.eps).sqrt()
+        x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], 1)
+        projected = x @ basis @ basis.T
+        for token, row in zip(ids, projected, strict=True):
+            norms.setdefault(token, []).append(float(row.norm()))
+    at_io = {
+        ids[at]
+        for ids, at in zip(
+            organism_prompts["token_ids"], role_positions(organism_prompts, "IO"), strict=True
+        )
+    }
+    assert {row["token_id"] for row in found.to_dicts() if row["at_source"]} == at_io
+    assert set(found["token_id"]) == set(norms)
+    for row in found.to_dicts():
+        values = np.array(norms[row["token_id"]])
+        assert row["n"] == len(values)
+        assert row["mean_projection"] == pytest.approx(values.mean(), rel=1e-5)
+        # From sums of squares: what is left of them where all values are alike.
+        assert row["sd_projection"] == pytest.approx(values.std(), rel=1e-3, abs=1e-4)
+    assert found["mean_projection"].is_sorted(descending=True)
+
+
+def test_norms_of_no_consensus_are_none() -> None:
+    nothing = pl.DataFrame(schema=CONSENSUS_SCHEMA)
+    assert token_norms(None, pl.DataFrame(), nothing, omega=object()).is_empty()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("which", ["organism", "tiny_llama"])
+@pytest.mark.parametrize("rule", ["fc24", "relative"])
+def test_writers_of_a_pair_are_those_of_the_trace(
+    which: str,
+    rule: str,
+    request: pytest.FixtureRequest,
+    make_prompts: Callable[..., pl.DataFrame],
+) -> None:
+    model: LanguageModel = request.getfixturevalue(which)
+    prompts = (
+        request.getfixturevalue("organism_prompts")
+        if which == "organism"
+        else make_prompts(model, 5, 11)
+    )
+    roots = [(model.config.n_layers - 1, head) for head in range(model.config.n_heads)]
+    threshold = 0.5 if which == "organism" else 0.05
+    rules = TraceSettings(trace_rule=rule, firing_threshold=threshold, keep_all=True)
+    trace = trace_circuit(model, prompts, roots, rules)
+    found = slice_writers(model, prompts, trace.slices, n_nodes=4)
+    declared = table_specs()["attention_slice_writers"].science_columns
+    assert dict(found.schema) == {c.name: c.polars_type for c in declared if c.name != "task"}
+    pair = ["layer", "head", "prompt", "destination", "source"]
+    assert found.select(pair).unique().height >= 3
+    assert found.select(*NODE).unique().height == found.select(pair).unique().height
+    own = pl.when(side="destination").then("destination").otherwise("source")
+    traced = trace.edges.filter(upstream_kind="head").filter(written_at=own)
+    traced = traced.rename({"downstream_layer": "layer", "downstream_head": "head"})
+    key = [*pair, "side", "upstream_layer", "upstream_head"]
+    both = found.join(traced, on=key, suffix="_traced")
+    # Every head before the reader, on both sides.
+    assert both.height == found.height
+    assert found.height == sum(
+        2 * row[0] * model.config.n_heads for row in found.select(pair).unique().rows()
+    )
+    size = found["contribution"].abs().max()
+    assert both.height
+    assert both["contribution"].to_numpy() == pytest.approx(
+        both["contribution_traced"].to_numpy(), abs=1e-5 * size
+    )
+    every = trace_circuit(
+        model, prompts, roots, rules.model_copy(update={"every_slice": True})
+    ).edges
+    every = every.filter(upstream_kind="head").filter(written_at=own)
+    every = every.rename({"downstream_layer": "layer", "downstream_head": "head"})
+    all_slices = found.join(every, on=key, suffix="_traced")
+    assert all_slices.height
+    assert all_slices["contribution_all_slices"].to_numpy() == pytest.approx(
+        all_slices["contribution_traced"].to_numpy(), abs=1e-5 * size
+    )

@@ -1,11 +1,13 @@
-"""The view document_spans against the owner of every token that the packer knows."""
+"""The view document_spans and token_documents: the owners of tokens that the packer knows."""
 
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import polars as pl
 import pytest
 
+from mechinterp_assets.corpora.token_documents import Separator, token_documents
 from mechinterp_assets.corpora.tokenize import _DocumentPacker, _Packer
 
 VIEW = Path(__file__).resolve().parents[2] / "sql" / "views" / "document_spans.sql"
@@ -52,3 +54,15 @@ def test_spans_are_the_owners_of_the_packer(prepend: bool, packed: bool) -> None
     }
     assert len(expected) > 400
     assert spans == expected
+    frame = pl.DataFrame(
+        {
+            "documents": [[int(one) for one in dict.fromkeys(of)] for of in owners],
+            "token_ids": rows,
+        }
+    )
+    np.testing.assert_array_equal(token_documents(frame, Separator(BOS, prepend)), owners)
+
+
+def test_a_separator_within_a_document_moves_no_token_past_the_last_document() -> None:
+    frame = pl.DataFrame({"documents": [[4, 7]], "token_ids": [[BOS, 1, BOS, 2, BOS, 3]]})
+    assert token_documents(frame, Separator(BOS)).tolist() == [[4, 4, 4, 7, 7, 7]]

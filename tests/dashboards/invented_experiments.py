@@ -167,6 +167,29 @@ def lake(root: Path) -> Lake:
             }
             for k, value in ((1, -7.0), (2, None), (4, 0.5))
         ],
+        "attention_slices": [
+            {
+                "task": "ioi",
+                "prompt": prompt,
+                "layer": 1,
+                "head": 2,
+                "destination": 3,
+                "source": 1,
+                "destination_role": ATTACK,
+                "source_role": "IO",
+                "trace_rule": "fc24",
+                "fires": fires,
+                "is_root": True,
+                "attention": 0.75,
+                "attention_score": 2.0,
+                "slices": [0],
+                "n_slices": 1,
+                "slice_sum": 2.5,
+                "slice_terms": [2.5, -0.5],
+                "relative_identity_error": 0.0,
+            }
+            for prompt, fires in ((0, True), (1, False))
+        ],
         "attention_slice_counts": [
             {"text_source": text, "layer": 0, "head": 0, "n_slices": n, "n_pairs": 10 * n}
             for text in ("ioi", "corpus")
@@ -225,6 +248,41 @@ def lake(root: Path) -> Lake:
                 "in_consensus": True,
             }
         ],
+        "attention_slice_writers": [
+            {
+                "task": "ioi",
+                "layer": 1,
+                "head": 2,
+                "destination_role": ATTACK,
+                "source_role": "IO",
+                "prompt": 0,
+                "destination": 3,
+                "source": 1,
+                "side": "source",
+                "upstream_layer": 0,
+                "upstream_head": head,
+                "contribution": 1.0 - head,
+                "contribution_all_slices": 2.0,
+            }
+            for head in (0, 1)
+        ],
+        "attention_token_norms": [
+            {
+                "task": "ioi",
+                "layer": 1,
+                "head": 2,
+                "destination_role": ATTACK,
+                "source_role": "IO",
+                "token_id": token,
+                "n_dimensions": 1,
+                "at_source": token == 0,
+                "n": 4,
+                "mean_projection": 2.0 - token,
+                "sd_projection": 0.5,
+            }
+            for token in (0, 1)
+        ],
+        "vocabulary": [{"token_id": token, "token": f"{token} {ATTACK}"} for token in (0, 1)],
         "attention_token_signal": [
             {
                 "task": "ioi",

@@ -92,7 +92,16 @@ def test_pictures_show_the_rows(made: ExperimentsPage) -> None:
     assert noising.count("<title>zero ablation at all positions: +0.2 (0.1 to 0.3)</title>") == 1
     edges = block(made.html, "edges")
     assert edges.count("<title>ablate: −0.3 (−0.4 to −0.2)</title>") == 2
-    assert "−0.7 together, −0.6 summed" in block(made.html, "together")
+    together = block(made.html, "together")
+    assert "−0.7 together, −0.6 summed" in together
+    # Each edge alone in the colour of edges, then the set in that of sets; two prompts each.
+    members = together.split("<h3>Edges alone and together</h3>")[1]
+    drawn = re.findall(r'<g class="(s\d)"><title>2 prompts: ([−+\d.]+) \(', members)
+    assert drawn == [("s0", "−0.3"), ("s0", "−0.3"), ("s1", "−0.7")]
+    assert (
+        "2 edges together, destination, change the logit difference by −0.7, each alone by −0.3."
+        in members
+    )
     assert "NaN" not in made.html.split("<script>")[0]
     # One circle for the feature with a value, none for NaN.
     assert block(made.html, "features").split("</svg>")[0].count("<circle") == 2

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp_assets.dashboards.plots import (
+    Bar,
     Mark,
     Point,
+    bar_plot,
+    cell_map,
     interval_plot,
     line_plot,
     scatter_plot,
@@ -192,3 +195,42 @@ def test_any_values_stay_within_the_picture(values: list[float | None]) -> None:
     for x, y in circles(plot):
         assert 0 <= x <= width
         assert 0 <= y <= height
+
+
+def test_vertical_bars_stand_on_zero_and_share_an_axis() -> None:
+    bars = [Bar(2.0, HOSTILE), Bar(None), Bar(NAN), Bar(-1.0, "below", "rest")]
+    plot = bar_plot(bars, label=HOSTILE, x_axis="k", y_axis="v", include=[-4.0])
+    assert HOSTILE not in plot
+    boxes = [
+        tuple(float(r.attrib[name]) for name in ("x", "y", "height"))
+        for r in parsed(plot).iter("rect")
+    ]
+    (x0, y0, h0), (x3, y3, h3) = boxes
+    assert h0 == pytest.approx(2 * h3, abs=0.2)
+    assert y0 + h0 == pytest.approx(y3, abs=0.1)  # both stand on the axis
+    assert [value for _, value in ticks(plot) if value in range(4)] == [0.0, 1.0, 2.0, 3.0]
+    # Four units below zero are as far as the axis reaches, with a little space.
+    assert 150 + 8 - y3 == pytest.approx(4.24 * h3, abs=0.3)
+    assert x3 - x0 == pytest.approx(3 * 460 / 4, abs=0.2)
+
+
+def test_small_cells_keep_groups_apart_and_count() -> None:
+    values = [[1.0, None, -0.001], [NAN, -1.0, 0.5]]
+    plot = cell_map(
+        values,
+        label="l",
+        rows=["a", HOSTILE],
+        titles=["first", HOSTILE],
+        groups=[("two", 2), ("one", 1)],
+        full=1.0,
+    )
+    assert HOSTILE not in plot
+    drawn = [
+        {path.attrib["class"]: path.attrib["d"].count("M") for path in group.iter("path")}
+        for group in parsed(plot).iter("g")
+    ]
+    assert drawn == [{"p5": 1, "n1": 1}, {"n5": 1, "p2": 1}]
+    with pytest.raises(ValueError, match="2 rows of 4"):
+        cell_map(values, label="l", rows=["a", "b"], titles=["", ""], groups=[("x", 4)], full=1.0)
+    with pytest.raises(ValueError, match="1 titles for 2 rows"):
+        cell_map(values, label="l", rows=["a", "b"], titles=[""], groups=[("x", 3)], full=1.0)

@@ -5,7 +5,8 @@ import re
 import polars as pl
 
 from mechinterp_assets.circuits.graph import GRAPH_SCHEMA, NODES_SCHEMA
-from mechinterp_assets.dashboards.trace_page import render_trace
+from mechinterp_assets.dashboards.experiments_page import SLICE_FIGURES
+from mechinterp_assets.dashboards.trace_page import SLICES, render_trace
 from mechinterp_assets.storage.provenance import Provenance
 
 MEASURED = ("fc24", 5, 5, 7.0, 1.25, 0.5, 0.1, 0.25, True)
@@ -82,6 +83,15 @@ def test_picture_table_and_escaping() -> None:
     assert len(re.findall(r'class="node"', svg)) == 3
     assert len(re.findall(r'class="edge"', svg)) == 2
     assert svg.count("#3a8fd1") == 1
+    # Heads and edges say their layer, by which the page leaves out early ones.
+    assert re.findall(r'data-up="(L\d)H\d"[^>]* data-layer="(\d)"', svg) == [
+        ("L0", "0"),
+        ("L1", "1"),
+    ]
+    assert all(
+        name == layer for name, layer in re.findall(r'data-head="L(\d)H.*?data-layer="(\d)"', svg)
+    )
+    assert re.search(r'id="layers" type="range" min="0" max="2" value="0"', text)
     # Later layers are drawn to the right.
     x = {
         name: float(at)
@@ -146,3 +156,10 @@ def test_heads_are_links_and_tables_start_short() -> None:
     assert "<title>s&#39;tudy: Circuit of IOI</title>" in text
     assert "1 of 1 connections, between 2 heads, are in at least 1 prompts" in text
     assert "Root pairs that fire do so in 5 of 9." in text
+
+
+def test_links_lead_to_what_heads_read_on_the_prompts_of_ioi() -> None:
+    assert set(SLICES) == {name.replace("_", "-") for name in SLICE_FIGURES}
+    text = page(graph_of())
+    for anchor in SLICES:
+        assert f'href="../s&#39;tudy.experiments/index.html#{anchor}"' in text

@@ -10,14 +10,17 @@ import pytest
 from hostile_layer import ATTACK, LAYER, TOKENS
 from test_site import Page, assert_nothing_injected, context
 
+import mechinterp_assets
 from mechinterp_assets.attribution.rdfa_tree import Node, grow
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.dashboards.layer_frames import LayerFrames
 from mechinterp_assets.dashboards.site import FeatureRenderer, render_layer
 from mechinterp_assets.dashboards.tokens import token_label
+from mechinterp_assets.dashboards.tree_page import _name
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
 
 FEATURE, OTHER = 0, 6
+PACKAGE = Path(mechinterp_assets.__file__).parent
 
 
 def tree(feature: int, sequence: int, position: int, by_head: bool = False) -> pl.DataFrame:
@@ -45,9 +48,17 @@ def tree(feature: int, sequence: int, position: int, by_head: bool = False) -> p
             at("value_bias", 0.499, layer=LAYER, always_shown=True),
         ]
 
+    def by_residual_sae() -> list[Node]:
+        return [
+            at("residual_feature", 2.0, layer=LAYER, feature=9, activation=4.0, gain=0.5),
+            at("residual_error", 0.5, layer=LAYER, always_shown=True),
+            at("residual_bias", -0.5, layer=LAYER, always_shown=True),
+        ]
+
     def sources() -> list[Node]:
         head = 2 if by_head else None
-        read = at("source", 4.0, layer=LAYER, head=head, strongest_head=2, split=components)
+        split = by_residual_sae if by_head else components
+        read = at("source", 4.0, layer=LAYER, head=head, strongest_head=2, split=split)
         far = at("source", 0.001, layer=LAYER, position=2, token_id=2, strongest_head=0)
         return [read, far, Node("encoder_bias", 0.999, layer=LAYER, always_shown=True)]
 
@@ -146,7 +157,37 @@ def test_the_page_has_every_node_and_its_share(site: Path) -> None:
     split = [a for name, a in page.elements if name == "details" and a.get("class") != "sql"]
     assert len(split) == 3  # the feature, what it reads, the attention output
     assert all("open" in attributes for attributes in split)
-    assert "reads through head L2H2" in Page(site / "trees" / f"{OTHER}.html").text
+    other = re.sub(r"\s+", " ", Page(site / "trees" / f"{OTHER}.html").text)
+    for line in (
+        "reads through head L2H2",
+        f"+40%residual feature 9 before layer {LAYER}",
+        "active 4, gain 0.5",
+        f"+10%error of the residual SAE before layer {LAYER}",
+        f"−10%decoder bias of the residual SAE before layer {LAYER}",
+        f"residual features before layer {LAYER}, not split+40%+2",
+    ):
+        assert line in other, line
+
+
+def kinds_of_nodes(table: str) -> list[str]:
+    """What the table's node_kind may be."""
+    sql = (PACKAGE / "sql" / "tables" / f"{table}.sql").read_text()
+    (found,) = re.findall(r"CHECK \(node_kind IN \(([^)]*)\)\)", sql)
+    return re.findall(r"'(\w+)'", found)
+
+
+@pytest.mark.parametrize("kind", kinds_of_nodes("feature_rdfa"))
+def test_every_kind_of_node_has_a_name(kind: str) -> None:
+    row = {"node_kind": kind, "at_layer": 3, "at_head": None, "at_feature": 7, "n_left_out": 2}
+    assert _name(row) not in (kind, "")
+    assert "_" not in _name(row)
+
+
+@pytest.mark.parametrize("kind", kinds_of_nodes("prompt_attributions"))
+def test_every_kind_of_node_has_words_in_the_explorer(kind: str) -> None:
+    if kind not in ("logit", "rest"):  # a root, and what the page counts itself
+        script = (PACKAGE / "dashboards" / "templates" / "explorer.js").read_text()
+        assert f" {kind}: " in script or f'node_kind === "{kind}"' in script
 
 
 def test_where_it_ends_sums_the_leaves(site: Path) -> None:

@@ -40,6 +40,7 @@ OTHER_SETTINGS = {
     ("sae_frontier", "activations.exclude_norm_above"): "sae.source: forward",
     ("ioi_prompts", "ioi.chat_request"): "ioi.chat_template",
     ("task_baseline", "ioi.chat_request"): "ioi.chat_template",
+    ("qk_features", "residual_sae"): "qk_features.residual_sae",
     ("task_effects", "tasks.names"): "task_effects.tasks: auto",
     ("task_effects", "tasks.own"): "task_effects.tasks: auto",
 }

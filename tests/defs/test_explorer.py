@@ -10,8 +10,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from starlette.routing import Match
 
+import mechinterp_assets as mi
 from mechinterp_assets.app.dashboard_app import dashboard_app
 from mechinterp_assets.app.kept_prompts import keep_prompt
 from mechinterp_assets.app.known_studies import model_of
@@ -26,11 +28,15 @@ from mechinterp_assets.dashboards.live.explorer_questions import read_question
 from mechinterp_assets.dashboards.tokens import token_label
 from mechinterp_assets.explore.exploration import Exploration
 from mechinterp_assets.explore.prompt_sets import read_prompt_sets
-from mechinterp_assets.studies.registry import load_registry
+from mechinterp_assets.model.shape import read_shape
+from mechinterp_assets.organism import ORGANISM_FOLDER
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.studies.registry import Registry, load_registry
 from mechinterp_assets.studies.study import site_key
 from tests.attribution.random_models import random_gpt2
 from tests.chromium import driven, find_chromium
 from tests.defs.conftest import Materialized
+from tests.foreign_sae import write_residual
 from tests.served_app import served_app
 
 TEXT = "When Mary and John went to the store, John gave a drink to"
@@ -359,6 +365,48 @@ def test_the_effect_on_any_token_is_that_of_the_table(
     ):
         with pytest.raises(RefusedError, match=said):
             ask(explorer, "logit_effect", **{"layer": layer, "feature": feature, **more})
+
+
+def test_residual_features_open_here_and_in_python(home: Materialized, tmp_path: Path) -> None:
+    """Parts of a source are those of the notebook's engine, and have no pages of other SAEs."""
+    d_model = read_shape(ORGANISM_FOLDER).d_model
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(d_model, 64, generator=generator) / 8
+    sae = StandardSAE(W, torch.zeros(64), W.T.contiguous(), torch.zeros(d_model))
+    write_residual(tmp_path / "resid2", sae, 2)
+    study = load_registry().find("tiny")
+    named = {"path": str(tmp_path / "resid{layer}"), "layers": [2]}
+    with_saes = study.model_copy(update={"residual_sae": study.residual_sae.with_changes(**named)})
+    with_saes._file, with_saes._n_layers = study.file, study.n_layers
+    fresh = LiveExplorer(
+        home.lake, home.tensors, lambda: Registry({"tiny": with_saes}, []), model_of, str
+    )
+    opened = mi.open("tiny", home=home.home)
+    opened.__dict__["settings"] = with_saes
+    seen = opened.explore(TEXT)
+    layer, position, feature, _ = seen.features.filter(layer=2).row(-1)
+    root = seen.feature_node(layer, feature, position)
+    source = seen.parts(root).filter("can_split")["name"][0]
+    first = seen.parts(root, [source]).filter(node_kind="residual_feature")["name"][0]
+    paths = [[source], [source, first]]
+    asked_of = {"layer": layer, "feature": feature, "position": position}
+    found = ask(fresh, "parts", text=TEXT, root=asked_of, paths=paths)
+    for path, answer in zip(paths, found["opened"], strict=True):
+        expected = seen.parts(root, path)["value"].to_list()
+        shown = [part["value"] for part in answer["parts"]]
+        assert shown == pytest.approx(expected[: len(shown)], rel=1e-6, abs=1e-9)
+    kinds = [part["node_kind"] for part in found["opened"][0]["parts"]]
+    assert "residual_feature" in kinds
+    assert "feature" not in kinds
+    assert found["names"] == {}
+    assert first in found["code"]
+    # An SAE that was replaced is another one; one that is gone is said to be.
+    write_residual(tmp_path / "resid2", StandardSAE(W, 1 + sae.b_enc, sae.W_dec, sae.b_dec), 2)
+    again = ask(fresh, "parts", text=TEXT, root=asked_of, paths=paths[:1])
+    assert again["opened"][0]["parts"] != found["opened"][0]["parts"]
+    (tmp_path / "resid2" / "cfg.json").unlink()
+    with pytest.raises(RefusedError, match=r"residual_sae: .*resid2"):
+        ask(fresh, "open")
 
 
 def test_questions_that_are_refused(explorer: LiveExplorer) -> None:

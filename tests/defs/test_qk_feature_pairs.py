@@ -1,8 +1,21 @@
 """Scores by pairs of features in a study: heads by role or its fallback, sums, task names."""
 
-import polars as pl
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import polars as pl
+import pytest
+import torch
+
+from mechinterp_assets.defs.circuits.qk_features import _residual_saes
+from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.orchestration.run import Run
+from mechinterp_assets.sae.architectures.standard import StandardSAE
+from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.sae.settings import ResidualSaeSettings
 from tests.defs.conftest import Materialized
+from tests.foreign_sae import write_residual
 
 
 def test_heads_are_those_that_attend_to_io_most(tiny: Materialized) -> None:
@@ -48,3 +61,26 @@ def test_a_task_without_answers_has_kl_and_nothing_else(tiny: Materialized) -> N
     assert (effects["mean_effect"] > 0).any()
     baseline = tiny.lake.read("task_baseline", "tiny").collect().filter(task="openings")
     assert baseline["loss"].null_count() == baseline["is_top1"].null_count() == len(baseline) == 3
+
+
+def test_residual_saes_are_those_of_the_studys_layers_or_of_qk_features_alone(
+    tiny: Materialized, organism: LanguageModel, tmp_path: Path
+) -> None:
+    """Of the section residual_sae some layers have one; a folder for keys alone that lacks a head's
+    layer is refused."""
+    d_model = organism.config.d_model
+    W, zeros = torch.eye(d_model), torch.zeros(d_model)
+    sae = StandardSAE(W, zeros, W.clone(), zeros.clone())
+    write_residual(tmp_path / "resid3", sae, 3)
+    path = str(tmp_path / "resid{layer}")
+    named = tiny.study.residual_sae.with_changes(path=path, layers=[3])
+
+    def opened(residual_sae: ResidualSaeSettings) -> set[int]:
+        own = tiny.study.qk_features.with_changes(residual_sae=path)
+        study = tiny.study.model_copy(update={"qk_features": own, "residual_sae": residual_sae})
+        run = SimpleNamespace(study=study, model=organism)
+        return set(_residual_saes(cast(Run, run), {3, 4}))
+
+    assert opened(named) == {3}
+    with pytest.raises(SaeError, match="resid4"):
+        opened(tiny.study.residual_sae)

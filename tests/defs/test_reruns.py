@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+import torch
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.storage.tags import RESUME_RETRY_TAG
@@ -17,6 +18,7 @@ from mechinterp_assets.app.kept_prompts import keep_prompt
 from mechinterp_assets.app.materialize import BlockedError, Materializer, StudyFailedError
 from mechinterp_assets.app.plan_lines import plan_lines
 from mechinterp_assets.definitions import build_definitions
+from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.orchestration.automation import wanted
 from mechinterp_assets.orchestration.plan import Unit
 from mechinterp_assets.orchestration.reconciling import report_published
@@ -24,11 +26,14 @@ from mechinterp_assets.orchestration.registry import STUDIES
 from mechinterp_assets.resources.dashboards import DashboardsResource
 from mechinterp_assets.resources.lake import LakeResource
 from mechinterp_assets.resources.tensors import TensorsResource
+from mechinterp_assets.sae.architectures.standard import StandardSAE
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.observations import Begun
 from mechinterp_assets.studies.study import Study
 from tests.defs.conftest import Materialized
+from tests.foreign_sae import write_residual
 
+TREES = "prompt_attributions"
 SITES = ["tiny.L00", "tiny.L02"]
 
 
@@ -251,6 +256,33 @@ def test_nothing_is_made_from_what_failed_a_check(home: Home) -> None:
     assert wanted(home.lake, home.instance, STUDIES).ready
     made = home.make()
     assert made[:2] == [Unit("feature_dashboards", key) for key in SITES]
+
+
+def test_residual_saes_rerun_the_trees_that_they_split(
+    home: Home, tmp_path: Path, organism: LanguageModel
+) -> None:
+    """... and nothing else; that levels still sum is what the tables' checks say."""
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(organism.config.d_model, 64, generator=generator) / 8
+    zeros = torch.zeros(organism.config.d_model)
+    sae = StandardSAE(W, -0.2 * torch.ones(64), W.T.contiguous(), zeros)
+    for layer in (0, 2):
+        write_residual(tmp_path / f"resid{layer}", sae, layer)
+    home.edit(residual_sae={"path": str(tmp_path / "resid{layer}"), "layers": [0, 2]})
+    steps = {"feature_rdfa", "explored_prompts"}
+    assert set(home.why()) == steps
+    assert {unit.step for unit in home.make(only=["feature_rdfa", TREES])} == steps
+    assert not steps & set(home.why())
+    rows = home.lake.read("feature_rdfa", "tiny.L02").collect()
+    found = rows.filter(node_kind="residual_feature")
+    assert 2 in found["at_layer"]
+    # They have no examples of their own; features of attention outputs keep theirs.
+    assert found["strongest_token"].null_count() == found["promoted_token"].null_count()
+    assert found["strongest_token"].null_count() == found.height
+    assert rows.filter(node_kind="feature")["strongest_token"].null_count() == 0
+    assert "residual_feature" in home.lake.read(TREES, "tiny").collect()["node_kind"]
+    write_residual(tmp_path / "resid2", StandardSAE(W, torch.zeros(64), sae.W_dec, zeros), 2)
+    assert steps <= set(home.why())
 
 
 def test_a_new_layer_makes_itself_and_what_reads_all_layers(home: Home) -> None:

@@ -3,9 +3,16 @@
 import pytest
 import torch
 
+from mechinterp_assets.attribution.residual_saes import ResidualSaes
 from mechinterp_assets.explore.exploration import Exploration, Explorer
 from mechinterp_assets.model.language_model import LanguageModel
-from tests.attribution.random_models import random_gpt2, random_llama, random_neox, saes_of
+from tests.attribution.random_models import (
+    random_gpt2,
+    random_llama,
+    random_neox,
+    random_sae,
+    saes_of,
+)
 
 MAKE = {"gpt2": random_gpt2, "llama": random_llama, "neox": random_neox}
 IDS = (7, 3, 9, 3, 12, 30, 9, 5)
@@ -32,6 +39,15 @@ def explorer(model: LanguageModel) -> Explorer:
 def explored(explorer: Explorer) -> Exploration:
     """IDS behind BOS."""
     return explorer.explore([explorer.model.bos_token_id, *IDS])
+
+
+@pytest.fixture(scope="session")
+def explored_by_residual(model: LanguageModel) -> Exploration:
+    """The same prompt with SAEs on the stream before layers 1 and 2, one of which has none on z."""
+    saes, width = saes_of(model), model.config.d_model
+    residual = ResidualSaes({layer: random_sae(width, "topk", 20 + layer) for layer in (1, 2)})
+    explorer = Explorer(model, {0: saes[0], 2: saes[2]}, residual=residual)
+    return explorer.explore([model.bos_token_id, *IDS])
 
 
 @pytest.fixture(scope="session")

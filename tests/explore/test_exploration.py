@@ -10,6 +10,7 @@ from torch import Tensor
 from mechinterp_assets.attribution.frozen_forward import RdfaError
 from mechinterp_assets.attribution.rdfa_splits import InactiveFeatureError
 from mechinterp_assets.attribution.rdfa_tree import Node
+from mechinterp_assets.attribution.residual_saes import ResidualSaes
 from mechinterp_assets.attribution.settings import RdfaSettings
 from mechinterp_assets.explore import explore
 from mechinterp_assets.explore.errors import ExploreError
@@ -179,6 +180,31 @@ def test_every_split_of_a_feature_sums(explored: Exploration) -> None:
     assert seen >= {"feature", "source", "attention", "head", "mlp", "embedding", "sae_error"}
 
 
+def test_residual_features_open_down_to_tokens(
+    explored_by_residual: Exploration, explored: Exploration
+) -> None:
+    """Below a source, through a head of the layer without an SAE on z too, and below a logit."""
+    here = explored_by_residual
+    feature, position, activation = a_feature(here)
+    root = here.feature_node(2, feature, position)
+    assert root.value == pytest.approx(activation, **CLOSE)
+    seen: set[str] = set()
+    every_node(here, root, 9, seen)
+    assert seen >= {"residual_feature", "residual_error", "residual_bias", "head", "embedding"}
+    source = f"source:L2:p{position}"
+    parts = here.parts(root, [source]).filter(node_kind="residual_feature")
+    assert parts["name"][0] == f"residual_feature:L2:f{parts['feature'][0]}"
+    assert parts["can_split"].all()
+    opened = here.parts(root, [source, parts["name"][0]])
+    assert opened["value"].sum() == pytest.approx(parts["value"][0], abs=1e-9)
+    # A logit reads the stream behind the last layer, which has no such SAE: its writers stay.
+    first, second = (one.parts(one.logit_node(11, 5)) for one in (here, explored))
+    assert first.equals(second)
+    seen = set()
+    every_node(here, here.logit_node(11, 5), 9, seen)
+    assert "residual_feature" in seen
+
+
 @pytest.mark.parametrize("versus", [None, 6])
 def test_every_split_of_a_logit_sums(
     explored: Exploration, logits: Tensor, versus: int | None
@@ -338,6 +364,8 @@ def test_an_sae_of_another_width_is_refused(model: LanguageModel) -> None:
 
     with pytest.raises(RdfaError, match="reads 5 dimensions"):
         Explorer(model, {0: random_sae(5, "topk")})
+    with pytest.raises(RdfaError, match="residual-stream SAE of layer 1 reads 5"):
+        Explorer(model, {}, residual=ResidualSaes({1: random_sae(5, "topk")}))
 
 
 def test_texts_begin_as_the_models_prompts_do(organism: LanguageModel) -> None:

@@ -61,6 +61,15 @@ def test_trees_sum_level_by_level_to_the_logit_and_to_features(
         assert (feature, activation) == (own["feature"][0], pytest.approx(own["activation"][0]))
 
 
+def test_trees_through_residual_saes_sum_too(explored_by_residual: Exploration) -> None:
+    frames, reasons = prompt_frames(explored_by_residual, SETTINGS)
+    assert reasons == {}
+    rows = frames["prompt_attributions"]
+    assert "residual_feature" in rows["node_kind"]
+    split = rows.drop_nulls("identity_error")
+    assert split["identity_error"].max() < 1e-9 * rows["path_contribution"].abs().max()
+
+
 def test_effects_of_heads_are_those_of_single_questions(
     frames: dict[str, pl.DataFrame], explored: Exploration
 ) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 
+from mechinterp_assets.corpora.token_documents import Separator
 from mechinterp_assets.features.corpus_tokens import CorpusTokens
 from mechinterp_assets.features.sparse_activations import SparseActivations
 
@@ -11,15 +12,25 @@ WORDS = ["<bos>", *"abcdefghijklmnopqrstuvwxyz"]
 
 
 def corpus(*texts: str, n_tokens: int | None = None) -> CorpusTokens:
-    """One sequence per text: BOS, then one token per letter; `.` is a BOS within the sequence."""
+    """One sequence per text: BOS, then one token per letter; `.` is a BOS within the sequence.
+
+    A BOS ends a document, and so does the end of every second text.
+    """
     width = max(map(len, texts)) + 1
     rows = [
         [BOS, *(BOS if c == "." else ord(c) - 96 for c in text)] + [BOS] * (width - 1 - len(text))
         for text in texts
     ]
-    frame = pl.DataFrame({"sequence": range(len(rows)), "token_ids": rows})
+    documents, last = [], 0
+    for number, text in enumerate(texts):
+        first = last + (number % 2 == 0)
+        last = first + text.count(".")
+        documents.append(list(range(first, last + 1)))
+    frame = pl.DataFrame({"sequence": range(len(rows)), "token_ids": rows, "documents": documents})
     total = sum(id != BOS for row in rows for id in row)
-    return CorpusTokens.of_pass(frame, left_out=(BOS,), n_tokens=n_tokens or total)
+    return CorpusTokens.of_pass(
+        frame, left_out=(BOS,), n_tokens=n_tokens or total, separator=Separator(BOS)
+    )
 
 
 def active(*features: dict[tuple[int, int], float]) -> pl.DataFrame:

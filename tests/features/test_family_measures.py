@@ -25,6 +25,7 @@ from mechinterp_assets.features.source_relations import (
 )
 from mechinterp_assets.features.successors import successor, successor_classes
 from tests.features.planted import WORDS, active, corpus, fired, random_case, sparse
+from tests.statistics.clustered_reference import share_interval
 
 
 def test_runs_and_density_by_hand() -> None:
@@ -238,6 +239,56 @@ def test_runs_end_at_a_marker() -> None:
     n_c = (tokens.token_ids[tokens.read] == 3).sum()
     assert result.null_value[0] == n_c / tokens.n_tokens
     assert np.isnan(result.value[1])
+
+
+def test_intervals_against_a_loop_over_documents() -> None:
+    """Terms of every share, one by one: (document, whether it counts)."""
+    tokens, frame = random_case(3, letters=4)
+    size, document = tokens.context, tokens.document
+    activations = sparse(frame, tokens)
+    found = {
+        "density": density_where_active(activations, tokens),
+        "end": run_end_token_share(activations, tokens, WORDS),
+        "overlap": ngram_overlap(activations, tokens, WORDS, (1, 2)),
+    }
+    for feature in range(6):
+        cells = {s * size + p for s, p in fired(frame, feature)}
+        rows = {cell // size for cell in cells}
+        terms = {
+            "density": [
+                (document[cell], cell in cells)
+                for cell in np.flatnonzero(tokens.read).tolist()
+                if cell // size in rows
+            ],
+            "end": [
+                (document[cell], WORDS[tokens.token_ids[cell + 1]] == found["end"].text[feature])
+                for cell in cells
+                if (cell + 1) % size > 0 and tokens.read[cell + 1] and cell + 1 not in cells
+            ],
+        }
+        gram = found["overlap"].text[feature]
+        ends = {
+            cell
+            for cell in range(len(gram), len(tokens.token_ids))
+            if all(tokens.read[cell - i] for i in range(len(gram)))
+            and "".join(WORDS[tokens.token_ids[cell - i]] for i in range(len(gram)))[::-1] == gram
+        }
+        terms["overlap"] = [(document[at], at in cells & ends) for at in cells | ends]
+        for name, of in terms.items():
+            clusters = [
+                (sum(hit for d, hit in of if d == one), sum(d == one for d, _ in of))
+                for one in range(tokens.n_documents)
+            ]
+            shares = found[name].documents
+            low, high = shares.interval()
+            assert shares.n_clusters[feature] == sum(n > 0 for _, n in clusters), name
+            assert (shares.part[feature], shares.whole[feature]) == (
+                sum(hit for _, hit in of),
+                len(of),
+            )
+            assert (low[feature], high[feature]) == pytest.approx(
+                share_interval(clusters), abs=1e-9
+            ), name
 
 
 def test_distance_of_the_strongest_source() -> None:

@@ -14,6 +14,7 @@ from mechinterp_assets.features.induction import (
 )
 from mechinterp_assets.features.measures import Measured, measured_frame
 from tests.features.planted import active, corpus, fired, random_case, sparse
+from tests.statistics.clustered_reference import share_interval
 
 B = 2  # the letter b
 
@@ -24,9 +25,10 @@ def slow(
     token: int,
     counted: Counted,
     same_prefix: bool,
-) -> tuple[int, int]:
-    """(passed, of how many), one sequence after the other."""
-    passed = n = 0
+) -> list[tuple[int, int]]:
+    """(passed, of how many) of every document, one sequence after the other."""
+    passed, n = [0] * tokens.n_documents, [0] * tokens.n_documents
+    document = tokens.document.reshape(-1, tokens.context)
     ids = tokens.token_ids.reshape(-1, tokens.context)
     read = tokens.read.reshape(-1, tokens.context)
     for row in range(len(ids)):
@@ -45,13 +47,13 @@ def slow(
             continue
         active_there = [(row, p) in places for p in before]
         if counted == "per_occurrence":
-            for fires in active_there[1:]:
-                n += 1
-                passed += fires
+            for p, fires in zip(before[1:], active_there[1:], strict=True):
+                n[document[row, p]] += 1
+                passed[document[row, p]] += fires
         else:
-            n += 1
-            passed += not active_there[0] and all(active_there[1:])
-    return passed, n
+            n[document[row, before[0]]] += 1
+            passed[document[row, before[0]]] += not active_there[0] and all(active_there[1:])
+    return list(zip(passed, n, strict=True))
 
 
 def test_planted_features() -> None:
@@ -84,11 +86,13 @@ def test_against_a_slow_reference(seed: int, same_prefix: bool, counted: Counted
     result = induction_behaviour(
         activations, promoted, tokens, counted=counted, same_prefix=same_prefix
     )
-    assert result.x is not None
-    for feature, token in enumerate(promoted.tolist()):
-        places = fired(frame, feature)
-        expected = slow(tokens, places, token, counted, same_prefix) if token > 0 else (0, 0)
-        assert (result.x[feature], result.n[feature]) == expected
+    measure = next(one for one in MEASURES if one.name == "induction_per_occurrence")
+    for row in measured_frame(measure, result).iter_rows(named=True):
+        token, places = promoted[row["feature"]], fired(frame, row["feature"])
+        documents = slow(tokens, places, token, counted, same_prefix) if token > 0 else []
+        assert (row["x"], row["n"]) == tuple(sum(column[i] for column in documents) for i in (0, 1))
+        assert row["n_documents"] == sum(n > 0 for _, n in documents)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(share_interval(documents), abs=1e-9)
     assert result.n[:5].min() > 10
     assert np.isnan(result.value[5])
 

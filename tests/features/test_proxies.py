@@ -23,6 +23,7 @@ from mechinterp_assets.features.proxies import (
 from mechinterp_assets.features.proxy_examples import best_features, proxy_examples
 from mechinterp_assets.features.specificity import compare_with_proxies
 from tests.features.planted import BOS, WORDS, active, corpus, fired, random_case
+from tests.statistics.clustered_reference import share_interval
 
 
 def where(proxy: TokenProxy, tokens: CorpusTokens) -> list[tuple[int, int]]:
@@ -120,6 +121,57 @@ def test_counts_against_a_loop() -> None:
     never = result.proxies.filter(pl.col("proxy") == "never")
     assert never["sensitivity_low"].null_count() == never.height
     assert (never["specificity_low"] == 0).all()
+    assert (never["mass_specificity_low"] == 0).all()
+
+
+def test_intervals_against_a_loop_over_documents() -> None:
+    tokens, frame = random_case(8)
+    promoted = {feature: feature % 4 + 1 for feature in range(5)}
+    proxies: list[Proxy] = [InTokens("letters", ("a", "b")), PromotedByInduction("own")]
+    result = compare_with_proxies([frame], proxies, tokens, WORDS, promoted, n_intervals=3)
+    assert 40 < tokens.n_documents < tokens.n_tokens / 3
+    document = tokens.document.reshape(-1, tokens.context)
+    histogram = result.histogram.partition_by("proxy", "feature", as_dict=True)
+    for row in result.proxies.iter_rows(named=True):
+        rule: TokenProxy = InTokens("letters", ("a", "b"))
+        if row["proxy"] == "own":
+            rule = NextByInduction("own", WORDS[promoted[row["feature"]]])
+        true, places = set(where(rule, tokens)), fired(frame, row["feature"])
+        bounds = [(0.0, np.inf)] + [
+            (one["low"], one["high"])
+            for one in histogram[row["proxy"], row["feature"]].iter_rows(named=True)
+        ]
+        for number, (low, high) in enumerate(bounds):
+            within = {at: value for at, value in places.items() if low < value <= high}
+            clusters = []
+            for of in range(tokens.n_documents):
+                own = [at for at in within if document[at] == of]
+                clusters.append((len([at for at in own if at in true]), len(own)))
+            found = (
+                row
+                if number == 0
+                else histogram[row["proxy"], row["feature"]].row(number - 1, named=True)
+            )
+            assert found["n_active_documents"] == sum(n > 0 for _, n in clusters)
+            expected = share_interval(clusters)
+            assert (found["specificity_low"], found["specificity_high"]) == pytest.approx(
+                expected, abs=1e-9
+            )
+        sensed, weighted = [], []
+        for of in range(tokens.n_documents):
+            due = [at for at in true if document[at] == of]
+            sensed.append((len([at for at in due if at in places]), len(due)))
+            own = {at: value for at, value in places.items() if document[at] == of}
+            weight = sum(value for at, value in own.items() if at in true)
+            weighted.append((weight, sum(own.values())))
+        kish = sum(places.values()) ** 2 / sum(value**2 for value in places.values())
+        for name, expected in (
+            ("sensitivity", share_interval(sensed)),
+            ("mass_specificity", share_interval(weighted, kish)),
+        ):
+            found_interval = (row[f"{name}_low"], row[f"{name}_high"])
+            assert found_interval == pytest.approx(expected, abs=1e-9), name
+        assert row["n_true_documents"] == sum(n > 0 for _, n in sensed)
 
 
 def test_histogram_sums_to_the_counts_and_has_the_intervals_of_feature_intervals() -> None:

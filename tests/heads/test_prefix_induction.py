@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.heads.datasets import DatasetError
@@ -23,9 +24,11 @@ from mechinterp_assets.heads.prefix_intervention import (
 )
 from mechinterp_assets.heads.settings import PrefixInductionSettings
 from mechinterp_assets.model.language_model import LanguageModel
+from mechinterp_assets.statistics.bootstrap import resample_counts
 from mechinterp_assets.storage.declarations import SQL_FOLDER, polars_schema, table_spec
 from mechinterp_assets.storage.table_spec import plain_table
 from tests.heads.prefix_models import BOS, CONTEXT, LONG, SHORT, VOCABULARY, planted_prefix_model
+from tests.statistics.clustered_reference import share_interval
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +223,14 @@ def test_every_pair_has_the_prefix_length_of_its_definition(
                 assert found[b, i, s] == slow_prefix_length(row, i, s, longest), (row, i, s)
 
 
+def attends_by_document(pattern: Tensor, at: Tensor, documents: NDArray[np.int64]) -> list[int]:
+    """Pairs among `at` with an attention above 0.3, by the document of their destination."""
+    counts = [0] * (int(documents.max()) + 1)
+    for b, i, s in at.nonzero().tolist():
+        counts[documents[b, i]] += bool(pattern[b, i, s] > 0.3)
+    return counts
+
+
 def test_attention_by_prefix_length_equals_sums_over_pairs(
     organism: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +239,9 @@ def test_attention_by_prefix_length_equals_sums_over_pairs(
     ids = torch.randint(5, 11, (5, 30), generator=generator)
     ids[:, 0] = ids[:, 17] = bos = organism.bos_token_id
     monkeypatch.setattr("mechinterp_assets.heads.prefix_corpus._PATTERN_ELEMENTS", 2 * 8 * 30**2)
-    result = prefix_corpus(organism, ids, text_name="text", n_bootstrap=30)
+    # The BOS in the middle ends a document; so does the end of every second sequence.
+    documents = np.repeat(np.array([[0, 1], [1, 2], [3, 4], [4, 5], [6, 7]]), [18, 12], axis=1)
+    result = prefix_corpus(organism, ids, documents=documents, text_name="text", n_bootstrap=30)
     assert result.frame.schema == polars_schema(table_spec("prefix_induction_corpus"))
     lengths = prefix_lengths(ids, bos)
     _, cache = organism.raw.run_with_cache(ids)
@@ -247,6 +260,29 @@ def test_attention_by_prefix_length_equals_sums_over_pairs(
             assert row["n_attended"] == int((pattern[at] > 0.3).sum())
             share = float(pattern[at].sum() / pattern[counted].sum())
             assert row["attention_share"] == pytest.approx(share, abs=1e-6)
+            every = attends_by_document(pattern, counted, documents)
+            own = attends_by_document(pattern, at, documents)
+            n_pairs = [int(at[torch.from_numpy(documents == d)].sum()) for d in range(8)]
+            assert row["n_documents"] == sum(n > 0 for n in n_pairs)
+            for name, whole in (("attended_rate", n_pairs), ("attended_share", every)):
+                found = (row[f"{name}_ci_low"], row[f"{name}_ci_high"])
+                expected = share_interval(list(zip(own, whole, strict=True)))
+                assert found == pytest.approx(expected, abs=1e-9)
+            weights = resample_counts(8, 30, 0)
+            sums, totals = (
+                [float((pattern * m)[torch.from_numpy(documents == d)].sum()) for d in range(8)]
+                for m in (at, counted)
+            )
+            drawn = {
+                "attention": [w @ sums / (w @ n_pairs) for w in weights if w @ n_pairs],
+                "attention_share": [w @ sums / (w @ totals) for w in weights],
+            }
+            for name, means in drawn.items():
+                found = (row[f"{name}_ci_low"], row[f"{name}_ci_high"])
+                if row["n_documents"] < 2 and name == "attention":
+                    assert found == (None, None)
+                else:
+                    assert found == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-6)
             pairs = [
                 (b, i, s) for b, i, s in at.nonzero().tolist() if i < 29 and ids[b, i + 1] != bos
             ]
@@ -326,6 +362,7 @@ def test_planted_heads_under_edits(model: LanguageModel, text: Tensor) -> None:
             row = rows[*head, edit]
             # 6 rows each with blocks of 2, 3 and 4 tokens: 1 + 2 + 3 matches of 2 and more.
             assert row["n"] == row["n_editable"] == row["n_attended"] == 36
+            assert row["n_documents"] == 18  # every sequence: none were given
             breaks = head == LONG and edit == "match"
             assert row["attention_before"] > 0.99
             assert row["attention_after"] == pytest.approx(0 if breaks else 1, abs=0.01)

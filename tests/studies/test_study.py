@@ -409,6 +409,57 @@ def test_external_saes_that_are_not_there(tmp_path: Path, path: Any, expected: l
         assert part in str(raised.value)
 
 
+def residual_folders(folder: Path, *layers: int) -> None:
+    for layer in layers:
+        (folder / f"resid{layer}").mkdir()
+        (folder / f"resid{layer}" / "cfg.json").write_text("{}")
+
+
+def test_residual_saes_of_a_study_split_keys_too(tmp_path: Path) -> None:
+    """... unless qk_features has some of its own, which split nothing else."""
+    residual_folders(tmp_path, 1, 3)
+    given = {"path": "resid{layer}", "layers": [3, 1], "centre": True}
+    study = load_study(write(tmp_path, {"residual_sae": given, "qk_features": {"prompts": 8}}))
+    assert study.residual_sae.folders(study.n_layers) == {
+        layer: tmp_path / f"resid{layer}" for layer in (1, 3)
+    }
+    keys = study.qk_features
+    assert (keys.residual_sae, keys.centre_residual) == (str(tmp_path / "resid{layer}"), True)
+    assert keys.prompts == 8
+    own = {"residual_sae": "own{layer}"}
+    study = load_study(write(tmp_path, {"residual_sae": given, "qk_features": own}))
+    keys = study.qk_features
+    assert (keys.residual_sae, keys.centre_residual) == (str(tmp_path / "own{layer}"), False)
+    study = load_study(write(tmp_path, {"qk_features": own}))
+    assert study.residual_sae.folders(study.n_layers) == {}
+    study = load_study(write(tmp_path))
+    assert study.qk_features.residual_sae is None
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"path": "resid"}, ["residual_sae: path", "has no {layer} in it"]),
+        ({"layers": [1]}, ["residual_sae", "layers", "need a path"]),
+        ({"path": "resid{layer}", "layers": []}, ["layers", "name at least one, each once"]),
+        ({"path": "resid{layer}", "layers": [1, 1]}, ["layers", "name at least one, each once"]),
+        ({"path": "resid{layer}"}, ["residual_sae.path: layer 0", "resid0 has no cfg.json"]),
+        ({"path": "resid{layer}", "layers": [1, 7]}, ["layer 7 does not exist", "0..4"]),
+        ({"path": "resid{layer}", "centre": "yes"}, ["residual_sae.centre"]),
+        ("resid{layer}", ["residual_sae"]),
+    ],
+)
+def test_residual_saes_that_are_not_there(
+    tmp_path: Path, section: Any, expected: list[str]
+) -> None:
+    residual_folders(tmp_path, 1)
+    with pytest.raises(StudyError) as raised:
+        load_study(write(tmp_path, {"residual_sae": section}))
+    for part in expected:
+        assert part in str(raised.value)
+    assert "qk_features" not in str(raised.value)
+
+
 def test_a_sweep_beside_external_saes_says_how_it_trains(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "cfg.json").write_text("{}")

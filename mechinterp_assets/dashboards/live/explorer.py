@@ -7,7 +7,7 @@ what features are called. Does not belong here: answers (explorer_answers.py), H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -24,6 +24,7 @@ from mechinterp_assets.dashboards.places import feature_href, heads_folder
 from mechinterp_assets.dashboards.queries import statements
 from mechinterp_assets.dashboards.tokens import token_label
 from mechinterp_assets.explore.errors import ExploreError
+from mechinterp_assets.sae.folder import CONFIG, WEIGHTS
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.manifest import ArtefactError
 from mechinterp_assets.storage.tensors import Tensors
@@ -31,6 +32,7 @@ from mechinterp_assets.studies.registry import Registry
 from mechinterp_assets.studies.study import Study, StudyError, site_key
 
 if TYPE_CHECKING:  # torch
+    from mechinterp_assets.attribution.residual_saes import ResidualSaes
     from mechinterp_assets.explore.exploration import Exploration, Explorer
     from mechinterp_assets.model.language_model import LanguageModel
     from mechinterp_assets.sae.base import SparseAutoencoder
@@ -150,6 +152,7 @@ class LiveExplorer:
         version = (
             ("language_model", self._lake.data_version("language_model", study.study)),
             *((key, self._tensors.data_version(SAE, key)) for key in sites.values()),
+            *_residual_version(study),
         )
         known = self._opened.get(study.study)
         if known is not None and known.version == version:
@@ -178,7 +181,9 @@ class LiveExplorer:
         for number, (layer, key) in enumerate(sites.items()):
             waiting.step(f"loading the SAE of layer {layer}", 3 + number, steps)
             saes[layer] = self._open_sae(key, model)
-        opened = _Opened(version, Explorer(model, saes, max_tokens=asked.MAX_TOKENS))
+        residual = self._open_residual(study, model, waiting)
+        explorer = Explorer(model, saes, residual=residual, max_tokens=asked.MAX_TOKENS)
+        opened = _Opened(version, explorer)
         self._opened[study.study] = opened
         return opened
 
@@ -214,6 +219,17 @@ class LiveExplorer:
             "code": effect_code(question),
             "sql": [],
         }
+
+    def _open_residual(self, study: Study, model: LanguageModel, waiting: Asked) -> ResidualSaes:
+        from mechinterp_assets.attribution.residual_saes import residual_saes_of
+        from mechinterp_assets.sae.errors import SaeError
+
+        if study.residual_sae.path is not None:
+            waiting.step("loading SAEs on the residual stream", 0, 0)
+        try:
+            return residual_saes_of(study.residual_sae, study.rdfa, model)
+        except (SaeError, OSError) as error:
+            raise RefusedError(f"{study.study}: residual_sae: {error}") from None
 
     def _about_prompt(
         self, question: asked.OfExploration, study: Study, opened: _Opened, waiting: Asked
@@ -285,6 +301,14 @@ class LiveExplorer:
         return found
 
 
+def _residual_version(study: Study) -> Iterator[tuple[str, str]]:
+    """What tells the study's SAEs on the residual stream from others: settings, folders, times."""
+    yield ("residual_sae", f"{study.rdfa.residual_features} {study.residual_sae!r}")
+    for folder in study.residual_sae.folders(study.n_layers).values():
+        for file in (folder / CONFIG, folder / WEIGHTS):
+            yield (str(file), str(file.stat().st_mtime_ns if file.is_file() else None))
+
+
 def _features_in(
     found: Mapping[str, Any], question: asked.OfExploration
 ) -> Collection[tuple[int, int]]:
@@ -296,6 +320,6 @@ def _features_in(
         wanted.add((question.layer, question.feature))
     groups = [found.get("parts", ()), *(one["parts"] for one in found.get("opened", ()))]
     for part in (part for group in groups for part in group):
-        if part["feature"] is not None:
+        if part["node_kind"] == "feature":
             wanted.add((part["layer"], part["feature"]))
     return wanted

@@ -248,13 +248,15 @@
     source: "source", encoder_bias: "encoder bias", value_bias: "value bias", embedding: "embedding", position: "position",
     attention: "attention of layer", mlp: "MLP of layer", head: "head", sae_error: "SAE error of layer", sae_bias: "SAE bias of layer",
     output_bias: "output bias of layer", unembedding_bias: "unembedding bias", feature: "feature",
+    residual_error: "error of the residual SAE before layer", residual_bias: "bias of the residual SAE before layer",
   };
   const nodeText = (part, names) => {
     const what = make("span", { class: "what" });
     if (part.node_kind === "source") what.append(make("small", {}, `source ${part.position} `), token(part.token), part.strongest_head === null ? "" : make("small", {}, ` most by head ${part.strongest_head}`));
     else if (part.node_kind === "feature") what.append(openFeature(part.layer, part.feature, part.position), make("small", {}, ` of layer ${part.layer}, `), featureName(names, part.layer, part.feature), " ", pageLink(names, part.layer, part.feature) ?? "");
+    else if (part.node_kind === "residual_feature") what.append(`residual feature ${part.feature} `, make("small", {}, `before layer ${part.layer} at ${part.position} `), token(part.token));
     else if (part.node_kind === "head") what.append(openHead(part.layer, part.head, { pos: part.position }));
-    else what.append(WORDS[part.node_kind] ?? part.node_kind, ["attention", "mlp", "sae_error", "sae_bias", "output_bias"].includes(part.node_kind) ? ` ${part.layer}` : "");
+    else what.append(WORDS[part.node_kind] ?? part.node_kind, ["attention", "mlp", "sae_error", "sae_bias", "output_bias", "residual_error", "residual_bias"].includes(part.node_kind) ? ` ${part.layer}` : "");
     return what;
   };
   // key: where the address keeps the opened paths of this tree.

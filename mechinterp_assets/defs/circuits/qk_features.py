@@ -31,7 +31,7 @@ HEAD = ("layer", "head")
     *TABLES,
     *CARRIED,
     reads=["language_model", "ioi_prompts", "task_prompts", *SCORE_TABLES, "attention_sae"],
-    settings=["qk_features"],
+    settings=["qk_features", "residual_sae"],
     files=["qk_features.residual_sae"],
     seed=0,
     pool=GPU,
@@ -190,12 +190,17 @@ def _carriers(
 
 
 def _residual_saes(run: Run, layers: set[int]) -> dict[int, SparseAutoencoder]:
-    """SAEs on the residual stream before `layers`, where the study names a folder."""
+    """SAEs on the residual stream before `layers`, where the study names a folder.
+
+    Those of qk_features alone are there for every layer, those of residual_sae for some.
+    """
     from mechinterp_assets.sae.external import read_residual
 
     folder = run.study.qk_features.residual_sae
     if folder is None:
         return {}
+    if folder == run.study.residual_sae.path:
+        layers = layers & run.study.residual_sae.folders(run.study.n_layers).keys()
     saes = {}
     for layer in sorted(layers):
         sae = read_residual(Path(folder.replace("{layer}", str(layer))), run.model, layer)

@@ -35,7 +35,7 @@ def feature_loss(run: Run) -> Made:
     from mechinterp_assets.attribution.feature_loss import feature_loss as measure
 
     seed = run.study.sae.seed
-    frame = measure(run.model, open_sae(run), run.layer, _features(run, seed), seed=seed)
+    frame = measure(run.model, open_sae(run), run.layer, _features(run, seed))
     passes = int(frame.unique("feature")["forward_passes"].sum())
     return run.made({"feature_loss": frame}, {"feature_loss": {"forward_passes": passes}})
 
@@ -48,7 +48,10 @@ def _features(run: Run, seed: int) -> Iterator[AblatedFeature]:
     import torch
 
     from mechinterp_assets.attribution.feature_loss import AblatedFeature
+    from mechinterp_assets.corpora.token_documents import Separator, token_documents
+    from mechinterp_assets.corpora.tokenize import token_matrix
 
+    separator = Separator(run.model.bos_token_id, run.model.bos.prepended)
     settings = run.study.features
     chosen = _chosen(run).head(settings.loss_features)
     for row in chosen.iter_rows(named=True):
@@ -61,19 +64,20 @@ def _features(run: Run, seed: int) -> Iterator[AblatedFeature]:
         generator = np.random.default_rng([seed, run.layer, row["feature"]])
         count = min(settings.loss_sequences, len(sequences))
         drawn = sequences.gather(np.sort(generator.choice(len(sequences), count, replace=False)))
-        ids = (
+        drawn_text = (
             run.table("tokenized_corpus")
             .filter(pl.col("sequence").is_in(drawn.implode()))
             .sort("sequence")
-            .select("token_ids")
-            .collect()["token_ids"]
+            .select("documents", "token_ids")
+            .collect()
         )
         yield AblatedFeature(
             feature=row["feature"],
             promoted_token_id=row["token_id"],
-            token_ids=torch.tensor(ids.to_list()),
+            token_ids=torch.from_numpy(token_matrix(drawn_text)),
             n_active_sequences=len(sequences),
             chosen_by=row["chosen_by"],
+            documents=token_documents(drawn_text, separator),
         )
 
 

@@ -169,6 +169,7 @@ class _LayerInputs:
     """What every asset over the activations of a layer reads: LAYER_INPUTS."""
 
     def __init__(self, run: Run) -> None:
+        from mechinterp_assets.corpora.token_documents import Separator
         from mechinterp_assets.features.corpus_tokens import CorpusTokens
 
         model = run.row("language_model")
@@ -185,13 +186,14 @@ class _LayerInputs:
             sequences = n_tokens
         self.tokens = CorpusTokens.of_pass(
             run.table("tokenized_corpus")
-            .select("sequence", "token_ids")
+            .select("sequence", "documents", "token_ids")
             .sort("sequence")
             .head(sequences)
             .collect(),
             left_out=model["left_out_token_ids"],
             n_tokens=n_tokens,
             outliers=outliers,
+            separator=Separator(model["bos_token_id"], model["prepend_bos"]),
         )
 
     def activations_of(self, features: Collection[int]) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from mechinterp_assets.defs.features.feature_pass import TokenLookup
-from mechinterp_assets.orchestration.artefacts import SAE, open_sae
+from mechinterp_assets.orchestration.artefacts import SAE, open_residual_saes, open_sae
 from mechinterp_assets.orchestration.reads import earlier
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
@@ -32,7 +32,8 @@ if TYPE_CHECKING:  # science imports torch
         "feature_families",
         *earlier("attention_sae", "feature_top_examples", "feature_logit_effects"),
     ],
-    settings=["rdfa"],
+    settings=["rdfa", "residual_sae"],
+    files=["residual_sae.path"],
     seed="sae.seed",
     pool=GPU,
     kinds=["torch"],
@@ -45,13 +46,14 @@ def feature_rdfa(run: Run) -> Iterator[Made]:
 
     settings, strings = run.study.rdfa, run.model.token_strings()
     saes: dict[int, SparseAutoencoder] = {}
+    residual = open_residual_saes(run, max(run.layers) + 1)
     for layer in sorted(run.layers):
         own = run.at(layer)
         through = [m for m in run.study.layers if m <= layer]
         for m in through:
             _add_sae(saes, own, m)
         own.inputs.came_from(sae_version=saes[layer].weights_hash())
-        rdfa = Rdfa(run.model, {m: saes[m] for m in through}, settings)
+        rdfa = Rdfa(run.model, {m: saes[m] for m in through}, settings, residual=residual)
         named, chosen = _examples(own, rdfa)
         inactive: list[InactiveFeatureError] = []
         lookup = TokenLookup(
@@ -76,6 +78,7 @@ def feature_rdfa(run: Run) -> Iterator[Made]:
                 "feature_rdfa": {
                     "trees": roots.height,
                     "examples_no_longer_active": len(inactive),
+                    "layers_with_a_residual_sae": len(residual.by_layer),
                     "largest_relative_identity_error": _largest(errors.to_series()),
                 }
             },
@@ -150,6 +153,7 @@ def _with_names(frame: pl.DataFrame, own: Run, layers: Sequence[int]) -> pl.Data
                 coalesce=True,
             )
             .select(
+                pl.lit("feature").alias("node_kind"),
                 pl.lit(layer, pl.Int32).alias("at_layer"),
                 at_feature="feature",
                 strongest_token="strongest_token",
@@ -158,12 +162,16 @@ def _with_names(frame: pl.DataFrame, own: Run, layers: Sequence[int]) -> pl.Data
         )
         names.append(texts.collect())
     return frame.join(
-        pl.concat(names), on=["at_layer", "at_feature"], how="left", maintain_order="left"
+        pl.concat(names),
+        on=["node_kind", "at_layer", "at_feature"],
+        how="left",
+        maintain_order="left",
     )
 
 
 _NAMES = pl.Schema(
     {
+        "node_kind": pl.String(),
         "at_layer": pl.Int32(),
         "at_feature": pl.Int32(),
         "strongest_token": pl.String(),

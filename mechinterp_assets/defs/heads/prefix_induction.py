@@ -8,7 +8,7 @@ import polars as pl
 
 from mechinterp_assets.dashboards.charts import tiny_line_chart
 from mechinterp_assets.model.names import head_name
-from mechinterp_assets.orchestration.artefacts import token_ids
+from mechinterp_assets.orchestration.artefacts import sequences
 from mechinterp_assets.orchestration.head_roles import heads_with_role
 from mechinterp_assets.orchestration.publishing import Metadata
 from mechinterp_assets.orchestration.run import Made, Run
@@ -31,6 +31,10 @@ DRAWN_HEADS = 5
 )
 def prefix_induction(run: Run) -> Made:
     """Induction score, direct effect, attention in text and its causes, by prefix length."""
+    import torch
+
+    from mechinterp_assets.corpora.token_documents import Separator, token_documents
+    from mechinterp_assets.corpora.tokenize import token_matrix
     from mechinterp_assets.heads.prefix_corpus import prefix_corpus
     from mechinterp_assets.heads.prefix_induction import SEQUENCE_LENGTH
     from mechinterp_assets.heads.prefix_induction import prefix_induction as score_by_prefix
@@ -38,15 +42,27 @@ def prefix_induction(run: Run) -> Made:
 
     settings, model = run.study.prefix_induction, run.model
     heads = _induction_heads(run.frame("head_scores"))
-    text = token_ids(run, "held_out", settings.corpus_sequences)
+    held_out = sequences(run, "held_out", settings.corpus_sequences)
+    text = torch.from_numpy(token_matrix(held_out))
+    documents = token_documents(held_out, Separator(model.bos_token_id, model.bos.prepended))
     # Random sequences are as long as the study's context has room for.
     length = min(SEQUENCE_LENGTH, run.study.corpus.context_size)
     scores = score_by_prefix(model, settings, length=length)
     corpus = prefix_corpus(
-        model, text, text_name=f"held-out text of {run.name}", seed=settings.seed
+        model,
+        text,
+        documents=documents,
+        text_name=f"held-out text of {run.name}",
+        seed=settings.seed,
     )
     edits = prefix_intervention(
-        model, text, corpus.attended, heads, n_cases=settings.cases, seed=settings.seed
+        model,
+        text,
+        corpus.attended,
+        heads,
+        documents=documents,
+        n_cases=settings.cases,
+        seed=settings.seed,
     )
     drops = dict(edits.group_by("edit").agg(pl.col("mean_drop").mean()).iter_rows())
     return run.made(

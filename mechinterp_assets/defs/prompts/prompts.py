@@ -9,7 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from mechinterp_assets.explore.prompt_sets import joined_sets
-from mechinterp_assets.orchestration.artefacts import open_saes
+from mechinterp_assets.orchestration.artefacts import open_residual_saes, open_saes
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
 from mechinterp_assets.staleness.study_files import prompt_files
@@ -26,8 +26,8 @@ TABLES = (
 @tables(
     *TABLES,
     reads=["language_model", "attention_sae"],
-    settings=["prompts"],
-    files=["prompts"],
+    settings=["prompts", "residual_sae", "rdfa.residual_features"],
+    files=["prompts", "residual_sae.path"],
     seed=0,
     pool=GPU,
     kinds=["torch"],
@@ -46,7 +46,8 @@ def explored_prompts(run: Run) -> Made:
     if not sets:
         return run.nothing("the study has no prompts (section prompts)", *TABLES)
     saes = open_saes(run, run.study.layers)
-    explorer = Explorer(run.model, saes, max_tokens=settings.max_tokens)
+    residual = open_residual_saes(run)
+    explorer = Explorer(run.model, saes, residual=residual, max_tokens=settings.max_tokens)
     made = {name: [none] for name, none in run.no_rows(*TABLES).items()}
     left_out: dict[str, str] = {}
     for keys, explored in each_explored(explorer, sets):
