@@ -1,6 +1,5 @@
 -- formula: 1
 -- references: attention_consensus (study, task, layer, head, destination_role, source_role)
--- references: vocabulary (study, token_id)
 -- below: layer < n_layers, head < n_heads, token_id < d_vocab
 CREATE TABLE attention_token_norms (
     study VARCHAR,
