@@ -9,8 +9,8 @@ WITH terms AS (
         n_slices,
         len(slice_terms) AS singular_vectors,
         list_sum(slice_terms) AS score,
-        list_sum(list_transform(slices, lambda k: slice_terms[k + 1])) AS of_s,
-        list_sum(list_transform(slice_terms, lambda term: abs(term))) AS absolute
+        list_sum([slice_terms[k + 1] FOR k IN slices]) AS of_s,
+        list_sum([abs(term) FOR term IN slice_terms]) AS absolute
     FROM attention_slices
     WHERE study = coalesce(getvariable('study'), 'organism') AND task = 'ioi' AND is_root
 )
