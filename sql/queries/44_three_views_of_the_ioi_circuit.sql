@@ -1,8 +1,14 @@
 -- Which heads make the IOI circuit by direct effect, by mean ablation and by the trace, and where do these disagree?
 WITH traced AS (
-    SELECT study, upstream_layer AS layer, upstream_head AS head, sum(n_prompts) AS n_prompts
-    FROM trace_graph
-    WHERE task = 'ioi'
+    -- Prompts in which a head is traced: a pair of its own was worked on, or it was kept as a writer.
+    SELECT study, layer, head, count(DISTINCT prompt) AS n_prompts
+    FROM (
+        SELECT study, layer, head, prompt FROM attention_slices
+        WHERE task = 'ioi' AND path_multiplicity > 0
+        UNION ALL
+        SELECT study, upstream_layer, upstream_head, prompt FROM trace_edges
+        WHERE task = 'ioi' AND kept
+    )
     GROUP BY ALL
 ), heads AS (
     SELECT
