@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp_assets.activations.cache import valid_positions
+from mechinterp_assets.corpora.token_documents import numbered_documents
 from mechinterp_assets.model.language_model import LanguageModel
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.sae.splicing import clean_pass, spliced_logits
@@ -100,14 +101,11 @@ def _sums(
     model: LanguageModel, sae: SparseAutoencoder, layer: int, one: AblatedFeature
 ) -> NDArray[np.float64]:
     """Sums [document, class, 5]."""
-    documents = one.documents
-    if documents is None:
-        documents = np.broadcast_to(np.arange(len(one.token_ids))[:, None], one.token_ids.shape)
-    found, number = np.unique(documents, return_inverse=True)
-    document = torch.from_numpy(number.reshape(documents.shape))
+    n_sequences, length = one.token_ids.shape
+    number, n_documents = numbered_documents(one.documents, (n_sequences, length))
+    document = torch.from_numpy(number)
     n_classes = len(POSITION_CLASSES)
-    sums = torch.zeros(len(found) * n_classes, 5, dtype=torch.float64)
-    length = one.token_ids.shape[1]
+    sums = torch.zeros(n_documents * n_classes, 5, dtype=torch.float64)
     batch = max(1, LOGIT_BYTES // (4 * model.config.d_vocab * length))
     direction = sae.W_dec[one.feature].to(model.device)
     for start in range(0, len(one.token_ids), batch):
@@ -133,7 +131,7 @@ def _sums(
         )
         of = document[start : start + batch][where.cpu()][clean.predicting.cpu()]
         sums.index_add_(0, of * n_classes + kind.cpu(), values.double().cpu())
-    summed: NDArray[np.float64] = sums.view(len(found), n_classes, -1).numpy()
+    summed: NDArray[np.float64] = sums.view(n_documents, n_classes, -1).numpy()
     return summed
 
 

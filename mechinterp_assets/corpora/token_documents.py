@@ -44,3 +44,13 @@ def token_documents(sequences: pl.DataFrame, separator: Separator) -> NDArray[np
         starts[:, None] + np.minimum(place, lengths[:, None] - 1)
     ]
     return found
+
+
+def numbered_documents(
+    documents: NDArray[np.int64] | None, shape: tuple[int, int]
+) -> tuple[NDArray[np.int64], int]:
+    """Documents [sequence, position] numbered from 0, and how many; None: every sequence is one."""
+    if documents is None:
+        documents = np.broadcast_to(np.arange(shape[0])[:, None], shape)
+    found, number = np.unique(documents, return_inverse=True)
+    return number.reshape(shape).astype(np.int64), len(found)

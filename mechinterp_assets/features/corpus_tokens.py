@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mechinterp_assets.corpora.token_documents import Separator, token_documents
+from mechinterp_assets.corpora.token_documents import Separator, numbered_documents, token_documents
 from mechinterp_assets.corpora.tokenize import token_matrix
 
 Cells = NDArray[np.int64]
@@ -50,11 +50,8 @@ class CorpusTokens:
         self.context = token_ids.shape[1]
         self.token_ids = token_ids.reshape(-1)
         self.read = read.reshape(-1)
-        if documents is None:
-            documents = np.broadcast_to(np.arange(len(sequences))[:, None], read.shape)
-        found, number = np.unique(documents, return_inverse=True)
-        self.document: NDArray[np.int64] = number.reshape(-1).astype(np.int64)
-        self.n_documents = len(found)
+        number, self.n_documents = numbered_documents(documents, (len(sequences), self.context))
+        self.document: NDArray[np.int64] = number.reshape(-1)
 
     @classmethod
     def of_pass(

@@ -19,6 +19,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mechinterp_assets.corpora.token_documents import Separator, token_documents
 from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.model.language_model import LanguageModel
 
@@ -163,24 +164,6 @@ def choose(
     return found
 
 
-def documents_of(token_ids: Tensor, documents: list[list[int]], bos: int, prepended: bool) -> Any:
-    """Document of every token [sequence, position]; as the view document_spans has them.
-
-    A BOS ends a document, except one that the sequence begins with (`prepended`).
-    """
-    ends = (token_ids == bos).numpy()
-    if prepended:
-        ends[:, 0] = False
-    place = np.zeros(ends.shape, dtype=np.int64)
-    place[:, 1:] = ends[:, :-1].cumsum(axis=1)
-    return np.stack(
-        [
-            np.array(own)[np.minimum(at, len(own) - 1)]
-            for own, at in zip(documents, place, strict=True)
-        ]
-    )
-
-
 def head_attention_examples(
     model: LanguageModel,
     sequences: pl.DataFrame,
@@ -217,7 +200,7 @@ def head_attention_examples(
     )
     accumulate_patterns(model, token_ids, [best], batch_size=batch_size)
     ids = token_ids.numpy()
-    document = documents_of(token_ids, sequences["documents"].to_list(), bos, model.bos.prepended)
+    document = token_documents(sequences, Separator(bos, model.bos.prepended))
     chosen = {
         (layer, head): choose(
             best.attention[layer, head],

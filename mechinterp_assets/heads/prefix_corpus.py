@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mechinterp_assets.corpora.token_documents import numbered_documents
 from mechinterp_assets.heads.datasets import DatasetError, check_first_token
 from mechinterp_assets.heads.pattern_pass import accumulate_patterns
 from mechinterp_assets.heads.prefix_induction import LONGEST_PREFIX
@@ -133,8 +134,6 @@ def prefix_corpus(
     n_sequences, length = token_ids.shape
     batch = _PATTERN_ELEMENTS // (model.config.n_heads * length**2)
     batch = max(1, min(64, batch))
-    if documents is None:
-        documents = np.broadcast_to(np.arange(n_sequences)[:, None], tuple(token_ids.shape))
     statistic = _PrefixAttention(model, token_ids, documents, batch)
     accumulate_patterns(model, token_ids, [statistic], batch_size=batch)
     pairs, sums = statistic.pairs, statistic.attention
@@ -207,13 +206,13 @@ class _PrefixAttention:
         self,
         model: LanguageModel,
         token_ids: Tensor,
-        documents: NDArray[np.int64],
+        documents: NDArray[np.int64] | None,
         batch_size: int,
     ) -> None:
         layers, heads, lengths = model.config.n_layers, model.config.n_heads, LONGEST_PREFIX + 1
-        found, number = np.unique(documents, return_inverse=True)
-        n = len(found)
-        self._documents = torch.from_numpy(number.reshape(documents.shape))
+        n_sequences, length = token_ids.shape
+        number, n = numbered_documents(documents, (n_sequences, length))
+        self._documents = torch.from_numpy(number)
         self._here = np.zeros(0, dtype=np.int64)
         self._local = torch.zeros(0, dtype=torch.int64)
         self._token_ids, self._bos, self._size = token_ids, model.bos_token_id, batch_size

@@ -5,10 +5,10 @@ import polars as pl
 import pytest
 import torch
 
+from mechinterp_assets.corpora.token_documents import Separator, token_documents
 from mechinterp_assets.heads.attention_examples import (
     StrongestSources,
     choose,
-    documents_of,
     head_attention_examples,
 )
 from mechinterp_assets.model.language_model import LanguageModel
@@ -131,10 +131,12 @@ def test_documents_differ_where_sequences_of_one_are_many() -> None:
 
 def test_documents_are_those_of_the_view() -> None:
     """BOS ends a document; one that a sequence begins with does not."""
-    ids = torch.tensor([[0, 5, 6, 0, 7, 8], [0, 5, 0, 0, 7, 8]])
-    found = documents_of(ids, [[4, 9], [1, 2, 3]], 0, True)
+    ids = [[0, 5, 6, 0, 7, 8], [0, 5, 0, 0, 7, 8]]
+    rows = pl.DataFrame({"documents": [[4, 9], [1, 2, 3]], "token_ids": ids})
+    found = token_documents(rows, Separator(0))
     assert found.tolist() == [[4, 4, 4, 4, 9, 9], [1, 1, 1, 2, 3, 3]]
-    assert documents_of(ids[:1], [[3, 4, 9]], 0, False).tolist() == [[3, 4, 4, 4, 9, 9]]
+    own = pl.DataFrame({"documents": [[3, 4, 9]], "token_ids": ids[:1]})
+    assert token_documents(own, Separator(0, prepend_bos=False)).tolist() == [[3, 4, 4, 4, 9, 9]]
 
 
 def test_what_cannot_be_searched_is_refused(planted: LanguageModel) -> None:
