@@ -17,8 +17,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from mechinterp_assets.attribution.activation_stream import whole_features
-from mechinterp_assets.attribution.neighbours import Nearest, phi, positive, rank_in_rows, ranked
+from mechinterp_assets.attribution.neighbours import (
+    Nearest,
+    active_tokens,
+    phi,
+    positive,
+    rank_in_rows,
+    ranked,
+)
 
 COACTIVATION_SCHEMA = pl.Schema(
     {
@@ -78,7 +84,11 @@ def feature_coactivation(
             for other in [one for one in held if one != beside]:
                 if sum(_bytes(one) for one in held.values()) > held_bytes:
                     del held[other]
-            held[layer] = _active(activations(layer), d_sae[layer], length)
+            held[layer] = active_tokens(
+                activations(layer),
+                d_sae[layer],
+                lambda sequence, position: sequence.astype(np.int64) * length + position,
+            )
         return held[layer]
 
     for (i, layer), (j, other) in combinations(enumerate(layers), 2):
@@ -151,20 +161,3 @@ def _frame(
 
 def _bytes(active: csr_matrix) -> int:
     return int(active.data.nbytes + active.indices.nbytes + active.indptr.nbytes)
-
-
-def _active(activations: Iterable[pl.DataFrame], d_sae: int, length: int) -> csr_matrix:
-    """[d_sae, token] 1 where the feature is active, int32; tokens numbered by sequence."""
-    tokens: list[NDArray[np.int64]] = []
-    n_active = np.zeros(d_sae, dtype=np.int64)
-    for frame in whole_features(activations):
-        n_active += np.bincount(frame["feature"].to_numpy(), minlength=d_sae)
-        sequence = frame["sequence"].to_numpy().astype(np.int64)
-        tokens.append(sequence * length + frame["position"].to_numpy())
-    columns = np.concatenate(tokens) if tokens else np.zeros(0, dtype=np.int64)
-    width = int(columns.max(initial=-1)) + 1
-    if width < 2**31:
-        columns = columns.astype(np.int32)
-    starts = np.concatenate([[0], n_active.cumsum()])
-    ones = np.ones(len(columns), dtype=np.int32)
-    return csr_matrix((ones, columns, starts), shape=(d_sae, width))

@@ -5,7 +5,8 @@ with no pair and no token sampled. Pairs are visited in blocks of rows, so that 
 [block, d_sae] and the sparse activations, never [d_sae, d_sae].
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -53,7 +54,7 @@ def feature_neighbours(
     if top < 1:
         raise ValueError(f"top is {top}; give at least 1")
     d_sae = len(W_dec)
-    active = _active_tokens(activations, tokens, d_sae)
+    active = active_tokens(activations, d_sae, tokens.cells, tokens.read.size)
     n_active = np.diff(active.indptr).astype(np.int64)
     fired = n_active > 0
     by_token = active.T.tocsr()
@@ -74,6 +75,39 @@ def feature_neighbours(
         for kind, (row, neighbour, value) in nearest.items():
             found.append(_frame(kind, rows, row, neighbour, value, counts))
     return pl.concat(found).sort("feature", "measure", "rank")
+
+
+def active_tokens(
+    activations: Iterable[pl.DataFrame],
+    d_sae: int,
+    cells: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.int64]],
+    n_cells: int | None = None,
+) -> csr_matrix:
+    """[d_sae, cell] 1 where the feature is active, int32.
+
+    Args:
+        activations: frames with feature, sequence, position, sorted by feature, cut anywhere.
+        d_sae: features of the SAE.
+        cells: numbers of tokens by sequence and position.
+        n_cells: how many there are; None: up to the last with an active feature.
+    """
+    parts: list[NDArray[Any]] = []
+    n_active = np.zeros(d_sae, dtype=np.int64)
+    for frame in whole_features(activations):
+        feature = frame["feature"].to_numpy()
+        if feature[-1] >= d_sae:
+            raise ValueError(
+                f"feature {feature[-1]} is active, but the decoder has {d_sae} features; give the "
+                "SAE of the same feature pass"
+            )
+        n_active += np.bincount(feature, minlength=d_sae)
+        at = cells(frame["sequence"].to_numpy(), frame["position"].to_numpy())
+        parts.append(at.astype(np.int32) if at.max(initial=0) < 2**31 - 1 else at)
+    columns = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+    starts = np.concatenate([[0], n_active.cumsum()])
+    ones = np.ones(len(columns), dtype=np.int32)
+    width = int(columns.max(initial=-1)) + 1 if n_cells is None else n_cells
+    return csr_matrix((ones, columns, starts), shape=(d_sae, width))
 
 
 def phi(
@@ -136,28 +170,6 @@ _SCHEMA = pl.Schema(
         "n_coactive": pl.Int64,
     }
 )
-
-
-def _active_tokens(
-    activations: Iterable[pl.DataFrame], tokens: TokenGrid, d_sae: int
-) -> csr_matrix:
-    """[d_sae, cell] 1 where the feature is active, int32."""
-    cells: list[NDArray[np.int32]] = []
-    n_active = np.zeros(d_sae, dtype=np.int64)
-    for frame in whole_features(activations):
-        feature = frame["feature"].to_numpy()
-        if feature[-1] >= d_sae:
-            raise ValueError(
-                f"feature {feature[-1]} is active, but the decoder has {d_sae} features; give the "
-                "SAE of the same feature pass"
-            )
-        n_active += np.bincount(feature, minlength=d_sae)
-        at = tokens.cells(frame["sequence"].to_numpy(), frame["position"].to_numpy())
-        cells.append(at.astype(np.int32 if tokens.read.size < 2**31 else np.int64))
-    columns = np.concatenate(cells) if cells else np.zeros(0, dtype=np.int32)
-    starts = np.concatenate([[0], n_active.cumsum()])
-    ones = np.ones(len(columns), dtype=np.int32)
-    return csr_matrix((ones, columns, starts), shape=(d_sae, tokens.read.size))
 
 
 def _others(values: Tensor, rows: NDArray[np.int64]) -> Tensor:
