@@ -341,6 +341,11 @@ class SaeSettings(Section):
             ) from error
 
 
+def layer_folder(path: str, layer: int) -> Path:
+    """The folder of a layer, of those whose name has {layer} in it."""
+    return Path(path.replace("{layer}", str(layer)))
+
+
 class ResidualSaeSettings(Section):
     """SAEs on the residual stream before attention layers, trained elsewhere: they split what a
     head reads at a source (recursive attribution) and the keys of scores (qk_features).
@@ -369,7 +374,7 @@ class ResidualSaeSettings(Section):
         if path is None:
             return {}
         layers = range(n_layers) if self.layers == "all" else sorted(self.layers)
-        return {layer: Path(path.replace("{layer}", str(layer))) for layer in layers}
+        return {layer: layer_folder(path, layer) for layer in layers}
 
 
 class SweepVariant(Section):

@@ -10,6 +10,7 @@ from mechinterp_assets.files.fingerprint import FileHashes, fingerprint
 from mechinterp_assets.model.settings import is_model_file
 from mechinterp_assets.reproduction.reference_file import reference_path
 from mechinterp_assets.sae.errors import SaeError
+from mechinterp_assets.sae.settings import layer_folder
 from mechinterp_assets.storage.home import kept_prompts_file
 from mechinterp_assets.studies.study import Study
 
@@ -48,9 +49,8 @@ def _residual_saes(study: Study) -> Iterable[Path]:
 
 
 def _residual_saes_of_keys(study: Study) -> Iterable[Path]:
-    name = study.qk_features.residual_sae
-    layers = range(study.n_layers)
-    return [] if name is None else [Path(name.replace("{layer}", str(n))) for n in layers]
+    path = study.qk_features.residual_sae
+    return [] if path is None else [layer_folder(path, n) for n in range(study.n_layers)]
 
 
 def prompt_files(study: Study) -> list[Path]:

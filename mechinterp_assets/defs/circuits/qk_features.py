@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,6 +12,7 @@ from mechinterp_assets.orchestration.artefacts import open_saes
 from mechinterp_assets.orchestration.head_roles import SCORE_TABLES, head_roles
 from mechinterp_assets.orchestration.run import Made, Run
 from mechinterp_assets.orchestration.shape import GPU, tables
+from mechinterp_assets.sae.settings import layer_folder
 
 if TYPE_CHECKING:  # science imports torch
     from collections.abc import Mapping, Sequence
@@ -203,6 +203,6 @@ def _residual_saes(run: Run, layers: set[int]) -> dict[int, SparseAutoencoder]:
         layers = layers & run.study.residual_sae.folders(run.study.n_layers).keys()
     saes = {}
     for layer in sorted(layers):
-        sae = read_residual(Path(folder.replace("{layer}", str(layer))), run.model, layer)
+        sae = read_residual(layer_folder(folder, layer), run.model, layer)
         saes[layer] = sae.to(run.model.device)
     return saes
