@@ -109,12 +109,19 @@ def _with(
         )
     numbers = {k: Number(value=_rounded(v)) for k, v in found.items() if isinstance(v, float)}
     heads = {
-        key: [pair for name in value if (pair := named_head(name)) is not None]
+        key: [_pair(one.id, name) for name in value]
         for key, value in found.items()
         if isinstance(value, list)
     }
     said = {name: own.pop(name) for name in ALWAYS}
     return one.model_copy(update={"values": numbers, "heads": heads, "condition": own, **said})
+
+
+def _pair(reference: str, name: str) -> tuple[int, int]:
+    """(layer, head) of a head as a measure names it."""
+    if (found := named_head(name)) is None:
+        raise ReferenceFileError(f"{reference}: its measure gives {name!r}, which names no head")
+    return found
 
 
 def _rounded(value: float) -> float:
