@@ -320,11 +320,7 @@ def _slice_counts(rows: list[Row]) -> str:
 
 
 def _slice_usage(rows: list[Row]) -> str:
-    best: dict[tuple[str, bool], Row] = {}
-    for row in _with(rows, "selected_share"):
-        key = (row["head"], row["fires"])
-        if key not in best or row["selected_share"] > best[key]["selected_share"]:
-            best[key] = row
+    best = _best(rows, "selected_share", "head", "fires")
     both = [head for head, fires in best if fires and (head, False) in best]
     if not both:
         return ""
@@ -374,11 +370,7 @@ def _slice_writers(rows: list[Row]) -> str:
 
 def _token_signals(rows: list[Row]) -> str:
     """The node's own roles: what a node's query and key are largest at, among roles."""
-    best: dict[tuple[str, str], Row] = {}
-    for row in _with(rows, "mean_signal"):
-        key = (row["node"], row["side"])
-        if key not in best or row["mean_signal"] > best[key]["mean_signal"]:
-            best[key] = row
+    best = _best(rows, "mean_signal", "node", "side")
     if not best:
         return ""
     parts = []
@@ -457,6 +449,16 @@ def _leaves_out_zero(row: Row, prefix: str = "", *, below: bool | None = None) -
 
 def _largest(rows: Sequence[Row], name: str) -> Row:
     return max(rows, key=lambda row: abs(row[name]))
+
+
+def _best(rows: Iterable[Row], name: str, *key: str) -> dict[tuple[Any, ...], Row]:
+    """The row with the largest value of each key, of equals the first."""
+    best: dict[tuple[Any, ...], Row] = {}
+    for row in _with(rows, name):
+        of = tuple(row[column] for column in key)
+        if of not in best or row[name] > best[of][name]:
+            best[of] = row
+    return best
 
 
 def _span(values: Sequence[float]) -> str:

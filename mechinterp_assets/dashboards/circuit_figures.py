@@ -20,7 +20,7 @@ from mechinterp_assets.dashboards.plots import (
     interval_plot,
     line_plot,
 )
-from mechinterp_assets.dashboards.slice_figures import row_map
+from mechinterp_assets.dashboards.slice_figures import row_map, rows_of
 from mechinterp_assets.files.plain_text import listed
 
 LOWEST, HIGHEST = -1.0, 2.0  # faithfulness beyond is drawn at the edge
@@ -43,7 +43,7 @@ def faithfulness(frame: pl.DataFrame) -> list[Figure]:
             curves = own.filter(pl.col("ranked_by") == ranked_by)
             names = [name for name in ("random", *order) if name in set(curves["ranking"])]
             lines = [
-                (name, [_curve_point(row) for row in _of(curves, "ranking", name)])
+                (name, [_curve_point(row) for row in rows_of(curves, "ranking", name)])
                 for name in names
             ]
             if names:
@@ -60,7 +60,7 @@ def faithfulness(frame: pl.DataFrame) -> list[Figure]:
         areas = own.unique(["ranking", "ranked_by"]).sort("cmd_log", "ranking", "ranked_by")
         legend = []
         for name in [*order, "random"]:
-            rows = {row["ranked_by"]: row for row in _of(areas, "ranking", name)}
+            rows = {row["ranked_by"]: row for row in rows_of(areas, "ranking", name)}
             if rows:
                 first, last = rows.get("signed"), rows.get("absolute", rows.get("signed"))
                 text = "" if first is None else f": CPR {number(first['cpr'])}"
@@ -103,7 +103,7 @@ def prefix_curves(frame: pl.DataFrame) -> Figure | None:
                 low=row["attention_ci_low"] if shown else None,
                 high=row["attention_ci_high"] if shown else None,
             )
-            for row in _of(frame, "head", head)
+            for row in rows_of(frame, "head", head)
         ]
         lines.append((str(head), points))
     names = {kind: [head for head, own in heads.rows() if own == kind] for kind in CLASSES}
@@ -233,7 +233,7 @@ def qk_variance(frame: pl.DataFrame) -> Figure | None:
                     f"{number(row['variance_explained_held_out'])} held "
                     f"out, {number(row['variance_explained'])} on all prompts",
                 )
-                for row in _of(own, "source_role", role)
+                for row in rows_of(own, "source_role", role)
             ]
             lines.append((f"key at {role}", points))
         picture = line_plot(
@@ -261,10 +261,6 @@ def qk_variance(frame: pl.DataFrame) -> Figure | None:
 
 
 # ---- private -------------------------------------------------------------------------------------
-
-
-def _of(frame: pl.DataFrame, column: str, value: str) -> list[dict[str, Any]]:
-    return frame.filter(pl.col(column) == value).to_dicts()
 
 
 def _curve_point(row: dict[str, Any]) -> Point:

@@ -11,9 +11,8 @@ from typing import Any
 import polars as pl
 
 from mechinterp_assets.dashboards.charts import number, percent
-from mechinterp_assets.dashboards.places import feature_name
+from mechinterp_assets.dashboards.places import feature_href, feature_name
 from mechinterp_assets.dashboards.tokens import token_label
-from mechinterp_assets.studies.study import site_key
 
 STATEMENTS = ("elsewhere_documents", "elsewhere_features", "elsewhere_token")
 TABLES = ("feature_coactivation", "corpus_documents")
@@ -73,7 +72,7 @@ def _named(row: dict[str, Any], study: str) -> dict[str, str]:
     layer, feature = row["other_layer"], row["other_feature"]
     return {
         "name": feature_name(layer, feature),
-        "href": f"../../{site_key(study, layer)}/features/{feature}.html",
+        "href": f"../{feature_href(study, layer, feature)}",
     }
 
 

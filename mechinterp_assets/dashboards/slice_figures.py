@@ -32,6 +32,11 @@ MAX_PANELS = 12  # nodes with a row in a map
 MAX_SLICES = 24  # slices with a row in a map, those that are selected most often
 
 
+def rows_of(frame: pl.DataFrame, column: str, value: str) -> list[Row]:
+    """Rows with this value."""
+    return frame.filter(pl.col(column) == value).to_dicts()
+
+
 def row_map(
     found: Sequence[Sequence[Row | None]],
     column: str,
@@ -159,7 +164,7 @@ def slice_counts(frame: pl.DataFrame) -> Figure | None:
                         row["share_of_pairs"],
                         f"{row['n_slices']} slices: {number(row['share_of_pairs'])} of the pairs",
                     )
-                    for row in _of(own, "head", head)
+                    for row in rows_of(own, "head", head)
                 ],
             )
             for head in here
@@ -232,7 +237,7 @@ def slice_contrast(frame: pl.DataFrame) -> Figure | None:
                     f"{number(row['effective_heads_all_slices'])} through all slices; correlation "
                     f"{number(row['correlation'])}, {row['n_pairs']} pairs",
                 )
-                for row in _of(drawn, "side", side)
+                for row in rows_of(drawn, "side", side)
             ],
         )
         for side in sides
@@ -320,7 +325,7 @@ def token_signals(frame: pl.DataFrame) -> Figure | None:
     pictures = []
     nodes = frame["node"].unique(maintain_order=True).to_list()[:MAX_PANELS]
     for side in frame["side"].unique().sort().to_list():
-        rows = {(r["node"], r["position_role"]): r for r in _of(frame, "side", side)}
+        rows = {(r["node"], r["position_role"]): r for r in rows_of(frame, "side", side)}
         found = [[rows.get((node, role)) for role in roles] for node in nodes]
         most = max((abs(row["mean_signal"]) for line in found for row in line if row), default=0.0)
         pictures.append(
@@ -408,10 +413,6 @@ _TEXTS = {"ioi": "on the prompts", "corpus": "on unspecific text of the same len
 
 def _parts(frame: pl.DataFrame, *columns: str) -> list[tuple[tuple[Any, ...], pl.DataFrame]]:
     return list(frame.partition_by(*columns, as_dict=True, maintain_order=True).items())
-
-
-def _of(frame: pl.DataFrame, column: str, value: str) -> list[Row]:
-    return frame.filter(pl.col(column) == value).to_dicts()
 
 
 def _chosen_by(frame: pl.DataFrame) -> str:

@@ -28,12 +28,12 @@ from mechinterp_assets.dashboards.elsewhere_block import OTHER_LAYERS, elsewhere
 from mechinterp_assets.dashboards.elsewhere_block import TABLES as ELSEWHERE
 from mechinterp_assets.dashboards.feature_page import fired
 from mechinterp_assets.dashboards.live.kept import Kept, sites_of
-from mechinterp_assets.dashboards.places import heads_folder
+from mechinterp_assets.dashboards.places import feature_href, heads_folder
 from mechinterp_assets.dashboards.queries import statements
 from mechinterp_assets.dashboards.site import FeatureRenderer
 from mechinterp_assets.dashboards.tokens import TokenTexts
 from mechinterp_assets.storage.lake import Lake
-from mechinterp_assets.studies.study import parse_site, site_key
+from mechinterp_assets.studies.study import parse_site
 
 KEPT_PAGES = 512
 KEPT_VOCABULARIES = 4
@@ -235,7 +235,7 @@ def _render(
     study = layer.context.provenance.study
 
     def link(earlier: int, of: int) -> str:
-        return f"../../{site_key(study, earlier)}/features/{of}.html"
+        return f"../{feature_href(study, earlier, of)}"
 
     renderer = FeatureRenderer(layer.context, frames, sequences, layer.order, layer.density, link)
     if kind == "tree":

@@ -92,13 +92,12 @@ class LiveStudyPages:
 
         sets: texts by set, as they stand now.
         """
-        made = pl.DataFrame(schema=_NO_PROMPTS)
-        if self._lake.catalog_state() is not None and self._lake.exists("prompt_tokens", study):
-            made = self._lake.sql(statements()["prompts"], {"study": study})
-        has_page = self._lake.catalog_state() is not None and bool(
-            sites_of(self._lake, "feature_statistics", study)
-        )
-        href = f"../{study}/index.html" if has_page else ""
+        made, href = pl.DataFrame(schema=_NO_PROMPTS), ""
+        if self._lake.catalog_state() is not None:
+            if self._lake.exists("prompt_tokens", study):
+                made = self._lake.sql(statements()["prompts"], {"study": study})
+            if sites_of(self._lake, "feature_statistics", study):
+                href = f"../{study}/index.html"
         return render_prompts(study, sets, made, study_href=href)
 
     def folders(self, study: str) -> set[str]:
