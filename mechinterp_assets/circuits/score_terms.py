@@ -135,7 +135,8 @@ class HeadReader:
         width = self.W_query.shape[1]
         # [layer][head, d_head, k]: what is read of a unit of an upstream head's value.
         read = [model.weights(up).W_O @ both for up in range(layer)]
-        self.of_values = [(one[..., :width], one[..., width:]) for one in read]
+        self.to_query = [one[..., :width] for one in read]
+        self.to_key = [one[..., width:] for one in read]
 
     @torch.no_grad()
     def row(
@@ -157,10 +158,9 @@ class HeadReader:
         r = run.r[layer][prompt]
 
         at = torch.tensor([d], device=query.device)
-        to_query = [query for query, _ in self.of_values]
         b_query = self.b_Q @ self.alpha
         first = written_terms(
-            *(model, run, layer, prompt, at, self.W_query, to_query, r_q[d] * b_query),
+            *(model, run, layer, prompt, at, self.W_query, self.to_query, r_q[d] * b_query),
             turn=(r_q[d] * r[d])[None, None, None],
         )
         first = replace(first, key=key)
@@ -168,11 +168,10 @@ class HeadReader:
         every = torch.arange(d + 1, device=query.device)
         if only_source is not None:
             every = every[only_source, None]
-        to_key = [key for _, key in self.of_values]
         # Rotate to the position written at, then read along beta.
         turn = (turns[every] @ beta.T) * (r_k[every, None, None] * (form.scale * query))
         second = written_terms(
-            *(model, run, layer, prompt, every, self.W_key, to_key, self.b_K @ turn),
+            *(model, run, layer, prompt, every, self.W_key, self.to_key, self.b_K @ turn),
             turn=r[every, None, None] * turn,
         )
         seen = torch.ones(d + 1, dtype=torch.bool, device=query.device)

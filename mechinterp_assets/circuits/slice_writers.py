@@ -14,6 +14,8 @@ it subtracts, is not in these rows.
 Source: Franco & Crovella 2024 (arXiv 2410.00340), Figures 4 and 16; which pairs, is this project's.
 """
 
+from typing import Any
+
 import polars as pl
 import torch
 
@@ -76,11 +78,10 @@ def _typical_pairs(slices: pl.DataFrame, n_nodes: int) -> pl.DataFrame:
 
 @torch.no_grad()
 def _pair_frame(
-    model: LanguageModel, prompts: pl.DataFrame, pair: dict[str, object], omega: ModelOmega
+    model: LanguageModel, prompts: pl.DataFrame, pair: dict[str, Any], omega: ModelOmega
 ) -> pl.DataFrame:
     """Rows of one pair: both sides, every head of the layers before."""
-    layer, head = int(str(pair["layer"])), int(str(pair["head"]))
-    i, j = int(str(pair["destination"])), int(str(pair["source"]))
+    layer, head, i, j = (pair[name] for name in ("layer", "head", "destination", "source"))
     ids = torch.tensor(prompts.filter(prompt=pair["prompt"])["token_ids"].to_list())
     stream = residual_stream(model, ids, layer + 1, device=omega.device)
     U = omega.vectors(layer, head)[0]

@@ -9,9 +9,9 @@ input x_v; everything behind v is computed anew, everything else is clean. Effec
 m(patched), m the logit difference: positive when the edge raises it.
 
 Cost: what is computed per edge starts at its receiver, and at the first token in which prompt and
-counterfactual differ. One head's output is computed for an edge
-into a head, then MLP and later layers; edges into one receiver run as one batch; of the last layer
-only END. An edge into the logits costs a norm.
+counterfactual differ. One head's output is computed for an edge into a head, then MLP and later
+layers; edges into one receiver run as one batch; of the last layer only END. An edge into the
+logits costs a norm.
 """
 
 from collections.abc import Callable
