@@ -4,9 +4,11 @@ split, an independent frozen forward pass, a model that copies a mark."""
 from pathlib import Path
 
 import polars as pl
+import pytest
 import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from mechinterp_assets.attribution.residual_saes import ResidualSaes
 from mechinterp_assets.attribution.settings import RdfaSettings
@@ -122,16 +124,33 @@ def frozen_pre_activation(
     raise AssertionError
 
 
-def copying_gpt2(folder: Path) -> LanguageModel:
-    """Layer 0 copies the mark of token 5 to later positions, layer 1 reads the copy alone."""
+def check_embedding_paths(
+    model: LanguageModel,
+    saes: dict[int, SparseAutoencoder],
+    ids: Tensor,
+    layer: int,
+    feature: int,
+    tree: pl.DataFrame,
+    residual: ResidualSaes | None = None,
+) -> None:
+    """A whole tree sums at each level, and its paths to a token's embedding are gradient x input of
+    an independent frozen pass."""
+    assert worst_level(tree) < 1e-9
+    embedding = model.hf.get_input_embeddings().weight[ids].clone().requires_grad_()
+    value = frozen_pre_activation(model, saes, ids, layer, feature, embedding, residual)
+    assert float(value.detach()) == pytest.approx(tree["dfa"][0], rel=1e-5)
+    (gradient,) = torch.autograd.grad(value, embedding)
+    expected = (gradient * embedding).sum(-1).detach()
+    found = tree.filter(node_kind="embedding").group_by("at_position").agg(pl.col("dfa").sum())
+    assert len(found) == len(ids)
+    for source, total in found.iter_rows():
+        assert total == pytest.approx(float(expected[source]), rel=1e-6, abs=1e-8)
+
+
+def marked_gpt2() -> GPT2LMHeadModel:
+    """Two layers; token 5 has a mark, which layer 0 copies to later positions."""
     config = GPT2Config(
-        n_layer=2,
-        n_head=1,
-        n_embd=8,
-        n_positions=8,
-        vocab_size=8,
-        bos_token_id=0,
-        eos_token_id=0,
+        n_layer=2, n_head=1, n_embd=8, n_positions=8, vocab_size=8, bos_token_id=0, eos_token_id=0
     )
     hf = GPT2LMHeadModel(config)
     other = 4
@@ -143,10 +162,19 @@ def copying_gpt2(folder: Path) -> LanguageModel:
         wte[:, other], wte[:, other + 1] = 1.0, -1.0
         wte[5] = 0
         wte[5, MARK], wte[5, MARK + 1] = 1.0, -1.0
-        for block, (read, write) in zip(
-            hf.transformer.h, [(MARK, COPIED), (COPIED, 6)], strict=True
-        ):
-            block.attn.c_attn.weight[read, 16] = 1.0
-            block.attn.c_proj.weight[0, write], block.attn.c_proj.weight[0, write + 1] = 1.0, -1.0
+        _copy(hf.transformer.h[0], MARK, COPIED)
+    return hf
+
+
+def copying_gpt2(folder: Path) -> LanguageModel:
+    """Layer 0 copies the mark of token 5 to later positions, layer 1 reads the copy alone."""
+    hf = marked_gpt2()
+    with torch.no_grad():
+        _copy(hf.transformer.h[1], COPIED, 6)
     hf.save_pretrained(folder)
     return LanguageModel.load(folder, dtype=torch.float64)
+
+
+def _copy(block: GPT2Block, read: int, write: int) -> None:
+    block.attn.c_attn.weight[read, 16] = 1.0
+    block.attn.c_proj.weight[0, write], block.attn.c_proj.weight[0, write + 1] = 1.0, -1.0

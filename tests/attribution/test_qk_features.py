@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from mechinterp_assets.attribution.qk_features import QkFeatureError, qk_features
@@ -32,6 +31,7 @@ from mechinterp_assets.sae.architectures.topk import TopKSAE
 from mechinterp_assets.sae.base import SparseAutoencoder
 from mechinterp_assets.statistics.bootstrap import resample_counts
 from mechinterp_assets.storage.declarations import polars_schema, table_spec
+from tests.attribution.frozen_trees import COPIED, marked_gpt2
 from tests.attribution.random_models import random_sae, saes_of
 
 HEADS = [(2, 0), (2, 2), (1, 1)]
@@ -264,25 +264,11 @@ def test_a_planted_pair_of_features_has_the_whole_score(
 
     One SAE feature of layer 0 stands for the copy, so it meets itself and nothing else counts.
     """
-    config = GPT2Config(
-        n_layer=2, n_head=1, n_embd=8, n_positions=8, vocab_size=8, bos_token_id=0, eos_token_id=0
-    )
-    hf = GPT2LMHeadModel(config)
-    mark, copied, other = 0, 2, 4
+    hf = marked_gpt2()
     with torch.no_grad():
-        for name, parameter in hf.named_parameters():
-            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        wte = hf.transformer.wte.weight
-        # Pairs (i, i + 1) of opposite sign, so that LayerNorm's mean is 0.
-        wte[:, other], wte[:, other + 1] = 1.0, -1.0
-        wte[5] = 0
-        wte[5, mark], wte[5, mark + 1] = 1.0, -1.0
-        first, second = hf.transformer.h
-        first.attn.c_attn.weight[mark, 16] = 1.0
-        first.attn.c_proj.weight[0, copied] = 1.0
-        first.attn.c_proj.weight[0, copied + 1] = -1.0
-        second.attn.c_attn.weight[copied, 0] = 3.0  # query
-        second.attn.c_attn.weight[copied, 8] = 1.0  # key
+        reads = hf.transformer.h[1].attn.c_attn.weight
+        reads[COPIED, 0] = 3.0  # query
+        reads[COPIED, 8] = 1.0  # key
     folder = tmp_path_factory.mktemp("planted")
     hf.save_pretrained(folder)
     model = LanguageModel.load(folder, dtype=torch.float64)

@@ -33,8 +33,8 @@ from tests.attribution.frozen_trees import (
     LENGTH,
     WHOLE,
     an_active_feature,
+    check_embedding_paths,
     copying_gpt2,
-    frozen_pre_activation,
     tokens,
     worst_level,
     z_of,
@@ -100,16 +100,7 @@ def test_paths_to_a_tokens_embedding_sum_to_gradient_times_input(
     position = len(ids) - 1
     feature, _ = an_active_feature(model, saes, layer, position)
     tree = Rdfa(model, saes, WHOLE).tree(ids, layer, feature, position)
-    assert worst_level(tree) < 1e-9
-    embedding = model.hf.get_input_embeddings().weight[ids].clone().requires_grad_()
-    value = frozen_pre_activation(model, saes, ids, layer, feature, embedding)
-    assert float(value.detach()) == pytest.approx(tree["dfa"][0], rel=1e-5)
-    (gradient,) = torch.autograd.grad(value, embedding)
-    expected = (gradient * embedding).sum(-1).detach()
-    found = tree.filter(node_kind="embedding").group_by("at_position").agg(pl.col("dfa").sum())
-    assert len(found) == len(ids)
-    for source, total in found.iter_rows():
-        assert total == pytest.approx(float(expected[source]), rel=1e-6, abs=1e-8)
+    check_embedding_paths(model, saes, ids, layer, feature, tree)
 
 
 def test_a_planted_upstream_feature_drives_the_downstream_one(

@@ -23,8 +23,8 @@ from tests.attribution.frozen_trees import (
     MARK,
     WHOLE,
     an_active_feature,
+    check_embedding_paths,
     copying_gpt2,
-    frozen_pre_activation,
     tokens,
     worst_level,
     z_of,
@@ -110,20 +110,11 @@ def test_paths_to_a_tokens_embedding_sum_to_gradient_times_input(
     ids = tokens(model)[:3]
     feature, _ = an_active_feature(model, saes, layer, len(ids) - 1)
     tree = Rdfa(model, saes, WHOLE, residual=residual).tree(ids, layer, feature, len(ids) - 1)
-    assert worst_level(tree) < 1e-9
-    embedding = model.hf.get_input_embeddings().weight[ids].clone().requires_grad_()
-    value = frozen_pre_activation(model, saes, ids, layer, feature, embedding, residual)
-    assert float(value.detach()) == pytest.approx(tree["dfa"][0], rel=1e-5)
-    (gradient,) = torch.autograd.grad(value, embedding)
-    expected = (gradient * embedding).sum(-1).detach()
-    found = tree.filter(node_kind="embedding").group_by("at_position").agg(pl.col("dfa").sum())
-    assert len(found) == len(ids)
-    for source, total in found.iter_rows():
-        assert total == pytest.approx(float(expected[source]), rel=1e-6, abs=1e-8)
+    check_embedding_paths(model, saes, ids, layer, feature, tree, residual)
     # The SAE on the stream leaves something out, so the sums are not those without it.
     without = Rdfa(model, saes, WHOLE).tree(ids, layer, feature, len(ids) - 1)
-    other = without.filter(node_kind="embedding")["dfa"].sum()
-    assert other != pytest.approx(found["dfa"].sum(), rel=1e-3)
+    embedded, other = (one.filter(node_kind="embedding")["dfa"].sum() for one in (tree, without))
+    assert other != pytest.approx(embedded, rel=1e-3)
 
 
 def test_a_planted_residual_feature_carries_the_copied_mark(
