@@ -134,4 +134,4 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
         reach[start] = seen
     return sorted(
         {tuple(sorted(n for n in graph if n in reach[a] and a in reach[n])) for a in graph} - {()}
-    )  # type: ignore[return-value]
+    )

@@ -29,7 +29,7 @@ from mechinterp_assets.sae.base import SparseAutoencoder
 D_SAE = 14
 
 
-class ExactRMSNorm(modeling_llama.LlamaRMSNorm):  # type: ignore[misc]
+class ExactRMSNorm(modeling_llama.LlamaRMSNorm):
     """RMSNorm in the precision of its input; the library's own rounds to float32."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def run(data: Data, sae: SparseAutoencoder, **kwargs: object) -> tuple[FeaturePa
     frames: list[pl.DataFrame] = []
     batch = kwargs.pop("batch", 4)
     assert isinstance(batch, int)
-    found = feature_pass(data.batches(batch), sae, on_activations=frames.append, **kwargs)  # type: ignore[arg-type]
+    found = feature_pass(data.batches(batch), sae, on_activations=frames.append, **kwargs)
     return found, pl.concat(frames)
 
 

@@ -182,8 +182,8 @@ def slow_pairs(
                 else:
                     W_O = parameters[f"model.layers.{m}.self_attn.o_proj.weight"].T
                     b_O = torch.zeros(d).double()
-                z = cache[f"blocks.{m}.attn.hook_z"][0, position].flatten()  # type: ignore[index]
-                out["mlp", m, None] = cache[f"blocks.{m}.hook_mlp_out"][0, position]  # type: ignore[index]
+                z = cache[f"blocks.{m}.attn.hook_z"][0, position].flatten()
+                out["mlp", m, None] = cache[f"blocks.{m}.hook_mlp_out"][0, position]
                 f = saes[m].encode(z[None])[0]
                 for i in f.nonzero()[:, 0].tolist():
                     out["feature", m, i] = f[i] * saes[m].W_dec[i] @ W_O

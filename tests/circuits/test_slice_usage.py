@@ -220,7 +220,7 @@ def test_norms_of_tokens(organism: LanguageModel, organism_prompts: pl.DataFrame
 
 def test_norms_of_no_consensus_are_none() -> None:
     nothing = pl.DataFrame(schema=CONSENSUS_SCHEMA)
-    assert token_norms(None, pl.DataFrame(), nothing, omega=object()).is_empty()  # type: ignore[arg-type]
+    assert token_norms(None, pl.DataFrame(), nothing, omega=object()).is_empty()
 
 
 @pytest.mark.parametrize("which", ["organism", "tiny_llama"])

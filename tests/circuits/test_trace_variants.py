@@ -265,7 +265,7 @@ def test_memory_does_not_grow_with_prompts(
         if alive:  # held by nothing but a cycle?
             gc.collect()
         most.append(len(alive))
-        stream = make(*args, **kwargs)  # type: ignore[arg-type]
+        stream = make(*args, **kwargs)
         alive.add(stream)
         sizes.add(stream.outputs.nbytes)
         return stream
@@ -290,7 +290,7 @@ def test_memory_does_not_grow_with_prompts(
 )
 def test_bad_rules_are_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        TraceSettings(**settings)  # type: ignore[arg-type]
+        TraceSettings(**settings)
 
 
 def test_no_rules_is_an_error(

@@ -151,7 +151,7 @@ def _matrix(dfa: pl.DataFrame, matrices: list[np.ndarray]) -> pl.DataFrame:
         if example["rank"] < 2
     ]
     types = {"head": pl.Int32, "dfa_by_source": pl.List(pl.Float32)}
-    return pl.DataFrame(rows).cast({**types, "feature": pl.Int32, "rank": pl.Int32})  # type: ignore[arg-type]
+    return pl.DataFrame(rows).cast({**types, "feature": pl.Int32, "rank": pl.Int32})
 
 
 def _ngrams(random: np.random.Generator) -> pl.DataFrame:
@@ -180,7 +180,7 @@ def _ngrams(random: np.random.Generator) -> pl.DataFrame:
         "rank": pl.Int32,
         "token_ids": pl.List(pl.Int32),
     }
-    return pl.DataFrame(rows).cast(types)  # type: ignore[arg-type]
+    return pl.DataFrame(rows).cast(types)
 
 
 def _neighbours(random: np.random.Generator) -> pl.DataFrame:
@@ -198,7 +198,7 @@ def _neighbours(random: np.random.Generator) -> pl.DataFrame:
         for rank in range(5)
     ]
     types = {"feature": pl.Int32, "rank": pl.Int32, "neighbour": pl.Int32}
-    return pl.DataFrame(rows).cast(types)  # type: ignore[arg-type]
+    return pl.DataFrame(rows).cast(types)
 
 
 def _families() -> pl.DataFrame:
@@ -231,7 +231,7 @@ def _families() -> pl.DataFrame:
         {**r, "text": r["text"] and r["text"].encode("utf-8", "replace").decode()} for r in rows
     ]
     types = {"feature": pl.Int32, "head": pl.Int32, "null_value": pl.Float64}
-    return pl.DataFrame(rows, infer_schema_length=None).cast(types)  # type: ignore[arg-type]
+    return pl.DataFrame(rows, infer_schema_length=None).cast(types)
 
 
 def _proxies() -> pl.DataFrame:

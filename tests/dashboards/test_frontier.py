@@ -82,7 +82,7 @@ def test_points_lie_where_their_numbers_say(frontier: pl.DataFrame) -> None:
         for circle in circles:
             title = circle.find("svg:title", NAMESPACE)
             assert title is not None
-            l0, ce = re.search(r"L0 (\S+), CE recovered (\S+)", str(title.text)).groups()  # type: ignore[union-attr]
+            l0, ce = re.search(r"L0 (\S+), CE recovered (\S+)", str(title.text)).groups()
             places[float(l0), float(ce)] = (
                 float(circle.attrib["cx"]),
                 float(circle.attrib["cy"]),

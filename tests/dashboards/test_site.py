@@ -390,7 +390,7 @@ def test_the_matrix_is_drawn_with_its_sums(pages: dict[str, Page], frames: Layer
                 rf"L{LAYER}H(\d+) reads .* at (\d+), (?:\d+ back|itself): (\S+)",
                 html.unescape(title),
                 flags=re.DOTALL,
-            ).groups()  # type: ignore[union-attr]
+            ).groups()
             expected = matrix[int(head)][int(position)]
             assert float(value.replace("−", "-")) == pytest.approx(expected, rel=6e-3)
             assert (sign == "p") == (expected > 0)

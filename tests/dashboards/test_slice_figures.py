@@ -104,7 +104,7 @@ def test_a_cell_for_each_prompt_that_selects_a_slice() -> None:
     assert "1 prompts: does not" in picture
     rows = dict(re.findall(r"<g><title>slice (\d)[^<]*</title>(.*?)</g>", picture))
     columns = {0: 0, 2: 1, 1: 2}  # firing prompts first
-    x0 = float(re.search(r'class="field" x="([\d.]+)"', picture)[1])  # type: ignore[index]
+    x0 = float(re.search(r'class="field" x="([\d.]+)"', picture)[1])
     for k in range(3):
         cells = re.findall(r'class="([pn])\d" d="([^"]*)"', rows.get(str(k), ""))
         drawn = {
@@ -293,7 +293,7 @@ def test_contributions_of_heads_stand_beside_those_through_s() -> None:
     assert figure is not None
     ((caption, picture),) = figure.pictures
     assert caption == ("L2H1, END → IO, source, prompt 7: most L0H0 through all, L1H0 through S")
-    x0 = float(re.search(r'class="field" x="([\d.]+)"', picture)[1])  # type: ignore[index]
+    x0 = float(re.search(r'class="field" x="([\d.]+)"', picture)[1])
     cells = {
         (layer, round((float(x) - x0) / 14), kind)
         for layer, row in enumerate(re.findall(r"<g><title>.*?</g>", picture))

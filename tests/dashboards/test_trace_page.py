@@ -133,12 +133,12 @@ def test_the_picture_of_many_layers_fits_a_screen_and_starts_readable() -> None:
             )
     text = page(graph_of(*rows))
     width, height = (
-        int(re.search(rf'<svg id="trace"[^>]* {name}="(\d+)"', text)[1])  # type: ignore[index]
+        int(re.search(rf'<svg id="trace"[^>]* {name}="(\d+)"', text)[1])
         for name in ("width", "height")
     )
     assert width <= 1240
     assert height <= 560
-    least = int(re.search(r'<output id="least">(\d+)<', text)[1])  # type: ignore[index]
+    least = int(re.search(r'<output id="least">(\d+)<', text)[1])
     counts = [int(n) for n in re.findall(r'class="edge"[^>]* data-n="(\d+)"', text)]
     assert 20 <= sum(n >= least for n in counts) <= 36 < len(counts)
     # The next lower threshold draws more than are readable.

@@ -28,7 +28,7 @@ def tree(feature: int, sequence: int, position: int, by_head: bool = False) -> p
 
     def at(kind: str, value: float, **more: object) -> Node:
         here = {"position": 1, "token_id": 1} | more
-        return Node(kind, value, **here)  # type: ignore[arg-type]
+        return Node(kind, value, **here)
 
     def upstream() -> list[Node]:
         return [

@@ -353,7 +353,7 @@ def test_the_effect_on_any_token_is_that_of_the_table(
         assert found["rank"] == pytest.approx(place, abs=1)  # equal effects change places
         assert found["token"] == token_label(row["token"])
     between = ask(explorer, "logit_effect", layer=layer, feature=feature, token=" the")
-    assert own["logit_effect"].min() <= between["logit_effect"] <= own["logit_effect"].max()  # type: ignore[operator]
+    assert own["logit_effect"].min() <= between["logit_effect"] <= own["logit_effect"].max()
     names: dict[str, Any] = {}
     *start, last = between["code"].splitlines()
     exec("\n".join(start), names)

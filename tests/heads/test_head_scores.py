@@ -118,7 +118,7 @@ def test_scores_do_not_depend_on_the_batch_size(planted: LanguageModel) -> None:
         right.drop("value", "null_mean", "null_sd")
     )
     for column in ("value", "null_mean", "null_sd"):
-        assert (left[column] - right[column]).abs().max() < 1e-5  # type: ignore[operator]
+        assert (left[column] - right[column]).abs().max() < 1e-5
 
 
 def test_rope_and_grouped_queries(stories: LanguageModel) -> None:
@@ -131,7 +131,7 @@ def test_rope_and_grouped_queries(stories: LanguageModel) -> None:
         values = frame.filter(score=score.name)["value"]
         assert values.is_between(0, 1 + 1e-9).all()
     assert frame.filter(score="copying")["value"].is_between(-1 - 1e-9, 1 + 1e-9).all()
-    assert frame.filter(score="previous_token")["value"].max() > 0.8  # type: ignore[operator]
+    assert frame.filter(score="previous_token")["value"].max() > 0.8
 
 
 # ---- nulls and references ------------------------------------------------------------------------

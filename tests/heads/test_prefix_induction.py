@@ -302,7 +302,7 @@ def test_attention_by_prefix_length_equals_sums_over_pairs(
 def test_planted_heads_in_text(model: LanguageModel, text: Tensor) -> None:
     frame = prefix_corpus(model, text, n_bootstrap=20).frame
     short, long = (frame.filter(layer=at[0], head=at[1]) for at in (SHORT, LONG))
-    assert short.filter(pl.col("prefix_length").is_between(1, 4))["mean_attention"].min() > 0.99  # type: ignore[operator]
+    assert short.filter(pl.col("prefix_length").is_between(1, 4))["mean_attention"].min() > 0.99
     assert long.filter(prefix_length=1)["mean_attention"].item() < 0.01
     assert long.filter(pl.col("prefix_length").is_between(2, 4))["attended_rate"].min() == 1.0
     assert frame.filter(prefix_length=4)["n"].unique().to_list() == [6]

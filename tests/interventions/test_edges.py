@@ -149,7 +149,7 @@ def test_edits_equal_a_dense_unbatched_reference(
             io, s = prompt["io_token_id"], prompt["s_token_id"]
             diff = got.filter(prompt=prompt["prompt"], metric="logit_diff")["patched"][0]
             assert diff == pytest.approx(float(logits[io] - logits[s]), abs=1e-3)
-    assert (frame["patched"] - frame["clean"]).abs().max() > 0.1  # type: ignore[operator]
+    assert (frame["patched"] - frame["clean"]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("side", ["destination", "source"])
@@ -209,7 +209,7 @@ def test_alpha_zero_changes_nothing(
     frame = run(
         two_layers, toy_prompts, traced, edge("source", alpha=0.0), global_edge("source", alpha=0.0)
     )
-    assert (frame["patched"] - frame["clean"]).abs().max() < 1e-5  # type: ignore[operator]
+    assert (frame["patched"] - frame["clean"]).abs().max() < 1e-5
 
 
 def test_parallel_edges_are_made_together(

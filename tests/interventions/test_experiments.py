@@ -60,7 +60,7 @@ def test_attribution_is_the_slope_of_ablation(busy: LanguageModel, organism: Lan
         .join(pooled, on=["layer", "feature"])
     )
     assert slope.height == 6
-    largest = float(slope["attribution"].abs().max())  # type: ignore[arg-type]
+    largest = float(slope["attribution"].abs().max())
     torch.testing.assert_close(
         -slope["patched"].to_torch(), slope["attribution"].to_torch(), atol=0.02 * largest, rtol=0.1
     )
@@ -102,7 +102,7 @@ def test_sets_of_edges(organism: LanguageModel) -> None:
     edges = pl.DataFrame(rows, schema=columns, orient="row")
     (parallel,) = parallel_sets(edges, organism.config)
     assert isinstance(parallel, InterventionSet)
-    assert {(m.upstream_layer, m.upstream_head) for m in parallel.members} == {  # type: ignore[attr-defined]
+    assert {(m.upstream_layer, m.upstream_head) for m in parallel.members} == {
         (0, 1),
         (1, 4),
     }

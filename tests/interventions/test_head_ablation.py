@@ -79,7 +79,7 @@ def test_zero_ablation_equals_zeroed_output_weights(
     assert_metrics(frame, expected_metrics(base, ablated, clean), "patched")
     assert_metrics(frame, expected_metrics(base, clean, clean), "clean")
     assert (ablated - clean).abs().max() > 0.1
-    assert frame.filter(metric="kl")["patched"].min() > 1e-6  # type: ignore[operator]
+    assert frame.filter(metric="kl")["patched"].min() > 1e-6
 
 
 def test_alpha_zero_changes_nothing(
@@ -87,7 +87,7 @@ def test_alpha_zero_changes_nothing(
 ) -> None:
     what = [ablation(mode, 0, 0, alpha=0.0) for mode in ("zero", "mean_counterfactual")]
     frame = run_interventions(EditContext(organism, reference_prompts=abc), base, what)
-    assert (frame["patched"] - frame["clean"]).abs().max() < 1e-5  # type: ignore[operator]
+    assert (frame["patched"] - frame["clean"]).abs().max() < 1e-5
     assert frame["norm_ratio"].is_between(1 - 1e-6, 1 + 1e-6).all()
     assert frame["cosine"].is_between(1 - 1e-6, 1 + 1e-6).all()
 
@@ -100,7 +100,7 @@ def test_mean_of_the_prompt_itself_changes_nothing(
     assert alone.height >= 4
     what = [ablation("mean_counterfactual", layer, 1) for layer in range(organism.config.n_layers)]
     frame = run_interventions(EditContext(organism, reference_prompts=alone), alone, what)
-    assert (frame["patched"] - frame["clean"]).abs().max() < 1e-4  # type: ignore[operator]
+    assert (frame["patched"] - frame["clean"]).abs().max() < 1e-4
 
 
 def test_mean_ablation_against_a_loop(
@@ -211,7 +211,7 @@ def test_sweep_is_independent_of_the_batch_size(
     assert large.schema == polars_schema(table_spec("intervention_results"))
     keys = ["intervention", "metric", "prompt"]
     assert large.select(keys).equals(small.select(keys))
-    assert (large["patched"] - small["patched"]).abs().max() < 1e-3  # type: ignore[operator]
+    assert (large["patched"] - small["patched"]).abs().max() < 1e-3
     assert large["cosine"].is_between(-1.0, 1.0 + 1e-9).all()
 
 

@@ -39,7 +39,7 @@ def perfect_sae(model: LanguageModel) -> SparseAutoencoder:
 
 def biggest_change(frame: pl.DataFrame, base: str = "clean") -> float:
     assert not frame.is_empty()
-    return float((frame["patched"] - frame[base]).abs().max())  # type: ignore[arg-type]
+    return float((frame["patched"] - frame[base]).abs().max())
 
 
 def everything(mode: str, layers: int) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def test_perfect_sae_and_inactive_features_change_nothing(
     given = {"kind": "sae_feature_ablation", "layer": 1, "position_role": "S2"}
     frame = run(organism, base.head(1), [{**given, "feature": [active, silent]}], saes={1: sae})
     assert biggest_change(frame.filter(feature=silent)) < 1e-6
-    assert (frame.filter(feature=active)["norm_ratio"] - 1).abs().max() > 1e-6  # type: ignore[operator]
+    assert (frame.filter(feature=active)["norm_ratio"] - 1).abs().max() > 1e-6
 
 
 def test_ablating_all_features_one_by_one_adds_up_to_the_reconstruction(
@@ -198,7 +198,7 @@ def test_ablating_all_features_one_by_one_adds_up_to_the_reconstruction(
     zero["position_role"] = "END"
     frame = run(organism, base, [{"name": "all", "members": members}, zero], saes={2: sae})
     first, second = frame.partition_by("intervention", maintain_order=True)
-    assert (first["patched"] - second["patched"]).abs().max() < 1e-4  # type: ignore[operator]
+    assert (first["patched"] - second["patched"]).abs().max() < 1e-4
 
 
 # ---- planted models ------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_a_feature_through_all_paths_is_its_ablation(
     first, second = frame.partition_by("intervention", maintain_order=True)
     assert biggest_change(second) > 1e-3
     # S2 is not END, so that nothing goes straight to the logits.
-    assert (first["patched"] - second["patched"]).abs().max() < 1e-4  # type: ignore[operator]
+    assert (first["patched"] - second["patched"]).abs().max() < 1e-4
 
 
 def test_direct_paths_add_up_on_a_linear_model(linear: LanguageModel, pairs: pl.DataFrame) -> None:
@@ -301,7 +301,7 @@ def test_direct_paths_add_up_on_a_linear_model(linear: LanguageModel, pairs: pl.
         .sort("prompt")["effect"]
     )
     torch.testing.assert_close(summed.to_torch(), together.to_torch(), atol=1e-4, rtol=1e-4)
-    assert together.abs().max() > 0.1  # type: ignore[operator]
+    assert together.abs().max() > 0.1
     # and each is (z' - z) W_O W_U, divided by the constant norm, at END
     w = linear.weights
     for row in pairs.filter(variant="base").iter_rows(named=True):

@@ -531,4 +531,4 @@ def test_a_set_of_kinds_and_a_watched_head(
     cache = cached(busy, "raw", swapped)
     expected = cache["blocks.4.attn.hook_attn_scores"][0, 3, swapped["pos_end"], swapped["pos_io"]]
     assert score["corrupt"][0] == pytest.approx(float(expected), abs=1e-4)
-    assert (score["patched"] - score["clean"]).abs().max() > 1e-3  # type: ignore[operator]
+    assert (score["patched"] - score["clean"]).abs().max() > 1e-3

@@ -68,7 +68,7 @@ def planted_effects(by_layer: Mapping[int, float]) -> Effects:
     """The effect of what edits a layer is that of the layer."""
 
     def effects(planned: Sequence[Planned]) -> dict[str, float]:
-        return {one.id: by_layer.get(one.layer, 0.0) for one in planned}  # type: ignore[union-attr]
+        return {one.id: by_layer.get(one.layer, 0.0) for one in planned}
 
     return effects
 

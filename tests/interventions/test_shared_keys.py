@@ -121,7 +121,7 @@ def same(one: pl.DataFrame, other: pl.DataFrame) -> None:
     for name in ("clean", "patched"):
         assert one[name].to_list() == pytest.approx(other[name].to_list(), abs=1e-4, rel=1e-4)
     moved = (one["patched"] - one["clean"]).abs().max()
-    assert float(moved) > 1e-2  # type: ignore[arg-type]
+    assert float(moved) > 1e-2
 
 
 def test_both_are_one_function(pair: Pair) -> None:
@@ -161,7 +161,7 @@ def test_keys_and_values_of_the_authors_receiver_are_those_of_the_group(
     others = [edge(head, receiver="k") for head in pair.group(DOWN[1]) if head != DOWN[1]]
     grouped = results(pair.grouped, toy_prompts, edge(receiver="qkv"), edges)
     keys = results(pair.grouped, toy_prompts, edge(receiver="k"), edges)
-    assert (grouped["patched"] - keys["patched"]).abs().max() > 1e-3  # type: ignore[operator]
+    assert (grouped["patched"] - keys["patched"]).abs().max() > 1e-3
     assert set(grouped["shared_with"]) == {"+".join(f"L{one.layer}H{one.head}" for one in others)}
 
 
@@ -175,9 +175,9 @@ def test_scores_of_other_groups_stay(
     scores = frame.filter(metric="attn_score")
     moved = (scores["patched"] - scores["clean"]).abs()
     if watched in pair.group(DOWN[1]):
-        assert moved.min() > 1e-3  # type: ignore[operator]
+        assert moved.min() > 1e-3
     else:
-        assert moved.max() < 1e-6  # type: ignore[operator]  # rounding of a shorter pass
+        assert moved.max() < 1e-6  # rounding of a shorter pass
 
 
 @pytest.mark.parametrize("receiver", ["k", "v"])

@@ -184,7 +184,7 @@ def test_models_without_a_stream_between_attention_and_mlp(
                 assert row["patched"] == pytest.approx(loss, abs=1e-3)
         finally:
             dense.copy_(kept)
-    assert (found["patched"] - found["clean"]).abs().max() > 1e-2  # type: ignore[operator]
+    assert (found["patched"] - found["clean"]).abs().max() > 1e-2
 
 
 def test_resid_mid_is_what_attention_alone_adds(

@@ -249,7 +249,7 @@ def test_the_whole_recipe_writes_a_model_and_stops_when_it_is_done(
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(TINY, **settings)  # type: ignore[arg-type]
+        replace(TINY, **settings)
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

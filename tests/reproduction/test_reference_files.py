@@ -111,7 +111,7 @@ def test_every_condition_belongs_to_some_measure() -> None:
 
 
 def _with(**changes: object) -> dict[str, object]:
-    entry = {**GOOD["references"][0], **changes}  # type: ignore[dict-item]
+    entry = {**GOOD["references"][0], **changes}
     return {**GOOD, "references": [{k: v for k, v in entry.items() if v is not None}]}
 
 
@@ -131,7 +131,7 @@ def _with(**changes: object) -> dict[str, object]:
             _with(values=None, heads={"x": {"circuit": "wang-2022-ioi", "part": "y"}}),
             "has no part 'y'; one of name mover",
         ),
-        ({**GOOD, "references": GOOD["references"] * 2}, "the id 'a' is there twice"),  # type: ignore[operator]
+        ({**GOOD, "references": GOOD["references"] * 2}, "the id 'a' is there twice"),
         ({**GOOD, "study": "other"}, "'other' is not 'tiny'"),
     ],
 )

@@ -39,7 +39,7 @@ def run_of_activations(number: int) -> pl.DataFrame:
             "position": np.arange(ROWS),
             "activation": rng.random(ROWS),
         }
-    ).cast(SCHEMA)  # type: ignore[arg-type]
+    ).cast(SCHEMA)
 
 
 class Peak(threading.Thread):

@@ -541,7 +541,7 @@ def test_refreshing_one_table_keeps_the_others(
 
 def test_the_resource_gives_a_lake(tmp_path: Path) -> None:
     resource = LakeResource(root=str(tmp_path / "lake"), keep_seconds=5.0)
-    lake = resource.create_resource(None)  # type: ignore[arg-type]
+    lake = resource.create_resource(None)
     assert isinstance(lake, Lake)
     assert (lake.root, lake.keep_seconds) == (tmp_path / "lake", 5.0)
     assert os.fspath(resource.lake.database).endswith("mechinterp.duckdb")

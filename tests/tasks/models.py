@@ -120,5 +120,5 @@ def token_prompts(
 
 
 def _loaded(model: torch.nn.Module, folder: Path) -> LanguageModel:
-    model.eval().save_pretrained(folder)  # type: ignore[operator]
+    model.eval().save_pretrained(folder)
     return LanguageModel.load(folder)

@@ -258,9 +258,9 @@ def test_planted_head_alone_does_the_task(tmp_path: Path) -> None:
         pl.lit(PLANTED_HEAD[0], pl.Int32).alias("layer"),
         pl.lit(PLANTED_HEAD[1], pl.Int32).alias("head"),
     )
-    assert effects.filter(heads)["mean_effect"].min() > 2.0  # type: ignore[operator]
-    assert effects.filter(heads)["ci_low"].min() > 1.0  # type: ignore[operator]
-    assert effects.filter(~heads)["mean_effect"].abs().max() < 1e-6  # type: ignore[operator]
+    assert effects.filter(heads)["mean_effect"].min() > 2.0
+    assert effects.filter(heads)["ci_low"].min() > 1.0
+    assert effects.filter(~heads)["mean_effect"].abs().max() < 1e-6
 
 
 def test_effects_are_means_over_prompts(sweep: Sweep) -> None:
