@@ -28,21 +28,22 @@ NEXT_SCHEMA = pl.Schema(
 def token_frame(token_ids: Tensor, logits: Tensor, strings: Sequence[str]) -> pl.DataFrame:
     """Tokens [position] with what logits [position, d_vocab] said of them (Exploration.tokens)."""
     n = len(token_ids)
-    log_p = logits.log_softmax(-1)  # float32: what is shown has six digits at most
-    top, top_id = log_p.max(-1)
-    own = log_p[torch.arange(n - 1), token_ids[1:]]
-    rank = (log_p[:-1] > own[:, None]).sum(-1)
+    # In float64, as next_tokens has them, for one vocabulary at a time.
+    normalizer = torch.stack([one.double().logsumexp(-1) for one in logits])
+    top, top_id = logits.max(-1)
+    own = logits[torch.arange(n - 1), token_ids[1:]]
+    rank = (logits[:-1] > own[:, None]).sum(-1)
     ids = token_ids.tolist()
     return pl.DataFrame(
         {
             "position": range(n),
             "token_id": ids,
             "token": [strings[i] for i in ids],
-            "log_probability": [None, *own.tolist()],
+            "log_probability": [None, *(own.double() - normalizer[:-1]).tolist()],
             "rank": [None, *rank.tolist()],
             "top_token_id": top_id.tolist(),
             "top_token": [strings[i] for i in top_id.tolist()],
-            "top_probability": top.exp().tolist(),
+            "top_probability": (top.double() - normalizer).exp().tolist(),
         },
         schema={
             "position": pl.Int32(),

@@ -1,4 +1,4 @@
--- formula: 1
+-- formula: 2
 -- below: token_id < d_vocab, next_token_id < d_vocab
 CREATE TABLE prompt_tokens (
     study VARCHAR,

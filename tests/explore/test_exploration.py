@@ -16,6 +16,7 @@ from mechinterp_assets.explore import explore
 from mechinterp_assets.explore.errors import ExploreError
 from mechinterp_assets.explore.exploration import Exploration, Explorer, same_positions
 from mechinterp_assets.explore.node_frames import node_name
+from mechinterp_assets.explore.vocabulary import next_tokens, token_frame
 from mechinterp_assets.model.language_model import LanguageModel
 
 # The library's RMSNorm and rotary angles are float32 in a float64 model.
@@ -71,6 +72,21 @@ def test_next_tokens_and_the_end_of_the_logit_lens_are_the_models_answer(
         assert frame["token_id"].to_list() == expected.indices.tolist()
         assert frame["probability"].to_list() == pytest.approx(expected.values.tolist(), abs=1e-6)
     assert explored.logit_lens(4, 1)["layer"].to_list() == [0, 1, 2, 3]
+
+
+def test_probabilities_of_large_logits_are_exact_and_everywhere_the_same() -> None:
+    """Beside a logit of 300, a normalizer in float32 is wrong by up to 1.5e-5."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 300 + torch.randn(5, 7, generator=generator)
+    ids, strings = torch.tensor([3, 0, 6, 2, 2]), list("abcdefg")
+    frame, exact = token_frame(ids, logits, strings), logits.double().log_softmax(-1)
+    own = exact[torch.arange(4), ids[1:]]
+    assert frame["log_probability"].to_list()[1:] == pytest.approx(own.tolist(), abs=1e-12)
+    for position, row in enumerate(logits):
+        likeliest = next_tokens(row, strings, 1).row(0, named=True)
+        found = frame.row(position, named=True)
+        assert found["top_token_id"] == likeliest["token_id"]
+        assert found["top_probability"] == pytest.approx(likeliest["probability"], abs=1e-12)
 
 
 def test_the_logit_lens_of_a_layer_is_the_model_without_later_layers(explored: Exploration) -> None:
