@@ -157,8 +157,10 @@ def test_difference_of_two_prompts(explorer: Explorer, explored: Exploration) ->
     for feature, difference in frame.select("feature", "difference").iter_rows():
         assert difference == pytest.approx(float(here[feature] - there[feature]), **CLOSE)
     assert frame["difference"].abs().is_sorted(descending=True)
-    same = explored.difference(2, 2, other, 2)  # the same tokens up to there
-    assert same["difference"].abs().max() == pytest.approx(0, abs=1e-9)
+    # The same tokens up to there; sums over prompts of two lengths may differ in the last bit, which
+    # a cast to float32 in RMSNorm makes one of its own.
+    same = explored.difference(2, 2, other, 2)
+    assert same["difference"].abs().max() == pytest.approx(0, abs=CLOSE["abs"])
 
 
 def test_positions_of_what_two_prompts_share() -> None:
