@@ -16,6 +16,17 @@ from mechinterp_assets.model.language_model import LanguageModel
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes: all that reads the tiny study is run by one, which makes it once; a
+    file, whose tests share what they set up, is run by one."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        file = item.nodeid.split("::")[0]
+        names = getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("tiny" if "tiny" in names else file))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

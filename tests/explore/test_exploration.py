@@ -157,8 +157,8 @@ def test_difference_of_two_prompts(explorer: Explorer, explored: Exploration) ->
     for feature, difference in frame.select("feature", "difference").iter_rows():
         assert difference == pytest.approx(float(here[feature] - there[feature]), **CLOSE)
     assert frame["difference"].abs().is_sorted(descending=True)
-    # The same tokens up to there; sums over prompts of two lengths may differ in the last bit, which
-    # a cast to float32 in RMSNorm makes one of its own.
+    # The same tokens up to there. Products over prompts of two lengths may differ in the last bit,
+    # and RMSNorm's cast to float32 makes that one of float32.
     same = explored.difference(2, 2, other, 2)
     assert same["difference"].abs().max() == pytest.approx(0, abs=CLOSE["abs"])
 
