@@ -22,6 +22,12 @@ from tests.defs.conftest import Materialized
 PROVENANCE = Provenance(study="tiny", run_id="attempt", code_version="test")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _shapes() -> None:
+    """Assets are in the registry of shapes once definitions were built."""
+    build_definitions()
+
+
 @pytest.fixture
 def copy(tiny: Materialized, tmp_path: Path) -> Lake:
     """A copy of the tiny study's lake that a test may damage."""
