@@ -8,23 +8,28 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+# As many test processes as cores: what they start takes one core, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Studies are read when assets are imported: the tests' own are added before that.
 os.environ["MECHINTERP_STUDIES"] = str(Path(__file__).resolve().parent / "studies")
 
 from mechinterp_assets.model.language_model import LanguageModel
 
 ROOT = Path(__file__).resolve().parent.parent
+HANGS = 1800
+"""Seconds after which a process that a test started is taken to hang, however slow the machine."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes: all that reads the tiny study is run by one, which makes it once; a
-    file, whose tests share what they set up, is run by one."""
+    """With several processes, one makes the tiny study and runs the files that read it, which take
+    longest and come first; any other file, whose tests share what they set up, is run by one."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
+    tiny = {item.path for item in items if "tiny" in getattr(item, "fixturenames", ())}
     for item in items:
-        file = item.nodeid.split("::")[0]
-        names = getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("tiny" if "tiny" in names else file))
+        group = "tiny" if item.path in tiny else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path not in tiny)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.conftest import HANGS
+
 HEAVY = ("torch", "transformers", "transformer_lens", "datasets", "scipy", "matplotlib")
 PROGRAMS = {
     "definitions": "import mechinterp_assets.definitions as d; d.build_definitions()",
@@ -23,7 +25,7 @@ def test_no_science_is_imported(program: str) -> None:
         [sys.executable, "-c", PROGRAMS[program] + check],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "loaded:"

@@ -12,6 +12,7 @@ import yaml
 
 from mechinterp_assets.model.analyses import ANALYSES
 from mechinterp_assets.storage.lake import Lake
+from tests.conftest import HANGS
 from tests.defs.odd_models import byte_tokenizer, grouped, organism_tokenizer, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,7 @@ def materialize(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=HANGS,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -17,6 +17,7 @@ from mechinterp_assets.sae.io import load_sae, read_metadata
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.storage.tensors import Tensors
 from tests.command_line import call
+from tests.conftest import HANGS
 from tests.foreign_sae import LAYER, foreign_folder
 
 SITE = "theirs.L02"
@@ -53,7 +54,7 @@ def _materialize(home: Path, studies: Path) -> subprocess.CompletedProcess[str]:
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         check=False,
     )
 

@@ -18,6 +18,7 @@ from mechinterp_assets.resources.compute import ComputeResource
 from mechinterp_assets.resources.language_model import LanguageModelResource
 from mechinterp_assets.storage.lake import Lake
 from mechinterp_assets.studies.study_file import load_study
+from tests.conftest import HANGS
 
 ROOT = Path(__file__).resolve().parents[2]
 UNUSABLE = ['{"text": null}'] * 5 + ['{"text": " "}'] * 3 + ['{"text": "\\ud800"}'] * 2
@@ -55,7 +56,7 @@ def run(folder: Path, **sections: Any) -> tuple[int, str, Lake]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         check=False,
     )
     assert done.stdout, done.stderr[-2000:]

@@ -12,6 +12,7 @@ import torch
 import mechinterp_assets as mi
 from mechinterp_assets.labels.files import LabelError
 from mechinterp_assets.prompts.ioi import PromptError
+from tests.conftest import HANGS
 from tests.defs.conftest import Materialized
 
 
@@ -201,7 +202,7 @@ def test_reading_and_showing_imports_no_torch(tiny: Materialized) -> None:
         " if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS, check=True
     )
     assert done.stdout.splitlines()[-1] == "loaded:"
 

@@ -13,6 +13,7 @@ import yaml
 from mechinterp_assets.studies import registry as registry_module
 from mechinterp_assets.studies.registry import Problem, load_registry, read_study, study_files
 from mechinterp_assets.studies.study import StudyError
+from tests.conftest import HANGS
 
 GOOD: dict[str, Any] = {
     "study": "good",
@@ -203,7 +204,7 @@ def test_partitions_of_good_studies_are_there_and_each_problem_is_one_warning(
         env={**os.environ, "MECHINTERP_STUDIES": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr
     studies, sites = done.stdout.splitlines()[-2:]
