@@ -28,7 +28,7 @@ ui: $(VENV)/.installed ## Dagster UI on 127.0.0.1:3000, dashboards on 127.0.0.1:
 	$(BIN)/mechinterp ui
 
 test: $(VENV)/.installed $(OLD_DUCKDB)/.installed lint types check-defs ## Everything that must hold before a commit lands
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 peers: $(PEERS)/.installed ## sae-lens and sae-dashboard beside this project, for comparisons
 

@@ -20,18 +20,6 @@ HANGS = 1800
 """Seconds after which a process that a test started is taken to hang, however slow the machine."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes, one makes the tiny study and runs the files that read it, which take
-    longest and come first; any other file, whose tests share what they set up, is run by one."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    tiny = {item.path for item in items if "tiny" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "tiny" if item.path in tiny else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.path not in tiny)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
