@@ -413,21 +413,21 @@ def test_intervals_against_a_loop_over_resampled_base_prompts() -> None:
     frame = pair_tables(
         [role_pairs(values, score)], numbers, top_pairs=3, top_k=[2], bases=bases.tolist()
     ).summary
-    odd = bases % 2 == 1
+    odd, every = bases % 2 == 1, np.ones(len(bases), bool)
+
+    def first(ordered_by: str, of: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Sum of the two strongest parts over some prompts."""
+        strength = {
+            "mean": values[:, of].mean(1),
+            "covariance": np.array([np.cov(v[of], score[of])[0, 1] for v in values]),
+        }[ordered_by]
+        found: NDArray[np.float64] = values[np.argsort(-np.abs(strength))[:2]].sum(0)
+        return found
+
     for row in frame.iter_rows(named=True):
         assert (row["n"], row["n_bases"]) == (len(bases), 9)
-        strength = {
-            "mean": lambda of: np.abs(values[:, of].mean(1)),
-            "covariance": lambda of: np.abs([np.cov(v[of], score[of])[0, 1] for v in values]),
-        }[row["ordered_by"]]
-
-        def first(of: NDArray[np.bool_]) -> NDArray[np.float64]:
-            order = np.argsort(-strength(of))  # noqa: B023
-            found: NDArray[np.float64] = values[order[:2]].sum(0)
-            return found
-
-        parts = {"": (first(np.ones(len(bases), bool)), np.ones(len(bases), bool))}
-        parts["_held_out"] = (first(~odd), odd)
+        by = row["ordered_by"]
+        parts = {"": (first(by, every), every), "_held_out": (first(by, ~odd), odd)}
         drawn: dict[str, list[float]] = {}
         for suffix, (part, of) in parts.items():
             kept = np.unique(bases[of])
